@@ -1,0 +1,14 @@
+//! rumpring serves a kernel's system calls to remote clients over sockets.
+//!
+//! # The map of the house
+//!
+//! A call takes one way through the rooms and enters none twice:
+//!
+//! bytes -> `ring` -> [`wire`] (a frame) -> [`session`] (is it allowed? which job?) -> [`pool`]
+//! (a deque) -> [`kernel`] -> reply -> [`session`] (still alive?) -> [`server`] (the connection's
+//! outbox) -> `ring` -> bytes.
+
+#![forbid(unsafe_code)]
+
+pub mod kernel;
+pub mod wire;

@@ -1,0 +1,2 @@
+//! The `rumpring` program.
+fn main() {}
