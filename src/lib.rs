@@ -11,4 +11,5 @@
 #![forbid(unsafe_code)]
 
 pub mod kernel;
+pub mod pool;
 pub mod wire;

@@ -1,0 +1,207 @@
+//! Deques that belong to cores, and threads that borrow them.
+//!
+//! Each core has one deque of tasks. One thread, the owner of the [`Dispatcher`], fills them all; to
+//! run a core's tasks a worker thread needs that core's *seat*. A thread with a seat is pinned to
+//! the core, takes from the core's deque first and steals from the others when it is empty. There
+//! are as many seats as cores, so no more threads run than that, however many exist.
+//!
+//! A thread gives its seat back when it finds no task, and parks. It also gives it back when it is
+//! about to sleep inside a task ([`blocking`]): another thread may then sit down, one from the bench
+//! or, up to a bound, a new one. Parking and hand-off are thus the same thing, and nothing has to be
+//! moved in either: tasks wait in deques, never in threads.
+//!
+//! Tasks made ready by other threads than the dispatcher's (a pipe was written, a reader wakes) come
+//! in through the [`Injector`].
+//!
+//! - [`roster`] knows seats and threads, and who sits where; the argument why no wake-up is lost is
+//!   there.
+//! - [`worker`] is what a thread does with a seat.
+
+mod roster;
+mod worker;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_deque as deque;
+
+pub use worker::blocking;
+
+use roster::Roster;
+
+/// A piece of work: run once, to its end, on some worker.
+pub trait Task: Send + 'static {
+    /// Does the work. A panic is caught and counted; the worker goes on.
+    fn run(self);
+}
+
+/// How a pool is laid out.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The CPUs to sit on, one seat each. Empty: all that the process may run on.
+    pub cpus: Vec<usize>,
+    /// The most threads there may be, those asleep inside a task included. At this bound a thread
+    /// that is about to sleep keeps its seat's core idle until it wakes. Never under one a seat.
+    pub max_threads: NonZeroUsize,
+    /// How long a worker looks for tasks before it gives its seat back.
+    pub spin: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            cpus: Vec::new(),
+            max_threads: NonZeroUsize::new(4096).expect("not zero"),
+            spin: Duration::ZERO,
+        }
+    }
+}
+
+/// Why a pool could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system did not tell which CPUs there are.
+    #[error("cannot tell which CPUs this process may run on; name them")]
+    UnknownCpus,
+    /// A CPU that was asked for is not to be had.
+    #[error("this process may not run on CPU {0}; it may on {1:?}")]
+    NoSuchCpu(usize, Vec<usize>),
+    /// A thread could not be made.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What all threads of a pool share.
+struct Shared<T> {
+    /// Where to take from each core's deque.
+    stealers: Vec<deque::Stealer<T>>,
+    /// Tasks from elsewhere than the dispatcher.
+    injector: deque::Injector<T>,
+    roster: Roster,
+    spin: Duration,
+}
+
+impl<T> Shared<T> {
+    fn has_tasks(&self) -> bool {
+        !self.injector.is_empty() || self.stealers.iter().any(|deque| !deque.is_empty())
+    }
+}
+
+/// The filling end of all deques. It belongs to one thread.
+pub struct Dispatcher<T: Task> {
+    deques: Vec<deque::Worker<T>>,
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: Task> Dispatcher<T> {
+    /// Puts a task at the end of a core's deque; `core` is taken modulo the number of cores. It may
+    /// lie there until [`Dispatcher::notify`].
+    pub fn push(&self, core: usize, task: T) {
+        self.deques[core % self.deques.len()].push(task);
+    }
+
+    /// Sees to it that somebody runs what was pushed. Once after a batch of pushes is enough.
+    pub fn notify(&self) {
+        worker::notify(&self.shared);
+    }
+
+    /// Seats, one a core.
+    pub fn cores(&self) -> usize {
+        self.deques.len()
+    }
+}
+
+/// A way into the pool from any thread.
+pub struct Injector<T: Task>(Arc<Shared<T>>);
+
+impl<T: Task> Clone for Injector<T> {
+    fn clone(&self) -> Self {
+        Injector(self.0.clone())
+    }
+}
+
+impl<T: Task> Injector<T> {
+    /// Has a task run, behind those already injected.
+    pub fn inject(&self, task: T) {
+        self.0.injector.push(task);
+        worker::notify(&self.0);
+    }
+}
+
+/// The threads of a pool. Dropping it ends them once the task each is at has ended; tasks still in
+/// deques are dropped.
+pub struct Pool<T: Task> {
+    shared: Arc<Shared<T>>,
+}
+
+/// Counters of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Threads there are now, parked and sleeping ones included.
+    pub threads: usize,
+    /// Times a parked thread was given a seat.
+    pub wakes: u64,
+    /// Times a thread about to sleep gave its seat back.
+    pub hand_offs: u64,
+    /// Times a thread had to keep its seat while it slept, for there were too many threads.
+    pub refused_hand_offs: u64,
+    /// Tasks that panicked.
+    pub panics: u64,
+}
+
+impl<T: Task> Pool<T> {
+    /// Makes a pool. Threads start when there is something to do.
+    pub fn new(config: &Config) -> Result<(Pool<T>, Dispatcher<T>), Error> {
+        let cpus = choose_cpus(&config.cpus)?;
+        let deques: Vec<_> = cpus.iter().map(|_| deque::Worker::new_fifo()).collect();
+        let shared = Arc::new(Shared {
+            stealers: deques.iter().map(deque::Worker::stealer).collect(),
+            injector: deque::Injector::new(),
+            roster: Roster::new(cpus, config.max_threads.get()),
+            spin: config.spin,
+        });
+        // The first thread is made here, so that a machine which refuses threads is found out now.
+        worker::start(&shared)?;
+        Ok((Pool { shared: shared.clone() }, Dispatcher { deques, shared }))
+    }
+
+    /// A way into this pool from any thread.
+    pub fn injector(&self) -> Injector<T> {
+        Injector(self.shared.clone())
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        self.shared.roster.stats()
+    }
+}
+
+impl<T: Task> Drop for Pool<T> {
+    fn drop(&mut self) {
+        self.shared.roster.close();
+    }
+}
+
+/// The CPUs asked for, each once, or all that there are.
+fn choose_cpus(asked: &[usize]) -> Result<Vec<usize>, Error> {
+    let allowed: Vec<usize> = core_affinity::get_core_ids()
+        .filter(|ids| !ids.is_empty())
+        .ok_or(Error::UnknownCpus)?
+        .iter()
+        .map(|id| id.id)
+        .collect();
+    if asked.is_empty() {
+        return Ok(allowed);
+    }
+    let mut cpus = asked.to_vec();
+    cpus.sort_unstable();
+    cpus.dedup();
+    match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
+        Some(&cpu) => Err(Error::NoSuchCpu(cpu, allowed)),
+        None => Ok(cpus),
+    }
+}
+
+#[cfg(test)]
+mod tests;

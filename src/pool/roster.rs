@@ -1,0 +1,256 @@
+//! Who sits where: the seats nobody has, the threads without one, and how the two meet.
+//!
+//! # Why no wake-up is lost
+//!
+//! Two things race: a producer puts a task into a deque and looks for a free seat; a worker that
+//! found no task frees its seat and parks. Each writes first and looks second, with a sequentially
+//! consistent fence between the two: the producer writes the deque, then reads the number of free
+//! seats; the worker writes the number of free seats, then reads the deques. So at least one of them
+//! sees what the other wrote. If it is the producer, it gives the seat to a thread; if it is the
+//! worker, it does the same in the producer's stead. When both see it, one finds the seat taken.
+//!
+//! A thread that is given a seat may not have gone to sleep yet: the seat is put into its
+//! [`Berth`] under that berth's lock, and it looks there before it sleeps.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::Stats;
+
+/// The right to run on a core. As many exist as there are cores.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Index of the core's deque.
+    pub core: usize,
+    /// The CPU it stands on.
+    pub cpu: usize,
+}
+
+/// Where one thread waits for a seat.
+#[derive(Default)]
+pub struct Berth {
+    given: Mutex<Given>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+enum Given {
+    #[default]
+    Nothing,
+    Seat(Seat),
+    End,
+}
+
+impl Berth {
+    /// Waits until a seat is given, or returns `None` because the pool ends.
+    pub fn wait(&self) -> Option<Seat> {
+        let mut given = lock(&self.given);
+        loop {
+            match std::mem::take(&mut *given) {
+                Given::Seat(seat) => return Some(seat),
+                Given::End => return None,
+                Given::Nothing => {
+                    given = self.wake.wait(given).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn give(&self, what: Given) {
+        *lock(&self.given) = what;
+        self.wake.notify_one();
+    }
+}
+
+/// Seats and threads of one pool.
+pub struct Roster {
+    /// Copy of `state.seats.len()`, to be read without the lock.
+    free: AtomicUsize,
+    state: Mutex<State>,
+    max_threads: usize,
+    wakes: AtomicU64,
+    hand_offs: AtomicU64,
+    refused_hand_offs: AtomicU64,
+    panics: AtomicU64,
+}
+
+struct State {
+    seats: Vec<Seat>,
+    /// Threads that wait for a seat, with the core each sat on last.
+    bench: Vec<(usize, Arc<Berth>)>,
+    threads: usize,
+    closed: bool,
+}
+
+/// What a producer has to do so that its task is run.
+pub enum Need {
+    /// Nothing: all seats are taken, and who sits there looks before leaving. Or the pool ends.
+    Nothing,
+    /// A seat is free and no thread waits for one: start a thread for it.
+    Thread(Seat),
+}
+
+impl Roster {
+    /// A seat on each of these CPUs, and no thread yet.
+    pub fn new(cpus: Vec<usize>, max_threads: usize) -> Roster {
+        let seats: Vec<Seat> =
+            cpus.into_iter().enumerate().map(|(core, cpu)| Seat { core, cpu }).collect();
+        Roster {
+            free: AtomicUsize::new(seats.len()),
+            max_threads: max_threads.max(seats.len()),
+            state: Mutex::new(State { seats, bench: Vec::new(), threads: 0, closed: false }),
+            wakes: AtomicU64::new(0),
+            hand_offs: AtomicU64::new(0),
+            refused_hand_offs: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        }
+    }
+
+    /// Fills a free seat, if there is one, because there is work. To be called after the work has
+    /// become visible.
+    pub fn fill_a_seat(&self) -> Need {
+        fence(Ordering::SeqCst);
+        if self.free.load(Ordering::Relaxed) == 0 {
+            return Need::Nothing;
+        }
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Need::Nothing;
+        }
+        let Some(seat) = state.seats.pop() else {
+            return Need::Nothing;
+        };
+        self.free.store(state.seats.len(), Ordering::Relaxed);
+        if let Some(berth) = state.take_from_bench(seat.core) {
+            drop(state);
+            self.wakes.fetch_add(1, Ordering::Relaxed);
+            berth.give(Given::Seat(seat));
+            return Need::Nothing;
+        }
+        if state.threads < self.max_threads {
+            state.threads += 1;
+            return Need::Thread(seat);
+        }
+        self.put_back(&mut state, seat);
+        Need::Nothing
+    }
+
+    /// A worker found nothing to do: its seat is free, and it waits in `berth` from here on. The
+    /// caller then looks at the deques once more.
+    pub fn stand_up(&self, seat: Seat, berth: &Arc<Berth>) {
+        self.free_seat(seat, Some(berth));
+        fence(Ordering::SeqCst);
+    }
+
+    /// A thread without a seat has ended its task and waits for one. The caller then looks at the
+    /// deques: at the bound of threads there may have been nobody to take a free seat.
+    pub fn join_bench(&self, last_core: usize, berth: &Arc<Berth>) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            berth.give(Given::End);
+        } else {
+            state.bench.push((last_core, berth.clone()));
+        }
+        drop(state);
+        fence(Ordering::SeqCst);
+    }
+
+    /// A thread is about to sleep inside a task. Takes its seat, unless nobody could use it: then
+    /// it is returned, to be kept. The caller then has the free seat filled if there is work.
+    pub fn leave(&self, seat: Seat) -> Result<(), Seat> {
+        let mut state = lock(&self.state);
+        if state.bench.is_empty() && state.threads >= self.max_threads {
+            self.refused_hand_offs.fetch_add(1, Ordering::Relaxed);
+            return Err(seat);
+        }
+        self.hand_offs.fetch_add(1, Ordering::Relaxed);
+        self.put_back(&mut state, seat);
+        Ok(())
+    }
+
+    /// A thread woke up inside a task: the seat it had, or another, if one is free.
+    pub fn come_back(&self, last_core: usize) -> Option<Seat> {
+        let mut state = lock(&self.state);
+        let at = state.seats.iter().position(|seat| seat.core == last_core);
+        let seat = match at {
+            Some(at) => Some(state.seats.swap_remove(at)),
+            None => state.seats.pop(),
+        };
+        self.free.store(state.seats.len(), Ordering::Relaxed);
+        seat
+    }
+
+    /// A thread that was to be started could not be: its seat is free again.
+    pub fn thread_failed(&self, seat: Seat) {
+        let mut state = lock(&self.state);
+        state.threads -= 1;
+        self.put_back(&mut state, seat);
+    }
+
+    /// The pool ends: every waiting thread is sent home, every other one goes when it would wait.
+    pub fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        for (_, berth) in state.bench.drain(..) {
+            berth.give(Given::End);
+        }
+    }
+
+    /// Whether the pool ends.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    /// A thread has ended.
+    pub fn thread_ended(&self) {
+        lock(&self.state).threads -= 1;
+    }
+
+    /// Counts a task that panicked.
+    pub fn count_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            threads: lock(&self.state).threads,
+            wakes: self.wakes.load(Ordering::Relaxed),
+            hand_offs: self.hand_offs.load(Ordering::Relaxed),
+            refused_hand_offs: self.refused_hand_offs.load(Ordering::Relaxed),
+            panics: self.panics.load(Ordering::Relaxed),
+        }
+    }
+
+    fn free_seat(&self, seat: Seat, berth: Option<&Arc<Berth>>) {
+        let mut state = lock(&self.state);
+        if let Some(berth) = berth {
+            if state.closed {
+                berth.give(Given::End);
+            } else {
+                state.bench.push((seat.core, berth.clone()));
+            }
+        }
+        self.put_back(&mut state, seat);
+    }
+
+    fn put_back(&self, state: &mut MutexGuard<'_, State>, seat: Seat) {
+        state.seats.push(seat);
+        self.free.store(state.seats.len(), Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// The waiting thread that sat on this core last, else the one that waited least.
+    fn take_from_bench(&mut self, core: usize) -> Option<Arc<Berth>> {
+        let at = self.bench.iter().rposition(|(last, _)| *last == core);
+        match at {
+            Some(at) => Some(self.bench.remove(at).1),
+            None => self.bench.pop().map(|(_, berth)| berth),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,198 @@
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// The longest any of these tests waits for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Job(Box<dyn FnOnce() + Send>);
+
+impl Task for Job {
+    fn run(self) {
+        (self.0)()
+    }
+}
+
+fn job(work: impl FnOnce() + Send + 'static) -> Job {
+    Job(Box::new(work))
+}
+
+fn pool(max_threads: usize, spin: Duration) -> (Pool<Job>, Dispatcher<Job>) {
+    let max_threads = NonZeroUsize::new(max_threads).unwrap();
+    Pool::new(&Config { cpus: Vec::new(), max_threads, spin }).expect("a pool starts")
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "timed out waiting until {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn every_task_runs_once_whoever_brings_it() {
+    let (pool, dispatcher) = pool(16, Duration::ZERO);
+    let runs: Arc<Vec<AtomicUsize>> = Arc::new((0..40_000).map(|_| AtomicUsize::new(0)).collect());
+    let run = |i: usize| {
+        let runs = runs.clone();
+        job(move || {
+            runs[i].fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let injector = pool.injector();
+            let tasks: Vec<Job> = (0..5_000).map(|i| run(20_000 + part * 5_000 + i)).collect();
+            scope.spawn(move || tasks.into_iter().for_each(|task| injector.inject(task)));
+        }
+        for i in 0..20_000 {
+            dispatcher.push(i, run(i));
+            if i % 7 == 0 {
+                dispatcher.notify();
+            }
+        }
+        dispatcher.notify();
+    });
+    until("all ran", || runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
+}
+
+#[test]
+fn a_lone_task_never_waits_for_the_next_one() {
+    // One task at a time, each pushed while the workers are about to park: the race that loses
+    // wake-ups when parking is wrong.
+    for spin in [Duration::ZERO, Duration::from_micros(20)] {
+        let (_pool, dispatcher) = pool(4, spin);
+        let (done, wait) = mpsc::channel();
+        for i in 0..20_000 {
+            let done = done.clone();
+            dispatcher.push(i, job(move || done.send(i).unwrap()));
+            dispatcher.notify();
+            assert_eq!(wait.recv_timeout(PATIENCE), Ok(i), "task {i} was not run");
+        }
+    }
+}
+
+#[test]
+fn a_task_that_sleeps_in_blocking_leaves_its_core_to_others() {
+    let (pool, dispatcher) = pool(64, Duration::ZERO);
+    let sleepers = dispatcher.cores() * 4;
+    let gate = Arc::new(Barrier::new(sleepers + 1));
+    for i in 0..sleepers {
+        let gate = gate.clone();
+        dispatcher.push(i, job(move || drop(blocking(|| gate.wait()))));
+    }
+    dispatcher.notify();
+    // All of them sleep at once, though there are fewer seats: and others still run.
+    until("all sleep", || pool.stats().hand_offs == sleepers as u64);
+    let (done, wait) = mpsc::channel();
+    dispatcher.push(0, job(move || done.send(()).unwrap()));
+    dispatcher.notify();
+    wait.recv_timeout(PATIENCE).expect("a task runs while others sleep");
+    gate.wait();
+}
+
+#[test]
+fn at_the_bound_of_threads_a_sleeper_keeps_its_seat_and_nothing_is_lost() {
+    let (pool, dispatcher) = pool(1, Duration::ZERO);
+    let cores = dispatcher.cores();
+    let gate = Arc::new(Barrier::new(cores + 1));
+    for i in 0..cores {
+        let gate = gate.clone();
+        dispatcher.push(i, job(move || drop(blocking(|| gate.wait()))));
+    }
+    dispatcher.notify();
+    until("all seats are taken by sleepers", || {
+        let stats = pool.stats();
+        stats.refused_hand_offs >= 1 && stats.hand_offs + stats.refused_hand_offs == cores as u64
+    });
+    assert_eq!(pool.stats().threads, cores, "no thread beyond one a seat");
+    let (done, wait) = mpsc::channel();
+    dispatcher.push(0, job(move || done.send(()).unwrap()));
+    dispatcher.notify();
+    assert!(wait.recv_timeout(Duration::from_millis(50)).is_err(), "nobody was left to run it");
+    gate.wait();
+    wait.recv_timeout(PATIENCE).expect("it runs once a sleeper woke");
+}
+
+#[test]
+fn no_more_threads_run_at_once_than_there_are_seats() {
+    let (_pool, dispatcher) = pool(256, Duration::ZERO);
+    let cores = dispatcher.cores();
+    let running = Arc::new(Mutex::new((HashSet::<ThreadId>::new(), 0)));
+    let (done, wait) = mpsc::channel();
+    for i in 0..2_000 {
+        let (running, done) = (running.clone(), done.clone());
+        let work = move || {
+            {
+                let mut running = running.lock().unwrap();
+                running.0.insert(std::thread::current().id());
+                running.1 = running.0.len().max(running.1);
+            }
+            std::hint::spin_loop();
+            running.lock().unwrap().0.remove(&std::thread::current().id());
+            done.send(()).unwrap();
+        };
+        dispatcher.push(i, job(work));
+    }
+    dispatcher.notify();
+    for _ in 0..2_000 {
+        wait.recv_timeout(PATIENCE).expect("all run");
+    }
+    let most = running.lock().unwrap().1;
+    assert!((1..=cores).contains(&most), "{most} ran at once on {cores} seats");
+}
+
+#[test]
+fn workers_are_pinned_to_the_cpus_asked_for() {
+    let allowed = core_affinity::get_core_ids().unwrap();
+    let cpu = allowed.last().unwrap().id;
+    let config = Config { cpus: vec![cpu, cpu], ..Config::default() };
+    let (_pool, dispatcher) = Pool::<Job>::new(&config).unwrap();
+    assert_eq!(dispatcher.cores(), 1, "a CPU named twice is one seat");
+    let (done, wait) = mpsc::channel();
+    let seen = move || done.send(core_affinity::get_core_ids().unwrap()).unwrap();
+    dispatcher.push(0, job(seen));
+    dispatcher.notify();
+    let ids = wait.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(ids.iter().map(|id| id.id).collect::<Vec<_>>(), [cpu]);
+}
+
+#[test]
+fn a_cpu_that_is_not_there_is_an_error_that_names_it() {
+    let config = Config { cpus: vec![99_999], ..Config::default() };
+    let error = Pool::<Job>::new(&config).map(drop).unwrap_err().to_string();
+    assert!(error.contains("99999"), "{error}");
+}
+
+#[test]
+fn a_panic_is_counted_and_the_worker_goes_on() {
+    let (pool, dispatcher) = pool(1, Duration::ZERO);
+    let (done, wait) = mpsc::channel();
+    for core in 0..dispatcher.cores() {
+        dispatcher.push(core, job(|| std::panic::resume_unwind(Box::new(()))));
+    }
+    dispatcher.push(0, job(move || done.send(()).unwrap()));
+    dispatcher.notify();
+    wait.recv_timeout(PATIENCE).expect("the next task runs");
+    until("panics are counted", || pool.stats().panics == dispatcher.cores() as u64);
+}
+
+#[test]
+fn a_dropped_pool_ends_its_threads() {
+    let (pool, dispatcher) = pool(8, Duration::ZERO);
+    let shared = Arc::downgrade(&pool.shared);
+    let (done, wait) = mpsc::channel();
+    dispatcher.push(0, job(move || done.send(()).unwrap()));
+    dispatcher.notify();
+    wait.recv_timeout(PATIENCE).unwrap();
+    drop(dispatcher);
+    drop(pool);
+    until("the threads let go of the pool", || shared.strong_count() == 0);
+}

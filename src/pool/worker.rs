@@ -1,0 +1,233 @@
+//! What a thread does with a seat: run its core's tasks, steal when there are none, park; and how it
+//! gives the seat away while it sleeps inside a task.
+
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
+
+use crossbeam_deque::Steal;
+
+use super::roster::{Berth, Need, Roster, Seat};
+use super::{Shared, Task};
+
+/// Tasks taken from the own deque between two looks at the injector, so that neither starves.
+const INJECTOR_EVERY: u32 = 32;
+
+thread_local! {
+    /// What this thread can do about its seat, if it is a worker.
+    static POSITION: RefCell<Option<Position>> = const { RefCell::new(None) };
+}
+
+/// Where a worker stands.
+struct Position {
+    /// `None` while it runs without a seat.
+    seat: Option<Seat>,
+    last_core: usize,
+    /// The CPU the thread is pinned to.
+    pinned: Option<usize>,
+    pool: Arc<dyn Seats>,
+}
+
+/// The part of a pool that [`blocking`] needs, whatever its tasks are.
+trait Seats {
+    fn roster(&self) -> &Roster;
+    fn fill_if_needed(self: Arc<Self>);
+}
+
+impl<T: Task> Seats for Shared<T> {
+    fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    fn fill_if_needed(self: Arc<Self>) {
+        fence(Ordering::SeqCst);
+        if self.has_tasks() {
+            notify(&self);
+        }
+    }
+}
+
+/// Has a thread take a free seat, if there is one.
+pub(super) fn notify<T: Task>(shared: &Arc<Shared<T>>) {
+    if let Need::Thread(seat) = shared.roster.fill_a_seat() {
+        spawn(shared, seat);
+    }
+}
+
+/// Makes the first thread of a pool.
+pub(super) fn start<T: Task>(shared: &Arc<Shared<T>>) -> io::Result<()> {
+    match shared.roster.fill_a_seat() {
+        Need::Thread(seat) => try_spawn(shared, seat).map_err(|(seat, error)| {
+            shared.roster.thread_failed(seat);
+            error
+        }),
+        Need::Nothing => Ok(()),
+    }
+}
+
+/// Makes a thread for a seat. If there can be none, the threads that exist must do.
+fn spawn<T: Task>(shared: &Arc<Shared<T>>, seat: Seat) {
+    if let Err((seat, error)) = try_spawn(shared, seat) {
+        tracing::warn!("cannot start another worker thread: {error}");
+        shared.roster.thread_failed(seat);
+    }
+}
+
+fn try_spawn<T: Task>(shared: &Arc<Shared<T>>, seat: Seat) -> Result<(), (Seat, io::Error)> {
+    let (core, cpu) = (seat.core, seat.cpu);
+    let thread_shared = shared.clone();
+    std::thread::Builder::new()
+        .name(format!("worker {core}"))
+        .spawn(move || thread_main(thread_shared, seat))
+        .map(drop)
+        .map_err(|error| (Seat { core, cpu }, error))
+}
+
+fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
+    let berth = Arc::new(Berth::default());
+    let position =
+        Position { last_core: seat.core, seat: None, pinned: None, pool: shared.clone() };
+    POSITION.set(Some(position));
+    let mut seat = Some(seat);
+    while let Some(given) = seat {
+        sit_down(given);
+        run_tasks(&shared);
+        rest(&shared, &berth);
+        seat = berth.wait();
+    }
+    shared.roster.thread_ended();
+}
+
+/// Runs tasks until there are none, or the seat is gone.
+fn run_tasks<T: Task>(shared: &Arc<Shared<T>>) {
+    let mut turn = 0;
+    // Whoever finds work first has the next one woken: seats fill as fast as work is found.
+    let mut fresh = true;
+    while let Some(core) = seated_core() {
+        let Some(task) = find_task(shared, core, &mut turn) else {
+            return;
+        };
+        if fresh {
+            fresh = false;
+            if shared.has_tasks() {
+                notify(shared);
+            }
+        }
+        if catch_unwind(AssertUnwindSafe(|| task.run())).is_err() {
+            shared.roster.count_panic();
+        }
+        if shared.roster.is_closed() {
+            return;
+        }
+    }
+}
+
+/// A task, from the own deque, the injector or another core, in this order; looks for as long as
+/// the pool spins.
+fn find_task<T: Task>(shared: &Shared<T>, core: usize, turn: &mut u32) -> Option<T> {
+    *turn = turn.wrapping_add(1);
+    if turn.is_multiple_of(INJECTOR_EVERY)
+        && let Some(task) = take(|| shared.injector.steal())
+    {
+        return Some(task);
+    }
+    let mut spin_until = None;
+    loop {
+        if let Some(task) = take(|| shared.stealers[core].steal())
+            .or_else(|| take(|| shared.injector.steal()))
+            .or_else(|| steal_elsewhere(shared, core))
+        {
+            return Some(task);
+        }
+        if shared.spin.is_zero() {
+            return None;
+        }
+        let until = *spin_until.get_or_insert_with(|| Instant::now() + shared.spin);
+        if Instant::now() >= until {
+            return None;
+        }
+        std::hint::spin_loop();
+    }
+}
+
+fn steal_elsewhere<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
+    let cores = shared.stealers.len();
+    (1..cores).find_map(|step| take(|| shared.stealers[(core + step) % cores].steal()))
+}
+
+/// Repeats a steal that lost a race: each loss is somebody else's success.
+fn take<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
+    loop {
+        match steal() {
+            Steal::Success(task) => return Some(task),
+            Steal::Empty => return None,
+            Steal::Retry => {}
+        }
+    }
+}
+
+/// Frees the seat, if the thread still has one, and joins those who wait for one.
+fn rest<T: Task>(shared: &Arc<Shared<T>>, berth: &Arc<Berth>) {
+    let (seat, last_core) = POSITION.with_borrow_mut(|position| {
+        let position = position.as_mut().expect("a worker has a position");
+        (position.seat.take(), position.last_core)
+    });
+    match seat {
+        Some(seat) => shared.roster.stand_up(seat, berth),
+        None => shared.roster.join_bench(last_core, berth),
+    }
+    if shared.has_tasks() {
+        notify(shared);
+    }
+}
+
+fn seated_core() -> Option<usize> {
+    POSITION.with_borrow(|position| Some(position.as_ref()?.seat.as_ref()?.core))
+}
+
+/// Takes a seat, and its CPU.
+fn sit_down(seat: Seat) {
+    POSITION.with_borrow_mut(|position| {
+        let position = position.as_mut().expect("a worker has a position");
+        if position.pinned != Some(seat.cpu) {
+            if !core_affinity::set_for_current(core_affinity::CoreId { id: seat.cpu }) {
+                tracing::warn!("cannot pin a worker to CPU {}", seat.cpu);
+            }
+            position.pinned = Some(seat.cpu);
+        }
+        position.last_core = seat.core;
+        position.seat = Some(seat);
+    });
+}
+
+/// Runs `sleep`, which may put the thread to sleep, without keeping a core from other tasks: the
+/// thread's seat is given away first, and taken again afterwards if one is free. If none is, the
+/// thread ends its task without.
+///
+/// Outside a pool, and within another `blocking`, just runs `sleep`.
+pub fn blocking<R>(sleep: impl FnOnce() -> R) -> R {
+    let left = POSITION.with_borrow_mut(|position| {
+        let position = position.as_mut()?;
+        let seat = position.seat.take()?;
+        match position.pool.roster().leave(seat) {
+            Ok(()) => Some(position.pool.clone()),
+            Err(seat) => {
+                position.seat = Some(seat);
+                None
+            }
+        }
+    });
+    let Some(pool) = left else {
+        return sleep();
+    };
+    pool.clone().fill_if_needed();
+    let result = sleep();
+    let last_core = POSITION.with_borrow(|p| p.as_ref().map_or(0, |p| p.last_core));
+    if let Some(seat) = pool.roster().come_back(last_core) {
+        sit_down(seat);
+    }
+    result
+}
