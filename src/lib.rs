@@ -12,4 +12,5 @@
 
 pub mod kernel;
 pub mod pool;
+pub mod session;
 pub mod wire;
