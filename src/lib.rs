@@ -10,7 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod kernel;
 pub mod pool;
 pub mod session;
+pub mod url;
 pub mod wire;

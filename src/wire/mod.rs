@@ -8,9 +8,11 @@
 
 mod encode;
 mod reader;
+mod request;
 
 pub use encode::*;
 pub use reader::{Frame, Reader};
+pub use request::*;
 
 /// Bytes of the header every frame starts with.
 pub const HEADER_LEN: usize = 24;

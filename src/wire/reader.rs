@@ -80,6 +80,23 @@ impl Reader {
         !self.handed_out && !self.partial.is_empty()
     }
 
+    /// What is here of a frame that is not whole yet: its header, and the start of its body.
+    pub fn partial(&self) -> Option<(Header, &[u8])> {
+        let header = self.header.filter(|_| !self.handed_out)?;
+        Some((header, &self.partial[HEADER_LEN..]))
+    }
+
+    /// Gives up the frame that is not whole yet and returns how many of its bytes are still to come:
+    /// the caller drops those before the next call of [`Reader::next`].
+    pub fn abandon(&mut self) -> u64 {
+        let Some(header) = self.header.filter(|_| !self.handed_out) else {
+            return 0;
+        };
+        let missing = header.len - self.partial.len() as u64;
+        self.reset();
+        missing
+    }
+
     /// Moves bytes from `input` until `partial` holds `len`.
     fn take(&mut self, input: &mut &[u8], len: usize) {
         let missing = len.saturating_sub(self.partial.len());
@@ -152,6 +169,21 @@ mod tests {
         }
         assert_eq!(seen.len(), 2);
         assert!(!reader.is_partial());
+    }
+
+    #[test]
+    fn an_abandoned_frame_leaves_the_next_one_whole() {
+        let bytes = two_frames();
+        let mut reader = Reader::default();
+        let mut seen = Vec::new();
+        read_all(&mut reader, &bytes[..30], &mut seen);
+        let (header, body) = reader.partial().unwrap();
+        assert_eq!((header.reqno, body.len()), (7, 6));
+        let missing = reader.abandon() as usize;
+        assert_eq!((missing, reader.partial()), (10, None));
+        assert_eq!(reader.abandon(), 0);
+        read_all(&mut reader, &bytes[30 + missing..], &mut seen);
+        assert_eq!(seen, [(8, vec![])]);
     }
 
     #[test]

@@ -1,0 +1,62 @@
+//! The memory a client serves to the server's copies: what any must offer.
+
+use std::sync::Arc;
+
+use super::AddressSpace;
+
+/// Why a copy is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such address: answered with an error frame, of which the server makes EFAULT.
+    Fault,
+    /// Not answered at all, as a hostile client would do.
+    Silence,
+}
+
+/// The memory that the server's copies of one client reach.
+///
+/// Everything is provided on top of an [`AddressSpace`], where typed calls keep their buffers. A test
+/// overrides what is to go wrong: a copy that is answered late, too long, or never.
+///
+/// The receiving thread calls these, holding no lock of the client. They may sleep, which delays all
+/// of that client's answers, but must not make calls on it: those would wait for their own thread.
+pub trait Memory: Send + Sync {
+    /// Where typed calls keep their buffers.
+    fn space(&self) -> &AddressSpace;
+
+    /// Appends the `len` bytes at `addr` to `out`.
+    fn copyin(&self, addr: u64, len: u64, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.space().append(addr, len, out).map_err(|_| Refusal::Fault)
+    }
+
+    /// Appends the string at `addr`, its NUL included, or its first `most` bytes if it is longer.
+    fn copyinstr(&self, addr: u64, most: u64, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.space().append_str(addr, most, out).map_err(|_| Refusal::Fault)
+    }
+
+    /// Whether `len` bytes may be put at `addr`. Asked before the bytes of a large copy are kept.
+    fn accepts(&self, addr: u64, len: u64) -> bool {
+        self.space().contains(addr, len)
+    }
+
+    /// Puts `bytes` at `addr`. The protocol has no answer to it: a refusal is only counted.
+    fn copyout(&self, addr: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        self.space().write(addr, bytes).map_err(|_| Refusal::Fault)
+    }
+
+    /// Maps `len` zero bytes and returns their address, or `None` if there is no room.
+    fn anonmmap(&self, len: u64) -> Option<u64> {
+        self.space().map(len).ok()
+    }
+
+    /// The memory of a forked child: a copy.
+    fn fork(&self) -> Arc<dyn Memory> {
+        Arc::new(self.space().clone())
+    }
+}
+
+impl Memory for AddressSpace {
+    fn space(&self) -> &AddressSpace {
+        self
+    }
+}

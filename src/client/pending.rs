@@ -1,0 +1,67 @@
+//! A call on its way, to be finished later.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::CallResult;
+use super::link::{Link, Patience};
+
+/// A call that was begun.
+///
+/// It may be finished in any order, on any thread. Dropping it leaves the call running in the
+/// kernel; its answer is dropped when it comes.
+#[must_use = "dropping it drops the call's answer"]
+pub struct Pending {
+    link: Arc<Link>,
+    id: u64,
+    result: Option<CallResult>,
+}
+
+impl Pending {
+    pub(super) fn new(link: Arc<Link>, id: u64) -> Pending {
+        Pending { link, id, result: None }
+    }
+
+    /// The number of the request on the wire.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Waits for the call's end, however long it takes.
+    pub fn finish(mut self) -> CallResult {
+        self.end(Patience::Forever).expect("patience without end")
+    }
+
+    /// Waits so long for the call's end; `None` if it is still running then. The result stays here:
+    /// asked again, it is given again.
+    pub fn finish_timeout(&mut self, timeout: Duration) -> Option<CallResult> {
+        self.end(Patience::from_timeout(Some(timeout)))
+    }
+
+    /// The call's end, if it is here or in the socket. Does not wait.
+    pub fn try_finish(&mut self) -> Option<CallResult> {
+        self.end(Patience::None)
+    }
+
+    pub(super) fn end(&mut self, patience: Patience) -> Option<CallResult> {
+        if self.result.is_none() {
+            self.result = self.link.wait(self.id, patience).map(super::link::call);
+        }
+        self.result.clone()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.result.is_none() {
+            self.link.forget(self.id);
+        }
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("id", &self.id).field("result", &self.result).finish()
+    }
+}

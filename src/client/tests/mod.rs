@@ -1,0 +1,4 @@
+//! The client against scripted servers.
+
+mod calls;
+mod fake;
