@@ -1,0 +1,302 @@
+//! Listening: one multishot accept for each listener, its connections put into direct descriptors.
+//!
+//! An accept that failed is not armed again at once if it would just fail again: with the table full it
+//! waits for a slot, with the machine out of files or memory for a moment that grows.
+//! See `io_uring_prep_multishot_accept_direct(3)`, Linux 5.19.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use io_uring::{opcode, squeue, types};
+
+use crate::queue::Completion;
+use crate::slots::{flag, trait_};
+use crate::token::{Op, Token};
+use crate::{Error, Event, Features, Listener, Ring};
+
+/// A listener's state.
+struct State {
+    generation: u32,
+    /// `None`: nobody listens here.
+    fd: Option<OwnedFd>,
+    /// An accept is in flight.
+    armed: bool,
+    /// The user wants no more; gone when the accept is.
+    stopping: bool,
+    /// Cancels of the accept so far.
+    cancels: u8,
+    /// Bits of [`trait_`] for its sockets.
+    traits: u8,
+    /// When the accept is armed again, if it is not.
+    retry: Retry,
+    /// How long the next pause is.
+    pause: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    Never,
+    /// Once a slot of the table is free.
+    WithSlot,
+    At(Instant),
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MOST_CANCELS: u8 = 16;
+
+/// All listeners of a ring.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    states: Vec<State>,
+}
+
+impl Listeners {
+    fn open(&mut self, fd: OwnedFd, traits: u8) -> u32 {
+        let state = |generation| State {
+            generation,
+            fd: Some(fd),
+            armed: false,
+            stopping: false,
+            cancels: 0,
+            traits,
+            retry: Retry::Never,
+            pause: FIRST_PAUSE,
+        };
+        if let Some(index) = self.states.iter().position(|state| state.fd.is_none()) {
+            self.states[index] = state(self.states[index].generation);
+            return index as u32;
+        }
+        self.states.push(state(0));
+        self.states.len() as u32 - 1
+    }
+
+    fn get(&mut self, index: u32, generation: u32) -> Option<&mut State> {
+        let state = self.states.get_mut(index as usize)?;
+        (state.generation == generation && state.fd.is_some()).then_some(state)
+    }
+
+    fn remove(&mut self, index: u32) {
+        let state = &mut self.states[index as usize];
+        state.fd = None;
+        state.generation = state.generation.wrapping_add(1);
+    }
+
+    /// When the next accept is to be armed again.
+    pub fn next_retry(&self) -> Option<Instant> {
+        let times = self.states.iter().filter_map(|state| match state.retry {
+            Retry::At(when) => Some(when),
+            _ => None,
+        });
+        times.min()
+    }
+}
+
+impl Ring {
+    /// Accepts connections on a bound and listening stream socket. What is set on it before, such as
+    /// `TCP_NODELAY`, holds for its connections too. It is closed by
+    /// [`stop_listening`](Ring::stop_listening) or with the ring.
+    pub fn listen(&mut self, listener: OwnedFd) -> Result<Listener, Error> {
+        // Of a nonblocking socket io_uring would report EAGAIN where it otherwise waits.
+        set_blocking(listener.as_raw_fd()).map_err(Error::system("fcntl on a listening socket"))?;
+        let domain = domain(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
+        let zero_copy = matches!(domain, libc::AF_INET | libc::AF_INET6);
+        let index = self.listeners.open(listener, if zero_copy { trait_::ZERO_COPY } else { 0 });
+        self.arm_accept(index);
+        Ok(Listener { index, generation: self.listeners.states[index as usize].generation })
+    }
+
+    /// Accepts no more, and closes the listening socket once the kernel has let go of it. Connections
+    /// accepted meanwhile are closed unseen.
+    pub fn stop_listening(&mut self, listener: Listener) {
+        let Some(state) = self.listeners.get(listener.index, listener.generation) else { return };
+        state.stopping = true;
+        state.retry = Retry::Never;
+        if state.armed {
+            self.cancel_accept(listener.index, listener.generation);
+        } else {
+            self.listeners.remove(listener.index);
+        }
+    }
+
+    fn arm_accept(&mut self, index: u32) {
+        let state = &mut self.listeners.states[index as usize];
+        let Some(fd) = &state.fd else { return };
+        if self.slots.full() {
+            state.retry = Retry::WithSlot;
+            return;
+        }
+        state.retry = Retry::Never;
+        state.armed = true;
+        let token = Token { op: Op::Accept, index, generation: state.generation };
+        let multishot = self.features.contains(Features::MULTISHOT_ACCEPT);
+        let entry = accept_entry(fd.as_raw_fd(), multishot).user_data(token.pack());
+        self.queue.push(&[entry], &mut self.stats);
+    }
+
+    fn cancel_accept(&mut self, index: u32, generation: u32) {
+        let accept = Token { op: Op::Accept, index, generation };
+        let token = Token { op: Op::CancelAccept, ..accept };
+        let entry = opcode::AsyncCancel::new(accept.pack()).build().user_data(token.pack());
+        self.queue.push(&[entry], &mut self.stats);
+    }
+
+    /// A cancel that found nothing met the accept between two polls: it is tried again.
+    pub(crate) fn on_cancel_accept(&mut self, token: Token) {
+        let Some(state) = self.listeners.get(token.index, token.generation) else { return };
+        if state.armed && state.cancels < MOST_CANCELS {
+            state.cancels += 1;
+            self.cancel_accept(token.index, token.generation);
+        }
+    }
+
+    pub(crate) fn on_accept(&mut self, token: Token, completion: Completion) -> Option<Event> {
+        let Token { index, generation, .. } = token;
+        let Some(state) = self.listeners.get(index, generation) else {
+            self.stats.stale_cqes += 1;
+            return None;
+        };
+        state.armed = completion.more();
+        let event = if completion.result >= 0 {
+            self.on_connection(token, completion.result as u32)
+        } else {
+            self.on_accept_error(token, -completion.result)
+        };
+        let state = &self.listeners.states[index as usize];
+        if !state.armed && state.stopping {
+            self.listeners.remove(index);
+        } else if !state.armed && completion.result >= 0 {
+            self.arm_accept(index);
+        }
+        event
+    }
+
+    fn on_connection(&mut self, token: Token, slot: u32) -> Option<Event> {
+        self.stats.accepts += 1;
+        // Before Linux 6.15 a connection may be reported in a slot before the close that freed it.
+        let closed = self.closed_early(slot);
+        let state = &mut self.listeners.states[token.index as usize];
+        state.pause = FIRST_PAUSE;
+        let (traits, stopping) = (state.traits, state.stopping);
+        let silent = if stopping { trait_::SILENT } else { 0 };
+        let Some(socket) = self.slots.open(slot, traits | silent) else {
+            tracing::error!(slot, "io_uring: a connection outside the table");
+            return closed;
+        };
+        if stopping {
+            self.close(socket);
+            return closed;
+        }
+        let listener = Listener { index: token.index, generation: token.generation };
+        let accepted = Event::Accepted { listener, socket };
+        match closed {
+            None => Some(accepted),
+            Some(closed) => {
+                self.ready.push_back(accepted);
+                Some(closed)
+            }
+        }
+    }
+
+    fn on_accept_error(&mut self, token: Token, errno: i32) -> Option<Event> {
+        let full = self.slots.full();
+        let state = &mut self.listeners.states[token.index as usize];
+        if state.stopping || state.armed {
+            return None;
+        }
+        match errno {
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                self.arm_accept(token.index);
+                return None;
+            }
+            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP => {}
+            _ if at_fault_itself(errno) => self.arm_accept(token.index),
+            libc::ENFILE if full => state.retry = Retry::WithSlot,
+            _ => {
+                state.retry = Retry::At(Instant::now() + state.pause);
+                state.pause = (state.pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        self.stats.accept_errors += 1;
+        let listener = Listener { index: token.index, generation: token.generation };
+        Some(Event::AcceptFailed { listener, error: io::Error::from_raw_os_error(errno) })
+    }
+
+    /// A slot has become free: arms the accepts that wait for one.
+    pub(crate) fn slot_freed(&mut self) {
+        self.arm_accepts(|retry| retry == Retry::WithSlot);
+    }
+
+    /// Arms the accepts whose pause is over.
+    pub(crate) fn arm_delayed_accepts(&mut self) {
+        if self.listeners.next_retry().is_some() {
+            let now = Instant::now();
+            self.arm_accepts(|retry| matches!(retry, Retry::At(when) if when <= now));
+        }
+    }
+
+    fn arm_accepts(&mut self, due: impl Fn(Retry) -> bool) {
+        for index in 0..self.listeners.states.len() {
+            if due(self.listeners.states[index].retry) {
+                self.arm_accept(index as u32);
+            }
+        }
+    }
+
+    /// If the socket in this slot only waits for the completion of its close, that has happened.
+    fn closed_early(&mut self, index: u32) -> Option<Event> {
+        let socket = self.slots.at(index)?;
+        let slot = self.slots.get(socket)?;
+        if !slot.is(flag::CLOSE_SENT) {
+            return None;
+        }
+        slot.pending = 0;
+        self.closed(socket)
+    }
+}
+
+/// Errors of the connection that was to be accepted, by accept(2); the next may be fine.
+fn at_fault_itself(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::EPERM
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+    )
+}
+
+fn accept_entry(fd: RawFd, multishot: bool) -> squeue::Entry {
+    let fd = types::Fd(fd);
+    if multishot {
+        return opcode::AcceptMulti::new(fd).allocate_file_index(true).build();
+    }
+    let slot = types::DestinationSlot::auto_target();
+    let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+    opcode::Accept::new(fd, address, length).file_index(Some(slot)).build()
+}
+
+fn set_blocking(fd: RawFd) -> io::Result<()> {
+    // SAFETY: these two commands of fcntl(2) take no pointers.
+    let done = unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        if flags < 0 { flags } else { libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_NONBLOCK) }
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The address family of a socket.
+fn domain(fd: RawFd) -> io::Result<i32> {
+    let mut domain: i32 = 0;
+    let mut size = size_of::<i32>() as libc::socklen_t;
+    let value = (&raw mut domain).cast();
+    // SAFETY: `domain` is ours and as large as `size` says.
+    let done = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &mut size) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(domain) }
+}

@@ -1,0 +1,138 @@
+//! Closing a socket without leaking anything of it.
+//!
+//! A direct descriptor is closed when no request uses it any more: then its slot can get another
+//! socket, and no completion of the old one can be mistaken for one of the new. So a close first
+//! cancels all that is in flight on the descriptor and waits for those completions. A cancel may miss a
+//! request that is between two polls or behind a link, so it is repeated, once per wait; the last
+//! resort is a shutdown, which no request on a socket survives.
+
+use io_uring::types::CancelBuilder;
+use io_uring::{opcode, types};
+
+use crate::slots::{NO_SEND, flag, trait_};
+use crate::token::{Op, Token};
+use crate::{Event, Ring, Socket};
+
+/// Cancels before the shutdown.
+const MOST_CANCELS: u8 = 4;
+
+impl Ring {
+    /// Shuts both directions down, at once: also for a send in flight. The peer sees the end of the
+    /// stream, and so do we, if we receive.
+    pub fn shutdown(&mut self, socket: Socket) {
+        let Some(slot) = self.slots.open_slot(socket) else { return };
+        if !slot.has(trait_::SHUT) {
+            let entry = self.shutdown_entry(socket);
+            self.queue.push(&[entry], &mut self.stats);
+        }
+    }
+
+    /// The shutdown of a socket that lives, counted as in flight.
+    pub(crate) fn shutdown_entry(&mut self, socket: Socket) -> io_uring::squeue::Entry {
+        if let Some(slot) = self.slots.get(socket) {
+            slot.traits |= trait_::SHUT;
+            slot.pending += 1;
+        }
+        let fd = types::Fixed(socket.index);
+        let entry = opcode::Shutdown::new(fd, libc::SHUT_RDWR).build();
+        entry.user_data(socket.token(Op::Shutdown).pack())
+    }
+
+    pub(crate) fn on_shutdown(&mut self, token: Token) {
+        let socket = Socket::of(token);
+        if let Some(slot) = self.slots.get(socket) {
+            slot.pending -= 1;
+            self.settle(socket);
+        }
+    }
+
+    /// Closes a socket, whatever is in flight on it. The one thing still heard of it is
+    /// [`Event::Closed`], after which its slot may get another socket.
+    pub fn close(&mut self, socket: Socket) {
+        let Some(slot) = self.slots.open_slot(socket) else { return };
+        slot.set(flag::CLOSING);
+        slot.clear(flag::WANTED);
+        let starved = slot.is(flag::STARVED);
+        if slot.is(flag::ARMED) || slot.send != NO_SEND {
+            self.cancel_all(socket);
+        }
+        if starved {
+            self.starved.retain(|&other| other != socket);
+        }
+        self.settle(socket);
+    }
+
+    fn cancel_all(&mut self, socket: Socket) {
+        let Some(slot) = self.slots.get(socket) else { return };
+        slot.cancels += 1;
+        slot.pending += 1;
+        let all = CancelBuilder::fd(types::Fixed(socket.index)).all();
+        let token = socket.token(Op::CancelAll).pack();
+        let entry = opcode::AsyncCancel2::new(all).build().user_data(token);
+        self.queue.push(&[entry], &mut self.stats);
+    }
+
+    pub(crate) fn on_cancel_all(&mut self, token: Token) {
+        let socket = Socket::of(token);
+        let Some(slot) = self.slots.get(socket) else { return };
+        slot.pending -= 1;
+        if slot.pending > 0 {
+            // Mostly these completions are right behind: see once they are handled.
+            self.unsettled.push(socket);
+        }
+        self.settle(socket);
+    }
+
+    /// Cancels again what is in flight on closing sockets.
+    pub(crate) fn cancel_unsettled(&mut self) {
+        for _ in 0..self.unsettled.len() {
+            let Some(socket) = self.unsettled.pop() else { return };
+            let Some(slot) = self.slots.get(socket) else { continue };
+            if slot.is(flag::CLOSE_SENT) || !(slot.is(flag::ARMED) || slot.send != NO_SEND) {
+                continue;
+            }
+            if slot.cancels < MOST_CANCELS {
+                self.cancel_all(socket);
+            } else if slot.cancels == MOST_CANCELS {
+                slot.cancels += 1;
+                let entry = self.shutdown_entry(socket);
+                self.queue.push(&[entry], &mut self.stats);
+            }
+        }
+    }
+
+    /// A request of the socket has completed: if it is closing and that was the last, closes it.
+    pub(crate) fn settle(&mut self, socket: Socket) {
+        let Some(slot) = self.slots.get(socket) else { return };
+        if !slot.is(flag::CLOSING) || slot.is(flag::CLOSE_SENT) || slot.pending > 0 {
+            return;
+        }
+        slot.set(flag::CLOSE_SENT);
+        slot.pending = 1;
+        let fd = types::Fixed(socket.index);
+        let entry = opcode::Close::new(fd).build().user_data(socket.token(Op::Close).pack());
+        self.queue.push(&[entry], &mut self.stats);
+    }
+
+    pub(crate) fn on_close(&mut self, token: Token, result: i32) -> Option<Event> {
+        let socket = Socket::of(token);
+        let Some(slot) = self.slots.get(socket) else {
+            // Its slot was reported with another socket before; see `closed_early`.
+            self.stats.stale_cqes += 1;
+            return None;
+        };
+        slot.pending -= 1;
+        if result < 0 {
+            tracing::error!(errno = -result, "io_uring: closing a direct descriptor failed");
+        }
+        self.closed(socket)
+    }
+
+    /// The descriptor is closed.
+    pub(crate) fn closed(&mut self, socket: Socket) -> Option<Event> {
+        let silent = self.slots.get(socket)?.has(trait_::SILENT);
+        self.slots.release(socket.index);
+        self.slot_freed();
+        (!silent).then_some(Event::Closed { socket })
+    }
+}

@@ -1,0 +1,123 @@
+//! How large a ring is, and what it may use.
+
+use crate::{Error, Features};
+
+/// What to build a [`Ring`](crate::Ring) with.
+///
+/// The defaults suit some hundreds of busy sockets and fit the usual limits of an unprivileged user.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Entries of the submission queue (SQ). More may be queued between two waits: a full SQ is
+    /// submitted in between. The kernel rounds up to a power of two.
+    pub entries: u32,
+    /// Entries of the completion queue (CQ); 0 for four times [`entries`](Config::entries). When it
+    /// overflows nothing is lost, it only gets slower.
+    pub completions: u32,
+    /// Most sockets at once: the size of the direct descriptor table. May not exceed `RLIMIT_NOFILE`.
+    pub sockets: u32,
+    /// How many receive buffers all sockets share, a power of two, at most 32768. One is in use from
+    /// when bytes arrive until the [`RecvBuffer`](crate::RecvBuffer) is dropped.
+    pub recv_buffers: u16,
+    /// Bytes of each receive buffer: the most that one [`Event::Received`](crate::Event::Received)
+    /// carries.
+    pub recv_buffer_len: u32,
+    /// The arena that chunks come from.
+    pub arena: ArenaConfig,
+    /// Sends to TCP sockets of at least this many bytes are not copied by the kernel. `None`: all are.
+    /// This registers the arena, which pins its memory. See [`send`](crate#sending) for what it gains.
+    pub zero_copy_from: Option<usize>,
+    /// Features to treat as missing though the kernel has them.
+    pub without: Features,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            entries: 1024,
+            completions: 0,
+            sockets: 1000,
+            recv_buffers: 1024,
+            recv_buffer_len: 4096,
+            arena: ArenaConfig::default(),
+            zero_copy_from: None,
+            without: Features::NONE,
+        }
+    }
+}
+
+/// The size classes of the [`Arena`](crate::Arena), smallest first.
+#[derive(Clone, Debug)]
+pub struct ArenaConfig {
+    /// The classes.
+    pub classes: [ArenaClass; CLASSES],
+}
+
+/// How many size classes an arena has.
+pub const CLASSES: usize = 3;
+
+/// Chunks of one capacity.
+#[derive(Clone, Copy, Debug)]
+pub struct ArenaClass {
+    /// Bytes a chunk takes.
+    pub capacity: u32,
+    /// How many such chunks there are.
+    pub count: u32,
+}
+
+impl Default for ArenaConfig {
+    fn default() -> ArenaConfig {
+        ArenaConfig {
+            classes: [
+                ArenaClass { capacity: 512, count: 4096 },
+                ArenaClass { capacity: 8 << 10, count: 1024 },
+                ArenaClass { capacity: 72 << 10, count: 128 },
+            ],
+        }
+    }
+}
+
+impl ArenaConfig {
+    /// Bytes of the whole arena.
+    pub fn bytes(&self) -> u64 {
+        self.classes.iter().map(|c| u64::from(c.capacity) * u64::from(c.count)).sum()
+    }
+}
+
+/// The kernel's `IORING_MAX_ENTRIES`.
+const MAX_ENTRIES: u32 = 32768;
+/// The kernel's `IORING_MAX_FIXED_FILES`.
+const MAX_SOCKETS: u32 = 1 << 20;
+/// The kernel's bound of one registered buffer.
+const MAX_ARENA: u64 = 1 << 30;
+
+impl Config {
+    /// Refuses what cannot be built, before the kernel does so less clearly.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let bad = |what| Err(Error::Config(what));
+        if self.entries == 0 || self.entries > MAX_ENTRIES {
+            return bad("entries must be 1 to 32768");
+        }
+        if self.completions != 0 && self.completions < self.entries {
+            return bad("completions must be 0 or at least entries");
+        }
+        if self.sockets == 0 || self.sockets > MAX_SOCKETS {
+            return bad("sockets must be 1 to 1048576");
+        }
+        if !self.recv_buffers.is_power_of_two() {
+            return bad("recv_buffers must be a power of two, at most 32768");
+        }
+        if self.recv_buffer_len == 0 || self.recv_buffer_len > 1 << 30 {
+            return bad("recv_buffer_len must be 1 byte to 1 GiB");
+        }
+        if self.arena.bytes() > MAX_ARENA {
+            return bad("the arena may not exceed 1 GiB, the bound of a registered buffer");
+        }
+        if self.arena.classes.windows(2).any(|pair| pair[0].capacity >= pair[1].capacity) {
+            return bad("the arena's classes must grow");
+        }
+        if self.arena.classes[0].capacity == 0 {
+            return bad("the arena's smallest class must hold a byte");
+        }
+        Ok(())
+    }
+}

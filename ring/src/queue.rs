@@ -1,0 +1,244 @@
+//! The submission and completion queues, and the one system call that moves both.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use io_uring::{EnterFlags, IoUring, cqueue, squeue};
+
+use crate::stats::Stats;
+use crate::token::Token;
+
+/// A completion.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    /// Whose it is; `None` for nobody's we know.
+    pub token: Option<Token>,
+    /// The result: negative for an errno.
+    pub result: i32,
+    /// `IORING_CQE_F_*`.
+    pub flags: u32,
+}
+
+impl Completion {
+    /// Whether the request will complete again.
+    pub fn more(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+}
+
+/// Both queues of a ring.
+pub(crate) struct Queue {
+    io: IoUring,
+    /// The ring's index among the thread's registered rings.
+    registered: Option<u32>,
+    /// What found the SQ full even after submitting, oldest first. Bounded by what the sockets and
+    /// listeners can have outstanding.
+    backlog: VecDeque<squeue::Entry>,
+    /// Requests queued or submitted whose last completion was not seen.
+    in_flight: u64,
+}
+
+impl Queue {
+    pub fn new(io: IoUring, registered: Option<u32>) -> Queue {
+        Queue { io, registered, backlog: VecDeque::new(), in_flight: 0 }
+    }
+
+    /// Requests queued or submitted whose last completion was not seen.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// The longest chain of links that one submission can hold.
+    pub fn longest_chain(&self) -> usize {
+        self.io.params().sq_entries() as usize
+    }
+
+    /// Queues a chain of linked entries, or a single one. Links hold only within one submission, so
+    /// if there is no room for all, what is queued is submitted first.
+    pub fn push(&mut self, chain: &[squeue::Entry], stats: &mut Stats) {
+        debug_assert!(chain.len() <= self.longest_chain());
+        self.in_flight += chain.len() as u64;
+        if self.backlog.is_empty() {
+            if self.push_now(chain) {
+                return;
+            }
+            stats.sq_full += 1;
+            // An error here is met again when the backlog is flushed.
+            let _ = self.enter(Enter::Submit, stats);
+            if self.push_now(chain) {
+                return;
+            }
+        }
+        self.backlog.extend(chain.iter().cloned());
+    }
+
+    fn push_now(&mut self, chain: &[squeue::Entry]) -> bool {
+        // SAFETY: what an entry points to lives until its completion was handled: iovecs and chunks in
+        // the send's state, receive buffers and the arena in the ring, which waits in its drop.
+        unsafe { self.io.submission().push_multiple(chain).is_ok() }
+    }
+
+    /// Queues what was left over, whole chains at a time, submitting as often as it takes. False if
+    /// the kernel would not take it now.
+    pub fn flush_backlog(&mut self, stats: &mut Stats) -> io::Result<bool> {
+        while !self.backlog.is_empty() {
+            let link = |entry: &squeue::Entry| is_linked(entry);
+            let end = self.backlog.iter().position(|entry| !link(entry)).map_or(0, |at| at + 1);
+            let chain: Vec<_> = self.backlog.iter().take(end.max(1)).cloned().collect();
+            if !self.push_now(&chain) {
+                self.enter(Enter::Submit, stats)?;
+                if !self.push_now(&chain) {
+                    return Ok(false);
+                }
+            }
+            self.backlog.drain(..chain.len());
+        }
+        Ok(true)
+    }
+
+    /// Whether an enter would do anything: there are entries to submit, deferred work to run, or
+    /// overflown completions to fetch.
+    pub fn needs_enter(&mut self, stats: &mut Stats) -> bool {
+        let sq = self.io.submission();
+        if sq.cq_overflow() {
+            stats.cq_overflows += 1;
+            return true;
+        }
+        !sq.is_empty() || sq.taskrun()
+    }
+
+    /// Whether completions are there.
+    pub fn has_completions(&mut self) -> bool {
+        !self.io.completion().is_empty()
+    }
+
+    /// The next completion that is there.
+    pub fn pop(&mut self, stats: &mut Stats) -> Option<Completion> {
+        let cqe = self.io.completion().next()?;
+        stats.cqes += 1;
+        if !cqueue::more(cqe.flags()) {
+            self.in_flight -= 1;
+        }
+        let token = Token::unpack(cqe.user_data());
+        Some(Completion { token, result: cqe.result(), flags: cqe.flags() })
+    }
+
+    /// Submits what is queued, and does with completions as told. `io_uring_enter(2)`.
+    pub fn enter(&mut self, how: Enter, stats: &mut Stats) -> io::Result<()> {
+        let queued = self.io.submission().len() as u32;
+        let timespec;
+        let mut flags = EnterFlags::empty();
+        let mut want = 0;
+        let mut arg = GetEventsArg::default();
+        match how {
+            Enter::Submit => {}
+            Enter::Poll => flags |= EnterFlags::GETEVENTS,
+            Enter::Wait(timeout) => {
+                flags |= EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+                want = 1;
+                stats.waits += 1;
+                if let Some(timeout) = timeout {
+                    timespec = Timespec::from(timeout);
+                    arg.ts = &raw const timespec as u64;
+                }
+            }
+        }
+        stats.enters += 1;
+        stats.sqes += u64::from(self.system_call(queued, want, flags, &arg)?);
+        Ok(())
+    }
+
+    fn system_call(
+        &self,
+        submit: u32,
+        want: u32,
+        flags: EnterFlags,
+        arg: &GetEventsArg,
+    ) -> io::Result<u32> {
+        let (fd, registered) = match self.registered {
+            Some(index) => (index as i32, ENTER_REGISTERED_RING),
+            None => (self.io.as_raw_fd(), 0),
+        };
+        let ext = flags.contains(EnterFlags::EXT_ARG);
+        let (arg, size) =
+            if ext { (&raw const *arg, size_of_val(arg)) } else { (std::ptr::null(), 0) };
+        let flags = flags.bits() | registered;
+        // SAFETY: the descriptor is this ring's; `arg` and the timespec in it are on our caller's
+        // stack; the queued entries were vouched for when they were pushed.
+        let result =
+            unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, submit, want, flags, arg, size) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as u32) }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Closes the sockets now; what the kernel does when a ring is closed comes later.
+        let _ = self.io.submitter().unregister_files();
+        if let Some(index) = self.registered {
+            crate::setup::unregister_ring(&self.io, index);
+        }
+    }
+}
+
+/// What an enter does beside submitting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Enter {
+    /// Nothing.
+    Submit,
+    /// Runs deferred work and fetches overflown completions, without sleeping.
+    Poll,
+    /// As `Poll`, and sleeps until there is a completion, at most so long.
+    Wait(Option<Duration>),
+}
+
+/// `IORING_ENTER_REGISTERED_RING`.
+const ENTER_REGISTERED_RING: u32 = 1 << 4;
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+#[derive(Default)]
+struct GetEventsArg {
+    sigmask: u64,
+    sigmask_size: u32,
+    min_wait_usec: u32,
+    ts: u64,
+}
+
+/// `struct __kernel_timespec`.
+#[repr(C)]
+struct Timespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl From<Duration> for Timespec {
+    fn from(time: Duration) -> Timespec {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        Timespec { seconds, nanoseconds: i64::from(time.subsec_nanos()) }
+    }
+}
+
+/// Whether the entry's successor waits for it. The crate has no getter for an entry's flags, which are
+/// the second byte of `struct io_uring_sqe`.
+fn is_linked(entry: &squeue::Entry) -> bool {
+    const _: () = assert!(size_of::<squeue::Entry>() == 64);
+    // SAFETY: an entry is a `struct io_uring_sqe` of 64 bytes, whose second byte is always set.
+    let flags = unsafe { *(&raw const *entry).cast::<u8>().add(1) };
+    flags & squeue::Flags::IO_LINK.bits() != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_uring::opcode;
+
+    #[test]
+    fn knows_links() {
+        let nop = opcode::Nop::new().build();
+        assert!(!is_linked(&nop));
+        assert!(is_linked(&nop.flags(squeue::Flags::IO_LINK)));
+    }
+}

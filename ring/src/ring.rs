@@ -1,0 +1,258 @@
+//! The ring itself: what it is made of, waiting, and telling whose completion is whose.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use io_uring::types::CancelBuilder;
+use io_uring::{opcode, squeue};
+
+use crate::accept::Listeners;
+use crate::buffers::Buffers;
+use crate::queue::{Completion, Enter, Queue};
+use crate::send::Sends;
+use crate::setup::{Setup, setup};
+use crate::slots::Slots;
+use crate::token::{Op, Token};
+use crate::{Arena, Config, Error, Event, Features, Socket, Stats, Waker};
+
+/// Sockets over one io_uring, driven by one thread: the one that made it.
+///
+/// See the [crate's documentation](crate) for how it is used.
+pub struct Ring {
+    // First, so that the ring is closed before the memory it was given is unmapped.
+    pub(crate) queue: Queue,
+    pub(crate) features: Features,
+    pub(crate) zero_copy_from: Option<usize>,
+    pub(crate) slots: Slots,
+    pub(crate) listeners: Listeners,
+    pub(crate) sends: Sends,
+    pub(crate) buffers: Rc<Buffers>,
+    arena: Arena,
+    waker: Waker,
+    /// Events that came of no completion, or of one that made two.
+    pub(crate) ready: VecDeque<Event>,
+    /// Sockets whose recv found no buffer.
+    pub(crate) starved: VecDeque<Socket>,
+    /// Sockets whose recv was missed by its cancel.
+    pub(crate) missed_cancels: Vec<Socket>,
+    /// Closing sockets whose cancel has completed before what it cancelled.
+    pub(crate) unsettled: Vec<Socket>,
+    /// Where chains are built.
+    pub(crate) chain: Vec<squeue::Entry>,
+    pub(crate) stats: Stats,
+}
+
+impl Ring {
+    /// Makes a ring, on the thread that will use it.
+    pub fn new(config: &Config) -> Result<Ring, Error> {
+        config.check()?;
+        let buffers = Buffers::new(config.recv_buffers, config.recv_buffer_len)
+            .map_err(Error::system("mapping the receive buffers"))?;
+        let arena = Arena::new(&config.arena).map_err(Error::system("mapping the arena"))?;
+        let waker = Waker::new().map_err(Error::registering("an eventfd"))?;
+        let Setup { io, features, registered } = setup(config, &buffers, &arena)?;
+        let zero_copy = features.contains(Features::SEND_ZC);
+        let mut ring = Ring {
+            queue: Queue::new(io, registered),
+            features,
+            zero_copy_from: config.zero_copy_from.filter(|_| zero_copy),
+            slots: Slots::new(config.sockets),
+            listeners: Listeners::default(),
+            sends: Sends::default(),
+            buffers,
+            arena,
+            waker,
+            ready: VecDeque::new(),
+            starved: VecDeque::new(),
+            missed_cancels: Vec::new(),
+            unsettled: Vec::new(),
+            chain: Vec::new(),
+            stats: Stats::default(),
+        };
+        ring.arm_waker();
+        Ok(ring)
+    }
+
+    /// Where the chunks to send come from.
+    pub fn arena(&self) -> Arena {
+        self.arena.clone()
+    }
+
+    /// What ends the ring's sleep, from any thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// What the ring uses of what the kernel has.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What the ring has counted, and what it holds.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            sockets: self.slots.live(),
+            sends: self.sends.in_flight(),
+            free_recv_buffers: u32::from(self.buffers.free()),
+            chunks: self.arena.lent(),
+            heap_chunks: self.arena.lent_from_heap(),
+            heap_chunks_made: self.arena.made_on_heap(),
+            ..self.stats
+        }
+    }
+
+    /// Submits everything queued and sleeps until there is an event to look for, `deadline` has
+    /// passed, or a [`Waker`] woke it. May return early; the caller loops.
+    ///
+    /// `idle` is asked right before sleeping, when wakers already know the thread as parked: it says
+    /// whether the caller's own queues are empty. If not, there is no sleep.
+    pub fn wait(
+        &mut self,
+        deadline: Option<Instant>,
+        idle: impl FnOnce() -> bool,
+    ) -> Result<(), Error> {
+        let unfinished = self.before_wait() | !self.flush()?;
+        if unfinished || !self.ready.is_empty() || self.queue.has_completions() {
+            return self.poll();
+        }
+        let deadline = [deadline, self.listeners.next_retry()].into_iter().flatten().min();
+        let timeout = deadline.map(|when| when.saturating_duration_since(Instant::now()));
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return self.poll();
+        }
+        self.waker.park();
+        if !idle() {
+            self.waker.unpark();
+            return self.poll();
+        }
+        let done = self.enter(Enter::Wait(timeout));
+        self.waker.unpark();
+        done
+    }
+
+    /// The next event that is there. Makes no system call, unless the SQ fills up.
+    pub fn next_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let completion = self.queue.pop(&mut self.stats)?;
+            if let Some(event) = self.complete(completion) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// What is done once after a batch of completions: whatever was put off so as not to spin.
+    /// Whether it is to be done again without sleeping.
+    fn before_wait(&mut self) -> bool {
+        self.retry_missed_cancels();
+        self.cancel_unsettled();
+        self.arm_delayed_accepts();
+        self.feed_starved()
+    }
+
+    fn flush(&mut self) -> Result<bool, Error> {
+        match self.queue.flush_backlog(&mut self.stats) {
+            Ok(flushed) => Ok(flushed),
+            Err(error) => tolerate(error).map(|()| false),
+        }
+    }
+
+    /// Submits and runs deferred work, without sleeping.
+    fn poll(&mut self) -> Result<(), Error> {
+        if self.queue.needs_enter(&mut self.stats) { self.enter(Enter::Poll) } else { Ok(()) }
+    }
+
+    fn enter(&mut self, how: Enter) -> Result<(), Error> {
+        self.queue.enter(how, &mut self.stats).or_else(tolerate)
+    }
+
+    fn arm_waker(&mut self) {
+        let poll = self.waker.poll();
+        self.queue.push(&[poll], &mut self.stats);
+    }
+
+    fn complete(&mut self, completion: Completion) -> Option<Event> {
+        let Some(token) = completion.token else {
+            self.stats.stale_cqes += 1;
+            return None;
+        };
+        match token.op {
+            Op::Accept => return self.on_accept(token, completion),
+            Op::Recv => return self.on_recv(token, completion),
+            Op::Send => return self.on_send(token, completion),
+            Op::Close => return self.on_close(token, completion.result),
+            Op::CancelAccept => self.on_cancel_accept(token),
+            Op::CancelRecv => self.on_cancel_recv(token, completion.result),
+            Op::CancelAll => self.on_cancel_all(token),
+            Op::Shutdown => self.on_shutdown(token),
+            Op::Wake => self.on_wake(completion),
+        }
+        None
+    }
+
+    fn on_wake(&mut self, completion: Completion) {
+        self.stats.wakes += 1;
+        if !completion.more() {
+            self.arm_waker();
+        }
+    }
+
+    /// Cancels all there is and waits until the kernel has let go of our memory. Bounded: returns
+    /// false if it does not within a second.
+    fn cancel_everything(&mut self) -> bool {
+        let end = Instant::now() + Duration::from_secs(1);
+        self.ready.clear();
+        self.starved.clear();
+        while self.queue.in_flight() > 0 {
+            if Instant::now() >= end {
+                return false;
+            }
+            let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(0);
+            self.queue.push(&[cancel], &mut self.stats);
+            let _ = self.flush();
+            let _ = self.enter(Enter::Wait(Some(Duration::from_millis(10))));
+            while self.queue.pop(&mut self.stats).is_some() {}
+        }
+        true
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if !self.cancel_everything() {
+            // A peer that does not read can keep zero copy memory in flight for as long as it likes.
+            tracing::warn!("io_uring: requests still in flight, their memory is not freed");
+            std::mem::forget(Rc::clone(&self.buffers));
+            std::mem::forget(std::mem::take(&mut self.sends));
+        }
+    }
+}
+
+/// Errors of an enter that just end it: the caller looks for events and comes again.
+fn tolerate(error: io::Error) -> Result<(), Error> {
+    match error.raw_os_error() {
+        // The time is up; a signal came; completions must be fetched first.
+        Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
+        // The kernel is out of memory for requests. Nothing tells when that is over.
+        Some(libc::EAGAIN) => {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(())
+        }
+        Some(libc::EBADR) => Err(Error::CompletionLost),
+        _ => Err(Error::system("io_uring_enter")(error)),
+    }
+}
+
+impl Socket {
+    pub(crate) fn token(self, op: Op) -> Token {
+        Token { op, index: self.index, generation: self.generation }
+    }
+
+    pub(crate) fn of(token: Token) -> Socket {
+        Socket { index: token.index, generation: token.generation }
+    }
+}

@@ -1,0 +1,486 @@
+//! Sending: all chunks of a message, in order, in as few requests as the kernel allows.
+//!
+//! A send is done in *rounds*. A round is a chain of linked *steps*, each one SEND (one chunk) or
+//! SENDMSG (several), with what is to follow the send linked behind the last. `MSG_WAITALL` has the
+//! kernel go on with a step that comes short, and breaks the chain if it cannot, so bytes never
+//! overtake each other. If a round ends with bytes left, because it came short or because there were
+//! more than one chain holds, another begins where it stopped. The user sees one
+//! [`Event::Sent`] for all of it.
+//!
+//! The states are recycled: sending allocates nothing once the vectors have grown.
+
+use std::io;
+
+use io_uring::{cqueue, opcode, squeue, types};
+
+use crate::queue::Completion;
+use crate::slots::{NO_SEND, flag, trait_};
+use crate::token::{Op, Token};
+use crate::{Chunk, Event, Features, Ring, SendRefused, Socket, Then};
+
+/// The most iovecs of a SENDMSG.
+const MAX_IOVECS: usize = 64;
+/// The most steps of a round.
+const MAX_STEPS: usize = 8;
+/// The most bytes of a step: results are an `i32`, and the kernel sends no more than this at once.
+const MAX_STEP_BYTES: usize = 1 << 30;
+/// The most rounds in a row that send nothing.
+const MAX_STALLS: u8 = 8;
+
+/// `MSG_NOSIGNAL`: a peer that is gone is an error, not a SIGPIPE.
+const FLAGS: i32 = libc::MSG_NOSIGNAL;
+
+/// `IORING_RECVSEND_FIXED_BUF`.
+const FIXED_BUF: u16 = 1 << 2;
+/// `IORING_SEND_ZC_REPORT_USAGE`.
+const REPORT_USAGE: u16 = 1 << 3;
+/// `IORING_NOTIF_USAGE_ZC_COPIED`.
+const USAGE_COPIED: i32 = i32::MIN;
+
+/// How a round is built.
+#[derive(Clone, Copy)]
+struct Style {
+    /// The longest chain.
+    steps: usize,
+    /// Steps of at least so many bytes are not copied.
+    zero_copy_from: usize,
+    /// Zero copy steps can have several iovecs.
+    zero_copy_vectored: bool,
+    /// The kernel continues short steps.
+    waitall: bool,
+}
+
+/// A send in flight.
+struct State {
+    generation: u32,
+    socket: Socket,
+    then: Then,
+    chunks: Vec<Chunk>,
+    /// The first chunk not sent completely, and how much of it is.
+    chunk: usize,
+    offset: usize,
+    /// Bytes sent by earlier rounds.
+    sent: usize,
+    /// Of the round: its iovecs and message headers, which do not move while it is in flight.
+    iovecs: Vec<libc::iovec>,
+    headers: Vec<libc::msghdr>,
+    /// Of the round: steps not completed, bytes asked for and sent, first error.
+    pending: u8,
+    round_bytes: usize,
+    round_sent: usize,
+    error: i32,
+    stalls: u8,
+    /// Whether all chunks may be sent without a copy.
+    zero_copy: bool,
+    /// Zero copy steps whose memory the network holds.
+    notifications: u32,
+    /// The user was told; only notifications are waited for.
+    over: bool,
+    free: bool,
+}
+
+// The raw pointers in iovecs and headers make `State` neither Send nor Sync, as is the ring.
+
+/// All sends in flight, and free states.
+#[derive(Default)]
+pub(crate) struct Sends {
+    states: Vec<State>,
+    free: Vec<u32>,
+}
+
+impl Sends {
+    /// How many are in flight, or wait for notifications.
+    pub fn in_flight(&self) -> u32 {
+        (self.states.len() - self.free.len()) as u32
+    }
+
+    /// What follows a send.
+    pub fn then(&self, index: u32) -> Then {
+        self.states[index as usize].then
+    }
+
+    fn open(&mut self, socket: Socket, then: Then) -> u32 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.states.push(State::new(socket));
+            self.states.len() as u32 - 1
+        });
+        let state = &mut self.states[index as usize];
+        state.restart(socket, then);
+        index
+    }
+
+    fn get(&mut self, token: Token) -> Option<&mut State> {
+        let state = self.states.get_mut(token.index as usize)?;
+        (state.generation == token.generation && !state.free).then_some(state)
+    }
+
+    /// The user was told of its end: the state is free unless the network still holds its chunks.
+    fn release_if_over(&mut self, index: u32) {
+        let state = &mut self.states[index as usize];
+        if state.over && state.notifications == 0 {
+            state.clear();
+            self.free.push(index);
+        }
+    }
+}
+
+impl State {
+    fn new(socket: Socket) -> State {
+        State {
+            generation: 0,
+            socket,
+            then: Then::Nothing,
+            chunks: Vec::new(),
+            chunk: 0,
+            offset: 0,
+            sent: 0,
+            iovecs: Vec::new(),
+            headers: Vec::new(),
+            pending: 0,
+            round_bytes: 0,
+            round_sent: 0,
+            error: 0,
+            stalls: 0,
+            zero_copy: false,
+            notifications: 0,
+            over: false,
+            free: true,
+        }
+    }
+
+    fn restart(&mut self, socket: Socket, then: Then) {
+        debug_assert!(self.free && self.chunks.is_empty() && self.notifications == 0);
+        (self.socket, self.then) = (socket, then);
+        (self.chunk, self.offset, self.sent) = (0, 0, 0);
+        (self.pending, self.round_sent, self.error, self.stalls) = (0, 0, 0, 0);
+        (self.zero_copy, self.over, self.free) = (false, false, false);
+    }
+
+    fn clear(&mut self) {
+        self.chunks.clear();
+        self.chunks.shrink_to(MAX_IOVECS);
+        self.iovecs.clear();
+        self.headers.clear();
+        self.generation = self.generation.wrapping_add(1);
+        self.free = true;
+    }
+
+    fn done(&self) -> bool {
+        self.chunk == self.chunks.len()
+    }
+
+    /// Whether it is large enough to be sent without a copy, and all of it in the arena.
+    fn may_be_zero_copy(&self, from: usize) -> bool {
+        let bytes: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        bytes >= from && self.chunks.iter().all(Chunk::is_mapped)
+    }
+
+    /// Builds the next round's steps into `chain`. Whether they reach the end of the message.
+    fn build(&mut self, index: u32, style: Style, chain: &mut Vec<squeue::Entry>) -> bool {
+        let zero_copy = self.zero_copy;
+        let widest = if zero_copy && !style.zero_copy_vectored { 1 } else { MAX_IOVECS };
+        let (steps, ends) = self.gather(style.steps, widest);
+        self.headers.clear();
+        let mut start = 0;
+        for step in &steps {
+            self.headers.push(header(&mut self.iovecs[start..][..step.iovecs]));
+            start += step.iovecs;
+        }
+        let token = Token { op: Op::Send, index, generation: self.generation }.pack();
+        let flags = if style.waitall { FLAGS | libc::MSG_WAITALL } else { FLAGS };
+        let fd = types::Fixed(self.socket.index);
+        for (step, header) in steps.iter().zip(&self.headers) {
+            let zero_copy = zero_copy && step.bytes >= style.zero_copy_from;
+            chain.push(step_entry(fd, header, flags, zero_copy).user_data(token));
+        }
+        self.round_bytes = steps.iter().map(|step| step.bytes).sum();
+        (self.pending, self.round_sent, self.error) = (chain.len() as u8, 0, 0);
+        ends
+    }
+
+    /// Lays out what is left to send as iovecs, for at most so many steps of so many iovecs.
+    fn gather(&mut self, most: usize, widest: usize) -> (Steps, bool) {
+        self.iovecs.clear();
+        let mut steps = Steps::default();
+        let mut offset = self.offset;
+        for chunk in &mut self.chunks[self.chunk..] {
+            let mut rest = &mut chunk[offset..];
+            offset = 0;
+            while !rest.is_empty() {
+                let piece;
+                (piece, rest) = rest.split_at_mut(rest.len().min(MAX_STEP_BYTES));
+                if !steps.add(piece.len(), most, widest) {
+                    return (steps, false);
+                }
+                let (iov_base, iov_len) = (piece.as_mut_ptr().cast(), piece.len());
+                self.iovecs.push(libc::iovec { iov_base, iov_len });
+            }
+        }
+        (steps, true)
+    }
+
+    /// Steps over what the round has sent.
+    fn advance(&mut self) {
+        self.sent += self.round_sent;
+        self.offset += std::mem::take(&mut self.round_sent);
+        while let Some(chunk) = self.chunks.get(self.chunk)
+            && self.offset >= chunk.len()
+        {
+            self.offset -= chunk.len();
+            self.chunk += 1;
+        }
+    }
+}
+
+/// The steps of a round.
+#[derive(Default)]
+struct Steps {
+    steps: [Step; MAX_STEPS],
+    len: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Step {
+    iovecs: usize,
+    bytes: usize,
+}
+
+impl Steps {
+    /// Adds an iovec to the last step or begins another. False if it must wait for the next round.
+    fn add(&mut self, bytes: usize, most: usize, widest: usize) -> bool {
+        let last = self.len.checked_sub(1).map(|last| self.steps[last]);
+        let fits = |step: Step| step.iovecs < widest && step.bytes + bytes <= MAX_STEP_BYTES;
+        if !last.is_some_and(fits) {
+            if self.len == most.min(MAX_STEPS) {
+                return false;
+            }
+            self.len += 1;
+        }
+        let step = &mut self.steps[self.len - 1];
+        step.iovecs += 1;
+        step.bytes += bytes;
+        true
+    }
+
+    fn iter(&self) -> std::slice::Iter<'_, Step> {
+        self.steps[..self.len].iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Steps {
+    type Item = &'a Step;
+    type IntoIter = std::slice::Iter<'a, Step>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+fn header(iovecs: &mut [libc::iovec]) -> libc::msghdr {
+    // SAFETY: a msghdr of zeros is one without name, data or control messages.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = iovecs.as_mut_ptr();
+    header.msg_iovlen = iovecs.len() as _;
+    header
+}
+
+/// One SEND or SENDMSG, or its zero copy variant out of the registered arena.
+fn step_entry(
+    fd: types::Fixed,
+    header: &libc::msghdr,
+    flags: i32,
+    zero_copy: bool,
+) -> squeue::Entry {
+    if header.msg_iovlen > 1 {
+        return match zero_copy {
+            false => opcode::SendMsg::new(fd, header).flags(flags as u32).build(),
+            true => opcode::SendMsgZc::new(fd, header)
+                .ioprio(FIXED_BUF | REPORT_USAGE)
+                .flags(flags as u32)
+                .build(),
+        };
+    }
+    // SAFETY: a header of one iovec points to that, in the send's state.
+    let iovec = unsafe { *header.msg_iov };
+    let (base, len) = (iovec.iov_base.cast_const().cast(), iovec.iov_len as u32);
+    match zero_copy {
+        false => opcode::Send::new(fd, base, len).flags(flags).build(),
+        true => opcode::SendZc::new(fd, base, len)
+            .buf_index(Some(0))
+            .zc_flags(REPORT_USAGE)
+            .flags(flags)
+            .build(),
+    }
+}
+
+impl Ring {
+    /// Sends all chunks in order, then does as `then` says. Ends with one [`Event::Sent`].
+    ///
+    /// Only one send of a socket can be in flight: what is to be sent meanwhile should be collected
+    /// and sent together. A refused send drops the chunks.
+    pub fn send(
+        &mut self,
+        socket: Socket,
+        chunks: impl IntoIterator<Item = Chunk>,
+        then: Then,
+    ) -> Result<(), SendRefused> {
+        let slot = self.slots.open_slot(socket).ok_or(SendRefused::Gone)?;
+        if slot.send != NO_SEND {
+            return Err(SendRefused::Busy);
+        }
+        let index = self.sends.open(socket, then);
+        slot.send = index;
+        if then == Then::Receive && !slot.is(flag::ENDED) {
+            slot.set(flag::WANTED);
+        }
+        let zero_copy_from = self.zero_copy_from.filter(|_| slot.has(trait_::ZERO_COPY));
+        let state = &mut self.sends.states[index as usize];
+        state.chunks.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
+        state.zero_copy = zero_copy_from.is_some_and(|from| state.may_be_zero_copy(from));
+        if state.done() {
+            self.send_nothing(index);
+        } else {
+            self.start_round(index);
+        }
+        Ok(())
+    }
+
+    /// A send of no bytes: only what follows it.
+    fn send_nothing(&mut self, index: u32) {
+        let state = &self.sends.states[index as usize];
+        let (socket, then) = (state.socket, state.then);
+        if then == Then::Shutdown {
+            self.shutdown(socket);
+        }
+        let event = self.sent(index, Ok(0));
+        self.ready.extend(event);
+    }
+
+    fn start_round(&mut self, index: u32) {
+        let waitall = self.features.contains(Features::SEND_WAITALL);
+        let longest = (self.queue.longest_chain() - 1).clamp(1, MAX_STEPS);
+        let style = Style {
+            // Without MSG_WAITALL a short send does not break its link.
+            steps: if waitall { longest } else { 1 },
+            zero_copy_from: self.zero_copy_from.unwrap_or(usize::MAX),
+            zero_copy_vectored: self.features.contains(Features::SENDMSG_ZC_FIXED),
+            waitall,
+        };
+        let mut chain = std::mem::take(&mut self.chain);
+        chain.clear();
+        let state = &mut self.sends.states[index as usize];
+        let socket = state.socket;
+        let ends = state.build(index, style, &mut chain);
+        let then = state.then;
+        if let Some(slot) = self.slots.get(socket) {
+            slot.pending += chain.len() as u16;
+        }
+        let fits = chain.len() < self.queue.longest_chain();
+        if ends && waitall && fits {
+            chain.extend(self.entry_after(socket, then));
+        }
+        let last = chain.len() - 1;
+        for entry in &mut chain[..last] {
+            *entry = entry.clone().flags(squeue::Flags::IO_LINK);
+        }
+        self.queue.push(&chain, &mut self.stats);
+        self.chain = chain;
+    }
+
+    /// What follows the send of a socket, as a request to link behind it.
+    fn entry_after(&mut self, socket: Socket, then: Then) -> Option<squeue::Entry> {
+        match then {
+            Then::Nothing => None,
+            Then::Receive => self.recv_if_wanted(socket),
+            Then::Shutdown => Some(self.shutdown_entry(socket)),
+        }
+    }
+
+    pub(crate) fn on_send(&mut self, token: Token, completion: Completion) -> Option<Event> {
+        let Some(state) = self.sends.get(token) else {
+            self.stats.stale_cqes += 1;
+            return None;
+        };
+        if cqueue::notif(completion.flags) {
+            state.notifications -= 1;
+            self.stats.zero_copy_copied += u64::from(completion.result & USAGE_COPIED != 0);
+            self.sends.release_if_over(token.index);
+            return None;
+        }
+        if completion.more() {
+            state.notifications += 1;
+            self.stats.zero_copy_sends += 1;
+        }
+        match completion.result {
+            bytes @ 0.. => state.round_sent += bytes as usize,
+            // Those behind the link that broke.
+            error if error == -libc::ECANCELED => {}
+            error if state.error == 0 => state.error = -error,
+            _ => {}
+        }
+        state.pending -= 1;
+        let (socket, over) = (state.socket, state.pending == 0);
+        if let Some(slot) = self.slots.get(socket) {
+            slot.pending -= 1;
+        }
+        if over { self.end_round(token.index) } else { None }
+    }
+
+    /// All steps of the round have completed.
+    fn end_round(&mut self, index: u32) -> Option<Event> {
+        let state = &mut self.sends.states[index as usize];
+        let (socket, progress) = (state.socket, state.round_sent > 0);
+        let short = state.round_sent < state.round_bytes;
+        self.stats.sent += state.round_sent as u64;
+        state.advance();
+        let closing = self.slots.get(socket).is_none_or(|slot| slot.is(flag::CLOSING));
+        if closing {
+            self.sent(index, Ok(0));
+            self.settle(socket);
+            return None;
+        }
+        if state.done() {
+            return self.all_sent(index);
+        }
+        state.stalls = if progress { 0 } else { state.stalls + 1 };
+        match state.error {
+            libc::EOPNOTSUPP | libc::ENOBUFS | libc::ENOMEM if state.zero_copy => {
+                state.zero_copy = false;
+            }
+            0 | libc::EINTR | libc::EAGAIN if state.stalls <= MAX_STALLS => {}
+            0 => return self.sent(index, Err(io::ErrorKind::WriteZero.into())),
+            errno => return self.sent(index, Err(io::Error::from_raw_os_error(errno))),
+        }
+        self.stats.short_sends += u64::from(short);
+        self.start_round(index);
+        None
+    }
+
+    fn all_sent(&mut self, index: u32) -> Option<Event> {
+        let state = &self.sends.states[index as usize];
+        let (socket, then, bytes) = (state.socket, state.then, state.sent);
+        if then == Then::Shutdown {
+            // Linked behind the last step, unless there are no links.
+            self.shutdown(socket);
+        }
+        self.sent(index, Ok(bytes))
+    }
+
+    /// A send is over: the socket can take another.
+    fn sent(&mut self, index: u32, result: io::Result<usize>) -> Option<Event> {
+        let state = &mut self.sends.states[index as usize];
+        state.over = true;
+        let (socket, then) = (state.socket, state.then);
+        self.sends.release_if_over(index);
+        let slot = self.slots.get(socket)?;
+        slot.send = NO_SEND;
+        if then == Then::Receive {
+            match result {
+                // If it was linked it is armed already.
+                Ok(_) => self.arm_if_wanted(socket),
+                Err(_) if !slot.is(flag::ARMED) => slot.clear(flag::WANTED),
+                Err(_) => {}
+            }
+        }
+        Some(Event::Sent { socket, result })
+    }
+}

@@ -1,0 +1,162 @@
+//! What the ring keeps for each socket: 16 bytes, at the socket's index in the descriptor table.
+
+use crate::Socket;
+
+/// No send is in flight.
+pub(crate) const NO_SEND: u32 = u32::MAX;
+
+/// State bits of a slot.
+pub(crate) mod flag {
+    /// A socket lives here, from its accept until its close completed.
+    pub const LIVE: u8 = 1 << 0;
+    /// `Ring::close` was called: nothing but `Event::Closed` is said of it any more.
+    pub const CLOSING: u8 = 1 << 1;
+    /// The close request is on its way; all other requests have completed.
+    pub const CLOSE_SENT: u8 = 1 << 2;
+    /// The user wants to receive.
+    pub const WANTED: u8 = 1 << 3;
+    /// A recv request is in flight.
+    pub const ARMED: u8 = 1 << 4;
+    /// A cancel of that recv is in flight.
+    pub const CANCELLING: u8 = 1 << 5;
+    /// Waits in the ring's queue for a receive buffer.
+    pub const STARVED: u8 = 1 << 6;
+    /// The stream has ended: nothing more to receive.
+    pub const ENDED: u8 = 1 << 7;
+}
+
+/// More of a slot's bits.
+pub(crate) mod trait_ {
+    /// The user never heard of this socket: no `Event::Closed`.
+    pub const SILENT: u8 = 1 << 0;
+    /// The socket's family has zero copy sends.
+    pub const ZERO_COPY: u8 = 1 << 1;
+    /// A shutdown was asked for.
+    pub const SHUT: u8 = 1 << 2;
+}
+
+/// The state of one socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    /// Which socket of this slot; changes when one is closed.
+    pub generation: u32,
+    /// Requests whose (last) completion is still to come.
+    pub pending: u16,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// Bits of [`trait_`].
+    pub traits: u8,
+    /// The send in flight, or [`NO_SEND`].
+    pub send: u32,
+    /// How often closing tried to cancel.
+    pub cancels: u8,
+}
+
+impl Slot {
+    pub fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub fn set(&mut self, flag: u8) {
+        self.flags |= flag;
+    }
+
+    pub fn clear(&mut self, flag: u8) {
+        self.flags &= !flag;
+    }
+
+    pub fn has(&self, trait_: u8) -> bool {
+        self.traits & trait_ != 0
+    }
+}
+
+/// All slots. Grows to the highest index the kernel has given out, never beyond the table.
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    capacity: u32,
+    live: u32,
+}
+
+impl Slots {
+    pub fn new(capacity: u32) -> Slots {
+        Slots { slots: Vec::with_capacity(capacity as usize), capacity, live: 0 }
+    }
+
+    /// How many sockets live.
+    pub fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// Whether every slot is taken.
+    pub fn full(&self) -> bool {
+        self.live == self.capacity
+    }
+
+    /// A socket has come to live at `index`, where none does. `None` for an index beyond the table.
+    pub fn open(&mut self, index: u32, traits: u8) -> Option<Socket> {
+        if index >= self.capacity {
+            return None;
+        }
+        while self.slots.len() <= index as usize {
+            let (generation, pending, flags, traits, cancels) = (0, 0, 0, 0, 0);
+            self.slots.push(Slot { generation, pending, flags, traits, send: NO_SEND, cancels });
+        }
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(!slot.is(flag::LIVE));
+        slot.flags = flag::LIVE;
+        slot.traits = traits;
+        slot.cancels = 0;
+        self.live += 1;
+        Some(Socket { index, generation: slot.generation })
+    }
+
+    /// The socket at `index` is gone: handles and completions of it are stale from here on.
+    pub fn release(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(slot.is(flag::LIVE) && slot.pending == 0 && slot.send == NO_SEND);
+        slot.flags = 0;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.live -= 1;
+    }
+
+    /// The slot of a socket that lives, closing or not.
+    pub fn get(&mut self, socket: Socket) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(socket.index as usize)?;
+        (slot.generation == socket.generation && slot.is(flag::LIVE)).then_some(slot)
+    }
+
+    /// The slot of a socket that lives and is not being closed.
+    pub fn open_slot(&mut self, socket: Socket) -> Option<&mut Slot> {
+        self.get(socket).filter(|slot| !slot.is(flag::CLOSING))
+    }
+
+    /// The socket that lives at `index`, if any.
+    pub fn at(&self, index: u32) -> Option<Socket> {
+        let slot = self.slots.get(index as usize)?;
+        slot.is(flag::LIVE).then_some(Socket { index, generation: slot.generation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Slot>() <= 16);
+    }
+
+    #[test]
+    fn generations_tell_sockets_of_a_slot_apart() {
+        let mut slots = Slots::new(2);
+        let old = slots.open(1, 0).unwrap();
+        assert!(slots.get(old).is_some() && !slots.full());
+        slots.release(1);
+        assert!(slots.get(old).is_none() && slots.at(1).is_none());
+        let new = slots.open(1, 0).unwrap();
+        assert!(slots.get(old).is_none() && slots.get(new).is_some());
+        assert_eq!((slots.at(1), slots.at(0), slots.at(7)), (Some(new), None, None));
+        assert!(slots.open(0, 0).is_some() && slots.full());
+        assert!(slots.open(2, 0).is_none());
+    }
+}
