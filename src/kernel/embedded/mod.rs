@@ -1,1 +1,185 @@
-//! A small kernel in memory.
+//! A small kernel in memory, with NetBSD's face: files, pipes, sockets to name, time, signals and
+//! sysctl for clients that speak NetBSD/amd64.
+//!
+//! No call sleeps on a thread. A call that cannot go on stops with a reason (`Stop`), and is run
+//! again from the top once that has changed; so it copies in first, changes state last, copies out
+//! after that, and keeps how far it came in its `Progress`. A blocked client costs a place in a
+//! queue.
+//!
+//! # The rooms of this room
+//!
+//! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
+//! - `process`, `identity`, `signal`: processes, who they are, what they send each other
+//! - `descriptors`, `io`: open files, and reading and writing them
+//! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
+//! - `pipe`, `sockets`, `time`, `memory`, `sysctl`, `system`: a family of calls each
+//! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
+//!
+//! No lock is shared by processes that share nothing: `getpid` takes none at all, reading a file takes
+//! the process's descriptor table, the open file's offset and the file, each for reading where that
+//! will do.
+
+mod abi;
+mod call;
+mod descriptors;
+mod device;
+mod files;
+mod identity;
+mod io;
+mod limits;
+mod memfs;
+mod memory;
+mod names;
+mod pipe;
+mod process;
+mod signal;
+mod sockets;
+mod sync;
+mod sysctl;
+mod system;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod time;
+mod wait;
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use super::{Client, Errno, Identity, Kernel, Process};
+use limits::Counters;
+pub use limits::{Limits, Usage};
+use memfs::Fs;
+use process::{Credentials, ProcessTable, Task};
+use sockets::Names;
+use sysctl::Variables;
+use table::Missing;
+pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
+
+/// The release whose numbers, structures and answers this kernel gives: the NetBSD-current that the
+/// rump kernels of buildrump.sh are made from. Clients built for it find what they expect.
+const OSRELEASE: &str = "7.99.34";
+
+/// The same as a number (`__NetBSD_Version__`).
+const OSREVISION: i32 = 799_003_400;
+
+/// What to make an embedded kernel from.
+pub struct Config {
+    pub limits: Limits,
+    /// The first value of `kern.hostname`.
+    pub hostname: String,
+    /// Where bytes written to the console go: descriptors 0, 1 and 2 of a new client. Without it
+    /// they go nowhere.
+    pub console: Option<Console>,
+}
+
+/// Takes what clients write to the console, in pieces of any size.
+pub type Console = Box<dyn Fn(&[u8]) + Send + Sync>;
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { limits: Limits::default(), hostname: "rumpring".into(), console: None }
+    }
+}
+
+/// The embedded kernel.
+pub struct Embedded {
+    system: Arc<System>,
+}
+
+/// What all processes share.
+struct System {
+    limits: Limits,
+    counters: Arc<Counters>,
+    identity: Identity,
+    /// `kern.version`
+    version: String,
+    cpus: i32,
+    /// When it began: on the monotonic clock, and in nanoseconds since 1970.
+    booted: Instant,
+    boot_time: i64,
+    /// The credentials every client begins with: the superuser's.
+    root: Arc<Credentials>,
+    processes: ProcessTable,
+    fs: Fs,
+    names: Arc<Names>,
+    variables: Variables,
+    missing: Missing,
+    console: Option<Console>,
+}
+
+impl System {
+    fn print(&self, bytes: &[u8]) {
+        if let Some(console) = &self.console {
+            console(bytes);
+        }
+    }
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Embedded::new(Config::default())
+    }
+}
+
+impl Embedded {
+    /// Boots a kernel. It ends when it and its last process are dropped.
+    pub fn new(config: Config) -> Self {
+        let Config { limits, hostname, console } = config;
+        let counters = Arc::new(Counters::default());
+        let identity = Identity {
+            ostype: "NetBSD".into(),
+            osrelease: OSRELEASE.into(),
+            machine: "amd64".into(),
+        };
+        let version = concat!("rumpring ", env!("CARGO_PKG_VERSION"), ", embedded");
+        let system = System {
+            version: format!("NetBSD {OSRELEASE} ({version})\n"),
+            cpus: available_parallelism().map_or(1, |count| count.get() as i32),
+            booted: Instant::now(),
+            boot_time: time::now(),
+            root: Arc::new(Credentials::default()),
+            processes: ProcessTable::new(limits.processes),
+            fs: Fs::new(&limits, &counters),
+            names: Arc::new(Names::new(&counters)),
+            variables: Variables::new(&hostname),
+            missing: Missing::new(),
+            console,
+            limits,
+            counters,
+            identity,
+        };
+        Embedded { system: Arc::new(system) }
+    }
+
+    /// What the kernel holds right now.
+    pub fn usage(&self) -> Usage {
+        let counters = &self.system.counters;
+        Usage {
+            processes: counters.processes.get(),
+            files: counters.files.get(),
+            inodes: counters.inodes.get(),
+            bytes: counters.bytes.get(),
+            names: counters.names.get(),
+        }
+    }
+
+    /// The calls that were made but are not there, by number, and how often. Numbers no call can
+    /// have are counted under [`LIMIT`].
+    pub fn missing(&self) -> Vec<(i32, u64)> {
+        self.system.missing.counts()
+    }
+}
+
+impl Kernel for Embedded {
+    fn identity(&self) -> Identity {
+        self.system.identity.clone()
+    }
+
+    fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {
+        Ok(Task::spawn(&self.system, client, command)?)
+    }
+}

@@ -1,0 +1,196 @@
+//! NetBSD/amd64 as clients see it: flag values and the layouts of structures, little-endian and
+//! naturally aligned. Readers take arrays of the right length, so none can read past an end.
+//!
+//! Sources: NetBSD `sys/sys/{fcntl,stat,signal,reboot,time,syslimits,types}.h`.
+
+/// `fcntl.h`: open flags, and the flags kept of an open file.
+pub(super) mod open {
+    /// The file may be read: what `O_RDONLY` becomes once open.
+    pub const FREAD: u32 = 0x1;
+    /// The file may be written.
+    pub const FWRITE: u32 = 0x2;
+    pub const NONBLOCK: u32 = 0x4;
+    pub const APPEND: u32 = 0x8;
+    pub const ASYNC: u32 = 0x40;
+    pub const SYNC: u32 = 0x80;
+    pub const CREAT: u32 = 0x200;
+    pub const TRUNC: u32 = 0x400;
+    pub const EXCL: u32 = 0x800;
+    pub const DSYNC: u32 = 0x1_0000;
+    pub const RSYNC: u32 = 0x2_0000;
+    pub const ALT_IO: u32 = 0x4_0000;
+    pub const DIRECT: u32 = 0x8_0000;
+    pub const DIRECTORY: u32 = 0x20_0000;
+    pub const CLOEXEC: u32 = 0x40_0000;
+    pub const SEARCH: u32 = 0x80_0000;
+    pub const NOSIGPIPE: u32 = 0x100_0000;
+
+    /// What `F_SETFL` can change (`FCNTLFLAGS`).
+    pub const SETTABLE: u32 =
+        APPEND | ASYNC | SYNC | NONBLOCK | DSYNC | RSYNC | ALT_IO | DIRECT | NOSIGPIPE;
+    /// What is kept of the flags of an open (`FMASK`).
+    pub const KEPT: u32 = FREAD | FWRITE | SETTABLE;
+}
+
+/// `fcntl.h`: commands of `fcntl(2)`.
+pub(super) mod fcntl {
+    pub const DUPFD: i32 = 0;
+    pub const GETFD: i32 = 1;
+    pub const SETFD: i32 = 2;
+    pub const GETFL: i32 = 3;
+    pub const SETFL: i32 = 4;
+    pub const GETOWN: i32 = 5;
+    pub const SETOWN: i32 = 6;
+    pub const GETLK: i32 = 7;
+    pub const SETLK: i32 = 8;
+    pub const SETLKW: i32 = 9;
+    pub const CLOSEM: i32 = 10;
+    pub const MAXFD: i32 = 11;
+    pub const DUPFD_CLOEXEC: i32 = 12;
+    pub const GETNOSIGPIPE: i32 = 13;
+    pub const SETNOSIGPIPE: i32 = 14;
+    /// The flag of `F_GETFD` and `F_SETFD`.
+    pub const CLOEXEC: u64 = 1;
+}
+
+/// `stat.h`: types in `st_mode`.
+pub(super) mod mode {
+    pub const FIFO: u32 = 0o010_000;
+    pub const CHARACTER: u32 = 0o020_000;
+    pub const DIRECTORY: u32 = 0o040_000;
+    pub const REGULAR: u32 = 0o100_000;
+    pub const SOCKET: u32 = 0o140_000;
+    /// Every permission bit (`ALLPERMS`).
+    pub const PERMISSIONS: u32 = 0o7777;
+    /// The sticky bit (`S_ISTXT`).
+    pub const STICKY: u32 = 0o1000;
+    /// What a user may ask of `access(2)`, and of a class in a mode.
+    pub const READ: u32 = 4;
+    pub const WRITE: u32 = 2;
+    pub const EXECUTE: u32 = 1;
+}
+
+/// `signal.h`
+pub(super) mod signal {
+    pub const PIPE: i32 = 13;
+    /// One past the last signal.
+    pub const LIMIT: u32 = 64;
+}
+
+/// The most `iovec`s a call takes (`IOV_MAX`).
+pub(super) const IOV_MAX: u32 = 1024;
+
+/// Writes to a pipe up to this size are in one piece (`PIPE_BUF`).
+pub(super) const PIPE_BUF: usize = 512;
+
+/// A device number from its parts (`makedev`).
+pub(super) const fn device(major: u64, minor: u64) -> u64 {
+    (major << 8 & 0x000f_ff00) | (minor << 12 & 0xfff0_0000) | (minor & 0xff)
+}
+
+fn bytes<const N: usize>(from: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    if let Some(part) = from.get(at..at + N) {
+        out.copy_from_slice(part);
+    }
+    out
+}
+
+/// The `int64_t` at offset `at`, 0 past the end.
+pub(super) fn i64_at(from: &[u8], at: usize) -> i64 {
+    i64::from_le_bytes(bytes(from, at))
+}
+
+/// The `uint64_t` at offset `at`, 0 past the end.
+pub(super) fn u64_at(from: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes(from, at))
+}
+
+/// The `int32_t` at offset `at`, 0 past the end.
+pub(super) fn i32_at(from: &[u8], at: usize) -> i32 {
+    i32::from_le_bytes(bytes(from, at))
+}
+
+/// Two `int64_t`s: a `struct timespec` or `struct timeval`.
+pub(super) fn pair(first: i64, second: i64) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&first.to_le_bytes());
+    out[8..].copy_from_slice(&second.to_le_bytes());
+    out
+}
+
+/// Nanoseconds since 1970 as a `struct timespec`.
+pub(super) fn timespec(nanoseconds: i64) -> [u8; 16] {
+    pair(nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000))
+}
+
+/// What `struct stat` says; times are nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub dev: u64,
+    pub mode: u32,
+    pub ino: u64,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u64,
+    pub accessed: i64,
+    pub modified: i64,
+    pub changed: i64,
+    pub born: i64,
+    pub size: i64,
+    pub blocks: i64,
+    pub block_size: i32,
+}
+
+impl Stat {
+    /// The size of `struct stat`.
+    pub const SIZE: usize = 152;
+
+    /// The structure as `__stat50` copies it out.
+    pub fn encode(&self) -> [u8; Stat::SIZE] {
+        let mut out = [0; Stat::SIZE];
+        let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
+        put(0, &self.dev.to_le_bytes());
+        put(8, &self.mode.to_le_bytes());
+        put(16, &self.ino.to_le_bytes());
+        put(24, &self.nlink.to_le_bytes());
+        put(28, &self.uid.to_le_bytes());
+        put(32, &self.gid.to_le_bytes());
+        put(40, &self.rdev.to_le_bytes());
+        put(48, &timespec(self.accessed));
+        put(64, &timespec(self.modified));
+        put(80, &timespec(self.changed));
+        put(96, &timespec(self.born));
+        put(112, &self.size.to_le_bytes());
+        put(120, &self.blocks.to_le_bytes());
+        put(128, &self.block_size.to_le_bytes());
+        // st_flags, st_gen and the spare words stay zero.
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_keep_their_parts_apart() {
+        assert_eq!(device(2, 2), 0x0202);
+        assert_eq!(device(46, 1), 0x2e01);
+        assert_eq!(device(0xfff, 0xfffff), 0xffff_ffff);
+    }
+
+    #[test]
+    fn times_before_1970_have_positive_nanoseconds() {
+        assert_eq!(timespec(-1), pair(-1, 999_999_999));
+        assert_eq!(timespec(1_500_000_000), pair(1, 500_000_000));
+    }
+
+    #[test]
+    fn readers_stop_at_the_end() {
+        assert_eq!(u64_at(&[1, 0, 0, 0, 0, 0, 0, 0], 0), 1);
+        assert_eq!(u64_at(&[1; 8], 1), 0);
+        assert_eq!(i32_at(&[0xff; 4], 0), -1);
+    }
+}

@@ -1,0 +1,441 @@
+//! Descriptors: the table of a process, the open files descriptors point to, and the calls that only
+//! move them about: close, dup, fcntl.
+//!
+//! Sources: NetBSD `sys/kern/{sys_descrip,kern_descrip}.c`; dup(2), fcntl(2), close(2).
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::abi::{fcntl, open};
+use super::call::{Answer, Run};
+use super::limits::{Counters, Limits};
+use super::memfs::Inode;
+use super::pipe::Pipe;
+use super::sockets::Socket;
+use super::sync::{read, write};
+use super::table::{Listed, call, partly};
+use super::wait::{Side, Waitable};
+use crate::kernel::Errno;
+
+pub(super) const CALLS: &[Listed] = &[
+    call(6, close),
+    call(41, dup),
+    call(90, dup2),
+    partly(92, fcntl_call, "record locks (F_GETLK, F_SETLK, F_SETLKW) answer EOPNOTSUPP"),
+    call(454, dup3),
+];
+
+/// What a descriptor is open on.
+pub(super) enum Object {
+    /// The console of the server.
+    Console,
+    /// A file, directory or device.
+    Inode(Arc<Inode>),
+    /// The end of a pipe that takes out.
+    PipeReader(Arc<Pipe>),
+    /// The end of a pipe that puts in.
+    PipeWriter(Arc<Pipe>),
+    Socket(Arc<Socket>),
+}
+
+/// An open file: shared by the descriptors that were made from one another, in one process or many.
+/// It is closed when the last of them goes.
+pub(super) struct OpenFile {
+    flags: AtomicU32,
+    pub offset: Mutex<i64>,
+    pub object: Object,
+    counters: Arc<Counters>,
+}
+
+impl OpenFile {
+    /// Opens `object`, unless too many files are open.
+    pub fn new(
+        object: Object,
+        flags: u32,
+        limits: &Limits,
+        counters: &Arc<Counters>,
+    ) -> Result<Arc<OpenFile>, Errno> {
+        if !counters.files.take(1, limits.files) {
+            return Err(Errno::ENFILE);
+        }
+        Ok(OpenFile::counted(object, flags, counters))
+    }
+
+    fn counted(object: Object, flags: u32, counters: &Arc<Counters>) -> Arc<OpenFile> {
+        Arc::new(OpenFile {
+            flags: AtomicU32::new(flags),
+            offset: Mutex::new(0),
+            object,
+            counters: counters.clone(),
+        })
+    }
+
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Relaxed)
+    }
+
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags() & flag != 0
+    }
+
+    /// Sets or clears `flag`.
+    pub fn set(&self, flag: u32, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Relaxed);
+        }
+    }
+
+    /// EBADF unless it is open for this, `FREAD` or `FWRITE`.
+    pub fn check(&self, access: u32) -> Result<(), Errno> {
+        if self.has(access) { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// Has calls that wait for it run again: a descriptor they came through was closed (`fo_restart`).
+    fn restart(&self) {
+        match &self.object {
+            Object::PipeReader(pipe) => pipe.queue(Side::Read).wake(),
+            Object::PipeWriter(pipe) => pipe.queue(Side::Write).wake(),
+            Object::Console | Object::Inode(_) | Object::Socket(_) => {}
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        match &self.object {
+            Object::PipeReader(pipe) => pipe.close(Side::Read),
+            Object::PipeWriter(pipe) => pipe.close(Side::Write),
+            Object::Console | Object::Inode(_) | Object::Socket(_) => {}
+        }
+        self.counters.files.give(1);
+    }
+}
+
+#[derive(Clone)]
+struct Slot {
+    file: Arc<OpenFile>,
+    close_on_exec: bool,
+}
+
+/// The descriptors of a process, or of a preforked one and who takes it over. Until it is first
+/// used it costs no heap beyond itself.
+pub(super) struct FdTable {
+    limit: usize,
+    counters: Arc<Counters>,
+    /// Processes that have it.
+    sharers: AtomicUsize,
+    slots: RwLock<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    /// Descriptors 0, 1 and 2 are the console, and nobody has looked yet.
+    console: bool,
+    slots: Vec<Option<Slot>>,
+    /// Every slot before this one is taken.
+    taken: usize,
+}
+
+impl Slots {
+    /// The lowest free number from `from` on.
+    fn free(&self, from: usize) -> usize {
+        let from = from.max(self.taken);
+        let gap = self.slots.iter().skip(from).position(Option::is_none);
+        gap.map_or(self.slots.len().max(from), |gap| from + gap)
+    }
+
+    fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
+        if at >= self.slots.len() {
+            self.slots.resize(at + 1, None);
+        }
+        if at == self.taken {
+            self.taken = at + 1;
+        }
+        self.slots[at].replace(slot)
+    }
+
+    fn take(&mut self, at: usize) -> Option<Slot> {
+        let slot = self.slots.get_mut(at)?.take()?;
+        self.taken = self.taken.min(at);
+        while let Some(None) = self.slots.last() {
+            self.slots.pop();
+        }
+        Some(slot)
+    }
+}
+
+impl FdTable {
+    /// The table of a client's first process. NetBSD: `rump_consdev_init`.
+    pub fn with_console(limits: &Limits, counters: Arc<Counters>) -> Self {
+        FdTable {
+            limit: limits.files_per_process,
+            counters,
+            sharers: AtomicUsize::new(1),
+            slots: RwLock::new(Slots { console: true, ..Slots::default() }),
+        }
+    }
+
+    /// Runs `change` on the slots.
+    fn with<T>(&self, change: impl FnOnce(&mut Slots) -> T) -> T {
+        let mut slots = write(&self.slots);
+        if slots.console {
+            slots.console = false;
+            // Counted, not limited: a process that exists may look at its descriptors.
+            self.counters.files.take(1, u64::MAX);
+            let file = OpenFile::counted(Object::Console, open::FWRITE, &self.counters);
+            for at in 0..3 {
+                slots.put(at, Slot { file: file.clone(), close_on_exec: false });
+            }
+        }
+        change(&mut slots)
+    }
+
+    /// The open file of `fd`.
+    pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        {
+            let slots = read(&self.slots);
+            if !slots.console {
+                let slot = slots.slots.get(at).and_then(Option::as_ref);
+                return Ok(slot.ok_or(Errno::EBADF)?.file.clone());
+            }
+        }
+        self.with(|slots| slots.slots.get(at).cloned().flatten())
+            .map(|slot| slot.file)
+            .ok_or(Errno::EBADF)
+    }
+
+    /// EMFILE if no descriptor is free.
+    pub fn check_room(&self) -> Result<(), Errno> {
+        let free = self.with(|slots| slots.free(0));
+        if free < self.limit { Ok(()) } else { Err(Errno::EMFILE) }
+    }
+
+    /// Gives `file` the lowest free number from `from` on.
+    pub fn insert(
+        &self,
+        file: Arc<OpenFile>,
+        from: usize,
+        close_on_exec: bool,
+    ) -> Result<i32, Errno> {
+        self.with(|slots| {
+            let at = slots.free(from);
+            if at >= self.limit {
+                return Err(Errno::EMFILE);
+            }
+            slots.put(at, Slot { file, close_on_exec });
+            Ok(at as i32)
+        })
+    }
+
+    /// Gives two files the lowest free numbers, or neither.
+    pub fn insert_pair(
+        &self,
+        files: [Arc<OpenFile>; 2],
+        close_on_exec: bool,
+    ) -> Result<[i32; 2], Errno> {
+        let [first, second] = files;
+        self.with(|slots| {
+            let at = slots.free(0);
+            let next = slots.free(at + 1);
+            if next >= self.limit {
+                return Err(Errno::EMFILE);
+            }
+            slots.put(at, Slot { file: first, close_on_exec });
+            slots.put(next, Slot { file: second, close_on_exec });
+            Ok([at as i32, next as i32])
+        })
+    }
+
+    /// Gives `file` the number `at`, and closes what had it.
+    fn replace(&self, file: Arc<OpenFile>, at: usize, close_on_exec: bool) {
+        let old = self.with(|slots| slots.put(at, Slot { file, close_on_exec }));
+        if let Some(old) = old {
+            old.file.restart();
+        }
+    }
+
+    /// Closes `fd`. NetBSD: `fd_close`.
+    pub fn close(&self, fd: i32) -> Result<(), Errno> {
+        let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        let old = self.with(|slots| slots.take(at)).ok_or(Errno::EBADF)?;
+        old.file.restart();
+        Ok(())
+    }
+
+    /// Closes every descriptor from `from` on that `which` picks.
+    fn close_where(&self, from: usize, which: impl Fn(&Slot) -> bool) {
+        let closed: Vec<Slot> = self.with(|slots| {
+            let picked = |at: &usize| slots.slots[*at].as_ref().is_some_and(&which);
+            let numbers: Vec<usize> = (from..slots.slots.len()).filter(picked).collect();
+            numbers.into_iter().filter_map(|at| slots.take(at)).collect()
+        });
+        for slot in closed {
+            slot.file.restart();
+        }
+    }
+
+    /// Closes what does not survive an exec. NetBSD: `fd_closeexec`.
+    pub fn close_on_exec(&self) {
+        if !read(&self.slots).console {
+            self.close_where(0, |slot| slot.close_on_exec);
+        }
+    }
+
+    /// The highest descriptor, -1 if there is none (`fd_lastfile`).
+    fn last(&self) -> i32 {
+        self.with(|slots| slots.slots.len() as i32 - 1)
+    }
+
+    /// The close-on-exec flag of `fd`.
+    fn closes_on_exec(&self, fd: i32) -> Option<bool> {
+        let at = usize::try_from(fd).ok()?;
+        self.with(|slots| Some(slots.slots.get(at)?.as_ref()?.close_on_exec))
+    }
+
+    fn set_close_on_exec(&self, fd: i32, on: bool) {
+        let at = usize::try_from(fd).unwrap_or(usize::MAX);
+        self.with(|slots| {
+            if let Some(Some(slot)) = slots.slots.get_mut(at) {
+                slot.close_on_exec = on;
+            }
+        });
+    }
+
+    /// A table of its own with the same open files. NetBSD: `fd_copy`.
+    pub fn copy(&self) -> FdTable {
+        let slots = read(&self.slots);
+        FdTable {
+            limit: self.limit,
+            counters: self.counters.clone(),
+            sharers: AtomicUsize::new(1),
+            slots: RwLock::new(Slots {
+                console: slots.console,
+                slots: slots.slots.clone(),
+                taken: slots.taken,
+            }),
+        }
+    }
+
+    /// This table, for one process more. NetBSD: `fd_share`.
+    pub fn share(self: &Arc<Self>) -> Arc<FdTable> {
+        self.sharers.fetch_add(1, AcqRel);
+        self.clone()
+    }
+
+    /// One process less has it; the last closes everything. NetBSD: `fd_free`.
+    pub fn release(&self) {
+        if self.sharers.fetch_sub(1, AcqRel) > 1 {
+            return;
+        }
+        let closed = std::mem::take(&mut *write(&self.slots));
+        for slot in closed.slots.into_iter().flatten() {
+            slot.file.restart();
+        }
+    }
+}
+
+/// `int close(int fd)`
+fn close(run: &mut Run<'_, '_>) -> Answer {
+    run.task.files.close(run.int(0))?;
+    Ok([0, 0])
+}
+
+/// `int dup(int fd)`
+fn dup(run: &mut Run<'_, '_>) -> Answer {
+    let file = run.file(run.int(0))?;
+    Ok([run.task.files.insert(file, 0, false)?.into(), 0])
+}
+
+/// `int dup2(int from, int to)`
+fn dup2(run: &mut Run<'_, '_>) -> Answer {
+    dup_to(run, 0)
+}
+
+/// `int dup3(int from, int to, int flags)`
+fn dup3(run: &mut Run<'_, '_>) -> Answer {
+    let flags = run.uint(2);
+    dup_to(run, flags)
+}
+
+fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
+    let (from, to) = (run.int(0), run.int(1));
+    let files = &run.task.files;
+    let file = run.file(from)?;
+    let at = usize::try_from(to).ok().filter(|&at| at < files.limit).ok_or(Errno::EBADF)?;
+    if from != to {
+        if flags & !(open::CLOEXEC | open::NONBLOCK) != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        if flags & open::NONBLOCK != 0 {
+            file.set(open::NONBLOCK, true);
+        }
+        files.replace(file, at, flags & open::CLOEXEC != 0);
+    }
+    Ok([to.into(), 0])
+}
+
+/// `int fcntl(int fd, int cmd, ... void *arg)`
+fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
+    let (fd, command, arg) = (run.int(0), run.int(1), run.word(2));
+    let files = &run.task.files;
+    match command {
+        fcntl::CLOSEM => {
+            let from = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+            files.close_where(from, |_| true);
+            return Ok([0, 0]);
+        }
+        fcntl::MAXFD => return Ok([files.last().into(), 0]),
+        fcntl::GETLK | fcntl::SETLK | fcntl::SETLKW => return lock_call(run, fd),
+        _ => {}
+    }
+    let file = run.file(fd)?;
+    let value: i64 = match command {
+        fcntl::DUPFD | fcntl::DUPFD_CLOEXEC => {
+            let from = usize::try_from(arg as i32).ok().filter(|&from| from < files.limit);
+            let from = from.ok_or(Errno::EINVAL)?;
+            files.insert(file, from, command == fcntl::DUPFD_CLOEXEC)?.into()
+        }
+        fcntl::GETFD => files.closes_on_exec(fd).unwrap_or(false).into(),
+        fcntl::SETFD => {
+            files.set_close_on_exec(fd, arg & fcntl::CLOEXEC != 0);
+            0
+        }
+        fcntl::GETNOSIGPIPE => file.has(open::NOSIGPIPE).into(),
+        fcntl::SETNOSIGPIPE => {
+            file.set(open::NOSIGPIPE, arg != 0);
+            0
+        }
+        // Flags of an open file begin at one where those of an open begin at zero.
+        fcntl::GETFL => i64::from(file.flags() as i32).wrapping_sub(1),
+        fcntl::SETFL => set_flags(&file, arg)?,
+        fcntl::GETOWN | fcntl::SETOWN => match file.object {
+            Object::Console => return Err(Errno::ENOTTY.into()),
+            _ => 0,
+        },
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    Ok([value, 0])
+}
+
+/// `F_SETFL`
+fn set_flags(file: &OpenFile, arg: u64) -> Result<i64, Errno> {
+    let wanted = (arg as u32).wrapping_add(1) & open::SETTABLE;
+    let changed = (wanted ^ file.flags()) & open::SETTABLE;
+    if matches!(file.object, Object::Console) && changed & (open::NONBLOCK | open::ASYNC) != 0 {
+        return Err(Errno::ENOTTY);
+    }
+    file.set(open::SETTABLE & !wanted, false);
+    file.set(wanted, true);
+    Ok(0)
+}
+
+/// The record locks: none yet.
+fn lock_call(run: &mut Run<'_, '_>, fd: i32) -> Answer {
+    match run.file(fd)?.object {
+        Object::Inode(_) => Err(Errno::EOPNOTSUPP.into()),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}

@@ -1,0 +1,376 @@
+//! Reading and writing: where the bytes of a transfer lie at the client, how long transfers go in
+//! pieces, and the read and write calls for whatever a descriptor is open on.
+//!
+//! Sources: NetBSD `sys/kern/{sys_generic,vfs_syscalls}.c`; read(2), write(2).
+
+use std::sync::Arc;
+
+use super::abi::{IOV_MAX, open, signal, u64_at};
+use super::call::{Answer, PIECE, Result, Run, Stop};
+use super::descriptors::{Object, OpenFile};
+use super::memfs::Inode;
+use super::sync::lock;
+use super::table::{Listed, call, partly};
+use crate::kernel::Errno;
+
+pub(super) const CALLS: &[Listed] = &[
+    call(3, |run| transfer(run, Way::Read, false, false)),
+    partly(4, |run| transfer(run, Way::Write, false, false), LONG_APPENDS),
+    call(120, |run| transfer(run, Way::Read, true, false)),
+    partly(121, |run| transfer(run, Way::Write, true, false), LONG_APPENDS),
+    call(173, |run| transfer(run, Way::Read, false, true)),
+    call(174, |run| transfer(run, Way::Write, false, true)),
+    call(289, |run| transfer(run, Way::Read, true, true)),
+    call(290, |run| transfer(run, Way::Write, true, true)),
+];
+
+const LONG_APPENDS: &str =
+    "two writes of more than 64 KiB through one open file, or with O_APPEND, may interleave";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Read,
+    Write,
+}
+
+/// The client's side of a transfer: one buffer, or several one after the other.
+pub(super) struct Transfer {
+    place: Place,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+enum Place {
+    One(u64),
+    Many(Arc<[(u64, u64)]>),
+}
+
+/// Room for the bytes of a piece; few need no heap.
+pub(super) struct Buffer {
+    few: [u8; 1024],
+    many: Vec<u8>,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Buffer { few: [0; 1024], many: Vec::new() }
+    }
+}
+
+impl Buffer {
+    fn get(&mut self, len: usize) -> &mut [u8] {
+        if len > self.few.len() {
+            self.many.resize(len, 0);
+            return &mut self.many;
+        }
+        &mut self.few[..len]
+    }
+}
+
+impl Transfer {
+    /// Runs `each` on the client's memory that holds `len` bytes of the transfer, from byte `from`.
+    fn parts(
+        &self,
+        mut from: u64,
+        mut len: u64,
+        mut each: impl FnMut(u64, usize) -> Result<()>,
+    ) -> Result<()> {
+        let one;
+        let segments = match &self.place {
+            Place::One(addr) => {
+                one = [(*addr, self.total)];
+                &one[..]
+            }
+            Place::Many(segments) => segments,
+        };
+        for &(addr, size) in segments {
+            if from >= size {
+                from -= size;
+                continue;
+            }
+            let part = (size - from).min(len);
+            if part == 0 {
+                break;
+            }
+            each(addr.wrapping_add(from), part as usize)?;
+            from = 0;
+            len -= part;
+        }
+        Ok(())
+    }
+
+    /// Copies out the next bytes and counts them as done.
+    pub fn copyout(&self, run: &mut Run<'_, '_>, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        self.parts(run.done(), data.len() as u64, |addr, len| {
+            let (part, after) = rest.split_at(len);
+            rest = after;
+            run.copyout(part, addr)
+        })?;
+        run.advance(data.len());
+        Ok(())
+    }
+
+    /// Copies in what is left of the current piece. Pieces begin at multiples of `size`, so that
+    /// every run asks for the same bytes however many of them were used.
+    pub fn copyin<'b>(
+        &self,
+        run: &mut Run<'_, '_>,
+        size: u64,
+        buffer: &'b mut Buffer,
+    ) -> Result<&'b [u8]> {
+        let begin = run.done() / size * size;
+        let len = size.min(self.total - begin) as usize;
+        let used = (run.done() - begin) as usize;
+        let bytes = buffer.get(len);
+        let mut filled = 0;
+        self.parts(begin, len as u64, |addr, part| {
+            run.memory().copyin(addr, &mut bytes[filled..filled + part])?;
+            filled += part;
+            Ok(())
+        })?;
+        Ok(&bytes[used..])
+    }
+
+    /// Counts bytes of the current piece as done, and lets go of the piece at its end.
+    pub fn consumed(&self, run: &mut Run<'_, '_>, size: u64, count: usize) {
+        run.advance(count);
+        if run.done() % size == 0 && run.done() < self.total {
+            run.memory().forget();
+        }
+    }
+}
+
+/// All calls of this file: in one buffer or several, at the file's offset or at one of their own.
+fn transfer(run: &mut Run<'_, '_>, way: Way, vector: bool, positioned: bool) -> Answer {
+    if vector && run.int(2) == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = run.file(run.int(0))?;
+    file.check(if way == Way::Read { open::FREAD } else { open::FWRITE })?;
+    if let Some(over) = other_file(run, &file) {
+        return over;
+    }
+    let position = if positioned { Some(position(run, &file)?) } else { None };
+    let transfer = if vector { several(run)? } else { single(run)? };
+    let moved = match way {
+        Way::Read => read(run, &file, &transfer, position),
+        Way::Write => write(run, &file, &transfer, position),
+    };
+    finish(run, &file, moved)
+}
+
+/// Whether the descriptor means another open file than in an earlier run: then the call is over.
+fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
+    let earlier = run.kept()?.file.as_ref()?;
+    if earlier.as_ptr() == Arc::as_ptr(file) {
+        return None;
+    }
+    Some(match run.done() {
+        0 => Err(Errno::EBADF.into()),
+        done => Ok([done as i64, 0]),
+    })
+}
+
+/// The offset of `pread` and `pwrite`, which have a slot of padding before it.
+fn position(run: &Run<'_, '_>, file: &OpenFile) -> Result<i64> {
+    if !matches!(file.object, Object::Inode(_)) {
+        return Err(Errno::ESPIPE.into());
+    }
+    let at = run.offset(4);
+    if at < 0 { Err(Errno::EINVAL.into()) } else { Ok(at) }
+}
+
+/// One buffer: `buf` and `nbyte` are arguments 1 and 2.
+fn single(run: &Run<'_, '_>) -> Result<Transfer> {
+    let (addr, total) = (run.word(1), run.word(2));
+    if total > i64::MAX as u64 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(Transfer { place: Place::One(addr), total })
+}
+
+/// Several: `iovp` and `iovcnt` are arguments 1 and 2.
+fn several(run: &mut Run<'_, '_>) -> Result<Transfer> {
+    if let Some(segments) = run.kept().and_then(|kept| kept.segments.clone()) {
+        let total = segments.iter().map(|segment| segment.1).sum();
+        return Ok(Transfer { place: Place::Many(segments), total });
+    }
+    let (addr, count) = (run.word(1), run.uint(2));
+    if count > IOV_MAX {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut bytes = vec![0; count as usize * 16];
+    run.memory().copyin(addr, &mut bytes)?;
+    let mut total = 0u64;
+    let mut segments = Vec::with_capacity(count as usize);
+    for iovec in bytes.chunks_exact(16) {
+        let (base, len) = (u64_at(iovec, 0), u64_at(iovec, 8));
+        total =
+            total.checked_add(len).filter(|&sum| sum <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
+        segments.push((base, len));
+    }
+    let segments: Arc<[(u64, u64)]> = segments.into();
+    run.keep().segments = Some(segments.clone());
+    Ok(Transfer { place: Place::Many(segments), total })
+}
+
+/// What a transfer comes to: bytes already moved outweigh having to wait, and a broken pipe comes
+/// with its signal. NetBSD: `dofileread`, `dofilewrite`.
+fn finish(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, moved: Result<()>) -> Answer {
+    let done = run.done() as i64;
+    match moved {
+        Ok(()) => Ok([done, 0]),
+        Err(Stop::Errno(Errno::EAGAIN | Errno::EINTR)) if done > 0 => Ok([done, 0]),
+        Err(Stop::Sleep(_) | Stop::Flush) if run.call.interrupted && done > 0 => Ok([done, 0]),
+        Err(Stop::Errno(Errno::EPIPE)) => {
+            if !file.has(open::NOSIGPIPE) {
+                run.task.raise(signal::PIPE);
+            }
+            Err(Errno::EPIPE.into())
+        }
+        Err(stop @ (Stop::Sleep(_) | Stop::Flush)) => {
+            run.keep().file = Some(Arc::downgrade(file));
+            Err(stop)
+        }
+        Err(stop @ Stop::Asked) => {
+            if done > 0 {
+                run.keep().file = Some(Arc::downgrade(file));
+            }
+            Err(stop)
+        }
+        Err(stop) => Err(stop),
+    }
+}
+
+fn read(
+    run: &mut Run<'_, '_>,
+    file: &Arc<OpenFile>,
+    transfer: &Transfer,
+    position: Option<i64>,
+) -> Result<()> {
+    match &file.object {
+        Object::Console => Ok(()),
+        Object::Inode(inode) => match inode.device() {
+            Some(device) => device.read(run, transfer),
+            None => read_file(run, file, inode, transfer, position),
+        },
+        Object::PipeReader(pipe) => pipe.read(run, file, transfer),
+        Object::PipeWriter(_) => Err(Errno::EBADF.into()),
+        Object::Socket(socket) => Err(socket.no_data().into()),
+    }
+}
+
+fn write(
+    run: &mut Run<'_, '_>,
+    file: &Arc<OpenFile>,
+    transfer: &Transfer,
+    position: Option<i64>,
+) -> Result<()> {
+    match &file.object {
+        Object::Console => write_console(run, transfer),
+        Object::Inode(inode) => match inode.device() {
+            Some(device) => device.write(run, transfer),
+            None => write_file(run, file, inode, transfer, position),
+        },
+        Object::PipeWriter(pipe) => pipe.write(run, file, transfer),
+        Object::PipeReader(_) => Err(Errno::EBADF.into()),
+        Object::Socket(socket) => Err(socket.no_data().into()),
+    }
+}
+
+/// Reads a regular file. What a long read covers is settled in its first run, with the offset, so
+/// that no other reader of the same open file gets any of it.
+fn read_file(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    inode: &Inode,
+    transfer: &Transfer,
+    position: Option<i64>,
+) -> Result<()> {
+    let content = inode.content()?;
+    let (from, total) = match (position, run.kept().and_then(|kept| kept.extent)) {
+        (Some(from), _) => (from, transfer.total),
+        (None, Some(extent)) => extent,
+        (None, None) if transfer.total <= run.memory().room() as u64 => {
+            let mut offset = lock(&file.offset);
+            let before = run.done();
+            content.read(*offset, transfer.total, |data| transfer.copyout(run, data))?;
+            *offset += (run.done() - before) as i64;
+            inode.accessed();
+            return Ok(());
+        }
+        (None, None) => {
+            let mut offset = lock(&file.offset);
+            let total = transfer.total.min(content.size().saturating_sub(*offset as u64));
+            let extent = (*offset, total);
+            *offset += total as i64;
+            drop(offset);
+            run.keep().extent = Some(extent);
+            extent
+        }
+    };
+    while run.done() < total {
+        let room = run.memory().room() as u64;
+        if room == 0 {
+            return Err(Stop::Flush);
+        }
+        let before = run.done();
+        let Some(at) = from.checked_add_unsigned(before) else { break };
+        content.read(at, room.min(total - before), |data| transfer.copyout(run, data))?;
+        if run.done() == before {
+            break;
+        }
+    }
+    inode.accessed();
+    Ok(())
+}
+
+/// Writes a regular file, a piece at a time. A piece is written whole or not at all.
+fn write_file(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    inode: &Inode,
+    transfer: &Transfer,
+    position: Option<i64>,
+) -> Result<()> {
+    let content = inode.content()?;
+    if run.done() == 0 {
+        content.check_room(transfer.total)?;
+    }
+    while run.done() < transfer.total {
+        let mut buffer = Buffer::default();
+        let piece = transfer.copyin(run, PIECE as u64, &mut buffer)?;
+        let count = piece.len();
+        if file.has(open::APPEND) {
+            let mut offset = lock(&file.offset);
+            let end = content.append(piece)?;
+            if position.is_none() {
+                *offset = end;
+            }
+        } else if let Some(from) = position {
+            let at = from.checked_add_unsigned(run.done()).ok_or(Errno::EFBIG)?;
+            content.write(at, piece)?;
+        } else {
+            let mut offset = lock(&file.offset);
+            content.write(*offset, piece)?;
+            *offset += count as i64;
+        }
+        transfer.consumed(run, PIECE as u64, count);
+    }
+    if transfer.total > 0 {
+        inode.modified();
+    }
+    Ok(())
+}
+
+fn write_console(run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<()> {
+    while run.done() < transfer.total {
+        let mut buffer = Buffer::default();
+        let piece = transfer.copyin(run, PIECE as u64, &mut buffer)?;
+        run.system().print(piece);
+        let count = piece.len();
+        transfer.consumed(run, PIECE as u64, count);
+    }
+    Ok(())
+}

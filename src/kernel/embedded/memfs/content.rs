@@ -1,0 +1,253 @@
+//! The bytes of a regular file: chunks of up to 64 KiB, of which a hole has none and the last is as
+//! long as it is used. What chunks take is counted against the kernel's bound.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, RwLock};
+
+use super::super::call::{PIECE, Result};
+use super::super::device::zeros;
+use super::super::limits::{Counters, Limits};
+use super::super::sync::{read, write};
+use crate::kernel::Errno;
+
+/// The smallest chunk, and the unit of `st_blocks`.
+pub(in super::super) const BLOCK: usize = 512;
+
+/// The contents of a regular file.
+pub(in super::super) struct Content {
+    counters: Arc<Counters>,
+    limit: u64,
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    size: u64,
+    /// Bytes of all chunks.
+    held: u64,
+    /// By `offset / PIECE`. A byte past a chunk's end is zero.
+    chunks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Content {
+    pub fn new(limits: &Limits, counters: &Arc<Counters>) -> Self {
+        Content {
+            counters: counters.clone(),
+            limit: limits.bytes,
+            state: RwLock::new(State::default()),
+        }
+    }
+
+    pub fn size(&self) -> u64 {
+        read(&self.state).size
+    }
+
+    /// Size, and blocks of 512 bytes that hold it.
+    pub fn extent(&self) -> (u64, u64) {
+        let state = read(&self.state);
+        (state.size, state.held / BLOCK as u64)
+    }
+
+    /// Hands up to `len` bytes from offset `from` to `sink`, straight from where they are kept.
+    pub fn read(
+        &self,
+        from: i64,
+        len: u64,
+        mut sink: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let from = u64::try_from(from).map_err(|_| Errno::EINVAL)?;
+        let state = read(&self.state);
+        let end = from.saturating_add(len).min(state.size);
+        let mut at = from;
+        while at < end {
+            let (index, skip) = (at / PIECE as u64, (at % PIECE as u64) as usize);
+            let wanted = (end - at).min((PIECE - skip) as u64) as usize;
+            let chunk = state.chunks.get(&index).map_or(&[][..], Vec::as_slice);
+            let there = chunk.get(skip..).unwrap_or_default();
+            let there = &there[..there.len().min(wanted)];
+            if there.is_empty() {
+                sink(zeros(wanted))?;
+                at += wanted as u64;
+            } else {
+                sink(there)?;
+                at += there.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// ENOSPC if `len` bytes more could not be held whatever they replace.
+    pub fn check_room(&self, len: u64) -> Result<(), Errno> {
+        let free = self.limit.saturating_sub(self.counters.bytes.get());
+        let held = read(&self.state).held;
+        if len > free.saturating_add(held) { Err(Errno::ENOSPC) } else { Ok(()) }
+    }
+
+    /// Writes at `at`, all of `data` or none of it.
+    pub fn write(&self, at: i64, data: &[u8]) -> Result<(), Errno> {
+        let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
+        self.put(&mut write(&self.state), at, data)
+    }
+
+    /// Writes at the end, and returns the new end.
+    pub fn append(&self, data: &[u8]) -> Result<i64, Errno> {
+        let mut state = write(&self.state);
+        let end = state.size;
+        self.put(&mut state, end, data)?;
+        Ok(state.size as i64)
+    }
+
+    fn put(&self, state: &mut State, at: u64, data: &[u8]) -> Result<(), Errno> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let end = at.checked_add(data.len() as u64).filter(|&end| end <= i64::MAX as u64);
+        let end = end.ok_or(Errno::EFBIG)?;
+        let grown: u64 = pieces(at, data.len())
+            .map(|(index, skip, len)| {
+                let now = state.chunks.get(&index).map_or(0, Vec::len);
+                chunk_size(skip + len).saturating_sub(now) as u64
+            })
+            .sum();
+        if !self.counters.bytes.take(grown, self.limit) {
+            return Err(Errno::ENOSPC);
+        }
+        state.held += grown;
+        let mut rest = data;
+        for (index, skip, len) in pieces(at, data.len()) {
+            let chunk = state.chunks.entry(index).or_default();
+            if chunk.len() < skip + len {
+                let size = chunk_size(skip + len);
+                chunk.reserve_exact(size - chunk.len());
+                chunk.resize(size, 0);
+            }
+            let (now, after) = rest.split_at(len);
+            chunk[skip..skip + len].copy_from_slice(now);
+            rest = after;
+        }
+        state.size = state.size.max(end);
+        Ok(())
+    }
+
+    /// Cuts the file off, or lets it end in a hole.
+    pub fn truncate(&self, size: u64) {
+        let mut state = write(&self.state);
+        if size < state.size {
+            let (last, used) = (size / PIECE as u64, (size % PIECE as u64) as usize);
+            let mut gone: u64 = 0;
+            let cut = state.chunks.split_off(&last);
+            for (index, mut chunk) in cut {
+                if index == last && used > 0 {
+                    let before = chunk.len();
+                    chunk.truncate(chunk_size(used));
+                    chunk.shrink_to_fit();
+                    if used < chunk.len() {
+                        chunk[used..].fill(0);
+                    }
+                    gone += (before - chunk.len()) as u64;
+                    if let Entry::Vacant(place) = state.chunks.entry(index) {
+                        place.insert(chunk);
+                    }
+                } else {
+                    gone += chunk.len() as u64;
+                }
+            }
+            state.held -= gone;
+            self.counters.bytes.give(gone);
+        }
+        state.size = size;
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        self.counters.bytes.give(read(&self.state).held);
+    }
+}
+
+/// What a chunk takes to hold `used` bytes: the next power of two, from a block on.
+fn chunk_size(used: usize) -> usize {
+    used.next_power_of_two().clamp(BLOCK, PIECE)
+}
+
+/// The parts of chunks that `len` bytes at `at` fall into: index, offset in it, length.
+fn pieces(at: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == len {
+            return None;
+        }
+        let here = at + done as u64;
+        let skip = (here % PIECE as u64) as usize;
+        let part = (len - done).min(PIECE - skip);
+        done += part;
+        Some((here / PIECE as u64, skip, part))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(limit: u64) -> (Content, Arc<Counters>) {
+        let counters = Arc::new(Counters::default());
+        let limits = Limits { bytes: limit, ..Limits::default() };
+        (Content::new(&limits, &counters), counters)
+    }
+
+    fn all(content: &Content, from: i64, len: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        content
+            .read(from, len, |part| {
+                out.extend_from_slice(part);
+                Ok(())
+            })
+            .unwrap();
+        out
+    }
+
+    #[test]
+    fn a_hole_reads_as_zeros_and_costs_nothing() {
+        let (content, counters) = content(1 << 20);
+        content.write(1 << 40, b"end").unwrap();
+        assert_eq!(counters.bytes.get(), 512);
+        assert_eq!(content.extent(), ((1 << 40) + 3, 1));
+        assert_eq!(all(&content, (1 << 40) - 4, 100), b"\0\0\0\0end");
+        assert_eq!(all(&content, 0, 100_000), vec![0; 100_000]);
+        assert_eq!(all(&content, (1 << 40) + 3, 100), b"");
+        drop(content);
+        assert_eq!(counters.bytes.get(), 0);
+    }
+
+    #[test]
+    fn writes_across_chunks_are_whole_or_not_at_all() {
+        let (content, counters) = content(PIECE as u64 + 1024);
+        let data: Vec<u8> = (0..PIECE + 600).map(|i| i as u8).collect();
+        content.write(0, &data).unwrap();
+        assert_eq!(all(&content, 0, 1 << 20), data);
+        assert_eq!(counters.bytes.get(), PIECE as u64 + 1024);
+        assert_eq!(content.write(2 * PIECE as i64 - 10, &data), Err(Errno::ENOSPC));
+        assert_eq!(content.size(), data.len() as u64);
+        assert_eq!(content.check_room(1 << 40), Err(Errno::ENOSPC));
+        assert_eq!(content.check_room(100), Ok(()));
+        assert_eq!(content.write(i64::MAX - 2, b"abc"), Err(Errno::EFBIG));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_gone() {
+        let (content, counters) = content(1 << 30);
+        content.write(0, &vec![7; 3 * PIECE]).unwrap();
+        content.truncate(PIECE as u64 + 700);
+        assert_eq!(counters.bytes.get(), PIECE as u64 + 1024);
+        content.truncate(2 * PIECE as u64);
+        let read = all(&content, PIECE as i64 + 699, 4);
+        assert_eq!(read, [7, 0, 0, 0]);
+        content.truncate(0);
+        assert_eq!(counters.bytes.get(), 0);
+        content.truncate(5);
+        assert_eq!(all(&content, 0, 100), [0; 5]);
+        assert_eq!(content.append(b"xy").unwrap(), 7);
+        assert_eq!(all(&content, 0, 100), b"\0\0\0\0\0xy");
+    }
+}

@@ -1,0 +1,255 @@
+//! Pipes: a bounded buffer with an end that puts in and an end that takes out.
+//!
+//! Source: NetBSD `sys/kern/sys_pipe.c`; pipe(2).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use super::abi::{self, PIPE_BUF, Stat, open};
+use super::call::{Answer, Result, Run, Stop};
+use super::descriptors::{Object, OpenFile};
+use super::io::{Buffer, Transfer};
+use super::sync::lock;
+use super::table::{Listed, call};
+use super::time;
+use super::wait::{Side, WaitQueue, Waitable};
+use crate::kernel::Errno;
+
+pub(super) const CALLS: &[Listed] = &[call(42, pipe), call(453, pipe2)];
+
+/// Bytes a pipe holds (`PIPE_SIZE`). NetBSD lets some pipes grow to four times that for large
+/// writes; ours do not.
+pub(super) const CAPACITY: usize = 16 * 1024;
+
+/// An empty pipe keeps a buffer up to this size for the next bytes.
+const SPARE: usize = 1024;
+
+/// A pipe.
+pub(super) struct Pipe {
+    state: Mutex<State>,
+    readers: WaitQueue,
+    writers: WaitQueue,
+    born: i64,
+}
+
+struct State {
+    bytes: VecDeque<u8>,
+    reader: bool,
+    writer: bool,
+    accessed: i64,
+    modified: i64,
+}
+
+impl State {
+    fn space(&self) -> usize {
+        CAPACITY - self.bytes.len().min(CAPACITY)
+    }
+
+    /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`).
+    fn fits(&self, left: u64) -> usize {
+        let space = self.space();
+        if left <= PIPE_BUF as u64 && (space as u64) < left {
+            return 0;
+        }
+        usize::try_from(left).unwrap_or(usize::MAX).min(space)
+    }
+}
+
+impl Waitable for Pipe {
+    fn queue(&self, side: Side) -> &WaitQueue {
+        match side {
+            Side::Read => &self.readers,
+            Side::Write => &self.writers,
+        }
+    }
+}
+
+impl Pipe {
+    fn new() -> Arc<Pipe> {
+        let born = time::now();
+        Arc::new(Pipe {
+            state: Mutex::new(State {
+                bytes: VecDeque::new(),
+                reader: true,
+                writer: true,
+                accessed: born,
+                modified: born,
+            }),
+            readers: WaitQueue::default(),
+            writers: WaitQueue::default(),
+            born,
+        })
+    }
+
+    /// One end is gone: whoever waits on the other sees the end of file, or the broken pipe.
+    pub fn close(&self, side: Side) {
+        {
+            let mut state = lock(&self.state);
+            match side {
+                Side::Read => {
+                    state.reader = false;
+                    state.bytes = VecDeque::new();
+                }
+                Side::Write => state.writer = false,
+            }
+        }
+        self.readers.wake();
+        self.writers.wake();
+    }
+
+    /// Takes out what there is, at least a byte. NetBSD: `pipe_read`.
+    pub fn read(
+        self: &Arc<Self>,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+    ) -> Result<()> {
+        let mut waiting = false;
+        loop {
+            if transfer.total == 0 || self.take(run, transfer)? {
+                return Ok(());
+            }
+            if file.has(open::NONBLOCK) {
+                return Err(Errno::EAGAIN.into());
+            }
+            if waiting {
+                return Err(Stop::Sleep(None));
+            }
+            run.wait_for(self.clone(), Side::Read);
+            waiting = true;
+        }
+    }
+
+    /// Copies out what is there; false if there is nothing but may be later.
+    fn take(&self, run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<bool> {
+        let space = {
+            let mut state = lock(&self.state);
+            if state.bytes.is_empty() {
+                return Ok(!state.writer);
+            }
+            let wanted = usize::try_from(transfer.total).unwrap_or(usize::MAX);
+            let count = state.bytes.len().min(wanted).min(run.memory().room());
+            if count == 0 {
+                return Err(Stop::Flush);
+            }
+            transfer.copyout(run, &state.bytes.make_contiguous()[..count])?;
+            state.bytes.drain(..count);
+            if state.bytes.is_empty() && state.bytes.capacity() > SPARE {
+                state.bytes = VecDeque::new();
+            }
+            state.accessed = time::now();
+            state.space()
+        };
+        // Less would not let every waiting writer go on, and more comes free with the next read.
+        if space >= PIPE_BUF {
+            self.writers.wake();
+        }
+        Ok(true)
+    }
+
+    /// Puts in all of it. NetBSD: `pipe_write`.
+    pub fn write(
+        self: &Arc<Self>,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+    ) -> Result<()> {
+        let mut waiting = false;
+        loop {
+            // Asking the client for bytes makes sense once there is room for them.
+            let left = transfer.total - run.done();
+            let room = {
+                let state = lock(&self.state);
+                if !state.reader {
+                    return Err(Errno::EPIPE.into());
+                }
+                state.fits(left) > 0
+            };
+            if left == 0 {
+                return Ok(());
+            }
+            if room {
+                self.put(run, transfer, left)?;
+                waiting = false;
+                continue;
+            }
+            if file.has(open::NONBLOCK) {
+                return Err(Errno::EAGAIN.into());
+            }
+            if waiting {
+                return Err(Stop::Sleep(None));
+            }
+            run.wait_for(self.clone(), Side::Write);
+            waiting = true;
+        }
+    }
+
+    /// Puts in what fits of the next piece, which may be nothing by now.
+    fn put(&self, run: &mut Run<'_, '_>, transfer: &Transfer, left: u64) -> Result<()> {
+        let mut buffer = Buffer::default();
+        let piece = transfer.copyin(run, CAPACITY as u64, &mut buffer)?;
+        let count = {
+            let mut state = lock(&self.state);
+            if !state.reader {
+                return Err(Errno::EPIPE.into());
+            }
+            let count = state.fits(left).min(piece.len());
+            state.bytes.extend(&piece[..count]);
+            state.modified = time::now();
+            count
+        };
+        transfer.consumed(run, CAPACITY as u64, count);
+        if count > 0 {
+            self.readers.wake();
+        }
+        Ok(())
+    }
+
+    /// NetBSD: `pipe_stat`.
+    pub fn stat(&self) -> Stat {
+        let state = lock(&self.state);
+        let size = state.bytes.len() as i64;
+        Stat {
+            mode: abi::mode::FIFO | 0o600,
+            accessed: state.accessed,
+            modified: state.modified,
+            changed: self.born,
+            born: self.born,
+            size,
+            blocks: (size > 0).into(),
+            block_size: CAPACITY as i32,
+            ..Stat::default()
+        }
+    }
+}
+
+/// `int pipe(void)`: the descriptors are the return values.
+fn pipe(run: &mut Run<'_, '_>) -> Answer {
+    let [reader, writer] = make(run, 0)?;
+    Ok([reader.into(), writer.into()])
+}
+
+/// `int pipe2(int *fildes, int flags)`
+fn pipe2(run: &mut Run<'_, '_>) -> Answer {
+    let (addr, flags) = (run.word(0), run.uint(1));
+    let [reader, writer] = make(run, flags)?;
+    let mut fds = [0; 8];
+    fds[..4].copy_from_slice(&reader.to_le_bytes());
+    fds[4..].copy_from_slice(&writer.to_le_bytes());
+    run.copyout(&fds, addr)?;
+    Ok([0, 0])
+}
+
+/// NetBSD: `pipe1`. The flags stay visible to `F_GETFL`, close-on-exec among them, as they do there.
+fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
+    if flags & !(open::CLOEXEC | open::NONBLOCK | open::NOSIGPIPE) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let system = run.system();
+    let pipe = Pipe::new();
+    let reader = Object::PipeReader(pipe.clone());
+    let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;
+    let writer = Object::PipeWriter(pipe);
+    let writer = OpenFile::new(writer, open::FWRITE | flags, &system.limits, &system.counters)?;
+    Ok(run.task.files.insert_pair([reader, writer], flags & open::CLOEXEC != 0)?)
+}
