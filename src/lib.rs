@@ -10,9 +10,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod client;
 pub mod kernel;
 pub mod pool;
+pub mod server;
 pub mod session;
 pub mod url;
 pub mod wire;

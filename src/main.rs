@@ -1,2 +1,5 @@
-//! The `rumpring` program.
-fn main() {}
+//! The `rumpring` program: see [`rumpring::cli`].
+
+fn main() -> std::process::ExitCode {
+    rumpring::cli::main()
+}

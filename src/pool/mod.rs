@@ -32,8 +32,11 @@ use roster::Roster;
 
 /// A piece of work: run once, to its end, on some worker.
 pub trait Task: Send + 'static {
+    /// What all tasks of a pool need.
+    type Context: Send + Sync + 'static;
+
     /// Does the work. A panic is caught and counted; the worker goes on.
-    fn run(self);
+    fn run(self, context: &Self::Context);
 }
 
 /// How a pool is laid out.
@@ -73,7 +76,8 @@ pub enum Error {
 }
 
 /// What all threads of a pool share.
-struct Shared<T> {
+struct Shared<T: Task> {
+    context: T::Context,
     /// Where to take from each core's deque.
     stealers: Vec<deque::Stealer<T>>,
     /// Tasks from elsewhere than the dispatcher.
@@ -82,7 +86,7 @@ struct Shared<T> {
     spin: Duration,
 }
 
-impl<T> Shared<T> {
+impl<T: Task> Shared<T> {
     fn has_tasks(&self) -> bool {
         !self.injector.is_empty() || self.stealers.iter().any(|deque| !deque.is_empty())
     }
@@ -152,10 +156,11 @@ pub struct Stats {
 
 impl<T: Task> Pool<T> {
     /// Makes a pool. Threads start when there is something to do.
-    pub fn new(config: &Config) -> Result<(Pool<T>, Dispatcher<T>), Error> {
+    pub fn new(config: &Config, context: T::Context) -> Result<(Pool<T>, Dispatcher<T>), Error> {
         let cpus = choose_cpus(&config.cpus)?;
         let deques: Vec<_> = cpus.iter().map(|_| deque::Worker::new_fifo()).collect();
         let shared = Arc::new(Shared {
+            context,
             stealers: deques.iter().map(deque::Worker::stealer).collect(),
             injector: deque::Injector::new(),
             roster: Roster::new(cpus, config.max_threads.get()),
@@ -183,14 +188,15 @@ impl<T: Task> Drop for Pool<T> {
     }
 }
 
+/// The CPUs this process may run on.
+pub fn allowed_cpus() -> Result<Vec<usize>, Error> {
+    let ids = core_affinity::get_core_ids().filter(|ids| !ids.is_empty());
+    Ok(ids.ok_or(Error::UnknownCpus)?.iter().map(|id| id.id).collect())
+}
+
 /// The CPUs asked for, each once, or all that there are.
 fn choose_cpus(asked: &[usize]) -> Result<Vec<usize>, Error> {
-    let allowed: Vec<usize> = core_affinity::get_core_ids()
-        .filter(|ids| !ids.is_empty())
-        .ok_or(Error::UnknownCpus)?
-        .iter()
-        .map(|id| id.id)
-        .collect();
+    let allowed = allowed_cpus()?;
     if asked.is_empty() {
         return Ok(allowed);
     }

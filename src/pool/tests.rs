@@ -14,7 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Job(Box<dyn FnOnce() + Send>);
 
 impl Task for Job {
-    fn run(self) {
+    type Context = ();
+
+    fn run(self, (): &()) {
         (self.0)()
     }
 }
@@ -25,7 +27,7 @@ fn job(work: impl FnOnce() + Send + 'static) -> Job {
 
 fn pool(max_threads: usize, spin: Duration) -> (Pool<Job>, Dispatcher<Job>) {
     let max_threads = NonZeroUsize::new(max_threads).unwrap();
-    Pool::new(&Config { cpus: Vec::new(), max_threads, spin }).expect("a pool starts")
+    Pool::new(&Config { cpus: Vec::new(), max_threads, spin }, ()).expect("a pool starts")
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -154,7 +156,7 @@ fn workers_are_pinned_to_the_cpus_asked_for() {
     let allowed = core_affinity::get_core_ids().unwrap();
     let cpu = allowed.last().unwrap().id;
     let config = Config { cpus: vec![cpu, cpu], ..Config::default() };
-    let (_pool, dispatcher) = Pool::<Job>::new(&config).unwrap();
+    let (_pool, dispatcher) = Pool::<Job>::new(&config, ()).unwrap();
     assert_eq!(dispatcher.cores(), 1, "a CPU named twice is one seat");
     let (done, wait) = mpsc::channel();
     let seen = move || done.send(core_affinity::get_core_ids().unwrap()).unwrap();
@@ -167,7 +169,7 @@ fn workers_are_pinned_to_the_cpus_asked_for() {
 #[test]
 fn a_cpu_that_is_not_there_is_an_error_that_names_it() {
     let config = Config { cpus: vec![99_999], ..Config::default() };
-    let error = Pool::<Job>::new(&config).map(drop).unwrap_err().to_string();
+    let error = Pool::<Job>::new(&config, ()).map(drop).unwrap_err().to_string();
     assert!(error.contains("99999"), "{error}");
 }
 

@@ -116,7 +116,7 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>) {
                 notify(shared);
             }
         }
-        if catch_unwind(AssertUnwindSafe(|| task.run())).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| task.run(&shared.context))).is_err() {
             shared.roster.count_panic();
         }
         if shared.roster.is_closed() {

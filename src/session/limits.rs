@@ -4,7 +4,7 @@ use crate::kernel::MAX_ARGS;
 use crate::wire::{Class, FORK_BODY_LEN, Header, Kind};
 
 /// Bounds of a session. Lengths are of bodies, in bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The longest argument structure. At most that of [`crate::kernel::Args`].
     pub args: usize,

@@ -49,8 +49,8 @@ pub enum Work {
     Interrupt { process: Arc<dyn Process> },
     /// [`Process::exec`]; answered by [`Session::executed`].
     Exec { process: Arc<dyn Process>, command: Vec<u8> },
-    /// [`Process::release`]; answered by [`Session::released`] if it is the session's own.
-    Release { process: Arc<dyn Process>, own: bool },
+    /// [`Process::release`]; answered by [`Session::released`].
+    Release { process: Arc<dyn Process> },
 }
 
 /// Something a call needs from its client before it can go on.
@@ -75,6 +75,8 @@ pub trait Host {
     fn hang_up(&mut self, why: &'static str);
     /// Has something done inside the kernel.
     fn work(&mut self, work: Work);
+    /// Has a process released that is no session's.
+    fn discard(&mut self, process: Arc<dyn Process>);
     /// Starts a call on this process.
     fn call(&mut self, key: CallKey, process: &Arc<dyn Process>, request: CallRequest<'_>);
     /// Hands the answer to the call that asked, which goes on.
@@ -101,6 +103,10 @@ pub struct Session {
     working: u32,
     /// Calls that wait for the client.
     asks: u32,
+    /// It may have preforks that wait.
+    has_preforked: bool,
+    /// Requests are dropped: see [`Session::take_no_more`].
+    closed: bool,
     /// Distinguishes the asks of calls that used the same key.
     next_ask: u32,
 }
@@ -170,6 +176,8 @@ impl Default for Session {
             exec: None,
             working: 0,
             asks: 0,
+            has_preforked: false,
+            closed: false,
             next_ask: 0,
         }
     }
@@ -180,7 +188,7 @@ impl Session {
     /// in `input` then has to be brought again once [`Session::is_stalled`] is false.
     pub fn receive(&mut self, input: &mut &[u8], limits: &Limits, host: &mut impl Host) {
         let mut reader = std::mem::take(&mut self.reader);
-        while !self.is_stalled() && !self.is_deaf() {
+        while !self.is_stalled(limits) && !self.is_deaf() {
             let frame = reader.next(
                 input,
                 |header| self.body_bound(header, limits),
@@ -210,7 +218,9 @@ impl Session {
         }
         self.state = State::Gone;
         self.reader = Reader::default();
-        host.orphan_preforks();
+        if self.has_preforked {
+            host.orphan_preforks();
+        }
         for (key, call) in &mut self.calls {
             if call.asked.take().is_some() {
                 self.asks -= 1;
@@ -250,16 +260,19 @@ impl Session {
     pub fn preforked(&mut self, result: Result<Arc<dyn Process>, Errno>, host: &mut impl Host) {
         match (self.end_work(), result) {
             (State::Preforking { reqno }, Ok(process)) => match host.keep_prefork(process) {
-                Ok(token) => host.send(&wire::prefork_response(reqno, &token)),
+                Ok(token) => {
+                    self.has_preforked = true;
+                    host.send(&wire::prefork_response(reqno, &token));
+                }
                 Err(process) => {
-                    host.work(Work::Release { process, own: false });
+                    host.discard(process);
                     host.send(&wire::error_response(reqno, ErrorCode::NoMemory));
                 }
             },
             (State::Preforking { reqno }, Err(_)) => {
                 host.send(&wire::error_response(reqno, ErrorCode::RforkFailed));
             }
-            (_, Ok(process)) => host.work(Work::Release { process, own: false }),
+            (_, Ok(process)) => host.discard(process),
             (_, Err(_)) => {}
         }
         self.release_if_over(host);
@@ -335,9 +348,17 @@ impl Session {
         }
     }
 
-    /// Whether frames have to wait for work that is under way: what they mean depends on it.
-    pub fn is_stalled(&self) -> bool {
-        matches!(self.state, State::Handshaking { .. } | State::Preforking { .. })
+    /// Whether frames have to wait: for work that is under way, since what they mean depends on it,
+    /// or for calls to end, since there are too many. Not for calls while one of them waits for the
+    /// client, whose answer may be among the frames.
+    pub fn is_stalled(&self, limits: &Limits) -> bool {
+        self.awaits_work() || (self.calls.len() >= limits.calls && !self.waits_for_client())
+    }
+
+    /// The server stops: requests are dropped from here on. Calls in flight go on, and so do the
+    /// client's answers to them.
+    pub fn take_no_more(&mut self) {
+        self.closed = true;
     }
 
     /// Whether the session waits for its client, so that not reading from it could go on for ever.
@@ -370,11 +391,16 @@ impl Session {
         self.is_over() || self.state == State::HungUp
     }
 
+    /// Whether work is under way that a session stalls for.
+    fn awaits_work(&self) -> bool {
+        matches!(self.state, State::Handshaking { .. } | State::Preforking { .. })
+    }
+
     /// Ends the work a session stalls for; returns the state it was in.
     fn end_work(&mut self) -> State {
         self.working -= 1;
         let before = self.state;
-        if self.is_stalled() {
+        if self.awaits_work() {
             self.state = State::Running;
         }
         before
@@ -415,7 +441,7 @@ impl Session {
             return;
         }
         match self.process.take() {
-            Some(process) => self.start(Work::Release { process, own: true }, host),
+            Some(process) => self.start(Work::Release { process }, host),
             None => self.state = State::Finished,
         }
     }

@@ -15,6 +15,7 @@ impl Session {
         match header.class() {
             Some(Class::Response) => self.answered(header, body, host),
             Some(Class::Error) if self.asked(&header).is_some() => self.declined(header, host),
+            Some(Class::Request) if self.closed => {}
             Some(Class::Request) if self.state == State::New => self.first(header, body, host),
             Some(Class::Request) => self.request(header, body, limits, host),
             _ => host.send(&wire::error_response(header.reqno, ErrorCode::Malformed)),
@@ -57,7 +58,7 @@ impl Session {
             return Err((ErrorCode::InvalidPrefork, "no such prefork"));
         };
         if cancel {
-            host.work(Work::Release { process: prefork, own: false });
+            host.discard(prefork);
             // As the reference: a cancel has no response but the end of the connection.
             self.state = State::HungUp;
             host.hang_up("its prefork was cancelled");

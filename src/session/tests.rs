@@ -35,6 +35,7 @@ struct Noted {
     /// Headers and bodies sent.
     sent: Vec<(Header, Vec<u8>)>,
     work: Vec<Work>,
+    discarded: usize,
     calls: Vec<(CallKey, u64, i32, Vec<u8>)>,
     answers: Vec<(CallKey, Result<Vec<u8>, ()>)>,
     hung_up: bool,
@@ -56,6 +57,9 @@ impl Host for Noted {
     }
     fn work(&mut self, work: Work) {
         self.work.push(work);
+    }
+    fn discard(&mut self, _: Arc<dyn Process>) {
+        self.discarded += 1;
     }
     fn call(&mut self, key: CallKey, _: &Arc<dyn Process>, request: CallRequest<'_>) {
         self.calls.push((key, request.reqno, request.number, request.args.to_vec()));
@@ -235,10 +239,39 @@ fn arguments_arrive_as_sent_up_to_their_bound() {
 }
 
 #[test]
-fn one_call_over_the_bound_is_told_to_try_again() {
+fn at_the_bound_of_calls_the_next_one_waits() {
+    let mut rig = Rig::running();
+    let limits = Limits { calls: 2, ..Limits::default() };
+    let call = request(Kind::Syscall, 20, 1, &[]);
+    let script = call.repeat(3);
+    let mut rest = &script[..];
+    rig.session.receive(&mut rest, &limits, &mut rig.host);
+    assert_eq!((rig.host.calls.len(), rest.len()), (2, call.len()));
+    rig.session.respond(rig.host.calls[0].0, Ok([0, 0]), &mut rig.host);
+    rig.session.receive(&mut rest, &limits, &mut rig.host);
+    assert_eq!((rig.host.calls.len(), rest.len()), (3, 0));
+}
+
+#[test]
+fn a_server_that_stops_drops_requests_but_not_answers() {
+    let mut rig = Rig::running();
+    let key = rig.call(1);
+    let reqno = rig.ask(key, Ask::Copyin { addr: 1, len: 1 });
+    rig.session.take_no_more();
+    rig.feed(&request(Kind::Syscall, 20, 2, &[]));
+    rig.feed(&frame(1, Kind::Copyin.number(), 0, reqno, b"x"));
+    assert_eq!(rig.host.calls.len(), 1);
+    assert_eq!(rig.host.answers.len(), 1);
+}
+
+#[test]
+fn over_the_bound_a_call_is_refused_while_the_client_is_asked() {
     let mut rig = Rig::running();
     let limits = Limits { calls: 2, ..Limits::default() };
     for reqno in 1..=3 {
+        if let Some(call) = rig.host.calls.last() {
+            rig.session.ask(call.0, Ask::Anonmmap { len: 1 }, &mut rig.host);
+        }
         let bytes = request(Kind::Syscall, 20, reqno, &[]);
         rig.session.receive(&mut &bytes[..], &limits, &mut rig.host);
     }
@@ -370,6 +403,8 @@ fn a_token_is_good_once() {
     parent.session.preforked(Ok(process()), &mut parent.host);
     let token = parent.host.sent[0].1.clone();
     assert_eq!(token.len(), 16);
+    parent.session.disconnect(&mut parent.host);
+    assert!(parent.host.orphaned);
 
     let mut hello = token;
     hello.extend([0; 4]);
@@ -395,7 +430,7 @@ fn a_cancelled_prefork_is_released_and_has_no_response() {
     let mut body = vec![5; 16];
     body.extend(1u32.to_le_bytes());
     rig.feed(&handshake(Handshake::Fork, 1, &body));
-    assert!(matches!(rig.host.work[..], [Work::Release { own: false, .. }]));
+    assert_eq!(rig.host.discarded, 1);
     assert!(rig.host.hung_up && rig.host.sent.is_empty());
 }
 
@@ -409,7 +444,7 @@ fn preforks_that_fail_are_told_apart() {
     rig.feed(&request(Kind::Prefork, 0, 4, &[]));
     rig.session.preforked(Ok(process()), &mut rig.host);
     assert_eq!(rig.last_error(), ErrorCode::NoMemory);
-    assert!(matches!(rig.host.work.last(), Some(Work::Release { own: false, .. })));
+    assert_eq!(rig.host.discarded, 1);
     assert!(!rig.host.hung_up);
 }
 
@@ -457,7 +492,7 @@ fn a_gone_client_takes_its_process_along_once_its_calls_have_ended() {
     rig.ask(asking, Ask::Copyin { addr: 1, len: 8 });
     rig.host.sent.clear();
     rig.session.disconnect(&mut rig.host);
-    assert!(rig.host.orphaned);
+    assert!(!rig.host.orphaned, "it had no preforks");
     assert_eq!(rig.host.interrupts, 1);
     assert_eq!(rig.host.answers, [(asking, Err(()))]);
     assert!(matches!(rig.host.work.pop(), Some(Work::Interrupt { .. })));
@@ -465,7 +500,7 @@ fn a_gone_client_takes_its_process_along_once_its_calls_have_ended() {
     rig.session.interrupted(&mut rig.host);
     assert!(rig.host.work.is_empty(), "a call still runs");
     rig.session.respond(sleeping, Err(Errno::EINTR), &mut rig.host);
-    assert!(matches!(rig.host.work[..], [Work::Release { own: true, .. }]));
+    assert!(matches!(rig.host.work[..], [Work::Release { .. }]));
     rig.session.released();
     assert!(rig.session.is_finished());
     assert!(rig.host.sent.is_empty(), "nothing is sent to the dead");
@@ -491,7 +526,7 @@ fn a_client_may_go_at_any_stage() {
     handshaking.session.disconnect(&mut handshaking.host);
     assert!(!handshaking.session.is_finished(), "the process is still being made");
     handshaking.session.spawned(Ok(process()), &mut handshaking.host);
-    assert!(matches!(handshaking.host.work.last(), Some(Work::Release { own: true, .. })));
+    assert!(matches!(handshaking.host.work.last(), Some(Work::Release { .. })));
     assert!(handshaking.host.sent.is_empty());
 
     let mut preforking = Rig::running();
@@ -499,15 +534,15 @@ fn a_client_may_go_at_any_stage() {
     preforking.session.disconnect(&mut preforking.host);
     preforking.session.preforked(Ok(process()), &mut preforking.host);
     assert!(preforking.host.preforks.is_empty(), "nobody knows its token");
-    let released = preforking.host.work.iter().filter(|w| matches!(w, Work::Release { .. }));
-    assert_eq!(released.count(), 2, "the prefork and the process itself");
+    assert_eq!(preforking.host.discarded, 1, "the prefork");
+    assert!(matches!(preforking.host.work.last(), Some(Work::Release { .. })), "and the process");
 
     let mut executing = Rig::running();
     executing.feed(&handshake(Handshake::Exec, 7, b"p\0"));
     executing.session.interrupted(&mut executing.host);
     executing.session.disconnect(&mut executing.host);
     executing.session.executed(&mut executing.host);
-    assert!(matches!(executing.host.work.last(), Some(Work::Release { own: true, .. })));
+    assert!(matches!(executing.host.work.last(), Some(Work::Release { .. })));
     assert!(executing.host.sent.is_empty());
 }
 

@@ -1,0 +1,73 @@
+//! The command line: what there is to say, and what each word does.
+//!
+//! Errors are for people: what was wrong, where, and what to do. Exit status 0 is success, 1 a failure,
+//! 2 a command line that could not be understood.
+
+mod call;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A system call server for NetBSD rump kernel clients, on io_uring.
+///
+/// Start a server, then point any client at it with RUMP_SERVER:
+///
+///     rumpring serve unix:///tmp/rump.sock
+///     RUMP_SERVER=unix:///tmp/rump.sock rumpring call getpid
+#[derive(Parser)]
+#[command(name = "rumpring", version, verbatim_doc_comment)]
+struct Cli {
+    /// Say more on stderr: -v what happens, -vv also what goes wrong with single clients, -vvv all.
+    /// RUST_LOG, if set, decides instead.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Call(call::Call),
+    Halt(call::Halt),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    let result = match cli.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Call(call) => call.run(),
+        Command::Halt(halt) => halt.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rumpring: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error on its way to a person.
+type Failure = Box<dyn std::error::Error>;
+
+fn start_log(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,412 @@
+//! The switchboard: what comes from the ring and from the workers, and what becomes of it.
+//!
+//! It knows the ring only as a [`Net`], so that it runs as well on a simulated one. All of it is on
+//! the submission thread, and nothing in it waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring::{Chunk, Socket, Then};
+
+use super::connection::{Connection, Desk, Stage};
+use super::hub::{Hub, Timer};
+use super::mailbox::{Done, Message};
+use super::task::Task;
+use crate::kernel::{Errno, Outcome};
+
+/// What the board has done on sockets.
+pub trait Net {
+    /// Sends chunks in order, then does `then`. One send a socket at a time.
+    fn send(&mut self, socket: Socket, chunks: std::vec::Drain<'_, Chunk>, then: Then);
+    /// Stops receiving; what is on its way still arrives.
+    fn pause(&mut self, socket: Socket);
+    /// Receives again.
+    fn resume(&mut self, socket: Socket);
+    /// Ends the connection in both directions.
+    fn shutdown(&mut self, socket: Socket);
+    /// Lets go of the socket; [`Board::closed`] follows.
+    fn close(&mut self, socket: Socket);
+}
+
+/// All connections.
+pub struct Board {
+    banner: Vec<u8>,
+    /// By [`Socket::index`].
+    connections: Vec<Option<Box<Connection>>>,
+    hub: Hub,
+    stop: Stopping,
+}
+
+/// Whether the server goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// New connections and calls are not taken; calls in flight may end.
+    Draining,
+    /// Everybody goes.
+    Now,
+}
+
+impl Board {
+    /// A board without connections, which greets with this banner.
+    pub fn new(banner: Vec<u8>, hub: Hub) -> Board {
+        Board { banner, connections: Vec::new(), hub, stop: Stopping::No }
+    }
+
+    /// A client has connected.
+    pub fn accepted(&mut self, socket: Socket, net: &mut impl Net) {
+        if self.stop != Stopping::No {
+            return net.close(socket);
+        }
+        let at = socket.index();
+        if self.connections.len() <= at {
+            self.connections.resize_with(at + 1, || None);
+        }
+        debug_assert!(self.connections[at].is_none(), "a socket is closed before it is used again");
+        let mut connection = Box::new(Connection::new(socket));
+        connection.link.outbox.push(&self.hub.arena, &self.banner);
+        self.hub.look_at(&mut connection.link);
+        self.hub.stats.connections += 1;
+        self.hub.stats.accepted += 1;
+        self.connections[at] = Some(connection);
+    }
+
+    /// A client has sent bytes.
+    pub fn received(&mut self, socket: Socket, mut bytes: &[u8]) {
+        let Some((connection, hub)) = self.find(socket) else {
+            return;
+        };
+        if connection.link.backlog.is_empty() {
+            let limits = hub.limits.session;
+            let (session, mut desk) = connection.split(hub);
+            session.receive(&mut bytes, &limits, &mut desk);
+        }
+        connection.link.backlog.extend_from_slice(bytes);
+        hub.look_at(&mut connection.link);
+    }
+
+    /// Nothing more will come from this client.
+    pub fn receive_ended(&mut self, socket: Socket) {
+        self.gone(socket);
+    }
+
+    /// A send has ended, well or not.
+    pub fn sent(&mut self, socket: Socket, is_ok: bool) {
+        let Some((connection, hub)) = self.find(socket) else {
+            return;
+        };
+        connection.link.outbox.sent();
+        connection.link.go_on_if_drained(hub);
+        hub.look_at(&mut connection.link);
+        if !is_ok {
+            self.gone(socket);
+        }
+    }
+
+    /// The ring has let go of a socket.
+    pub fn closed(&mut self, socket: Socket) {
+        if self.find(socket).is_some() {
+            self.connections[socket.index()] = None;
+            self.hub.stats.connections -= 1;
+        }
+    }
+
+    /// A worker, or somebody else, has something to tell.
+    pub fn told(&mut self, message: Message) {
+        match message {
+            Message::Ran(task) => self.ran(&task),
+            Message::SleepsUntil { socket, key, until } => {
+                if let Some((connection, hub)) = self.find(socket) {
+                    connection.link.set_timer(key, until, hub);
+                }
+            }
+            Message::Done(socket, done) => self.done(socket, done),
+            Message::Raise { socket, signo } => {
+                if let Some((connection, hub)) = self.find(socket) {
+                    let (session, mut desk) = connection.split(hub);
+                    session.raise(signo, &mut desk);
+                }
+            }
+            Message::Stop => self.drain(),
+            Message::Stats(_) => unreachable!("the loop answers this"),
+        }
+    }
+
+    /// Does what is due.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some(timer) = self.hub.timers.expired(now) {
+            match timer {
+                Timer::Call(socket, key) => {
+                    if let Some((connection, _)) = self.find(socket) {
+                        connection.link.timer_expired(key);
+                    }
+                }
+                Timer::Linger(socket) => {
+                    if let Some((connection, _)) = self.find(socket) {
+                        connection.link.linger = None;
+                        self.gone(socket);
+                    }
+                }
+                Timer::Preforks => {
+                    for process in self.hub.preforks.expire(now) {
+                        self.hub.discard(process);
+                    }
+                }
+                Timer::Drain => self.stop_now(),
+            }
+        }
+    }
+
+    /// Brings all that happened since the last time to the ring and to the workers.
+    pub fn flush(&mut self, net: &mut impl Net) {
+        let mut at = 0;
+        // Looking at a connection may add others.
+        while let Some(&socket) = self.hub.dirty.get(at) {
+            at += 1;
+            self.flush_one(socket, net);
+        }
+        self.hub.dirty.clear();
+        self.hub.notify();
+    }
+
+    /// When something is due next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.hub.timers.next()
+    }
+
+    /// Whether no new clients are wanted.
+    pub fn is_stopping(&self) -> bool {
+        self.stop != Stopping::No
+    }
+
+    /// When a server that stops ends at the latest, if processes have this long to go.
+    pub fn stop_limit(&self, last_wait: Duration) -> Instant {
+        let drain = match self.stop {
+            Stopping::Now => self.hub.limits.linger,
+            Stopping::No | Stopping::Draining => self.hub.limits.drain,
+        };
+        Instant::now() + drain + last_wait
+    }
+
+    /// Whether the server is to stop and everybody has gone.
+    pub fn is_over(&self) -> bool {
+        self.is_stopping() && self.hub.stats.connections == 0
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> super::stats::BoardStats {
+        super::stats::BoardStats {
+            preforks: self.hub.preforks.len(),
+            timers: self.hub.timers.len(),
+            ..self.hub.stats
+        }
+    }
+
+    /// The connection of a socket, if it is not another one's by now.
+    fn find(&mut self, socket: Socket) -> Option<(&mut Connection, &mut Hub)> {
+        let connection = self.connections.get_mut(socket.index())?.as_deref_mut()?;
+        (connection.link.socket == socket).then_some((connection, &mut self.hub))
+    }
+
+    /// A run of a call has ended without sleep.
+    fn ran(&mut self, task: &Arc<Task>) {
+        let (socket, key, outcome, ask) = {
+            let mut body = task.body();
+            (body.socket, body.key, body.outcome.take(), body.memory.ask())
+        };
+        let Some((connection, hub)) = self.find(socket) else {
+            debug_assert!(false, "a connection outlives its calls");
+            return;
+        };
+        let is_gone = connection.link.stage >= Stage::Gone;
+        let (session, mut desk) = connection.split(hub);
+        let result = match outcome {
+            Some(Outcome::Done(result)) => result,
+            Some(Outcome::Halt) => Ok([0, 0]),
+            Some(Outcome::Copy) => match ask {
+                Some(ask) => return desk.ask(session, key, ask),
+                None => Err(Errno::EFAULT),
+            },
+            // To a client that has gone nothing can be flushed.
+            Some(Outcome::Flush) if !is_gone => {
+                desk.owe_copyouts(task);
+                return connection.link.go_on(key, hub);
+            }
+            Some(Outcome::Flush | Outcome::Sleep(_)) | None => Err(Errno::EINTR),
+        };
+        desk.owe_copyouts(task);
+        session.respond(key, result, &mut desk);
+        connection.link.end_call(key, hub);
+        hub.look_at(&mut connection.link);
+        if outcome == Some(Outcome::Halt) {
+            self.halted(socket);
+        }
+    }
+
+    /// Work of a session has been done.
+    fn done(&mut self, socket: Socket, done: Done) {
+        let Some((connection, hub)) = self.find(socket) else {
+            debug_assert!(false, "a connection outlives its work");
+            return;
+        };
+        let (session, mut desk) = connection.split(hub);
+        match done {
+            Done::Spawned(result) => session.spawned(result, &mut desk),
+            Done::Preforked(result) => session.preforked(result, &mut desk),
+            Done::Interrupted => session.interrupted(&mut desk),
+            Done::Executed => session.executed(&mut desk),
+            Done::Released => session.released(),
+        }
+        hub.look_at(&mut connection.link);
+    }
+
+    /// A client has gone, or is treated so from here on.
+    fn gone(&mut self, socket: Socket) {
+        let Some((connection, hub)) = self.find(socket) else {
+            return;
+        };
+        if connection.link.stage >= Stage::Gone {
+            return;
+        }
+        connection.link.stage = Stage::Gone;
+        connection.link.outbox.clear();
+        connection.link.backlog = Vec::new();
+        if let Some(timer) = connection.link.linger.take() {
+            hub.timers.cancel(timer);
+        }
+        let (session, mut desk) = connection.split(hub);
+        session.disconnect(&mut desk);
+        hub.look_at(&mut connection.link);
+    }
+
+    /// Looks at one connection: what the session could not take before, what to send, whether to
+    /// receive, whether it is over.
+    fn flush_one(&mut self, socket: Socket, net: &mut impl Net) {
+        let draining = self.stop == Stopping::Draining;
+        let Some((connection, hub)) = self.find(socket) else {
+            return;
+        };
+        connection.link.dirty = false;
+        take_backlog(connection, hub);
+        if connection.link.outbox.owed() > hub.limits.owed_most {
+            let (_, mut desk) = connection.split(hub);
+            crate::session::Host::hang_up(&mut desk, "it does not take what it asked for");
+            connection.link.outbox.clear();
+        }
+        send(connection, net);
+        set_receiving(connection, hub, net);
+        let is_idle = connection.session.calls() == 0 && connection.link.outbox.owed() == 0;
+        if draining && is_idle && !connection.session.is_stalled(&hub.limits.session) {
+            self.gone(socket);
+        }
+        self.close_if_finished(socket, net);
+    }
+
+    fn close_if_finished(&mut self, socket: Socket, net: &mut impl Net) {
+        if let Some((connection, _)) = self.find(socket)
+            && connection.link.stage == Stage::Gone
+            && connection.session.is_finished()
+        {
+            connection.link.stage = Stage::Closing;
+            net.close(socket);
+        }
+    }
+
+    /// The kernel has halted: who halted it gets its answer, then everybody goes.
+    fn halted(&mut self, socket: Socket) {
+        tracing::info!("the kernel was halted by a client");
+        if let Some((connection, hub)) = self.find(socket) {
+            let mut desk = Desk { link: &mut connection.link, hub };
+            crate::session::Host::hang_up(&mut desk, "it halted the kernel");
+        }
+        self.stop = Stopping::Now;
+        self.everybody_goes(Some(socket));
+    }
+
+    /// Takes no more clients and calls, and lets those in flight end.
+    fn drain(&mut self) {
+        if self.stop != Stopping::No {
+            return;
+        }
+        self.stop = Stopping::Draining;
+        let until = Instant::now() + self.hub.limits.drain;
+        self.hub.timers.set(until, Timer::Drain);
+        for connection in self.connections.iter_mut().flatten() {
+            connection.session.take_no_more();
+            self.hub.look_at(&mut connection.link);
+        }
+    }
+
+    fn stop_now(&mut self) {
+        self.stop = Stopping::Now;
+        self.everybody_goes(None);
+    }
+
+    fn everybody_goes(&mut self, except: Option<Socket>) {
+        let everybody: Vec<Socket> =
+            self.connections.iter().flatten().map(|connection| connection.link.socket).collect();
+        for socket in everybody.into_iter().filter(|socket| Some(*socket) != except) {
+            self.gone(socket);
+        }
+        for process in self.hub.preforks.drain() {
+            self.hub.discard(process);
+        }
+    }
+}
+
+/// Brings the session what it could not take before.
+fn take_backlog(connection: &mut Connection, hub: &mut Hub) {
+    let limits = hub.limits.session;
+    if connection.link.backlog.is_empty() || connection.session.is_stalled(&limits) {
+        return;
+    }
+    let backlog = std::mem::take(&mut connection.link.backlog);
+    let (session, mut desk) = connection.split(hub);
+    let mut rest = &backlog[..];
+    session.receive(&mut rest, &limits, &mut desk);
+    if !rest.is_empty() {
+        connection.link.backlog = rest.to_vec();
+    }
+}
+
+/// Sends what is owed, if nothing is on its way; shuts down behind the last of it.
+fn send(connection: &mut Connection, net: &mut impl Net) {
+    let link = &mut connection.link;
+    let hanging_up = link.stage == Stage::HangingUp;
+    if link.stage >= Stage::Shut {
+        return;
+    }
+    if let Some(chunks) = link.outbox.next() {
+        let then = match link.stage {
+            Stage::New => Then::Receive,
+            _ if hanging_up => Then::Shutdown,
+            _ => Then::Nothing,
+        };
+        net.send(link.socket, chunks, then);
+    } else if hanging_up && link.outbox.owed() == 0 {
+        net.shutdown(link.socket);
+    } else {
+        return;
+    }
+    link.stage = if hanging_up { Stage::Shut } else { Stage::Open };
+}
+
+/// Switches receiving off at a bound, and on again below it.
+fn set_receiving(connection: &mut Connection, hub: &Hub, net: &mut impl Net) {
+    let (session, link) = (&connection.session, &mut connection.link);
+    if link.stage != Stage::Open {
+        return;
+    }
+    let owed = link.outbox.owed();
+    // A client that is asked for memory may not be able to read before it has answered.
+    let owes_us = session.waits_for_client();
+    let full = owed > hub.limits.owed || (link.paused && owed > hub.limits.owed / 2);
+    let pause = link.backlog.len() > hub.limits.backlog || (full && !owes_us);
+    if pause != link.paused {
+        link.paused = pause;
+        match pause {
+            true => net.pause(link.socket),
+            false => net.resume(link.socket),
+        }
+    }
+}

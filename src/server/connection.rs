@@ -1,0 +1,236 @@
+//! One client's connection: its session, its calls in flight, and what is owed to it.
+
+use std::sync::Arc;
+
+use ring::Socket;
+
+use super::hub::{Hub, Timer};
+use super::outbox::Outbox;
+use super::task::Task;
+use super::timers::TimerId;
+use crate::kernel::Process;
+use crate::session::{Answer, Ask, CallKey, CallRequest, Host, Session, Work};
+use crate::wire::Token;
+
+/// A client, connected or not quite gone.
+pub struct Connection {
+    pub session: Session,
+    pub link: Link,
+}
+
+/// A connection without its session, which is told about it as its [`Host`].
+pub struct Link {
+    pub socket: Socket,
+    pub outbox: Outbox,
+    /// Calls in flight, by [`CallKey`].
+    calls: Vec<Option<InFlight>>,
+    /// Calls that go on once the client has taken what is owed to it.
+    held: Vec<CallKey>,
+    /// Bytes received that the session could not take yet.
+    pub backlog: Vec<u8>,
+    pub stage: Stage,
+    /// Receiving is switched off.
+    pub paused: bool,
+    /// In the list of connections to look at before the next submission.
+    pub dirty: bool,
+    /// Gives the client only so long to take what is owed to it, once it is hung up on.
+    pub linger: Option<TimerId>,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The banner is still to be sent; receiving starts behind it.
+    New,
+    Open,
+    /// To be shut down once all that is owed has been sent.
+    HangingUp,
+    /// Shut down: the end of what we receive follows.
+    Shut,
+    /// Nothing is received or sent any more; the session comes to its end.
+    Gone,
+    /// The ring closes the socket.
+    Closing,
+}
+
+struct InFlight {
+    task: Arc<Task>,
+    timer: Option<TimerId>,
+}
+
+impl Connection {
+    /// A client that has just connected.
+    pub fn new(socket: Socket) -> Connection {
+        Connection {
+            session: Session::default(),
+            link: Link {
+                socket,
+                outbox: Outbox::default(),
+                calls: Vec::new(),
+                held: Vec::new(),
+                backlog: Vec::new(),
+                stage: Stage::New,
+                paused: false,
+                dirty: false,
+                linger: None,
+            },
+        }
+    }
+
+    /// The session, and what it is told with.
+    pub fn split<'a>(&'a mut self, hub: &'a mut Hub) -> (&'a mut Session, Desk<'a>) {
+        (&mut self.session, Desk { link: &mut self.link, hub })
+    }
+}
+
+impl Link {
+    /// A call has ended: its task is free for another.
+    pub fn end_call(&mut self, key: CallKey, hub: &mut Hub) {
+        let Some(call) = self.calls[key.0 as usize].take() else {
+            debug_assert!(false, "a call ends once");
+            return;
+        };
+        if let Some(timer) = call.timer {
+            hub.timers.cancel(timer);
+        }
+        hub.stats.calls += 1;
+        hub.stats.calls_in_flight -= 1;
+        hub.give_back(call.task);
+    }
+
+    /// Runs a call again, now or once the client has taken what is owed to it.
+    pub fn go_on(&mut self, key: CallKey, hub: &mut Hub) {
+        if self.outbox.owed() > hub.limits.owed {
+            self.held.push(key);
+        } else {
+            self.dispatch(key, hub);
+        }
+    }
+
+    /// Lets calls go on that had to wait for the client to take what is owed to it.
+    pub fn go_on_if_drained(&mut self, hub: &mut Hub) {
+        if self.held.is_empty() || self.outbox.owed() > hub.limits.owed / 2 {
+            return;
+        }
+        for key in std::mem::take(&mut self.held) {
+            self.dispatch(key, hub);
+        }
+    }
+
+    /// The call sleeps until then, if nothing wakes it before.
+    pub fn set_timer(&mut self, key: CallKey, until: std::time::Instant, hub: &mut Hub) {
+        let Some(Some(call)) = self.calls.get_mut(key.0 as usize) else {
+            return;
+        };
+        let timer = hub.timers.set(until, Timer::Call(self.socket, key));
+        if let Some(before) = call.timer.replace(timer) {
+            hub.timers.cancel(before);
+        }
+    }
+
+    /// The time of a sleeping call has come.
+    pub fn timer_expired(&mut self, key: CallKey) {
+        if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
+            call.timer = None;
+            std::task::Wake::wake_by_ref(&call.task);
+        }
+    }
+
+    fn dispatch(&mut self, key: CallKey, hub: &mut Hub) {
+        if let Some(call) = &self.calls[key.0 as usize] {
+            hub.dispatch(self.socket, call.task.clone());
+        }
+    }
+}
+
+/// What a session is told with, and tells: see [`Host`].
+pub struct Desk<'a> {
+    pub link: &'a mut Link,
+    pub hub: &'a mut Hub,
+}
+
+impl Host for Desk<'_> {
+    fn send(&mut self, frame: &[u8]) {
+        if matches!(self.link.stage, Stage::Open | Stage::New) {
+            self.link.outbox.push(&self.hub.arena, frame);
+            self.hub.look_at(self.link);
+        }
+    }
+
+    fn hang_up(&mut self, why: &'static str) {
+        if self.link.stage != Stage::Open {
+            return;
+        }
+        tracing::info!(client = self.link.socket.index(), "hanging up on a client: {why}");
+        self.hub.stats.hang_ups += 1;
+        self.link.stage = Stage::HangingUp;
+        self.link.linger = Some(self.hub.set_linger(self.link.socket));
+        self.hub.look_at(self.link);
+    }
+
+    fn work(&mut self, work: Work) {
+        self.hub.work(self.link.socket, work);
+    }
+
+    fn discard(&mut self, process: Arc<dyn Process>) {
+        self.hub.discard(process);
+    }
+
+    fn call(&mut self, key: CallKey, process: &Arc<dyn Process>, request: CallRequest<'_>) {
+        let task = self.hub.take_task(self.link.socket);
+        task.set(self.link.socket, key, process, &request);
+        let at = key.0 as usize;
+        if self.link.calls.len() <= at {
+            self.link.calls.resize_with(at + 1, || None);
+        }
+        self.link.calls[at] = Some(InFlight { task, timer: None });
+        self.hub.stats.calls_in_flight += 1;
+        self.link.dispatch(key, self.hub);
+    }
+
+    fn answer(&mut self, key: CallKey, answer: Answer<'_>) {
+        if let Some(call) = &self.link.calls[key.0 as usize] {
+            call.task.body().memory.answer(answer);
+        }
+        self.link.dispatch(key, self.hub);
+    }
+
+    fn interrupt_calls(&mut self) {
+        for call in self.link.calls.iter().flatten() {
+            call.task.interrupt();
+        }
+        for key in std::mem::take(&mut self.link.held) {
+            self.link.dispatch(key, self.hub);
+        }
+    }
+
+    fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
+        self.hub.preforks.keep(self.link.socket, prefork)
+    }
+
+    fn take_prefork(&mut self, token: &Token) -> Option<Arc<dyn Process>> {
+        self.hub.preforks.take(token)
+    }
+
+    fn orphan_preforks(&mut self) {
+        self.hub.orphan_preforks(self.link.socket);
+    }
+}
+
+impl Desk<'_> {
+    /// What a call has copied out goes before its response.
+    pub fn owe_copyouts(&mut self, task: &Task) {
+        let mut body = task.body();
+        let (chunks, len) = body.memory.take_out();
+        if self.link.stage == Stage::Open {
+            self.link.outbox.push_chunks(chunks, len);
+            self.hub.look_at(self.link);
+        }
+    }
+
+    /// What a call wants from its client.
+    pub fn ask(&mut self, session: &mut Session, key: CallKey, ask: Ask) {
+        self.hub.stats.asks += 1;
+        session.ask(key, ask, self);
+    }
+}

@@ -1,0 +1,108 @@
+//! What the pool runs for the server: calls, and the other entries into the kernel.
+
+use std::sync::Arc;
+
+use ring::Socket;
+
+use super::mailbox::{ClientAt, Done, Mailbox, Message};
+use super::task::Task;
+use crate::kernel::{Errno, Kernel, Process};
+use crate::pool;
+use crate::session::Work;
+
+/// A task of the pool.
+pub enum Job {
+    /// A system call.
+    Call(Arc<Task>),
+    /// The end of a process that is no session's.
+    Discard(Arc<dyn Process>),
+    /// Anything else. Rare next to calls, hence not in place.
+    Work(Box<WorkFor>),
+}
+
+/// Work for the session of this socket.
+pub struct WorkFor {
+    pub socket: Socket,
+    pub work: Work,
+}
+
+/// What jobs work on and report to.
+pub struct Context {
+    pub kernel: Arc<dyn Kernel>,
+    pub mailbox: Arc<Mailbox>,
+}
+
+impl pool::Task for Job {
+    type Context = Context;
+
+    fn run(self, context: &Context) {
+        match self {
+            Job::Call(task) => task.run(&context.mailbox),
+            Job::Discard(process) => process.release(),
+            Job::Work(work) => (*work).run(context),
+        }
+    }
+}
+
+impl WorkFor {
+    fn run(self, Context { kernel, mailbox }: &Context) {
+        let WorkFor { socket, work } = self;
+        let answered = Answered { socket, mailbox, done: Some(failure(&work)) };
+        let client = || Arc::new(ClientAt { socket, mailbox: mailbox.clone() });
+        let done = match work {
+            Work::Spawn { command } => Done::Spawned(kernel.spawn(client(), &command)),
+            Work::Adopt { prefork } => {
+                let process = prefork.adopt(client());
+                prefork.release();
+                Done::Spawned(process)
+            }
+            Work::Prefork { parent } => Done::Preforked(parent.prefork()),
+            Work::Interrupt { process } => {
+                process.interrupt();
+                Done::Interrupted
+            }
+            Work::Exec { process, command } => {
+                process.exec(&command);
+                Done::Executed
+            }
+            Work::Release { process } => {
+                process.release();
+                Done::Released
+            }
+        };
+        answered.with(done);
+    }
+}
+
+/// What a session is told if the kernel panics over its work.
+fn failure(work: &Work) -> Done {
+    match work {
+        Work::Spawn { .. } | Work::Adopt { .. } => Done::Spawned(Err(Errno::EIO)),
+        Work::Prefork { .. } => Done::Preforked(Err(Errno::EIO)),
+        Work::Interrupt { .. } => Done::Interrupted,
+        Work::Exec { .. } => Done::Executed,
+        Work::Release { .. } => Done::Released,
+    }
+}
+
+/// Sees to it that a session hears of its work, however that ends.
+struct Answered<'a> {
+    socket: Socket,
+    mailbox: &'a Mailbox,
+    /// What it hears: until the work is done, that it failed.
+    done: Option<Done>,
+}
+
+impl Answered<'_> {
+    fn with(mut self, done: Done) {
+        self.done = Some(done);
+    }
+}
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            self.mailbox.post(Message::Done(self.socket, done));
+        }
+    }
+}

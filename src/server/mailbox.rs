@@ -1,0 +1,87 @@
+//! The way back: what workers and other threads have to tell the submission thread.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Instant;
+
+use ring::Socket;
+
+use super::stats::Stats;
+use super::task::Task;
+use crate::kernel::{self, Errno, Process};
+use crate::session::CallKey;
+
+/// What there is to tell.
+pub enum Message {
+    /// A run of a call has ended; how stands in the task.
+    Ran(Arc<Task>),
+    /// A call sleeps, until this time at the latest.
+    SleepsUntil { socket: Socket, key: CallKey, until: Instant },
+    /// Work of a session has been done.
+    Done(Socket, Done),
+    /// The kernel sends a client a signal.
+    Raise { socket: Socket, signo: i32 },
+    /// Somebody wants to know.
+    Stats(mpsc::Sender<Stats>),
+    /// Serve no more: calls in flight get their time to end.
+    Stop,
+}
+
+/// The result of [`crate::session::Work`].
+pub enum Done {
+    Spawned(Result<Arc<dyn Process>, Errno>),
+    Preforked(Result<Arc<dyn Process>, Errno>),
+    Interrupted,
+    Executed,
+    Released,
+}
+
+/// A queue from many threads to one, which is woken if it sleeps.
+///
+/// It is a vector under a lock that is held for a push or for a swap. What is in it is bounded by
+/// what was sent out: one message for each task, piece of work and sleeping call, and the signals a
+/// kernel raises.
+pub struct Mailbox {
+    messages: Mutex<Vec<Message>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Mailbox {
+    /// An empty mailbox; `wake` is called after each message and has to be cheap when the reader is
+    /// awake.
+    pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Mailbox {
+        Mailbox { messages: Mutex::default(), wake }
+    }
+
+    /// Leaves a message. Messages of one thread arrive in order.
+    pub fn post(&self, message: Message) {
+        self.lock().push(message);
+        (self.wake)();
+    }
+
+    /// Exchanges what is there for the empty vector `into`.
+    pub fn take(&self, into: &mut Vec<Message>) {
+        debug_assert!(into.is_empty());
+        std::mem::swap(&mut *self.lock(), into);
+    }
+
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Message>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The kernel's way to one client.
+pub struct ClientAt {
+    pub socket: Socket,
+    pub mailbox: Arc<Mailbox>,
+}
+
+impl kernel::Client for ClientAt {
+    fn raise(&self, signo: i32) {
+        self.mailbox.post(Message::Raise { socket: self.socket, signo });
+    }
+}

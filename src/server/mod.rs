@@ -1,0 +1,315 @@
+//! The submission thread: ring events to sessions, jobs to the pool, replies to the ring.
+//!
+//! [`Server::run`] is the loop. Each turn handles every event there is, then submits all that came of
+//! it with one `io_uring_enter`. Only this thread touches the ring and the sessions, so neither has a
+//! lock; it meets the workers at two places, the pool's deques (jobs out) and the [`mailbox`]
+//! (results back).
+//!
+//! - [`board`]: what becomes of an event. It knows the ring as a trait only.
+//! - [`connection`]: one client; [`hub`]: what all connections share.
+//! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it.
+//! - [`outbox`]: what is owed to a client.
+//! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
+
+mod board;
+mod connection;
+mod hub;
+mod job;
+mod limits;
+mod listener;
+mod mailbox;
+mod memory;
+mod outbox;
+mod preforks;
+mod stats;
+mod task;
+mod timers;
+
+pub use limits::Limits;
+pub use listener::ListenError;
+pub use memory::{MAX_ASK, ROOM};
+pub use stats::{BoardStats, Stats};
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use ring::{Chunk, Event, Listener, Ring, Socket, Then};
+
+use crate::kernel::Kernel;
+use crate::pool::{self, Pool};
+use crate::url::Url;
+use crate::wire;
+
+use board::{Board, Net};
+use hub::Hub;
+use job::{Context, Job};
+use listener::SocketFile;
+use mailbox::{Mailbox, Message};
+
+/// How long processes have to go once the server has hung up on everybody. A kernel that keeps one
+/// for longer is left behind.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// What to serve with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where.
+    pub url: Url,
+    pub ring: ring::Config,
+    pub pool: pool::Config,
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The defaults, at this URL.
+    pub fn new(url: Url) -> Config {
+        Config {
+            url,
+            ring: ring::Config::default(),
+            pool: pool::Config::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Why a server does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Ring(#[from] ring::Error),
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+    /// The server's thread could not be made, or panicked.
+    #[error("the server's thread: {0}")]
+    Thread(String),
+}
+
+/// A server that listens. It stays on the thread that made it.
+pub struct Server {
+    ring: Ring,
+    listener: Option<Listener>,
+    file: Option<SocketFile>,
+    url: Url,
+    board: Board,
+    mailbox: Arc<Mailbox>,
+    pool: Pool<Job>,
+}
+
+/// A way to a server from other threads.
+#[derive(Clone)]
+pub struct Control(Arc<Mailbox>);
+
+impl Control {
+    /// Has the server stop: it takes no more clients, calls in flight have [`Limits::drain`] to end.
+    pub fn stop(&self) {
+        self.0.post(Message::Stop);
+    }
+
+    /// The server's counters, or `None` if it has ended.
+    pub fn stats(&self) -> Option<Stats> {
+        let (answer, stats) = mpsc::channel();
+        self.0.post(Message::Stats(answer));
+        stats.recv_timeout(Duration::from_secs(10)).ok()
+    }
+}
+
+impl Server {
+    /// Binds, listens and starts the pool. Connections are accepted from here on, and served once it
+    /// runs.
+    pub fn new(config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
+        let mut ring = Ring::new(&config.ring)?;
+        let waker = ring.waker();
+        let mailbox = Arc::new(Mailbox::new(Box::new(move || waker.wake())));
+        let identity = kernel.identity();
+        let banner = wire::banner(&identity.ostype, &identity.osrelease, &identity.machine);
+        let context = Context { kernel, mailbox: mailbox.clone() };
+        let (pool, dispatcher) = Pool::new(&config.pool, context)?;
+        let hub = Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector());
+        let bound = listener::listen(&config.url)?;
+        let listener = ring.listen(bound.fd)?;
+        Ok(Server {
+            ring,
+            listener: Some(listener),
+            file: bound.file,
+            url: bound.url,
+            board: Board::new(banner, hub),
+            mailbox,
+            pool,
+        })
+    }
+
+    /// Where it listens: with the port that the system chose, if it was to.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// A way to stop and to ask this server.
+    pub fn control(&self) -> Control {
+        Control(self.mailbox.clone())
+    }
+
+    /// Serves until it is stopped, or until a client halts the kernel.
+    pub fn run(mut self) -> Result<(), Error> {
+        let mut messages = Vec::new();
+        let mut last_wait = None;
+        while !self.board.is_over() {
+            let deadline = earlier(self.board.next_deadline(), last_wait);
+            let mailbox = &self.mailbox;
+            self.ring.wait(deadline, || mailbox.is_empty())?;
+            while let Some(event) = self.ring.next_event() {
+                self.happened(event);
+            }
+            self.mailbox.take(&mut messages);
+            for message in messages.drain(..) {
+                match message {
+                    // Nobody may be waiting for it any more.
+                    Message::Stats(answer) => drop(answer.send(self.stats())),
+                    message => self.board.told(message),
+                }
+            }
+            self.board.expire(Instant::now());
+            self.board.flush(&mut self.ring);
+            if self.board.is_stopping() {
+                self.listen_no_more();
+                let limit = *last_wait.get_or_insert_with(|| self.board.stop_limit(LAST_WAIT));
+                if Instant::now() >= limit {
+                    tracing::warn!("the kernel still holds on to clients that have gone");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::Accepted { socket, .. } => self.board.accepted(socket, &mut self.ring),
+            Event::AcceptFailed { error, .. } => {
+                tracing::warn!("cannot accept a connection: {error}");
+            }
+            Event::Received { socket, data } => self.board.received(socket, &data),
+            Event::RecvEnded { socket, error } => {
+                if let Some(error) = error {
+                    tracing::debug!(client = socket.index(), "receiving failed: {error}");
+                }
+                self.board.receive_ended(socket);
+            }
+            Event::Sent { socket, result } => self.board.sent(socket, result.is_ok()),
+            Event::Closed { socket } => self.board.closed(socket),
+        }
+    }
+
+    fn listen_no_more(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            self.ring.stop_listening(listener);
+            self.file = None;
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats { board: self.board.stats(), ring: self.ring.stats(), pool: self.pool.stats() }
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
+impl Net for Ring {
+    fn send(&mut self, socket: Socket, chunks: std::vec::Drain<'_, Chunk>, then: Then) {
+        if let Err(error) = Ring::send(self, socket, chunks, then) {
+            // The board sends one thing at a time, and nothing to sockets it has closed.
+            tracing::error!(client = socket.index(), "a send was refused: {error}");
+        }
+    }
+
+    fn pause(&mut self, socket: Socket) {
+        Ring::pause(self, socket);
+    }
+
+    fn resume(&mut self, socket: Socket) {
+        Ring::resume(self, socket);
+    }
+
+    fn shutdown(&mut self, socket: Socket) {
+        Ring::shutdown(self, socket);
+    }
+
+    fn close(&mut self, socket: Socket) {
+        Ring::close(self, socket);
+    }
+}
+
+/// A server on a thread of its own. Dropping it stops it, and waits.
+pub struct Running {
+    url: Url,
+    control: Control,
+    thread: Option<std::thread::JoinHandle<Result<(), Error>>>,
+}
+
+impl Running {
+    /// Starts a server; it is ready when this returns.
+    pub fn start(config: Config, kernel: Arc<dyn Kernel>) -> Result<Running, Error> {
+        let (ready, started) = mpsc::channel();
+        let serve = move || {
+            let server = match Server::new(&config, kernel) {
+                Ok(server) => server,
+                Err(error) => {
+                    drop(ready.send(Err(error)));
+                    return Ok(());
+                }
+            };
+            drop(ready.send(Ok((server.url().clone(), server.control()))));
+            server.run()
+        };
+        let thread = std::thread::Builder::new()
+            .name("submission".into())
+            .spawn(serve)
+            .map_err(|error| Error::Thread(error.to_string()))?;
+        let (url, control) =
+            started.recv().map_err(|_| Error::Thread("ended at its start".into()))??;
+        Ok(Running { url, control, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// A way to stop and to ask it.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Stops it, if nobody has, and waits for its end.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    /// Waits until somebody else has ended it, as a client that halts the kernel does.
+    pub fn wait(mut self) -> Result<(), Error> {
+        self.join()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.control.stop();
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), Error> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        thread.join().unwrap_or_else(|_| Err(Error::Thread("panicked".into())))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!("{error}");
+        }
+    }
+}

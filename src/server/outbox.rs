@@ -1,0 +1,73 @@
+//! What is owed to one connection: a stream of bytes in arena chunks, of which one part is on its
+//! way and the rest waits behind it.
+//!
+//! One send is under way at a time. Whatever becomes owed meanwhile gathers and leaves in the next
+//! one, so a busy connection costs fewer sends than replies.
+
+use ring::{Arena, Chunk};
+
+/// Bytes taken from the arena at once for frames of no known size.
+const CHUNK: usize = 256;
+
+/// Appends bytes to a stream of chunks. A new chunk is taken for `hint` bytes, so that what is
+/// known to follow fits behind.
+pub fn write(stream: &mut Vec<Chunk>, arena: &Arena, mut bytes: &[u8], hint: usize) {
+    if let Some(last) = stream.last_mut() {
+        let taken = last.put(bytes);
+        bytes = &bytes[taken..];
+    }
+    while !bytes.is_empty() {
+        let mut chunk = arena.chunk(hint.max(bytes.len()));
+        let taken = chunk.put(bytes);
+        bytes = &bytes[taken..];
+        stream.push(chunk);
+    }
+}
+
+/// The bytes owed to one connection.
+#[derive(Default)]
+pub struct Outbox {
+    waiting: Vec<Chunk>,
+    waiting_len: usize,
+    /// Bytes of the send under way; 0 if there is none.
+    sending: usize,
+}
+
+impl Outbox {
+    /// Owes a frame.
+    pub fn push(&mut self, arena: &Arena, frame: &[u8]) {
+        write(&mut self.waiting, arena, frame, CHUNK);
+        self.waiting_len += frame.len();
+    }
+
+    /// Owes what a call has copied out: `len` bytes in chunks.
+    pub fn push_chunks(&mut self, chunks: impl Iterator<Item = Chunk>, len: usize) {
+        self.waiting.extend(chunks);
+        self.waiting_len += len;
+    }
+
+    /// Bytes owed, those on their way included.
+    pub fn owed(&self) -> usize {
+        self.waiting_len + self.sending
+    }
+
+    /// What is to be sent next, unless nothing is or a send is under way.
+    pub fn next(&mut self) -> Option<std::vec::Drain<'_, Chunk>> {
+        if self.sending > 0 || self.waiting_len == 0 {
+            return None;
+        }
+        self.sending = std::mem::take(&mut self.waiting_len);
+        Some(self.waiting.drain(..))
+    }
+
+    /// The send under way has ended.
+    pub fn sent(&mut self) {
+        self.sending = 0;
+    }
+
+    /// Owes nothing any more that is not on its way.
+    pub fn clear(&mut self) {
+        self.waiting = Vec::new();
+        self.waiting_len = 0;
+    }
+}

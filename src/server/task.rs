@@ -1,0 +1,229 @@
+//! A call on its way through the pool, and how it sleeps without a thread.
+//!
+//! A task is queued, runs, and then either has a message for the submission thread or sleeps. Its
+//! waker may be used at any time by any thread: a wake-up during a run makes it run once more, so
+//! none is lost between a call's look at what it waits for and its sleep.
+//!
+//! ```text
+//!            run            Outcome::Sleep
+//! QUEUED ----------> RUNNING ----------> ASLEEP
+//!   ^                 |  ^  \             | wake
+//!   |                 |  |   wake         v
+//!   |   other outcome |  +-- WOKEN      QUEUED (injected)
+//!   +---------------- IDLE
+//!       submission thread
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+use std::time::Instant;
+
+use ring::{Arena, Socket};
+
+use super::job::Job;
+use super::mailbox::{Mailbox, Message};
+use super::memory::CallMemory;
+use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
+use crate::pool::Injector;
+use crate::session::{CallKey, CallRequest};
+
+/// With the submission thread.
+const IDLE: u8 = 0;
+/// In a deque.
+const QUEUED: u8 = 1;
+const RUNNING: u8 = 2;
+/// Running, and to run again before it may sleep.
+const WOKEN: u8 = 3;
+const ASLEEP: u8 = 4;
+
+/// A call. Used again for others after its end.
+pub struct Task {
+    state: AtomicU8,
+    interrupted: AtomicBool,
+    body: Mutex<Body>,
+    injector: Injector<Job>,
+}
+
+/// What only one thread at a time looks at: the worker that runs the task, or the submission thread.
+pub struct Body {
+    pub socket: Socket,
+    pub key: CallKey,
+    pub memory: CallMemory,
+    /// How the last run ended.
+    pub outcome: Option<Outcome>,
+    process: Option<Arc<dyn Process>>,
+    number: i32,
+    args: Args,
+    progress: Progress,
+    /// Until when the submission thread knows it to sleep.
+    until: Option<Instant>,
+}
+
+impl Task {
+    /// A task without a call.
+    pub fn new(socket: Socket, arena: Arena, injector: Injector<Job>) -> Task {
+        Task {
+            state: AtomicU8::new(IDLE),
+            interrupted: AtomicBool::new(false),
+            body: Mutex::new(Body {
+                socket,
+                key: CallKey(0),
+                memory: CallMemory::new(arena),
+                outcome: None,
+                process: None,
+                number: 0,
+                args: [0; MAX_ARGS],
+                progress: Progress::default(),
+                until: None,
+            }),
+            injector,
+        }
+    }
+
+    /// Takes a call on. Arguments the client did not send are zero, those over the block are not
+    /// looked at.
+    pub fn set(
+        &self,
+        socket: Socket,
+        key: CallKey,
+        process: &Arc<dyn Process>,
+        request: &CallRequest<'_>,
+    ) {
+        self.interrupted.store(false, Ordering::Relaxed);
+        let mut body = self.body();
+        body.socket = socket;
+        body.key = key;
+        body.process = Some(process.clone());
+        body.number = request.number;
+        body.args = decode_args(request.args);
+    }
+
+    /// Lets go of the call: the task may take on another.
+    pub fn clear(&self) {
+        let mut body = self.body();
+        body.process = None;
+        body.outcome = None;
+        body.until = None;
+        body.progress.clear();
+        body.memory.clear();
+    }
+
+    /// Whether nobody else holds on to this task, so that no wake-up meant for one call can reach
+    /// the next.
+    pub fn is_unshared(self: &mut Arc<Task>) -> bool {
+        Arc::get_mut(self).is_some()
+    }
+
+    /// Before the submission thread puts it into a deque.
+    pub fn queue(&self) {
+        let before = self.state.swap(QUEUED, Ordering::AcqRel);
+        debug_assert_eq!(before, IDLE, "a task is queued once");
+    }
+
+    /// What the task is about. Held only by whoever has it: never waited for.
+    pub fn body(&self) -> MutexGuard<'_, Body> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client has gone or becomes another program: the call is to end, not to sleep.
+    pub fn interrupt(self: &Arc<Task>) {
+        self.interrupted.store(true, Ordering::SeqCst);
+        self.clone().wake();
+    }
+
+    /// Runs the call, again and again until it ends, sleeps, or needs the submission thread.
+    pub fn run(self: Arc<Task>, mailbox: &Mailbox) {
+        let waker = Waker::from(self.clone());
+        loop {
+            self.state.store(RUNNING, Ordering::SeqCst);
+            let mut body = self.body();
+            let outcome = self.run_once(&mut body, &waker);
+            let Outcome::Sleep(until) = outcome else {
+                body.outcome = Some(outcome);
+                drop(body);
+                self.state.store(IDLE, Ordering::Release);
+                // Nothing of this run holds on to the task when the submission thread gets it.
+                drop(waker);
+                return mailbox.post(Message::Ran(self));
+            };
+            if let Some(until) = until
+                && body.until != Some(until)
+            {
+                body.until = Some(until);
+                let (socket, key) = (body.socket, body.key);
+                mailbox.post(Message::SleepsUntil { socket, key, until });
+            }
+            drop(body);
+            if self.change(RUNNING, ASLEEP) {
+                return;
+            }
+        }
+    }
+
+    /// One run. A panic of the kernel is an I/O error to the client, and the pool goes on.
+    fn run_once(&self, body: &mut Body, waker: &Waker) -> Outcome {
+        let process = body.process.take().expect("a queued task has a call");
+        body.memory.start_run();
+        let mut call = Call {
+            number: body.number,
+            args: &body.args,
+            memory: &mut body.memory,
+            progress: &mut body.progress,
+            waker,
+            interrupted: self.interrupted.load(Ordering::SeqCst),
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| process.syscall(&mut call)));
+        body.process = Some(process);
+        outcome.unwrap_or_else(|_| {
+            tracing::error!(number = body.number, "a system call panicked");
+            Outcome::Done(Err(Errno::EIO))
+        })
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        loop {
+            if self.change(ASLEEP, QUEUED) {
+                let injector = self.injector.clone();
+                return injector.inject(Job::Call(self));
+            }
+            if self.change(RUNNING, WOKEN) {
+                return;
+            }
+            // Queued, woken or idle: it will look anyway. Asleep or running: it just became so.
+            if !matches!(self.state.load(Ordering::SeqCst), ASLEEP | RUNNING) {
+                return;
+            }
+        }
+    }
+}
+
+/// The argument slots of a call, zero where the client sent less.
+fn decode_args(bytes: &[u8]) -> Args {
+    let mut args = [0; MAX_ARGS];
+    for (slot, bytes) in args.iter_mut().zip(bytes.chunks(8)) {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *slot = u64::from_le_bytes(whole);
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_arguments_are_zero_behind_their_end() {
+        let args = decode_args(&[1, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff]);
+        assert_eq!(args[..3], [1, 0xff_ffff, 0]);
+        assert_eq!(decode_args(&[7; 8 * MAX_ARGS + 5])[MAX_ARGS - 1], u64::from_le_bytes([7; 8]));
+    }
+}
