@@ -39,8 +39,16 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode, so that the file of a later server is left alone.
-    identity: (u64, u64),
+    /// So that the file of a later server is left alone.
+    identity: Identity,
+}
+
+/// Device, inode and time of creation: inode numbers are used again at once.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> rustix::io::Result<Identity> {
+    let stat = rustix::fs::lstat(path)?;
+    Ok((stat.st_dev, stat.st_ino, stat.st_mtime, stat.st_mtime_nsec as i64))
 }
 
 /// Listens there. A socket file that a dead server left behind is replaced.
@@ -110,15 +118,13 @@ fn listen_tcp(url: &Url, addr: SocketAddr) -> Result<Bound, ListenError> {
 
 impl SocketFile {
     fn new(path: &Path) -> rustix::io::Result<SocketFile> {
-        let stat = rustix::fs::lstat(path)?;
-        Ok(SocketFile { path: path.into(), identity: (stat.st_dev, stat.st_ino) })
+        Ok(SocketFile { path: path.into(), identity: identity(path)? })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = rustix::fs::lstat(&self.path)
-            .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity);
+        let is_ours = identity(&self.path) == Ok(self.identity);
         if is_ours && let Err(error) = rustix::fs::unlink(&self.path) {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
