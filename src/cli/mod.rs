@@ -11,13 +11,16 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// A system call server for NetBSD rump kernel clients, on io_uring.
-///
-/// Start a server, then point any client at it with RUMP_SERVER:
-///
-///     rumpring serve unix:///tmp/rump.sock
-///     RUMP_SERVER=unix:///tmp/rump.sock rumpring call getpid
 #[derive(Parser)]
-#[command(name = "rumpring", version, verbatim_doc_comment)]
+#[command(
+    name = "rumpring",
+    version,
+    after_help = "\
+Start a server, then point any client at it with RUMP_SERVER:
+
+    rumpring serve unix:///tmp/rump.sock
+    RUMP_SERVER=unix:///tmp/rump.sock rumpring call getpid"
+)]
 struct Cli {
     /// Say more on stderr: -v what happens, -vv also what goes wrong with single clients, -vvv all.
     /// RUST_LOG, if set, decides instead.
