@@ -114,7 +114,7 @@ impl Board {
     /// A worker, or somebody else, has something to tell.
     pub fn told(&mut self, message: Message) {
         match message {
-            Message::Ran(task) => self.ran(&task),
+            Message::Ran(task) => self.ran(task),
             Message::SleepsUntil { socket, key, until } => {
                 if let Some((connection, hub)) = self.find(socket) {
                     connection.link.set_timer(key, until, hub);
@@ -209,7 +209,7 @@ impl Board {
     }
 
     /// A run of a call has ended without sleep.
-    fn ran(&mut self, task: &Arc<Task>) {
+    fn ran(&mut self, task: Arc<Task>) {
         let (socket, key, outcome, ask) = {
             let mut body = task.body();
             (body.socket, body.key, body.outcome.take(), body.memory.ask())
@@ -229,14 +229,14 @@ impl Board {
             },
             // To a client that has gone nothing can be flushed.
             Some(Outcome::Flush) if !is_gone => {
-                desk.owe_copyouts(task);
+                desk.owe_copyouts(&task);
                 return connection.link.go_on(key, hub);
             }
             Some(Outcome::Flush | Outcome::Sleep(_)) | None => Err(Errno::EINTR),
         };
-        desk.owe_copyouts(task);
+        desk.owe_copyouts(&task);
         session.respond(key, result, &mut desk);
-        connection.link.end_call(key, hub);
+        connection.link.end_call(key, task, hub);
         hub.look_at(&mut connection.link);
         if outcome == Some(Outcome::Halt) {
             self.halted(socket);

@@ -85,7 +85,7 @@ impl Connection {
 
 impl Link {
     /// A call has ended: its task is free for another.
-    pub fn end_call(&mut self, key: CallKey, hub: &mut Hub) {
+    pub fn end_call(&mut self, key: CallKey, task: Arc<Task>, hub: &mut Hub) {
         let Some(call) = self.calls[key.0 as usize].take() else {
             debug_assert!(false, "a call ends once");
             return;
@@ -95,7 +95,8 @@ impl Link {
         }
         hub.stats.calls += 1;
         hub.stats.calls_in_flight -= 1;
-        hub.give_back(call.task);
+        drop(call.task);
+        hub.give_back(task);
     }
 
     /// Runs a call again, now or once the client has taken what is owed to it.
