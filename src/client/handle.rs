@@ -55,6 +55,12 @@ impl Client {
         Pending::new(self.link.clone(), self.link.ask(Kind::Syscall, patience, encode))
     }
 
+    /// [`Client::begin`] with less patience than the client has.
+    #[cfg(test)]
+    pub(super) fn begin_for_test(&self, number: i32, patience: Duration) -> Pending {
+        self.begin_within(number, &[], Patience::from_timeout(Some(patience)))
+    }
+
     /// Queues a call and returns its id; nothing is written before [`Client::pump`],
     /// [`Client::flush`] or any other call. Its end comes out of [`Client::take_completed`]: the way
     /// for one thread that drives many calls on many clients.

@@ -296,6 +296,16 @@ impl Buffer<'_> {
         self.addr
     }
 
+    /// Its length.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// A copy of its first `len` bytes, or all of it if it is shorter.
     pub fn bytes(&self, len: usize) -> Vec<u8> {
         self.space.read(self.addr, len.min(self.len) as u64).unwrap_or_default()

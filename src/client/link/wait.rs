@@ -39,7 +39,8 @@ impl Patience {
     }
 }
 
-/// The receiver's role. Dropping it gives it to the first of those parked.
+/// The receiver's role. Dropping it gives it to the first of those parked; or, where the memory has
+/// panicked and the rest of what was read is gone, ends the connection.
 struct Role<'a>(&'a Link);
 
 impl Drop for Role<'_> {
@@ -50,6 +51,9 @@ impl Drop for Role<'_> {
         drop(state);
         if let Some(next) = next {
             next.unpark();
+        }
+        if std::thread::panicking() {
+            self.0.lose(Lost::Disconnected);
         }
     }
 }

@@ -3,14 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::connect;
 use super::fake::{self, LONG, Peer};
 use crate::client::{CallError, Client, Lost};
 use crate::kernel::Errno;
 use crate::wire::{self, Class, ErrorCode, Kind};
-
-fn connect(server: &fake::Fake) -> Client {
-    Client::builder().timeout(LONG).connect(&server.url).unwrap()
-}
 
 #[test]
 fn a_call_over_each_kind_of_socket() {
