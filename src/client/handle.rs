@@ -50,15 +50,9 @@ impl Client {
         self.begin_within(number, args, self.settings.patience())
     }
 
-    fn begin_within(&self, number: i32, args: &[u64], patience: Patience) -> Pending {
+    pub(super) fn begin_within(&self, number: i32, args: &[u64], patience: Patience) -> Pending {
         let encode = |out: &mut Vec<u8>, reqno| wire::syscall_request(out, reqno, number, args);
         Pending::new(self.link.clone(), self.link.ask(Kind::Syscall, patience, encode))
-    }
-
-    /// [`Client::begin`] with less patience than the client has.
-    #[cfg(test)]
-    pub(super) fn begin_for_test(&self, number: i32, patience: Duration) -> Pending {
-        self.begin_within(number, &[], Patience::from_timeout(Some(patience)))
     }
 
     /// Queues a call and returns its id; nothing is written before [`Client::pump`],

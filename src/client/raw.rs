@@ -66,13 +66,16 @@ pub struct RawConnection {
     socket: Socket,
     reader: Reader,
     frames: VecDeque<RawFrame>,
+    /// The length of a frame that is none; nothing behind it can be told apart.
+    bad_length: Option<u64>,
 }
 
 impl RawConnection {
     /// Connects, and does nothing else.
     pub fn connect(url: &Url) -> Result<RawConnection, ConnectError> {
         let socket = Socket::connect(url, None)?;
-        Ok(RawConnection { socket, reader: Reader::default(), frames: VecDeque::new() })
+        let (reader, frames) = (Reader::default(), VecDeque::new());
+        Ok(RawConnection { socket, reader, frames, bad_length: None })
     }
 
     /// Reads the banner, without its newline.
@@ -127,11 +130,14 @@ impl RawConnection {
             if let Some(frame) = self.frames.pop_front() {
                 return Ok(frame);
             }
+            if let Some(len) = self.bad_length {
+                return Err(RawError::Length(len));
+            }
             let mut buf = [0; 8192];
             match builder::read_some(&self.socket, &mut buf, patience) {
                 Ok(0) if self.reader.is_partial() => return Err(RawError::Truncated),
                 Ok(0) => return Err(RawError::Closed),
-                Ok(n) => self.take_in(&buf[..n])?,
+                Ok(n) => self.take_in(&buf[..n]),
                 Err(error) => match error.kind() {
                     io::ErrorKind::TimedOut => return Err(RawError::TimedOut),
                     io::ErrorKind::ConnectionReset => return Err(RawError::Closed),
@@ -141,12 +147,20 @@ impl RawConnection {
         }
     }
 
-    fn take_in(&mut self, mut input: &[u8]) -> Result<(), RawError> {
-        let over = |header: &Header| RawError::Length(header.len);
-        while let Some(frame) = self.reader.next(&mut input, |_| Ok(MAX_BODY), over)? {
-            self.frames.push_back(RawFrame { header: frame.header, body: frame.body.to_vec() });
+    fn take_in(&mut self, mut input: &[u8]) {
+        loop {
+            match self.reader.next(&mut input, |_| Ok(MAX_BODY), |header| header.len) {
+                Ok(Some(frame)) => {
+                    let (header, body) = (frame.header, frame.body.to_vec());
+                    self.frames.push_back(RawFrame { header, body });
+                }
+                Ok(None) => return,
+                Err(len) => {
+                    self.bad_length = Some(len);
+                    return;
+                }
+            }
         }
-        Ok(())
     }
 
     /// Some bytes, as they come; 0 at the end. Not to be mixed with [`RawConnection::read_frame`].

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connect;
 use super::fake::{self, LONG, Peer};
+use crate::client::link::Patience;
 use crate::client::{AddressSpace, CallError, Client, Lost, Memory, ProtocolError, Refusal};
 use crate::wire::{self, Kind};
 
@@ -130,7 +131,8 @@ fn what_a_caller_leaves_unwritten_another_one_writes() {
     for _ in 0..400 {
         client.post(1, &[7; 1000]);
     }
-    let mut hasty = client.begin_for_test(2, Duration::from_millis(20));
+    let mut hasty =
+        client.begin_within(2, &[], Patience::from_timeout(Some(Duration::from_millis(20))));
     assert_eq!(hasty.finish_timeout(Duration::from_millis(1)), None);
     std::thread::scope(|scope| {
         scope.spawn(|| assert_eq!(client.call(3, &[]), Ok([3, 0])));
