@@ -1,5 +1,7 @@
 //! Listening: one multishot accept for each listener, its connections put into direct descriptors.
 //!
+//! Into a full table the kernel would accept a connection only to drop it (ENFILE). So when few slots are
+//! left connections are accepted one by one, and with none left they wait in the listener's backlog.
 //! An accept that failed is not armed again at once if it would just fail again: with the table full it
 //! waits for a slot, with the machine out of files or memory for a moment that grows.
 //! See `io_uring_prep_multishot_accept_direct(3)`, Linux 5.19.
@@ -24,8 +26,10 @@ struct State {
     armed: bool,
     /// The user wants no more; gone when the accept is.
     stopping: bool,
-    /// Cancels of the accept so far.
-    cancels: u8,
+    /// A cancel of the accept is in flight.
+    cancelling: bool,
+    /// Cancels that found nothing.
+    missed_cancels: u8,
     /// Bits of [`trait_`] for its sockets.
     traits: u8,
     /// When the accept is armed again, if it is not.
@@ -45,6 +49,8 @@ enum Retry {
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const MOST_CANCELS: u8 = 16;
+/// With fewer slots free than this connections are accepted one by one.
+const NEARLY_FULL: u32 = 16;
 
 /// All listeners of a ring.
 #[derive(Default)]
@@ -59,7 +65,8 @@ impl Listeners {
             fd: Some(fd),
             armed: false,
             stopping: false,
-            cancels: 0,
+            cancelling: false,
+            missed_cancels: 0,
             traits,
             retry: Retry::Never,
             pause: FIRST_PAUSE,
@@ -130,12 +137,17 @@ impl Ring {
         state.retry = Retry::Never;
         state.armed = true;
         let token = Token { op: Op::Accept, index, generation: state.generation };
-        let multishot = self.features.contains(Features::MULTISHOT_ACCEPT);
+        let few = self.slots.free() < NEARLY_FULL;
+        let multishot = self.features.contains(Features::MULTISHOT_ACCEPT) && !few;
         let entry = accept_entry(fd.as_raw_fd(), multishot).user_data(token.pack());
         self.queue.push(&[entry], &mut self.stats);
     }
 
     fn cancel_accept(&mut self, index: u32, generation: u32) {
+        let Some(state) = self.listeners.get(index, generation) else { return };
+        if std::mem::replace(&mut state.cancelling, true) {
+            return;
+        }
         let accept = Token { op: Op::Accept, index, generation };
         let token = Token { op: Op::CancelAccept, ..accept };
         let entry = opcode::AsyncCancel::new(accept.pack()).build().user_data(token.pack());
@@ -145,8 +157,9 @@ impl Ring {
     /// A cancel that found nothing met the accept between two polls: it is tried again.
     pub(crate) fn on_cancel_accept(&mut self, token: Token) {
         let Some(state) = self.listeners.get(token.index, token.generation) else { return };
-        if state.armed && state.cancels < MOST_CANCELS {
-            state.cancels += 1;
+        state.cancelling = false;
+        if state.armed && state.stopping && state.missed_cancels < MOST_CANCELS {
+            state.missed_cancels += 1;
             self.cancel_accept(token.index, token.generation);
         }
     }
@@ -168,6 +181,8 @@ impl Ring {
             self.listeners.remove(index);
         } else if !state.armed && completion.result >= 0 {
             self.arm_accept(index);
+        } else if state.armed && self.slots.free() < NEARLY_FULL {
+            self.cancel_accept(index, generation);
         }
         event
     }

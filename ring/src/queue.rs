@@ -98,15 +98,16 @@ impl Queue {
         Ok(true)
     }
 
+    /// Whether completions wait in the kernel for room in the CQ.
+    pub fn overflown(&mut self) -> bool {
+        self.io.submission().cq_overflow()
+    }
+
     /// Whether an enter would do anything: there are entries to submit, deferred work to run, or
     /// overflown completions to fetch.
-    pub fn needs_enter(&mut self, stats: &mut Stats) -> bool {
+    pub fn needs_enter(&mut self) -> bool {
         let sq = self.io.submission();
-        if sq.cq_overflow() {
-            stats.cq_overflows += 1;
-            return true;
-        }
-        !sq.is_empty() || sq.taskrun()
+        !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
     /// Whether completions are there.
@@ -119,7 +120,7 @@ impl Queue {
         let cqe = self.io.completion().next()?;
         stats.cqes += 1;
         if !cqueue::more(cqe.flags()) {
-            self.in_flight -= 1;
+            self.in_flight = self.in_flight.saturating_sub(1);
         }
         let token = Token::unpack(cqe.user_data());
         Some(Completion { token, result: cqe.result(), flags: cqe.flags() })

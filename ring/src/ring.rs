@@ -113,6 +113,7 @@ impl Ring {
         deadline: Option<Instant>,
         idle: impl FnOnce() -> bool,
     ) -> Result<(), Error> {
+        self.stats.cq_overflows += u64::from(self.queue.overflown());
         let unfinished = self.before_wait() | !self.flush()?;
         if unfinished || !self.ready.is_empty() || self.queue.has_completions() {
             return self.poll();
@@ -163,7 +164,7 @@ impl Ring {
 
     /// Submits and runs deferred work, without sleeping.
     fn poll(&mut self) -> Result<(), Error> {
-        if self.queue.needs_enter(&mut self.stats) { self.enter(Enter::Poll) } else { Ok(()) }
+        if self.queue.needs_enter() { self.enter(Enter::Poll) } else { Ok(()) }
     }
 
     fn enter(&mut self, how: Enter) -> Result<(), Error> {

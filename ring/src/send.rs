@@ -179,7 +179,10 @@ impl State {
     fn build(&mut self, index: u32, style: Style, chain: &mut Vec<squeue::Entry>) -> bool {
         let zero_copy = self.zero_copy;
         let widest = if zero_copy && !style.zero_copy_vectored { 1 } else { MAX_IOVECS };
-        let (steps, ends) = self.gather(style.steps, widest);
+        // The kernel does not tell F_MORE of a zero copy step that a broken link cancels, and then
+        // sends a notification all the same: such steps are not linked.
+        let longest = if zero_copy { 1 } else { style.steps };
+        let (steps, ends) = self.gather(longest, widest);
         self.headers.clear();
         let mut start = 0;
         for step in &steps {
@@ -401,7 +404,7 @@ impl Ring {
             return None;
         };
         if cqueue::notif(completion.flags) {
-            state.notifications -= 1;
+            state.notifications = state.notifications.saturating_sub(1);
             self.stats.zero_copy_copied += u64::from(completion.result & USAGE_COPIED != 0);
             self.sends.release_if_over(token.index);
             return None;

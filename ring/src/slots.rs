@@ -87,9 +87,14 @@ impl Slots {
         self.live
     }
 
+    /// How many slots are free.
+    pub fn free(&self) -> u32 {
+        self.capacity - self.live
+    }
+
     /// Whether every slot is taken.
     pub fn full(&self) -> bool {
-        self.live == self.capacity
+        self.free() == 0
     }
 
     /// A socket has come to live at `index`, where none does. `None` for an index beyond the table.

@@ -1,0 +1,132 @@
+//! Waking: none lost, few made.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rumpring_ring::{Config, Features, Ring};
+use support::{PATIENCE, small};
+
+#[test]
+fn no_wake_up_is_lost() {
+    for without in [Features::NONE, Features::DEFER_TASKRUN, Features::COOP_TASKRUN] {
+        stress(&Config { without, ..small() });
+    }
+}
+
+/// Threads put items one at a time, each waiting for the one before to be taken, so that any lost
+/// wake-up stops everything.
+fn stress(config: &Config) {
+    const THREADS: u64 = 3;
+    const EACH: u64 = 5000;
+    let mut ring = Ring::new(config).unwrap();
+    let (queued, taken) = (AtomicU64::new(0), AtomicU64::new(0));
+    let end = Instant::now() + PATIENCE;
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let (waker, queued, taken) = (ring.waker(), &queued, &taken);
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    let mine = queued.fetch_add(1, Ordering::Relaxed) + 1;
+                    waker.wake();
+                    while taken.load(Ordering::Acquire) < mine {
+                        assert!(Instant::now() < end, "a wake-up was lost");
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut done = 0;
+        while done < THREADS * EACH {
+            ring.wait(Some(end), || queued.load(Ordering::Relaxed) == done).unwrap();
+            assert!(Instant::now() < end, "a wake-up was lost after {done}");
+            while ring.next_event().is_some() {}
+            done = queued.load(Ordering::Relaxed);
+            taken.store(done, Ordering::Release);
+        }
+    });
+    let stats = ring.stats();
+    assert!(stats.wakes <= THREADS * EACH, "{stats:?}");
+}
+
+#[test]
+fn a_sleeping_ring_is_woken() {
+    let mut ring = Ring::new(&small()).unwrap();
+    let (waker, woken) = (ring.waker(), &AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            woken.store(true, Ordering::Relaxed);
+            waker.wake();
+        });
+        let end = Instant::now() + PATIENCE;
+        while !woken.load(Ordering::Relaxed) {
+            assert!(Instant::now() < end);
+            ring.wait(Some(end), || !woken.load(Ordering::Relaxed)).unwrap();
+            while ring.next_event().is_some() {}
+        }
+    });
+    assert!(ring.stats().wakes >= 1);
+}
+
+#[test]
+fn waking_who_is_awake_makes_no_system_call() {
+    let mut ring = Ring::new(&small()).unwrap();
+    for _ in 0..1000 {
+        ring.waker().wake();
+    }
+    ring.wait(Some(Instant::now() + Duration::from_millis(10)), || true).unwrap();
+    while ring.next_event().is_some() {}
+    assert_eq!(ring.stats().wakes, 0);
+}
+
+#[test]
+fn work_at_hand_means_no_sleep() {
+    let mut ring = Ring::new(&small()).unwrap();
+    let begin = Instant::now();
+    ring.wait(None, || false).unwrap();
+    assert!(begin.elapsed() < PATIENCE);
+    assert_eq!(ring.stats().waits, 0);
+}
+
+#[test]
+fn a_deadline_ends_the_sleep() {
+    let mut ring = Ring::new(&small()).unwrap();
+    let begin = Instant::now();
+    let deadline = begin + Duration::from_millis(60);
+    while Instant::now() < deadline {
+        ring.wait(Some(deadline), || true).unwrap();
+        assert!(ring.next_event().is_none());
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(ring.stats().waits <= 5, "{:?}", ring.stats());
+    // One that has passed means no sleep at all.
+    let waits = ring.stats().waits;
+    ring.wait(Some(begin), || true).unwrap();
+    assert_eq!(ring.stats().waits, waits);
+}
+
+#[test]
+fn a_signal_is_no_error() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let mut ring = Ring::new(&small()).unwrap();
+    // SAFETY: the handler does nothing, and the action is all zeros but for it.
+    let me = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
+        libc::pthread_self()
+    } as usize;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(30));
+            // SAFETY: the thread waits for this scope to end, so it lives.
+            unsafe { libc::pthread_kill(me as libc::pthread_t, libc::SIGUSR1) };
+        });
+        let begin = Instant::now();
+        ring.wait(Some(begin + PATIENCE), || true).unwrap();
+        assert!(begin.elapsed() < PATIENCE, "it returns early instead of failing");
+    });
+}
