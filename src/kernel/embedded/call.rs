@@ -167,7 +167,9 @@ impl Run<'_, '_> {
     /// before it stops with [`Stop::Sleep`].
     pub fn wait_for(&mut self, source: Arc<dyn Waitable>, side: Side) {
         let registration = Registration::new(source, side, self.call.waker);
-        self.keep().waits.push(registration);
+        let waits = &mut self.keep().waits;
+        waits.reserve_exact(1);
+        waits.push(registration);
     }
 }
 

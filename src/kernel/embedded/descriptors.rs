@@ -265,22 +265,19 @@ impl FdTable {
         Ok(())
     }
 
-    /// Closes every descriptor from `from` on that `which` picks.
-    fn close_where(&self, from: usize, which: impl Fn(&Slot) -> bool) {
-        let closed: Vec<Slot> = self.with(|slots| {
+    /// Takes out every descriptor from `from` on that `which` picks.
+    fn take_where(&self, from: usize, which: impl Fn(&Slot) -> bool) -> Vec<Slot> {
+        self.with(|slots| {
             let picked = |at: &usize| slots.slots[*at].as_ref().is_some_and(&which);
             let numbers: Vec<usize> = (from..slots.slots.len()).filter(picked).collect();
             numbers.into_iter().filter_map(|at| slots.take(at)).collect()
-        });
-        for slot in closed {
-            slot.file.restart();
-        }
+        })
     }
 
-    /// Closes what does not survive an exec. NetBSD: `fd_closeexec`.
+    /// Closes what does not survive an exec; no call of the process runs. NetBSD: `fd_closeexec`.
     pub fn close_on_exec(&self) {
         if !read(&self.slots).console {
-            self.close_where(0, |slot| slot.close_on_exec);
+            drop(self.take_where(0, |slot| slot.close_on_exec));
         }
     }
 
@@ -330,10 +327,9 @@ impl FdTable {
         if self.sharers.fetch_sub(1, AcqRel) > 1 {
             return;
         }
+        // No call of theirs runs any more, so none has to be told.
         let closed = std::mem::take(&mut *write(&self.slots));
-        for slot in closed.slots.into_iter().flatten() {
-            slot.file.restart();
-        }
+        drop(closed);
     }
 }
 
@@ -384,7 +380,9 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
     match command {
         fcntl::CLOSEM => {
             let from = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-            files.close_where(from, |_| true);
+            for slot in files.take_where(from, |_| true) {
+                slot.file.restart();
+            }
             return Ok([0, 0]);
         }
         fcntl::MAXFD => return Ok([files.last().into(), 0]),

@@ -29,7 +29,7 @@ pub(super) const CALLS: &[Listed] = &[
     call(199, lseek),
     call(200, truncate),
     call(201, ftruncate),
-    call(241, fsync),
+    call(241, fdatasync),
     call(270, rename),
     call(296, getcwd),
     call(439, stat),
@@ -294,9 +294,21 @@ fn cut(inode: &Inode, length: u64) -> Answer {
     Ok([0, 0])
 }
 
-/// `int fsync(int fd)` and `fdatasync`: memory is as far as bytes go.
+/// `int fsync(int fd)`: memory is as far as bytes go.
 fn fsync(run: &mut Run<'_, '_>) -> Answer {
-    match run.file(run.int(0))?.object {
+    synced(&*run.file(run.int(0))?)
+}
+
+/// `int fdatasync(int fd)`
+fn fdatasync(run: &mut Run<'_, '_>) -> Answer {
+    let file = run.file(run.int(0))?;
+    synced(&file)?;
+    file.check(open::FWRITE)?;
+    Ok([0, 0])
+}
+
+fn synced(file: &OpenFile) -> Answer {
+    match file.object {
         Object::Inode(_) => Ok([0, 0]),
         _ => Err(Errno::EINVAL.into()),
     }

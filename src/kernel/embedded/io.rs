@@ -135,7 +135,7 @@ impl Transfer {
     /// Counts bytes of the current piece as done, and lets go of the piece at its end.
     pub fn consumed(&self, run: &mut Run<'_, '_>, size: u64, count: usize) {
         run.advance(count);
-        if run.done() % size == 0 && run.done() < self.total {
+        if run.done().is_multiple_of(size) && run.done() < self.total {
             run.memory().forget();
         }
     }

@@ -41,8 +41,8 @@ pub struct Usage {
     pub inodes: u64,
     /// Bytes that hold the contents of files.
     pub bytes: u64,
-    /// Ports and names that sockets are bound to.
-    pub names: u64,
+    /// Ports that sockets are bound to.
+    pub ports: u64,
 }
 
 /// The counters behind [`Usage`].
@@ -52,7 +52,7 @@ pub(super) struct Counters {
     pub files: Counter,
     pub inodes: Counter,
     pub bytes: Counter,
-    pub names: Counter,
+    pub ports: Counter,
 }
 
 /// A count that never passes the bound it is raised against.

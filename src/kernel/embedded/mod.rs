@@ -54,7 +54,7 @@ use limits::Counters;
 pub use limits::{Limits, Usage};
 use memfs::Fs;
 use process::{Credentials, ProcessTable, Task};
-use sockets::Names;
+use sockets::Ports;
 use sysctl::Variables;
 use table::Missing;
 pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
@@ -105,7 +105,7 @@ struct System {
     root: Arc<Credentials>,
     processes: ProcessTable,
     fs: Fs,
-    names: Arc<Names>,
+    ports: Arc<Ports>,
     variables: Variables,
     missing: Missing,
     console: Option<Console>,
@@ -144,7 +144,7 @@ impl Embedded {
             root: Arc::new(Credentials::default()),
             processes: ProcessTable::new(limits.processes),
             fs: Fs::new(&limits, &counters),
-            names: Arc::new(Names::new(&counters)),
+            ports: Arc::new(Ports::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),
             console,
@@ -163,7 +163,7 @@ impl Embedded {
             files: counters.files.get(),
             inodes: counters.inodes.get(),
             bytes: counters.bytes.get(),
-            names: counters.names.get(),
+            ports: counters.ports.get(),
         }
     }
 

@@ -106,7 +106,7 @@ pub(super) struct Socket {
     kind: i32,
     protocol: u8,
     state: Mutex<State>,
-    names: Arc<Names>,
+    ports: Arc<Ports>,
 }
 
 struct State {
@@ -124,11 +124,22 @@ struct State {
 }
 
 /// Which ports are taken, by whom.
-pub(super) struct Names {
+pub(super) struct Ports {
     counters: Arc<Counters>,
     next: AtomicU64,
-    ports: Mutex<HashMap<(u8, u8, u16), Vec<Bound>>>,
+    taken: Mutex<Taken>,
 }
+
+#[derive(Default)]
+struct Taken {
+    /// By family, protocol and port.
+    ports: HashMap<(u8, u8, u16), Vec<Bound>>,
+    /// The last port that was chosen for somebody, by family and protocol.
+    last: HashMap<(u8, u8), u16>,
+}
+
+/// The ports that are chosen for who asks for none in particular (`IPPORT_ANONMIN`).
+const CHOSEN_FROM: u16 = 49152;
 
 struct Bound {
     socket: u64,
@@ -136,9 +147,9 @@ struct Bound {
     shares: bool,
 }
 
-impl Names {
+impl Ports {
     pub fn new(counters: &Arc<Counters>) -> Self {
-        Names { counters: counters.clone(), next: AtomicU64::new(0), ports: Mutex::default() }
+        Ports { counters: counters.clone(), next: AtomicU64::new(0), taken: Mutex::default() }
     }
 
     /// Gives `socket` a port at `addr`: this one, or a free one for 0. With `wild`, a wildcard
@@ -151,33 +162,32 @@ impl Names {
         wild: bool,
         shares: bool,
     ) -> Result<u16, Errno> {
-        let mut ports = lock(&self.ports);
+        let mut taken = lock(&self.taken);
         let key = |port| (socket.family, socket.protocol, port);
         let port = if port == 0 {
-            let free = (49152..=65535).rev().find(|&port| !ports.contains_key(&key(port)));
-            free.ok_or(Errno::EAGAIN)?
+            taken.choose(socket)?
         } else {
             let any = [0; 16];
             let meets =
                 |other: &&Bound| other.addr == addr || wild && (other.addr == any || addr == any);
-            let taken = ports.get(&key(port)).and_then(|bound| bound.iter().find(meets));
-            if taken.is_some_and(|other| !(shares && other.shares)) {
+            let other = taken.ports.get(&key(port)).and_then(|bound| bound.iter().find(meets));
+            if other.is_some_and(|other| !(shares && other.shares)) {
                 return Err(Errno::EADDRINUSE);
             }
             port
         };
-        self.counters.names.take(1, u64::MAX);
-        ports.entry(key(port)).or_default().push(Bound { socket: socket.id, addr, shares });
+        self.counters.ports.take(1, u64::MAX);
+        taken.ports.entry(key(port)).or_default().push(Bound { socket: socket.id, addr, shares });
         Ok(port)
     }
 
     fn give(&self, socket: &Socket, port: u16) {
         let key = (socket.family, socket.protocol, port);
-        let mut ports = lock(&self.ports);
+        let ports = &mut lock(&self.taken).ports;
         if let Some(bound) = ports.get_mut(&key) {
             let before = bound.len();
             bound.retain(|bound| bound.socket != socket.id);
-            self.counters.names.give((before - bound.len()) as u64);
+            self.counters.ports.give((before - bound.len()) as u64);
             if bound.is_empty() {
                 ports.remove(&key);
             }
@@ -185,8 +195,22 @@ impl Names {
     }
 }
 
+impl Taken {
+    /// The next free port downwards from the last one that was chosen. NetBSD: `in_pcbsetport`.
+    fn choose(&mut self, socket: &Socket) -> Result<u16, Errno> {
+        let last = self.last.entry((socket.family, socket.protocol)).or_insert(CHOSEN_FROM);
+        for _ in CHOSEN_FROM..=u16::MAX {
+            *last = if *last > CHOSEN_FROM { *last - 1 } else { u16::MAX };
+            if !self.ports.contains_key(&(socket.family, socket.protocol, *last)) {
+                return Ok(*last);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+}
+
 impl Socket {
-    fn new(names: &Arc<Names>, family: u8, kind: i32, protocol: u8) -> Socket {
+    fn new(ports: &Arc<Ports>, family: u8, kind: i32, protocol: u8) -> Socket {
         let buffers = match (family, kind) {
             (LOCAL, DATAGRAM) => [2048, 4096],
             (LOCAL, _) => [4096, 4096],
@@ -196,7 +220,7 @@ impl Socket {
             _ => [8192, 8192],
         };
         Socket {
-            id: names.next.fetch_add(1, Relaxed),
+            id: ports.next.fetch_add(1, Relaxed),
             family,
             kind,
             protocol,
@@ -209,7 +233,7 @@ impl Socket {
                 lower: Vec::new(),
                 name: None,
             }),
-            names: names.clone(),
+            ports: ports.clone(),
         }
     }
 
@@ -239,7 +263,7 @@ impl Socket {
         let shares = many || state.options & option::REUSEPORT != 0;
         let port = match self.kind {
             RAW => port,
-            _ => self.names.take(self, addr, port, state.options & reuse == 0, shares)?,
+            _ => self.ports.take(self, addr, port, state.options & reuse == 0, shares)?,
         };
         let mut bound: Box<[u8]> = name.into();
         bound[2..4].copy_from_slice(&port.to_be_bytes());
@@ -285,7 +309,7 @@ impl Drop for Socket {
         let port =
             lock(&self.state).name.as_ref().map(|name| u16::from_be_bytes([name[2], name[3]]));
         if let Some(port) = port {
-            self.names.give(self, port);
+            self.ports.give(self, port);
         }
     }
 }
@@ -317,7 +341,7 @@ fn socket(run: &mut Run<'_, '_>) -> Answer {
         file_flags |= open::NOSIGPIPE;
     }
     let system = run.system();
-    let socket = Arc::new(Socket::new(&system.names, family, kind, protocol));
+    let socket = Arc::new(Socket::new(&system.ports, family, kind, protocol));
     let file = OpenFile::new(Object::Socket(socket), file_flags, &system.limits, &system.counters)?;
     let fd = run.task.files.insert(file, 0, flags & CLOEXEC != 0)?;
     Ok([fd.into(), 0])

@@ -65,7 +65,7 @@ enum Kind {
 /// What a directory holds.
 pub(super) struct Directory {
     entries: RwLock<Entries>,
-    /// The directory it is in; the root is in itself and has none.
+    /// The directory it is in; the root and a removed one are in none.
     parent: Mutex<Weak<Inode>>,
 }
 
@@ -196,6 +196,7 @@ impl Fs {
             return Err(Errno::ENOTEMPTY);
         }
         within.removed = true;
+        *lock(&inside.parent) = Weak::new();
         let gone = entries.by_name.remove(name);
         drop((within, entries));
         inode.links.store(0, Relaxed);
@@ -219,6 +220,9 @@ impl Fs {
                 (true, false) => return Err(Errno::ENOTDIR),
                 (false, true) => return Err(Errno::EISDIR),
                 _ => {}
+            }
+            if source.is_inside(over) {
+                return Err(Errno::ENOTEMPTY);
             }
             target.check_delete(credentials, over)?;
         }
@@ -309,6 +313,7 @@ fn settle(
             return Err(Errno::ENOTEMPTY);
         }
         within.removed = true;
+        *lock(&directory.parent) = Weak::new();
     }
     Ok(())
 }
@@ -545,5 +550,97 @@ impl Inode {
 impl Drop for Inode {
     fn drop(&mut self) {
         self.counters.inodes.give(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::mode::{EXECUTE, READ, WRITE};
+
+    fn user(uid: u32, gid: u32, groups: &[u32]) -> Credentials {
+        Credentials { uid, euid: uid, gid, egid: gid, groups: groups.into() }
+    }
+
+    #[test]
+    fn the_mode_says_who_may() {
+        let (limits, counters) = (Limits::default(), Arc::default());
+        let fs = Fs::new(&limits, &counters);
+        let (owner, mate, stranger) = (user(100, 10, &[]), user(101, 9, &[0]), user(102, 9, &[]));
+        let tmp = fs.root().lookup(b"tmp").unwrap().unwrap();
+        let file = fs.make(&tmp, b"file", Make::File, 0o640, &owner).unwrap();
+        // The group of a new file is its directory's.
+        assert_eq!((file.stat().uid, file.stat().gid), (100, 0));
+        assert_eq!(file.check(&owner, READ | WRITE), Ok(()));
+        assert_eq!(file.check(&owner, EXECUTE), Err(Errno::EACCES));
+        assert_eq!(file.check(&mate, READ), Ok(()));
+        assert_eq!(file.check(&mate, READ | WRITE), Err(Errno::EACCES));
+        assert_eq!(file.check(&stranger, READ), Err(Errno::EACCES));
+        assert_eq!(file.check(&stranger, 0), Ok(()));
+        assert_eq!(file.check(&user(0, 0, &[]), READ | WRITE), Ok(()));
+        let refused = fs.make(&fs.root(), b"file", Make::File, 0o640, &owner);
+        assert_eq!(refused.err(), Some(Errno::EACCES));
+        // Others' files in a sticky directory stay.
+        let found = |who| find(&fs, fs.root(), who, b"/tmp/file").unwrap();
+        assert_eq!(fs.unlink(&found(&stranger), &stranger), Err(Errno::EPERM));
+        assert_eq!(fs.unlink(&found(&owner), &owner), Ok(()));
+        fs.make(&tmp, b"closed", Make::Directory, 0o600, &owner).unwrap();
+        let inside = find(&fs, fs.root(), &owner, b"/tmp/closed/file");
+        assert_eq!(inside.err(), Some(Errno::EACCES));
+    }
+
+    #[test]
+    fn renames_and_removals_at_once_neither_hang_nor_lose_anything() {
+        let (limits, counters) = (Limits::default(), Arc::default());
+        let fs = Fs::new(&limits, &counters);
+        let rootly = Credentials::default();
+        let before = counters.inodes.get();
+        let at = |path: &str| {
+            find(&fs, fs.root(), &rootly, path.as_bytes()).ok().map(|found| {
+                let name = match found.last {
+                    path::Last::Name(name) => name.to_vec(),
+                    _ => Vec::new(),
+                };
+                (found.dir, name, found.inode, found.slash)
+            })
+        };
+        let names = ["/tmp/a", "/tmp/b", "/tmp/a/x", "/tmp/b/x", "/tmp/a/x/y", "/tmp/b/x/y"];
+        std::thread::scope(|scope| {
+            for who in 0..4usize {
+                let (fs, rootly, at) = (&fs, &rootly, &at);
+                scope.spawn(move || {
+                    for turn in 0..3_000usize {
+                        let pick = |by: usize| at(names[(turn * by + who) % names.len()]);
+                        let (Some(one), Some(two)) = (pick(7), pick(11)) else { continue };
+                        let one_found = again(&one);
+                        match (turn + who) % 3 {
+                            0 => drop(fs.make(&one.0, &one.1, Make::Directory, 0o755, rootly)),
+                            1 => drop(fs.rename(&one_found, &again(&two), rootly)),
+                            _ => drop(fs.rmdir(&one_found, rootly)),
+                        }
+                    }
+                });
+            }
+        });
+        // Whatever is left can be removed from below.
+        for _ in 0..names.len() {
+            for name in names {
+                let found = find(&fs, fs.root(), &rootly, name.as_bytes());
+                let _ = found.and_then(|found| fs.rmdir(&found, &rootly));
+            }
+        }
+        assert_eq!(counters.inodes.get(), before);
+        assert_eq!(fs.root().lookup(b"tmp").unwrap().unwrap().stat().nlink, 2);
+    }
+
+    type Kept = (Arc<Inode>, Vec<u8>, Option<Arc<Inode>>, bool);
+
+    fn again(kept: &Kept) -> Found<'_> {
+        Found {
+            dir: kept.0.clone(),
+            last: path::Last::Name(&kept.1),
+            inode: kept.2.clone(),
+            slash: kept.3,
+        }
     }
 }

@@ -1,0 +1,150 @@
+use super::super::Limits;
+use super::super::testing::{Guest, kernel, kernel_with, o};
+use crate::kernel::Errno;
+
+const DUPFD: u64 = 0;
+const GETFD: u64 = 1;
+const SETFD: u64 = 2;
+const GETFL: u64 = 3;
+const SETFL: u64 = 4;
+const CLOSEM: u64 = 10;
+const MAXFD: u64 = 11;
+const DUPFD_CLOEXEC: u64 = 12;
+
+#[test]
+fn a_new_client_has_the_console() {
+    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = said.clone();
+    let kernel = super::super::Embedded::new(super::super::Config {
+        console: Some(Box::new(move |bytes| sink.lock().unwrap().extend_from_slice(bytes))),
+        ..Default::default()
+    });
+    let guest = Guest::new(&kernel);
+    assert_eq!(kernel.usage().files, 0);
+    assert_eq!(guest.write(1, b"hello"), Ok(5));
+    assert_eq!(*said.lock().unwrap(), b"hello");
+    assert_eq!(guest.read(0, 1), Err(Errno::EBADF));
+    assert_eq!(guest.call(440, &[2, guest.buffer()]), Ok(0));
+    assert_eq!(guest.get(guest.buffer() + 8, 4), 0o020_600u32.to_le_bytes());
+    assert_eq!(guest.open("/dev/null", o::RDWR), Ok(3));
+    assert_eq!(guest.fails(92, &[1, SETFL, o::NONBLOCK]), Errno::ENOTTY);
+    assert_eq!(guest.fails(199, &[1, 0, 0, 0]), Errno::ESPIPE);
+}
+
+#[test]
+fn the_lowest_free_number_is_given() {
+    let guest = Guest::new(&kernel());
+    for fd in 3..8 {
+        assert_eq!(guest.open("/dev/null", o::RDWR), Ok(fd));
+    }
+    guest.close(4).unwrap();
+    guest.close(6).unwrap();
+    assert_eq!(guest.call(41, &[3]), Ok(4));
+    assert_eq!(guest.call(92, &[3, DUPFD, 5]), Ok(6));
+    assert_eq!(guest.call(92, &[3, DUPFD, 100]), Ok(100));
+    assert_eq!(guest.call(92, &[3, MAXFD]), Ok(100));
+    assert_eq!(guest.call(92, &[50, CLOSEM]), Ok(0));
+    assert_eq!(guest.call(92, &[3, MAXFD]), Ok(7));
+    assert_eq!(guest.call(92, &[0, CLOSEM]), Ok(0));
+    assert_eq!(guest.call(92, &[0, MAXFD]), Ok(-1));
+    assert_eq!(guest.open("/dev/null", o::RDWR), Ok(0));
+}
+
+#[test]
+fn bad_descriptors_are_refused() {
+    let guest = Guest::new(&kernel());
+    for fd in [3, 1023, 1024, 1 << 20, u64::MAX, i32::MAX as u64, 1 << 31] {
+        assert_eq!(guest.fails(6, &[fd]), Errno::EBADF);
+        assert_eq!(guest.fails(3, &[fd, 0, 0]), Errno::EBADF);
+        assert_eq!(guest.fails(41, &[fd]), Errno::EBADF);
+        assert_eq!(guest.fails(92, &[fd, GETFD]), Errno::EBADF);
+        assert_eq!(guest.fails(440, &[fd, 0]), Errno::EBADF);
+    }
+    assert_eq!(guest.fails(92, &[u64::MAX, CLOSEM]), Errno::EBADF);
+    assert_eq!(guest.fails(92, &[0, 99]), Errno::EINVAL);
+}
+
+#[test]
+fn dup2_replaces_and_dup3_takes_flags() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let fd = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
+    let (reader, writer) = guest.pipe();
+    assert_eq!(guest.call(90, &[fd, writer]), Ok(writer as i64));
+    assert_eq!(guest.read(reader, 1), Ok(vec![]));
+    assert_eq!(guest.call(90, &[fd, fd]), Ok(fd as i64));
+    assert_eq!(guest.fails(90, &[fd, 1024]), Errno::EBADF);
+    assert_eq!(guest.fails(90, &[fd, u64::MAX]), Errno::EBADF);
+    assert_eq!(guest.fails(90, &[77, 5]), Errno::EBADF);
+    assert_eq!(guest.call(454, &[fd, 9, o::CLOEXEC]), Ok(9));
+    assert_eq!(guest.call(92, &[9, GETFD]), Ok(1));
+    assert_eq!(guest.fails(454, &[fd, 9, o::APPEND]), Errno::EINVAL);
+    assert_eq!(guest.call(454, &[fd, fd, o::APPEND]), Ok(fd as i64));
+}
+
+#[test]
+fn flags_of_descriptors_and_of_open_files() {
+    let guest = Guest::new(&kernel());
+    let fd = guest.open("/tmp/file", o::WRONLY | o::CREAT | o::APPEND | o::CLOEXEC).unwrap();
+    assert_eq!(guest.call(92, &[fd, GETFL]), Ok((o::WRONLY | o::APPEND) as i64));
+    assert_eq!(guest.call(92, &[fd, GETFD]), Ok(1));
+    let twin = guest.call(41, &[fd]).unwrap() as u64;
+    assert_eq!(guest.call(92, &[twin, GETFD]), Ok(0));
+    assert_eq!(guest.call(92, &[twin, SETFD, 3]), Ok(0));
+    assert_eq!(guest.call(92, &[twin, GETFD]), Ok(1));
+    assert_eq!(guest.call(92, &[fd, SETFD, 0]), Ok(0));
+    assert_eq!(guest.call(92, &[fd, SETFL, o::NONBLOCK | o::RDWR | o::TRUNC]), Ok(0));
+    assert_eq!(guest.call(92, &[twin, GETFL]), Ok((o::WRONLY | o::NONBLOCK) as i64));
+    assert_eq!(guest.call(92, &[fd, DUPFD_CLOEXEC, 20]), Ok(20));
+    assert_eq!(guest.call(92, &[20, GETFD]), Ok(1));
+    assert_eq!(guest.fails(92, &[fd, DUPFD, 1024]), Errno::EINVAL);
+    assert_eq!(guest.fails(92, &[fd, DUPFD, u64::MAX]), Errno::EINVAL);
+    assert_eq!(guest.call(92, &[fd, 14, 1]), Ok(0));
+    assert_eq!(guest.call(92, &[fd, 13]), Ok(1));
+    assert_eq!(guest.fails(92, &[fd, 8, 0]), Errno::EOPNOTSUPP);
+}
+
+#[test]
+fn a_fork_shares_open_files_and_not_numbers() {
+    let kernel = kernel();
+    let parent = Guest::new(&kernel);
+    let fd = parent.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
+    parent.write(fd, b"0123456789").unwrap();
+    parent.call(199, &[fd, 0, 2, 0]).unwrap();
+    let child = parent.fork();
+    assert_eq!(child.read(fd, 3).unwrap(), b"234");
+    assert_eq!(parent.read(fd, 3).unwrap(), b"567");
+    parent.close(fd).unwrap();
+    assert_eq!(child.read(fd, 3).unwrap(), b"89");
+    assert_eq!(parent.read(fd, 3), Err(Errno::EBADF));
+    // A prefork nobody came for keeps its copy until it is released.
+    let prefork = child.process.prefork().unwrap();
+    child.process.release();
+    assert_eq!(kernel.usage().files, 2);
+    prefork.release();
+    assert_eq!(kernel.usage().files, 1);
+    parent.process.release();
+    assert_eq!(kernel.usage().files, 0);
+}
+
+#[test]
+fn descriptors_and_open_files_are_bounded() {
+    let kernel = kernel_with(Limits { files_per_process: 5, files: 8, ..Limits::default() });
+    let guest = Guest::new(&kernel);
+    guest.open("/dev/null", o::RDWR).unwrap();
+    assert_eq!(guest.fails(42, &[]), Errno::EMFILE);
+    assert_eq!(guest.call(41, &[3]), Ok(4));
+    assert_eq!(guest.fails(41, &[3]), Errno::EMFILE);
+    assert_eq!(guest.open("/tmp/none", o::RDWR | o::CREAT), Err(Errno::EMFILE));
+    assert_eq!(guest.fails(394, &[2, 1, 0]), Errno::EMFILE);
+    assert_eq!(guest.open("/tmp/none", o::RDWR), Err(Errno::EMFILE));
+    guest.close(4).unwrap();
+    assert_eq!(guest.open("/tmp/none", o::RDWR), Err(Errno::ENOENT));
+    // Two consoles and one file so far: five more are left in the system.
+    let others: Vec<Guest> = (0..4).map(|_| Guest::new(&kernel)).collect();
+    for other in &others {
+        let _ = other.open("/dev/null", o::RDWR);
+    }
+    assert_eq!(others[3].open("/dev/null", o::RDWR), Err(Errno::ENFILE));
+    assert_eq!(others[3].fails(42, &[]), Errno::ENFILE);
+}

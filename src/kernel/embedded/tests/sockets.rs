@@ -1,0 +1,210 @@
+use super::super::testing::{Guest, NOWHERE, kernel, o};
+use crate::kernel::Errno;
+
+fn socket(guest: &Guest, domain: u64, kind: u64, protocol: u64) -> Result<u64, Errno> {
+    guest.call(394, &[domain, kind, protocol]).map(|fd| fd as u64)
+}
+
+fn inet(addr: [u8; 4], port: u16) -> Vec<u8> {
+    let port = port.to_be_bytes();
+    [&[0, 2, port[0], port[1]][..], &addr, &[9; 8]].concat()
+}
+
+fn bind(guest: &Guest, fd: u64, name: &[u8]) -> Result<i64, Errno> {
+    guest.call(104, &[fd, guest.place(name), name.len() as u64])
+}
+
+fn name(guest: &Guest, fd: u64) -> Vec<u8> {
+    guest.put(guest.buffer(), &200u32.to_le_bytes());
+    guest.call(32, &[fd, guest.buffer() + 8, guest.buffer()]).unwrap();
+    let len = guest.get(guest.buffer(), 1)[0];
+    guest.get(guest.buffer() + 8, len.into())
+}
+
+fn set(guest: &Guest, fd: u64, level: u64, option: u64, value: &[u8]) -> Result<i64, Errno> {
+    guest.call(105, &[fd, level, option, guest.place(value), value.len() as u64])
+}
+
+fn get(guest: &Guest, fd: u64, level: u64, option: u64) -> Result<Vec<u8>, Errno> {
+    guest.put(guest.buffer(), &100u32.to_le_bytes());
+    guest.call(118, &[fd, level, option, guest.buffer() + 8, guest.buffer()])?;
+    let len = guest.get(guest.buffer(), 1)[0];
+    Ok(guest.get(guest.buffer() + 8, len.into()))
+}
+
+const SOL_SOCKET: u64 = 0xffff;
+
+#[test]
+fn sockets_are_made_of_what_there_is() {
+    let guest = Guest::new(&kernel());
+    for (domain, kind, protocol, errno) in [
+        (0, 1, 0, Errno::EAFNOSUPPORT),
+        (99, 1, 0, Errno::EAFNOSUPPORT),
+        (2, 9, 0, Errno::EPROTOTYPE),
+        (2, 0, 0, Errno::EPROTONOSUPPORT),
+        (2, 1, 17, Errno::EPROTONOSUPPORT),
+        (1, 1, 6, Errno::EPROTONOSUPPORT),
+        (1, 3, 0, Errno::EPROTOTYPE),
+    ] {
+        assert_eq!(socket(&guest, domain, kind, protocol), Err(errno));
+    }
+    for (domain, kind, protocol) in
+        [(1, 1, 0), (1, 2, 0), (1, 5, 0), (2, 1, 6), (2, 2, 0), (2, 3, 1), (24, 1, 0), (24, 2, 17)]
+    {
+        let fd = socket(&guest, domain, kind | 0x3000_0000, protocol).unwrap();
+        assert_eq!(guest.call(92, &[fd, 1]), Ok(1));
+        assert_eq!(guest.call(92, &[fd, 3]), Ok((o::RDWR | o::NONBLOCK) as i64));
+        assert_eq!(get(&guest, fd, SOL_SOCKET, 0x1008).unwrap(), (kind as u32).to_le_bytes());
+        guest.call(440, &[fd, guest.buffer()]).unwrap();
+        assert_eq!(guest.get(guest.buffer() + 8, 4), 0o140_000u32.to_le_bytes());
+        guest.close(fd).unwrap();
+    }
+}
+
+#[test]
+fn ports_are_taken_and_given_back() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let any = [0; 4];
+    let first = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(name(&guest, first), [16, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bind(&guest, first, &inet(any, 80)), Ok(0));
+    assert_eq!(name(&guest, first), [16, 2, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bind(&guest, first, &inet(any, 81)), Err(Errno::EINVAL));
+    let second = socket(&guest, 2, 1, 0).unwrap();
+    let local = inet([127, 0, 0, 1], 80);
+    assert_eq!(bind(&guest, second, &local), Err(Errno::EADDRINUSE));
+    assert_eq!(bind(&guest, second, &inet([10, 0, 0, 1], 80)), Err(Errno::EADDRNOTAVAIL));
+    // With SO_REUSEADDR a wildcard and an address of its own go together, twice the same does not.
+    set(&guest, second, SOL_SOCKET, 4, &1u32.to_le_bytes()).unwrap();
+    assert_eq!(bind(&guest, second, &inet(any, 80)), Err(Errno::EADDRINUSE));
+    assert_eq!(bind(&guest, second, &local), Ok(0));
+    // UDP and IPv6 have ports of their own.
+    let udp = socket(&guest, 2, 2, 0).unwrap();
+    assert_eq!(bind(&guest, udp, &inet(any, 80)), Ok(0));
+    let six = socket(&guest, 24, 1, 0).unwrap();
+    let mut loopback = [0; 28];
+    (loopback[1], loopback[3], loopback[23]) = (24, 80, 1);
+    assert_eq!(bind(&guest, six, &loopback), Ok(0));
+    assert_eq!(name(&guest, six)[..4], [28, 24, 0, 80]);
+    // Any port: the highest, then the next one.
+    for expected in [65535, 65534] {
+        let fd = socket(&guest, 2, 1, 0).unwrap();
+        assert_eq!(bind(&guest, fd, &inet(any, 0)), Ok(0));
+        assert_eq!(name(&guest, fd)[2..4], u16::to_be_bytes(expected));
+    }
+    assert_eq!(kernel.usage().ports, 6);
+    guest.close(first).unwrap();
+    guest.close(second).unwrap();
+    let third = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(bind(&guest, third, &inet(any, 80)), Ok(0));
+    guest.process.release();
+    assert_eq!(kernel.usage().ports, 0);
+}
+
+#[test]
+fn names_that_cannot_be_are_refused() {
+    let guest = Guest::new(&kernel());
+    let fd = socket(&guest, 2, 1, 0).unwrap();
+    let good = inet([0; 4], 80);
+    let at = guest.place(&good);
+    assert_eq!(guest.fails(104, &[fd, at, 2]), Errno::EINVAL);
+    assert_eq!(guest.fails(104, &[fd, at, 256]), Errno::EINVAL);
+    assert_eq!(guest.fails(104, &[fd, at, 15]), Errno::EINVAL);
+    assert_eq!(guest.fails(104, &[fd, NOWHERE, 16]), Errno::EFAULT);
+    assert_eq!(guest.fails(104, &[77, at, 16]), Errno::EBADF);
+    assert_eq!(guest.fails(104, &[1, at, 16]), Errno::ENOTSOCK);
+    let mut other = good.clone();
+    other[1] = 1;
+    assert_eq!(bind(&guest, fd, &other), Err(Errno::EAFNOSUPPORT));
+    // As 4.3BSD had it: no length, the family in its place.
+    let mut old = good.clone();
+    (old[0], old[1]) = (2, 0);
+    assert_eq!(bind(&guest, fd, &old), Ok(0));
+    assert_eq!(guest.fails(32, &[fd, at, NOWHERE]), Errno::EFAULT);
+    assert_eq!(guest.call(32, &[fd, 0, NOWHERE]), Ok(0));
+    let short = guest.place(&3u32.to_le_bytes());
+    assert_eq!(guest.call(32, &[fd, guest.buffer(), short]), Ok(0));
+    assert_eq!(guest.get(short, 1), [3]);
+    let negative = guest.place(&(-1i32).to_le_bytes());
+    assert_eq!(guest.fails(32, &[fd, guest.buffer(), negative]), Errno::EINVAL);
+}
+
+#[test]
+fn a_local_socket_has_a_name_in_the_file_system() {
+    let guest = Guest::new(&kernel());
+    let fd = socket(&guest, 1, 1, 0).unwrap();
+    assert_eq!(name(&guest, fd), [2, 1]);
+    let path = b"\0\x01/tmp/socket\0junk";
+    assert_eq!(bind(&guest, fd, path), Ok(0));
+    let bound = name(&guest, fd);
+    assert_eq!((usize::from(bound[0]), &bound[1..]), (path.len(), &path[1..]));
+    assert_eq!(bind(&guest, fd, b"\0\x01/tmp/other"), Err(Errno::EINVAL));
+    let other = socket(&guest, 1, 2, 0).unwrap();
+    assert_eq!(bind(&guest, other, path), Err(Errno::EADDRINUSE));
+    assert_eq!(bind(&guest, other, b"\0\x01/none/socket"), Err(Errno::ENOENT));
+    assert_eq!(guest.open("/tmp/socket", o::RDWR), Err(Errno::EOPNOTSUPP));
+    guest.call(439, &[guest.string("/tmp/socket"), guest.buffer()]).unwrap();
+    assert_eq!(guest.get(guest.buffer() + 8, 4), 0o140_755u32.to_le_bytes());
+    guest.close(fd).unwrap();
+    assert_eq!(bind(&guest, other, path), Err(Errno::EADDRINUSE));
+    assert_eq!(guest.call(10, &[guest.string("/tmp/socket")]), Ok(0));
+    assert_eq!(bind(&guest, other, path), Ok(0));
+}
+
+#[test]
+fn options_are_kept() {
+    let guest = Guest::new(&kernel());
+    let fd = socket(&guest, 2, 1, 0).unwrap();
+    let int = |value: i32| value.to_le_bytes().to_vec();
+    for option in [0x4, 0x8, 0x200, 0x800, 0x2000] {
+        assert_eq!(get(&guest, fd, SOL_SOCKET, option).unwrap(), int(0));
+        set(&guest, fd, SOL_SOCKET, option, &int(5)).unwrap();
+        assert_eq!(get(&guest, fd, SOL_SOCKET, option).unwrap(), int(1));
+    }
+    assert_eq!(guest.call(92, &[fd, 13]), Ok(1));
+    assert_eq!(get(&guest, fd, SOL_SOCKET, 0x1001).unwrap(), int(32768));
+    set(&guest, fd, SOL_SOCKET, 0x1002, &int(1000)).unwrap();
+    set(&guest, fd, SOL_SOCKET, 0x1004, &int(5000)).unwrap();
+    assert_eq!(get(&guest, fd, SOL_SOCKET, 0x1004).unwrap(), int(1000));
+    set(&guest, fd, SOL_SOCKET, 0x80, &[1, 0, 0, 0, 7, 0, 0, 0]).unwrap();
+    assert_eq!(get(&guest, fd, SOL_SOCKET, 0x80).unwrap()[4], 7);
+    let time = [2i64.to_le_bytes(), 500_000i64.to_le_bytes()].concat();
+    set(&guest, fd, SOL_SOCKET, 0x100c, &time).unwrap();
+    assert_eq!(get(&guest, fd, SOL_SOCKET, 0x100c).unwrap(), time);
+    assert_eq!(get(&guest, fd, 6, 1).unwrap(), int(0));
+    set(&guest, fd, 6, 1, &int(1)).unwrap();
+    assert_eq!(get(&guest, fd, 6, 1).unwrap(), int(1));
+    for (level, option, value, errno) in [
+        (SOL_SOCKET, 0x4, vec![1], Errno::EINVAL),
+        (SOL_SOCKET, 0x4, vec![], Errno::EINVAL),
+        (SOL_SOCKET, 0x1001, int(0), Errno::EINVAL),
+        (SOL_SOCKET, 0x1001, int(1 << 30), Errno::ENOBUFS),
+        (SOL_SOCKET, 0x80, vec![0; 4], Errno::EINVAL),
+        (SOL_SOCKET, 0x80, vec![0xff; 8], Errno::EDOM),
+        (SOL_SOCKET, 0x7777, int(1), Errno::ENOPROTOOPT),
+        (41, 27, int(1), Errno::ENOPROTOOPT),
+        (SOL_SOCKET, 0x4, vec![0; 2049], Errno::EINVAL),
+    ] {
+        assert_eq!(set(&guest, fd, level, option, &value), Err(errno), "{option:#x}");
+    }
+    assert_eq!(get(&guest, fd, SOL_SOCKET, 0x7777), Err(Errno::ENOPROTOOPT));
+    assert_eq!(guest.fails(105, &[fd, SOL_SOCKET, 4, 0, 4]), Errno::EINVAL);
+    assert_eq!(guest.fails(105, &[fd, SOL_SOCKET, 4, NOWHERE, 4]), Errno::EFAULT);
+    assert_eq!(get(&guest, 1, SOL_SOCKET, 4), Err(Errno::ENOTSOCK));
+}
+
+#[test]
+fn nothing_goes_over_a_socket_yet() {
+    let guest = Guest::new(&kernel());
+    let (stream, datagram) = (socket(&guest, 2, 1, 0).unwrap(), socket(&guest, 2, 2, 0).unwrap());
+    assert_eq!(guest.read(stream, 1), Err(Errno::ENOTCONN));
+    assert_eq!(guest.write(datagram, b"x"), Err(Errno::EOPNOTSUPP));
+    for number in [27, 28, 29, 30, 98, 106, 133, 456] {
+        assert_eq!(guest.fails(number, &[stream]), Errno::EOPNOTSUPP);
+        assert_eq!(guest.fails(number, &[77]), Errno::EBADF);
+        assert_eq!(guest.fails(number, &[1]), Errno::ENOTSOCK);
+    }
+    assert_eq!(guest.fails(31, &[stream]), Errno::ENOTCONN);
+    assert_eq!(guest.fails(134, &[stream, 2]), Errno::ENOTCONN);
+}
