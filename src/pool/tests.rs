@@ -88,7 +88,12 @@ fn a_task_that_sleeps_in_blocking_leaves_its_core_to_others() {
     let gate = Arc::new(Barrier::new(sleepers + 1));
     for i in 0..sleepers {
         let gate = gate.clone();
-        dispatcher.push(i, job(move || drop(blocking(|| gate.wait()))));
+        dispatcher.push(
+            i,
+            job(move || {
+                blocking(|| gate.wait());
+            }),
+        );
     }
     dispatcher.notify();
     // All of them sleep at once, though there are fewer seats: and others still run.
@@ -107,7 +112,12 @@ fn at_the_bound_of_threads_a_sleeper_keeps_its_seat_and_nothing_is_lost() {
     let gate = Arc::new(Barrier::new(cores + 1));
     for i in 0..cores {
         let gate = gate.clone();
-        dispatcher.push(i, job(move || drop(blocking(|| gate.wait()))));
+        dispatcher.push(
+            i,
+            job(move || {
+                blocking(|| gate.wait());
+            }),
+        );
     }
     dispatcher.notify();
     until("all seats are taken by sleepers", || {

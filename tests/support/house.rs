@@ -127,7 +127,7 @@ impl House {
             self.kernel.usage().processes == before + processes
         });
         if processes == 0 {
-            let held = |usage: Usage| (usage.processes, usage.files, usage.names);
+            let held = |usage: Usage| (usage.processes, usage.files, usage.ports);
             eventually("no process, open file or name left in the kernel", || {
                 held(self.kernel.usage()) == held(self.empty)
             });
