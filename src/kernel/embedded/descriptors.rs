@@ -220,12 +220,14 @@ impl FdTable {
         from: usize,
         close_on_exec: bool,
     ) -> Result<i32, Errno> {
+        let slot = Slot { file, close_on_exec };
+        // A clone goes in, so that a file without a place is not closed under the lock.
         self.with(|slots| {
             let at = slots.free(from);
             if at >= self.limit {
                 return Err(Errno::EMFILE);
             }
-            slots.put(at, Slot { file, close_on_exec });
+            slots.put(at, slot.clone());
             Ok(at as i32)
         })
     }
@@ -236,15 +238,15 @@ impl FdTable {
         files: [Arc<OpenFile>; 2],
         close_on_exec: bool,
     ) -> Result<[i32; 2], Errno> {
-        let [first, second] = files;
+        let [first, second] = files.map(|file| Slot { file, close_on_exec });
         self.with(|slots| {
             let at = slots.free(0);
             let next = slots.free(at + 1);
             if next >= self.limit {
                 return Err(Errno::EMFILE);
             }
-            slots.put(at, Slot { file: first, close_on_exec });
-            slots.put(next, Slot { file: second, close_on_exec });
+            slots.put(at, first.clone());
+            slots.put(next, second.clone());
             Ok([at as i32, next as i32])
         })
     }
@@ -292,7 +294,7 @@ impl FdTable {
         self.with(|slots| Some(slots.slots.get(at)?.as_ref()?.close_on_exec))
     }
 
-    fn set_close_on_exec(&self, fd: i32, on: bool) {
+    pub fn set_close_on_exec(&self, fd: i32, on: bool) {
         let at = usize::try_from(fd).unwrap_or(usize::MAX);
         self.with(|slots| {
             if let Some(Some(slot)) = slots.slots.get_mut(at) {

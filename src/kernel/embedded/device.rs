@@ -6,11 +6,7 @@
 use super::abi;
 use super::call::{PIECE, Result, Run, Stop};
 use super::io::Transfer;
-use super::table::Listed;
 use crate::kernel::Errno;
-
-/// Devices have no calls of their own; ioctl(2) is still to come.
-pub(super) const CALLS: &[Listed] = &[];
 
 /// What a device node stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

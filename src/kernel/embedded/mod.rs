@@ -10,7 +10,7 @@
 //!
 //! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
 //! - `process`, `identity`, `signal`: processes, who they are, what they send each other
-//! - `descriptors`, `io`: open files, and reading and writing them
+//! - `descriptors`, `io`, `ioctl`: open files, reading and writing them, and what else they can do
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
 //! - `pipe`, `sockets`, `time`, `memory`, `sysctl`, `system`: a family of calls each
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
@@ -26,6 +26,7 @@ mod device;
 mod files;
 mod identity;
 mod io;
+mod ioctl;
 mod limits;
 mod memfs;
 mod memory;

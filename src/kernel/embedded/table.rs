@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::call::{Answer, Run};
 use super::names::NAMES;
 use super::{
-    descriptors, device, files, identity, io, memory, pipe, signal, sockets, sysctl, system, time,
+    descriptors, files, identity, io, ioctl, memory, pipe, signal, sockets, sysctl, system, time,
 };
 
 /// Numbers from here on are no system calls (`SYS_NSYSENT`).
@@ -66,7 +66,7 @@ const FAMILIES: &[(&str, &[Listed])] = &[
     ("reading and writing", io::CALLS),
     ("pipes", pipe::CALLS),
     ("files", files::CALLS),
-    ("devices", device::CALLS),
+    ("device requests", ioctl::CALLS),
     ("sockets", sockets::CALLS),
     ("signals", signal::CALLS),
     ("time", time::CALLS),

@@ -99,12 +99,16 @@ impl WaitQueue {
         if slots.round != round {
             return;
         }
+        // What a slot held is dropped when the lock is free again.
         if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-            slots.clear();
+            let left = slots.clear();
+            drop(slots);
+            drop(left);
         } else {
-            let free = slots.free;
-            slots.slots[key as usize] = Slot::Free(free);
-            slots.free = key + 1;
+            let free = Slot::Free(std::mem::replace(&mut slots.free, key + 1));
+            let left = std::mem::replace(&mut slots.slots[key as usize], free);
+            drop(slots);
+            drop(left);
         }
     }
 }

@@ -609,11 +609,16 @@ mod tests {
             for who in 0..4usize {
                 let (fs, rootly, at) = (&fs, &rootly, &at);
                 scope.spawn(move || {
-                    for turn in 0..3_000usize {
-                        let pick = |by: usize| at(names[(turn * by + who) % names.len()]);
-                        let (Some(one), Some(two)) = (pick(7), pick(11)) else { continue };
+                    let mut seed = who + 1;
+                    let mut any = |below: usize| {
+                        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        (seed >> 33) % below
+                    };
+                    for _ in 0..5_000 {
+                        let picked = [names[any(names.len())], names[any(names.len())]];
+                        let [Some(one), Some(two)] = picked.map(at) else { continue };
                         let one_found = again(&one);
-                        match (turn + who) % 3 {
+                        match any(3) {
                             0 => drop(fs.make(&one.0, &one.1, Make::Directory, 0o755, rootly)),
                             1 => drop(fs.rename(&one_found, &again(&two), rootly)),
                             _ => drop(fs.rmdir(&one_found, rootly)),

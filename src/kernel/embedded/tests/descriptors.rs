@@ -148,3 +148,36 @@ fn descriptors_and_open_files_are_bounded() {
     assert_eq!(others[3].open("/dev/null", o::RDWR), Err(Errno::ENFILE));
     assert_eq!(others[3].fails(42, &[]), Errno::ENFILE);
 }
+
+#[test]
+fn ioctl_does_what_any_descriptor_can() {
+    let guest = Guest::new(&kernel());
+    let (fioclex, fionclex, fionbio) = (0x2000_6601, 0x2000_6602, 0x8004_667e);
+    let (fionread, tiocgeta) = (0x4004_667f, 0x402c_7413);
+    let file = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
+    guest.write(file, b"12345").unwrap();
+    guest.call(199, &[file, 0, 2, 0]).unwrap();
+    assert_eq!(guest.call(54, &[file, fionread, guest.buffer()]), Ok(0));
+    assert_eq!(guest.get(guest.buffer(), 4), [3, 0, 0, 0]);
+    assert_eq!(guest.call(54, &[file, fioclex, 0]), Ok(0));
+    assert_eq!(guest.call(92, &[file, GETFD]), Ok(1));
+    assert_eq!(guest.call(54, &[file, fionclex, 0]), Ok(0));
+    assert_eq!(guest.call(92, &[file, GETFD]), Ok(0));
+    let (reader, writer) = guest.pipe();
+    guest.write(writer, b"12").unwrap();
+    assert_eq!(guest.call(54, &[reader, fionread, guest.buffer()]), Ok(0));
+    assert_eq!(guest.get(guest.buffer(), 4), [2, 0, 0, 0]);
+    guest.read(reader, 2).unwrap();
+    assert_eq!(guest.call(54, &[reader, fionbio, guest.place(&[1, 0, 0, 0])]), Ok(0));
+    assert_eq!(guest.read(reader, 1), Err(Errno::EAGAIN));
+    assert_eq!(guest.call(54, &[1, tiocgeta, guest.buffer()]), Ok(0));
+    for (fd, request, errno) in [
+        (file, tiocgeta, Errno::ENOTTY),
+        (1, fionbio, Errno::ENOTTY),
+        (file, 0, Errno::ENOTTY),
+        (77, fionread, Errno::EBADF),
+        (file, fionbio, Errno::EFAULT),
+    ] {
+        assert_eq!(guest.fails(54, &[fd, request, 0x10]), errno, "{request:#x}");
+    }
+}
