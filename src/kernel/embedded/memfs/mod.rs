@@ -233,9 +233,6 @@ impl Fs {
         target.check(credentials, abi::mode::WRITE)?;
         let gone = self.exchange(source, old_name, inode, target, new_name, to.inode.as_ref())?;
         if inode.is_directory() {
-            if let Kind::Directory(moved) = &inode.kind {
-                *lock(&moved.parent) = Arc::downgrade(target);
-            }
             source.links.fetch_sub(1, Relaxed);
             target.links.fetch_add(1, Relaxed);
         }
@@ -270,6 +267,7 @@ impl Fs {
             let mut entries = write(&from.entries);
             settle(&entries, old_name, inode, &entries, new_name, over)?;
             entries.by_name.remove(old_name);
+            // Within one directory the moved one stays where it is.
             return Ok(entries.by_name.insert(new_name.into(), inode.clone()));
         }
         let source_first = if target.is_inside(source) {
@@ -287,6 +285,9 @@ impl Fs {
         }
         settle(&taken, old_name, inode, &given, new_name, over)?;
         taken.by_name.remove(old_name);
+        if let Kind::Directory(moved) = &inode.kind {
+            *lock(&moved.parent) = Arc::downgrade(target);
+        }
         Ok(given.by_name.insert(new_name.into(), inode.clone()))
     }
 }
@@ -627,15 +628,23 @@ mod tests {
                 });
             }
         });
-        // Whatever is left can be removed from below.
-        for _ in 0..names.len() {
-            for name in names {
-                let found = find(&fs, fs.root(), &rootly, name.as_bytes());
-                let _ = found.and_then(|found| fs.rmdir(&found, &rootly));
-            }
-        }
+        // Whatever is left hangs together: it can be removed from below.
+        let tmp = fs.root().lookup(b"tmp").unwrap().unwrap();
+        clear(&fs, &tmp, &rootly);
         assert_eq!(counters.inodes.get(), before);
-        assert_eq!(fs.root().lookup(b"tmp").unwrap().unwrap().stat().nlink, 2);
+        assert_eq!(tmp.stat().nlink, 2);
+    }
+
+    fn clear(fs: &Fs, dir: &Arc<Inode>, rootly: &Credentials) {
+        let entries = read(&dir.directory().unwrap().entries).by_name.clone();
+        for (name, inode) in entries {
+            clear(fs, &inode, rootly);
+            assert!(Arc::ptr_eq(&inode.parent(&fs.root()).unwrap(), dir));
+            assert_eq!(inode.stat().nlink, 2);
+            let last = path::Last::Name(&name);
+            let found = Found { dir: dir.clone(), last, inode: Some(inode), slash: false };
+            fs.rmdir(&found, rootly).unwrap();
+        }
     }
 
     type Kept = (Arc<Inode>, Vec<u8>, Option<Arc<Inode>>, bool);
