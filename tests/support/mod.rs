@@ -1,7 +1,8 @@
 //! What the tests over real sockets share: a server with its kernel, and a client that speaks the
 //! protocol frame by frame.
 
-#![allow(dead_code)] // Each test file uses its own part of this.
+// Each test file uses its own part of this.
+#![allow(dead_code, unused_imports)]
 
 pub mod frames;
 pub mod house;

@@ -143,7 +143,7 @@ impl Speaker {
     /// Connects and reads the banner.
     pub fn connected(house: &House) -> Speaker {
         let mut speaker = Speaker::silent(house);
-        speaker.raw.read_banner(PATIENCE).expect("a banner");
+        speaker.read_banner();
         speaker
     }
 
@@ -161,6 +161,11 @@ impl Speaker {
         speaker.send(&frames::fork(0, token));
         speaker.expect(Said::Welcome { reqno: 0 });
         speaker
+    }
+
+    /// Reads the banner, with which nothing else may have come.
+    pub fn read_banner(&mut self) {
+        self.raw.read_banner(PATIENCE).expect("a banner");
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

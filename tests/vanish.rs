@@ -1,0 +1,234 @@
+//! Clients that vanish, at every byte and at every stage: nothing of them stays.
+
+mod support;
+
+use std::time::Duration;
+
+use rumpring::client::numbers::{O_CREAT, O_RDONLY, O_RDWR, sys};
+use rumpring::wire::Kind;
+use support::*;
+
+/// A way to vanish.
+const WAYS: [fn(Speaker); 3] = [drop, Speaker::reset, |mut client| {
+    client.end_sending();
+    client.expect_end_after_anything();
+}];
+
+/// Has a client vanish after `stage`, in each way, and looks that nothing of it stays.
+fn vanishes(house: &House, stage: impl Fn() -> Speaker) {
+    for way in WAYS {
+        way(stage());
+        house.becomes_empty();
+    }
+    house.is_sound();
+}
+
+#[test]
+fn at_every_byte_of_every_frame() {
+    for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
+        let house = House::with(transport, |config| config.limits.orphan = Duration::ZERO);
+        // What precedes a frame, the frame, and the words that it is cut in.
+        let frames: [(&str, fn(&House) -> (Speaker, Vec<u8>)); 7] = [
+            ("guest", |house| (Speaker::connected(house), guest(1, "gone"))),
+            ("call", |house| (Speaker::guest(house), call(sys::LSEEK, 2, &[1, 2, 3]))),
+            ("answer", |house| {
+                let mut client = Speaker::guest(house);
+                let [_, writer] = client.pipe();
+                client.send(&call(sys::WRITE, 3, &[writer, 0x1000, 12]));
+                let Said::Copyin { reqno, .. } = client.hear() else {
+                    panic!("expected a copyin");
+                };
+                (client, response(Kind::Copyin, reqno, b"twelve bytes"))
+            }),
+            ("prefork", |house| (Speaker::guest(house), prefork(4))),
+            ("exec", |house| (Speaker::guest(house), exec(5, "gone"))),
+            ("fork", |house| {
+                let token = Speaker::guest(house).prefork();
+                (Speaker::connected(house), fork(6, &token))
+            }),
+            ("nonsense", |house| (Speaker::guest(house), frame(7, 7, 7, 7, b"7777777"))),
+        ];
+        for (name, frame) in frames {
+            let len = frame(&house).1.len();
+            for cut in 0..=len {
+                let (mut client, bytes) = frame(&house);
+                // A fork that came too late has been hung up on.
+                client.try_send(&bytes[..cut]);
+                WAYS[cut % 2](client);
+            }
+            println!("{transport:?}: {name}, {len} bytes");
+            house.becomes_empty();
+        }
+        house.is_sound();
+    }
+}
+
+#[test]
+fn before_anything_was_said() {
+    on_each_transport(|house| {
+        vanishes(house, || Speaker::silent(house));
+        vanishes(house, || Speaker::connected(house));
+        vanishes(house, || Speaker::guest(house));
+    });
+}
+
+#[test]
+fn with_files_open() {
+    on_each_transport(|house| {
+        vanishes(house, || {
+            let mut client = Speaker::guest(house);
+            for _ in 0..20 {
+                client.pipe();
+            }
+            client.open("/file", O_RDWR | O_CREAT);
+            client
+        });
+    });
+}
+
+#[test]
+fn with_calls_that_sleep() {
+    on_each_transport(|house| {
+        vanishes(house, || {
+            let mut client = Speaker::guest(house);
+            let [reader, writer] = client.pipe();
+            for reqno in 0..50 {
+                client.send(&call(sys::READ, reqno, &[reader, 0x1000, 10]));
+            }
+            // A sleep of an hour.
+            client.send(&call(sys::NANOSLEEP, 50, &[0x3000, 0]));
+            client.serve_copyin(0x3000, &[3600u64.to_le_bytes(), [0; 8]].concat());
+            let [_, full] = client.pipe();
+            client.send(&call(sys::WRITE, 51, &[full, 0x5000, 20_000]));
+            client.serve_copyin(0x5000, &[7; 16_384]);
+            let _ = writer;
+            house.board_becomes("all sleep", |board| board.calls_in_flight >= 52);
+            client
+        });
+        assert_eq!(house.board().timers, 0, "no timer stays");
+    });
+}
+
+#[test]
+fn while_it_is_asked_for_memory() {
+    on_each_transport(|house| {
+        vanishes(house, || {
+            let mut client = Speaker::guest(house);
+            let [_, writer] = client.pipe();
+            for reqno in 0..10 {
+                client.send(&call(sys::WRITE, reqno, &[writer, 0x1000, 10]));
+                client.send(&call(sys::OPEN, reqno, &[0x1000, 0, 0]));
+                client.send(&call(sys::MMAP, reqno, &[0, 4096, 3, 0x1002, u64::MAX, 0, 0]));
+            }
+            for _ in 0..30 {
+                client.hear();
+            }
+            client
+        });
+    });
+}
+
+#[test]
+fn with_bytes_unread() {
+    on_each_transport(|house| {
+        vanishes(house, || {
+            let mut client = Speaker::guest(house);
+            let zero = client.open("/dev/zero", O_RDONLY);
+            client.send(&call(sys::READ, 1, &[zero, 0, 1 << 40]));
+            for reqno in 2..50 {
+                client.send(&call(sys::READ, reqno, &[zero, 0, 65_536]));
+            }
+            client.hear();
+            client
+        });
+    });
+}
+
+#[test]
+fn during_an_exec() {
+    on_each_transport(|house| {
+        vanishes(house, || {
+            let mut client = Speaker::guest(house);
+            let [reader, writer] = client.pipe();
+            client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+            client.send(&call(sys::WRITE, 2, &[writer, 0x1000, 10]));
+            client.hear();
+            client.send(&exec(3, "gone"));
+            // The read has been ended; the exec waits for the write.
+            client.expect(Said::errno(1, 4));
+            client
+        });
+    });
+}
+
+#[test]
+fn with_preforks_unused_and_children_alive() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.orphan = Duration::ZERO);
+        let children = std::cell::RefCell::new(Vec::new());
+        for way in WAYS {
+            let mut parent = Speaker::guest(&house);
+            let [reader, writer] = parent.pipe();
+            for _ in 0..5 {
+                parent.prefork();
+            }
+            let token = parent.prefork();
+            let mut child = Speaker::child(&house, &token);
+            child.call(sys::CLOSE, &[writer]);
+            child.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+            way(parent);
+            // Nobody writes any more: neither the parent nor its preforks.
+            child.expect(Said::ok(1, 0));
+            children.borrow_mut().push(child);
+        }
+        house.board_becomes("no prefork", |board| board.preforks == 0);
+        house.releases_all_but(3);
+        drop(children);
+        house.becomes_empty();
+        house.is_sound();
+    }
+}
+
+/// Behind a bound the server does not read, but it notices all the same.
+#[test]
+fn while_it_is_not_read_from() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| {
+            config.limits.session.calls = 3;
+            config.limits.backlog = 1000;
+        });
+        vanishes(&house, || {
+            let mut client = Speaker::guest(&house);
+            let [reader, _] = client.pipe();
+            for reqno in 0..3 {
+                client.send(&call(sys::READ, reqno, &[reader, 0x1000, 10]));
+            }
+            let more: Vec<u8> = (0..1000).flat_map(|n| call(sys::GETEUID, n, &[])).collect();
+            client.send_within(&more, Duration::from_millis(50));
+            client
+        });
+    }
+}
+
+#[test]
+fn many_at_once() {
+    on_each_transport(|house| {
+        for round in 0..5 {
+            let clients: Vec<Speaker> = (0..100)
+                .map(|number| {
+                    let mut client = Speaker::guest(house);
+                    let [reader, writer] = client.pipe();
+                    client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+                    if number % 3 == 0 {
+                        client.send(&call(sys::WRITE, 2, &[writer, 0x1000, 10]));
+                    }
+                    client
+                })
+                .collect();
+            for (number, client) in clients.into_iter().enumerate() {
+                WAYS[(number + round) % 2](client);
+            }
+            house.becomes_empty();
+        }
+    });
+}
