@@ -315,3 +315,78 @@ fn domain(fd: RawFd) -> io::Result<i32> {
     let done = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &mut size) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(domain) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+
+    /// A ring with a listener whose accept completes as the test says.
+    fn listening() -> (Ring, Token) {
+        let config = Config { entries: 8, sockets: 32, recv_buffers: 2, ..Config::default() };
+        let mut ring = Ring::new(&config).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let Listener { index, generation } = ring.listen(listener.into()).unwrap();
+        (ring, Token { op: Op::Accept, index, generation })
+    }
+
+    fn fail(ring: &mut Ring, token: Token, errno: i32) -> bool {
+        let completion = Completion { token: Some(token), result: -errno, flags: 0 };
+        let event = ring.on_accept(token, completion);
+        let reported = |error: &io::Error| error.raw_os_error() == Some(errno);
+        matches!(event, Some(Event::AcceptFailed { error, .. }) if reported(&error))
+    }
+
+    fn state(ring: &Ring) -> (bool, Retry, Duration) {
+        let state = &ring.listeners.states[0];
+        (state.armed, state.retry, state.pause)
+    }
+
+    #[test]
+    fn without_files_it_pauses_longer_and_longer() {
+        let (mut ring, token) = listening();
+        let mut pause = FIRST_PAUSE;
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS].repeat(3) {
+            assert!(fail(&mut ring, token, errno));
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            let (armed, retry, next) = state(&ring);
+            assert!(!armed && matches!(retry, Retry::At(_)) && next == pause);
+            ring.arm_delayed_accepts();
+            assert!(!state(&ring).0, "it is too early");
+        }
+        let next = ring.listeners.next_retry().unwrap();
+        assert!(next <= Instant::now() + LONGEST_PAUSE);
+        ring.listeners.states[0].retry = Retry::At(Instant::now());
+        ring.arm_delayed_accepts();
+        assert!(state(&ring).0);
+    }
+
+    #[test]
+    fn a_connection_at_fault_does_not_stop_the_others() {
+        let (mut ring, token) = listening();
+        assert!(fail(&mut ring, token, libc::ECONNABORTED));
+        assert!(state(&ring).0);
+        assert!(!fail(&mut ring, token, libc::ECANCELED), "not worth an event");
+        assert!(state(&ring).0);
+        assert!(fail(&mut ring, token, libc::EINVAL));
+        assert_eq!((state(&ring).0, state(&ring).1), (false, Retry::Never));
+    }
+
+    #[test]
+    fn a_connection_before_the_close_of_its_slot_closes_that_first() {
+        let (mut ring, token) = listening();
+        let connection = Completion { token: Some(token), result: 5, flags: 0 };
+        let Some(Event::Accepted { socket: old, .. }) = ring.on_accept(token, connection) else {
+            panic!("no connection");
+        };
+        ring.close(old);
+        let early = ring.on_accept(token, connection);
+        assert!(matches!(early, Some(Event::Closed { socket }) if socket == old));
+        let Some(Event::Accepted { socket: new, .. }) = ring.ready.pop_front() else {
+            panic!("no connection");
+        };
+        assert!(new != old && new.index() == old.index());
+        assert!(ring.on_close(old.token(Op::Close), 0).is_none(), "it was told of before");
+        assert_eq!((ring.slots.live(), ring.stats.stale_cqes), (1, 1));
+    }
+}

@@ -24,7 +24,8 @@ pub struct Config {
     /// The arena that chunks come from.
     pub arena: ArenaConfig,
     /// Sends to TCP sockets of at least this many bytes are not copied by the kernel. `None`: all are.
-    /// This registers the arena, which pins its memory. See [`send`](crate#sending) for what it gains.
+    /// This registers the arena (`IORING_REGISTER_BUFFERS`), which pins its memory and counts against
+    /// `RLIMIT_MEMLOCK`. See [what it costs](crate#sending).
     pub zero_copy_from: Option<usize>,
     /// Features to treat as missing though the kernel has them.
     pub without: Features,

@@ -7,6 +7,10 @@
 //! more than one chain holds, another begins where it stopped. The user sees one
 //! [`Event::Sent`] for all of it.
 //!
+//! Which request for what was measured; the crate's documentation has the numbers. See
+//! `io_uring_prep_send(3)`, `io_uring_prep_sendmsg(3)`, `io_uring_prep_send_zc(3)` (Linux 6.0; from
+//! registered buffers with several iovecs 6.15), and `io_uring_enter(2)` for `IOSQE_IO_LINK`.
+//!
 //! The states are recycled: sending allocates nothing once the vectors have grown.
 
 use std::io;
