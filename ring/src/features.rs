@@ -46,8 +46,8 @@ features! {
     DIRECT_DESCRIPTORS = 3, "direct descriptors (IORING_FILE_INDEX_ALLOC)", "5.19", "";
     /// Receive buffers in a ring shared with the kernel (`IORING_REGISTER_PBUF_RING`).
     PROVIDED_BUFFER_RING = 4, "a provided buffer ring (IORING_REGISTER_PBUF_RING)", "5.19", "";
-    /// Cancelling all that uses a descriptor (`IORING_ASYNC_CANCEL_FD`).
-    CANCEL_FD = 5, "IORING_ASYNC_CANCEL_FD", "5.19", "";
+    /// Cancelling all there is, at the end (`IORING_ASYNC_CANCEL_ANY`).
+    CANCEL_ANY = 5, "IORING_ASYNC_CANCEL_ANY", "5.19", "";
     /// A batch is submitted whole even if one entry is bad (`IORING_SETUP_SUBMIT_ALL`).
     SUBMIT_ALL = 6, "IORING_SETUP_SUBMIT_ALL", "5.18", "a bad entry ends its batch, the rest goes with the next";
     /// `io_uring_enter` without looking up the ring's descriptor (`IORING_REGISTER_RING_FDS`).

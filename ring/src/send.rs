@@ -103,6 +103,11 @@ impl Sends {
         self.states[index as usize].then
     }
 
+    /// What the steps of a send are known by.
+    pub fn token(&self, index: u32) -> Token {
+        Token { op: Op::Send, index, generation: self.states[index as usize].generation }
+    }
+
     fn open(&mut self, socket: Socket, then: Then) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.states.push(State::new(socket));

@@ -26,7 +26,7 @@ pub(crate) fn setup(config: &Config, buffers: &Buffers, arena: &Arena) -> Result
     register_buffers(&io, buffers)?;
     features |= Features::DIRECT_DESCRIPTORS
         | Features::PROVIDED_BUFFER_RING
-        | Features::CANCEL_FD
+        | Features::CANCEL_ANY
         | Features::MULTISHOT_ACCEPT
         | Features::SEND_WAITALL;
     features = features - config.without;

@@ -11,7 +11,7 @@ pub(crate) enum Op {
     /// On a socket: `index` is the socket's, as in all below but `Send`.
     Recv,
     CancelRecv,
-    /// Cancels all of a socket.
+    /// Cancels what a closing socket has in flight.
     CancelAll,
     Shutdown,
     Close,

@@ -61,7 +61,7 @@ fn what_has_no_fallback_is_named_with_its_version() {
         (Features::EXT_ARG, "IORING_FEAT_EXT_ARG", "5.11"),
         (Features::DIRECT_DESCRIPTORS, "direct descriptors", "5.19"),
         (Features::PROVIDED_BUFFER_RING, "provided buffer ring", "5.19"),
-        (Features::CANCEL_FD, "IORING_ASYNC_CANCEL_FD", "5.19"),
+        (Features::CANCEL_ANY, "IORING_ASYNC_CANCEL_ANY", "5.19"),
     ] {
         let error = Ring::new(&Config { without, ..small() }).err().unwrap().to_string();
         assert!(error.contains(name) && error.contains(since), "{error}");
