@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use io_uring::{opcode, squeue, types};
 
 use crate::queue::Completion;
-use crate::slots::{flag, trait_};
+use crate::slots::{flag, property};
 use crate::token::{Op, Token};
 use crate::{Error, Event, Features, Listener, Ring};
 
@@ -30,8 +30,8 @@ struct State {
     cancelling: bool,
     /// Cancels that found nothing.
     missed_cancels: u8,
-    /// Bits of [`trait_`] for its sockets.
-    traits: u8,
+    /// Bits of [`property`] for its sockets.
+    properties: u8,
     /// When the accept is armed again, if it is not.
     retry: Retry,
     /// How long the next pause is.
@@ -59,7 +59,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    fn open(&mut self, fd: OwnedFd, traits: u8) -> u32 {
+    fn open(&mut self, fd: OwnedFd, properties: u8) -> u32 {
         let state = |generation| State {
             generation,
             fd: Some(fd),
@@ -67,7 +67,7 @@ impl Listeners {
             stopping: false,
             cancelling: false,
             missed_cancels: 0,
-            traits,
+            properties,
             retry: Retry::Never,
             pause: FIRST_PAUSE,
         };
@@ -109,7 +109,7 @@ impl Ring {
         set_blocking(listener.as_raw_fd()).map_err(Error::system("fcntl on a listening socket"))?;
         let domain = domain(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
         let zero_copy = matches!(domain, libc::AF_INET | libc::AF_INET6);
-        let index = self.listeners.open(listener, if zero_copy { trait_::ZERO_COPY } else { 0 });
+        let index = self.listeners.open(listener, if zero_copy { property::ZERO_COPY } else { 0 });
         self.arm_accept(index);
         Ok(Listener { index, generation: self.listeners.states[index as usize].generation })
     }
@@ -193,9 +193,9 @@ impl Ring {
         let closed = self.closed_early(slot);
         let state = &mut self.listeners.states[token.index as usize];
         state.pause = FIRST_PAUSE;
-        let (traits, stopping) = (state.traits, state.stopping);
-        let silent = if stopping { trait_::SILENT } else { 0 };
-        let Some(socket) = self.slots.open(slot, traits | silent) else {
+        let (properties, stopping) = (state.properties, state.stopping);
+        let silent = if stopping { property::SILENT } else { 0 };
+        let Some(socket) = self.slots.open(slot, properties | silent) else {
             tracing::error!(slot, "io_uring: a connection outside the table");
             return closed;
         };

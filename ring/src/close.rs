@@ -12,7 +12,7 @@
 
 use io_uring::{opcode, types};
 
-use crate::slots::{NO_SEND, flag, trait_};
+use crate::slots::{NO_SEND, flag, property};
 use crate::token::{Op, Token};
 use crate::{Event, Ring, Socket};
 
@@ -24,7 +24,7 @@ impl Ring {
     /// stream, and so do we, if we receive.
     pub fn shutdown(&mut self, socket: Socket) {
         let Some(slot) = self.slots.open_slot(socket) else { return };
-        if !slot.has(trait_::SHUT) {
+        if !slot.has(property::SHUT) {
             let entry = self.shutdown_entry(socket);
             self.queue.push(&[entry], &mut self.stats);
         }
@@ -33,7 +33,7 @@ impl Ring {
     /// The shutdown of a socket that lives, counted as in flight.
     pub(crate) fn shutdown_entry(&mut self, socket: Socket) -> io_uring::squeue::Entry {
         if let Some(slot) = self.slots.get(socket) {
-            slot.traits |= trait_::SHUT;
+            slot.properties |= property::SHUT;
             slot.pending += 1;
         }
         let fd = types::Fixed(socket.index);
@@ -138,7 +138,7 @@ impl Ring {
 
     /// The descriptor is closed.
     pub(crate) fn closed(&mut self, socket: Socket) -> Option<Event> {
-        let silent = self.slots.get(socket)?.has(trait_::SILENT);
+        let silent = self.slots.get(socket)?.has(property::SILENT);
         self.slots.release(socket.index);
         self.slot_freed();
         (!silent).then_some(Event::Closed { socket })

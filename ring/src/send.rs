@@ -15,29 +15,17 @@
 
 use std::io;
 
-use io_uring::{cqueue, opcode, squeue, types};
+use io_uring::{cqueue, squeue, types};
 
 use crate::queue::Completion;
-use crate::slots::{NO_SEND, flag, trait_};
+use crate::slots::{NO_SEND, flag, property};
+use crate::steps::{FLAGS, MAX_IOVECS, MAX_STEP_BYTES, MAX_STEPS, Steps, header, step_entry};
 use crate::token::{Op, Token};
 use crate::{Chunk, Event, Features, Ring, SendRefused, Socket, Then};
 
-/// The most iovecs of a SENDMSG.
-const MAX_IOVECS: usize = 64;
-/// The most steps of a round.
-const MAX_STEPS: usize = 8;
-/// The most bytes of a step: results are an `i32`, and the kernel sends no more than this at once.
-const MAX_STEP_BYTES: usize = 1 << 30;
 /// The most rounds in a row that send nothing.
 const MAX_STALLS: u8 = 8;
 
-/// `MSG_NOSIGNAL`: a peer that is gone is an error, not a SIGPIPE.
-const FLAGS: i32 = libc::MSG_NOSIGNAL;
-
-/// `IORING_RECVSEND_FIXED_BUF`.
-const FIXED_BUF: u16 = 1 << 2;
-/// `IORING_SEND_ZC_REPORT_USAGE`.
-const REPORT_USAGE: u16 = 1 << 3;
 /// `IORING_NOTIF_USAGE_ZC_COPIED`.
 const USAGE_COPIED: i32 = i32::MIN;
 
@@ -244,86 +232,6 @@ impl State {
     }
 }
 
-/// The steps of a round.
-#[derive(Default)]
-struct Steps {
-    steps: [Step; MAX_STEPS],
-    len: usize,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Step {
-    iovecs: usize,
-    bytes: usize,
-}
-
-impl Steps {
-    /// Adds an iovec to the last step or begins another. False if it must wait for the next round.
-    fn add(&mut self, bytes: usize, most: usize, widest: usize) -> bool {
-        let last = self.len.checked_sub(1).map(|last| self.steps[last]);
-        let fits = |step: Step| step.iovecs < widest && step.bytes + bytes <= MAX_STEP_BYTES;
-        if !last.is_some_and(fits) {
-            if self.len == most.min(MAX_STEPS) {
-                return false;
-            }
-            self.len += 1;
-        }
-        let step = &mut self.steps[self.len - 1];
-        step.iovecs += 1;
-        step.bytes += bytes;
-        true
-    }
-
-    fn iter(&self) -> std::slice::Iter<'_, Step> {
-        self.steps[..self.len].iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Steps {
-    type Item = &'a Step;
-    type IntoIter = std::slice::Iter<'a, Step>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-fn header(iovecs: &mut [libc::iovec]) -> libc::msghdr {
-    // SAFETY: a msghdr of zeros is one without name, data or control messages.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = iovecs.as_mut_ptr();
-    header.msg_iovlen = iovecs.len() as _;
-    header
-}
-
-/// One SEND or SENDMSG, or its zero copy variant out of the registered arena.
-fn step_entry(
-    fd: types::Fixed,
-    header: &libc::msghdr,
-    flags: i32,
-    zero_copy: bool,
-) -> squeue::Entry {
-    if header.msg_iovlen > 1 {
-        return match zero_copy {
-            false => opcode::SendMsg::new(fd, header).flags(flags as u32).build(),
-            true => opcode::SendMsgZc::new(fd, header)
-                .ioprio(FIXED_BUF | REPORT_USAGE)
-                .flags(flags as u32)
-                .build(),
-        };
-    }
-    // SAFETY: a header of one iovec points to that, in the send's state.
-    let iovec = unsafe { *header.msg_iov };
-    let (base, len) = (iovec.iov_base.cast_const().cast(), iovec.iov_len as u32);
-    match zero_copy {
-        false => opcode::Send::new(fd, base, len).flags(flags).build(),
-        true => opcode::SendZc::new(fd, base, len)
-            .buf_index(Some(0))
-            .zc_flags(REPORT_USAGE)
-            .flags(flags)
-            .build(),
-    }
-}
-
 impl Ring {
     /// Sends all chunks in order, then does as `then` says. Ends with one [`Event::Sent`].
     ///
@@ -344,7 +252,7 @@ impl Ring {
         if then == Then::Receive && !slot.is(flag::ENDED) {
             slot.set(flag::WANTED);
         }
-        let zero_copy_from = self.zero_copy_from.filter(|_| slot.has(trait_::ZERO_COPY));
+        let zero_copy_from = self.zero_copy_from.filter(|_| slot.has(property::ZERO_COPY));
         let state = &mut self.sends.states[index as usize];
         state.chunks.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
         state.zero_copy = zero_copy_from.is_some_and(|from| state.may_be_zero_copy(from));

@@ -25,8 +25,8 @@ pub(crate) mod flag {
     pub const ENDED: u8 = 1 << 7;
 }
 
-/// More of a slot's bits.
-pub(crate) mod trait_ {
+/// What is set once in a socket's life.
+pub(crate) mod property {
     /// The user never heard of this socket: no `Event::Closed`.
     pub const SILENT: u8 = 1 << 0;
     /// The socket's family has zero copy sends.
@@ -44,8 +44,8 @@ pub(crate) struct Slot {
     pub pending: u16,
     /// Bits of [`flag`].
     pub flags: u8,
-    /// Bits of [`trait_`].
-    pub traits: u8,
+    /// Bits of [`property`].
+    pub properties: u8,
     /// The send in flight, or [`NO_SEND`].
     pub send: u32,
     /// How often closing tried to cancel.
@@ -65,8 +65,8 @@ impl Slot {
         self.flags &= !flag;
     }
 
-    pub fn has(&self, trait_: u8) -> bool {
-        self.traits & trait_ != 0
+    pub fn has(&self, property: u8) -> bool {
+        self.properties & property != 0
     }
 }
 
@@ -98,18 +98,25 @@ impl Slots {
     }
 
     /// A socket has come to live at `index`, where none does. `None` for an index beyond the table.
-    pub fn open(&mut self, index: u32, traits: u8) -> Option<Socket> {
+    pub fn open(&mut self, index: u32, properties: u8) -> Option<Socket> {
         if index >= self.capacity {
             return None;
         }
         while self.slots.len() <= index as usize {
-            let (generation, pending, flags, traits, cancels) = (0, 0, 0, 0, 0);
-            self.slots.push(Slot { generation, pending, flags, traits, send: NO_SEND, cancels });
+            let (generation, pending, flags, properties, cancels) = (0, 0, 0, 0, 0);
+            self.slots.push(Slot {
+                generation,
+                pending,
+                flags,
+                properties,
+                send: NO_SEND,
+                cancels,
+            });
         }
         let slot = &mut self.slots[index as usize];
         debug_assert!(!slot.is(flag::LIVE));
         slot.flags = flag::LIVE;
-        slot.traits = traits;
+        slot.properties = properties;
         slot.cancels = 0;
         self.live += 1;
         Some(Socket { index, generation: slot.generation })
