@@ -296,7 +296,7 @@ impl Board {
         send(connection, net);
         set_receiving(connection, hub, net);
         let is_idle = connection.session.calls() == 0 && connection.link.outbox.owed() == 0;
-        if draining && is_idle && !connection.session.is_stalled(&hub.limits.session) {
+        if draining && is_idle && !connection.session.is_stalled() {
             self.gone(socket);
         }
         self.close_if_finished(socket, net);
@@ -357,7 +357,7 @@ impl Board {
 /// Brings the session what it could not take before.
 fn take_backlog(connection: &mut Connection, hub: &mut Hub) {
     let limits = hub.limits.session;
-    if connection.link.backlog.is_empty() || connection.session.is_stalled(&limits) {
+    if connection.link.backlog.is_empty() || connection.session.is_stalled() {
         return;
     }
     let backlog = std::mem::take(&mut connection.link.backlog);

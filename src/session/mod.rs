@@ -188,7 +188,7 @@ impl Session {
     /// in `input` then has to be brought again once [`Session::is_stalled`] is false.
     pub fn receive(&mut self, input: &mut &[u8], limits: &Limits, host: &mut impl Host) {
         let mut reader = std::mem::take(&mut self.reader);
-        while !self.is_stalled(limits) && !self.is_deaf() {
+        while !self.is_stalled() && !self.is_deaf() {
             let frame = reader.next(
                 input,
                 |header| self.body_bound(header, limits),
@@ -348,11 +348,12 @@ impl Session {
         }
     }
 
-    /// Whether frames have to wait: for work that is under way, since what they mean depends on it,
-    /// or for calls to end, since there are too many. Not for calls while one of them waits for the
-    /// client, whose answer may be among the frames.
-    pub fn is_stalled(&self, limits: &Limits) -> bool {
-        self.awaits_work() || (self.calls.len() >= limits.calls && !self.waits_for_client())
+    /// Whether frames have to wait for work that is under way, since what they mean depends on it.
+    ///
+    /// Never for calls to end: they may do so only after what is to come, which may be a write to the
+    /// pipe they read, or the end of the connection.
+    pub fn is_stalled(&self) -> bool {
+        matches!(self.state, State::Handshaking { .. } | State::Preforking { .. })
     }
 
     /// The server stops: requests are dropped from here on. Calls in flight go on, and so do the
@@ -391,16 +392,11 @@ impl Session {
         self.is_over() || self.state == State::HungUp
     }
 
-    /// Whether work is under way that a session stalls for.
-    fn awaits_work(&self) -> bool {
-        matches!(self.state, State::Handshaking { .. } | State::Preforking { .. })
-    }
-
     /// Ends the work a session stalls for; returns the state it was in.
     fn end_work(&mut self) -> State {
         self.working -= 1;
         let before = self.state;
-        if self.awaits_work() {
+        if self.is_stalled() {
             self.state = State::Running;
         }
         before
