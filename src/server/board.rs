@@ -63,7 +63,7 @@ impl Board {
             self.connections.resize_with(at + 1, || None);
         }
         debug_assert!(self.connections[at].is_none(), "a socket is closed before it is used again");
-        let mut connection = Box::new(Connection::new(socket));
+        let mut connection = Box::new(Connection::new(socket, &self.hub.limits));
         connection.link.outbox.push(&self.hub.arena, &self.banner);
         self.hub.look_at(&mut connection.link);
         self.hub.stats.connections += 1;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ring::Socket;
 
 use super::hub::{Hub, Timer};
+use super::limits::Limits;
 use super::outbox::Outbox;
 use super::task::Task;
 use super::timers::TimerId;
@@ -60,12 +61,12 @@ struct InFlight {
 
 impl Connection {
     /// A client that has just connected.
-    pub fn new(socket: Socket) -> Connection {
+    pub fn new(socket: Socket, limits: &Limits) -> Connection {
         Connection {
             session: Session::default(),
             link: Link {
                 socket,
-                outbox: Outbox::default(),
+                outbox: Outbox::new(limits.owed),
                 calls: Vec::new(),
                 held: Vec::new(),
                 backlog: Vec::new(),
@@ -101,7 +102,8 @@ impl Link {
 
     /// Runs a call again, now or once the client has taken what is owed to it.
     pub fn go_on(&mut self, key: CallKey, hub: &mut Hub) {
-        if self.outbox.owed() > hub.limits.owed {
+        // Something is on its way then, so its end will be heard of.
+        if self.outbox.owed() >= hub.limits.owed.max(1) {
             self.held.push(key);
         } else {
             self.dispatch(key, hub);
@@ -179,7 +181,7 @@ impl Host for Desk<'_> {
 
     fn call(&mut self, key: CallKey, process: &Arc<dyn Process>, request: CallRequest<'_>) {
         let task = self.hub.take_task(self.link.socket);
-        task.set(self.link.socket, key, process, &request);
+        task.set(self.link.socket, key, process, &request, self.link.outbox.owing());
         let at = key.0 as usize;
         if self.link.calls.len() <= at {
             self.link.calls.resize_with(at + 1, || None);
@@ -226,6 +228,9 @@ impl Desk<'_> {
         if self.link.stage == Stage::Open {
             self.link.outbox.push_chunks(chunks, len);
             self.hub.look_at(self.link);
+        } else {
+            drop(chunks);
+            self.link.outbox.owing().less(len);
         }
     }
 

@@ -4,12 +4,15 @@
 //! client has answered the call runs again from the top and finds the bytes. What a call copies out
 //! is written as frames into arena chunks, which go to the client as they are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use ring::{Arena, Chunk};
 
 use super::outbox::write;
 use crate::kernel::{CopyError, UserMemory};
 use crate::session::{Answer, Ask};
-use crate::wire::{self, COPY_BODY_LEN, HEADER_LEN, Kind, SYSCALL_RESPONSE_LEN};
+use crate::wire::{self, HEADER_LEN, Kind, SYSCALL_RESPONSE_LEN};
 
 /// Bytes a run of a call may copy out before it should have them sent.
 pub const ROOM: usize = 64 * 1024;
@@ -20,9 +23,43 @@ pub const MAX_ASK: usize = 1024 * 1024;
 /// Capacity that a buffer between calls may keep.
 const KEEP: usize = 16 * 1024;
 
+/// Bytes copied out to one client that it has not taken yet, whether its outbox has them or a call.
+///
+/// Calls of one client run side by side, and what each has copied out is owed to it at once. So each
+/// looks here before it copies out more.
+#[derive(Debug)]
+pub struct Owing {
+    bytes: AtomicUsize,
+    most: usize,
+}
+
+impl Owing {
+    /// Nothing yet; full at `most` bytes.
+    pub fn new(most: usize) -> Owing {
+        Owing { bytes: AtomicUsize::new(0), most: most.max(1) }
+    }
+
+    fn more(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes have been taken, or dropped.
+    pub fn less(&self, bytes: usize) {
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= self.most
+    }
+}
+
 /// The copies of one call.
 pub struct CallMemory {
     arena: Arena,
+    /// Of the client that made the call.
+    owing: Option<Arc<Owing>>,
     /// Frames copied out by this run.
     out: Vec<Chunk>,
     out_len: usize,
@@ -44,6 +81,7 @@ impl CallMemory {
     pub fn new(arena: Arena) -> CallMemory {
         CallMemory {
             arena,
+            owing: None,
             out: Vec::new(),
             out_len: 0,
             answers: Vec::new(),
@@ -52,11 +90,24 @@ impl CallMemory {
         }
     }
 
-    /// Before a run: what an earlier one copied out was not sent, and is to be done again.
+    /// A call of this client begins.
+    pub fn begin(&mut self, owing: &Arc<Owing>) {
+        self.owing = Some(owing.clone());
+    }
+
+    /// Before a run.
     pub fn start_run(&mut self) {
-        self.out.clear();
-        self.out_len = 0;
+        self.drop_out();
         self.ask = None;
+    }
+
+    /// What the last run copied out is not to be sent: it will be done again.
+    pub fn drop_out(&mut self) {
+        self.out.clear();
+        let len = std::mem::take(&mut self.out_len);
+        if let Some(owing) = &self.owing {
+            owing.less(len);
+        }
     }
 
     /// What the last run wants from the client.
@@ -77,7 +128,7 @@ impl CallMemory {
         self.answers.push(Answered { ask, bytes });
     }
 
-    /// What the last run copied out, and its length in bytes.
+    /// What the last run copied out, and its length in bytes: they stay counted as owing.
     pub fn take_out(&mut self) -> (std::vec::Drain<'_, Chunk>, usize) {
         let len = std::mem::take(&mut self.out_len);
         (self.out.drain(..), len)
@@ -87,6 +138,7 @@ impl CallMemory {
     pub fn clear(&mut self) {
         self.start_run();
         self.forget();
+        self.owing = None;
     }
 
     /// The answer to this ask, or notes it.
@@ -106,7 +158,11 @@ impl CallMemory {
         let hint = head.len() + data.len() + HEADER_LEN + SYSCALL_RESPONSE_LEN;
         write(&mut self.out, &self.arena, &head, hint);
         write(&mut self.out, &self.arena, data, data.len());
-        self.out_len += HEADER_LEN + COPY_BODY_LEN + data.len();
+        let len = head.len() + data.len();
+        self.out_len += len;
+        if let Some(owing) = &self.owing {
+            owing.more(len);
+        }
         Ok(())
     }
 }
@@ -149,7 +205,10 @@ impl UserMemory for CallMemory {
     }
 
     fn room(&self) -> usize {
-        ROOM.saturating_sub(self.out_len)
+        match &self.owing {
+            Some(owing) if owing.is_full() => 0,
+            _ => ROOM.saturating_sub(self.out_len),
+        }
     }
 
     fn forget(&mut self) {

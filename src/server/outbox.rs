@@ -4,7 +4,11 @@
 //! One send is under way at a time. Whatever becomes owed meanwhile gathers and leaves in the next
 //! one, so a busy connection costs fewer sends than replies.
 
+use std::sync::Arc;
+
 use ring::{Arena, Chunk};
+
+use super::memory::Owing;
 
 /// Bytes taken from the arena at once for frames of no known size.
 const CHUNK: usize = 256;
@@ -25,15 +29,36 @@ pub fn write(stream: &mut Vec<Chunk>, arena: &Arena, mut bytes: &[u8], hint: usi
 }
 
 /// The bytes owed to one connection.
-#[derive(Default)]
 pub struct Outbox {
     waiting: Vec<Chunk>,
     waiting_len: usize,
     /// Bytes of the send under way; 0 if there is none.
     sending: usize,
+    /// What calls have copied out, here or not yet.
+    owing: Arc<Owing>,
+    /// Bytes of `owing` that wait here, and those of the send under way.
+    copied: usize,
+    sending_copied: usize,
 }
 
 impl Outbox {
+    /// Owes nothing. Calls are to copy out no more than `most` bytes ahead of the client.
+    pub fn new(most: usize) -> Outbox {
+        Outbox {
+            waiting: Vec::new(),
+            waiting_len: 0,
+            sending: 0,
+            owing: Arc::new(Owing::new(most)),
+            copied: 0,
+            sending_copied: 0,
+        }
+    }
+
+    /// What calls have copied out.
+    pub fn owing(&self) -> &Arc<Owing> {
+        &self.owing
+    }
+
     /// Owes a frame.
     pub fn push(&mut self, arena: &Arena, frame: &[u8]) {
         write(&mut self.waiting, arena, frame, CHUNK);
@@ -44,6 +69,7 @@ impl Outbox {
     pub fn push_chunks(&mut self, chunks: impl Iterator<Item = Chunk>, len: usize) {
         self.waiting.extend(chunks);
         self.waiting_len += len;
+        self.copied += len;
     }
 
     /// Bytes owed, those on their way included.
@@ -57,17 +83,20 @@ impl Outbox {
             return None;
         }
         self.sending = std::mem::take(&mut self.waiting_len);
+        self.sending_copied = std::mem::take(&mut self.copied);
         Some(self.waiting.drain(..))
     }
 
     /// The send under way has ended.
     pub fn sent(&mut self) {
         self.sending = 0;
+        self.owing.less(std::mem::take(&mut self.sending_copied));
     }
 
     /// Owes nothing any more that is not on its way.
     pub fn clear(&mut self) {
         self.waiting = Vec::new();
         self.waiting_len = 0;
+        self.owing.less(std::mem::take(&mut self.copied));
     }
 }

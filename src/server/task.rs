@@ -24,7 +24,7 @@ use ring::{Arena, Socket};
 
 use super::job::Job;
 use super::mailbox::{Mailbox, Message};
-use super::memory::CallMemory;
+use super::memory::{CallMemory, Owing};
 use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;
 use crate::session::{CallKey, CallRequest};
@@ -90,6 +90,7 @@ impl Task {
         key: CallKey,
         process: &Arc<dyn Process>,
         request: &CallRequest<'_>,
+        owing: &Arc<Owing>,
     ) {
         self.interrupted.store(false, Ordering::Relaxed);
         let mut body = self.body();
@@ -98,6 +99,7 @@ impl Task {
         body.process = Some(process.clone());
         body.number = request.number;
         body.args = decode_args(request.args);
+        body.memory.begin(owing);
     }
 
     /// Lets go of the call: the task may take on another.
@@ -176,10 +178,15 @@ impl Task {
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| process.syscall(&mut call)));
         body.process = Some(process);
-        outcome.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             tracing::error!(number = body.number, "a system call panicked");
             Outcome::Done(Err(Errno::EIO))
-        })
+        });
+        if matches!(outcome, Outcome::Sleep(_) | Outcome::Copy) {
+            // Not when it runs again: until then this would count as owing.
+            body.memory.drop_out();
+        }
+        outcome
     }
 
     fn change(&self, from: u8, to: u8) -> bool {
