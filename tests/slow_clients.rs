@@ -1,0 +1,246 @@
+//! A client that does not read, or does not answer, delays nobody else and costs no more than it may.
+
+mod support;
+
+use std::time::Duration;
+
+use rumpring::client::numbers::{O_RDONLY, sys};
+use rumpring::wire::{HEADER_LEN, Kind};
+use support::*;
+
+/// Long enough for a server that reads to have read what was written.
+const A_WHILE: Duration = Duration::from_millis(200);
+
+/// Calls that must go through, however slow others are.
+fn is_served(house: &House) {
+    let client = house.client();
+    let [reader, writer] = client.pipe().unwrap();
+    for round in 0..200 {
+        assert!(client.getpid().unwrap() > 0);
+        if round % 20 == 0 {
+            assert_eq!(client.write(writer, b"quick").unwrap(), 5);
+            assert_eq!(client.read(reader, 10).unwrap(), b"quick");
+        }
+    }
+}
+
+#[test]
+fn thousands_of_reads_that_nobody_takes() {
+    on_each_transport(|house| {
+        let mut slow = Speaker::guest(house);
+        let zero = slow.open("/dev/zero", O_RDONLY);
+        let reads: Vec<u8> =
+            (0..4000).flat_map(|reqno| call(sys::READ, reqno, &[zero, 0, 65_536])).collect();
+        slow.send_within(&reads, A_WHILE);
+        is_served(house);
+        // It is owed 250 MiB and keeps its connection, for it has been given no more than its bound.
+        assert_eq!(house.board().hang_ups, 0);
+        let waiting = house.board().calls_in_flight;
+        assert!(waiting > 3000, "the other reads wait for their reader: {waiting} in flight");
+        drop(slow);
+        house.becomes_empty();
+    });
+}
+
+#[test]
+fn one_endless_read_that_nobody_takes() {
+    on_each_transport(|house| {
+        let mut slow = Speaker::guest(house);
+        let zero = slow.open("/dev/zero", O_RDONLY);
+        slow.send(&call(sys::READ, 1, &[zero, 0, 1 << 50]));
+        is_served(house);
+        drop(slow);
+        house.becomes_empty();
+    });
+}
+
+#[test]
+fn an_endless_read_that_somebody_takes_delays_nobody() {
+    on_each_transport(|house| {
+        let mut greedy = Speaker::guest(house);
+        let zero = greedy.open("/dev/zero", O_RDONLY);
+        greedy.send(&call(sys::READ, 1, &[zero, 0, 1 << 50]));
+        let client = house.client();
+        for _ in 0..100 {
+            let Said::Copyout { .. } = greedy.hear() else {
+                panic!("expected zeros");
+            };
+            client.getpid().unwrap();
+        }
+        drop((greedy, client));
+        house.becomes_empty();
+    });
+}
+
+/// At a bound of what it owes, the server reads no more; below it, it goes on, and nothing is lost.
+#[test]
+fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
+    for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
+        println!("on {transport:?}");
+        let house = House::with(transport, |config| {
+            config.limits.owed = 10_000;
+            config.limits.session.calls = 1 << 20;
+        });
+        let mut slow = Speaker::guest(&house);
+        let mut sent = 0;
+        let mut batch: Vec<u8> = Vec::new();
+        // Until the socket takes no more; that of a server which reads always does.
+        loop {
+            assert!(sent < 10_000_000, "expected the server to stop reading");
+            if batch.is_empty() {
+                batch = (0..1000).flat_map(|n| call(sys::GETEUID, sent + n, &[])).collect();
+                sent += 1000;
+            }
+            let written = slow.send_within(&batch, A_WHILE);
+            batch.drain(..written);
+            if written == 0 {
+                break;
+            }
+        }
+        println!("{transport:?}: {sent} calls");
+        is_served(&house);
+        let answered = house.board().calls;
+        assert!(answered < sent, "{answered} of {sent} calls have been answered: it went on");
+        // Of what the socket did not take, only the end of the frame that it took a part of is sent.
+        let part = batch.len() % HEADER_LEN;
+        sent -= (batch.len() / HEADER_LEN) as u64;
+        let mut answers = vec![0_u8; sent as usize];
+        for heard in 0..sent {
+            if heard == sent - 1 && part > 0 {
+                slow.send(&batch[..part]);
+            }
+            match slow.hear() {
+                Said::Result { reqno, error: 0, .. } => answers[reqno as usize] += 1,
+                said => panic!("expected the result of a call: {said:?}"),
+            }
+        }
+        assert!(answers.iter().all(|&count| count == 1), "each call is answered once");
+        slow.getpid();
+        assert_eq!(house.board().hang_ups, 0);
+        house.is_sound();
+    }
+}
+
+/// While it is asked for memory a client may be unable to read before it has answered, so it is read
+/// from; a client that uses this to ask and never read is hung up on.
+#[test]
+fn a_client_that_is_owed_too_much_is_hung_up_on() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        println!("on {transport:?}");
+        let house = House::with(transport, |config| {
+            config.limits.owed = 10_000;
+            config.limits.owed_most = 50_000;
+            config.limits.linger = Duration::from_millis(50);
+        });
+        let mut slow = Speaker::guest(&house);
+        let [_, writer] = slow.pipe();
+        slow.send(&call(sys::WRITE, 1, &[writer, 0x1000, 5]));
+        let batch: Vec<u8> = (0..1000).flat_map(|n| call(sys::GETEUID, n, &[])).collect();
+        let mut batches = 0;
+        while house.board().hang_ups == 0 {
+            assert!(batches < 10_000, "expected a hang-up");
+            slow.try_send(&batch);
+            batches += 1;
+        }
+        house.becomes_empty();
+        slow.expect_end_after_anything();
+        house.is_sound();
+    }
+}
+
+#[test]
+fn signals_that_nobody_takes_end_at_the_bound() {
+    let house = House::with(Transport::Unix, |config| {
+        config.limits.owed_most = 50_000;
+        config.limits.linger = Duration::from_millis(50);
+    });
+    let mut slow = Speaker::guest(&house);
+    let pid = slow.getpid();
+    let client = house.client();
+    let mut sent = 0;
+    while house.board().hang_ups == 0 {
+        assert!(sent < 1_000_000, "expected a hang-up");
+        for _ in 0..1000 {
+            // It may have gone by now.
+            let _ = client.kill(pid, 15);
+        }
+        sent += 1000;
+    }
+    drop(client);
+    house.becomes_empty();
+    house.is_sound();
+}
+
+#[test]
+fn copies_that_are_never_answered_delay_nobody() {
+    on_each_transport(|house| {
+        let mut silent: Vec<Speaker> = (0..50).map(|_| Speaker::guest(house)).collect();
+        for client in &mut silent {
+            let [_, writer] = client.pipe();
+            let calls: Vec<u8> = (0..20)
+                .flat_map(|reqno| {
+                    let write = call(sys::WRITE, reqno, &[writer, 0x1000, 100]);
+                    let open = call(sys::OPEN, reqno, &[0x1000, 0, 0]);
+                    [write, open].concat()
+                })
+                .collect();
+            client.send(&calls);
+        }
+        house.board_becomes("every call has asked", |board| board.asks == 2000);
+        is_served(house);
+        assert_eq!(house.board().calls_in_flight, 2000);
+        // Nor do they delay the other calls of the same client.
+        let mut first = silent.swap_remove(0);
+        let mut asks = Vec::new();
+        for _ in 0..40 {
+            match first.hear() {
+                Said::Copyin { reqno, .. } => asks.push(reqno),
+                Said::Copyinstr { .. } => {}
+                said => panic!("expected to be asked: {said:?}"),
+            }
+        }
+        first.getpid();
+        // It is never too late.
+        first.send(&response(Kind::Copyin, asks[7], &[1; 100]));
+        match first.hear() {
+            Said::Result { error: 0, retval: [100, 0], .. } => {}
+            said => panic!("expected the end of the write: {said:?}"),
+        }
+        drop((silent, first));
+        house.becomes_empty();
+    });
+}
+
+/// Asked, and deaf to all that it is owed beside: its answer still comes through.
+#[test]
+fn an_answer_gets_past_a_full_outbox() {
+    on_each_transport(|house| {
+        let mut client = Speaker::guest(house);
+        let [reader, writer] = client.pipe();
+        let token = client.prefork();
+        let mut child = Speaker::child(house, &token);
+        let zero = client.open("/dev/zero", O_RDONLY);
+        client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 5]));
+        let Said::Copyin { reqno, .. } = client.hear() else {
+            panic!("expected a copyin");
+        };
+        for n in 2..100 {
+            client.send(&call(sys::READ, n, &[zero, 0, 65_536]));
+        }
+        is_served(house);
+        client.send(&response(Kind::Copyin, reqno, b"there"));
+        // What it wrote arrives, though it has read nothing.
+        child.send(&call(sys::READ, 1, &[reader, 0, 10]));
+        child.expect(Said::Copyout { addr: 0, bytes: b"there".to_vec() });
+        child.expect(Said::ok(1, 5));
+        let mut results = 0;
+        while results < 99 {
+            match client.hear() {
+                Said::Copyout { .. } => {}
+                Said::Result { error: 0, .. } => results += 1,
+                said => panic!("expected zeros and results: {said:?}"),
+            }
+        }
+        client.getpid();
+    });
+}
