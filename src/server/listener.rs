@@ -4,13 +4,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
 
 use crate::url::Url;
 
 /// Connections the system keeps until they are accepted; it may set a lower bound of its own.
 const BACKLOG: i32 = 4096;
+
+/// How long the system may take to let go of the sockets of a process that was killed. Those of an
+/// io_uring are closed behind its back: until then they look alive, and a port is in use.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
+/// How long to wait between two looks at them.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -89,15 +100,29 @@ fn remove_stale(url: &Url, path: &Path, addr: &SocketAddrUnix) -> Result<(), Lis
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(ListenError::NotASocket(url.clone()));
     }
-    let probe = socket(url, AddressFamily::UNIX)?;
-    match net::connect(&probe, addr) {
-        Err(rustix::io::Errno::CONNREFUSED) => {
-            tracing::info!("removing the socket file that a dead server left at {url}");
-            unlink(path).map_err(failed(url, "removing the old socket file"))
+    let end = Instant::now() + LETTING_GO;
+    loop {
+        let probe = socket(url, AddressFamily::UNIX)?;
+        match net::connect(&probe, addr) {
+            Err(Errno::CONNREFUSED) => {
+                tracing::info!("removing the socket file that a dead server left at {url}");
+                return unlink(path).map_err(failed(url, "removing the old socket file"));
+            }
+            Ok(()) if Instant::now() >= end || is_greeted(&probe, end) => {
+                return Err(ListenError::Live(url.clone()));
+            }
+            Ok(()) => std::thread::sleep(PAUSE),
+            Err(errno) => return Err(failed(url, "asking whether a server is there")(errno)),
         }
-        Ok(()) => Err(ListenError::Live(url.clone())),
-        Err(errno) => Err(failed(url, "asking whether a server is there")(errno)),
     }
+}
+
+/// Whether there is, until then, a banner or at least no end of the connection.
+fn is_greeted(probe: &OwnedFd, end: Instant) -> bool {
+    let left = end.saturating_duration_since(Instant::now()).max(PAUSE);
+    let timeout = sockopt::set_socket_timeout(probe, sockopt::Timeout::Recv, Some(left));
+    let came = timeout.and_then(|()| net::recv(probe, &mut [0; 1], RecvFlags::empty()));
+    !matches!(came, Ok((_, 0)) | Err(Errno::CONNRESET))
 }
 
 fn listen_tcp(url: &Url, addr: SocketAddr) -> Result<Bound, ListenError> {
@@ -109,11 +134,22 @@ fn listen_tcp(url: &Url, addr: SocketAddr) -> Result<Bound, ListenError> {
     }
     // Accepted sockets inherit it.
     sockopt::set_tcp_nodelay(&fd, true).map_err(failed(url, "TCP_NODELAY"))?;
-    net::bind(&fd, &addr).map_err(failed(url, "bind"))?;
+    bind_tcp(&fd, &addr).map_err(failed(url, "bind"))?;
     net::listen(&fd, BACKLOG).map_err(failed(url, "listen"))?;
     let bound = net::getsockname(&fd).map_err(failed(url, "getsockname"))?;
     let bound = SocketAddr::try_from(bound).map_err(failed(url, "getsockname"))?;
     Ok(Bound { fd, url: Url::from_socket_addr(bound), file: None })
+}
+
+/// Binds, and gives a server that was killed time to let go of the port.
+fn bind_tcp(fd: &OwnedFd, addr: &SocketAddr) -> rustix::io::Result<()> {
+    let end = Instant::now() + LETTING_GO;
+    loop {
+        match net::bind(fd, addr) {
+            Err(Errno::ADDRINUSE) if Instant::now() < end => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
 }
 
 impl SocketFile {
