@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory};
 
 use super::Failure;
 use crate::client::{AddressSpace, CallError, Client};
@@ -49,12 +50,21 @@ pub struct Halt {
 struct ServerArg {
     /// The server's URL.
     #[arg(long, env = "RUMP_SERVER", value_name = "URL")]
-    server: Url,
+    server: Option<Url>,
 }
 
 impl ServerArg {
+    /// The URL; without one, what to do about it, and the end of the program.
+    fn url(&self) -> &Url {
+        self.server.as_ref().unwrap_or_else(|| {
+            let message = "no server: RUMP_SERVER is not set. Set it to the server's URL, as in \
+                           RUMP_SERVER=unix:///tmp/rump.sock, or use --server URL";
+            super::Cli::command().error(ErrorKind::MissingRequiredArgument, message).exit()
+        })
+    }
+
     fn connect(&self, name: &str) -> Result<Client, Failure> {
-        Ok(Client::builder().name(name).connect(&self.server)?)
+        Ok(Client::builder().name(name).connect(self.url())?)
     }
 }
 
@@ -94,7 +104,7 @@ impl Call {
         }
         let retval = client.call(number, &values).map_err(|error| match error {
             CallError::Errno(errno) => format!("{}: {errno}", self.name),
-            error => format!("{}: {}: {error}", self.server.server, self.name),
+            error => format!("{}: {}: {error}", self.server.url(), self.name),
         })?;
         print(&self.name, retval, space, &buffers)?;
         Ok(())
@@ -106,7 +116,7 @@ impl Halt {
         let client = self.server.connect("rumpring halt")?;
         client
             .call(SYS_REBOOT, &[0, 0])
-            .map_err(|error| format!("{}: {error}", self.server.server))?;
+            .map_err(|error| format!("{}: {error}", self.server.url()))?;
         Ok(())
     }
 }

@@ -90,9 +90,7 @@ impl Serve {
         let ring = ring::Config { sockets, ..ring::Config::default() };
         let cpus = match (&self.cpus, self.workers) {
             (Some(Cpus(cpus)), _) => cpus.clone(),
-            (None, Some(workers)) => {
-                pool::allowed_cpus()?.into_iter().take(workers.get()).collect()
-            }
+            (None, Some(workers)) => first_cpus(workers.get())?,
             (None, None) => Vec::new(),
         };
         let spin = Duration::from_micros(self.spin);
@@ -116,6 +114,20 @@ impl Serve {
             Some(n) => Ok(n),
         }
     }
+}
+
+/// As many CPUs as there are to be workers.
+fn first_cpus(workers: usize) -> Result<Vec<usize>, Failure> {
+    let mut cpus = pool::allowed_cpus()?;
+    if workers > cpus.len() {
+        let most = cpus.len();
+        return Err(format!(
+            "--workers {workers}: each has a CPU of its own, and this process may run on {most}"
+        )
+        .into());
+    }
+    cpus.truncate(workers);
+    Ok(cpus)
 }
 
 /// Raises the soft limit of open files to the hard one, and returns it.
