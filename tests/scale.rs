@@ -195,7 +195,7 @@ const ONE_PARENT_IN: usize = 60;
 
 impl Guest {
     fn new(url: &Url, i: usize) -> Guest {
-        if i % 5 == 0 {
+        if i.is_multiple_of(5) {
             let mut socket = UnixStream::connect(url.path().expect("a path")).expect("connects");
             socket.write_all(&[32, 0, 0, 0, 0, 0, 0, 0, 7][..i % 10]).expect("part of a header");
             return Guest::Raw(socket);

@@ -1,0 +1,511 @@
+//! The command line, from outside: what it prints, how it exits, what signals do to a server.
+
+mod process;
+
+use std::fs;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use process::{SOON, Server, output, rumpring};
+use rumpring::client::{CallError, Client, Completed, Lost, Pending};
+use rumpring::url::Url;
+use rustix::process::Signal;
+
+const READ: i32 = 3;
+const GETPID: i32 = 20;
+const PIPE: i32 = 42;
+const NANOSLEEP: i32 = 430;
+
+/// A failure, and a command line that could not be understood.
+const FAILURE: i32 = 1;
+const USAGE: i32 = 2;
+
+fn connect(url: &Url) -> Client {
+    Client::builder().timeout(SOON).connect(url).expect("a client connects")
+}
+
+/// What a command says, with its exit status.
+#[derive(Debug)]
+struct Said {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> Said {
+    let Output { status, stdout, stderr } = output(command, SOON);
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Said { status: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+impl Said {
+    #[track_caller]
+    fn succeeds(self, stdout: &str) {
+        assert_eq!(self.status, Some(0), "{self:?}");
+        assert_eq!(self.stdout, stdout, "{self:?}");
+        assert_eq!(self.stderr, "", "it says nothing else");
+    }
+
+    /// Fails with that status, saying all of these on stderr and nothing on stdout.
+    #[track_caller]
+    fn fails(self, status: i32, words: &[&str]) {
+        assert_eq!(self.status, Some(status), "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "expected {word:?} in {self:?}");
+        }
+        assert_eq!(self.stdout, "", "an error is no result");
+    }
+}
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split_whitespace()
+}
+
+#[test]
+fn serve_call_halt() {
+    let mut server = Server::start(&[]);
+    let ready = format!("listening on {}", server.url());
+    assert_eq!(server.said(), [ready.as_str()], "ready is one line");
+    let getpid = run(&mut server.command(["call", "getpid"]));
+    assert!(getpid.stdout.starts_with("getpid = "), "{getpid:?}");
+    run(&mut server.command(["halt"])).succeeds("");
+    assert!(server.ended_within(SOON, "halt").success(), "a halted server has not failed");
+    assert!(!server.socket().exists(), "the socket file goes with the server");
+    assert_eq!(server.last_words(), [ready.as_str()], "quiet by default");
+}
+
+#[test]
+fn port_0_is_told_as_what_it_became() {
+    let server = Server::start_tcp(&[]);
+    let url = server.url().to_string();
+    assert!(url.starts_with("tcp://127.0.0.1:") && !url.ends_with(":0"), "{url}");
+    let getuid = run(rumpring().args(["call", "--server", &url, "getuid"]));
+    getuid.succeeds("getuid = 0\n");
+}
+
+#[test]
+fn notify_socket_is_told_that_the_server_is_ready() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a datagram socket");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    let mut command = rumpring();
+    command.env("NOTIFY_SOCKET", &path);
+    let url = format!("unix://{}", dir.path().join("s").display());
+    let _server = Server::run(command, dir, &url, &[]);
+    let mut message = [0; 64];
+    let len = socket.recv(&mut message).expect("READY=1 at NOTIFY_SOCKET");
+    assert_eq!(std::str::from_utf8(&message[..len]).map(str::trim), Ok("READY=1"));
+}
+
+#[test]
+fn calls_take_numbers_strings_and_buffers() {
+    let server = Server::start(&[]);
+    let call = |line: &str| run(&mut server.command(words(&format!("call {line}"))));
+    call("mkdir /dir 0o755").succeeds("mkdir = 0\n");
+    call("open /dir/42 0x202 0o644").succeeds("open = 3\n");
+    call("mkdir :42 0o700").succeeds("mkdir = 0\n");
+    call("rmdir :42").succeeds("rmdir = 0\n");
+    call("5 /dir/42 0").succeeds("5 = 3\n");
+    call("write 1 hello 5").succeeds("write = 5\n");
+    // A number below zero, and a 64-bit one.
+    call("close -1").fails(FAILURE, &["close: EBADF"]);
+    call("write -1 hello 0xffffffffffffffff").fails(FAILURE, &["write: EBADF"]);
+    // kern.ostype by its numbers: { 1, 1 } as a string would not do, so a buffer of what is there.
+    let stat = call("stat / @152");
+    assert!(stat.stdout.starts_with("stat = 0\n       0  "), "{stat:?}");
+    assert_eq!(stat.stdout.lines().count(), 1 + 152_usize.div_ceil(16), "{stat:?}");
+    let by_own_name = call("__stat50 / @152");
+    assert_eq!(by_own_name.stdout.lines().next(), Some("__stat50 = 0"));
+    let pipe = call("pipe");
+    pipe.succeeds("pipe = 3, 4\n");
+}
+
+#[test]
+fn a_call_that_fails_says_why_and_exits_with_1() {
+    let server = Server::start(&[]);
+    let call = |line: &str| run(&mut server.command(words(&format!("call {line}"))));
+    call("open /none 0").fails(FAILURE, &["rumpring: open: ENOENT (2): no such file"]);
+    call("nosuchcall").fails(FAILURE, &["nosuchcall", "no NetBSD system call has that name"]);
+    call("kqueue").fails(FAILURE, &["kqueue: ENOSYS (78)"]);
+    call("getpid 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17").fails(FAILURE, &["getpid", "at most"]);
+    call("read 0 @99999999 1").fails(FAILURE, &["@99999999", "at most"]);
+    call("").fails(USAGE, &["<NAME>", "--help"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("none");
+    for word in [&["call", "getpid"][..], &["halt"]] {
+        run(rumpring().args(word)).fails(USAGE, &["RUMP_SERVER", "unix:///", "--server"]);
+        let url = format!("unix://{}", path.display());
+        let nobody = run(rumpring().args(word).env("RUMP_SERVER", &url));
+        nobody.fails(FAILURE, &[&url, "cannot connect", "No such file", "start the server"]);
+        let bad = run(rumpring().args(word).env("RUMP_SERVER", "tcp://127.0.0.1"));
+        bad.fails(USAGE, &["tcp://127.0.0.1", "no port", "tcp://127.0.0.1:7000"]);
+        let any = run(rumpring().args(word).env("RUMP_SERVER", "tcp://*:7000"));
+        any.fails(FAILURE, &["tcp://0.0.0.0:7000", "needs the address of one server"]);
+    }
+    drop(UnixListener::bind(&path).expect("a socket file"));
+    let url = format!("unix://{}", path.display());
+    let dead = run(rumpring().args(["call", "getpid"]).env("RUMP_SERVER", &url));
+    dead.fails(FAILURE, &[&url, "refused", "start the server"]);
+}
+
+#[test]
+fn help_is_enough_to_learn_it_from() {
+    let help = |args: &[&str]| {
+        let said = run(rumpring().args(args));
+        assert_eq!(said.status, Some(0), "{said:?}");
+        said.stdout
+    };
+    let top = help(&["--help"]);
+    for word in ["rumpring serve unix://", "RUMP_SERVER=unix://", "call getpid", "halt"] {
+        assert!(top.contains(word), "expected {word:?} in {top}");
+    }
+    let serve = help(&["serve", "--help"]);
+    for word in ["listening on URL", "SIGTERM", "SIGUSR1", "tcp6://", "--cpus", "--drain"] {
+        assert!(serve.contains(word), "expected {word:?} in {serve}");
+    }
+    let call = help(&["call", "--help"]);
+    for word in ["Examples:", "rumpring call open /dev/zero 0", "@N", "RUMP_SERVER"] {
+        assert!(call.contains(word), "expected {word:?} in {call}");
+    }
+    help(&["halt", "--help"]);
+    assert!(help(&["--version"]).starts_with("rumpring "));
+}
+
+#[test]
+fn bad_settings_are_refused_with_their_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("unix://{}", dir.path().join("s").display());
+    let serve = |line: &str| run(rumpring().arg("serve").args(words(line)).arg(&url));
+    serve("--cpus 4095").fails(FAILURE, &["CPU 4095", "it may on"]);
+    serve("--cpus x").fails(USAGE, &["--cpus", "`x` is no CPU number"]);
+    serve("--cpus 3-1").fails(USAGE, &["--cpus", "`3-1` is no range"]);
+    serve("--cpus 0 --workers 1").fails(USAGE, &["--cpus", "--workers"]);
+    serve("--workers 0").fails(USAGE, &["--workers"]);
+    serve("--workers 5000").fails(FAILURE, &["--workers 5000", "may run on"]);
+    serve("--connections 0").fails(FAILURE, &["--connections 0"]);
+    serve("--connections -1").fails(USAGE, &["-1"]);
+    serve("--drain soon").fails(USAGE, &["--drain", "soon"]);
+    serve("--kernel linux").fails(USAGE, &["--kernel", "linux", "embedded"]);
+    serve("--connections 4000000000").fails(FAILURE, &["--connections", "ulimit -n"]);
+    run(rumpring().arg("serve")).fails(USAGE, &["<URL>"]);
+    run(rumpring().args(["serve", "http://x"])).fails(USAGE, &["http://x", "write unix://PATH"]);
+    run(&mut rumpring()).fails(USAGE, &["Usage:", "serve", "call"]);
+    assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0, "no file was left");
+}
+
+#[test]
+fn workers_are_as_many_as_asked_for_and_pinned() {
+    let cpus = rumpring::pool::allowed_cpus().expect("the CPUs there are");
+    let last = cpus[cpus.len() - 1].to_string();
+    let first = cpus[0].to_string();
+    for (args, cpu) in [(["--cpus", &last], &last), (["--workers", "1"], &first)] {
+        let mut server = Server::start(&args);
+        pipelined_load(server.url(), 4, 50);
+        let counters = server.counters();
+        assert_eq!(counters.get("threads"), 1.0, "workers with {args:?}: {}", counters.line());
+        assert_eq!(worker_cpus(&server), [cpu.clone()], "its worker's CPUs with {args:?}");
+    }
+}
+
+/// The CPUs of each worker, as `/proc` lists them.
+fn worker_cpus(server: &Server) -> Vec<String> {
+    let tasks = format!("/proc/{}/task", server.pid().as_raw_nonzero());
+    let mut cpus = Vec::new();
+    for task in fs::read_dir(tasks).expect("the server's threads") {
+        let task = task.expect("a thread").path();
+        let comm = fs::read_to_string(task.join("comm")).expect("its name");
+        if comm.starts_with("worker") {
+            let status = fs::read_to_string(task.join("status")).expect("its status");
+            let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            cpus.push(list.expect("its CPUs").trim().to_string());
+        }
+    }
+    cpus
+}
+
+/// Calls of getpid, 64 at a time on each of so many clients, all by this thread.
+fn pipelined_load(url: &Url, clients: usize, rounds: usize) -> usize {
+    let clients: Vec<Client> = (0..clients).map(|_| connect(url)).collect();
+    let mut done: Vec<Completed> = Vec::new();
+    for _ in 0..rounds {
+        let end = Instant::now() + SOON;
+        for client in &clients {
+            for _ in 0..64 {
+                client.post(GETPID, &[]);
+            }
+        }
+        while clients.iter().any(|client| client.outstanding() > 0) {
+            for client in &clients {
+                client.pump().expect("the connection lives");
+                client.take_completed(&mut done);
+            }
+            assert!(Instant::now() < end, "a round of pipelined calls took over {SOON:?}");
+        }
+    }
+    for client in &clients {
+        client.take_completed(&mut done);
+    }
+    assert!(done.iter().all(|call| call.result.is_ok()), "getpid never fails");
+    assert_eq!(done.len(), clients.len() * rounds * 64, "every call was answered");
+    done.len()
+}
+
+#[test]
+fn one_enter_serves_many_calls_under_load() {
+    let mut server = Server::start(&[]);
+    let before = server.counters();
+    let calls = pipelined_load(server.url(), 16, 20) as f64;
+    let after = server.counters();
+    assert_eq!(after.get("calls") - before.get("calls"), calls, "{}", after.line());
+    let enters = after.get("enters") - before.get("enters");
+    println!("{calls} calls with {enters} enters: {:.4} a call; {}", enters / calls, after.line());
+    assert!(enters / calls < 0.5, "{enters} enters for {calls} calls");
+    let told = after.get("enters") / after.get("calls");
+    assert!((after.get("enters_per_call") - told).abs() < 0.001, "{}", after.line());
+}
+
+const STOPS: [Signal; 2] = [Signal::TERM, Signal::INT];
+
+#[test]
+fn a_signal_ends_a_server_with_idle_clients_at_once() {
+    for signal in STOPS {
+        let mut server = Server::start(&["--drain", "600"]);
+        let clients: Vec<Client> = (0..20).map(|_| connect(server.url())).collect();
+        server.signal(signal);
+        let status = server.ended_within(SOON, "a signal, with idle clients only");
+        assert!(status.success(), "{signal:?}: {status}");
+        assert!(!server.socket().exists(), "{signal:?}: the socket file goes with the server");
+        for client in &clients {
+            assert_eq!(client.call(GETPID, &[]), Err(CallError::Lost(Lost::Closed)));
+        }
+        assert_eq!(server.last_words().len(), 1, "{:?}", server.said());
+    }
+}
+
+/// A read that sleeps until the server ends it.
+fn asleep(client: &Client) -> Pending {
+    let [read_end, _] = client.call(PIPE, &[]).expect("a pipe");
+    let into = client.space().alloc(1).expect("a byte of memory");
+    client.begin(READ, &[read_end as u64, into, 1])
+}
+
+/// A sleep of so long.
+fn nanosleep(client: &Client, time: Duration) -> Pending {
+    let time = [time.as_secs(), time.subsec_nanos().into()];
+    let bytes: Vec<u8> = time.iter().flat_map(|n| n.to_le_bytes()).collect();
+    let time = client.space().alloc_from(&bytes).expect("memory");
+    client.begin(NANOSLEEP, &[time, 0])
+}
+
+#[track_caller]
+fn until_in_flight(server: &mut Server, calls: usize) {
+    server.until(SOON, "calls in flight", |c| c.get("in_flight") == calls as f64);
+}
+
+#[test]
+fn calls_that_sleep_have_the_drain_time() {
+    for signal in STOPS {
+        let mut server = Server::start(&["--drain", "1"]);
+        let client = connect(server.url());
+        let mut read = asleep(&client);
+        until_in_flight(&mut server, 1);
+        let start = Instant::now();
+        server.signal(signal);
+        thread::sleep(Duration::from_millis(300));
+        assert!(server.is_running(), "{signal:?}: a call in flight has its time");
+        assert_eq!(read.try_finish(), None, "{signal:?}: and goes on");
+        assert!(server.ended_within(SOON, "the drain time").success());
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(950), "{signal:?}: it ended after {took:?} already");
+        let ended = read.finish_timeout(SOON);
+        assert!(
+            matches!(ended, Some(Err(CallError::Lost(_) | CallError::Errno(_)))),
+            "{signal:?}: what slept ends with the server: {ended:?}"
+        );
+        assert!(!server.socket().exists(), "{signal:?}: the socket file goes with the server");
+    }
+}
+
+#[test]
+fn calls_that_end_in_the_drain_time_are_answered() {
+    for signal in STOPS {
+        let mut server = Server::start(&["--drain", "600"]);
+        let clients: Vec<Client> = (0..3).map(|_| connect(server.url())).collect();
+        let sleeps: Vec<Pending> =
+            clients.iter().map(|client| nanosleep(client, Duration::from_millis(800))).collect();
+        until_in_flight(&mut server, 3);
+        server.signal(signal);
+        for mut sleep in sleeps {
+            let answer = sleep.finish_timeout(SOON);
+            assert_eq!(answer, Some(Ok([0, 0])), "{signal:?}: a call in flight is answered");
+        }
+        assert!(server.ended_within(SOON, "its last answer").success());
+        assert!(!server.socket().exists(), "{signal:?}: the socket file goes with the server");
+    }
+}
+
+#[test]
+fn a_server_that_drains_takes_no_more_clients() {
+    let mut server = Server::start(&["--drain", "600"]);
+    let client = connect(server.url());
+    let mut read = asleep(&client);
+    until_in_flight(&mut server, 1);
+    server.signal(Signal::TERM);
+    let short = Client::builder().timeout(Duration::from_millis(500));
+    let end = Instant::now() + SOON;
+    while short.connect(server.url()).is_ok() {
+        assert!(Instant::now() < end, "new clients are still served {SOON:?} after SIGTERM");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(server.is_running(), "it drains");
+    assert_eq!(read.try_finish(), None, "the call in flight goes on");
+    server.signal(Signal::TERM);
+    let status = server.ended_within(SOON, "a second signal");
+    assert_eq!(status.code(), Some(FAILURE), "calls were in flight");
+    assert!(!server.socket().exists(), "the socket file goes with the server");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::TERM)] {
+        let mut server = Server::start(&["--drain", "600"]);
+        let client = connect(server.url());
+        let _read = asleep(&client);
+        until_in_flight(&mut server, 1);
+        server.signal(first);
+        thread::sleep(Duration::from_millis(200));
+        assert!(server.is_running(), "{first:?} lets calls end first");
+        server.signal(second);
+        server.ended_within(SOON, "a second signal");
+    }
+}
+
+#[test]
+fn the_file_of_a_dead_server_is_replaced() {
+    let mut first = Server::start(&[]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("s");
+    drop(UnixListener::bind(&path).expect("a socket file"));
+    assert!(path.exists(), "a socket file that nobody listens at");
+    let url = format!("unix://{}", path.display());
+    let server = Server::run(rumpring(), dir, &url, &[]);
+    assert!(run(&mut server.command(["call", "getpid"])).status == Some(0));
+    // One that was killed leaves its file to its successor.
+    first.signal(Signal::KILL);
+    first.ended_within(SOON, "SIGKILL");
+    assert!(first.socket().exists(), "a killed server leaves its file");
+    let next = tempfile::tempdir().expect("a directory");
+    let successor = Server::run(rumpring(), next, &first.url().to_string(), &[]);
+    run(&mut successor.command(["call", "getuid"])).succeeds("getuid = 0\n");
+}
+
+/// The system lets go of a ring's sockets some time after the process that had it.
+#[test]
+fn a_server_can_be_started_again_at_once() {
+    for end in [Signal::TERM, Signal::KILL] {
+        let args = ["--drain", "0"];
+        for first in [Server::start(&args), Server::start_tcp(&args)] {
+            let url = first.url().to_string();
+            let mut server = first;
+            let mut keep = Vec::new();
+            for _ in 0..3 {
+                let clients: Vec<Client> = (0..20).map(|_| connect(server.url())).collect();
+                let _reads: Vec<Pending> = clients.iter().map(asleep).collect();
+                server.signal(end);
+                server.ended_within(SOON, "a signal");
+                let dir = tempfile::tempdir().expect("a directory");
+                // The directory of the first, with the socket file, goes at the end.
+                let next = Server::run(rumpring(), dir, &url, &args);
+                run(&mut next.command(["call", "getuid"])).succeeds("getuid = 0\n");
+                keep.push(std::mem::replace(&mut server, next));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_live_server_and_other_files_are_left_alone() {
+    let server = Server::start(&[]);
+    let url = server.url().to_string();
+    let second = run(rumpring().args(["serve", &url]));
+    second.fails(FAILURE, &[&url, "already listening", "stop it or take another path"]);
+    run(&mut server.command(["call", "getuid"])).succeeds("getuid = 0\n");
+
+    let file = server.dir().join("file");
+    fs::write(&file, "precious").expect("a file");
+    let in_the_way = run(rumpring().args(["serve", &format!("unix://{}", file.display())]));
+    in_the_way.fails(FAILURE, &["no socket", "remove it or take another path"]);
+    assert_eq!(fs::read(&file).expect("the file"), b"precious");
+
+    let port = Server::start_tcp(&[]);
+    let taken = run(rumpring().args(["serve", &port.url().to_string()]));
+    taken.fails(FAILURE, &[&port.url().to_string(), "in use"]);
+    let nowhere = run(rumpring().args(["serve", "unix:///no/such/directory/s"]));
+    nowhere.fails(FAILURE, &["unix:///no/such/directory/s", "No such file"]);
+}
+
+#[test]
+fn an_ordinary_day_is_quiet() {
+    let mut server = Server::start(&[]);
+    let clients: Vec<Client> = (0..10).map(|_| connect(server.url())).collect();
+    for client in &clients {
+        client.call(GETPID, &[]).expect("getpid");
+        let child = client.prefork().expect("a prefork").connect().expect("a child");
+        child.exec("other").expect("exec");
+        drop((asleep(&child), nanosleep(&child, Duration::from_secs(60))));
+        let path = child.space().alloc_str("/none").expect("memory");
+        child.call(5, &[path, 0, 0]).expect_err("open fails");
+    }
+    drop(clients);
+    server.until(SOON, "all clients gone", |c| c.get("connections") == 0.0);
+    server.signal(Signal::TERM);
+    assert!(server.ended_within(SOON, "SIGTERM").success());
+    assert_eq!(server.last_words().len(), 1, "only the ready line: {:?}", server.said());
+}
+
+#[test]
+fn a_call_the_kernel_lacks_is_named_once() {
+    let mut server = Server::start(&[]);
+    let client = connect(server.url());
+    for _ in 0..3 {
+        client.call(344, &[]).expect_err("kqueue is not there");
+    }
+    run(&mut server.command(["halt"])).succeeds("");
+    server.ended_within(SOON, "halt");
+    let named: Vec<&String> =
+        server.last_words().iter().filter(|line| line.contains("kqueue")).collect();
+    assert_eq!(named.len(), 1, "{named:?}");
+    assert!(named[0].contains("ENOSYS"), "{named:?}");
+    assert!(!named[0].contains('\u{1b}'), "no colours where there is no terminal: {named:?}");
+}
+
+/// Switched off as a container's seccomp filter does it. Needs a C compiler, and is skipped without.
+#[test]
+fn without_io_uring_the_error_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let without = dir.path().join("without_io_uring");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/without_io_uring.c");
+    let compiled = Command::new("cc").arg("-o").arg(&without).arg(&source).output();
+    match compiled {
+        Ok(cc) if cc.status.success() => {}
+        other => return eprintln!("skipped: cc cannot compile {}: {other:?}", source.display()),
+    }
+    let url = format!("unix://{}", dir.path().join("s").display());
+    for (errno, word) in [("1", "io_uring"), ("38", "io_uring")] {
+        let mut command = Command::new(&without);
+        command.args([errno, process::PROGRAM, "serve", &url]).env_remove("RUST_LOG");
+        let said = run(&mut command);
+        println!("{}", said.stderr.trim());
+        said.fails(FAILURE, &["rumpring: ", word, "not available"]);
+    }
+    assert!(!dir.path().join("s").exists(), "no socket file is left");
+}
