@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -251,9 +251,14 @@ impl Counters {
         &self.line
     }
 
-    /// Whether nothing is under way and nobody is there.
+    /// Whether nobody is there and nobody is expected.
+    pub fn is_deserted(&self) -> bool {
+        ["connections", "in_flight", "preforks"].iter().all(|name| self.get(name) == 0.0)
+    }
+
+    /// Whether, besides, nothing is to be done later: the time of unused preforks has passed.
     pub fn is_idle(&self) -> bool {
-        ["connections", "in_flight", "preforks", "timers"].iter().all(|name| self.get(name) == 0.0)
+        self.is_deserted() && self.get("timers") == 0.0
     }
 }
 
@@ -314,6 +319,11 @@ pub fn output(command: &mut Command, most: Duration) -> Output {
             String::from_utf8_lossy(&stderr),
         ),
     }
+}
+
+/// Tells whoever runs the tests, also when they pass: what is captured is only shown when they fail.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Raises the soft limit of open files to the hard one, and returns it.
