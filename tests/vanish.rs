@@ -23,12 +23,15 @@ fn vanishes(house: &House, stage: impl Fn() -> Speaker) {
     house.is_sound();
 }
 
+/// A speaker that has come so far, and the frame it is about to send.
+type Opening = fn(&House) -> (Speaker, Vec<u8>);
+
 #[test]
 fn at_every_byte_of_every_frame() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
         let house = House::with(transport, |config| config.limits.orphan = Duration::ZERO);
         // What precedes a frame, the frame, and the words that it is cut in.
-        let frames: [(&str, fn(&House) -> (Speaker, Vec<u8>)); 7] = [
+        let frames: [(&str, Opening); 7] = [
             ("guest", |house| (Speaker::connected(house), guest(1, "gone"))),
             ("call", |house| (Speaker::guest(house), call(sys::LSEEK, 2, &[1, 2, 3]))),
             ("answer", |house| {
