@@ -1,14 +1,14 @@
 //! How a client is made: its settings, the banner, the handshake.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{BannerError, CallError, ConnectError};
-use super::link::{Link, Patience};
+use super::link::Link;
 use super::memory::Memory;
-use super::socket::{Socket, is_not_now};
+use super::patience::Patience;
+use super::socket::Socket;
 use super::{AddressSpace, Client};
 use crate::url::Url;
 use crate::wire::{self, Handshake, Kind, MAX_BANNER, Token};
@@ -118,11 +118,7 @@ impl Builder {
             Some(memory) => memory.clone(),
             None => Arc::new(AddressSpace::new()),
         };
-        let name = self.settings.name.clone();
-        let hello = |out: &mut Vec<u8>, reqno| {
-            wire::handshake_request(out, reqno, Handshake::Guest, &name);
-        };
-        connect(&Arc::new(url.clone()), self.settings.clone(), memory, hello)
+        connect_guest(&Arc::new(url.clone()), self.settings.clone(), memory)
     }
 }
 
@@ -135,6 +131,18 @@ impl fmt::Debug for Builder {
     }
 }
 
+/// Connects as a guest.
+pub(super) fn connect_guest(
+    url: &Arc<Url>,
+    settings: Arc<Settings>,
+    memory: Arc<dyn Memory>,
+) -> Result<Client, ConnectError> {
+    let name = settings.name.clone();
+    connect(url, settings, memory, |out, reqno| {
+        wire::handshake_request(out, reqno, Handshake::Guest, &name);
+    })
+}
+
 /// Connects, reads the banner and shakes hands with the frame that `hello` appends.
 pub(super) fn connect(
     url: &Arc<Url>,
@@ -144,8 +152,8 @@ pub(super) fn connect(
 ) -> Result<Client, ConnectError> {
     let patience = settings.patience();
     let (link, banner) = open(url, settings.clone(), memory, patience)?;
-    let reqno = link.ask(Kind::Handshake, patience, hello);
-    let answer = link.wait(reqno, patience).unwrap_or(Err(CallError::TimedOut));
+    let asked = link.ask(Kind::Handshake, hello);
+    let answer = link.wait(asked, patience).unwrap_or(Err(CallError::TimedOut));
     answer.map_err(|source| ConnectError::Handshake { url: Url::clone(url), source })?;
     Ok(Client { link, url: url.clone(), settings, banner })
 }
@@ -159,8 +167,8 @@ pub(super) fn cancel(
     let patience = settings.patience();
     let (link, _) = open(url, settings, Arc::new(AddressSpace::new()), patience)?;
     let encode = |out: &mut Vec<u8>, reqno| wire::fork_request(out, reqno, token, true);
-    let reqno = link.ask(Kind::Handshake, patience, encode);
-    match link.wait(reqno, patience).unwrap_or(Err(CallError::TimedOut)) {
+    match link.wait(link.ask(Kind::Handshake, encode), patience).unwrap_or(Err(CallError::TimedOut))
+    {
         Ok(_) | Err(CallError::Lost(super::Lost::Closed)) => Ok(()),
         Err(source) => Err(ConnectError::Handshake { url: Url::clone(url), source }),
     }
@@ -175,9 +183,7 @@ fn open(
     let socket = Socket::connect(url, settings.timeout)?;
     let banner = read_banner(&socket, patience)
         .map_err(|problem| ConnectError::Banner { url: Url::clone(url), problem })?;
-    let link = Link::new(socket, settings, memory)
-        .map_err(|source| ConnectError::Connect { url: Url::clone(url), source })?;
-    Ok((Arc::new(link), banner))
+    Ok((Arc::new(Link::new(socket, settings, memory)), banner))
 }
 
 /// Reads the banner: one line, with nothing behind it. Returned without its newline.
@@ -193,7 +199,7 @@ pub(super) fn read_banner(socket: &Socket, patience: Patience) -> Result<Arc<str
         if len == line.len() {
             return Err(BannerError::TooLong);
         }
-        match read_some(socket, &mut line[len..], patience)? {
+        match socket.receive_some(&mut line[len..], patience)? {
             0 => return Err(BannerError::Closed(len)),
             n => len += n,
         }
@@ -206,19 +212,4 @@ pub(super) fn read_banner(socket: &Socket, patience: Patience) -> Result<Arc<str
         return Err(BannerError::Foreign(text.escape_debug().to_string()));
     }
     Ok(text.into())
-}
-
-/// One read that brings something, or the time is up.
-pub(super) fn read_some(socket: &Socket, buf: &mut [u8], patience: Patience) -> io::Result<usize> {
-    loop {
-        socket.set_read_timeout(patience.left())?;
-        match socket.read(buf) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_not_now(&error) && patience.is_over() => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            Err(error) if is_not_now(&error) => {}
-            other => return other,
-        }
-    }
 }

@@ -9,8 +9,9 @@ use super::AddressSpace;
 use super::builder::{self, Builder, Settings};
 use super::error::{CallError, CallResult, ConnectError, Lost};
 use super::fork::ForkToken;
-use super::link::{Completed, Link, Patience, Reply};
+use super::link::{Asked, Completed, Link, Reply};
 use super::memory::Memory;
+use super::patience::Patience;
 use super::pending::Pending;
 use crate::url::Url;
 use crate::wire::{self, Handshake, Kind};
@@ -39,9 +40,8 @@ impl Client {
 
     /// Makes a call and waits for its end, as long as [`Builder::timeout`] allows.
     pub fn call(&self, number: i32, args: &[u64]) -> CallResult {
-        let patience = self.settings.patience();
-        let mut pending = self.begin_within(number, args, patience);
-        pending.end(patience).unwrap_or(Err(CallError::TimedOut))
+        let mut pending = Pending::new(self.link.clone(), self.ask_call(number, args));
+        pending.end(self.settings.patience()).unwrap_or(Err(CallError::TimedOut))
     }
 
     /// Sends a call. Its end is to be had from the [`Pending`], now or later, on any thread. While
@@ -51,8 +51,13 @@ impl Client {
     }
 
     pub(super) fn begin_within(&self, number: i32, args: &[u64], patience: Patience) -> Pending {
-        let encode = |out: &mut Vec<u8>, reqno| wire::syscall_request(out, reqno, number, args);
-        Pending::new(self.link.clone(), self.link.ask(Kind::Syscall, patience, encode))
+        let asked = self.ask_call(number, args);
+        self.link.flush(asked.end, patience);
+        Pending::new(self.link.clone(), asked)
+    }
+
+    fn ask_call(&self, number: i32, args: &[u64]) -> Asked {
+        self.link.ask(Kind::Syscall, |out, reqno| wire::syscall_request(out, reqno, number, args))
     }
 
     /// Queues a call and returns its id; nothing is written before [`Client::pump`],
@@ -83,7 +88,7 @@ impl Client {
 
     /// Writes what is queued, and reads while the socket is full; as long as the timeout allows.
     pub fn flush(&self) {
-        self.link.flush(None, self.settings.patience());
+        self.link.flush(self.link.end(), self.settings.patience());
     }
 
     /// Calls and other requests without an answer so far.
@@ -124,10 +129,9 @@ impl Client {
         kind: Kind,
         encode: impl FnOnce(&mut Vec<u8>, u64),
     ) -> Result<Reply, CallError> {
-        let patience = self.settings.patience();
-        let reqno = self.link.ask(kind, patience, encode);
-        self.link.wait(reqno, patience).unwrap_or_else(|| {
-            self.link.forget(reqno);
+        let asked = self.link.ask(kind, encode);
+        self.link.wait(asked, self.settings.patience()).unwrap_or_else(|| {
+            self.link.forget(asked.reqno);
             Err(CallError::TimedOut)
         })
     }
@@ -136,12 +140,8 @@ impl Client {
     /// the old connection ends with [`Lost::Reconnected`], also if this fails.
     pub fn reconnect(&mut self) -> Result<(), ConnectError> {
         self.link.lose(Lost::Reconnected);
-        let name = self.settings.name.clone();
-        let hello = |out: &mut Vec<u8>, reqno| {
-            wire::handshake_request(out, reqno, Handshake::Guest, &name);
-        };
         let memory = self.link.memory().clone();
-        *self = builder::connect(&self.url, self.settings.clone(), memory, hello)?;
+        *self = builder::connect_guest(&self.url, self.settings.clone(), memory)?;
         Ok(())
     }
 

@@ -65,6 +65,7 @@ mod handle;
 mod link;
 mod memory;
 pub mod numbers;
+mod patience;
 mod pending;
 pub mod raw;
 mod socket;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::CallResult;
-use super::link::{Link, Patience};
+use super::link::{Asked, Link};
+use super::patience::Patience;
 
 /// A call that was begun.
 ///
@@ -14,18 +15,18 @@ use super::link::{Link, Patience};
 #[must_use = "dropping it drops the call's answer"]
 pub struct Pending {
     link: Arc<Link>,
-    id: u64,
+    asked: Asked,
     result: Option<CallResult>,
 }
 
 impl Pending {
-    pub(super) fn new(link: Arc<Link>, id: u64) -> Pending {
-        Pending { link, id, result: None }
+    pub(super) fn new(link: Arc<Link>, asked: Asked) -> Pending {
+        Pending { link, asked, result: None }
     }
 
     /// The number of the request on the wire.
     pub fn id(&self) -> u64 {
-        self.id
+        self.asked.reqno
     }
 
     /// Waits for the call's end, however long it takes.
@@ -46,7 +47,7 @@ impl Pending {
 
     pub(super) fn end(&mut self, patience: Patience) -> Option<CallResult> {
         if self.result.is_none() {
-            self.result = self.link.wait(self.id, patience).map(super::link::call);
+            self.result = self.link.wait(self.asked, patience).map(super::link::call);
         }
         self.result.clone()
     }
@@ -55,13 +56,13 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if self.result.is_none() {
-            self.link.forget(self.id);
+            self.link.forget(self.asked.reqno);
         }
     }
 }
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pending").field("id", &self.id).field("result", &self.result).finish()
+        f.debug_struct("Pending").field("id", &self.id()).field("result", &self.result).finish()
     }
 }

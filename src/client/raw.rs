@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::PollFlags;
+
 use super::builder;
 use super::error::{BannerError, ConnectError};
-use super::link::Patience;
-use super::socket::{Socket, is_not_now};
+use super::patience::Patience;
+use super::socket::Socket;
 use crate::url::Url;
 use crate::wire::{self, Class, Handshake, Header, Reader};
 
@@ -96,10 +98,7 @@ impl RawConnection {
 
     /// Writes all bytes, however long it takes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.write_until(bytes, Patience::Forever)? {
-            n if n == bytes.len() => Ok(()),
-            _ => Err(io::ErrorKind::WriteZero.into()),
-        }
+        self.write_until(bytes, Patience::Forever).map(drop)
     }
 
     /// Writes what the socket takes within that time, and returns how many bytes that were.
@@ -110,14 +109,10 @@ impl RawConnection {
     fn write_until(&mut self, bytes: &[u8], patience: Patience) -> io::Result<usize> {
         let mut written = 0;
         while written < bytes.len() {
-            self.socket.set_write_timeout(patience.left())?;
-            match self.socket.write(&bytes[written..]) {
-                Ok(0) => break,
-                Ok(n) => written += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_not_now(&error) && patience.is_over() => break,
-                Err(error) if is_not_now(&error) => {}
-                Err(error) => return Err(error),
+            match self.socket.send(&bytes[written..])? {
+                Some(len) => written += len,
+                None if patience.is_over() => break,
+                None => drop(self.socket.poll(PollFlags::OUT, patience)),
             }
         }
         Ok(written)
@@ -134,15 +129,14 @@ impl RawConnection {
                 return Err(RawError::Length(len));
             }
             let mut buf = [0; 8192];
-            match builder::read_some(&self.socket, &mut buf, patience) {
+            match self.socket.receive_some(&mut buf, patience) {
                 Ok(0) if self.reader.is_partial() => return Err(RawError::Truncated),
                 Ok(0) => return Err(RawError::Closed),
                 Ok(n) => self.take_in(&buf[..n]),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::TimedOut => return Err(RawError::TimedOut),
-                    io::ErrorKind::ConnectionReset => return Err(RawError::Closed),
-                    _ => return Err(error.into()),
-                },
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(RawError::TimedOut);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -165,7 +159,7 @@ impl RawConnection {
 
     /// Some bytes, as they come; 0 at the end. Not to be mixed with [`RawConnection::read_frame`].
     pub fn read_bytes(&mut self, buf: &mut [u8], timeout: Duration) -> io::Result<usize> {
-        builder::read_some(&self.socket, buf, Patience::from_timeout(Some(timeout)))
+        self.socket.receive_some(buf, Patience::from_timeout(Some(timeout)))
     }
 
     /// Reads and drops everything until the server hangs up; `false` if it does not in that time.
@@ -176,21 +170,22 @@ impl RawConnection {
             if patience.is_over() {
                 return Ok(false);
             }
-            match builder::read_some(&self.socket, &mut buf, patience) {
+            match self.socket.receive_some(&mut buf, patience) {
                 Ok(0) => return Ok(true),
                 Ok(_) => {}
-                Err(error) => match error.kind() {
-                    io::ErrorKind::TimedOut => return Ok(false),
-                    io::ErrorKind::ConnectionReset => return Ok(true),
-                    _ => return Err(error),
-                },
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
     }
 
     /// Hangs up one direction or both.
     pub fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
-        self.socket.shutdown(how)
+        self.socket.shutdown(match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        })
     }
 }
 

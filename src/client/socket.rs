@@ -1,29 +1,27 @@
-//! A connected socket, Unix or TCP, behind one set of methods.
+//! A connected socket, Unix or TCP, and how to wait for it.
+//!
+//! The socket stays in blocking mode, and what must not block says so each time: sending never
+//! blocks, and receiving blocks as long as its caller's patience lasts.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix};
+use rustix::net::{SocketFlags, SocketType};
+
 use super::error::ConnectError;
+use super::patience::Patience;
 use crate::url::Url;
 
 /// A connection to a server.
 #[derive(Debug)]
-pub(super) enum Socket {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-macro_rules! either {
-    ($self:expr, $stream:ident => $body:expr) => {
-        match $self {
-            Socket::Unix($stream) => $body,
-            Socket::Tcp($stream) => $body,
-        }
-    };
-}
+pub(super) struct Socket(OwnedFd);
 
 impl Socket {
     /// Connects. TCP sockets get TCP_NODELAY.
@@ -31,71 +29,100 @@ impl Socket {
         if url.is_wildcard() {
             return Err(ConnectError::Wildcard(url.clone()));
         }
-        let socket = loop {
-            match Socket::try_connect(url, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => break other,
+        let connected = match (url.path(), url.socket_addr()) {
+            (_, Some(addr)) => Socket::connect_tcp(&addr, timeout),
+            (path, None) => Socket::connect_unix(path.unwrap_or("".as_ref()), timeout),
+        };
+        connected.map_err(|errno| {
+            let source = match errno {
+                Errno::AGAIN | Errno::INPROGRESS => io::ErrorKind::TimedOut.into(),
+                errno => errno.into(),
+            };
+            ConnectError::Connect { url: url.clone(), source }
+        })
+    }
+
+    fn connect_unix(path: &Path, timeout: Option<Duration>) -> rustix::io::Result<Socket> {
+        let socket = Socket::new(AddressFamily::UNIX, timeout)?;
+        let addr = SocketAddrUnix::new(path)?;
+        rustix::io::retry_on_intr(|| net::connect(&socket, &addr))?;
+        Ok(socket)
+    }
+
+    fn connect_tcp(addr: &SocketAddr, timeout: Option<Duration>) -> rustix::io::Result<Socket> {
+        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = Socket::new(family, timeout)?;
+        rustix::io::retry_on_intr(|| net::connect(&socket, addr))?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        Ok(socket)
+    }
+
+    /// A socket whose connect(2) takes so long at most: the time limit for sending counts for that,
+    /// too, and nothing else here waits to send.
+    fn new(family: AddressFamily, timeout: Option<Duration>) -> rustix::io::Result<Socket> {
+        let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // Zero would mean for ever.
+        let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        sockopt::set_socket_timeout(&fd, Timeout::Send, timeout)?;
+        Ok(Socket(fd))
+    }
+
+    /// Receives what is there, or the first that comes in time: `None` if nothing does, or if a
+    /// signal came first; 0 at the end. A server that hangs up on bytes it has not read resets the
+    /// connection, which is an end like any other.
+    pub fn receive(&self, buf: &mut [u8], patience: Patience) -> io::Result<Option<usize>> {
+        let flags = match patience {
+            Patience::Forever => RecvFlags::empty(),
+            Patience::None => RecvFlags::DONTWAIT,
+            Patience::Until(_) if self.poll(PollFlags::IN, patience).is_empty() => return Ok(None),
+            Patience::Until(_) => RecvFlags::DONTWAIT,
+        };
+        match net::recv(&self.0, buf, flags) {
+            Ok((len, _)) => Ok(Some(len)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(Errno::CONNRESET | Errno::PIPE) => Ok(Some(0)),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Receives something or its end (0), or fails because the time is up.
+    pub fn receive_some(&self, buf: &mut [u8], patience: Patience) -> io::Result<usize> {
+        loop {
+            match self.receive(buf, patience)? {
+                Some(len) => return Ok(len),
+                None if patience.is_over() => return Err(io::ErrorKind::TimedOut.into()),
+                None => {}
             }
-        };
-        socket.map_err(|source| ConnectError::Connect { url: url.clone(), source })
+        }
     }
 
-    fn try_connect(url: &Url, timeout: Option<Duration>) -> io::Result<Socket> {
-        let addr = match url {
-            Url::Unix(path) => return UnixStream::connect(path).map(Socket::Unix),
-            Url::Tcp(addr) => (*addr).into(),
-            Url::Tcp6(addr) => (*addr).into(),
-        };
-        let stream = match timeout {
-            Some(timeout) => TcpStream::connect_timeout(&addr, at_least(timeout))?,
-            None => TcpStream::connect(addr)?,
-        };
-        stream.set_nodelay(true)?;
-        Ok(Socket::Tcp(stream))
+    /// Sends what the socket has room for: `None` if it has none.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        match net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(len) => Ok(Some(len)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
-    /// One read(2).
-    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => { let mut stream = stream; stream.read(buf) })
-    }
-
-    /// One write(2).
-    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => { let mut stream = stream; stream.write(bytes) })
-    }
-
-    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        either!(self, stream => stream.set_nonblocking(on))
-    }
-
-    /// How long a blocking read waits; `None` is for ever. The host's clock ticks in milliseconds,
-    /// so a shorter time is made one.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        either!(self, stream => stream.set_read_timeout(timeout.map(at_least)))
-    }
-
-    /// How long a blocking write waits.
-    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        either!(self, stream => stream.set_write_timeout(timeout.map(at_least)))
+    /// Waits for one of these events, or an end or failure of the connection, and returns what came:
+    /// nothing if the time is up or a signal came first.
+    pub fn poll(&self, events: PollFlags, patience: Patience) -> PollFlags {
+        let left = patience.left().map(|left| Timespec::try_from(left).expect("a deadline's time"));
+        let mut fds = [PollFd::new(&self.0, events)];
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) => fds[0].revents(),
+            Err(_) => PollFlags::empty(),
+        }
     }
 
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        either!(self, stream => stream.shutdown(how))
+        Ok(net::shutdown(&self.0, how)?)
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        either!(self, stream => stream.as_fd())
+        self.0.as_fd()
     }
-}
-
-/// A time that the host takes: zero would mean for ever.
-fn at_least(timeout: Duration) -> Duration {
-    timeout.max(Duration::from_millis(1))
-}
-
-/// Whether an error only says that nothing can be moved now.
-pub(super) fn is_not_now(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

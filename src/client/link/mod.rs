@@ -1,27 +1,33 @@
 //! One connection: who waits for what on it, and what has become of it.
 //!
 //! No thread of its own serves a connection. A thread that waits for an answer becomes the
-//! *receiver* if there is none: it reads for everybody and serves the server's requests until its
-//! own answer is here, then hands over to the first of those parked. Bytes to send are appended to
-//! the [`outbox`](send) whole frames at a time; a thread that finds nobody writing becomes the
-//! *writer* and writes what is there, its own bytes and others'.
+//! *receiver* if there is none: it receives for everybody and serves the server's requests until its
+//! own answer is here, then hands over to one of those parked. Whole frames are queued in the
+//! [`Outbox`](send::Outbox) by any thread, and whoever finds nobody sending sends what is there, its
+//! own bytes and others'. That never blocks; for a full socket somebody must wait:
 //!
-//! Why this cannot deadlock: no thread holds a lock while it waits for the socket. The receiver
-//! never waits for another writer, it only appends; and a writer that the full socket stops reads,
-//! or knows that somebody else does, between its attempts ([`send`]). So when both directions of the
-//! socket are full and the server reads nothing until it is read from, it is read from.
+//! - A receiver that sees the socket full waits for room, too, and is *alert*.
+//! - A receiver that saw nothing of the sort *naps* in recv(2), one system call, and cannot be told.
+//!   Then one thread whose own bytes are queued waits for room or for something to receive. The
+//!   latter ends the nap: the receiver looks again, and that thread parks. Meanwhile only that
+//!   thread sends, so that its answer cannot come unnoticed while it waits.
+//!
+//! So bytes for whose sake a thread waits are sent when there is room. What a thread leaves queued
+//! when its patience ends goes out with whatever is sent or received next.
+//!
+//! Why this cannot deadlock: no thread holds the lock while it waits, and none waits for room in the
+//! socket without the receiver or itself waiting for something to receive. So when both directions
+//! of the socket are full and the server reads nothing until it is read from, it is read from.
 
 mod receive;
 mod send;
 mod state;
 mod wait;
 
-pub(super) use wait::Patience;
-
-use std::io;
-use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::net::Shutdown;
 
 use super::builder::Settings;
 use super::error::{CallResult, Lost};
@@ -29,7 +35,6 @@ use super::memory::Memory;
 use super::socket::Socket;
 use crate::wire::Kind;
 use receive::Receiving;
-use send::Outbox;
 use state::State;
 
 pub(super) use state::{Reply, call};
@@ -49,28 +54,23 @@ pub(super) struct Link {
     settings: Arc<Settings>,
     memory: Arc<dyn Memory>,
     state: Mutex<State>,
-    outbox: Mutex<Outbox>,
     /// Locked by whoever has the receiver's role, which [`State`] keeps: nobody waits for this lock.
     receiving: Mutex<Receiving>,
 }
 
+/// A request on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub reqno: u64,
+    /// Where its frame ends: see [`Link::flush`].
+    pub end: u64,
+}
+
 impl Link {
     /// Takes over a socket whose banner has been read.
-    pub fn new(
-        socket: Socket,
-        settings: Arc<Settings>,
-        memory: Arc<dyn Memory>,
-    ) -> io::Result<Link> {
-        socket.set_read_timeout(None)?;
-        socket.set_write_timeout(Some(send::PATIENCE))?;
-        Ok(Link {
-            socket,
-            settings,
-            memory,
-            state: Mutex::default(),
-            outbox: Mutex::default(),
-            receiving: Mutex::default(),
-        })
+    pub fn new(socket: Socket, settings: Arc<Settings>, memory: Arc<dyn Memory>) -> Link {
+        let (state, receiving) = (Mutex::default(), Mutex::default());
+        Link { socket, settings, memory, state, receiving }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -81,26 +81,30 @@ impl Link {
         &self.memory
     }
 
-    /// Registers a request and puts its frame, which `encode` appends, on its way. Its answer is for
-    /// [`Link::wait`], also if the connection has ended already.
-    pub fn ask(
-        &self,
-        kind: Kind,
-        patience: Patience,
-        encode: impl FnOnce(&mut Vec<u8>, u64),
-    ) -> u64 {
-        let reqno = self.state().ask(kind);
-        self.queue(|out| encode(out, reqno));
-        self.flush(None, patience);
+    /// Registers a request and queues its frame, which `encode` appends. Its answer is for
+    /// [`Link::wait`], which sends it, also if the connection has ended already.
+    pub fn ask(&self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>, u64)) -> Asked {
+        let mut state = self.state();
+        let reqno = state.ask(kind);
+        Asked { reqno, end: state.outbox.push(|out| encode(out, reqno)) }
+    }
+
+    /// Registers a call whose answer goes to [`Link::take_completed`], and queues its frame.
+    pub fn post(&self, encode: impl FnOnce(&mut Vec<u8>, u64)) -> u64 {
+        let mut state = self.state();
+        let reqno = state.post();
+        state.outbox.push(|out| encode(out, reqno));
         reqno
     }
 
-    /// Registers a request whose answer goes to [`Link::take_completed`], and leaves its frame in the
-    /// outbox.
-    pub fn post(&self, encode: impl FnOnce(&mut Vec<u8>, u64)) -> u64 {
-        let reqno = self.state().post();
-        self.queue(|out| encode(out, reqno));
-        reqno
+    /// Where what is queued so far ends: for [`Link::flush`].
+    pub fn end(&self) -> u64 {
+        self.state().outbox.end()
+    }
+
+    /// Bytes queued and not sent yet.
+    pub fn owed(&self) -> usize {
+        self.state().outbox.owed()
     }
 
     /// Nobody will ask for this answer.
@@ -129,6 +133,15 @@ impl Link {
         let _ = self.socket.shutdown(Shutdown::Both);
         for thread in parked {
             thread.unpark();
+        }
+    }
+
+    /// Wakes a parked thread for a duty that is nobody's.
+    fn wake_next(&self, state: MutexGuard<'_, State>) {
+        let next = state.next_on_duty();
+        drop(state);
+        if let Some(next) = next {
+            next.unpark();
         }
     }
 

@@ -1,30 +1,21 @@
 //! The receiver's work: bytes from the socket to answers and to served requests.
 
 use std::cell::Cell;
-use std::io;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
 
+use super::Link;
 use super::state::{Reply, error_word};
-use super::{Link, Patience};
 use crate::client::error::{CallError, Lost, ProtocolError};
 use crate::client::memory::Refusal;
-use crate::client::socket::is_not_now;
+use crate::client::patience::Patience;
 use crate::wire::{self, COPY_BODY_LEN, Class, ErrorCode, Frame, HEADER_LEN, Header, Kind, Reader};
 use crate::wire::{SYSCALL_RESPONSE_LEN, TOKEN_LEN, read_u32, read_u64};
 
 /// Bytes read at once. The buffer belongs to the thread, so idle connections have none.
 const BUFFER: usize = 64 * 1024;
 
-/// Reads one [`Link::read_all`] does at most, so that one busy server cannot keep it for ever.
+/// Reads one [`Link::receive_all`] does at most, so that one busy server cannot keep it for ever.
 const READS: usize = 16;
-
-/// The longest a receiver blocks before it looks whether there is something to write, left by a
-/// thread that ran out of patience.
-pub const TICK: Duration = Duration::from_secs(1);
-
-/// How much a socket's timeout may exceed the time left before it is set anew.
-const SLACK: Duration = Duration::from_millis(1);
 
 /// What belongs to the receiver's role.
 #[derive(Default)]
@@ -32,9 +23,6 @@ pub struct Receiving {
     reader: Reader,
     /// Bytes still to come of a frame that is dropped.
     skip: u64,
-    /// What the socket is set to.
-    nonblocking: bool,
-    timeout: Option<Duration>,
     /// Answers to the server's copies, on their way to the outbox.
     answers: Vec<u8>,
 }
@@ -63,62 +51,28 @@ impl Link {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One read and what came of it: nothing, if nothing came in time.
-    pub(super) fn read_once(&self, rx: &mut Receiving, patience: Patience) -> Result<Came, Lost> {
-        self.prepare(rx, patience)?;
-        with_buffer(|buffer| match self.read(buffer)? {
-            None => Ok(Came::default()),
-            Some(0) if rx.skip > 0 || rx.reader.is_partial() => Err(Lost::Truncated),
-            Some(0) => Err(Lost::Closed),
-            Some(bytes) => Ok(Came { bytes, frames: self.take_in(rx, &buffer[..bytes])? }),
+    /// Receives once and takes in what came: nothing, if nothing came in time.
+    pub(super) fn receive(&self, rx: &mut Receiving, patience: Patience) -> Result<Came, Lost> {
+        with_buffer(|buffer| match self.socket.receive(buffer, patience) {
+            Ok(None) => Ok(Came::default()),
+            Ok(Some(0)) if rx.skip > 0 || rx.reader.is_partial() => Err(Lost::Truncated),
+            Ok(Some(0)) => Err(Lost::Closed),
+            Ok(Some(bytes)) => Ok(Came { bytes, frames: self.take_in(rx, &buffer[..bytes])? }),
+            Err(error) => Err(Lost::Io(error.kind())),
         })
     }
 
-    /// Reads what is there, without waiting, and returns the number of frames.
-    pub(super) fn read_all(&self, rx: &mut Receiving) -> Result<usize, Lost> {
+    /// Receives what is there, without waiting, and returns the number of frames.
+    pub(super) fn receive_all(&self, rx: &mut Receiving) -> Result<usize, Lost> {
         let mut frames = 0;
         for _ in 0..READS {
-            let came = self.read_once(rx, Patience::None)?;
+            let came = self.receive(rx, Patience::None)?;
             frames += came.frames;
             if came.bytes < BUFFER {
                 break;
             }
         }
         Ok(frames)
-    }
-
-    /// One read(2): `None` if nothing is there, 0 at the end. A server that hangs up on bytes it has
-    /// not read resets the connection, which is an end like any other.
-    fn read(&self, buffer: &mut [u8]) -> Result<Option<usize>, Lost> {
-        match self.socket.read(buffer) {
-            Ok(n) => Ok(Some(n)),
-            Err(error) if is_not_now(&error) => Ok(None),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => Ok(None),
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Some(0)),
-                kind => Err(Lost::Io(kind)),
-            },
-        }
-    }
-
-    /// Sets the socket to how long the next read may wait, where it is set otherwise.
-    pub(super) fn prepare(&self, rx: &mut Receiving, patience: Patience) -> Result<(), Lost> {
-        let failed = |error: io::Error| Lost::Io(error.kind());
-        let nonblocking = patience == Patience::None;
-        if rx.nonblocking != nonblocking {
-            self.socket.set_nonblocking(nonblocking).map_err(failed)?;
-            rx.nonblocking = nonblocking;
-        }
-        if nonblocking {
-            return Ok(());
-        }
-        let left = patience.left().map_or(TICK, |left| left.min(TICK));
-        let is_close = |set: Duration| set <= left + SLACK && set >= left / 2;
-        if !rx.timeout.is_some_and(is_close) {
-            self.socket.set_read_timeout(Some(left)).map_err(failed)?;
-            rx.timeout = Some(left);
-        }
-        Ok(())
     }
 
     /// Takes bytes in and returns how many frames they completed.
@@ -146,7 +100,16 @@ impl Link {
         if rx.answers.is_empty() {
             return Ok(());
         }
-        let owed = self.queue_all(&mut rx.answers);
+        let mut state = self.state();
+        state.served = state.outbox.push(|out| {
+            if out.is_empty() {
+                std::mem::swap(out, &mut rx.answers);
+            } else {
+                out.append(&mut rx.answers);
+            }
+        });
+        let owed = state.outbox.owed();
+        rx.answers.clear();
         if owed > self.settings.max_unread { Err(ProtocolError::Unread(owed)) } else { Ok(()) }
     }
 

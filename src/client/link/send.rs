@@ -1,25 +1,10 @@
-//! The writer's work: whole frames, queued by any thread, written by one.
-//!
-//! The socket is in blocking mode with a short timeout for writes ([`PATIENCE`]), or in non-blocking
-//! mode while somebody polls. Either way a full socket shows as "not now". The writer then reads,
-//! if nobody else does, and tries again: the server may be waiting for us to read before it reads.
-//! What its patience does not suffice for stays in the outbox, for the next who writes; the receiver
-//! looks for it once in a while ([`TICK`](super::receive::TICK)).
+//! What is queued to be sent: whole frames, queued by any thread, sent by one at a time.
 
-use std::io;
-use std::net::Shutdown;
-use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::Thread;
 
-use super::receive::Receiving;
-use super::{Link, Patience};
-use crate::client::socket::is_not_now;
+use rustix::net::Shutdown;
 
-/// How long one write may block before its thread looks whether it should read.
-pub const PATIENCE: Duration = Duration::from_millis(5);
-
-/// The longest pause between two attempts when neither direction moves.
-const MAX_PAUSE: Duration = Duration::from_millis(1);
+use super::Link;
 
 /// Capacity that an idle outbox may keep.
 const KEEP: usize = 1024;
@@ -28,160 +13,105 @@ const KEEP: usize = 1024;
 #[derive(Default)]
 pub struct Outbox {
     queue: Vec<u8>,
-    /// Bytes the writer has taken from the queue and not written yet.
-    in_hand: usize,
-    /// Whether some thread writes.
-    writing: bool,
-    /// Writing failed; what is queued from here on is dropped.
+    /// Frames whose end is still to be sent; not here while a thread sends them.
+    batch: Vec<u8>,
+    /// Bytes ever queued and ever sent.
+    queued: u64,
+    sent: u64,
+    /// Whether some thread is sending.
+    sending: bool,
+    /// The socket had no room when a thread last tried.
+    pub full: bool,
+    /// A thread waits for room, and only it sends until it has looked again.
+    pub awaited: bool,
+    /// Sending failed; what is queued from here on is dropped.
     failed: bool,
 }
 
 impl Outbox {
-    fn owed(&self) -> usize {
-        self.queue.len() + self.in_hand
+    /// Queues what `encode` appends, and returns how many bytes have been queued by then.
+    pub fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
+        if !self.failed {
+            let before = self.queue.len();
+            encode(&mut self.queue);
+            self.queued += (self.queue.len() - before) as u64;
+        }
+        self.queued
+    }
+
+    /// Whether all is sent that had been queued when [`Outbox::push`] returned this.
+    pub fn is_sent(&self, end: u64) -> bool {
+        self.sent >= end
+    }
+
+    /// Bytes ever queued.
+    pub fn end(&self) -> u64 {
+        self.queued
+    }
+
+    /// Bytes queued and not sent yet.
+    pub fn owed(&self) -> usize {
+        (self.queued - self.sent) as usize
+    }
+
+    /// Frames, and where in them those bytes begin that are to be sent next. Nothing if nothing is
+    /// queued, or if another thread sends: that one will take what is queued meanwhile.
+    fn take(&mut self) -> Option<(Vec<u8>, usize)> {
+        if self.sending || self.awaited || self.owed() == 0 {
+            return None;
+        }
+        if self.batch.is_empty() {
+            std::mem::swap(&mut self.batch, &mut self.queue);
+        }
+        self.sending = true;
+        let left = self.owed() - self.queue.len();
+        let batch = std::mem::take(&mut self.batch);
+        let start = batch.len() - left;
+        Some((batch, start))
+    }
+
+    /// Puts back what was taken, of which so many bytes were sent; none if there was no room.
+    fn put_back(&mut self, batch: Vec<u8>, sent: Option<usize>) {
+        self.sending = false;
+        self.full = sent.is_none();
+        self.sent += sent.unwrap_or(0) as u64;
+        self.batch = batch;
+        if self.owed() == self.queue.len() {
+            self.batch.clear();
+            self.batch.shrink_to(KEEP);
+        }
+    }
+
+    fn fail(&mut self) {
+        *self =
+            Outbox { failed: true, queued: self.queued, sent: self.queued, ..Outbox::default() };
     }
 }
 
 impl Link {
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Appends a frame.
-    pub(super) fn queue(&self, encode: impl FnOnce(&mut Vec<u8>)) {
-        let mut outbox = self.outbox();
-        if !outbox.failed {
-            encode(&mut outbox.queue);
-        }
-    }
-
-    /// Appends frames that are encoded already and returns how many bytes are owed now.
-    pub(super) fn queue_all(&self, frames: &mut Vec<u8>) -> usize {
-        let mut outbox = self.outbox();
-        if outbox.failed {
-            frames.clear();
-        } else if outbox.queue.is_empty() {
-            std::mem::swap(&mut outbox.queue, frames);
-        } else {
-            outbox.queue.append(frames);
-        }
-        outbox.owed()
-    }
-
-    /// Bytes queued and not written yet.
-    pub fn owed(&self) -> usize {
-        self.outbox().owed()
-    }
-
-    /// Writes what is queued, unless another thread is writing: that one will. `receiving` is given
-    /// by whoever has the receiver's role.
-    pub fn flush(&self, mut receiving: Option<&mut Receiving>, patience: Patience) {
-        let mut outbox = self.outbox();
-        if outbox.writing || outbox.queue.is_empty() {
-            return;
-        }
-        outbox.writing = true;
-        let mut writer = Writer { link: self, batch: Vec::new(), at: 0, given_up: false };
-        writer.refill(&mut outbox);
-        drop(outbox);
-        let mut pause = Duration::ZERO;
-        loop {
-            match self.socket.write(&writer.batch[writer.at..]) {
-                Ok(n) if n > 0 => {
-                    pause = Duration::ZERO;
-                    writer.at += n;
-                    if writer.at == writer.batch.len() && !writer.next_batch() {
-                        return;
-                    }
+    /// Sends what is queued, as far as the socket has room.
+    pub(super) fn send(&self) {
+        let mut state = self.state();
+        let mut wake = Vec::new();
+        while let Some((batch, start)) = state.outbox.take() {
+            drop(state);
+            let sent = self.socket.send(&batch[start..]);
+            state = self.state();
+            let is_full = matches!(sent, Ok(None));
+            match sent {
+                Ok(sent) => state.outbox.put_back(batch, sent),
+                // Answers may still lie in the socket, so the receiver gets those and then the end.
+                Err(_) => {
+                    state.outbox.fail();
+                    let _ = self.socket.shutdown(Shutdown::Read);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_not_now(&error) => {
-                    if patience.is_over() {
-                        return;
-                    }
-                    if self.read_instead(receiving.as_deref_mut()) {
-                        pause = Duration::ZERO;
-                    } else {
-                        std::thread::sleep(pause);
-                        pause = (pause * 2).clamp(MAX_PAUSE / 50, MAX_PAUSE);
-                    }
-                }
-                Ok(_) | Err(_) => return writer.fail(),
+            }
+            state.wake_after_sending(&mut wake);
+            if is_full {
+                break;
             }
         }
-    }
-
-    /// Reads what is there, while the socket takes no bytes. Whether anything came.
-    fn read_instead(&self, receiving: Option<&mut Receiving>) -> bool {
-        let read = match receiving {
-            Some(receiving) => Some(self.read_once(receiving, Patience::None)),
-            None => self.as_receiver(|receiving| self.read_once(receiving, Patience::None)),
-        };
-        match read {
-            Some(Err(lost)) => {
-                self.lose(lost);
-                true
-            }
-            Some(Ok(came)) => came.bytes > 0,
-            None => false,
-        }
-    }
-}
-
-/// The writer's role. Dropping it before all is written puts the rest back, in front of what came
-/// since.
-struct Writer<'a> {
-    link: &'a Link,
-    batch: Vec<u8>,
-    at: usize,
-    given_up: bool,
-}
-
-impl Writer<'_> {
-    /// Takes the queue; the written batch becomes the new, empty one.
-    fn refill(&mut self, outbox: &mut Outbox) {
-        self.batch.clear();
-        self.batch.shrink_to(KEEP);
-        self.at = 0;
-        std::mem::swap(&mut self.batch, &mut outbox.queue);
-        outbox.in_hand = self.batch.len();
-    }
-
-    /// Whether there is another batch. If not, the role is given up under the same lock: what is
-    /// queued later finds nobody writing.
-    fn next_batch(&mut self) -> bool {
-        let mut outbox = self.link.outbox();
-        let more = !outbox.queue.is_empty();
-        self.refill(&mut outbox);
-        if !more {
-            std::mem::swap(&mut self.batch, &mut outbox.queue);
-            outbox.writing = false;
-            self.given_up = true;
-        }
-        more
-    }
-
-    /// Nothing can be written any more. Answers may still lie in the socket, so the readers get those
-    /// and then the end of the stream.
-    fn fail(mut self) {
-        let mut outbox = self.link.outbox();
-        *outbox = Outbox { failed: true, ..Outbox::default() };
-        drop(outbox);
-        self.given_up = true;
-        let _ = self.link.socket.shutdown(Shutdown::Read);
-    }
-}
-
-impl Drop for Writer<'_> {
-    fn drop(&mut self) {
-        if self.given_up {
-            return;
-        }
-        let mut outbox = self.link.outbox();
-        self.batch.drain(..self.at);
-        self.batch.append(&mut outbox.queue);
-        outbox.queue = std::mem::take(&mut self.batch);
-        outbox.in_hand = 0;
-        outbox.writing = false;
+        drop(state);
+        wake.iter().for_each(Thread::unpark);
     }
 }

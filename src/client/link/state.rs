@@ -1,9 +1,10 @@
-//! What is asked and not answered, and who is parked until it is. Pure bookkeeping under one lock.
+//! What is asked and not answered, what is queued, and who waits. Pure bookkeeping under one lock.
 
 use std::collections::HashMap;
 use std::thread::Thread;
 
 use super::Completed;
+use super::send::Outbox;
 use crate::client::error::{CallError, Lost, ProtocolError};
 use crate::kernel::Errno;
 use crate::wire::{Kind, Token};
@@ -29,17 +30,40 @@ enum Slot {
     Answered(Answer),
 }
 
-/// All requests of a connection.
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goal {
+    /// The answer to this request; or, without one, that its own bytes are sent.
+    pub reqno: Option<u64>,
+    /// Where its own bytes end: see [`Outbox::push`].
+    pub end: u64,
+}
+
+/// Who receives, and whether that thread will also send what the socket has no room for now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Receiver {
+    #[default]
+    Nobody,
+    /// A thread that waits for room, too, or that will look before it waits.
+    Alert,
+    /// A thread that waits only for something to receive: its nap of this number.
+    Napping(u64),
+}
+
+/// All that is under way on a connection.
 #[derive(Default)]
 pub struct State {
     last: u64,
     slots: HashMap<u64, Slot>,
     /// Answers to posted calls.
     pub completed: Vec<Completed>,
-    /// Whether some thread has the receiver's role.
-    pub receiving: bool,
-    /// Threads parked for the answer to a request or for the receiver's role.
-    parked: Vec<(u64, Thread)>,
+    pub outbox: Outbox,
+    pub receiver: Receiver,
+    naps: u64,
+    /// Where the receiver's last answers to the server's requests end.
+    pub served: u64,
+    /// Threads parked until they reach their goal or are to receive.
+    parked: Vec<(Goal, Thread)>,
     /// Signals not delivered yet.
     pub signals: Vec<i32>,
     /// Why the connection ended.
@@ -126,28 +150,78 @@ impl State {
         Ok(None)
     }
 
-    fn parked_for(&self, reqno: u64) -> Option<Thread> {
-        self.parked.iter().find(|(waits, _)| *waits == reqno).map(|(_, thread)| thread.clone())
-    }
-
-    /// Notes that this thread is going to park.
-    pub fn enlist(&mut self, reqno: u64) {
-        if self.parked_for(reqno).is_none() {
-            self.parked.push((reqno, std::thread::current()));
+    /// Whether there is nothing to wait for any more.
+    pub fn is_reached(&self, goal: Goal) -> bool {
+        match goal.reqno {
+            Some(reqno) => self.is_settled(reqno),
+            None => self.outbox.is_sent(goal.end) || self.lost.is_some(),
         }
     }
 
-    /// Notes that a thread no longer parks. It may have been woken to receive and leave instead, so
-    /// somebody else is to be woken for that: the thread returned.
-    #[must_use]
-    pub fn delist(&mut self, reqno: u64) -> Option<Thread> {
-        self.parked.retain(|(waits, _)| *waits != reqno);
-        self.next_receiver()
+    fn parked_for(&self, reqno: u64) -> Option<Thread> {
+        let parked = self.parked.iter().find(|(goal, _)| goal.reqno == Some(reqno));
+        parked.map(|(_, thread)| thread.clone())
     }
 
-    /// Who is to receive next, if nobody does.
-    pub fn next_receiver(&self) -> Option<Thread> {
-        self.parked.first().filter(|_| !self.receiving).map(|(_, thread)| thread.clone())
+    /// Notes that this thread is going to park.
+    pub fn enlist(&mut self, goal: Goal) {
+        self.parked.push((goal, std::thread::current()));
+    }
+
+    /// Notes that this thread no longer parks, if it did.
+    pub fn delist(&mut self) {
+        if !self.parked.is_empty() {
+            let me = std::thread::current().id();
+            self.parked.retain(|(_, thread)| thread.id() != me);
+        }
+    }
+
+    /// Whether the receiver, about to wait, must wait for room in the socket, too: if there is none,
+    /// or if the thread that sends this one's bytes might leave them.
+    pub fn look(&mut self, goal: Goal) -> bool {
+        let is_sent = self.outbox.is_sent(goal.end.max(self.served));
+        let is_alert = self.outbox.full || !is_sent;
+        self.receiver = if is_alert {
+            Receiver::Alert
+        } else {
+            self.naps += 1;
+            Receiver::Napping(self.naps)
+        };
+        is_alert
+    }
+
+    /// Whether another thread is about to send this one's bytes. It will receive, too, or wake one
+    /// that does.
+    pub fn is_being_sent(&self, goal: Goal) -> bool {
+        !self.outbox.full && !self.outbox.is_sent(goal.end)
+    }
+
+    /// Whether a thread must wait for room, because the receiver naps, and for its own bytes' sake
+    /// may. Its answer cannot come meanwhile: only it sends.
+    pub fn may_await_room(&self, goal: Goal) -> bool {
+        let outbox = &self.outbox;
+        let is_open = outbox.full && !outbox.awaited && !outbox.is_sent(goal.end);
+        is_open && matches!(self.receiver, Receiver::Napping(_))
+    }
+
+    /// The parked thread that is to be woken if a duty is nobody's: to receive or to wait for room.
+    pub fn next_on_duty(&self) -> Option<Thread> {
+        let is_fit = |goal| match self.receiver {
+            Receiver::Nobody => !self.is_being_sent(goal),
+            _ => self.may_await_room(goal),
+        };
+        let parked = self.parked.iter().find(|(goal, _)| is_fit(*goal));
+        parked.map(|(_, thread)| thread.clone())
+    }
+
+    /// Adds the threads to wake after bytes were sent, or for lack of room were not.
+    pub fn wake_after_sending(&self, wake: &mut Vec<Thread>) {
+        let is_over = |goal: &Goal| goal.reqno.is_none() && self.outbox.is_sent(goal.end);
+        let over = self.parked.iter().filter(|(goal, _)| is_over(goal));
+        wake.extend(over.map(|(_, thread)| thread.clone()));
+        if self.outbox.full {
+            wake.extend(self.next_on_duty());
+        }
     }
 
     /// Ends all requests, and returns the threads to wake.
@@ -214,17 +288,35 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_wakes_the_next_receiver() {
+    fn somebody_parked_is_to_receive_if_nobody_does() {
         let mut state = State::default();
-        let (one, two) = (state.ask(Kind::Syscall), state.ask(Kind::Syscall));
-        state.receiving = true;
-        state.enlist(one);
-        state.enlist(two);
-        assert!(state.delist(one).is_none());
-        state.enlist(one);
-        state.receiving = false;
-        assert!(state.delist(one).is_some());
-        assert!(state.delist(two).is_none());
+        let goal = Goal { reqno: Some(state.ask(Kind::Syscall)), end: 0 };
+        state.receiver = Receiver::Alert;
+        state.enlist(goal);
+        assert!(state.next_on_duty().is_none());
+        state.receiver = Receiver::Nobody;
+        assert!(state.next_on_duty().is_some());
+        state.delist();
+        assert!(state.next_on_duty().is_none());
+    }
+
+    #[test]
+    fn a_napping_receiver_leaves_the_full_socket_to_whose_bytes_wait() {
+        let mut state = State::default();
+        let end = state.outbox.push(|out| out.push(1));
+        let waits = Goal { reqno: Some(1), end };
+        assert!(state.look(waits), "its own bytes wait");
+        assert!(!state.look(Goal { reqno: Some(2), end: 0 }));
+        state.outbox.full = true;
+        assert!(state.may_await_room(waits));
+        assert!(!state.may_await_room(Goal { reqno: Some(2), end: 0 }));
+        state.enlist(waits);
+        assert!(state.next_on_duty().is_some());
+        state.outbox.awaited = true;
+        assert!(state.next_on_duty().is_none());
+        state.outbox.awaited = false;
+        assert!(state.look(Goal { reqno: Some(2), end: 0 }), "it sees the full socket");
+        assert!(state.next_on_duty().is_none());
     }
 
     #[test]

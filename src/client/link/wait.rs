@@ -1,43 +1,11 @@
-//! Waiting for an answer: as the receiver, or parked while another thread receives.
+//! Waiting: as the receiver, for room in the socket, or parked while other threads do that.
 
-use std::time::{Duration, Instant};
+use rustix::event::PollFlags;
 
-use super::Link;
-use super::receive::Receiving;
-use super::state::Answer;
+use super::state::{Answer, Goal, Receiver};
+use super::{Asked, Link};
 use crate::client::error::Lost;
-
-/// How long a thread is ready to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Not at all.
-    None,
-    /// Until then.
-    Until(Instant),
-    /// As long as the connection lives.
-    Forever,
-}
-
-impl Patience {
-    /// From now on; for ever without a limit, or with one too long to count.
-    pub fn from_timeout(timeout: Option<Duration>) -> Patience {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        deadline.map_or(Patience::Forever, Patience::Until)
-    }
-
-    /// What is left of it; `None` is for ever.
-    pub fn left(self) -> Option<Duration> {
-        match self {
-            Patience::None => Some(Duration::ZERO),
-            Patience::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
-            Patience::Forever => None,
-        }
-    }
-
-    pub fn is_over(self) -> bool {
-        self.left() == Some(Duration::ZERO)
-    }
-}
+use crate::client::patience::Patience;
 
 /// The receiver's role. Dropping it gives it to the first of those parked; or, where the memory has
 /// panicked and the rest of what was read is gone, ends the connection.
@@ -46,12 +14,8 @@ struct Role<'a>(&'a Link);
 impl Drop for Role<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.receiving = false;
-        let next = state.next_receiver();
-        drop(state);
-        if let Some(next) = next {
-            next.unpark();
-        }
+        state.receiver = Receiver::Nobody;
+        self.0.wake_next(state);
         if std::thread::panicking() {
             self.0.lose(Lost::Disconnected);
         }
@@ -60,30 +24,46 @@ impl Drop for Role<'_> {
 
 /// What a thread that waits is to do next.
 enum Turn<'a> {
-    Over(Option<Answer>),
+    Over,
     Receive(Role<'a>),
+    /// To wait for room in the socket while the receiver takes that nap.
+    AwaitRoom(u64),
     Park,
 }
 
 impl Link {
     /// The answer to a request, or `None` when patience ends first. Whoever waits without patience
-    /// still reads what is there.
-    pub fn wait(&self, reqno: u64, patience: Patience) -> Option<Answer> {
-        self.flush(None, patience);
+    /// still receives what is there.
+    pub fn wait(&self, asked: Asked, patience: Patience) -> Option<Answer> {
+        self.reach(Goal { reqno: Some(asked.reqno), end: asked.end }, patience);
+        self.state().take(asked.reqno)
+    }
+
+    /// Sends the bytes up to that end, and receives while the socket is full.
+    pub fn flush(&self, end: u64, patience: Patience) {
+        self.reach(Goal { reqno: None, end }, patience);
+    }
+
+    /// Sends and receives until the goal is reached or patience ends.
+    fn reach(&self, goal: Goal, patience: Patience) {
         let mut last_turn = false;
+        let mut ended_nap = None;
         loop {
-            match self.turn(reqno, last_turn) {
-                Turn::Over(answer) => {
-                    self.deliver_signals();
-                    return answer;
-                }
+            self.send();
+            match self.turn(goal, last_turn, ended_nap) {
+                Turn::Over => return self.deliver_signals(),
                 Turn::Receive(role) => {
-                    self.receive_until(Some(reqno), patience);
+                    self.receive_until(goal, patience);
                     drop(role);
                     self.deliver_signals();
                 }
+                Turn::AwaitRoom(nap) => {
+                    let came = self.socket.poll(PollFlags::IN | PollFlags::OUT, patience);
+                    let is_ended = !came.difference(PollFlags::OUT).is_empty();
+                    ended_nap = is_ended.then_some(nap);
+                    self.state().outbox.awaited = false;
+                }
                 Turn::Park => match patience.left() {
-                    Some(Duration::ZERO) => {}
                     Some(left) => std::thread::park_timeout(left),
                     None => std::thread::park(),
                 },
@@ -92,80 +72,83 @@ impl Link {
         }
     }
 
-    /// Decides under the lock; wakes the next receiver where this thread leaves.
-    fn turn(&self, reqno: u64, last: bool) -> Turn<'_> {
+    /// Decides under the lock; wakes a thread for what is nobody's duty then.
+    fn turn(&self, goal: Goal, last: bool, ended_nap: Option<u64>) -> Turn<'_> {
         let mut state = self.state();
-        let answer = state.take(reqno);
-        let (turn, wake) = if answer.is_some() || last {
-            (Turn::Over(answer), state.delist(reqno))
-        } else if state.receiving {
-            state.enlist(reqno);
-            (Turn::Park, None)
-        } else {
-            let _ = state.delist(reqno);
-            state.receiving = true;
-            (Turn::Receive(Role(self)), None)
+        state.delist();
+        let turn = match state.receiver {
+            _ if last || state.is_reached(goal) => Turn::Over,
+            Receiver::Nobody if !state.is_being_sent(goal) => {
+                state.receiver = Receiver::Alert;
+                return Turn::Receive(Role(self));
+            }
+            Receiver::Napping(nap) if state.may_await_room(goal) && ended_nap != Some(nap) => {
+                state.outbox.awaited = true;
+                return Turn::AwaitRoom(nap);
+            }
+            _ => Turn::Park,
         };
-        drop(state);
-        if let Some(next) = wake {
-            next.unpark();
+        if let Turn::Park = turn {
+            state.enlist(goal);
+            // The receiver's nap is ending: it will look.
+            if ended_nap.is_some_and(|nap| state.receiver == Receiver::Napping(nap)) {
+                return turn;
+            }
         }
+        self.wake_next(state);
         turn
     }
 
-    /// Receives until that answer is here, a signal is to be delivered, the connection ends or
-    /// patience does. For whoever has the role.
-    fn receive_until(&self, reqno: Option<u64>, patience: Patience) {
-        let mut receiving = self.receiving();
+    /// Receives until the goal is reached, a signal is to be delivered, or patience ends. For
+    /// whoever has the role.
+    fn receive_until(&self, goal: Goal, patience: Patience) {
+        let mut rx = self.receiving();
         loop {
-            if let Err(lost) = self.read_once(&mut receiving, patience) {
-                self.lose(lost);
+            let mut state = self.state();
+            if state.is_reached(goal) || !state.signals.is_empty() {
                 return;
             }
-            self.flush(Some(&mut receiving), patience);
-            let state = self.state();
-            let settled = reqno.is_some_and(|reqno| state.is_settled(reqno));
-            if settled || !state.signals.is_empty() || state.lost.is_some() {
-                return;
-            }
+            let is_alert = state.look(goal);
             drop(state);
+            let received = if is_alert {
+                self.socket.poll(PollFlags::IN | PollFlags::OUT, patience);
+                self.receive(&mut rx, Patience::None)
+            } else {
+                self.receive(&mut rx, patience)
+            };
+            if let Err(lost) = received {
+                return self.lose(lost);
+            }
+            self.send();
             if patience.is_over() {
                 return;
             }
         }
     }
 
-    /// Runs `body` as the receiver, or returns `None` if another thread is.
-    pub fn as_receiver<T>(&self, body: impl FnOnce(&mut Receiving) -> T) -> Option<T> {
+    /// The receiver's role, unless another thread has it.
+    fn role(&self) -> Option<Role<'_>> {
         let mut state = self.state();
-        if state.receiving {
-            return None;
-        }
-        state.receiving = true;
-        drop(state);
-        let role = Role(self);
-        let result = body(&mut self.receiving());
-        drop(role);
-        Some(result)
+        let is_free = state.receiver == Receiver::Nobody;
+        is_free.then(|| {
+            state.receiver = Receiver::Alert;
+            Role(self)
+        })
     }
 
     /// Moves what can be moved without waiting, both ways, and returns how many frames came.
     pub fn pump(&self) -> Result<usize, Lost> {
-        let moved = self.as_receiver(|receiving| {
-            self.prepare(receiving, Patience::None)?;
-            self.flush(Some(receiving), Patience::None);
-            let read = self.read_all(receiving);
-            self.flush(Some(receiving), Patience::None);
-            read
-        });
-        let moved = moved.unwrap_or(Ok(0));
-        if let Err(lost) = &moved {
+        self.send();
+        let received = match self.role() {
+            Some(_role) => self.receive_all(&mut self.receiving()),
+            None => Ok(0),
+        };
+        if let Err(lost) = &received {
             self.lose(lost.clone());
         }
+        self.send();
+        self.wake_next(self.state());
         self.deliver_signals();
-        match self.lost() {
-            Some(lost) => Err(lost),
-            None => moved,
-        }
+        self.lost().map_or(received, Err)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::connect;
 use super::fake::{self, LONG, Peer};
 use crate::client::{BannerError, CallError, Client, ConnectError, Lost, ProtocolError};
+use crate::url::Url;
 use crate::wire::{self, ErrorCode, Header, Kind};
 
 /// Everything a server sends for one call that copies both ways, and the call's answer last.
@@ -128,6 +129,20 @@ fn there_may_be_nobody() {
     assert!(error.starts_with(&url.to_string()) && error.contains("start the server"), "{error}");
     let everywhere = "tcp://*:1".parse().unwrap();
     assert!(matches!(Client::connect(&everywhere), Err(ConnectError::Wildcard(_))));
+}
+
+#[test]
+fn a_server_that_accepts_nobody_costs_the_timeout_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = Url::Unix(dir.path().join("sock"));
+    let listener = std::os::unix::net::UnixListener::bind(url.path().unwrap()).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let clients = Client::builder().timeout(Duration::from_millis(10));
+    // The first few find room in the listener's queue and wait for the banner.
+    let errors: Vec<_> = (0..4).map(|_| clients.connect(&url).unwrap_err()).collect();
+    assert!(matches!(errors[0], ConnectError::Banner { .. }), "{errors:?}");
+    let ConnectError::Connect { source, .. } = &errors[3] else { panic!("{errors:?}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
 }
 
 #[test]

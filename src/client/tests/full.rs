@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connect;
 use super::fake::{self, LONG, Peer};
-use crate::client::link::Patience;
+use crate::client::patience::Patience;
 use crate::client::{AddressSpace, CallError, Client, Lost, Memory, ProtocolError, Refusal};
 use crate::wire::{self, Kind};
 
@@ -100,7 +100,8 @@ fn a_server_that_reads_nothing_costs_a_caller_its_timeout_only() {
         let _ = wait.lock().unwrap().recv();
         peer.echo();
     });
-    let client = Client::builder().timeout(Duration::from_millis(30)).connect(&server.url).unwrap();
+    let client =
+        Client::builder().timeout(Duration::from_millis(300)).connect(&server.url).unwrap();
     let started = Instant::now();
     let args = [7; 1000];
     for _ in 0..400 {
@@ -141,6 +142,71 @@ fn what_a_caller_leaves_unwritten_another_one_writes() {
         drop(end);
     });
     assert_eq!(hasty.finish_timeout(LONG), Some(Ok([2, 0])));
+}
+
+#[test]
+fn the_receiver_may_leave_while_another_thread_waits_for_room() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = fake::unix(move |mut peer| {
+        peer.hello();
+        let first = peer.expect(Kind::Syscall);
+        let _ = wait.lock().unwrap().recv();
+        peer.answer(&first, 1);
+        // Reads nothing before all of this has been read.
+        for _ in 0..2000 {
+            peer.copyout(first.arg(0), &[2; 1000]);
+        }
+        peer.echo();
+    });
+    let client = connect(&server);
+    let addr = client.space().alloc(1000).unwrap();
+    std::thread::scope(|scope| {
+        let receiver = client.begin(1, &[addr]);
+        scope.spawn(|| assert_eq!(receiver.finish(), Ok([1, 0])));
+        std::thread::sleep(Duration::from_millis(10));
+        scope.spawn(|| {
+            for _ in 0..400 {
+                client.post(3, &[7; 1000]);
+            }
+            assert_eq!(client.call(4, &[]), Ok([4, 0]));
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        drop(go);
+    });
+}
+
+#[test]
+fn a_parked_thread_waits_for_room_when_the_one_that_did_leaves() {
+    let (end, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = fake::unix(move |mut peer| {
+        peer.hello();
+        let first = peer.expect(Kind::Syscall);
+        let _ = wait.lock().unwrap().recv();
+        for _ in 0..402 {
+            let call = peer.expect(Kind::Syscall);
+            peer.answer(&call, call.header.word.into());
+        }
+        peer.answer(&first, 1);
+    });
+    let client = connect(&server);
+    let short = Patience::from_timeout(Some(Duration::from_millis(60)));
+    std::thread::scope(|scope| {
+        let receiver = client.begin(1, &[]);
+        scope.spawn(|| assert_eq!(receiver.finish(), Ok([1, 0])));
+        std::thread::sleep(Duration::from_millis(10));
+        for _ in 0..400 {
+            client.post(2, &[7; 1000]);
+        }
+        scope.spawn(|| {
+            let _ = client.begin_within(3, &[], short);
+        });
+        std::thread::sleep(Duration::from_millis(10));
+        scope.spawn(|| assert_eq!(client.call(4, &[]), Ok([4, 0])));
+        std::thread::sleep(Duration::from_millis(80));
+        drop(end);
+    });
 }
 
 #[test]

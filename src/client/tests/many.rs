@@ -64,6 +64,7 @@ fn a_waiter_gets_the_receivers_role_when_the_receiver_leaves() {
             std::thread::sleep(Duration::from_millis(20));
             peer.answer(&call, 0);
         }
+        while peer.read().is_some() {}
     });
     let client = connect(&server);
     let mut pending: Vec<_> = (0..4).map(|_| client.begin(1, &[])).collect();
