@@ -1,0 +1,291 @@
+//! What a client sees at each bound, and that it is at the bound: not before, not after.
+
+mod support;
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use rumpring::client::numbers::sys;
+use rumpring::kernel::{Call, Client, Errno, Identity, Kernel, Outcome, Process, embedded};
+use rumpring::wire::{ErrorCode, Kind};
+use support::*;
+
+const EIO: i32 = 5;
+
+#[test]
+fn calls_in_flight() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.session.calls = 3);
+        let mut client = Speaker::guest(&house);
+        let [reader, writer] = client.pipe();
+        let sleep = |reqno| call(sys::READ, reqno, &[reader, 0x1000, 1]);
+        client.send(&sleep(1));
+        client.send(&sleep(2));
+        // The third is the last that is taken.
+        client.getpid();
+        client.send(&sleep(3));
+        for reqno in 4..10 {
+            client.send(&call(sys::GETEUID, reqno, &[]));
+            client.expect(Said::refused(reqno, ErrorCode::TryAgain));
+        }
+        // The bound is each client's own.
+        house.is_sound();
+        // What ends makes room. A prefork is no call, so a child can come and wake one of the reads.
+        let token = client.prefork();
+        let mut child = Speaker::child(&house, &token);
+        child.write(writer, b"x");
+        match [client.hear(), client.hear()] {
+            [Said::Copyout { .. }, Said::Result { reqno: 1..=3, error: 0, .. }] => {}
+            said => panic!("expected the end of one read: {said:?}"),
+        }
+        client.getpid();
+        drop((client, child));
+        house.becomes_empty();
+    }
+}
+
+#[test]
+fn calls_in_flight_that_wait_for_their_client() {
+    let house = House::with(Transport::Unix, |config| config.limits.session.calls = 2);
+    let mut client = Speaker::guest(&house);
+    let [_, writer] = client.pipe();
+    client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 1]));
+    client.send(&call(sys::WRITE, 2, &[writer, 0x1000, 1]));
+    let [Said::Copyin { reqno, .. }, Said::Copyin { .. }] = [client.hear(), client.hear()] else {
+        panic!("expected two copyins");
+    };
+    client.send(&call(sys::GETEUID, 3, &[]));
+    client.expect(Said::refused(3, ErrorCode::TryAgain));
+    // Answers are taken all the same.
+    client.send(&response(Kind::Copyin, reqno, b"x"));
+    match client.hear() {
+        Said::Result { error: 0, retval: [1, 0], .. } => {}
+        said => panic!("expected the end of a write: {said:?}"),
+    }
+    client.getpid();
+}
+
+#[test]
+fn preforks_that_wait() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.preforks = 3);
+        let mut one = Speaker::guest(&house);
+        let mut other = Speaker::guest(&house);
+        let token = one.prefork();
+        one.prefork();
+        other.prefork();
+        // The bound is that of all clients together.
+        for client in [&mut one, &mut other] {
+            client.send(&prefork(9));
+            client.expect(Said::refused(9, ErrorCode::NoMemory));
+            client.getpid();
+        }
+        assert_eq!(house.board().preforks, 3);
+        house.releases_all_but(5);
+        Speaker::child(&house, &token).getpid();
+        other.prefork();
+    }
+}
+
+#[test]
+fn processes_of_the_kernel() {
+    let kernel = |_| {
+        let limits = embedded::Limits { processes: 3, ..embedded::Limits::default() };
+        Arc::new(embedded::Embedded::new(embedded::Config { limits, ..Default::default() }))
+    };
+    let house = House::inside(Transport::Unix, |_| {}, kernel);
+    let mut clients: Vec<Speaker> = (0..3).map(|_| Speaker::guest(&house)).collect();
+    let mut one_more = Speaker::connected(&house);
+    one_more.send(&guest(5, "late"));
+    one_more.expect(Said::refused(5, ErrorCode::RforkFailed));
+    one_more.expect_end();
+    clients[0].send(&prefork(6));
+    clients[0].expect(Said::refused(6, ErrorCode::RforkFailed));
+    clients[0].getpid();
+    drop(clients.pop());
+    house.board_becomes("two clients", |board| board.connections == 2);
+    Speaker::guest(&house).getpid();
+}
+
+/// The embedded kernel, with a door before its processes and a call that panics.
+struct Doored {
+    inner: Arc<embedded::Embedded>,
+    door: Arc<Door>,
+}
+
+#[derive(Default)]
+struct Door {
+    is_shut: Mutex<bool>,
+    moved: Condvar,
+}
+
+/// A guest of this name waits before the door.
+const WAITS: &[u8] = b"waits";
+
+/// One of this name meets a kernel that panics.
+const PANICS: &[u8] = b"panics";
+
+/// A call that panics.
+const PANIC: i32 = 499;
+
+impl Door {
+    fn shut(&self) {
+        *self.is_shut.lock().unwrap() = true;
+    }
+
+    fn open(&self) {
+        *self.is_shut.lock().unwrap() = false;
+        self.moved.notify_all();
+    }
+
+    /// Sleeps as a kernel's thread does: somebody else gets the core meanwhile.
+    fn pass(&self) {
+        rumpring::pool::blocking(|| {
+            let is_shut = self.is_shut.lock().unwrap();
+            drop(self.moved.wait_while(is_shut, |is_shut| *is_shut).unwrap());
+        });
+    }
+}
+
+struct Inside(Arc<dyn Process>);
+
+impl Kernel for Doored {
+    fn identity(&self) -> Identity {
+        self.inner.identity()
+    }
+
+    fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {
+        assert_ne!(command, PANICS, "a panic that is meant");
+        if command == WAITS {
+            self.door.pass();
+        }
+        Ok(Arc::new(Inside(self.inner.spawn(client, command)?)))
+    }
+}
+
+impl Process for Inside {
+    fn pid(&self) -> i32 {
+        self.0.pid()
+    }
+
+    fn syscall(&self, call: &mut Call<'_>) -> Outcome {
+        assert_ne!(call.number, PANIC, "a panic that is meant");
+        self.0.syscall(call)
+    }
+
+    fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
+        self.0.prefork()
+    }
+
+    fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {
+        self.0.adopt(client)
+    }
+
+    fn exec(&self, command: &[u8]) {
+        self.0.exec(command);
+    }
+
+    fn interrupt(&self) {
+        self.0.interrupt();
+    }
+
+    fn release(&self) {
+        self.0.release();
+    }
+}
+
+fn doored(transport: Transport, backlog: usize) -> (House, Arc<Door>) {
+    let door = Arc::new(Door::default());
+    let wrap = |inner| Arc::new(Doored { inner, door: door.clone() });
+    let house = House::inside(transport, |config| config.limits.backlog = backlog, wrap);
+    (house, door)
+}
+
+#[test]
+fn bytes_behind_a_handshake_that_takes_its_time() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        println!("on {transport:?}");
+        let (house, door) = doored(transport, 1000);
+        door.shut();
+        let mut client = Speaker::connected(&house);
+        let mut bytes = guest(0, "waits");
+        let mut sent = 0;
+        // Until the socket is full: the server keeps its bound and no more.
+        loop {
+            assert!(sent < 1_000_000, "expected the server to stop reading");
+            if bytes.is_empty() {
+                bytes = (0..1000).flat_map(|n| call(sys::GETEUID, sent + n, &[])).collect();
+                sent += 1000;
+            }
+            let written = client.send_within(&bytes, Duration::from_millis(200));
+            bytes.drain(..written);
+            if written == 0 {
+                break;
+            }
+        }
+        assert!(sent > 0, "some fit");
+        house.is_sound();
+        door.open();
+        // More than the bound of calls came at once: what is not answered is to be tried again.
+        client.expect(Said::Welcome { reqno: 0 });
+        sent -= (bytes.len() / 24) as u64;
+        let part = bytes.len() % 24;
+        let mut answers = vec![0_u8; sent as usize];
+        for heard in 0..sent {
+            if heard == sent - 1 && part > 0 {
+                client.send(&bytes[..part]);
+            }
+            match client.hear() {
+                Said::Result { reqno, error: 0, .. }
+                | Said::Refused { reqno, code: ErrorCode::TryAgain } => {
+                    answers[reqno as usize] += 1;
+                }
+                said => panic!("expected an answer to each call: {said:?}"),
+            }
+        }
+        assert!(answers.iter().all(|&count| count == 1), "each is answered once");
+        client.getpid();
+        drop(client);
+        house.becomes_empty();
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_during_its_handshake() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        println!("on {transport:?}");
+        let (house, door) = doored(transport, 1000);
+        for more in [0, 10, 10_000] {
+            door.shut();
+            let mut client = Speaker::connected(&house);
+            client.send(&guest(0, "waits"));
+            let calls: Vec<u8> = (0..more).flat_map(|n| call(sys::GETEUID, n, &[])).collect();
+            client.send_within(&calls, Duration::from_millis(50));
+            if more == 10 {
+                client.reset();
+            } else {
+                drop(client);
+            }
+            house.is_sound();
+            door.open();
+            house.becomes_empty();
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_panics() {
+    let (house, _door) = doored(Transport::Unix, 1000);
+    let mut client = Speaker::guest(&house);
+    for _ in 0..10 {
+        client.call_fails(PANIC, &[], EIO);
+    }
+    client.getpid();
+    let mut unlucky = Speaker::connected(&house);
+    unlucky.send(&guest(3, std::str::from_utf8(PANICS).unwrap()));
+    unlucky.expect(Said::refused(3, ErrorCode::RforkFailed));
+    unlucky.expect_end();
+    drop(client);
+    house.becomes_empty();
+    house.client().getpid().unwrap();
+}

@@ -1,0 +1,114 @@
+//! What clients make the server keep: what they have sent, never what they only claim, and no more
+//! of what is owed to them than the bounds allow.
+//!
+//! The memory of the whole process is measured, so this file has one test.
+
+mod support;
+
+use std::time::Duration;
+
+use rumpring::client::numbers::{O_CREAT, O_RDONLY, O_RDWR, sys};
+use rumpring::wire::Kind;
+use support::*;
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("proc");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
+    pages * 4096
+}
+
+/// Asserts that `grow` makes the process no more than `most` larger, while what it returns lives.
+fn costs_at_most<T>(most: u64, what: &str, grow: impl FnOnce() -> T) -> T {
+    let before = resident();
+    let result = grow();
+    let more = resident().saturating_sub(before);
+    println!("{what}: {} KiB more", more / 1024);
+    assert!(more <= most, "{what}: {} KiB more, not {} KiB", more / 1024, most / 1024);
+    result
+}
+
+const CLIENTS: u64 = 400;
+
+#[test]
+fn memory_is_paid_for_byte_by_byte() {
+    let house = House::unix();
+    // Buffers that are made once are no client's.
+    let warm: Vec<Speaker> = (0..CLIENTS).map(|_| Speaker::guest(&house)).collect();
+    drop(warm);
+    house.becomes_empty();
+
+    // Each stands for 64 KiB of the answer to a copy, and sends a few bytes of it.
+    let claims = costs_at_most(CLIENTS * 16 * 1024, "answers that were begun", || {
+        let clients: Vec<Speaker> = (0..CLIENTS).map(|_| half_answered(&house)).collect();
+        house.is_sound();
+        clients
+    });
+    drop(claims);
+    house.becomes_empty();
+
+    // Frames of any length, which end at their header.
+    costs_at_most(4 * MIB, "frames that claim to be huge", || {
+        for number in 0..CLIENTS {
+            let mut client = Speaker::guest(&house);
+            let (class, kind) = (number % 4, number % 10);
+            let len = 1 << (13 + number % 50);
+            client.try_send(&claiming(len, class as u16, kind as u16, 0, number, &[7; 100]));
+        }
+        house.becomes_empty();
+    });
+
+    // Counts of any size: the server asks for pieces, and gives what fits.
+    let counts = costs_at_most(CLIENTS * 16 * 1024, "counts beyond all memory", || {
+        let clients: Vec<Speaker> = (0..CLIENTS)
+            .map(|number| {
+                let mut client = Speaker::guest(&house);
+                let [_, writer] = client.pipe();
+                client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 1 << (10 + number % 52)]));
+                client.send(&call(sys::READV, 2, &[writer, 0x1000, 1 << (10 + number % 52)]));
+                client
+            })
+            .collect();
+        house.is_sound();
+        clients
+    });
+    drop(counts);
+    house.becomes_empty();
+
+    // Gigabytes that nobody takes: each client is owed a bound, and what the cores were at. Beside
+    // that there is a task for each call.
+    let (readers, calls) = (8, 2000);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let most = readers * (2 * MIB + cores * 128 * 1024 + calls * 1024) + 4 * MIB;
+    let slow = costs_at_most(most, "reads that nobody takes", || {
+        let clients: Vec<Speaker> = (0..readers)
+            .map(|_| {
+                let mut client = Speaker::guest(&house);
+                let zero = client.open("/dev/zero", O_RDONLY);
+                let reads: Vec<u8> =
+                    (0..calls).flat_map(|n| call(sys::READ, n, &[zero, 0, 1 << 40])).collect();
+                client.send_within(&reads, Duration::from_millis(200));
+                client
+            })
+            .collect();
+        house.is_sound();
+        clients
+    });
+    assert_eq!(house.board().hang_ups, CLIENTS, "those that claimed too much, and no other");
+    drop(slow);
+    house.becomes_empty();
+}
+
+/// A client that has begun to answer a copy of 64 KiB.
+fn half_answered(house: &House) -> Speaker {
+    let mut client = Speaker::guest(house);
+    let file = client.open("/file", O_RDWR | O_CREAT);
+    client.send(&call(sys::WRITE, 1, &[file, 0x1000, 1 << 20]));
+    let Said::Copyin { reqno, len: 65_536, .. } = client.hear() else {
+        panic!("expected a copyin of 64 KiB");
+    };
+    client.send(&claiming(24 + 65_536, 1, Kind::Copyin.number(), 0, reqno, &[7; 100]));
+    client
+}
