@@ -133,7 +133,11 @@ impl Server {
     fn line(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         match self.next_line_until(Instant::now() + SOON, is_it) {
             Some(line) => line,
-            None => panic!("no {what} within {SOON:?}; the server said {:?}", self.said),
+            None => {
+                let ended = wait(&mut self.child, Duration::from_millis(100));
+                let ended = ended.map_or("it runs".into(), |status| format!("it ended: {status}"));
+                panic!("no {what} within {SOON:?}; {ended}; the server said {:?}", self.said)
+            }
         }
     }
 
