@@ -6,18 +6,25 @@ use std::fs;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use process::{SOON, Server, output, rumpring};
-use rumpring::client::{CallError, Client, Completed, Lost, Pending};
+use rumpring::client::{
+    AddressSpace, CallError, Client, Completed, Lost, Memory, Pending, Refusal,
+};
 use rumpring::url::Url;
 use rustix::process::Signal;
 
 const READ: i32 = 3;
+const OPEN: i32 = 5;
 const GETPID: i32 = 20;
 const PIPE: i32 = 42;
 const NANOSLEEP: i32 = 430;
+
+/// Bytes of a large copy.
+const BIG: u64 = 256 << 10;
 
 /// A failure, and a command line that could not be understood.
 const FAILURE: i32 = 1;
@@ -357,6 +364,45 @@ fn calls_that_end_in_the_drain_time_are_answered() {
     }
 }
 
+/// Memory whose owner never answers.
+struct Silent(AddressSpace);
+
+impl Memory for Silent {
+    fn space(&self) -> &AddressSpace {
+        &self.0
+    }
+
+    fn copyin(&self, _: u64, _: u64, _: &mut Vec<u8>) -> Result<(), Refusal> {
+        Err(Refusal::Silence)
+    }
+}
+
+#[test]
+fn clients_that_answer_or_read_nothing_do_not_keep_a_server() {
+    for signal in STOPS {
+        let mut server = Server::start(&["--drain", "1"]);
+        let memory = Arc::new(Silent(AddressSpace::new()));
+        let silent = Client::builder().memory(memory).connect(server.url()).expect("connects");
+        // Served by this thread's own read, which is why it is read once.
+        let mut asks = nanosleep(&silent, Duration::ZERO);
+        let deaf = connect(server.url());
+        let path = deaf.space().alloc_str("/dev/zero").expect("memory");
+        let [zero, _] = deaf.call(OPEN, &[path, 0, 0]).expect("/dev/zero");
+        let into = deaf.space().alloc(BIG as usize).expect("memory");
+        for _ in 0..64 {
+            deaf.post(READ, &[zero as u64, into, BIG]);
+        }
+        deaf.flush();
+        server.until(SOON, "a call that waits for its client", |c| c.get("asks") > 1.0);
+        assert_eq!(asks.finish_timeout(Duration::from_millis(100)), None, "it is not answered");
+        let start = Instant::now();
+        server.signal(signal);
+        assert!(server.ended_within(SOON, "the drain time").success());
+        println!("{signal:?}: ended after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+}
+
 #[test]
 fn a_server_that_drains_takes_no_more_clients() {
     let mut server = Server::start(&["--drain", "600"]);
@@ -467,7 +513,7 @@ fn an_ordinary_day_is_quiet() {
         child.exec("other").expect("exec");
         drop((asleep(&child), nanosleep(&child, Duration::from_secs(60))));
         let path = child.space().alloc_str("/none").expect("memory");
-        child.call(5, &[path, 0, 0]).expect_err("open fails");
+        child.call(OPEN, &[path, 0, 0]).expect_err("open fails");
     }
     drop(clients);
     server.until(SOON, "all clients gone", |c| c.get("connections") == 0.0);
