@@ -18,6 +18,9 @@ use crate::{pool, server};
 /// Most clients at once if nobody says: what is preallocated for each is 16 bytes.
 const DEFAULT_CONNECTIONS: u64 = 65_536;
 
+/// Most seconds to drain: a year, which is a time that can be added to any other.
+const MAX_DRAIN: u64 = 365 * 86_400;
+
 /// Serve a kernel's system calls at URL.
 ///
 /// "listening on URL" appears on stderr once connections are accepted. SIGTERM and SIGINT end the
@@ -49,7 +52,8 @@ pub struct Serve {
     connections: Option<u32>,
 
     /// Seconds that calls in flight have to end once the server is to stop.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+        value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
     drain: u64,
 }
 
