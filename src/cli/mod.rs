@@ -4,9 +4,13 @@
 //! 2 a command line that could not be understood.
 
 mod call;
+mod lifetime;
+mod rump;
+mod rump_server;
 mod serve;
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -39,22 +43,37 @@ enum Command {
     Halt(call::Halt),
 }
 
-/// Runs the program.
+/// Runs the program, under whichever of its names.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log(cli.verbose);
-    let result = match cli.command {
-        Command::Serve(serve) => serve.run(),
-        Command::Call(call) => call.run(),
-        Command::Halt(halt) => halt.run(),
-    };
-    match result {
+    match if is_rump_server() { rump_server() } else { rumpring() } {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rumpring: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn rumpring() -> Result<(), Failure> {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    match cli.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Call(call) => call.run(),
+        Command::Halt(halt) => halt.run(),
+    }
+}
+
+fn rump_server() -> Result<(), Failure> {
+    start_log(0);
+    rump_server::main()
+}
+
+/// Whether the program was called by the name of NetBSD's.
+fn is_rump_server() -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let name = name.as_deref().and_then(Path::file_name);
+    name.is_some_and(|name| name == "rump_server" || name == "rump_allserver")
 }
 
 /// An error on its way to a person.

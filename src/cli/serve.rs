@@ -1,17 +1,18 @@
 //! `rumpring serve`: a server in the foreground, until a signal or a client's halt ends it.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
 
-use super::Failure;
-use crate::kernel::{Kernel, embedded};
-use crate::server::{Config, Control, Limits, Server};
+use super::rump::Rump;
+use super::{Failure, lifetime};
+use crate::kernel::embedded::Embedded;
+use crate::kernel::librump::load;
+use crate::server::{Config, Limits, Server};
 use crate::url::Url;
 use crate::{pool, server};
 
@@ -35,8 +36,16 @@ pub struct Serve {
     #[arg(long, value_enum, default_value_t = Choice::Embedded)]
     kernel: Choice,
 
+    /// For librump: a component to load, named as with the linker (-l rumpvfs).
+    #[arg(short = 'l', long = "lib", value_name = "LIB")]
+    libraries: Vec<String>,
+
+    /// For librump: where it was installed. RUMP_PREFIX if not given, then the loader's own path.
+    #[arg(long, value_name = "DIR")]
+    rump_prefix: Option<PathBuf>,
+
     /// CPUs to run workers on, one each, as in 0,2-3. All that the process may use if not given.
-    #[arg(long, value_name = "LIST", value_parser = parse_cpus, conflicts_with = "workers")]
+    #[arg(long, value_name = "LIST", value_parser = cpus, conflicts_with = "workers")]
     cpus: Option<Cpus>,
 
     /// How many workers, on the first CPUs that the process may use.
@@ -51,6 +60,10 @@ pub struct Serve {
     #[arg(long, value_name = "N")]
     connections: Option<u32>,
 
+    /// For librump: most worker threads, those asleep inside the kernel included.
+    #[arg(long, value_name = "N", default_value = "20000")]
+    max_threads: NonZeroUsize,
+
     /// Seconds that calls in flight have to end once the server is to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
@@ -61,6 +74,8 @@ pub struct Serve {
 enum Choice {
     /// The kernel that comes with rumpring: small, in memory, NetBSD's calls and numbers.
     Embedded,
+    /// NetBSD's own, loaded at run time.
+    Librump,
 }
 
 /// A list of CPUs.
@@ -70,27 +85,23 @@ struct Cpus(Vec<usize>);
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         let config = self.config()?;
-        let kernel: Arc<dyn Kernel> = match self.kernel {
-            Choice::Embedded => Arc::new(embedded::Embedded::default()),
-        };
-        // Before there is a thread, so that all of them leave the signals to that one.
-        let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
-        let server = Server::new(&config, kernel)?;
-        let url = server.url().clone();
-        let control = server.control();
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || handle_signals(signals, &control))?;
-        eprintln!("listening on {url}");
-        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-            tracing::warn!("cannot tell NOTIFY_SOCKET that the server is ready: {error}");
+        match self.kernel {
+            Choice::Embedded => serve_embedded(&config),
+            Choice::Librump => self.rump().serve(config),
         }
-        server.run()?;
-        Ok(())
+    }
+
+    fn rump(&self) -> Rump {
+        Rump {
+            prefix: self.rump_prefix.clone().or_else(load::prefix_from_env),
+            libraries: self.libraries.clone(),
+            announce: true,
+            ..Rump::default()
+        }
     }
 
     fn config(&self) -> Result<Config, Failure> {
-        let sockets = self.connections(raise_file_limit())?;
+        let sockets = connections(self.connections)?;
         let ring = ring::Config { sockets, ..ring::Config::default() };
         let cpus = match (&self.cpus, self.workers) {
             (Some(Cpus(cpus)), _) => cpus.clone(),
@@ -101,22 +112,33 @@ impl Serve {
         Ok(Config {
             url: self.url.clone(),
             ring,
-            pool: pool::Config { cpus, spin, ..pool::Config::default() },
+            pool: pool::Config { cpus, spin, max_threads: self.max_threads },
             limits: Limits { drain: Duration::from_secs(self.drain), ..server::Limits::default() },
         })
     }
+}
 
-    fn connections(&self, file_limit: u64) -> Result<u32, Failure> {
-        match self.connections {
-            None => Ok(file_limit.clamp(1, DEFAULT_CONNECTIONS) as u32),
-            Some(0) => Err("--connections 0: a server without clients is none".into()),
-            Some(n) if u64::from(n) > file_limit => Err(format!(
-                "--connections {n}: the open file limit is {file_limit}; raise it with `ulimit -n` \
-                 or systemd's LimitNOFILE=, or ask for fewer"
-            )
-            .into()),
-            Some(n) => Ok(n),
-        }
+fn serve_embedded(config: &Config) -> Result<(), Failure> {
+    let signals = lifetime::take_signals()?;
+    let server = Server::new(config, Arc::new(Embedded::default()))?;
+    lifetime::heed(signals, server.control())?;
+    lifetime::ready(server.url());
+    server.run()?;
+    Ok(())
+}
+
+/// How many clients a server may have: as many as asked for, if the open file limit allows. That is
+/// raised to its hard value.
+pub(super) fn connections(asked: Option<u32>) -> Result<u32, String> {
+    let file_limit = raise_file_limit();
+    match asked {
+        None => Ok(file_limit.clamp(1, DEFAULT_CONNECTIONS) as u32),
+        Some(0) => Err("--connections 0: a server without clients is none".into()),
+        Some(n) if u64::from(n) > file_limit => Err(format!(
+            "--connections {n}: the open file limit is {file_limit}; raise it with `ulimit -n` or \
+             systemd's LimitNOFILE=, or ask for fewer"
+        )),
+        Some(n) => Ok(n),
     }
 }
 
@@ -144,48 +166,6 @@ fn raise_file_limit() -> u64 {
     }
 }
 
-fn handle_signals(mut signals: Signals, control: &Control) {
-    let mut stopping = false;
-    for signal in signals.forever() {
-        match signal {
-            SIGUSR1 => match control.stats() {
-                Some(stats) => eprintln!("{stats}"),
-                None => tracing::warn!("the server does not answer"),
-            },
-            _ if stopping => std::process::exit(1),
-            _ => {
-                stopping = true;
-                control.stop();
-            }
-        }
-    }
-}
-
-/// Parses a list such as `0,2-3`.
-fn parse_cpus(list: &str) -> Result<Cpus, String> {
-    let number =
-        |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no CPU number"));
-    let mut cpus = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first)?, number(last)?);
-        if first > last || last - first >= 4096 {
-            return Err(format!("`{part}` is no range of CPUs"));
-        }
-        cpus.extend(first..=last);
-    }
-    Ok(Cpus(cpus))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_cpus() {
-        assert_eq!(parse_cpus("0,2-4").map(|c| c.0), Ok(vec![0, 2, 3, 4]));
-        for bad in ["", "x", "3-1", "0-99999999", "1,", "-1"] {
-            assert!(parse_cpus(bad).is_err(), "{bad:?} is no list");
-        }
-    }
+fn cpus(list: &str) -> Result<Cpus, String> {
+    pool::parse_cpus(list).map(Cpus)
 }

@@ -10,6 +10,8 @@
 
 pub mod embedded;
 mod errno;
+#[allow(unsafe_code)]
+pub mod librump;
 
 pub use errno::Errno;
 
@@ -37,6 +39,14 @@ pub struct Identity {
 pub trait Kernel: Send + Sync + 'static {
     /// Name and version, for the banner.
     fn identity(&self) -> Identity;
+
+    /// Whether its calls can be run again from the top. Those of a kernel that says no run once:
+    /// their [`UserMemory`] waits for the client on the calling thread, outside the pool's seats, and
+    /// never returns [`CopyError::Asked`]; nor may they end with anything but [`Outcome::Done`] or
+    /// [`Outcome::Halt`].
+    fn restarts(&self) -> bool {
+        true
+    }
 
     /// Makes a process for a client without a history: no parent but init, no open files of
     /// anybody's (`lwproc_rfork` with `RUMP_RFFD_CLEAR`). `command` is the client's name for
@@ -159,6 +169,11 @@ pub trait UserMemory {
     /// How many more bytes a run may copy out before it should end with [`Outcome::Flush`]. A call
     /// that moves more than a page or two looks at this between its pieces.
     fn room(&self) -> usize;
+
+    /// The kernel has halted in this call, and its caller's thread will not come back: has the call
+    /// answered with success, and returns once all that was owed to the client is out, or cannot be.
+    /// For kernels that do not end the call with [`Outcome::Halt`].
+    fn halted(&mut self) {}
 
     /// Drops what earlier runs fetched: the call has used it and noted so in its [`Progress`], and
     /// will ask for other ranges from here on.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crossbeam_deque as deque;
 
-pub use worker::blocking;
+pub use worker::{blocking, leave_seat, take_seat_again};
 
 use roster::Roster;
 
@@ -207,6 +207,22 @@ fn choose_cpus(asked: &[usize]) -> Result<Vec<usize>, Error> {
         Some(&cpu) => Err(Error::NoSuchCpu(cpu, allowed)),
         None => Ok(cpus),
     }
+}
+
+/// Parses a list of CPUs such as `0,2-3`.
+pub fn parse_cpus(list: &str) -> Result<Vec<usize>, String> {
+    let number =
+        |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no CPU number"));
+    let mut cpus = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last - first >= 4096 {
+            return Err(format!("`{part}` is no range of CPUs"));
+        }
+        cpus.extend(first..=last);
+    }
+    Ok(cpus)
 }
 
 #[cfg(test)]

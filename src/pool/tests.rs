@@ -208,3 +208,11 @@ fn a_dropped_pool_ends_its_threads() {
     drop(pool);
     until("the threads let go of the pool", || shared.strong_count() == 0);
 }
+
+#[test]
+fn lists_of_cpus() {
+    assert_eq!(parse_cpus("0,2-4"), Ok(vec![0, 2, 3, 4]));
+    for bad in ["", "x", "3-1", "0-99999999", "1,", "-1"] {
+        assert!(parse_cpus(bad).is_err(), "{bad:?} is no list");
+    }
+}

@@ -26,6 +26,8 @@ struct Position {
     /// `None` while it runs without a seat.
     seat: Option<Seat>,
     last_core: usize,
+    /// How many sleeps inside its task it is in.
+    away: u32,
     /// The CPU the thread is pinned to.
     pinned: Option<usize>,
     pool: Arc<dyn Seats>,
@@ -89,7 +91,7 @@ fn try_spawn<T: Task>(shared: &Arc<Shared<T>>, seat: Seat) -> Result<(), (Seat, 
 fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
     let berth = Arc::new(Berth::default());
     let position =
-        Position { last_core: seat.core, seat: None, pinned: None, pool: shared.clone() };
+        Position { last_core: seat.core, seat: None, away: 0, pinned: None, pool: shared.clone() };
     POSITION.set(Some(position));
     let mut seat = Some(seat);
     while let Some(given) = seat {
@@ -203,14 +205,15 @@ fn sit_down(seat: Seat) {
     });
 }
 
-/// Runs `sleep`, which may put the thread to sleep, without keeping a core from other tasks: the
-/// thread's seat is given away first, and taken again afterwards if one is free. If none is, the
-/// thread ends its task without.
+/// This thread is about to sleep inside its task: gives its seat away, so that its core goes on with
+/// other tasks. [`take_seat_again`] must follow. They may nest; only the outermost pair counts.
 ///
-/// Outside a pool, and within another `blocking`, just runs `sleep`.
-pub fn blocking<R>(sleep: impl FnOnce() -> R) -> R {
+/// Does nothing outside a pool. At the pool's bound of threads the seat is kept, and its core sleeps
+/// along.
+pub fn leave_seat() {
     let left = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
+        position.away += 1;
         let seat = position.seat.take()?;
         match position.pool.roster().leave(seat) {
             Ok(()) => Some(position.pool.clone()),
@@ -220,14 +223,36 @@ pub fn blocking<R>(sleep: impl FnOnce() -> R) -> R {
             }
         }
     });
-    let Some(pool) = left else {
-        return sleep();
-    };
-    pool.clone().fill_if_needed();
-    let result = sleep();
-    let last_core = POSITION.with_borrow(|p| p.as_ref().map_or(0, |p| p.last_core));
-    if let Some(seat) = pool.roster().come_back(last_core) {
+    if let Some(pool) = left {
+        pool.fill_if_needed();
+    }
+}
+
+/// This thread has slept: takes its seat again, or another, if one is free. If none is, it ends its
+/// task without.
+pub fn take_seat_again() {
+    let seat = POSITION.with_borrow_mut(|position| {
+        let position = position.as_mut()?;
+        position.away = position.away.saturating_sub(1);
+        if position.away > 0 || position.seat.is_some() {
+            return None;
+        }
+        position.pool.roster().come_back(position.last_core)
+    });
+    if let Some(seat) = seat {
         sit_down(seat);
     }
-    result
+}
+
+/// Runs `sleep`, which may put the thread to sleep, between [`leave_seat`] and [`take_seat_again`].
+pub fn blocking<R>(sleep: impl FnOnce() -> R) -> R {
+    struct Away;
+    impl Drop for Away {
+        fn drop(&mut self) {
+            take_seat_again();
+        }
+    }
+    leave_seat();
+    let _away = Away;
+    sleep()
 }

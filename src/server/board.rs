@@ -3,16 +3,17 @@
 //! It knows the ring only as a [`Net`], so that it runs as well on a simulated one. All of it is on
 //! the submission thread, and nothing in it waits.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use ring::{Chunk, Socket, Then};
 
 use super::connection::{Connection, Desk, Stage};
 use super::hub::{Hub, Timer};
-use super::mailbox::{Done, Message};
+use super::mailbox::{Done, Message, Out};
 use super::task::Task;
 use crate::kernel::{Errno, Outcome};
+use crate::session::{Ask, CallKey};
 
 /// What the board has done on sockets.
 pub trait Net {
@@ -35,6 +36,8 @@ pub struct Board {
     connections: Vec<Option<Box<Connection>>>,
     hub: Hub,
     stop: Stopping,
+    /// Who halted a kernel that leaves its caller behind, and who wants to know of the answer.
+    halt: Option<(Socket, mpsc::Sender<()>)>,
 }
 
 /// Whether the server goes on.
@@ -45,12 +48,14 @@ enum Stopping {
     Draining,
     /// Everybody goes.
     Now,
+    /// Whoever is left is left behind.
+    Over,
 }
 
 impl Board {
     /// A board without connections, which greets with this banner.
     pub fn new(banner: Vec<u8>, hub: Hub) -> Board {
-        Board { banner, connections: Vec::new(), hub, stop: Stopping::No }
+        Board { banner, connections: Vec::new(), hub, stop: Stopping::No, halt: None }
     }
 
     /// A client has connected.
@@ -120,6 +125,12 @@ impl Board {
                     connection.link.set_timer(key, until, hub);
                 }
             }
+            Message::Asks { socket, key, ask, out } => self.asks(socket, key, ask, out),
+            Message::Flushes { socket, key, out } => self.flushes(socket, key, out),
+            Message::Halted { socket, key, out, done } => {
+                self.halted_in(socket, key, out);
+                self.halt = Some((socket, done));
+            }
             Message::Done(socket, done) => self.done(socket, done),
             Message::Raise { socket, signo } => {
                 if let Some((connection, hub)) = self.find(socket) {
@@ -167,6 +178,13 @@ impl Board {
         }
         self.hub.dirty.clear();
         self.hub.notify();
+        if self.halt_is_answered()
+            && let Some((_, done)) = self.halt.take()
+        {
+            // Who waits for it ends the process.
+            let _ = done.send(());
+            self.stop = Stopping::Over;
+        }
     }
 
     /// When something is due next.
@@ -182,7 +200,7 @@ impl Board {
     /// When a server that stops ends at the latest, if processes have this long to go.
     pub fn stop_limit(&self, last_wait: Duration) -> Instant {
         let drain = match self.stop {
-            Stopping::Now => self.hub.limits.linger,
+            Stopping::Now | Stopping::Over => self.hub.limits.linger,
             Stopping::No | Stopping::Draining => self.hub.limits.drain,
         };
         Instant::now() + drain + last_wait
@@ -190,7 +208,11 @@ impl Board {
 
     /// Whether the server is to stop and everybody has gone.
     pub fn is_over(&self) -> bool {
-        self.is_stopping() && self.hub.stats.connections == 0
+        match self.stop {
+            Stopping::No => false,
+            Stopping::Draining | Stopping::Now => self.hub.stats.connections == 0,
+            Stopping::Over => true,
+        }
     }
 
     /// Counters.
@@ -241,6 +263,48 @@ impl Board {
         if outcome == Some(Outcome::Halt) {
             self.halted(socket);
         }
+    }
+
+    /// A call that waits on its thread asks its client.
+    fn asks(&mut self, socket: Socket, key: CallKey, ask: Ask, out: Out) {
+        if let Some((connection, hub)) = self.find(socket) {
+            let (session, mut desk) = connection.split(hub);
+            desk.owe(out.chunks.into_iter(), out.len);
+            desk.ask(session, key, ask);
+        }
+    }
+
+    /// A call that waits on its thread goes on once its client has taken what is owed.
+    fn flushes(&mut self, socket: Socket, key: CallKey, out: Out) {
+        if let Some((connection, hub)) = self.find(socket) {
+            let (_, mut desk) = connection.split(hub);
+            desk.owe(out.chunks.into_iter(), out.len);
+            connection.link.go_on(key, hub);
+        }
+    }
+
+    /// The kernel has halted in this call, whose thread does not come back.
+    fn halted_in(&mut self, socket: Socket, key: CallKey, out: Out) {
+        if let Some((connection, hub)) = self.find(socket) {
+            let (session, mut desk) = connection.split(hub);
+            desk.owe(out.chunks.into_iter(), out.len);
+            session.respond(key, Ok([0, 0]), &mut desk);
+            connection.link.forget_call(key, hub);
+            let mut desk = Desk { link: &mut connection.link, hub };
+            crate::session::Host::hang_up(&mut desk, "it halted the kernel");
+        }
+        // Nothing enters a halted kernel any more: processes are left as they are.
+        self.stop = Stopping::Now;
+    }
+
+    /// Whether who halted the kernel has taken its answer, or has gone.
+    fn halt_is_answered(&mut self) -> bool {
+        let Some((socket, _)) = self.halt else {
+            return false;
+        };
+        self.find(socket).is_none_or(|(connection, _)| {
+            connection.link.stage >= Stage::Gone || connection.link.outbox.owed() == 0
+        })
     }
 
     /// Work of a session has been done.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ring::Socket;
+use ring::{Chunk, Socket};
 
 use super::hub::{Hub, Timer};
 use super::limits::Limits;
@@ -87,6 +87,12 @@ impl Connection {
 impl Link {
     /// A call has ended: its task is free for another.
     pub fn end_call(&mut self, key: CallKey, task: Arc<Task>, hub: &mut Hub) {
+        self.forget_call(key, hub);
+        hub.give_back(task);
+    }
+
+    /// A call has been answered.
+    pub fn forget_call(&mut self, key: CallKey, hub: &mut Hub) {
         let Some(call) = self.calls[key.0 as usize].take() else {
             debug_assert!(false, "a call ends once");
             return;
@@ -96,8 +102,6 @@ impl Link {
         }
         hub.stats.calls += 1;
         hub.stats.calls_in_flight -= 1;
-        drop(call.task);
-        hub.give_back(task);
     }
 
     /// Runs a call again, now or once the client has taken what is owed to it.
@@ -140,7 +144,11 @@ impl Link {
     }
 
     fn dispatch(&mut self, key: CallKey, hub: &mut Hub) {
-        if let Some(call) = &self.calls[key.0 as usize] {
+        let Some(call) = &self.calls[key.0 as usize] else {
+            return;
+        };
+        let goes_on = if self.stage < Stage::Gone { Ok(&[][..]) } else { Err(()) };
+        if !call.task.answer_thread(goes_on) {
             hub.dispatch(self.socket, call.task.clone());
         }
     }
@@ -192,10 +200,13 @@ impl Host for Desk<'_> {
     }
 
     fn answer(&mut self, key: CallKey, answer: Answer<'_>) {
-        if let Some(call) = &self.link.calls[key.0 as usize] {
+        let Some(call) = &self.link.calls[key.0 as usize] else {
+            return;
+        };
+        if !call.task.answer_thread(answer) {
             call.task.body().memory.answer(answer);
+            self.link.dispatch(key, self.hub);
         }
-        self.link.dispatch(key, self.hub);
     }
 
     fn interrupt_calls(&mut self) {
@@ -225,6 +236,11 @@ impl Desk<'_> {
     pub fn owe_copyouts(&mut self, task: &Task) {
         let mut body = task.body();
         let (chunks, len) = body.memory.take_out();
+        self.owe(chunks, len);
+    }
+
+    /// Owes `len` bytes in chunks.
+    pub fn owe(&mut self, chunks: impl Iterator<Item = Chunk>, len: usize) {
         if self.link.stage == Stage::Open {
             self.link.outbox.push_chunks(chunks, len);
             self.hub.look_at(self.link);

@@ -39,6 +39,8 @@ pub struct Hub {
     pub dirty: Vec<Socket>,
     dispatcher: Dispatcher<Job>,
     injector: Injector<Job>,
+    /// See [`crate::kernel::Kernel::restarts`].
+    restarts: bool,
     /// Something was put into a deque since workers were last told.
     pushed: bool,
     spare: Vec<Arc<Task>>,
@@ -51,6 +53,7 @@ impl Hub {
         limits: Limits,
         dispatcher: Dispatcher<Job>,
         injector: Injector<Job>,
+        restarts: bool,
     ) -> Hub {
         Hub {
             arena,
@@ -61,6 +64,7 @@ impl Hub {
             dirty: Vec::new(),
             dispatcher,
             injector,
+            restarts,
             pushed: false,
             spare: Vec::new(),
         }
@@ -105,7 +109,8 @@ impl Hub {
     /// A task for a new call.
     pub fn take_task(&mut self, socket: Socket) -> Arc<Task> {
         self.spare.pop().unwrap_or_else(|| {
-            Arc::new(Task::new(socket, self.arena.clone(), self.injector.clone()))
+            let (arena, injector) = (self.arena.clone(), self.injector.clone());
+            Arc::new(Task::new(socket, arena, injector, self.restarts))
         })
     }
 

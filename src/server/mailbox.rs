@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
-use ring::Socket;
+use ring::{Chunk, Socket};
 
 use super::stats::Stats;
 use super::task::Task;
 use crate::kernel::{self, Errno, Process};
-use crate::session::CallKey;
+use crate::session::{Ask, CallKey};
 
 /// What there is to tell.
 pub enum Message {
@@ -16,6 +16,14 @@ pub enum Message {
     Ran(Arc<Task>),
     /// A call sleeps, until this time at the latest.
     SleepsUntil { socket: Socket, key: CallKey, until: Instant },
+    /// A call that waits on its thread needs something of its client; what it has copied out so far
+    /// goes first.
+    Asks { socket: Socket, key: CallKey, ask: Ask, out: Out },
+    /// A call that waits on its thread has copied out much, and goes on once the client has taken it.
+    Flushes { socket: Socket, key: CallKey, out: Out },
+    /// The kernel has halted in this call, which does not come back; `done` hears when it has been
+    /// answered and all is out.
+    Halted { socket: Socket, key: CallKey, out: Out, done: mpsc::Sender<()> },
     /// Work of a session has been done.
     Done(Socket, Done),
     /// The kernel sends a client a signal.
@@ -24,6 +32,13 @@ pub enum Message {
     Stats(mpsc::Sender<Stats>),
     /// Serve no more: calls in flight get their time to end.
     Stop,
+}
+
+/// What a call has copied out.
+pub struct Out {
+    pub chunks: Vec<Chunk>,
+    /// Bytes in all of them.
+    pub len: usize,
 }
 
 /// The result of [`crate::session::Work`].

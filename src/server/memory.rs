@@ -1,17 +1,23 @@
-//! A client's memory as a call sees it, without ever waiting for the client.
+//! A client's memory as a call sees it.
 //!
-//! A copy in that is not here yet is noted as an [`Ask`] and ends the run of the call; once the
-//! client has answered the call runs again from the top and finds the bytes. What a call copies out
-//! is written as frames into arena chunks, which go to the client as they are.
+//! For a kernel whose calls restart, nothing here waits for the client. A copy in that is not here
+//! yet is noted as an [`Ask`] and ends the run of the call; once the client has answered the call runs
+//! again from the top and finds the bytes. For other kernels the copy waits on the worker's thread, at
+//! a [`Rendezvous`] with the submission thread, and the worker gives its seat away meanwhile.
+//!
+//! What a call copies out is written as frames into arena chunks, which go to the client as they are.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
-use ring::{Arena, Chunk};
+use ring::{Arena, Chunk, Socket};
 
+use super::mailbox::{Mailbox, Message, Out};
 use super::outbox::write;
+use super::rendezvous::Rendezvous;
 use crate::kernel::{CopyError, UserMemory};
-use crate::session::{Answer, Ask};
+use crate::pool;
+use crate::session::{Answer, Ask, CallKey};
 use crate::wire::{self, HEADER_LEN, Kind, SYSCALL_RESPONSE_LEN};
 
 /// Bytes a run of a call may copy out before it should have them sent.
@@ -69,6 +75,16 @@ pub struct CallMemory {
     ask: Option<Ask>,
     /// A buffer for the next answer.
     spare: Vec<u8>,
+    /// How copies wait on the thread, if they do.
+    waits: Option<Waits>,
+}
+
+/// What a copy needs that waits for its client.
+struct Waits {
+    mailbox: Arc<Mailbox>,
+    rendezvous: Arc<Rendezvous>,
+    socket: Socket,
+    key: CallKey,
 }
 
 struct Answered {
@@ -87,12 +103,24 @@ impl CallMemory {
             answers: Vec::new(),
             ask: None,
             spare: Vec::new(),
+            waits: None,
         }
     }
 
     /// A call of this client begins.
     pub fn begin(&mut self, owing: &Arc<Owing>) {
         self.owing = Some(owing.clone());
+    }
+
+    /// Copies of this call wait on the thread that makes them, here.
+    pub fn wait_at(
+        &mut self,
+        rendezvous: Arc<Rendezvous>,
+        mailbox: Arc<Mailbox>,
+        socket: Socket,
+        key: CallKey,
+    ) {
+        self.waits = Some(Waits { mailbox, rendezvous, socket, key });
     }
 
     /// Before a run.
@@ -136,6 +164,7 @@ impl CallMemory {
 
     /// Forgets everything, for the next call.
     pub fn clear(&mut self) {
+        self.waits = None;
         self.start_run();
         self.forget();
         self.owing = None;
@@ -143,6 +172,9 @@ impl CallMemory {
 
     /// The answer to this ask, or notes it.
     fn answered(&mut self, ask: Ask) -> Result<&[u8], CopyError> {
+        if self.waits.is_some() {
+            return self.wait_for(ask);
+        }
         match self.answers.iter().position(|answered| answered.ask == ask) {
             Some(at) => self.answers[at].bytes.as_deref().map_err(|()| CopyError::Fault),
             None => {
@@ -152,7 +184,39 @@ impl CallMemory {
         }
     }
 
+    /// Asks and waits. What was copied out before goes first, for the kernel may have meant it so.
+    fn wait_for(&mut self, ask: Ask) -> Result<&[u8], CopyError> {
+        let out = self.take_all_out();
+        let waits = self.waits.as_ref().expect("the caller has looked");
+        let (socket, key) = (waits.socket, waits.key);
+        waits.rendezvous.prepare(std::mem::take(&mut self.spare));
+        waits.mailbox.post(Message::Asks { socket, key, ask, out });
+        let answer = pool::blocking(|| waits.rendezvous.wait());
+        self.spare = answer.map_err(|()| CopyError::Fault)?;
+        Ok(&self.spare)
+    }
+
+    /// Has what was copied out sent, and waits until the client has taken enough of it.
+    fn flush(&mut self) -> Result<(), CopyError> {
+        let out = self.take_all_out();
+        let Some(waits) = &self.waits else {
+            return Ok(());
+        };
+        let (socket, key) = (waits.socket, waits.key);
+        waits.rendezvous.prepare(Vec::new());
+        waits.mailbox.post(Message::Flushes { socket, key, out });
+        pool::blocking(|| waits.rendezvous.wait()).map(drop).map_err(|()| CopyError::Fault)
+    }
+
+    fn take_all_out(&mut self) -> Out {
+        let (chunks, len) = self.take_out();
+        Out { chunks: chunks.collect(), len }
+    }
+
     fn put(&mut self, kind: Kind, data: &[u8], addr: u64) -> Result<(), CopyError> {
+        if self.waits.is_some() && self.room() == 0 {
+            self.flush()?;
+        }
         let head = wire::copyout_head(0, kind, data.len(), addr);
         // The response is to fit behind it.
         let hint = head.len() + data.len() + HEADER_LEN + SYSCALL_RESPONSE_LEN;
@@ -208,6 +272,16 @@ impl UserMemory for CallMemory {
         match &self.owing {
             Some(owing) if owing.is_full() => 0,
             _ => ROOM.saturating_sub(self.out_len),
+        }
+    }
+
+    fn halted(&mut self) {
+        let out = self.take_all_out();
+        if let Some(Waits { mailbox, socket, key, .. }) = &self.waits {
+            let (done, is_out) = mpsc::channel();
+            mailbox.post(Message::Halted { socket: *socket, key: *key, out, done });
+            // An error says that the server has ended, which is as good.
+            let _ = is_out.recv();
         }
     }
 

@@ -21,6 +21,7 @@ mod mailbox;
 mod memory;
 mod outbox;
 mod preforks;
+mod rendezvous;
 mod stats;
 mod task;
 mod timers;
@@ -30,7 +31,7 @@ pub use listener::ListenError;
 pub use memory::{MAX_ASK, ROOM};
 pub use stats::{BoardStats, Stats};
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ring::{Chunk, Event, Listener, Ring, Socket, Then};
@@ -95,23 +96,51 @@ pub struct Server {
     board: Board,
     mailbox: Arc<Mailbox>,
     pool: Pool<Job>,
+    // Last, so that all the others are gone when it says so.
+    ended: SayEnded,
 }
 
 /// A way to a server from other threads.
 #[derive(Clone)]
-pub struct Control(Arc<Mailbox>);
+pub struct Control {
+    mailbox: Arc<Mailbox>,
+    ended: Arc<Ended>,
+}
+
+/// Whether a server has ended.
+#[derive(Default)]
+struct Ended {
+    has: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// Says so when the server goes, however it does.
+struct SayEnded(Arc<Ended>);
+
+impl Drop for SayEnded {
+    fn drop(&mut self) {
+        *self.0.has.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.changed.notify_all();
+    }
+}
 
 impl Control {
     /// Has the server stop: it takes no more clients, calls in flight have [`Limits::drain`] to end.
     pub fn stop(&self) {
-        self.0.post(Message::Stop);
+        self.mailbox.post(Message::Stop);
     }
 
     /// The server's counters, or `None` if it has ended.
     pub fn stats(&self) -> Option<Stats> {
         let (answer, stats) = mpsc::channel();
-        self.0.post(Message::Stats(answer));
+        self.mailbox.post(Message::Stats(answer));
         stats.recv_timeout(Duration::from_secs(10)).ok()
+    }
+
+    /// Waits until the server has ended, its socket file with it.
+    pub fn wait_for_end(&self) {
+        let has = self.ended.has.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.ended.changed.wait_while(has, |has| !*has));
     }
 }
 
@@ -124,9 +153,11 @@ impl Server {
         let mailbox = Arc::new(Mailbox::new(Box::new(move || waker.wake())));
         let identity = kernel.identity();
         let banner = wire::banner(&identity.ostype, &identity.osrelease, &identity.machine);
+        let restarts = kernel.restarts();
         let context = Context { kernel, mailbox: mailbox.clone() };
         let (pool, dispatcher) = Pool::new(&config.pool, context)?;
-        let hub = Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector());
+        let hub =
+            Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), restarts);
         let bound = listener::listen(&config.url)?;
         let listener = ring.listen(bound.fd)?;
         Ok(Server {
@@ -137,6 +168,7 @@ impl Server {
             board: Board::new(banner, hub),
             mailbox,
             pool,
+            ended: SayEnded(Arc::default()),
         })
     }
 
@@ -147,7 +179,7 @@ impl Server {
 
     /// A way to stop and to ask this server.
     pub fn control(&self) -> Control {
-        Control(self.mailbox.clone())
+        Control { mailbox: self.mailbox.clone(), ended: self.ended.0.clone() }
     }
 
     /// Serves until it is stopped, or until a client halts the kernel.
@@ -293,6 +325,11 @@ impl Running {
         self.join()
     }
 
+    /// Lets it run on by itself: a [`Control`] is the way to it from here on.
+    pub fn detach(mut self) {
+        self.thread = None;
+    }
+
     fn end(&mut self) -> Result<(), Error> {
         self.control.stop();
         self.join()
@@ -308,7 +345,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if self.thread.is_some()
+            && let Err(error) = self.end()
+        {
             tracing::error!("{error}");
         }
     }

@@ -25,9 +25,10 @@ use ring::{Arena, Socket};
 use super::job::Job;
 use super::mailbox::{Mailbox, Message};
 use super::memory::{CallMemory, Owing};
+use super::rendezvous::Rendezvous;
 use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;
-use crate::session::{CallKey, CallRequest};
+use crate::session::{Answer, CallKey, CallRequest};
 
 /// With the submission thread.
 const IDLE: u8 = 0;
@@ -44,6 +45,8 @@ pub struct Task {
     interrupted: AtomicBool,
     body: Mutex<Body>,
     injector: Injector<Job>,
+    /// Where its copies wait, if they wait on the thread.
+    rendezvous: Option<Arc<Rendezvous>>,
 }
 
 /// What only one thread at a time looks at: the worker that runs the task, or the submission thread.
@@ -63,7 +66,7 @@ pub struct Body {
 
 impl Task {
     /// A task without a call.
-    pub fn new(socket: Socket, arena: Arena, injector: Injector<Job>) -> Task {
+    pub fn new(socket: Socket, arena: Arena, injector: Injector<Job>, restarts: bool) -> Task {
         Task {
             state: AtomicU8::new(IDLE),
             interrupted: AtomicBool::new(false),
@@ -79,6 +82,7 @@ impl Task {
                 until: None,
             }),
             injector,
+            rendezvous: (!restarts).then(Arc::default),
         }
     }
 
@@ -100,6 +104,11 @@ impl Task {
         body.number = request.number;
         body.args = decode_args(request.args);
         body.memory.begin(owing);
+    }
+
+    /// Brings a call that waits on its thread what it waits for. `false` if it does not wait so.
+    pub fn answer_thread(&self, answer: Answer<'_>) -> bool {
+        self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.answer(answer))
     }
 
     /// Lets go of the call: the task may take on another.
@@ -136,12 +145,12 @@ impl Task {
     }
 
     /// Runs the call, again and again until it ends, sleeps, or needs the submission thread.
-    pub fn run(self: Arc<Task>, mailbox: &Mailbox) {
+    pub fn run(self: Arc<Task>, mailbox: &Arc<Mailbox>) {
         let waker = Waker::from(self.clone());
         loop {
             self.state.store(RUNNING, Ordering::SeqCst);
             let mut body = self.body();
-            let outcome = self.run_once(&mut body, &waker);
+            let outcome = self.run_once(&mut body, &waker, mailbox);
             let Outcome::Sleep(until) = outcome else {
                 body.outcome = Some(outcome);
                 drop(body);
@@ -165,9 +174,13 @@ impl Task {
     }
 
     /// One run. A panic of the kernel is an I/O error to the client, and the pool goes on.
-    fn run_once(&self, body: &mut Body, waker: &Waker) -> Outcome {
+    fn run_once(&self, body: &mut Body, waker: &Waker, mailbox: &Arc<Mailbox>) -> Outcome {
         let process = body.process.take().expect("a queued task has a call");
         body.memory.start_run();
+        if let Some(rendezvous) = &self.rendezvous {
+            let (socket, key) = (body.socket, body.key);
+            body.memory.wait_at(rendezvous.clone(), mailbox.clone(), socket, key);
+        }
         let mut call = Call {
             number: body.number,
             args: &body.args,

@@ -1,0 +1,51 @@
+//! A server's life as others see it: when it is ready, and which signals end it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::Failure;
+use crate::server::Control;
+use crate::url::Url;
+
+/// Takes charge of the signals. To be called before there is another thread, so that all of them
+/// leave the signals to that one.
+pub fn take_signals() -> Result<Signals, Failure> {
+    Ok(Signals::new([SIGTERM, SIGINT, SIGUSR1])?)
+}
+
+/// From here on SIGTERM and SIGINT stop the server, and SIGUSR1 has it print its counters. Says
+/// later whether a signal has stopped it.
+pub fn heed(signals: Signals, control: Control) -> Result<Arc<AtomicBool>, Failure> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let by_signal = stopped.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || handle(signals, &control, &by_signal))?;
+    Ok(stopped)
+}
+
+fn handle(mut signals: Signals, control: &Control, stopped: &AtomicBool) {
+    for signal in signals.forever() {
+        if signal == SIGUSR1 {
+            match control.stats() {
+                Some(stats) => eprintln!("{stats}"),
+                None => tracing::warn!("the server does not answer"),
+            }
+        } else if stopped.swap(true, Ordering::SeqCst) {
+            std::process::exit(1);
+        } else {
+            control.stop();
+        }
+    }
+}
+
+/// Connections are accepted: says so.
+pub fn ready(url: &Url) {
+    eprintln!("listening on {url}");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("cannot tell NOTIFY_SOCKET that the server is ready: {error}");
+    }
+}

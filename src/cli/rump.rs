@@ -1,0 +1,75 @@
+//! Serving the real rump kernel: loading it, setting it up, and its end. What `serve --kernel librump`
+//! and `rump_server` have in common.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use super::{Failure, lifetime};
+use crate::kernel::librump::{self, Drive, load};
+use crate::server::Config;
+
+/// What there is to load and to set up.
+#[derive(Clone, Debug, Default)]
+pub struct Rump {
+    /// Where rump was installed.
+    pub prefix: Option<PathBuf>,
+    /// Components, named as with the linker.
+    pub libraries: Vec<String>,
+    pub modules: Vec<PathBuf>,
+    pub drives: Vec<Drive>,
+    /// For the kernel: its settings are environment variables.
+    pub environment: Vec<(&'static str, String)>,
+    /// Go to the background once the server is ready.
+    pub detach: bool,
+    /// Say when it is.
+    pub announce: bool,
+}
+
+impl Rump {
+    /// Loads, boots and serves, to the end. With `detach` the process that was started ends when the
+    /// server is ready, or with the error that kept it from that.
+    pub fn serve(&self, config: Config) -> Result<(), Failure> {
+        for (name, value) in &self.environment {
+            load::set_environment(name, value);
+        }
+        load::load(self.prefix.as_deref(), &self.libraries)?;
+        let parent = self.detach.then(load::detach).transpose()?;
+        let started = self.start(config);
+        if let Some(parent) = parent {
+            if let Err(error) = &started {
+                eprintln!("rumpring: {error}");
+            }
+            parent.tell(started.is_ok());
+        }
+        started?()
+    }
+
+    /// Starts the server; returns what is left to do.
+    fn start(
+        &self,
+        config: Config,
+    ) -> Result<impl FnOnce() -> Result<(), Failure> + use<>, Failure> {
+        let url = config.url.clone();
+        let signals = lifetime::take_signals()?;
+        librump::prepare(config);
+        load::boot()?;
+        self.modules.iter().try_for_each(|module| librump::load_module(module))?;
+        self.drives.iter().try_for_each(Drive::register)?;
+        load::init_server(&url.to_string())?;
+        let server = librump::server().ok_or("the kernel asked for no server")?;
+        let stopped = lifetime::heed(signals, server.control.clone())?;
+        if self.announce {
+            lifetime::ready(&server.url);
+        }
+        Ok(move || {
+            server.control.wait_for_end();
+            if stopped.load(Ordering::SeqCst) {
+                load::halt()?;
+            }
+            // Who halted the kernel ends the process, unless it was told to halt and stay.
+            loop {
+                std::thread::park();
+            }
+        })
+    }
+}

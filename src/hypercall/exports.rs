@@ -1,0 +1,219 @@
+//! The symbols themselves. Each checks what C hands it and calls safe code.
+//!
+//! They return 0 or one of NetBSD's errno values, which is what the kernel expects whatever host it
+//! runs on.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::slice;
+
+use super::current;
+use super::upcalls::{self, Upcalls};
+use crate::kernel::librump::{self, Handle};
+use crate::kernel::{CopyError, Errno, Identity, UserMemory};
+
+/// librump's first call. librumpuser has to be told, too: it keeps the upcalls for itself.
+///
+/// # Safety
+///
+/// `upcalls` points to the upcalls of that version.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_init(version: c_int, hyp: *const Upcalls) -> c_int {
+    type Init = unsafe extern "C" fn(c_int, *const Upcalls) -> c_int;
+    let Some(next) = librump::next_symbol(c"rumpuser_init") else {
+        eprintln!("rumpring: there is no librumpuser behind librump");
+        return Errno::ENXIO.0;
+    };
+    // SAFETY: librumpuser's function of that name has this type.
+    let init: Init = unsafe { std::mem::transmute(next) };
+    if version != upcalls::VERSION {
+        eprintln!("rumpring: librump speaks version {version} of rumpuser, not 17");
+        return Errno::EPROTONOSUPPORT.0;
+    }
+    // SAFETY: the caller's promise.
+    let wrapped = upcalls::intercept(unsafe { &*hyp });
+    // SAFETY: librumpuser copies what it is given.
+    unsafe { init(version, &wrapped) }
+}
+
+/// Starts the server.
+///
+/// # Safety
+///
+/// All four are strings of C.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_sp_init(
+    url: *const c_char,
+    ostype: *const c_char,
+    osrelease: *const c_char,
+    machine: *const c_char,
+) -> c_int {
+    // SAFETY: the caller's promise; the text is copied.
+    let text = |c| unsafe { CStr::from_ptr(c) }.to_string_lossy().into_owned();
+    let identity =
+        Identity { ostype: text(ostype), osrelease: text(osrelease), machine: text(machine) };
+    result(librump::serve(&text(url), identity))
+}
+
+/// The kernel has halted: everything owed to the client that halted it goes out, then it returns.
+#[unsafe(no_mangle)]
+pub extern "C" fn rumpuser_sp_fini(_client: *mut c_void) {
+    librump::halted();
+}
+
+/// Fills `len` bytes at `to` from the client's `from`.
+///
+/// # Safety
+///
+/// `to` is good for `len` bytes; the thread has a CPU of the kernel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_sp_copyin(
+    _client: *mut c_void,
+    from: *const c_void,
+    to: *mut c_void,
+    len: usize,
+) -> c_int {
+    if len == 0 {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    let buf = unsafe { slice::from_raw_parts_mut(to.cast(), len) };
+    // SAFETY: the caller has a CPU.
+    unsafe { waiting(|memory| memory.copyin(from as u64, buf)) }
+}
+
+/// Fetches a string of at most `*len` bytes into `to`, and says in `*len` how many it took with its
+/// NUL.
+///
+/// # Safety
+///
+/// `to` is good for `*len` bytes; the thread has a CPU of the kernel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_sp_copyinstr(
+    _client: *mut c_void,
+    from: *const c_void,
+    to: *mut c_void,
+    len: *mut usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let (buf, len) = unsafe { (slice::from_raw_parts_mut(to.cast::<u8>(), *len), &mut *len) };
+    let fetch = |memory: &mut dyn UserMemory| {
+        let end = memory.copyinstr(from as u64, buf)?;
+        buf[end] = 0;
+        *len = end + 1;
+        Ok(())
+    };
+    // SAFETY: the caller has a CPU.
+    unsafe { waiting(fetch) }
+}
+
+/// Puts `len` bytes at the client's `to`.
+///
+/// # Safety
+///
+/// `from` is good for `len` bytes; the thread has a CPU of the kernel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_sp_copyout(
+    _client: *mut c_void,
+    from: *const c_void,
+    to: *mut c_void,
+    len: usize,
+) -> c_int {
+    if len == 0 {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    let data = unsafe { slice::from_raw_parts(from.cast(), len) };
+    // SAFETY: the caller has a CPU.
+    unsafe { putting(|memory| memory.copyout(data, to as u64)) }
+}
+
+/// Puts a string of `*len` bytes at the client's `to`.
+///
+/// # Safety
+///
+/// `from` is good for `*len` bytes; the thread has a CPU of the kernel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_sp_copyoutstr(
+    _client: *mut c_void,
+    from: *const c_void,
+    to: *mut c_void,
+    len: *mut usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let data = unsafe { slice::from_raw_parts(from.cast(), *len) };
+    // SAFETY: the caller has a CPU.
+    unsafe { putting(|memory| memory.copyoutstr(data, to as u64)) }
+}
+
+/// Has the client map memory, and says where.
+///
+/// # Safety
+///
+/// `addr` is good for a pointer; the thread has a CPU of the kernel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_sp_anonmmap(
+    _client: *mut c_void,
+    len: usize,
+    addr: *mut *mut c_void,
+) -> c_int {
+    let map = |memory: &mut dyn UserMemory| {
+        let mapped = memory.anonmmap(len as u64)?;
+        // SAFETY: the caller's promise.
+        unsafe { *addr = mapped as *mut c_void };
+        Ok(())
+    };
+    // SAFETY: the caller has a CPU.
+    unsafe { waiting(map) }
+}
+
+/// Delivers a signal to the client.
+///
+/// # Safety
+///
+/// `client` is what the kernel was given with the process.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int {
+    // SAFETY: the caller's promise: it is a handle of ours, alive as long as the process.
+    if let Some(handle) = unsafe { client.cast::<Handle>().as_ref() } {
+        handle.raise(signo);
+    }
+    0
+}
+
+/// Something that waits for the client: meanwhile the CPU is somebody else's.
+///
+/// # Safety
+///
+/// The thread has a CPU of the kernel.
+unsafe fn waiting(copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>) -> c_int {
+    // SAFETY: the caller's promise.
+    result(unsafe { upcalls::without_cpu(|| current::memory(copy)) }.map_or(Err(FAULT), translate))
+}
+
+/// Something that goes into what is sent with the response: it waits only when that is full.
+///
+/// # Safety
+///
+/// The thread has a CPU of the kernel.
+unsafe fn putting(copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>) -> c_int {
+    if current::memory(|memory| memory.room()) == Some(0) {
+        // SAFETY: the caller's promise.
+        return unsafe { waiting(copy) };
+    }
+    result(current::memory(copy).map_or(Err(FAULT), translate))
+}
+
+/// A copy outside of any call, or one that went wrong in any way.
+const FAULT: Errno = Errno::EFAULT;
+
+fn translate(copied: Result<(), CopyError>) -> Result<(), Errno> {
+    copied.map_err(|error| match error {
+        CopyError::NoMemory => Errno::ENOMEM,
+        CopyError::TooLong => Errno::ENAMETOOLONG,
+        CopyError::Fault | CopyError::Asked => FAULT,
+    })
+}
+
+fn result(result: Result<(), Errno>) -> c_int {
+    result.map_or_else(|errno| errno.0, |()| 0)
+}

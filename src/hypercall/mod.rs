@@ -1,0 +1,13 @@
+//! The C surface that librump calls: `rumpuser_init` and the eight `rumpuser_sp_*`.
+//!
+//! librumpuser exports these symbols too. This program, or `librumpring.so` when it is preloaded,
+//! comes earlier in the link scope, so librump finds these. Everything else of librumpuser stays.
+//!
+//! Most of them are called by the kernel on a worker, in the middle of a system call: which call
+//! that is, and whose memory goes with it, is known by [`current`].
+//!
+//! Source: NetBSD `sys/rump/include/rump/rumpuser.h`, rumpuser(3).
+
+pub mod current;
+mod exports;
+pub mod upcalls;

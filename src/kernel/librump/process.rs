@@ -1,0 +1,208 @@
+//! A client's process in the rump kernel.
+//!
+//! It has a main lwp, as in the reference: preforks, execs and interrupts are done on it, one at a
+//! time. System calls run on others. Those are kept from call to call, for making one costs more than
+//! most calls do; before an exec, and at the end, the kernel must see them gone.
+
+use std::ffi::{CString, c_int, c_long, c_void};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::lwp::{self, Inside, Parked};
+use crate::hypercall::current;
+use crate::kernel::{Args, Call, Client, Errno, Outcome, Process};
+
+/// `RUMP_RFFD_*`: what becomes of the parent's descriptors.
+const RFFD_SHARE: c_int = 0;
+const RFFD_COPY: c_int = 1;
+const RFFD_CLEAR: c_int = 2;
+
+/// lwps kept for a process: as many of its calls as usually run at once.
+const KEPT: usize = 4;
+
+/// What the kernel is given as the owner of a process, and hands back to raise a signal.
+pub struct Handle {
+    /// `None` for a prefork, whose client has yet to come.
+    client: Option<Arc<dyn Client>>,
+}
+
+impl Handle {
+    /// Delivers a signal.
+    pub fn raise(&self, signo: c_int) {
+        if let Some(client) = &self.client {
+            client.raise(signo);
+        }
+    }
+}
+
+struct RumpProcess {
+    pid: libc::pid_t,
+    main: Mutex<Option<Parked>>,
+    lwps: Mutex<Lwps>,
+    /// Its address is the kernel's name of the process's owner. It lives as long as the process: the
+    /// kernel's process is gone when `release` returns, and nobody holds on to this for longer.
+    _handle: Box<Handle>,
+}
+
+#[derive(Default)]
+struct Lwps {
+    kept: Vec<Parked>,
+    /// They are to go: calls that end free theirs.
+    leaving: bool,
+}
+
+/// Forks a guest's process off init's.
+pub fn spawn(client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {
+    let inside = lwp::enter()?;
+    rfork(&inside, Some(client), RFFD_CLEAR, Some(command))
+}
+
+/// Forks the process the thread is in, and switches back.
+fn rfork(
+    inside: &Inside,
+    client: Option<Arc<dyn Client>>,
+    descriptors: c_int,
+    command: Option<&[u8]>,
+) -> Result<Arc<dyn Process>, Errno> {
+    let handle = Box::new(Handle { client });
+    let command = command.map(c_string);
+    let name = command.as_ref().map_or(std::ptr::null(), |command| command.as_ptr());
+    let owner = (&raw const *handle).cast_mut().cast::<c_void>();
+    // SAFETY: the thread has a CPU; `name` is null or a string of C; `owner` outlives the process.
+    match unsafe { (inside.upcalls().lwproc_rfork)(owner, descriptors, name) } {
+        0 => {}
+        error => return Err(Errno(error)),
+    }
+    // SAFETY: the thread has a CPU, and is in the new process.
+    let pid = unsafe { (inside.upcalls().getpid)() };
+    let main = Mutex::new(Some(inside.switch_back()));
+    Ok(Arc::new(RumpProcess { pid, main, lwps: Mutex::default(), _handle: handle }))
+}
+
+impl Process for RumpProcess {
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn syscall(&self, call: &mut Call<'_>) -> Outcome {
+        if call.number < 0 {
+            // The kernel checks the upper end only.
+            return Outcome::Done(Err(Errno::ENOSYS));
+        }
+        Outcome::Done(self.run(call))
+    }
+
+    fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
+        self.on_main(|inside| rfork(inside, None, RFFD_COPY, None))?
+    }
+
+    fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {
+        self.on_main(|inside| rfork(inside, Some(client), RFFD_SHARE, None))?
+    }
+
+    fn exec(&self, command: &[u8]) {
+        let command = c_string(command);
+        let done = self.on_main(|inside| {
+            // SAFETY: the thread has a CPU and is in the process, whose other lwps are gone.
+            unsafe { (inside.upcalls().execnotify)(command.as_ptr()) };
+        });
+        log(done);
+        self.lwps().leaving = false;
+    }
+
+    fn interrupt(&self) {
+        let kept = {
+            let mut lwps = self.lwps();
+            lwps.leaving = true;
+            std::mem::take(&mut lwps.kept)
+        };
+        log(lwp::enter().map(|inside| free(&inside, kept)));
+        // SAFETY: the thread has a CPU and is in the process.
+        log(self.on_main(|inside| unsafe { (inside.upcalls().lwpexit)() }));
+    }
+
+    fn release(&self) {
+        let kept = std::mem::take(&mut self.lwps().kept);
+        let main = lock(&self.main).take();
+        log(lwp::enter().map(|inside| free(&inside, kept.into_iter().chain(main))));
+    }
+}
+
+impl RumpProcess {
+    /// Runs a call on one of the process's lwps.
+    fn run(&self, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
+        let kept = self.lwps().kept.pop();
+        let inside = lwp::enter()?;
+        match kept {
+            Some(lwp) => inside.switch_to(&lwp),
+            None => inside.make_lwp(self.pid)?,
+        }
+        let result = current::with(call.memory, || invoke(&inside, call.number, call.args));
+        self.leave(&inside);
+        result
+    }
+
+    /// Switches back from the lwp of a call, which is kept or freed.
+    fn leave(&self, inside: &Inside) {
+        let lwp = inside.switch_back();
+        let mut lwps = self.lwps();
+        if !lwps.leaving && lwps.kept.len() < KEPT {
+            lwps.kept.push(lwp);
+        } else {
+            drop(lwps);
+            free(inside, [lwp]);
+        }
+    }
+
+    /// Does something on the main lwp, and nothing else at the same time.
+    fn on_main<R>(&self, what: impl FnOnce(&Inside) -> R) -> Result<R, Errno> {
+        let main = lock(&self.main);
+        let lwp = main.as_ref().ok_or(Errno::ESRCH)?;
+        let inside = lwp::enter()?;
+        inside.switch_to(lwp);
+        let result = what(&inside);
+        inside.switch_home();
+        Ok(result)
+    }
+
+    fn lwps(&self) -> MutexGuard<'_, Lwps> {
+        lock(&self.lwps)
+    }
+}
+
+fn free(inside: &Inside, lwps: impl IntoIterator<Item = Parked>) {
+    for lwp in lwps {
+        inside.switch_to(&lwp);
+        inside.release();
+    }
+}
+
+/// The call itself. The kernel may write to its arguments, and reads as many as the call has: the
+/// block is longer than the longest of its argument structures.
+fn invoke(inside: &Inside, number: i32, args: &Args) -> Result<[i64; 2], Errno> {
+    let mut args = *args;
+    let mut retval: [c_long; 2] = [0, 0];
+    let block = args.as_mut_ptr().cast::<c_void>();
+    // SAFETY: the thread has a CPU and is on an lwp of the client's process; the number is not
+    // negative, and the kernel checks its upper end; block and result are ours and long enough.
+    match unsafe { (inside.upcalls().syscall)(number, block, retval.as_mut_ptr()) } {
+        0 => Ok(retval),
+        error => Err(Errno(error)),
+    }
+}
+
+/// A name for C, up to its first NUL.
+fn c_string(name: &[u8]) -> CString {
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    CString::new(&name[..end]).expect("no NUL before the end")
+}
+
+/// What can only fail if the kernel itself has gone wrong.
+fn log<T>(result: Result<T, Errno>) {
+    if let Err(errno) = result {
+        tracing::error!("the rump kernel: {errno}");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,90 @@
+//! The server of a rump kernel: started by the kernel's `rumpuser_sp_init`, ended by its
+//! `rumpuser_sp_fini`.
+
+use std::sync::{Arc, OnceLock};
+
+use super::Librump;
+use crate::hypercall::current;
+use crate::kernel::{Errno, Identity};
+use crate::server::{Config, Control, Error, ListenError, Running};
+use crate::url::Url;
+
+/// What the next server is to be like: set by the command line before the kernel asks for one.
+static PREPARED: OnceLock<Config> = OnceLock::new();
+
+static SERVER: OnceLock<Serving> = OnceLock::new();
+
+/// The server of this process's kernel.
+#[derive(Clone)]
+pub struct Serving {
+    pub control: Control,
+    /// Where it listens.
+    pub url: Url,
+}
+
+/// The server, once the kernel has asked for it.
+pub fn server() -> Option<Serving> {
+    SERVER.get().cloned()
+}
+
+/// Says what the server is to be like, its URL apart.
+pub fn prepare(config: Config) {
+    // A second one would come too late anyway.
+    let _ = PREPARED.set(config);
+}
+
+/// Starts the server that the kernel asks for.
+pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
+    if SERVER.get().is_some() {
+        return Err(Errno::EBUSY);
+    }
+    let url: Url = url.parse().map_err(|error| failed(&error, Errno::EINVAL))?;
+    let kernel = Librump::new(identity).ok_or(Errno::ENXIO)?;
+    let config = match PREPARED.get() {
+        Some(config) => Config { url, ..config.clone() },
+        None => super::settings::from_env(url).map_err(|error| failed(&error, Errno::EINVAL))?,
+    };
+    let running = Running::start(config, Arc::new(kernel))
+        .map_err(|error| failed(&error, errno_of(&error)))?;
+    let serving = Serving { control: running.control().clone(), url: running.url().clone() };
+    // It runs until it is stopped, or the process ends.
+    running.detach();
+    SERVER.set(serving).map_err(|_| Errno::EBUSY)
+}
+
+/// The kernel has halted, and ends the process when this returns. The client that halted it is
+/// answered first; if it was nobody's call the server is stopped.
+pub fn halted() {
+    let Some(serving) = server() else {
+        return;
+    };
+    if current::memory(|memory| memory.halted()).is_none() {
+        serving.control.stop();
+    }
+    serving.control.wait_for_end();
+}
+
+/// Says on stderr what the kernel's caller will only have a number of.
+fn failed(error: &dyn std::fmt::Display, errno: Errno) -> Errno {
+    eprintln!("rumpring: {error}");
+    errno
+}
+
+/// NetBSD's number for a server that did not start, as librumpuser translates the host's.
+fn errno_of(error: &Error) -> Errno {
+    let Error::Listen(error) = error else {
+        return Errno::ENXIO;
+    };
+    let ListenError::System { source, .. } = error else {
+        return Errno::EADDRINUSE;
+    };
+    match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => Errno::EADDRINUSE,
+        Some(libc::EADDRNOTAVAIL) => Errno::EADDRNOTAVAIL,
+        Some(libc::EAFNOSUPPORT) => Errno::EAFNOSUPPORT,
+        Some(libc::ENAMETOOLONG) => Errno::ENAMETOOLONG,
+        // Up to 34 the two systems agree, except for 11.
+        Some(number @ (1..=10 | 12..=34)) => Errno(number),
+        _ => Errno::EIO,
+    }
+}

@@ -1,0 +1,61 @@
+//! Where a worker's thread in a call and the submission thread meet: one waits for what the other
+//! brings.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::session::Answer;
+
+/// A place for one answer at a time.
+#[derive(Default)]
+pub struct Rendezvous {
+    state: Mutex<State>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+enum State {
+    /// Nobody waits.
+    #[default]
+    Idle,
+    /// The thread waits, or is about to; the buffer is for the answer.
+    Waiting(Vec<u8>),
+    Answered(Result<Vec<u8>, ()>),
+}
+
+impl Rendezvous {
+    /// The thread will wait. To be called before anybody is told to bring something.
+    pub fn prepare(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        *self.lock() = State::Waiting(buffer);
+    }
+
+    /// Waits for what was asked for.
+    pub fn wait(&self) -> Result<Vec<u8>, ()> {
+        let mut state = self.lock();
+        loop {
+            match std::mem::take(&mut *state) {
+                State::Answered(answer) => return answer,
+                waiting => *state = waiting,
+            }
+            state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Brings the answer. `false` if the thread is not waiting for one.
+    pub fn answer(&self, answer: Answer<'_>) -> bool {
+        let mut state = self.lock();
+        let State::Waiting(mut buffer) = std::mem::take(&mut *state) else {
+            return false;
+        };
+        *state = State::Answered(answer.map(|bytes| {
+            buffer.extend_from_slice(bytes);
+            buffer
+        }));
+        self.came.notify_one();
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
