@@ -10,6 +10,8 @@
 
 // Only what talks to C may do otherwise, and says so.
 #![deny(unsafe_code)]
+// The documentation is for those who read the source, too: `--document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod cli;
 pub mod client;

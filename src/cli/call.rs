@@ -126,9 +126,8 @@ fn number_of(name: &str) -> Result<i32, String> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    embedded::table()
-        .find(|entry| entry.name == name)
-        .or_else(|| embedded::table().find(|entry| entry.alias == name))
+    embedded::by_name(name)
+        .or_else(|| embedded::table().find(|entry| entry.name.trim_start_matches('_') == name))
         .map(|entry| entry.number)
         .ok_or_else(|| format!("{name}: no NetBSD system call has that name"))
 }

@@ -4,6 +4,7 @@
 //! 2 a command line that could not be understood.
 
 mod call;
+mod calls;
 mod lifetime;
 mod rump;
 mod rump_server;
@@ -41,7 +42,10 @@ enum Command {
     Serve(serve::Serve),
     Call(call::Call),
     Halt(call::Halt),
+    Calls(calls::Calls),
 }
+
+pub use calls::table as calls_table;
 
 /// Runs the program, under whichever of its names.
 pub fn main() -> ExitCode {
@@ -61,6 +65,7 @@ fn rumpring() -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Call(call) => call.run(),
         Command::Halt(halt) => halt.run(),
+        Command::Calls(calls) => calls.run(),
     }
 }
 
