@@ -60,9 +60,10 @@ pub struct Serve {
     #[arg(long, value_name = "N")]
     connections: Option<u32>,
 
-    /// For librump: most worker threads, those asleep inside the kernel included.
+    /// For librump: most calls that may sleep at once, each on a thread. At this bound a call waits if
+    /// one of its number is asleep; all others go on.
     #[arg(long, value_name = "N", default_value = "20000")]
-    max_threads: NonZeroUsize,
+    max_asleep: NonZeroUsize,
 
     /// Seconds that calls in flight have to end once the server is to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
@@ -112,7 +113,7 @@ impl Serve {
         Ok(Config {
             url: self.url.clone(),
             ring,
-            pool: pool::Config { cpus, spin, max_threads: self.max_threads },
+            pool: pool::Config { cpus, spin, max_asleep: self.max_asleep },
             limits: Limits { drain: Duration::from_secs(self.drain), ..server::Limits::default() },
         })
     }

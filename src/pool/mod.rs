@@ -7,7 +7,7 @@
 //!
 //! A thread gives its seat back when it finds no task, and parks. It also gives it back when it is
 //! about to sleep inside a task ([`blocking`]): another thread may then sit down, one from the bench
-//! or, up to a bound, a new one. Parking and hand-off are thus the same thing, and nothing has to be
+//! or a new one. Parking and hand-off are thus the same thing, and nothing has to be
 //! moved in either: tasks wait in deques, never in threads.
 //!
 //! Tasks made ready by other threads than the dispatcher's (a pipe was written, a reader wakes) come
@@ -16,7 +16,9 @@
 //! - [`roster`] knows seats and threads, and who sits where; the argument why no wake-up is lost is
 //!   there.
 //! - [`worker`] is what a thread does with a seat.
+//! - [`asleep`] bounds how many sleep, and says who has to wait then.
 
+mod asleep;
 mod roster;
 mod worker;
 
@@ -28,12 +30,22 @@ use crossbeam_deque as deque;
 
 pub use worker::{blocking, leave_seat, take_seat_again};
 
+use asleep::Asleep;
 use roster::Roster;
 
 /// A piece of work: run once, to its end, on some worker.
 pub trait Task: Send + 'static {
     /// What all tasks of a pool need.
     type Context: Send + Sync + 'static;
+
+    /// How many kinds of tasks there are.
+    const KINDS: usize = 0;
+
+    /// Of which kind it is, if too many sleepers of that kind are to keep it from starting. Tasks of
+    /// one kind tend to sleep alike.
+    fn kind(&self) -> Option<usize> {
+        None
+    }
 
     /// Does the work. A panic is caught and counted; the worker goes on.
     fn run(self, context: &Self::Context);
@@ -44,9 +56,9 @@ pub trait Task: Send + 'static {
 pub struct Config {
     /// The CPUs to sit on, one seat each. Empty: all that the process may run on.
     pub cpus: Vec<usize>,
-    /// The most threads there may be, those asleep inside a task included. At this bound a thread
-    /// that is about to sleep keeps its seat's core idle until it wakes. Never under one a seat.
-    pub max_threads: NonZeroUsize,
+    /// The most tasks that may sleep at once, each on a thread of its own. At this bound a task whose
+    /// kind is among the sleepers waits before it starts; all others go on. See [`Task::kind`].
+    pub max_asleep: NonZeroUsize,
     /// How long a worker looks for tasks before it gives its seat back.
     pub spin: Duration,
 }
@@ -55,7 +67,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             cpus: Vec::new(),
-            max_threads: NonZeroUsize::new(4096).expect("not zero"),
+            max_asleep: NonZeroUsize::new(20_000).expect("not zero"),
             spin: Duration::ZERO,
         }
     }
@@ -83,6 +95,7 @@ struct Shared<T: Task> {
     /// Tasks from elsewhere than the dispatcher.
     injector: deque::Injector<T>,
     roster: Roster,
+    asleep: Asleep<T>,
     spin: Duration,
 }
 
@@ -108,6 +121,12 @@ impl<T: Task> Dispatcher<T> {
     /// Sees to it that somebody runs what was pushed. Once after a batch of pushes is enough.
     pub fn notify(&self) {
         worker::notify(&self.shared);
+    }
+
+    /// Has tasks that wait for sleepers to wake looked at again: of some the kind may have changed.
+    pub fn reconsider(&self) {
+        self.shared.asleep.release(usize::MAX, |task| self.shared.injector.push(task));
+        self.notify();
     }
 
     /// Seats, one a core.
@@ -148,8 +167,8 @@ pub struct Stats {
     pub wakes: u64,
     /// Times a thread about to sleep gave its seat back.
     pub hand_offs: u64,
-    /// Times a thread had to keep its seat while it slept, for there were too many threads.
-    pub refused_hand_offs: u64,
+    /// Tasks that sleep now.
+    pub asleep: usize,
     /// Tasks that panicked.
     pub panics: u64,
 }
@@ -163,7 +182,8 @@ impl<T: Task> Pool<T> {
             context,
             stealers: deques.iter().map(deque::Worker::stealer).collect(),
             injector: deque::Injector::new(),
-            roster: Roster::new(cpus, config.max_threads.get()),
+            roster: Roster::new(cpus),
+            asleep: Asleep::new(config.max_asleep.get()),
             spin: config.spin,
         });
         // The first thread is made here, so that a machine which refuses threads is found out now.
@@ -178,7 +198,7 @@ impl<T: Task> Pool<T> {
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        self.shared.roster.stats()
+        Stats { asleep: self.shared.asleep.count(), ..self.shared.roster.stats() }
     }
 }
 

@@ -67,10 +67,8 @@ pub struct Roster {
     /// Copy of `state.seats.len()`, to be read without the lock.
     free: AtomicUsize,
     state: Mutex<State>,
-    max_threads: usize,
     wakes: AtomicU64,
     hand_offs: AtomicU64,
-    refused_hand_offs: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -92,16 +90,14 @@ pub enum Need {
 
 impl Roster {
     /// A seat on each of these CPUs, and no thread yet.
-    pub fn new(cpus: Vec<usize>, max_threads: usize) -> Roster {
+    pub fn new(cpus: Vec<usize>) -> Roster {
         let seats: Vec<Seat> =
             cpus.into_iter().enumerate().map(|(core, cpu)| Seat { core, cpu }).collect();
         Roster {
             free: AtomicUsize::new(seats.len()),
-            max_threads: max_threads.max(seats.len()),
             state: Mutex::new(State { seats, bench: Vec::new(), threads: 0, closed: false }),
             wakes: AtomicU64::new(0),
             hand_offs: AtomicU64::new(0),
-            refused_hand_offs: AtomicU64::new(0),
             panics: AtomicU64::new(0),
         }
     }
@@ -127,12 +123,8 @@ impl Roster {
             berth.give(Given::Seat(seat));
             return Need::Nothing;
         }
-        if state.threads < self.max_threads {
-            state.threads += 1;
-            return Need::Thread(seat);
-        }
-        self.put_back(&mut state, seat);
-        Need::Nothing
+        state.threads += 1;
+        Need::Thread(seat)
     }
 
     /// A worker found nothing to do: its seat is free, and it waits in `berth` from here on. The
@@ -143,7 +135,7 @@ impl Roster {
     }
 
     /// A thread without a seat has ended its task and waits for one. The caller then looks at the
-    /// deques: at the bound of threads there may have been nobody to take a free seat.
+    /// deques: there may have been nobody to take a free seat, if the system had no more threads.
     pub fn join_bench(&self, last_core: usize, berth: &Arc<Berth>) {
         let mut state = lock(&self.state);
         if state.closed {
@@ -155,17 +147,11 @@ impl Roster {
         fence(Ordering::SeqCst);
     }
 
-    /// A thread is about to sleep inside a task. Takes its seat, unless nobody could use it: then
-    /// it is returned, to be kept. The caller then has the free seat filled if there is work.
-    pub fn leave(&self, seat: Seat) -> Result<(), Seat> {
-        let mut state = lock(&self.state);
-        if state.bench.is_empty() && state.threads >= self.max_threads {
-            self.refused_hand_offs.fetch_add(1, Ordering::Relaxed);
-            return Err(seat);
-        }
+    /// A thread is about to sleep inside a task: its seat is free. The caller then has it filled if
+    /// there is work.
+    pub fn leave(&self, seat: Seat) {
         self.hand_offs.fetch_add(1, Ordering::Relaxed);
-        self.put_back(&mut state, seat);
-        Ok(())
+        self.free_seat(seat, None);
     }
 
     /// A thread woke up inside a task: the seat it had, or another, if one is free.
@@ -217,7 +203,7 @@ impl Roster {
             threads: lock(&self.state).threads,
             wakes: self.wakes.load(Ordering::Relaxed),
             hand_offs: self.hand_offs.load(Ordering::Relaxed),
-            refused_hand_offs: self.refused_hand_offs.load(Ordering::Relaxed),
+            asleep: 0,
             panics: self.panics.load(Ordering::Relaxed),
         }
     }

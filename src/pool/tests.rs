@@ -25,9 +25,8 @@ fn job(work: impl FnOnce() + Send + 'static) -> Job {
     Job(Box::new(work))
 }
 
-fn pool(max_threads: usize, spin: Duration) -> (Pool<Job>, Dispatcher<Job>) {
-    let max_threads = NonZeroUsize::new(max_threads).unwrap();
-    Pool::new(&Config { cpus: Vec::new(), max_threads, spin }, ()).expect("a pool starts")
+fn pool(spin: Duration) -> (Pool<Job>, Dispatcher<Job>) {
+    Pool::new(&Config { spin, ..Config::default() }, ()).expect("a pool starts")
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -40,7 +39,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn every_task_runs_once_whoever_brings_it() {
-    let (pool, dispatcher) = pool(16, Duration::ZERO);
+    let (pool, dispatcher) = pool(Duration::ZERO);
     let runs: Arc<Vec<AtomicUsize>> = Arc::new((0..40_000).map(|_| AtomicUsize::new(0)).collect());
     let run = |i: usize| {
         let runs = runs.clone();
@@ -70,7 +69,7 @@ fn a_lone_task_never_waits_for_the_next_one() {
     // One task at a time, each pushed while the workers are about to park: the race that loses
     // wake-ups when parking is wrong.
     for spin in [Duration::ZERO, Duration::from_micros(20)] {
-        let (_pool, dispatcher) = pool(4, spin);
+        let (_pool, dispatcher) = pool(spin);
         let (done, wait) = mpsc::channel();
         for i in 0..20_000 {
             let done = done.clone();
@@ -83,7 +82,7 @@ fn a_lone_task_never_waits_for_the_next_one() {
 
 #[test]
 fn a_task_that_sleeps_in_blocking_leaves_its_core_to_others() {
-    let (pool, dispatcher) = pool(64, Duration::ZERO);
+    let (pool, dispatcher) = pool(Duration::ZERO);
     let sleepers = dispatcher.cores() * 4;
     let gate = Arc::new(Barrier::new(sleepers + 1));
     for i in 0..sleepers {
@@ -105,37 +104,63 @@ fn a_task_that_sleeps_in_blocking_leaves_its_core_to_others() {
     gate.wait();
 }
 
+/// A task of a kind.
+struct OfKind(usize, Job);
+
+impl Task for OfKind {
+    type Context = ();
+
+    const KINDS: usize = 2;
+
+    fn kind(&self) -> Option<usize> {
+        Some(self.0)
+    }
+
+    fn run(self, (): &()) {
+        self.1.run(&());
+    }
+}
+
 #[test]
-fn at_the_bound_of_threads_a_sleeper_keeps_its_seat_and_nothing_is_lost() {
-    let (pool, dispatcher) = pool(1, Duration::ZERO);
-    let cores = dispatcher.cores();
-    let gate = Arc::new(Barrier::new(cores + 1));
-    for i in 0..cores {
-        let gate = gate.clone();
-        dispatcher.push(
-            i,
-            job(move || {
-                blocking(|| gate.wait());
-            }),
-        );
+fn at_the_bound_of_sleepers_only_their_kind_waits() {
+    let config = Config { max_asleep: NonZeroUsize::new(3).unwrap(), ..Config::default() };
+    let (pool, dispatcher) = Pool::<OfKind>::new(&config, ()).unwrap();
+    let (gate, awake) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let held = gate.lock().unwrap();
+    let sleeper = || {
+        let (gate, awake) = (gate.clone(), awake.clone());
+        job(move || {
+            blocking(|| drop(gate.lock().unwrap()));
+            awake.fetch_add(1, Ordering::SeqCst);
+        })
+    };
+    for i in 0..50 {
+        dispatcher.push(i, OfKind(0, sleeper()));
     }
     dispatcher.notify();
-    until("all seats are taken by sleepers", || {
-        let stats = pool.stats();
-        stats.refused_hand_offs >= 1 && stats.hand_offs + stats.refused_hand_offs == cores as u64
-    });
-    assert_eq!(pool.stats().threads, cores, "no thread beyond one a seat");
+    until("the bound is reached", || pool.stats().asleep >= 3);
+    // The other kind goes on, and its first sleeper even falls asleep.
     let (done, wait) = mpsc::channel();
-    dispatcher.push(0, job(move || done.send(()).unwrap()));
+    for i in 0..100 {
+        let done = done.clone();
+        dispatcher.push(i, OfKind(1, job(move || done.send(()).unwrap())));
+    }
+    dispatcher.push(0, OfKind(1, sleeper()));
     dispatcher.notify();
-    assert!(wait.recv_timeout(Duration::from_millis(50)).is_err(), "nobody was left to run it");
-    gate.wait();
-    wait.recv_timeout(PATIENCE).expect("it runs once a sleeper woke");
+    for _ in 0..100 {
+        wait.recv_timeout(PATIENCE).expect("tasks of another kind go on");
+    }
+    until("one of the other kind sleeps", || pool.stats().asleep >= 4);
+    let most = 3 + 2 * dispatcher.cores();
+    assert!(pool.stats().asleep <= most, "{} asleep, at most {most} may", pool.stats().asleep);
+    drop(held);
+    until("all that waited have slept and woken", || awake.load(Ordering::SeqCst) == 51);
+    assert_eq!(pool.stats().asleep, 0);
 }
 
 #[test]
 fn no_more_threads_run_at_once_than_there_are_seats() {
-    let (_pool, dispatcher) = pool(256, Duration::ZERO);
+    let (_pool, dispatcher) = pool(Duration::ZERO);
     let cores = dispatcher.cores();
     let running = Arc::new(Mutex::new((HashSet::<ThreadId>::new(), 0)));
     let (done, wait) = mpsc::channel();
@@ -185,7 +210,7 @@ fn a_cpu_that_is_not_there_is_an_error_that_names_it() {
 
 #[test]
 fn a_panic_is_counted_and_the_worker_goes_on() {
-    let (pool, dispatcher) = pool(1, Duration::ZERO);
+    let (pool, dispatcher) = pool(Duration::ZERO);
     let (done, wait) = mpsc::channel();
     for core in 0..dispatcher.cores() {
         dispatcher.push(core, job(|| std::panic::resume_unwind(Box::new(()))));
@@ -198,7 +223,7 @@ fn a_panic_is_counted_and_the_worker_goes_on() {
 
 #[test]
 fn a_dropped_pool_ends_its_threads() {
-    let (pool, dispatcher) = pool(8, Duration::ZERO);
+    let (pool, dispatcher) = pool(Duration::ZERO);
     let shared = Arc::downgrade(&pool.shared);
     let (done, wait) = mpsc::channel();
     dispatcher.push(0, job(move || done.send(()).unwrap()));

@@ -28,6 +28,8 @@ struct Position {
     last_core: usize,
     /// How many sleeps inside its task it is in.
     away: u32,
+    /// The kind of its task.
+    kind: Option<usize>,
     /// The CPU the thread is pinned to.
     pinned: Option<usize>,
     pool: Arc<dyn Seats>,
@@ -36,7 +38,10 @@ struct Position {
 /// The part of a pool that [`blocking`] needs, whatever its tasks are.
 trait Seats {
     fn roster(&self) -> &Roster;
-    fn fill_if_needed(self: Arc<Self>);
+    /// A task of this kind falls asleep, and its thread has left its seat.
+    fn falls_asleep(self: Arc<Self>, kind: Option<usize>);
+    /// A task of this kind has woken.
+    fn wakes(self: Arc<Self>, kind: Option<usize>);
 }
 
 impl<T: Task> Seats for Shared<T> {
@@ -44,9 +49,21 @@ impl<T: Task> Seats for Shared<T> {
         &self.roster
     }
 
-    fn fill_if_needed(self: Arc<Self>) {
+    fn falls_asleep(self: Arc<Self>, kind: Option<usize>) {
+        self.asleep.enter(kind);
         fence(Ordering::SeqCst);
         if self.has_tasks() {
+            notify(&self);
+        }
+    }
+
+    fn wakes(self: Arc<Self>, kind: Option<usize>) {
+        let mut any = false;
+        self.asleep.leave(kind, |task| {
+            self.injector.push(task);
+            any = true;
+        });
+        if any {
             notify(&self);
         }
     }
@@ -90,8 +107,14 @@ fn try_spawn<T: Task>(shared: &Arc<Shared<T>>, seat: Seat) -> Result<(), (Seat, 
 
 fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
     let berth = Arc::new(Berth::default());
-    let position =
-        Position { last_core: seat.core, seat: None, away: 0, pinned: None, pool: shared.clone() };
+    let position = Position {
+        last_core: seat.core,
+        seat: None,
+        away: 0,
+        kind: None,
+        pinned: None,
+        pool: shared.clone(),
+    };
     POSITION.set(Some(position));
     let mut seat = Some(seat);
     while let Some(given) = seat {
@@ -118,6 +141,10 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>) {
                 notify(shared);
             }
         }
+        let Some(task) = shared.asleep.admit(task, |task| shared.injector.push(task)) else {
+            continue;
+        };
+        set_kind(task.kind());
         if catch_unwind(AssertUnwindSafe(|| task.run(&shared.context))).is_err() {
             shared.roster.count_panic();
         }
@@ -161,7 +188,7 @@ fn steal_elsewhere<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
 }
 
 /// Repeats a steal that lost a race: each loss is somebody else's success.
-fn take<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
+pub(super) fn take<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
     loop {
         match steal() {
             Steal::Success(task) => return Some(task),
@@ -190,6 +217,12 @@ fn seated_core() -> Option<usize> {
     POSITION.with_borrow(|position| Some(position.as_ref()?.seat.as_ref()?.core))
 }
 
+fn set_kind(kind: Option<usize>) {
+    POSITION.with_borrow_mut(|position| {
+        position.as_mut().expect("a worker has a position").kind = kind;
+    });
+}
+
 /// Takes a seat, and its CPU.
 fn sit_down(seat: Seat) {
     POSITION.with_borrow_mut(|position| {
@@ -208,40 +241,37 @@ fn sit_down(seat: Seat) {
 /// This thread is about to sleep inside its task: gives its seat away, so that its core goes on with
 /// other tasks. [`take_seat_again`] must follow. They may nest; only the outermost pair counts.
 ///
-/// Does nothing outside a pool. At the pool's bound of threads the seat is kept, and its core sleeps
-/// along.
+/// Does nothing outside a pool.
 pub fn leave_seat() {
     let left = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
         position.away += 1;
-        let seat = position.seat.take()?;
-        match position.pool.roster().leave(seat) {
-            Ok(()) => Some(position.pool.clone()),
-            Err(seat) => {
-                position.seat = Some(seat);
-                None
-            }
-        }
+        (position.away == 1).then(|| (position.pool.clone(), position.seat.take(), position.kind))
     });
-    if let Some(pool) = left {
-        pool.fill_if_needed();
+    let Some((pool, seat, kind)) = left else {
+        return;
+    };
+    if let Some(seat) = seat {
+        pool.roster().leave(seat);
     }
+    pool.falls_asleep(kind);
 }
 
 /// This thread has slept: takes its seat again, or another, if one is free. If none is, it ends its
 /// task without.
 pub fn take_seat_again() {
-    let seat = POSITION.with_borrow_mut(|position| {
+    let back = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
-        position.away = position.away.saturating_sub(1);
-        if position.away > 0 || position.seat.is_some() {
-            return None;
-        }
-        position.pool.roster().come_back(position.last_core)
+        position.away = position.away.checked_sub(1)?;
+        (position.away == 0).then(|| (position.pool.clone(), position.last_core, position.kind))
     });
-    if let Some(seat) = seat {
+    let Some((pool, last_core, kind)) = back else {
+        return;
+    };
+    if let Some(seat) = pool.roster().come_back(last_core) {
         sit_down(seat);
     }
+    pool.wakes(kind);
 }
 
 /// Runs `sleep`, which may put the thread to sleep, between [`leave_seat`] and [`take_seat_again`].

@@ -216,6 +216,7 @@ impl Host for Desk<'_> {
         for key in std::mem::take(&mut self.link.held) {
             self.link.dispatch(key, self.hub);
         }
+        self.hub.reconsider();
     }
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {

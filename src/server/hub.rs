@@ -99,6 +99,13 @@ impl Hub {
         self.pushed = true;
     }
 
+    /// Calls were interrupted: those among them that wait to start are to end.
+    pub fn reconsider(&self) {
+        if !self.restarts {
+            self.dispatcher.reconsider();
+        }
+    }
+
     /// Tells the workers what was pushed since the last time.
     pub fn notify(&mut self) {
         if std::mem::take(&mut self.pushed) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ring::Socket;
 
 use super::mailbox::{ClientAt, Done, Mailbox, Message};
-use super::task::Task;
+use super::task::{CALL_KINDS, Task};
 use crate::kernel::{Errno, Kernel, Process};
 use crate::pool;
 use crate::session::Work;
@@ -34,6 +34,15 @@ pub struct Context {
 
 impl pool::Task for Job {
     type Context = Context;
+
+    const KINDS: usize = CALL_KINDS;
+
+    fn kind(&self) -> Option<usize> {
+        match self {
+            Job::Call(task) => task.kind(),
+            Job::Discard(_) | Job::Work(_) => None,
+        }
+    }
 
     fn run(self, context: &Context) {
         match self {

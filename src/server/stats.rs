@@ -48,7 +48,7 @@ impl fmt::Display for Stats {
             "connections {} accepted {} calls {} in_flight {} asks {} hang_ups {} preforks {} \
              timers {} enters {} enters_per_call {:.3} sqes {} cqes {} short_sends {} \
              recv_buffers_exhausted {} cq_overflows {} threads {} wakes {} hand_offs {} \
-             refused_hand_offs {} panics {}",
+             asleep {} panics {}",
             board.connections,
             board.accepted,
             board.calls,
@@ -67,7 +67,7 @@ impl fmt::Display for Stats {
             pool.threads,
             pool.wakes,
             pool.hand_offs,
-            pool.refused_hand_offs,
+            pool.asleep,
             pool.panics,
         )
     }

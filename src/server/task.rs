@@ -39,6 +39,9 @@ const RUNNING: u8 = 2;
 const WOKEN: u8 = 3;
 const ASLEEP: u8 = 4;
 
+/// Kinds of calls: by number, all high ones together. NetBSD has some five hundred.
+pub const CALL_KINDS: usize = 512;
+
 /// A call. Used again for others after its end.
 pub struct Task {
     state: AtomicU8,
@@ -133,6 +136,16 @@ impl Task {
         debug_assert_eq!(before, IDLE, "a task is queued once");
     }
 
+    /// Calls of one number tend to sleep alike. `None` if it does not sleep on its thread, or is to end
+    /// rather than sleep.
+    pub fn kind(&self) -> Option<usize> {
+        if self.rendezvous.is_none() || self.interrupted.load(Ordering::SeqCst) {
+            return None;
+        }
+        let number = usize::try_from(self.body().number).unwrap_or(usize::MAX);
+        Some(number.min(CALL_KINDS - 1))
+    }
+
     /// What the task is about. Held only by whoever has it: never waited for.
     pub fn body(&self) -> MutexGuard<'_, Body> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
@@ -175,6 +188,11 @@ impl Task {
 
     /// One run. A panic of the kernel is an I/O error to the client, and the pool goes on.
     fn run_once(&self, body: &mut Body, waker: &Waker, mailbox: &Arc<Mailbox>) -> Outcome {
+        let interrupted = self.interrupted.load(Ordering::SeqCst);
+        if interrupted && self.rendezvous.is_some() {
+            // It has not started, and would only be in the way of who waits for its end.
+            return Outcome::Done(Err(Errno::EINTR));
+        }
         let process = body.process.take().expect("a queued task has a call");
         body.memory.start_run();
         if let Some(rendezvous) = &self.rendezvous {
@@ -187,7 +205,7 @@ impl Task {
             memory: &mut body.memory,
             progress: &mut body.progress,
             waker,
-            interrupted: self.interrupted.load(Ordering::SeqCst),
+            interrupted,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| process.syscall(&mut call)));
         body.process = Some(process);

@@ -19,7 +19,7 @@ pub struct BadSetting {
 /// - `RUMPRING_CPUS`: the CPUs workers run on, as in `0,2-3`;
 /// - `RUMPRING_SPIN`: microseconds a worker looks for work before it sleeps;
 /// - `RUMPRING_CONNECTIONS`: most clients at once;
-/// - `RUMPRING_MAX_THREADS`: most worker threads, sleeping ones included;
+/// - `RUMPRING_MAX_ASLEEP`: most calls that may sleep at once, each on a thread;
 /// - `RUMPRING_DRAIN`: seconds that calls in flight have when the server is to stop.
 pub fn from_env(url: Url) -> Result<Config, BadSetting> {
     from(url, |name| std::env::var(name).ok())
@@ -40,8 +40,8 @@ fn from(url: Url, variable: impl Fn(&str) -> Option<String>) -> Result<Config, B
     if let Some((value, bad)) = get("RUMPRING_CONNECTIONS", "a number of clients over 0") {
         config.ring.sockets = value.parse::<std::num::NonZeroU32>().map_err(|_| bad)?.get();
     }
-    if let Some((value, bad)) = get("RUMPRING_MAX_THREADS", "a number of threads over 0") {
-        config.pool.max_threads = value.parse().map_err(|_| bad)?;
+    if let Some((value, bad)) = get("RUMPRING_MAX_ASLEEP", "a number of calls over 0") {
+        config.pool.max_asleep = value.parse().map_err(|_| bad)?;
     }
     if let Some((value, bad)) = get("RUMPRING_DRAIN", "a number of seconds") {
         config.limits.drain = Duration::from_secs(value.parse().map_err(|_| bad)?);
@@ -60,11 +60,11 @@ mod tests {
             from(url.clone(), move |asked| (asked == name).then(|| value.to_string()))
         };
         assert_eq!(set("RUMPRING_CONNECTIONS", "7").unwrap().ring.sockets, 7);
-        assert_eq!(set("RUMPRING_MAX_THREADS", "9").unwrap().pool.max_threads.get(), 9);
+        assert_eq!(set("RUMPRING_MAX_ASLEEP", "9").unwrap().pool.max_asleep.get(), 9);
         assert_eq!(set("RUMPRING_SPIN", "30").unwrap().pool.spin, Duration::from_micros(30));
         for (name, value) in [
             ("RUMPRING_CONNECTIONS", "0"),
-            ("RUMPRING_MAX_THREADS", "many"),
+            ("RUMPRING_MAX_ASLEEP", "many"),
             ("RUMPRING_SPIN", "-1"),
             ("RUMPRING_CPUS", "x"),
             ("RUMPRING_DRAIN", "1.5"),
