@@ -193,3 +193,14 @@ fn finish(client: &Client, calls: Vec<rumpring::client::Pending>, expected: i64)
     }
     assert_eq!(client.lost(), None);
 }
+
+#[test]
+fn sends_that_are_not_copied_carry_the_same_bytes() {
+    let house = House::with(Transport::Tcp, |config| config.ring.zero_copy_from = Some(4096));
+    let client = house.client();
+    let fd = client.open("/file", O_RDWR | O_CREAT, 0o600).unwrap();
+    let bytes = pattern(1, MIB);
+    assert_eq!(client.pwrite(fd, &bytes, 0).unwrap(), bytes.len());
+    same(&client.pread(fd, bytes.len(), 0).unwrap(), &bytes, "read back");
+    assert!(house.stats().ring.zero_copy_sends > 0, "nothing was sent without a copy");
+}

@@ -65,6 +65,11 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value = "20000")]
     max_asleep: NonZeroUsize,
 
+    /// Send messages of at least this many bytes over TCP without copying them, from registered memory.
+    /// Pays over a network card that can gather; over loopback it costs.
+    #[arg(long, value_name = "BYTES")]
+    zero_copy_from: Option<usize>,
+
     /// Seconds that calls in flight have to end once the server is to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
@@ -103,7 +108,11 @@ impl Serve {
 
     fn config(&self) -> Result<Config, Failure> {
         let sockets = connections(self.connections)?;
-        let ring = ring::Config { sockets, ..ring::Config::default() };
+        let ring = ring::Config {
+            sockets,
+            zero_copy_from: self.zero_copy_from,
+            ..ring::Config::default()
+        };
         let cpus = match (&self.cpus, self.workers) {
             (Some(Cpus(cpus)), _) => cpus.clone(),
             (None, Some(workers)) => first_cpus(workers.get())?,
