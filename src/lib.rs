@@ -7,6 +7,10 @@
 //! bytes -> `ring` -> [`wire`] (a frame) -> [`session`] (is it allowed? which job?) -> [`pool`]
 //! (a deque) -> [`kernel`] -> reply -> [`session`] (still alive?) -> [`server`] (the connection's
 //! outbox) -> `ring` -> bytes.
+//!
+//! Rooms depend on those below them only, from the top: [`cli`], [`hypercall`] (the C surface that
+//! NetBSD's kernel calls), [`server`], [`session`] and [`client`] (the other side of the protocol),
+//! [`kernel`], and on the ground [`pool`], [`wire`], [`url`] and the crate `ring`.
 
 // Only what talks to C may do otherwise, and says so.
 #![deny(unsafe_code)]

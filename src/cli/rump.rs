@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::{Failure, lifetime};
+use crate::hypercall;
 use crate::kernel::librump::{self, Drive, load};
 use crate::server::Config;
 
@@ -51,12 +52,12 @@ impl Rump {
     ) -> Result<impl FnOnce() -> Result<(), Failure> + use<>, Failure> {
         let url = config.url.clone();
         let signals = lifetime::take_signals()?;
-        librump::prepare(config);
+        hypercall::prepare(config);
         load::boot()?;
         self.modules.iter().try_for_each(|module| librump::load_module(module))?;
         self.drives.iter().try_for_each(Drive::register)?;
         load::init_server(&url.to_string())?;
-        let server = librump::server().ok_or("the kernel asked for no server")?;
+        let server = hypercall::server().ok_or("the kernel asked for no server")?;
         let stopped = lifetime::heed(signals, server.control.clone())?;
         if self.announce {
             lifetime::ready(&server.url);

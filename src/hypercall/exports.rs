@@ -6,9 +6,8 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::slice;
 
-use super::current;
-use super::upcalls::{self, Upcalls};
-use crate::kernel::librump::{self, Handle};
+use super::serve;
+use crate::kernel::librump::{self, Handle, Upcalls, current, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
 
 /// librump's first call. librumpuser has to be told, too: it keeps the upcalls for itself.
@@ -51,13 +50,13 @@ pub unsafe extern "C" fn rumpuser_sp_init(
     let text = |c| unsafe { CStr::from_ptr(c) }.to_string_lossy().into_owned();
     let identity =
         Identity { ostype: text(ostype), osrelease: text(osrelease), machine: text(machine) };
-    result(librump::serve(&text(url), identity))
+    result(serve::serve(&text(url), identity))
 }
 
 /// The kernel has halted: everything owed to the client that halted it goes out, then it returns.
 #[unsafe(no_mangle)]
 pub extern "C" fn rumpuser_sp_fini(_client: *mut c_void) {
-    librump::halted();
+    serve::halted();
 }
 
 /// Fills `len` bytes at `to` from the client's `from`.

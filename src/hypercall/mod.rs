@@ -4,10 +4,13 @@
 //! comes earlier in the link scope, so librump finds these. Everything else of librumpuser stays.
 //!
 //! Most of them are called by the kernel on a worker, in the middle of a system call: which call
-//! that is, and whose memory goes with it, is known by [`current`].
+//! that is, and whose memory goes with it, is known by [`crate::kernel::librump::current`]. Two are
+//! about the server itself, [`serve`]: the kernel asks for it, and says when it has halted.
 //!
 //! Source: NetBSD `sys/rump/include/rump/rumpuser.h`, rumpuser(3).
 
-pub mod current;
 mod exports;
-pub mod upcalls;
+mod serve;
+mod settings;
+
+pub use serve::{Serving, prepare, server};

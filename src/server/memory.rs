@@ -7,13 +7,13 @@
 //!
 //! What a call copies out is written as frames into arena chunks, which go to the client as they are.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use ring::{Arena, Chunk, Socket};
 
 use super::mailbox::{Mailbox, Message, Out};
 use super::outbox::write;
+use super::owing::Owing;
 use super::rendezvous::Rendezvous;
 use crate::kernel::{CopyError, UserMemory};
 use crate::pool;
@@ -28,38 +28,6 @@ pub const MAX_ASK: usize = 1024 * 1024;
 
 /// Capacity that a buffer between calls may keep.
 const KEEP: usize = 16 * 1024;
-
-/// Bytes copied out to one client that it has not taken yet, whether its outbox has them or a call.
-///
-/// Calls of one client run side by side, and what each has copied out is owed to it at once. So each
-/// looks here before it copies out more.
-#[derive(Debug)]
-pub struct Owing {
-    bytes: AtomicUsize,
-    most: usize,
-}
-
-impl Owing {
-    /// Nothing yet; full at `most` bytes.
-    pub fn new(most: usize) -> Owing {
-        Owing { bytes: AtomicUsize::new(0), most: most.max(1) }
-    }
-
-    fn more(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// So many bytes have been taken, or dropped.
-    pub fn less(&self, bytes: usize) {
-        if bytes > 0 {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= self.most
-    }
-}
 
 /// The copies of one call.
 pub struct CallMemory {

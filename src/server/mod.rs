@@ -8,7 +8,8 @@
 //! - [`board`]: what becomes of an event. It knows the ring as a trait only.
 //! - [`connection`]: one client; [`hub`]: what all connections share.
 //! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it.
-//! - [`outbox`]: what is owed to a client.
+//! - [`outbox`]: what is owed to a client; [`owing`]: how much that is; [`rendezvous`]: where a call that
+//!   cannot restart waits for its client.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
 
 mod board;
@@ -20,6 +21,7 @@ mod listener;
 mod mailbox;
 mod memory;
 mod outbox;
+mod owing;
 mod preforks;
 mod rendezvous;
 mod stats;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ring::{Arena, Chunk};
 
-use super::memory::Owing;
+use super::owing::Owing;
 
 /// Bytes taken from the arena at once for frames of no known size.
 const CHUNK: usize = 256;

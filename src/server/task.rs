@@ -24,7 +24,8 @@ use ring::{Arena, Socket};
 
 use super::job::Job;
 use super::mailbox::{Mailbox, Message};
-use super::memory::{CallMemory, Owing};
+use super::memory::CallMemory;
+use super::owing::Owing;
 use super::rendezvous::Rendezvous;
 use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;

@@ -10,7 +10,7 @@
 use std::cell::Cell;
 use std::ptr;
 
-use crate::hypercall::upcalls::{self, Lwp, Upcalls};
+use super::upcalls::{self, Lwp, Upcalls};
 use crate::kernel::Errno;
 
 /// An lwp that is on no thread.

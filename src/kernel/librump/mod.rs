@@ -1,30 +1,31 @@
 //! NetBSD's own kernel: librump, loaded at run time.
 //!
 //! Its calls sleep on threads, and its copies wait on them. What makes that bearable: every sleep
-//! announces itself (see [`crate::hypercall::upcalls`]) and the worker gives its seat away first.
+//! announces itself (see [`upcalls`]) and the worker gives its seat away first.
 //!
 //! - [`drive`]: what the kernel is given of the host.
 //! - [`load`] finds and loads the libraries, and boots the kernel.
 //! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
 //! - [`process`] is a client's process.
-//! - [`serve`] starts the server when the kernel asks for it, and ends it when the kernel halts.
+//! - [`upcalls`] are the kernel's functions for that; [`current`] is which call a worker is in.
+//!
+//! The other direction, what the kernel calls, is [`crate::hypercall`].
 
+pub mod current;
 mod drive;
 pub mod load;
 mod lwp;
 mod process;
-mod serve;
-mod settings;
+pub mod upcalls;
 
 pub use drive::{Drive, DriveKind, Extent, load_module};
 pub use load::next_symbol;
 pub use process::Handle;
-pub use serve::{Serving, halted, prepare, serve, server};
+pub use upcalls::Upcalls;
 
 use std::sync::Arc;
 
 use super::{Client, Errno, Identity, Kernel, Process};
-use crate::hypercall::upcalls;
 
 /// The rump kernel of this process: there can be one.
 pub struct Librump {

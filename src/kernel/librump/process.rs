@@ -7,8 +7,8 @@
 use std::ffi::{CString, c_int, c_long, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::current;
 use super::lwp::{self, Inside, Parked};
-use crate::hypercall::current;
 use crate::kernel::{Args, Call, Client, Errno, Outcome, Process};
 
 /// `RUMP_RFFD_*`: what becomes of the parent's descriptors.

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::Librump;
-use crate::hypercall::current;
+use super::settings;
+use crate::kernel::librump::{Librump, current};
 use crate::kernel::{Errno, Identity};
 use crate::server::{Config, Control, Error, ListenError, Running};
 use crate::url::Url;
@@ -42,7 +42,7 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     let kernel = Librump::new(identity).ok_or(Errno::ENXIO)?;
     let config = match PREPARED.get() {
         Some(config) => Config { url, ..config.clone() },
-        None => super::settings::from_env(url).map_err(|error| failed(&error, Errno::EINVAL))?,
+        None => settings::from_env(url).map_err(|error| failed(&error, Errno::EINVAL))?,
     };
     let running = Running::start(config, Arc::new(kernel))
         .map_err(|error| failed(&error, errno_of(&error)))?;
