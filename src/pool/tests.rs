@@ -139,17 +139,18 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
     }
     dispatcher.notify();
     until("the bound is reached", || pool.stats().asleep >= 3);
-    // The other kind goes on, and its first sleeper even falls asleep.
+    // The other kind goes on, and its first sleeper even falls asleep; from then on it would wait.
     let (done, wait) = mpsc::channel();
     for i in 0..100 {
         let done = done.clone();
         dispatcher.push(i, OfKind(1, job(move || done.send(()).unwrap())));
     }
-    dispatcher.push(0, OfKind(1, sleeper()));
     dispatcher.notify();
     for _ in 0..100 {
         wait.recv_timeout(PATIENCE).expect("tasks of another kind go on");
     }
+    dispatcher.push(0, OfKind(1, sleeper()));
+    dispatcher.notify();
     until("one of the other kind sleeps", || pool.stats().asleep >= 4);
     let most = 3 + 2 * dispatcher.cores();
     assert!(pool.stats().asleep <= most, "{} asleep, at most {most} may", pool.stats().asleep);
