@@ -102,12 +102,13 @@ impl House {
 
     /// Waits until the server's counters are as they should be.
     pub fn board_becomes(&self, expected: &str, condition: impl Fn(&BoardStats) -> bool) {
-        let mut seen = self.board();
+        let mut seen = self.stats();
         let end = Instant::now() + PATIENCE;
-        while !condition(&seen) {
-            assert!(Instant::now() < end, "expected in vain: {expected}; {seen:?}");
+        while !condition(&seen.board) {
+            let held = self.kernel.usage();
+            assert!(Instant::now() < end, "expected in vain: {expected}; {seen:#?} {held:?}");
             std::thread::sleep(Duration::from_millis(1));
-            seen = self.board();
+            seen = self.stats();
         }
     }
 
