@@ -1,70 +1,64 @@
 //! `rumpring-bench`: how fast does a server answer?
 //!
-//! One thread keeps a number of `getpid` calls in flight on each of a number of connections, for a
-//! time, and says how many were answered and how long they took. A closed loop: the next call of a
-//! connection is sent when one is answered, so latencies are those of this load, not of a given rate.
+//! One thread keeps a number of calls in flight on each of a number of connections, for a time, and
+//! says how many were answered, how long they took and what they cost the server. A closed loop: the
+//! next call of a connection is sent when one is answered, so latencies are those of this load, not of
+//! a given rate.
+//!
+//! - [`workload`]: what can be called; [`load`]: many [`connection`]s at once, each a [`socket`] with an
+//!   [`inbox`] behind it; [`bill`]: what the server pays; [`measure`]: all of that once.
+//! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns.
 
 #![forbid(unsafe_code)]
 
+mod bill;
+mod compare;
 mod connection;
+mod inbox;
 mod load;
+mod measure;
+mod once;
+mod socket;
+mod workload;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::Parser;
-use rumpring::url::Url;
+use clap::{Parser, Subcommand};
 
-/// Measure how fast a system call server answers getpid.
+/// Measure how fast a system call server answers.
 ///
 /// Speaks RUMPSP over unix and tcp to any server, rumpring or NetBSD's own.
 #[derive(Parser)]
-#[command(name = "rumpring-bench", version)]
-pub struct Cli {
-    /// The server's URL.
-    #[arg(env = "RUMP_SERVER", value_name = "URL")]
-    url: Url,
+#[command(
+    name = "rumpring-bench",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
 
-    /// How many connections.
-    #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
-    connections: u32,
+    #[command(flatten)]
+    once: once::Once,
+}
 
-    /// How many calls each keeps in flight.
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    in_flight: u32,
-
-    /// For how many seconds, after one second of warm-up that does not count.
-    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    seconds: u64,
+#[derive(Subcommand)]
+enum Command {
+    Compare(compare::Compare),
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => cli.once.run(),
+        Some(Command::Compare(compare)) => compare.run(),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rumpring-bench: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
-    let mut load = load::Load::connect(&cli.url, cli.connections, cli.in_flight)?;
-    load.run(Duration::from_secs(1))?;
-    let result = load.run(Duration::from_secs(cli.seconds))?;
-    println!(
-        "getpid {} connections {} in flight: {:.0} calls/s",
-        cli.connections, cli.in_flight, result.rate
-    );
-    let us = |quantile| result.latencies.value_at_quantile(quantile) as f64 / 1000.0;
-    println!(
-        "latency us: p50 {:.1} p90 {:.1} p99 {:.1} p99.9 {:.1} p99.99 {:.1} max {:.1}",
-        us(0.5),
-        us(0.9),
-        us(0.99),
-        us(0.999),
-        us(0.9999),
-        us(1.0)
-    );
-    Ok(())
 }

@@ -1,0 +1,201 @@
+//! What is compared: a server that runs, or a command that starts one, and the life of such a one.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use rumpring::url::Url;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::connection::greet;
+
+/// How long a server may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// How long it may take to end once it is told to.
+const END: Duration = Duration::from_secs(10);
+
+/// How much of what a server wrote goes into an error.
+const MOST_OUTPUT: usize = 2000;
+
+/// `NAME=COMMAND`, where the command has `{url}` in it, or `NAME=URL`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    pub name: String,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A server that runs already.
+    Url(Url),
+    /// A command for sh(1) that starts a server in the foreground.
+    Command(String),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Target, String> {
+        let (name, what) = text.split_once('=').ok_or_else(|| format!("{text:?} has no NAME="))?;
+        if name.is_empty() || name.contains(['|', '\n']) {
+            return Err(format!("{name:?} is no name"));
+        }
+        let what = if what.contains("{url}") {
+            What::Command(what.into())
+        } else {
+            let url = what.parse().map_err(|error| {
+                format!("{what:?} has no {{url}} in it, so it should be a URL: {error}")
+            })?;
+            What::Url(url)
+        };
+        Ok(Target { name: name.into(), what })
+    }
+}
+
+impl Target {
+    /// What it was given as.
+    pub fn command(&self) -> String {
+        match &self.what {
+            What::Url(url) => url.to_string(),
+            What::Command(command) => command.clone(),
+        }
+    }
+
+    /// The server, started if it has to be. Its socket will be in `dir`, and what it writes.
+    pub fn server(&self, dir: &Path) -> io::Result<Server> {
+        match &self.what {
+            What::Url(url) => Ok(Server { url: url.clone(), process: None }),
+            What::Command(command) => start(command, dir),
+        }
+    }
+}
+
+/// A server to be measured.
+pub struct Server {
+    pub url: Url,
+    process: Option<Process>,
+}
+
+/// A server's process. It ends when this goes.
+struct Process {
+    child: Child,
+    output: std::path::PathBuf,
+}
+
+impl Server {
+    /// Its process, if it was started here.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.child.id())
+    }
+
+    /// An error with what the server had to say.
+    pub fn explain(&self, error: &io::Error) -> String {
+        match &self.process {
+            None => error.to_string(),
+            Some(process) => process.explain(error),
+        }
+    }
+}
+
+fn start(command: &str, dir: &Path) -> io::Result<Server> {
+    let socket = dir.join("socket");
+    // A server that had to be killed leaves it behind.
+    drop(std::fs::remove_file(&socket));
+    let output = dir.join("output");
+    let file = File::create(&output)?;
+    let command = command.replace("{url}", &format!("unix://{}", socket.display()));
+    let child = Command::new("/bin/sh")
+        .args(["-c", &format!("exec {command}")])
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()?;
+    let mut process = Process { child, output };
+    let url = Url::Unix(socket);
+    let start = Instant::now();
+    loop {
+        let error = match greet(&url) {
+            Ok(_) => return Ok(Server { url, process: Some(process) }),
+            Err(error) => error,
+        };
+        if let Some(status) = process.child.try_wait()? {
+            let error = io::Error::other(format!("the server ended with {status}"));
+            return Err(io::Error::other(process.explain(&error)));
+        }
+        if start.elapsed() > START {
+            let error = io::Error::new(error.kind(), format!("the server does not start: {error}"));
+            return Err(io::Error::other(process.explain(&error)));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Process {
+    fn explain(&self, error: &io::Error) -> String {
+        let output = std::fs::read(&self.output).unwrap_or_default();
+        let last = &output[output.len().saturating_sub(MOST_OUTPUT)..];
+        match String::from_utf8_lossy(last).trim() {
+            "" => error.to_string(),
+            output => format!("{error}; the server wrote:\n{output}"),
+        }
+    }
+
+    /// Whether it has ended by now or does so in time.
+    fn ends_within(&mut self, time: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if start.elapsed() < time => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Ok(None) => return false,
+                Ok(Some(_)) | Err(_) => return true,
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.ends_within(Duration::ZERO) {
+            return;
+        }
+        // A child that has not been waited for keeps its number, which is no other's and over 0.
+        if kill_process(Pid::from_child(&self.child), Signal::TERM).is_ok() && self.ends_within(END)
+        {
+            return;
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_command_or_a_url() {
+        let target: Target = "a=x --opt=1 {url}".parse().unwrap();
+        let what = What::Command("x --opt=1 {url}".into());
+        assert_eq!(target, Target { name: "a".into(), what });
+        let target: Target = "b=tcp://127.0.0.1:5000".parse().unwrap();
+        assert_eq!(target.command(), "tcp://127.0.0.1:5000");
+        for text in ["x {url}", "=x {url}", "a=x", "a|b=x {url}"] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_ends_at_once_is_an_error_with_its_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let target: Target = "a=sh -c 'echo no kernel here; exit 3' {url}".parse().unwrap();
+        let error = target.server(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("exit status: 3"), "{error}");
+        assert!(error.contains("no kernel here"), "{error}");
+    }
+}
