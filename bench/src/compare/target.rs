@@ -198,4 +198,21 @@ mod tests {
         assert!(error.contains("exit status: 3"), "{error}");
         assert!(error.contains("no kernel here"), "{error}");
     }
+
+    #[test]
+    fn a_server_is_told_to_end_and_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = dir.path().join("said");
+        let script = "trap 'echo ended > \"$0\"; exit' TERM; echo up; while :; do sleep 0.02; done";
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", script])
+            .arg(&said)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut up = [0; 3];
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
+        drop(Process { child, output: dir.path().join("output") });
+        assert_eq!(std::fs::read_to_string(said).unwrap(), "ended\n");
+    }
 }
