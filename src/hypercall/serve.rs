@@ -1,7 +1,7 @@
 //! The server of a rump kernel: started by the kernel's `rumpuser_sp_init`, ended by its
 //! `rumpuser_sp_fini`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::settings;
 use crate::kernel::librump::{Librump, current};
@@ -13,6 +13,9 @@ use crate::url::Url;
 static PREPARED: OnceLock<Config> = OnceLock::new();
 
 static SERVER: OnceLock<Serving> = OnceLock::new();
+
+/// Held while the server starts. Its first client may halt the kernel before [`SERVER`] is set.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// The server of this process's kernel.
 #[derive(Clone)]
@@ -35,6 +38,7 @@ pub fn prepare(config: Config) {
 
 /// Starts the server that the kernel asks for.
 pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if SERVER.get().is_some() {
         return Err(Errno::EBUSY);
     }
@@ -55,6 +59,7 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
 /// The kernel has halted, and ends the process when this returns. The client that halted it is
 /// answered first; if it was nobody's call the server is stopped.
 pub fn halted() {
+    drop(STARTING.lock().unwrap_or_else(PoisonError::into_inner));
     let Some(serving) = server() else {
         return;
     };
