@@ -9,6 +9,7 @@ use std::slice;
 use super::serve;
 use crate::kernel::librump::{self, Handle, Upcalls, current, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
+use crate::server::MAX_ASK;
 
 /// librump's first call. librumpuser has to be told, too: it keeps the upcalls for itself.
 ///
@@ -76,8 +77,17 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
     }
     // SAFETY: the caller's promise.
     let buf = unsafe { slice::from_raw_parts_mut(to.cast(), len) };
+    // A kernel asks for as much as it likes; the server's bound is its own.
+    let fetch = |memory: &mut dyn UserMemory| {
+        let mut from = from as u64;
+        for piece in buf.chunks_mut(MAX_ASK) {
+            memory.copyin(from, piece)?;
+            from = from.wrapping_add(MAX_ASK as u64);
+        }
+        Ok(())
+    };
     // SAFETY: the caller has a CPU.
-    unsafe { waiting(|memory| memory.copyin(from as u64, buf)) }
+    unsafe { waiting(fetch) }
 }
 
 /// Fetches a string of at most `*len` bytes into `to`, and says in `*len` how many it took with its
