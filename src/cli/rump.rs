@@ -36,11 +36,15 @@ impl Rump {
         load::load(self.prefix.as_deref(), &self.libraries)?;
         let parent = self.detach.then(load::detach).transpose()?;
         let started = self.start(config);
-        if let Some(parent) = parent {
-            if let Err(error) = &started {
+        match (parent, &started) {
+            (None, _) => {}
+            (Some(parent), Ok(_)) => parent.tell(true),
+            (Some(parent), Err(error)) => {
+                // It is the parent's failure, and said once.
                 eprintln!("rumpring: {error}");
+                parent.tell(false);
+                std::process::exit(1);
             }
-            parent.tell(started.is_ok());
         }
         started?()
     }
