@@ -36,6 +36,9 @@ fn handle(mut signals: Signals, control: &Control, stopped: &AtomicBool) {
             }
         } else if stopped.swap(true, Ordering::SeqCst) {
             std::process::exit(1);
+        } else if control.has_ended() {
+            // A client has halted the kernel for good, and nothing else ends the process.
+            std::process::exit(0);
         } else {
             control.stop();
         }

@@ -144,6 +144,11 @@ impl Control {
         let has = self.ended.has.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.ended.changed.wait_while(has, |has| !*has));
     }
+
+    /// Whether it has.
+    pub fn has_ended(&self) -> bool {
+        *self.ended.has.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Server {
