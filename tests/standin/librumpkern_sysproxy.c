@@ -148,7 +148,7 @@ count(uint64_t which, long *retval)
 	const struct counts *counts = &standin_counts;
 	const long all[] = { counts->procs, counts->lwps, counts->own_lwps, counts->fdtabs,
 	    counts->pipes, counts->rforks[0], counts->rforks[1], counts->rforks[2],
-	    counts->sleepers, counts->calls, counts->most_away };
+	    counts->sleepers, counts->calls, counts->most_away, counts->away };
 
 	if (which >= sizeof(all) / sizeof(all[0]))
 		return E_INVAL;
