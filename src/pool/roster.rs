@@ -12,7 +12,7 @@
 //! A thread that is given a seat may not have gone to sleep yet: the seat is put into its
 //! [`Berth`] under that berth's lock, and it looks there before it sleeps.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Stats;
@@ -66,6 +66,8 @@ impl Berth {
 pub struct Roster {
     /// Copy of `state.seats.len()`, to be read without the lock.
     free: AtomicUsize,
+    /// Copy of `state.closed`, likewise.
+    closed: AtomicBool,
     state: Mutex<State>,
     wakes: AtomicU64,
     hand_offs: AtomicU64,
@@ -95,6 +97,7 @@ impl Roster {
             cpus.into_iter().enumerate().map(|(core, cpu)| Seat { core, cpu }).collect();
         Roster {
             free: AtomicUsize::new(seats.len()),
+            closed: AtomicBool::new(false),
             state: Mutex::new(State { seats, bench: Vec::new(), threads: 0, closed: false }),
             wakes: AtomicU64::new(0),
             hand_offs: AtomicU64::new(0),
@@ -177,6 +180,7 @@ impl Roster {
     pub fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
+        self.closed.store(true, Ordering::Relaxed);
         for (_, berth) in state.bench.drain(..) {
             berth.give(Given::End);
         }
@@ -184,7 +188,7 @@ impl Roster {
 
     /// Whether the pool ends.
     pub fn is_closed(&self) -> bool {
-        lock(&self.state).closed
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// A thread has ended.
