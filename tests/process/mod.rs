@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rumpring::client::raw::RawConnection;
 use rumpring::url::Url;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
@@ -68,6 +69,22 @@ impl Server {
         let ready = server.line("`listening on URL`", |line| line.starts_with("listening on "));
         let url = ready.strip_prefix("listening on ").expect("the line looked for");
         server.url = url.parse().expect("the URL of the ready line");
+        server
+    }
+
+    /// A server that says nothing when it is ready: until it accepts a connection. Of the other methods
+    /// those that ask for counters need a server that has them.
+    pub fn run_quiet(mut command: Command, dir: TempDir, url: &str) -> Server {
+        command.arg(url).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stderr = lines(child.stderr.take().expect("stderr is a pipe"));
+        let url = url.parse().expect("a URL");
+        let mut server = Server { child, url, stderr, said: Vec::new(), dir };
+        let end = Instant::now() + SOON;
+        while RawConnection::connect(&server.url).is_err() {
+            assert!(Instant::now() < end, "{command:?} does not listen: {:?}", server.said());
+            thread::sleep(Duration::from_millis(20));
+        }
         server
     }
 

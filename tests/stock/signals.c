@@ -56,6 +56,21 @@ static void raised_by_the_kernel(pid_t pid)
 	check(error == 0 && came[SIGUSR2] == 1, "kill of itself raises NetBSD's SIGUSR2 as the host's");
 }
 
+static void raised_by_a_timer(void)
+{
+	struct nb_timeval in_50_ms[2] = { { 0, 0, 0 }, { 0, 50000, 0 } };
+	struct nb_timespec wait = { 0, 300000000 };
+	int result = rump_sys_setitimer(0, P(in_50_ms), NULL);
+	if (result == -1 && errno == NB_ENOSYS) {
+		skip("no setitimer");
+		return;
+	}
+	check(result == 0, "setitimer for 50 ms");
+	check(rump_sys_nanosleep(P(&wait), NULL) == 0, "a call sleeps on meanwhile");
+	rump_sys_getpid();
+	check(came[SIGALRM] == 1, "SIGALRM is raised here, once (%d)", (int)came[SIGALRM]);
+}
+
 static void taken_while_a_call_sleeps(pid_t pid)
 {
 	char byte;
@@ -92,12 +107,14 @@ int main(void)
 	begin("signals", 40);
 	sigaction(SIGPIPE, &action, NULL);
 	sigaction(SIGUSR2, &action, NULL);
+	sigaction(SIGALRM, &action, NULL);
 	action.sa_handler = call_from_handler;
 	sigaction(SIGUSR1, &action, NULL);
 	connect_to_server();
 	pid_t pid = rump_sys_getpid();
 	reader = pthread_self();
 	raised_by_the_kernel(pid);
+	raised_by_a_timer();
 	taken_while_a_call_sleeps(pid);
 	return end();
 }

@@ -1,0 +1,777 @@
+//! NetBSD's own kernel behind the server: stock clients through every way in, clients that are killed,
+//! ten thousand at once, thousands asleep, and the kernel's end.
+//!
+//! RUMP_PREFIX names where a rump kernel is installed, as buildrump.sh does it. Without it these tests say
+//! that they are skipped. What the kernel holds is asked of the kernel itself: its tables of processes and
+//! of open files. Numbers are printed (`--nocapture`).
+
+mod process;
+mod stock;
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use process::{Counters, SOON, Server};
+use rumpring::client::numbers::{AF_INET, CTL_KERN, O_CREAT, O_RDWR, SOCK_DGRAM, SOCK_STREAM, sys};
+use rumpring::client::raw::RawConnection;
+use rumpring::client::{CallError, Client, ConnectError, Pending, sockaddr_in};
+use rumpring::url::Url;
+use rumpring::wire::ErrorCode;
+use rustix::process::{Pid, Signal, kill_process};
+use stock::{Stock, run};
+
+const ACCEPT: i32 = 30;
+const LISTEN: i32 = 106;
+const POLL: i32 = 209;
+
+const EINTR: i32 = 4;
+const ENOSYS: i32 = 78;
+
+/// How long anything may take that very many clients together wait for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the kernel is made of here.
+const COMPONENTS: [&str; 8] = [
+    "-lrumpvfs",
+    "-lrumpdev",
+    "-lrumpdev_rnd",
+    "-lrumpnet",
+    "-lrumpnet_net",
+    "-lrumpnet_netinet",
+    "-lrumpnet_local",
+    "-lrumpfs_tmpfs",
+];
+
+/// How the server comes before the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// `rumpring serve --kernel librump`
+    Serve,
+    /// The program under the name `rump_server`.
+    Named,
+    /// The stock `rump_server` with `librumpring.so` preloaded.
+    Preloaded,
+}
+
+const WAYS: [Way; 3] = [Way::Serve, Way::Named, Way::Preloaded];
+
+/// One test at a time: they share CPUs and the limit of open files, and measure.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The library for `LD_PRELOAD`: cargo puts it beside the tests.
+fn preload() -> PathBuf {
+    let test = std::env::current_exe().expect("this program's path");
+    let library = test.with_file_name("librumpring.so");
+    assert!(library.exists(), "there is no {}", library.display());
+    library
+}
+
+fn serve(args: &[&str]) -> Server {
+    let args: Vec<&str> =
+        ["--kernel", "librump"].iter().chain(&COMPONENTS).chain(args).copied().collect();
+    Server::start(&args)
+}
+
+fn serve_tcp() -> Server {
+    let args: Vec<&str> = ["--kernel", "librump"].iter().chain(&COMPONENTS).copied().collect();
+    Server::start_tcp(&args)
+}
+
+/// A `rump_server`, in the foreground unless it is to detach.
+fn named(stock: &Stock, way: Way, is_detached: bool) -> Command {
+    let mut command = match way {
+        Way::Preloaded => {
+            let mut command = Command::new(stock.prefix.join("bin/rump_server"));
+            command.env("LD_PRELOAD", preload());
+            command
+        }
+        _ => {
+            let link = stock.dir.path().join("rump_server");
+            if !link.exists() {
+                std::os::unix::fs::symlink(process::PROGRAM, &link).expect("a symbolic link");
+            }
+            Command::new(link)
+        }
+    };
+    command.args((!is_detached).then_some("-s")).args(COMPONENTS).stdin(Stdio::null());
+    command
+}
+
+fn start(stock: &Stock, way: Way) -> Server {
+    if way == Way::Serve {
+        return serve(&[]);
+    }
+    let dir = tempfile::tempdir().expect("a directory for the socket");
+    let url = format!("unix://{}", dir.path().join("s").display());
+    Server::run_quiet(named(stock, way, false), dir, &url)
+}
+
+fn connect(url: &Url) -> Client {
+    Client::builder().timeout(PATIENCE).connect(url).expect("a client connects")
+}
+
+/// What a process of the kernel is known by.
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    lwps: i64,
+    command: String,
+    files: usize,
+}
+
+/// All processes of the kernel but its own two and the asking client's, with their open files.
+///
+/// Source: NetBSD `sys/sys/sysctl.h`, `struct kinfo_proc2` and `struct kinfo_file`.
+fn processes(client: &Client) -> Vec<Process> {
+    const PROC: usize = 680;
+    const FILE: usize = 120;
+    const MOST: i32 = 20_000;
+    let own = client.getpid().expect("getpid");
+    let i32_at =
+        |record: &[u8], at: usize| i32::from_le_bytes(record[at..at + 4].try_into().expect("four"));
+    let table = |node: i32, op: [i32; 2], len: usize| {
+        let name = [CTL_KERN, node, op[0], op[1], len as i32, MOST];
+        client.sysctl(&name, len * MOST as usize, None).expect("a table of the kernel's")
+    };
+    let files = table(77, [2, -1], FILE);
+    let procs = table(47, [0, 0], PROC);
+    let processes = procs.chunks_exact(PROC).map(|record| {
+        let pid = i32_at(record, 116);
+        let text = &record[368..392];
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        Process {
+            pid,
+            lwps: i64::from_le_bytes(record[616..624].try_into().expect("eight")),
+            command: String::from_utf8_lossy(&text[..end]).into_owned(),
+            files: files.chunks_exact(FILE).filter(|file| i32_at(file, 104) == pid).count(),
+        }
+    });
+    processes.filter(|process| process.pid > 1 && process.pid != own).collect()
+}
+
+/// Waits until the kernel has nothing of any client any more.
+#[track_caller]
+fn until_empty(url: &Url, why: &str) {
+    let client = connect(url);
+    let end = Instant::now() + SOON;
+    loop {
+        let left = processes(&client);
+        if left.is_empty() {
+            return;
+        }
+        let some: Vec<_> = left.iter().take(5).collect();
+        assert!(Instant::now() < end, "{why}: {} processes are left, as {some:?}", left.len());
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// SIGTERM halts the kernel, and is no failure.
+#[track_caller]
+fn ends_well(mut server: Server) {
+    let socket = server.url().path().map(PathBuf::from);
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    let status = server.ended_within(SOON, "SIGTERM");
+    let said = server.last_words().join("\n");
+    assert!(status.success(), "SIGTERM halts, and is no failure: {status}\n{said}");
+    assert!(!said.contains("holds on"), "processes were left behind:\n{said}");
+    assert!(socket.is_none_or(|path| !path.exists()), "the socket file goes with the server");
+    println!("ended within {:?} of SIGTERM", start.elapsed());
+}
+
+/// A program of `tests/stock` at a server; afterwards the kernel is empty.
+fn stock_client(name: &str, may_skip: &[&str]) {
+    let Some(stock) = Stock::find(name) else {
+        return;
+    };
+    let _alone = alone();
+    let program = stock.compile(name, true);
+    for way in WAYS {
+        client_at(&program, start(&stock, way), way, may_skip);
+    }
+    client_at(&program, serve_tcp(), Way::Serve, may_skip);
+}
+
+fn client_at(program: &PathBuf, mut server: Server, way: Way, may_skip: &[&str]) {
+    let url = server.url().clone();
+    println!("{way:?}:");
+    let skipped = run(Command::new(program).env("RUMP_SERVER", url.to_string()), &mut server);
+    let unexpected = skipped.iter().find(|line| !may_skip.iter().any(|may| line.ends_with(may)));
+    assert_eq!(unexpected, None, "the kernel has that");
+    until_empty(&url, "a stock client has gone");
+    if way != Way::Preloaded {
+        let counters = server.counters();
+        assert_eq!(counters.get("panics"), 0.0, "{}", counters.line());
+    }
+    ends_well(server);
+}
+
+#[test]
+fn stock_calls() {
+    stock_client("calls", &[]);
+}
+
+#[test]
+fn stock_threads_with_big_copies() {
+    stock_client("threads", &[]);
+}
+
+#[test]
+fn stock_forks_and_tokens() {
+    stock_client("forks", &[]);
+}
+
+#[test]
+fn stock_execs() {
+    stock_client("execs", &[]);
+}
+
+/// A rump kernel has no kill: its signals are SIGPIPE, and SIGALRM of a timer.
+#[test]
+fn stock_signals_and_calls_from_their_handlers() {
+    stock_client("signals", &[": no kill"]);
+}
+
+#[test]
+fn stock_clients_killed_while_they_sleep() {
+    stock_client("killed", &[]);
+}
+
+#[test]
+fn stock_halt() {
+    let Some(stock) = Stock::find("stock_halt") else {
+        return;
+    };
+    let _alone = alone();
+    let program = stock.compile("halts", true);
+    for way in WAYS {
+        let mut server = start(&stock, way);
+        let url = server.url().to_string();
+        run(Command::new(&program).env("RUMP_SERVER", url), &mut server);
+        let status = server.ended_within(SOON, "halt");
+        assert!(status.success(), "{way:?}: a halted kernel has not failed: {status}");
+        assert!(!server.socket().exists(), "{way:?}: the socket file goes with the server");
+    }
+}
+
+#[test]
+fn a_hijacked_program() {
+    let Some(stock) = Stock::find("a_hijacked_program") else {
+        return;
+    };
+    let _alone = alone();
+    let program = stock.compile("hijacked", false);
+    for way in WAYS {
+        let mut server = start(&stock, way);
+        run(&mut stock.hijack(&program, &server), &mut server);
+        until_empty(server.url(), "a hijacked program has gone");
+        ends_well(server);
+    }
+}
+
+/// `rump_server` without `-s`: what was started ends once the server is ready.
+#[test]
+fn detached() {
+    let Some(stock) = Stock::find("detached") else {
+        return;
+    };
+    let _alone = alone();
+    let program = stock.compile("halts", true);
+    for way in [Way::Named, Way::Preloaded] {
+        let dir = tempfile::tempdir().expect("a directory for the socket");
+        let socket = dir.path().join("s");
+        let url: Url = format!("unix://{}", socket.display()).parse().expect("a URL");
+        let mut command = named(&stock, way, true);
+        command.arg(url.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the program starts");
+        let status = process::wait(&mut child, SOON).expect("what was started ends");
+        assert!(status.success(), "{way:?}: it ended well: {status}");
+        let pid = server_of(&url);
+        assert!(pid.is_some_and(|pid| pid != Pid::from_child(&child)), "{way:?}: another process");
+        let started = Command::new(&program).env("RUMP_SERVER", url.to_string()).status();
+        let halted = started.is_ok_and(|status| status.success());
+        let end = Instant::now() + SOON;
+        while pid.is_some_and(is_running) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let still_runs = pid.filter(|&pid| is_running(pid));
+        if let Some(pid) = still_runs {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        assert!(halted && still_runs.is_none(), "{way:?}: served, and halted");
+        assert!(!socket.exists(), "{way:?}: the socket file goes with the server");
+        // A failure is the exit status of what was started.
+        let status = named(&stock, way, true)
+            .arg("unix:///no/such/directory/s")
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.is_ok_and(|status| !status.success()), "{way:?}: it cannot listen there");
+    }
+}
+
+/// Who listens there, if it is another process than this.
+fn server_of(url: &Url) -> Option<Pid> {
+    let raw = RawConnection::connect(url).ok()?;
+    let pid = rustix::net::sockopt::socket_peercred(raw.as_fd()).ok()?.pid;
+    (pid.as_raw_nonzero().get() > 1 && pid != rustix::process::getpid()).then_some(pid)
+}
+
+fn is_running(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// 32 clients of 8 threads at all times, half of which are killed at some time.
+struct Storm {
+    program: PathBuf,
+    url: Url,
+    random: u64,
+    finished: usize,
+    killed: usize,
+}
+
+const STORM_CLIENTS: u16 = 32;
+const STORM: Duration = Duration::from_secs(6);
+const STORM_PORTS: u16 = 9000;
+
+impl Storm {
+    fn random(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below
+    }
+
+    /// A client on a port of its own, and when it is to be killed.
+    fn client(&mut self, slot: u16) -> (Child, Option<Instant>) {
+        let is_victim = self.random(3) > 0;
+        let after = Duration::from_millis(self.random(1200));
+        let mut command = Command::new(&self.program);
+        command.arg(if is_victim { "30000" } else { "1500" });
+        command.arg((STORM_PORTS + slot).to_string());
+        command.env("RUMP_SERVER", self.url.to_string());
+        let child = command.stdout(Stdio::piped()).spawn().expect("a client starts");
+        (child, is_victim.then(|| Instant::now() + after))
+    }
+
+    fn rage(&mut self) {
+        let end = Instant::now() + STORM;
+        let mut clients: Vec<_> = (0..STORM_CLIENTS).map(|slot| Some(self.client(slot))).collect();
+        while clients.iter().any(Option::is_some) {
+            for (slot, place) in (0..).zip(&mut clients) {
+                let Some((child, kill_at)) = place else {
+                    continue;
+                };
+                let now = Instant::now();
+                let is_over = if kill_at.is_some_and(|at| at <= now) {
+                    child.kill().expect("the client is there to be killed");
+                    child.wait().expect("a killed client ends");
+                    self.killed += 1;
+                    true
+                } else {
+                    child.try_wait().expect("a client can be waited for").is_some()
+                };
+                if is_over {
+                    if kill_at.is_none() {
+                        self.ended_well(place.take().expect("it is there").0);
+                        self.finished += 1;
+                    }
+                    *place = (now < end).then(|| self.client(slot));
+                }
+                assert!(now < end + PATIENCE, "the clients that were not killed end");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn ended_well(&self, child: Child) {
+        let done = child.wait_with_output().expect("what a client said");
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success(), "a client that was not killed: {}\n{said}", done.status);
+    }
+}
+
+#[test]
+fn clients_of_eight_threads_are_killed_at_random() {
+    let Some(stock) = Stock::find("clients_of_eight_threads_are_killed_at_random") else {
+        return;
+    };
+    let _alone = alone();
+    let program = stock.compile("stress", true);
+    for way in [Way::Serve, Way::Preloaded] {
+        let mut server = start(&stock, way);
+        let url = server.url().clone();
+        let mut storm =
+            Storm { program: program.clone(), url: url.clone(), random: 88, finished: 0, killed: 0 };
+        storm.rage();
+        println!(
+            "{way:?}: {} clients ended, {} were killed; the server has {} threads, {} KiB",
+            storm.finished,
+            storm.killed,
+            server.threads(),
+            server.rss(),
+        );
+        assert!(storm.killed > 20 && storm.finished > 10, "there was a storm");
+        until_empty(&url, "the storm is over");
+        ports_are_free(&connect(&url));
+        if way != Way::Preloaded {
+            let counters = server.until(SOON, "nothing in flight", Counters::is_deserted);
+            assert_eq!((counters.get("panics"), counters.get("asleep")), (0.0, 0.0));
+            println!("{}", counters.line());
+        }
+        ends_well(server);
+    }
+}
+
+fn ports_are_free(client: &Client) {
+    for slot in 0..STORM_CLIENTS {
+        let socket = client.socket(AF_INET, SOCK_DGRAM, 0).expect("a socket");
+        let address = format!("127.0.0.1:{}", STORM_PORTS + slot).parse().expect("an address");
+        client.bind(socket, &sockaddr_in(address)).expect("a port that nobody has any more");
+        client.close(socket).expect("closed");
+    }
+}
+
+/// A client with a call asleep.
+struct Sleeper {
+    call: Pending,
+    /// Alive for its process; and what it writes to so that it wakes.
+    client: Client,
+    write_end: Option<i32>,
+}
+
+fn int(fd: i32) -> u64 {
+    u64::from(fd.unsigned_abs())
+}
+
+impl Sleeper {
+    fn in_read(client: Client) -> Sleeper {
+        let [read_end, write_end] = client.pipe().expect("a pipe");
+        let byte = client.space().alloc(1).expect("a byte");
+        let call = client.begin(sys::READ, &[int(read_end), byte, 1]);
+        Sleeper { call, client, write_end: Some(write_end) }
+    }
+
+    fn in_poll(client: Client) -> Sleeper {
+        let [read_end, write_end] = client.pipe().expect("a pipe");
+        let mut pollfd = [0; 8];
+        pollfd[..4].copy_from_slice(&read_end.to_le_bytes());
+        pollfd[4] = 1;
+        let pollfd = client.space().alloc_from(&pollfd).expect("a pollfd");
+        // What it asks its client for it gets when somebody waits for a call.
+        let call = client.begin(POLL, &[pollfd, 1, u64::from(u32::MAX)]);
+        client.getpid().expect("getpid");
+        Sleeper { call, client, write_end: Some(write_end) }
+    }
+
+    fn in_accept(client: Client) -> Sleeper {
+        let socket = client.socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        client.bind(socket, &sockaddr_in(any)).expect("bind");
+        client.call(LISTEN, &[int(socket), 1]).expect("listen");
+        let call = client.begin(ACCEPT, &[int(socket), 0, 0]);
+        Sleeper { call, client, write_end: None }
+    }
+}
+
+/// Calls getpid until told to stop; how often, and how long the slowest took.
+fn call_until(url: &Url, stop: &AtomicBool) -> (u64, Duration) {
+    let client = connect(url);
+    let pid = client.getpid().expect("getpid");
+    let (mut answered, mut worst) = (0, Duration::ZERO);
+    while !stop.load(Relaxed) {
+        let start = Instant::now();
+        assert_eq!(client.getpid().expect("getpid"), pid, "its pid is always the same");
+        worst = worst.max(start.elapsed());
+        answered += 1;
+        thread::sleep(Duration::from_millis(2));
+    }
+    (answered, worst)
+}
+
+/// Does something while another client is served, and prints how that one fared.
+fn while_another_calls<R>(url: &Url, what: impl FnOnce() -> R) -> R {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let caller = scope.spawn(|| call_until(url, &stop));
+        let guard = Stop(&stop);
+        let result = what();
+        drop(guard);
+        let (answered, worst) = caller.join().expect("getpid kept answering");
+        println!("meanwhile {answered} getpid of another client, the slowest in {worst:?}");
+        assert!(answered > 50 && worst < Duration::from_secs(10), "another client was served");
+        result
+    })
+}
+
+#[test]
+fn ten_thousand_clients_some_asleep() {
+    const CLIENTS: usize = 10_000;
+    const ASLEEP: usize = 200;
+    if Stock::find("ten_thousand_clients_some_asleep").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let limit = process::raise_file_limit();
+    assert!(limit > CLIENTS as u64 + 300, "an open file limit of {limit} has no room; raise it");
+    let mut server = serve(&[]);
+    let url = server.url().clone();
+    drop(connect(&url));
+    let (rss, threads) = (server.rss(), server.threads());
+    let (clients, sleepers) = while_another_calls(&url, || {
+        let begin = Instant::now();
+        let clients: Vec<Client> = (0..CLIENTS - 3 * ASLEEP).map(|_| connect(&url)).collect();
+        let idle_rss = server.rss();
+        println!(
+            "{} clients with a process each in {:?}: {} KiB more, {:.1} KiB a client; {} threads",
+            clients.len(),
+            begin.elapsed(),
+            idle_rss - rss,
+            (idle_rss - rss) as f64 / clients.len() as f64,
+            server.threads(),
+        );
+        let begin = Instant::now();
+        let kinds = [Sleeper::in_read, Sleeper::in_poll, Sleeper::in_accept];
+        let sleepers: Vec<Sleeper> =
+            (0..3 * ASLEEP).map(|i| kinds[i % 3](connect(&url))).collect();
+        let counters = server.until(PATIENCE, "all asleep", |counters| {
+            counters.get("asleep") >= sleepers.len() as f64
+        });
+        let more = server.rss() - idle_rss;
+        println!(
+            "{} more asleep in read, poll and accept in {:?}: {more} KiB more, {:.1} KiB each; {} \
+             threads, {threads} before",
+            sleepers.len(),
+            begin.elapsed(),
+            more as f64 / sleepers.len() as f64,
+            server.threads(),
+        );
+        println!("{}", counters.line());
+        (clients, sleepers)
+    });
+    let mut pids: Vec<i32> =
+        clients.iter().map(|client| client.getpid().expect("each client is served")).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    assert_eq!(pids.len(), clients.len(), "each has a process of its own");
+    let known = processes(&clients[0]).len();
+    assert!(known >= CLIENTS - 1, "the kernel knows {known} processes");
+    for mut sleeper in sleepers.into_iter().step_by(2) {
+        assert_eq!(sleeper.call.try_finish(), None, "it sleeps");
+        if let Some(end) = sleeper.write_end {
+            sleeper.client.write(end, b"w").expect("a byte");
+            assert_eq!(sleeper.call.finish_timeout(PATIENCE), Some(Ok([1, 0])), "it wakes up");
+        }
+    }
+    let begin = Instant::now();
+    drop(clients);
+    let counters = server.until(PATIENCE, "nobody left", Counters::is_deserted);
+    println!("all gone within {:?}; {} KiB, {}", begin.elapsed(), server.rss(), counters.line());
+    assert_eq!(counters.get("panics"), 0.0);
+    until_empty(&url, "ten thousand have gone");
+    ends_well(server);
+}
+
+#[test]
+fn thousands_of_reads_sleep_while_others_are_served() {
+    const OF_ONE: usize = 1000;
+    const OF_MANY: usize = 1000;
+    if Stock::find("thousands_of_reads_sleep_while_others_are_served").is_none() {
+        return;
+    }
+    let _alone = alone();
+    process::raise_file_limit();
+    let mut server = serve(&[]);
+    let url = server.url().clone();
+    let rss = server.rss();
+    let one = connect(&url);
+    let (reads, many) = while_another_calls(&url, || {
+        let begin = Instant::now();
+        let [read_end, _] = one.pipe().expect("a pipe");
+        let byte = one.space().alloc(1).expect("a byte");
+        let args = [int(read_end), byte, 1];
+        let reads: Vec<Pending> = (0..OF_ONE).map(|_| one.begin(sys::READ, &args)).collect();
+        let many: Vec<Sleeper> = (0..OF_MANY).map(|_| Sleeper::in_read(connect(&url))).collect();
+        let all = (OF_ONE + OF_MANY) as f64;
+        server.until(PATIENCE, "all asleep", |counters| counters.get("asleep") >= all);
+        let (threads, more) = (server.threads(), server.rss() - rss);
+        println!(
+            "{OF_ONE} reads of one client and one each of {OF_MANY} asleep after {:?}: {threads} \
+             threads, {more} KiB more, {:.1} KiB a read",
+            begin.elapsed(),
+            more as f64 / all,
+        );
+        thread::sleep(Duration::from_millis(500));
+        (reads, many)
+    });
+    assert!(one.getpid().expect("getpid") > 1, "the client with {OF_ONE} asleep is served");
+    for mut sleeper in many {
+        sleeper.client.write(sleeper.write_end.expect("it reads"), b"w").expect("a byte");
+        assert_eq!(sleeper.call.finish_timeout(PATIENCE), Some(Ok([1, 0])), "it wakes up");
+    }
+    // An exec ends all of its own.
+    let begin = Instant::now();
+    let pid = one.getpid().expect("getpid");
+    one.exec("another").expect("an exec, once its calls have ended");
+    println!("an exec with {OF_ONE} calls asleep took {:?}", begin.elapsed());
+    assert_eq!(one.getpid(), Ok(pid), "the pid stays");
+    drop(reads);
+    drop(one);
+    server.until(SOON, "nobody left", |counters| {
+        counters.is_deserted() && counters.get("asleep") == 0.0
+    });
+    println!("{} threads, {} KiB after that", server.threads(), server.rss());
+    until_empty(&url, "all readers have gone");
+    ends_well(server);
+}
+
+/// The bound of sleepers delays only those who would sleep.
+#[test]
+fn at_the_bound_of_sleepers_others_are_served() {
+    const MOST: usize = 50;
+    if Stock::find("at_the_bound_of_sleepers_others_are_served").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&["--max-threads", &MOST.to_string()]);
+    let url = server.url().clone();
+    let sleepers: Vec<Sleeper> =
+        while_another_calls(&url, || {
+            let sleepers = (0..4 * MOST).map(|_| Sleeper::in_read(connect(&url))).collect();
+            thread::sleep(Duration::from_millis(500));
+            sleepers
+        });
+    let counters = server.counters();
+    println!("{} begun with a bound of {MOST}: {}", sleepers.len(), counters.line());
+    for mut sleeper in sleepers {
+        sleeper.client.write(sleeper.write_end.expect("it reads"), b"w").expect("a byte");
+        assert_eq!(sleeper.call.finish_timeout(PATIENCE), Some(Ok([1, 0])), "it has its turn");
+    }
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}
+
+/// Calls on their way into the kernel when their client goes, again and again: each must end.
+#[test]
+fn clients_that_go_while_their_calls_begin() {
+    if Stock::find("clients_that_go_while_their_calls_begin").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&[]);
+    let url = server.url().clone();
+    let begin = Instant::now();
+    for i in 0..400_u64 {
+        let client = connect(&url);
+        let [read_end, _] = client.pipe().expect("a pipe");
+        let byte = client.space().alloc(1).expect("a byte");
+        let args = [int(read_end), byte, 1];
+        let calls: Vec<Pending> = (0..10).map(|_| client.begin(sys::READ, &args)).collect();
+        if i % 4 == 0 {
+            thread::sleep(Duration::from_micros(i));
+        }
+        if i % 5 == 0 {
+            client.exec("again").expect("an exec");
+        }
+        drop(calls);
+    }
+    println!("400 clients with 10 reads each came and went in {:?}", begin.elapsed());
+    server.until(SOON, "nobody left", |counters| {
+        counters.is_deserted() && counters.get("asleep") == 0.0
+    });
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}
+
+#[test]
+fn forks_share_files_and_execs_keep_them() {
+    if Stock::find("forks_share_files_and_execs_keep_them").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&[]);
+    let url = server.url().clone();
+    let parent = connect(&url);
+    let pid = parent.getpid().expect("getpid");
+    let file = parent.open("/shared", O_RDWR | O_CREAT, 0o600).expect("a file");
+    let [read_end, write_end] = parent.pipe().expect("a pipe");
+    let token = parent.prefork().expect("a prefork");
+    let child = token.connect().expect("a child");
+    assert_ne!(child.getpid().expect("getpid"), pid, "the child has a pid of its own");
+    child.write(file, b"child").expect("the parent's file is the child's");
+    assert_eq!(parent.pread(file, 10, 0).expect("a read"), b"child");
+    assert_eq!(parent.lseek(file, 0, 1), Ok(5), "the offset is shared");
+    let byte = parent.space().alloc(8).expect("room");
+    let mut read = parent.begin(sys::READ, &[int(read_end), byte, 8]);
+    assert_eq!(read.finish_timeout(Duration::from_millis(100)), None, "nothing to read so far");
+    child.write(write_end, b"pipe").expect("a write");
+    assert_eq!(read.finish_timeout(SOON), Some(Ok([4, 0])), "through the pipe");
+    let again = token.connect().map(drop).expect_err("a token is good once");
+    assert!(
+        matches!(again, ConnectError::Handshake { source: CallError::Refused(code), .. }
+            if code == ErrorCode::InvalidPrefork),
+        "{again}"
+    );
+    parent.close(write_end).expect("closed");
+    let mut read = parent.begin(sys::READ, &[int(read_end), byte, 8]);
+    assert_eq!(read.finish_timeout(Duration::from_millis(100)), None, "the child can still write");
+    drop(child);
+    assert_eq!(read.finish_timeout(SOON), Some(Ok([0, 0])), "the child has gone: end of file");
+
+    let [read_end, write_end] = parent.pipe().expect("a pipe");
+    let asleep: Vec<Pending> =
+        (0..20).map(|_| parent.begin(sys::READ, &[int(read_end), byte, 8])).collect();
+    parent.exec("afterwards").expect("an exec");
+    assert_eq!(parent.getpid(), Ok(pid), "the pid stays");
+    for mut call in asleep {
+        let end = call.finish_timeout(SOON).expect("an exec ends the process's other calls");
+        assert!(matches!(end, Err(CallError::Errno(errno)) if errno.0 == EINTR), "{end:?}");
+    }
+    parent.write(write_end, b"x").expect("its files are there");
+    assert_eq!(parent.read(read_end, 8).expect("a read"), b"x");
+    let other = connect(&url);
+    let name = processes(&other).into_iter().find(|process| process.pid == pid);
+    assert!(name.as_ref().is_some_and(|p| p.command == "afterwards" && p.files > 5), "{name:?}");
+    assert!(name.is_some_and(|process| process.lwps >= 1));
+    let kill = parent.kill(pid, 31).expect_err("a rump kernel has no kill");
+    assert!(matches!(kill, CallError::Errno(errno) if errno.0 == ENOSYS), "{kill}");
+    drop(parent);
+    server.until(SOON, "one left", |counters| counters.get("connections") == 1.0);
+    drop(other);
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}
+
+/// SIGTERM while calls sleep and a prefork waits for its child.
+#[test]
+fn a_signal_ends_a_server_whose_clients_sleep() {
+    let Some(stock) = Stock::find("a_signal_ends_a_server_whose_clients_sleep") else {
+        return;
+    };
+    let _alone = alone();
+    for way in WAYS {
+        let server = start(&stock, way);
+        let url = server.url().clone();
+        let sleepers: Vec<Sleeper> = (0..20).map(|_| Sleeper::in_read(connect(&url))).collect();
+        let _token = sleepers[0].client.prefork().expect("a prefork");
+        ends_well(server);
+        for mut sleeper in sleepers {
+            let end = sleeper.call.finish_timeout(SOON).expect("it ends with the server");
+            assert!(end.is_err(), "{end:?}");
+        }
+    }
+}
