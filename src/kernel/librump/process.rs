@@ -5,11 +5,13 @@
 //! most calls do; before an exec, and at the end, the kernel must see them gone.
 
 use std::ffi::{CString, c_int, c_long, c_void};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::current;
 use super::lwp::{self, Inside, Parked};
 use crate::kernel::{Args, Call, Client, Errno, Outcome, Process};
+use crate::pool;
 
 /// `RUMP_RFFD_*`: what becomes of the parent's descriptors.
 const RFFD_SHARE: c_int = 0;
@@ -18,6 +20,10 @@ const RFFD_CLEAR: c_int = 2;
 
 /// lwps kept for a process: as many of its calls as usually run at once.
 const KEPT: usize = 4;
+
+/// How long calls have to end before the kernel is told again to wake them, at first and at most.
+const FIRST_PATIENCE: Duration = Duration::from_millis(5);
+const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the kernel is given as the owner of a process, and hands back to raise a signal.
 pub struct Handle {
@@ -38,6 +44,8 @@ struct RumpProcess {
     pid: libc::pid_t,
     main: Mutex<Option<Parked>>,
     lwps: Mutex<Lwps>,
+    /// Nobody is on the way in any more, or no call is left.
+    changed: Condvar,
     /// Its address is the kernel's name of the process's owner. It lives as long as the process: the
     /// kernel's process is gone when `release` returns, and nobody holds on to this for longer.
     _handle: Box<Handle>,
@@ -46,7 +54,11 @@ struct RumpProcess {
 #[derive(Default)]
 struct Lwps {
     kept: Vec<Parked>,
-    /// They are to go: calls that end free theirs.
+    /// Calls on their way to an lwp.
+    entering: usize,
+    /// Calls that have one.
+    inside: usize,
+    /// They are to go: calls that end free theirs, and no call begins.
     leaving: bool,
 }
 
@@ -75,7 +87,13 @@ fn rfork(
     // SAFETY: the thread has a CPU, and is in the new process.
     let pid = unsafe { (inside.upcalls().getpid)() };
     let main = Mutex::new(Some(inside.switch_back()));
-    Ok(Arc::new(RumpProcess { pid, main, lwps: Mutex::default(), _handle: handle }))
+    Ok(Arc::new(RumpProcess {
+        pid,
+        main,
+        lwps: Mutex::default(),
+        changed: Condvar::new(),
+        _handle: handle,
+    }))
 }
 
 impl Process for RumpProcess {
@@ -115,9 +133,20 @@ impl Process for RumpProcess {
             lwps.leaving = true;
             std::mem::take(&mut lwps.kept)
         };
+        // The kernel wakes the lwps that it has when it is told. One made a little later would sleep on.
+        self.wait_while(Duration::MAX, |lwps| lwps.entering > 0);
         log(lwp::enter().map(|inside| free(&inside, kept)));
-        // SAFETY: the thread has a CPU and is in the process.
-        log(self.on_main(|inside| unsafe { (inside.upcalls().lwpexit)() }));
+        // It does so without the lock of what they wait for, so one that was about to sleep may not
+        // have heard.
+        let mut patience = FIRST_PATIENCE;
+        loop {
+            // SAFETY: the thread has a CPU and is in the process.
+            log(self.on_main(|inside| unsafe { (inside.upcalls().lwpexit)() }));
+            if !self.wait_while(patience, |lwps| lwps.inside > 0) {
+                return;
+            }
+            patience = (patience * 2).min(MOST_PATIENCE);
+        }
     }
 
     fn release(&self) {
@@ -130,15 +159,49 @@ impl Process for RumpProcess {
 impl RumpProcess {
     /// Runs a call on one of the process's lwps.
     fn run(&self, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
-        let kept = self.lwps().kept.pop();
-        let inside = lwp::enter()?;
-        match kept {
-            Some(lwp) => inside.switch_to(&lwp),
-            None => inside.make_lwp(self.pid)?,
-        }
+        let inside = self.enter()?;
         let result = current::with(call.memory, || invoke(&inside, call.number, call.args));
         self.leave(&inside);
         result
+    }
+
+    /// Enters the kernel on an lwp of the process.
+    fn enter(&self) -> Result<Inside, Errno> {
+        let kept = {
+            let mut lwps = self.lwps();
+            if lwps.leaving {
+                return Err(Errno::EINTR);
+            }
+            lwps.entering += 1;
+            lwps.kept.pop()
+        };
+        let entered = lwp::enter().and_then(|inside| {
+            match kept {
+                Some(lwp) => inside.switch_to(&lwp),
+                None => inside.make_lwp(self.pid)?,
+            }
+            Ok(inside)
+        });
+        let mut lwps = self.lwps();
+        lwps.entering -= 1;
+        lwps.inside += usize::from(entered.is_ok());
+        if lwps.leaving {
+            self.changed.notify_all();
+        }
+        entered
+    }
+
+    /// Waits while that is so, for some time at most; whether it still is.
+    fn wait_while(&self, most: Duration, is_so: impl Fn(&Lwps) -> bool) -> bool {
+        let lwps = self.lwps();
+        if !is_so(&lwps) {
+            return false;
+        }
+        drop(lwps);
+        pool::blocking(|| {
+            let waited = self.changed.wait_timeout_while(self.lwps(), most, |lwps| is_so(lwps));
+            waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        })
     }
 
     /// Switches back from the lwp of a call, which is kept or freed.
@@ -150,6 +213,11 @@ impl RumpProcess {
         } else {
             drop(lwps);
             free(inside, [lwp]);
+            lwps = self.lwps();
+        }
+        lwps.inside -= 1;
+        if lwps.leaving {
+            self.changed.notify_all();
         }
     }
 
