@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::settings;
-use crate::kernel::librump::{Librump, current};
+use crate::kernel::librump::{Librump, current, load};
 use crate::kernel::{Errno, Identity};
 use crate::server::{Config, Control, Error, ListenError, Running};
 use crate::url::Url;
@@ -43,6 +43,7 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
         return Err(Errno::EBUSY);
     }
     let url: Url = url.parse().map_err(|error| failed(&error, Errno::EINVAL))?;
+    load::allow_files();
     let kernel = Librump::new(identity).ok_or(Errno::ENXIO)?;
     let config = match PREPARED.get() {
         Some(config) => Config { url, ..config.clone() },

@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString, OsString, c_int, c_void};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What every server needs, in this order.
 const BASE: [&str; 3] = ["rumpuser", "rump", "rumpkern_sysproxy"];
@@ -23,8 +24,8 @@ pub enum LoadError {
         names.join(", ")
     )]
     Libraries { names: Vec<String>, loader: String },
-    /// The libraries lack a function.
-    #[error("the rump kernel's libraries have no function {0}")]
+    /// The libraries lack a function or a variable.
+    #[error("the rump kernel's libraries have no {0}")]
     Symbol(&'static str),
     /// The kernel did not boot.
     #[error("the rump kernel did not start: rump_init returned {0}")]
@@ -111,7 +112,7 @@ fn loader_words() -> String {
     unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned()
 }
 
-/// A function of what has been loaded.
+/// A function or variable of what has been loaded.
 pub fn symbol(name: &'static str) -> Result<NonNull<c_void>, LoadError> {
     let c_name = CString::new(name).expect("a name in this source");
     // SAFETY: a string of C; the pseudo-handle is dlsym(3)'s own.
@@ -169,6 +170,21 @@ pub fn halt() -> Result<(), LoadError> {
     // SAFETY: the kernel's reboot(2) has this type; any thread may call it.
     unsafe { std::mem::transmute::<NonNull<c_void>, Reboot>(reboot)(0, std::ptr::null_mut()) };
     Ok(())
+}
+
+/// Raises the kernel's bound of open files, of all processes together, which is 1772: a guest needs
+/// one, and at the bound the kernel panics over the next guest. Each process keeps its own bound.
+///
+/// A rump kernel has no kern.maxfiles, so this is its variable itself, a `u_int` that
+/// `kern_descrip.c` reads as it makes a file.
+pub fn allow_files() {
+    const MOST: u32 = 1 << 30;
+    match symbol("rumpns_maxfiles") {
+        // SAFETY: the kernel's variable has this type and is there for good; the kernel reads it at
+        // any time, as it reads it while its own sysctl(2) writes it.
+        Ok(maxfiles) => unsafe { maxfiles.cast::<AtomicU32>().as_ref() }.store(MOST, Relaxed),
+        Err(error) => tracing::debug!("{error}: at its bound of open files the kernel panics"),
+    }
 }
 
 /// The process that started a server, and waits to hear how that went.
