@@ -58,14 +58,15 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
 }
 
 /// The kernel has halted, and ends the process when this returns. The client that halted it is
-/// answered first; if it was nobody's call the server is stopped.
+/// answered first; if it was nobody's call there is nothing to wait for: the kernel lets nobody in any
+/// more, and no call ends.
 pub fn halted() {
     drop(STARTING.lock().unwrap_or_else(PoisonError::into_inner));
     let Some(serving) = server() else {
         return;
     };
     if current::memory(|memory| memory.halted()).is_none() {
-        serving.control.stop();
+        serving.control.abandon();
     }
     serving.control.wait_for_end();
 }

@@ -139,6 +139,7 @@ impl Board {
                 }
             }
             Message::Stop => self.drain(),
+            Message::KernelGone => self.stop = Stopping::Over,
             Message::Stats(_) => unreachable!("the loop answers this"),
         }
     }

@@ -32,6 +32,8 @@ pub enum Message {
     Stats(mpsc::Sender<Stats>),
     /// Serve no more: calls in flight get their time to end.
     Stop,
+    /// The kernel has halted by itself: nothing can be entered or ends any more.
+    KernelGone,
 }
 
 /// What a call has copied out.

@@ -132,6 +132,11 @@ impl Control {
         self.mailbox.post(Message::Stop);
     }
 
+    /// The kernel is gone: has the server end at once, with what it has already been told.
+    pub fn abandon(&self) {
+        self.mailbox.post(Message::KernelGone);
+    }
+
     /// The server's counters, or `None` if it has ended.
     pub fn stats(&self) -> Option<Stats> {
         let (answer, stats) = mpsc::channel();
@@ -219,6 +224,8 @@ impl Server {
                 }
             }
         }
+        // What was queued in the last turn still goes out.
+        self.ring.wait(Some(Instant::now()), || false)?;
         Ok(())
     }
 
