@@ -58,6 +58,7 @@ pub struct Config {
     pub cpus: Vec<usize>,
     /// The most tasks that may sleep at once, each on a thread of its own. At this bound a task whose
     /// kind is among the sleepers waits before it starts; all others go on. See [`Task::kind`].
+    /// Lowered to what the system has room for.
     pub max_asleep: NonZeroUsize,
     /// How long a worker looks for tasks before it gives its seat back.
     pub spin: Duration,
@@ -183,7 +184,7 @@ impl<T: Task> Pool<T> {
             stealers: deques.iter().map(deque::Worker::stealer).collect(),
             injector: deque::Injector::new(),
             roster: Roster::new(cpus),
-            asleep: Asleep::new(config.max_asleep.get()),
+            asleep: Asleep::new(config.max_asleep.get().min(room_for_threads())),
             spin: config.spin,
         });
         // The first thread is made here, so that a machine which refuses threads is found out now.
@@ -212,6 +213,25 @@ impl<T: Task> Drop for Pool<T> {
 pub fn allowed_cpus() -> Result<Vec<usize>, Error> {
     let ids = core_affinity::get_core_ids().filter(|ids| !ids.is_empty());
     Ok(ids.ok_or(Error::UnknownCpus)?.iter().map(|id| id.id).collect())
+}
+
+/// How many threads the system has room for. A process has a bounded number of mappings, four of which
+/// go with each thread, and one that starts without any left takes the process with it.
+///
+/// Source: proc(5), `vm.max_map_count`, `kernel.threads-max`, `kernel.pid_max`.
+fn room_for_threads() -> usize {
+    /// Mappings of everything else, and of the threads there may be over the bound.
+    const OTHER_MAPPINGS: usize = 8192;
+    const MAPPINGS_EACH: usize = 4;
+    let limit = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
+        text.trim().parse::<usize>().ok()
+    };
+    let by_mappings = limit("vm/max_map_count")
+        .map(|mappings| mappings.saturating_sub(OTHER_MAPPINGS) / MAPPINGS_EACH);
+    let half = |threads: Option<usize>| threads.map(|threads| threads / 2);
+    let room = [by_mappings, half(limit("kernel/threads-max")), half(limit("kernel/pid_max"))];
+    room.into_iter().flatten().min().unwrap_or(usize::MAX).max(1)
 }
 
 /// The CPUs asked for, each once, or all that there are.
