@@ -668,6 +668,53 @@ fn at_the_bound_of_sleepers_others_are_served() {
     ends_well(server);
 }
 
+/// More calls that would sleep than the system has threads for: the server bounds them by itself.
+#[test]
+fn more_sleepers_than_the_system_has_threads_for() {
+    const CLIENTS: usize = 7;
+    const EACH: usize = 2900;
+    if Stock::find("more_sleepers_than_the_system_has_threads_for").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&[]);
+    let url = server.url().clone();
+    let rss = server.rss();
+    let clients: Vec<Client> = (0..CLIENTS).map(|_| connect(&url)).collect();
+    while_another_calls(&url, || {
+        let begin = Instant::now();
+        for client in &clients {
+            let [read_end, _] = client.pipe().expect("a pipe");
+            let byte = client.space().alloc(1).expect("a byte");
+            for _ in 0..EACH {
+                client.post(sys::READ, &[int(read_end), byte, 1]);
+            }
+            client.flush();
+        }
+        let all = (CLIENTS * EACH) as f64;
+        server.until(PATIENCE, "all taken", |counters| counters.get("in_flight") >= all);
+        let mut asleep = -1.0;
+        server.until(PATIENCE, "as many asleep as there may be", |counters| {
+            thread::sleep(Duration::from_millis(500));
+            let before = std::mem::replace(&mut asleep, counters.get("asleep"));
+            before == asleep
+        });
+        println!(
+            "of {all} reads {asleep} are asleep after {:?}: {} threads, {} KiB more",
+            begin.elapsed(),
+            server.threads(),
+            server.rss() - rss,
+        );
+    });
+    assert!(connect(&url).getpid().expect("a new client is served") > 1);
+    let begin = Instant::now();
+    drop(clients);
+    server.until(PATIENCE, "nobody left", Counters::is_deserted);
+    println!("all gone within {:?}; {} KiB", begin.elapsed(), server.rss());
+    until_empty(&url, "all readers have gone");
+    ends_well(server);
+}
+
 /// Calls on their way into the kernel when their client goes, again and again: each must end.
 #[test]
 fn clients_that_go_while_their_calls_begin() {

@@ -188,7 +188,7 @@ impl Server {
         &mut self,
         most: Duration,
         what: &str,
-        ok: impl Fn(&Counters) -> bool,
+        mut ok: impl FnMut(&Counters) -> bool,
     ) -> Counters {
         let end = Instant::now() + most;
         loop {
