@@ -62,7 +62,7 @@ pub struct Serve {
 
     /// For librump: most calls that may sleep at once, each on a thread. At this bound a call waits if
     /// one of its number is asleep; all others go on.
-    #[arg(long, value_name = "N", default_value = "20000")]
+    #[arg(long, value_name = "N", default_value = "10000")]
     max_asleep: NonZeroUsize,
 
     /// Send messages of at least this many bytes over TCP without copying them, from registered memory.

@@ -68,7 +68,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             cpus: Vec::new(),
-            max_asleep: NonZeroUsize::new(20_000).expect("not zero"),
+            max_asleep: NonZeroUsize::new(10_000).expect("not zero"),
             spin: Duration::ZERO,
         }
     }
@@ -184,7 +184,7 @@ impl<T: Task> Pool<T> {
             stealers: deques.iter().map(deque::Worker::stealer).collect(),
             injector: deque::Injector::new(),
             roster: Roster::new(cpus),
-            asleep: Asleep::new(config.max_asleep.get().min(room_for_threads())),
+            asleep: Asleep::new(most_asleep(config.max_asleep.get())),
             spin: config.spin,
         });
         // The first thread is made here, so that a machine which refuses threads is found out now.
@@ -213,6 +213,18 @@ impl<T: Task> Drop for Pool<T> {
 pub fn allowed_cpus() -> Result<Vec<usize>, Error> {
     let ids = core_affinity::get_core_ids().filter(|ids| !ids.is_empty());
     Ok(ids.ok_or(Error::UnknownCpus)?.iter().map(|id| id.id).collect())
+}
+
+/// As many sleepers as asked for, if the system has room for their threads.
+fn most_asleep(asked: usize) -> usize {
+    let room = room_for_threads();
+    if room < asked {
+        tracing::warn!(
+            "no more than {room} calls may sleep on threads at once, not {asked}: see the sysctls \
+             vm.max_map_count, kernel.threads-max and kernel.pid_max"
+        );
+    }
+    asked.min(room)
 }
 
 /// How many threads the system has room for. A process has a bounded number of mappings, four of which
