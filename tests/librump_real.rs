@@ -677,7 +677,7 @@ fn more_sleepers_than_the_system_has_threads_for() {
         return;
     }
     let _alone = alone();
-    let mut server = serve(&[]);
+    let mut server = serve(&["--max-asleep", "20000"]);
     let url = server.url().clone();
     let rss = server.rss();
     let clients: Vec<Client> = (0..CLIENTS).map(|_| connect(&url)).collect();
