@@ -86,6 +86,9 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
         }
         Ok(())
     };
+    if current::memory(|memory| memory.is_here(from as u64, len)) == Some(true) {
+        return result(current::memory(fetch).map_or(Err(FAULT), translate));
+    }
     // SAFETY: the caller has a CPU.
     unsafe { waiting(fetch) }
 }

@@ -152,6 +152,15 @@ pub trait UserMemory {
     /// Fills `buf` from the client's `addr`.
     fn copyin(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError>;
 
+    /// The call is going to copy in this range, piece by piece, if it copies in at all: for a memory
+    /// that waits, which then fetches more than one piece at a time.
+    fn expect_copyin(&mut self, _addr: u64, _len: u64) {}
+
+    /// Whether a copy in of this range would not have to wait for the client.
+    fn is_here(&self, _addr: u64, _len: usize) -> bool {
+        false
+    }
+
     /// Fetches the NUL-terminated string at `addr` into `buf` and returns its length without the
     /// NUL. [`CopyError::TooLong`] if there is no NUL in the first `buf.len()` bytes.
     fn copyinstr(&mut self, addr: u64, buf: &mut [u8]) -> Result<usize, CopyError>;

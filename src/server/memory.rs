@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use ring::{Arena, Chunk, Socket};
 
+use super::ahead::Ahead;
 use super::mailbox::{Mailbox, Message, Out};
 use super::outbox::write;
 use super::owing::Owing;
@@ -43,8 +44,9 @@ pub struct CallMemory {
     ask: Option<Ask>,
     /// A buffer for the next answer.
     spare: Vec<u8>,
-    /// How copies wait on the thread, if they do.
+    /// How copies wait on the thread, if they do; what is fetched ahead then.
     waits: Option<Waits>,
+    ahead: Ahead,
 }
 
 /// What a copy needs that waits for its client.
@@ -72,6 +74,7 @@ impl CallMemory {
             ask: None,
             spare: Vec::new(),
             waits: None,
+            ahead: Ahead::default(),
         }
     }
 
@@ -133,6 +136,7 @@ impl CallMemory {
     /// Forgets everything, for the next call.
     pub fn clear(&mut self) {
         self.waits = None;
+        self.ahead.clear();
         self.start_run();
         self.forget();
         self.owing = None;
@@ -162,6 +166,29 @@ impl CallMemory {
         let answer = pool::blocking(|| waits.rendezvous.wait());
         self.spare = answer.map_err(|()| CopyError::Fault)?;
         Ok(&self.spare)
+    }
+
+    /// Copies in from what is here, or fetches it and what will be needed behind it.
+    fn copyin_ahead(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError> {
+        if let Some(bytes) = self.ahead.get(addr, buf.len()) {
+            buf.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let worth = self.ahead.worth(addr, buf.len());
+        match self.wait_for(Ask::Copyin { addr, len: worth }) {
+            Ok(bytes) => buf.copy_from_slice(&bytes[..buf.len()]),
+            // Perhaps the client has only some of it: what is needed now decides.
+            Err(_) if worth > buf.len() => {
+                let bytes = self.wait_for(Ask::Copyin { addr, len: buf.len() })?;
+                buf.copy_from_slice(bytes);
+            }
+            Err(error) => return Err(error),
+        }
+        if self.spare.len() > buf.len() {
+            let bytes = std::mem::take(&mut self.spare);
+            self.spare = self.ahead.keep(addr, bytes);
+        }
+        Ok(())
     }
 
     /// Has what was copied out sent, and waits until the client has taken enough of it.
@@ -207,9 +234,20 @@ impl UserMemory for CallMemory {
         if buf.len() > MAX_ASK {
             return Err(CopyError::Fault);
         }
+        if self.waits.is_some() {
+            return self.copyin_ahead(addr, buf);
+        }
         let bytes = self.answered(Ask::Copyin { addr, len: buf.len() })?;
         buf.copy_from_slice(bytes);
         Ok(())
+    }
+
+    fn expect_copyin(&mut self, addr: u64, len: u64) {
+        self.ahead.expect(addr, len);
+    }
+
+    fn is_here(&self, addr: u64, len: usize) -> bool {
+        self.ahead.get(addr, len).is_some()
     }
 
     fn copyinstr(&mut self, addr: u64, buf: &mut [u8]) -> Result<usize, CopyError> {

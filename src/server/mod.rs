@@ -7,11 +7,13 @@
 //!
 //! - [`board`]: what becomes of an event. It knows the ring as a trait only.
 //! - [`connection`]: one client; [`hub`]: what all connections share.
-//! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it.
+//! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it;
+//!   [`ahead`]: what is fetched of it before it is asked for.
 //! - [`outbox`]: what is owed to a client; [`owing`]: how much that is; [`rendezvous`]: where a call that
 //!   cannot restart waits for its client.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
 
+mod ahead;
 mod board;
 mod connection;
 mod hub;
@@ -33,6 +35,7 @@ pub use listener::ListenError;
 pub use memory::{MAX_ASK, ROOM};
 pub use stats::{BoardStats, Stats};
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -167,7 +170,12 @@ impl Server {
         let banner = wire::banner(&identity.ostype, &identity.osrelease, &identity.machine);
         let restarts = kernel.restarts();
         let context = Context { kernel, mailbox: mailbox.clone() };
-        let (pool, dispatcher) = Pool::new(&config.pool, context)?;
+        let mut pool_config = config.pool.clone();
+        if restarts {
+            // None of its calls sleeps on a thread.
+            pool_config.max_asleep = NonZeroUsize::MIN;
+        }
+        let (pool, dispatcher) = Pool::new(&pool_config, context)?;
         let hub =
             Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), restarts);
         let bound = listener::listen(&config.url)?;

@@ -1,0 +1,93 @@
+//! Bytes of a client that were fetched before the kernel asked for them.
+//!
+//! NetBSD's kernel copies a write in by pieces of a page or less, and each costs a round trip to the
+//! client. Where the kernel's own room knows which range a call will read, the first piece brings the
+//! ones behind it along. Nothing outside that range is ever asked for: it is the client's program that
+//! has named it, and nothing at all is before the kernel wants the first byte.
+
+/// The most that is fetched at once.
+pub const WINDOW: usize = 64 * 1024;
+
+/// Capacity that the buffer keeps between calls.
+const KEEP: usize = 16 * 1024;
+
+/// The range that a call will read, and the part of it that is here.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    start: u64,
+    end: u64,
+    /// Where `bytes` are in the client.
+    addr: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    /// The call will read this range, if anything.
+    pub fn expect(&mut self, addr: u64, len: u64) {
+        (self.start, self.end) = (addr, addr.saturating_add(len));
+    }
+
+    /// Forgets the range and what was fetched of it.
+    pub fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+        self.bytes.clear();
+        if self.bytes.capacity() > KEEP {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// These bytes, if they are here.
+    pub fn get(&self, addr: u64, len: usize) -> Option<&[u8]> {
+        let from = usize::try_from(addr.checked_sub(self.addr)?).ok()?;
+        self.bytes.get(from..from.checked_add(len)?)
+    }
+
+    /// How many bytes to ask for when so many are needed: these, and those that will be.
+    pub fn worth(&self, addr: u64, len: usize) -> usize {
+        if addr < self.start || addr >= self.end {
+            return len;
+        }
+        let rest = usize::try_from(self.end - addr).unwrap_or(usize::MAX);
+        rest.min(WINDOW).max(len)
+    }
+
+    /// Keeps what was fetched, and hands out the buffer it had before.
+    pub fn keep(&mut self, addr: u64, bytes: Vec<u8>) -> Vec<u8> {
+        self.addr = addr;
+        std::mem::replace(&mut self.bytes, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_asked_for_than_the_call_will_read() {
+        let mut ahead = Ahead::default();
+        assert_eq!(ahead.worth(0x1000, 512), 512, "nothing is expected");
+        ahead.expect(0x1000, 10_000);
+        assert_eq!(ahead.worth(0x1000, 512), 10_000);
+        assert_eq!(ahead.worth(0x1000 + 9_999, 1), 1);
+        assert_eq!(ahead.worth(0x1000 + 10_000, 8), 8, "behind the range");
+        assert_eq!(ahead.worth(0xfff, 8), 8, "before the range");
+        assert_eq!(ahead.worth(0x1000, 20_000), 20_000, "what is needed is asked for all the same");
+        ahead.expect(0x1000, u64::MAX);
+        assert_eq!(ahead.worth(0x2000, 16), WINDOW, "a window at a time");
+    }
+
+    #[test]
+    fn only_whole_ranges_that_are_here_are_handed_out() {
+        let mut ahead = Ahead::default();
+        assert_eq!(ahead.get(0, 1), None);
+        ahead.expect(100, 8);
+        ahead.keep(100, b"abcdefgh".to_vec());
+        assert_eq!(ahead.get(102, 3), Some(&b"cde"[..]));
+        assert_eq!(ahead.get(106, 3), None, "one byte too many");
+        assert_eq!(ahead.get(99, 2), None);
+        assert_eq!(ahead.get(u64::MAX, 2), None);
+        ahead.clear();
+        assert_eq!(ahead.get(102, 3), None, "another call sees nothing of it");
+        assert_eq!(ahead.worth(100, 1), 1);
+    }
+}
