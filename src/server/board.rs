@@ -356,6 +356,7 @@ impl Board {
         if connection.link.outbox.owed() > hub.limits.owed_most {
             let (_, mut desk) = connection.split(hub);
             crate::session::Host::hang_up(&mut desk, "it does not take what it asked for");
+            connection.session.hung_up();
             connection.link.outbox.clear();
         }
         send(connection, net);

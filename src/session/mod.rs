@@ -348,6 +348,13 @@ impl Session {
         }
     }
 
+    /// The host hangs up for a reason of its own: what the client sends is not looked at any more.
+    pub fn hung_up(&mut self) {
+        if !self.is_over() {
+            self.state = State::HungUp;
+        }
+    }
+
     /// Whether frames have to wait for work that is under way, since what they mean depends on it.
     ///
     /// Never for calls to end: they may do so only after what is to come, which may be a write to the

@@ -265,6 +265,23 @@ fn a_server_that_stops_drops_requests_but_not_answers() {
 }
 
 #[test]
+fn a_client_that_the_host_hangs_up_on_is_not_heard() {
+    let mut rig = Rig::running();
+    rig.call(1);
+    rig.session.hung_up();
+    rig.feed(&request(Kind::Syscall, 20, 2, &[]));
+    assert_eq!(rig.host.calls.len(), 1);
+    rig.session.disconnect(&mut rig.host);
+    rig.session.hung_up();
+    rig.session.respond(CallKey(0), Ok([0, 0]), &mut rig.host);
+    rig.session.interrupted(&mut rig.host);
+    assert!(
+        matches!(rig.host.work.last(), Some(Work::Release { .. })),
+        "it still comes to its end"
+    );
+}
+
+#[test]
 fn requests_without_a_meaning_are_malformed_and_the_client_stays() {
     for bytes in [
         request(Kind::Copyin, 0, 5, &[0; 16]),
