@@ -13,7 +13,7 @@ use super::hub::{Hub, Timer};
 use super::mailbox::{Done, Message, Out};
 use super::task::Task;
 use crate::kernel::{Errno, Outcome};
-use crate::session::{Ask, CallKey};
+use crate::session::{Ask, CallKey, Host};
 
 /// What the board has done on sockets.
 pub trait Net {
@@ -292,7 +292,7 @@ impl Board {
             session.respond(key, Ok([0, 0]), &mut desk);
             connection.link.forget_call(key, hub);
             let mut desk = Desk { link: &mut connection.link, hub };
-            crate::session::Host::hang_up(&mut desk, "it halted the kernel");
+            desk.hang_up("it halted the kernel");
         }
         // Nothing enters a halted kernel any more: processes are left as they are.
         self.stop = Stopping::Now;
@@ -355,7 +355,7 @@ impl Board {
         take_backlog(connection, hub);
         if connection.link.outbox.owed() > hub.limits.owed_most {
             let (_, mut desk) = connection.split(hub);
-            crate::session::Host::hang_up(&mut desk, "it does not take what it asked for");
+            desk.hang_up("it does not take what it asked for");
             connection.session.hung_up();
             connection.link.outbox.clear();
         }
@@ -383,7 +383,7 @@ impl Board {
         tracing::info!("the kernel was halted by a client");
         if let Some((connection, hub)) = self.find(socket) {
             let mut desk = Desk { link: &mut connection.link, hub };
-            crate::session::Host::hang_up(&mut desk, "it halted the kernel");
+            desk.hang_up("it halted the kernel");
         }
         self.stop = Stopping::Now;
         self.everybody_goes(Some(socket));

@@ -139,6 +139,9 @@ impl CallMemory {
         self.ahead.clear();
         self.start_run();
         self.forget();
+        if self.spare.capacity() > KEEP {
+            self.spare = Vec::new();
+        }
         self.owing = None;
     }
 
