@@ -52,7 +52,7 @@ pub struct Serve {
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
 
-    /// Microseconds a worker looks for work before it sleeps.
+    /// Microseconds a thread looks for work before it sleeps, as long as that pays.
     #[arg(long, value_name = "US", default_value_t = 0)]
     spin: u64,
 
@@ -111,6 +111,7 @@ impl Serve {
         let ring = ring::Config {
             sockets,
             zero_copy_from: self.zero_copy_from,
+            spin: Duration::from_micros(self.spin),
             ..ring::Config::default()
         };
         let cpus = match (&self.cpus, self.workers) {
@@ -118,11 +119,10 @@ impl Serve {
             (None, Some(workers)) => first_cpus(workers.get())?,
             (None, None) => Vec::new(),
         };
-        let spin = Duration::from_micros(self.spin);
         Ok(Config {
             url: self.url.clone(),
+            pool: pool::Config { cpus, spin: ring.spin, max_asleep: self.max_asleep },
             ring,
-            pool: pool::Config { cpus, spin, max_asleep: self.max_asleep },
             limits: Limits { drain: Duration::from_secs(self.drain), ..server::Limits::default() },
         })
     }

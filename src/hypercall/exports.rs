@@ -54,10 +54,16 @@ pub unsafe extern "C" fn rumpuser_sp_init(
     result(serve::serve(&text(url), identity))
 }
 
-/// The kernel has halted: everything owed to the client that halted it goes out, then it returns.
+/// The kernel has halted: everything owed to the client that halted it goes out, then it returns. The
+/// CPU is given up meanwhile: the server's own thread may be waiting for one.
+///
+/// # Safety
+///
+/// The thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
-pub extern "C" fn rumpuser_sp_fini(_client: *mut c_void) {
-    serve::halted();
+pub unsafe extern "C" fn rumpuser_sp_fini(_client: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { upcalls::without_cpu(serve::halted) };
 }
 
 /// Fills `len` bytes at `to` from the client's `from`.

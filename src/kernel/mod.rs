@@ -48,6 +48,20 @@ pub trait Kernel: Send + Sync + 'static {
         true
     }
 
+    /// Whether calls of this number never sleep on the thread that runs them, and do not wait there for
+    /// their client: then any thread may run them, the one that must not sleep included. The number is
+    /// unchecked.
+    fn is_prompt(&self, _number: i32) -> bool {
+        self.restarts()
+    }
+
+    /// The range of its client's memory, address and bytes, that a call of this number with these
+    /// arguments copies in, piece by piece, if it copies in at all. For kernels whose copies wait: the
+    /// range is fetched in larger pieces then, and sometimes ahead. The number is unchecked.
+    fn copies_in(&self, _number: i32, _args: &Args) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Makes a process for a client without a history: no parent but init, no open files of
     /// anybody's (`lwproc_rfork` with `RUMP_RFFD_CLEAR`). `command` is the client's name for
     /// itself, without a NUL.
@@ -151,10 +165,6 @@ pub enum Outcome {
 pub trait UserMemory {
     /// Fills `buf` from the client's `addr`.
     fn copyin(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError>;
-
-    /// The call is going to copy in this range, piece by piece, if it copies in at all: for a memory
-    /// that waits, which then fetches more than one piece at a time.
-    fn expect_copyin(&mut self, _addr: u64, _len: u64) {}
 
     /// Whether a copy in of this range would not have to wait for the client.
     fn is_here(&self, _addr: u64, _len: usize) -> bool {

@@ -13,18 +13,24 @@
 //! Tasks made ready by other threads than the dispatcher's (a pipe was written, a reader wakes) come
 //! in through the [`Injector`].
 //!
+//! A wake-up costs more than many a task takes. So tasks that come while a worker is awake are left to
+//! it, and another is woken only when some have waited for too long: see [`watch`].
+//!
 //! - [`roster`] knows seats and threads, and who sits where; the argument why no wake-up is lost is
 //!   there.
 //! - [`worker`] is what a thread does with a seat.
 //! - [`asleep`] bounds how many sleep, and says who has to wait then.
+//! - [`watch`] finds out when tasks have waited for too long.
 
 mod asleep;
 mod roster;
+mod watch;
 mod worker;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_deque as deque;
 
@@ -32,6 +38,7 @@ pub use worker::{blocking, leave_seat, take_seat_again};
 
 use asleep::Asleep;
 use roster::Roster;
+use watch::Watch;
 
 /// A piece of work: run once, to its end, on some worker.
 pub trait Task: Send + 'static {
@@ -49,6 +56,10 @@ pub trait Task: Send + 'static {
 
     /// Does the work. A panic is caught and counted; the worker goes on.
     fn run(self, context: &Self::Context);
+
+    /// The thread that has run some tasks finds no more, or is about to sleep in one: what they put off
+    /// has to be done.
+    fn pause(_context: &Self::Context) {}
 }
 
 /// How a pool is laid out.
@@ -60,7 +71,8 @@ pub struct Config {
     /// kind is among the sleepers waits before it starts; all others go on. See [`Task::kind`].
     /// Lowered to what the system has room for.
     pub max_asleep: NonZeroUsize,
-    /// How long a worker looks for tasks before it gives its seat back.
+    /// How long a worker looks for tasks before it gives its seat back, as long as that pays (see
+    /// [`ring::Spin`]).
     pub spin: Duration,
 }
 
@@ -98,9 +110,21 @@ struct Shared<T: Task> {
     roster: Roster,
     asleep: Asleep<T>,
     spin: Duration,
+    /// Tasks have waited for too long, and none has run out of them since.
+    pressed: AtomicBool,
 }
 
 impl<T: Task> Shared<T> {
+    fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+
+    fn is_relieved(&self) {
+        if self.is_pressed() {
+            self.pressed.store(false, Ordering::Relaxed);
+        }
+    }
+
     fn has_tasks(&self) -> bool {
         !self.injector.is_empty() || self.stealers.iter().any(|deque| !deque.is_empty())
     }
@@ -110,24 +134,43 @@ impl<T: Task> Shared<T> {
 pub struct Dispatcher<T: Task> {
     deques: Vec<deque::Worker<T>>,
     shared: Arc<Shared<T>>,
+    watch: Watch,
 }
 
 impl<T: Task> Dispatcher<T> {
     /// Puts a task at the end of a core's deque; `core` is taken modulo the number of cores. It may
     /// lie there until [`Dispatcher::notify`].
-    pub fn push(&self, core: usize, task: T) {
-        self.deques[core % self.deques.len()].push(task);
+    pub fn push(&mut self, core: usize, task: T) {
+        let core = core % self.deques.len();
+        self.deques[core].push(task);
+        self.watch.pushed();
     }
 
-    /// Sees to it that somebody runs what was pushed. Once after a batch of pushes is enough.
-    pub fn notify(&self) {
-        worker::notify(&self.shared);
+    /// Sees to it that somebody runs what was pushed: whoever is awake, or else one worker is woken.
+    /// Once after a batch of pushes is enough. [`Dispatcher::look`] has to follow in time.
+    pub fn notify(&mut self) {
+        worker::notify_if_idle(&self.shared);
+        self.watch.begin(Instant::now());
+    }
+
+    /// When to [`look`](Dispatcher::look), if tasks may be waiting.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.watch.next()
+    }
+
+    /// Wakes another worker if tasks have waited for too long.
+    pub fn look(&mut self, now: Instant) {
+        let waiting = self.deques.iter().map(|deque| deque.len() as u64).sum();
+        if self.watch.has_seen_too_long_a_wait(now, waiting) {
+            self.shared.pressed.store(true, Ordering::Relaxed);
+            worker::notify(&self.shared);
+        }
     }
 
     /// Has tasks that wait for sleepers to wake looked at again: of some the kind may have changed.
     pub fn reconsider(&self) {
         self.shared.asleep.release(usize::MAX, |task| self.shared.injector.push(task));
-        self.notify();
+        worker::notify(&self.shared);
     }
 
     /// Seats, one a core.
@@ -186,10 +229,14 @@ impl<T: Task> Pool<T> {
             roster: Roster::new(cpus),
             asleep: Asleep::new(most_asleep(config.max_asleep.get())),
             spin: config.spin,
+            pressed: AtomicBool::new(false),
         });
         // The first thread is made here, so that a machine which refuses threads is found out now.
         worker::start(&shared)?;
-        Ok((Pool { shared: shared.clone() }, Dispatcher { deques, shared }))
+        Ok((
+            Pool { shared: shared.clone() },
+            Dispatcher { deques, shared, watch: Watch::default() },
+        ))
     }
 
     /// A way into this pool from any thread.

@@ -64,6 +64,8 @@ impl Berth {
 
 /// Seats and threads of one pool.
 pub struct Roster {
+    /// How many there are.
+    seats: usize,
     /// Copy of `state.seats.len()`, to be read without the lock.
     free: AtomicUsize,
     /// Copy of `state.closed`, likewise.
@@ -96,6 +98,7 @@ impl Roster {
         let seats: Vec<Seat> =
             cpus.into_iter().enumerate().map(|(core, cpu)| Seat { core, cpu }).collect();
         Roster {
+            seats: seats.len(),
             free: AtomicUsize::new(seats.len()),
             closed: AtomicBool::new(false),
             state: Mutex::new(State { seats, bench: Vec::new(), threads: 0, closed: false }),
@@ -108,8 +111,18 @@ impl Roster {
     /// Fills a free seat, if there is one, because there is work. To be called after the work has
     /// become visible.
     pub fn fill_a_seat(&self) -> Need {
+        self.fill_from(1)
+    }
+
+    /// The same, if all seats are free: else whoever has one looks for work before leaving it.
+    pub fn fill_the_first_seat(&self) -> Need {
+        self.fill_from(self.seats)
+    }
+
+    /// Fills a seat if at least so many are free.
+    fn fill_from(&self, least: usize) -> Need {
         fence(Ordering::SeqCst);
-        if self.free.load(Ordering::Relaxed) == 0 {
+        if self.free.load(Ordering::Relaxed) < least {
             return Need::Nothing;
         }
         let mut state = lock(&self.state);

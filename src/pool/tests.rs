@@ -39,7 +39,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn every_task_runs_once_whoever_brings_it() {
-    let (pool, dispatcher) = pool(Duration::ZERO);
+    let (pool, mut dispatcher) = pool(Duration::ZERO);
     let runs: Arc<Vec<AtomicUsize>> = Arc::new((0..40_000).map(|_| AtomicUsize::new(0)).collect());
     let run = |i: usize| {
         let runs = runs.clone();
@@ -69,7 +69,7 @@ fn a_lone_task_never_waits_for_the_next_one() {
     // One task at a time, each pushed while the workers are about to park: the race that loses
     // wake-ups when parking is wrong.
     for spin in [Duration::ZERO, Duration::from_micros(20)] {
-        let (_pool, dispatcher) = pool(spin);
+        let (_pool, mut dispatcher) = pool(spin);
         let (done, wait) = mpsc::channel();
         for i in 0..20_000 {
             let done = done.clone();
@@ -82,7 +82,7 @@ fn a_lone_task_never_waits_for_the_next_one() {
 
 #[test]
 fn a_task_that_sleeps_in_blocking_leaves_its_core_to_others() {
-    let (pool, dispatcher) = pool(Duration::ZERO);
+    let (pool, mut dispatcher) = pool(Duration::ZERO);
     let sleepers = dispatcher.cores() * 4;
     let gate = Arc::new(Barrier::new(sleepers + 1));
     for i in 0..sleepers {
@@ -124,7 +124,7 @@ impl Task for OfKind {
 #[test]
 fn at_the_bound_of_sleepers_only_their_kind_waits() {
     let config = Config { max_asleep: NonZeroUsize::new(3).unwrap(), ..Config::default() };
-    let (pool, dispatcher) = Pool::<OfKind>::new(&config, ()).unwrap();
+    let (pool, mut dispatcher) = Pool::<OfKind>::new(&config, ()).unwrap();
     let (gate, awake) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
     let held = gate.lock().unwrap();
     let sleeper = || {
@@ -160,8 +160,59 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
 }
 
 #[test]
+fn a_task_behind_a_long_one_gets_a_worker_of_its_own() {
+    let (pool, mut dispatcher) = pool(Duration::ZERO);
+    if dispatcher.cores() < 2 {
+        return;
+    }
+    let gate = Arc::new(Barrier::new(2));
+    let long = gate.clone();
+    // It does not announce its sleep, as a long computation does not.
+    let run = move || {
+        long.wait();
+    };
+    dispatcher.push(0, job(run));
+    dispatcher.notify();
+    until("the long one runs", || pool.shared.stealers.iter().all(|deque| deque.is_empty()));
+    let (done, wait) = mpsc::channel();
+    dispatcher.push(0, job(move || done.send(()).unwrap()));
+    dispatcher.notify();
+    until("somebody looks", || {
+        dispatcher.look(Instant::now());
+        dispatcher.next_look().is_none()
+    });
+    wait.recv_timeout(PATIENCE).expect("the short one runs while the long one does");
+    gate.wait();
+}
+
+#[test]
+fn threads_that_pause_say_so() {
+    static PAUSES: AtomicUsize = AtomicUsize::new(0);
+    struct Pausing(Job);
+    impl Task for Pausing {
+        type Context = ();
+        fn run(self, (): &()) {
+            self.0.run(&());
+        }
+        fn pause((): &()) {
+            PAUSES.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let (_pool, mut dispatcher) = Pool::<Pausing>::new(&Config::default(), ()).unwrap();
+    until("the first thread finds nothing", || PAUSES.load(Ordering::SeqCst) > 0);
+    let before = PAUSES.load(Ordering::SeqCst);
+    let (done, wait) = mpsc::channel();
+    let sleep = move || {
+        blocking(|| done.send(PAUSES.load(Ordering::SeqCst)).unwrap());
+    };
+    dispatcher.push(0, Pausing(job(sleep)));
+    dispatcher.notify();
+    assert!(wait.recv_timeout(PATIENCE).unwrap() > before, "it pauses before it sleeps");
+}
+
+#[test]
 fn no_more_threads_run_at_once_than_there_are_seats() {
-    let (_pool, dispatcher) = pool(Duration::ZERO);
+    let (_pool, mut dispatcher) = pool(Duration::ZERO);
     let cores = dispatcher.cores();
     let running = Arc::new(Mutex::new((HashSet::<ThreadId>::new(), 0)));
     let (done, wait) = mpsc::channel();
@@ -192,7 +243,7 @@ fn workers_are_pinned_to_the_cpus_asked_for() {
     let allowed = core_affinity::get_core_ids().unwrap();
     let cpu = allowed.last().unwrap().id;
     let config = Config { cpus: vec![cpu, cpu], ..Config::default() };
-    let (_pool, dispatcher) = Pool::<Job>::new(&config, ()).unwrap();
+    let (_pool, mut dispatcher) = Pool::<Job>::new(&config, ()).unwrap();
     assert_eq!(dispatcher.cores(), 1, "a CPU named twice is one seat");
     let (done, wait) = mpsc::channel();
     let seen = move || done.send(core_affinity::get_core_ids().unwrap()).unwrap();
@@ -211,7 +262,7 @@ fn a_cpu_that_is_not_there_is_an_error_that_names_it() {
 
 #[test]
 fn a_panic_is_counted_and_the_worker_goes_on() {
-    let (pool, dispatcher) = pool(Duration::ZERO);
+    let (pool, mut dispatcher) = pool(Duration::ZERO);
     let (done, wait) = mpsc::channel();
     for core in 0..dispatcher.cores() {
         dispatcher.push(core, job(|| std::panic::resume_unwind(Box::new(()))));
@@ -224,7 +275,7 @@ fn a_panic_is_counted_and_the_worker_goes_on() {
 
 #[test]
 fn a_dropped_pool_ends_its_threads() {
-    let (pool, dispatcher) = pool(Duration::ZERO);
+    let (pool, mut dispatcher) = pool(Duration::ZERO);
     let shared = Arc::downgrade(&pool.shared);
     let (done, wait) = mpsc::channel();
     dispatcher.push(0, job(move || done.send(()).unwrap()));

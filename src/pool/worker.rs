@@ -6,9 +6,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Instant;
 
 use crossbeam_deque::Steal;
+use ring::Spin;
 
 use super::roster::{Berth, Need, Roster, Seat};
 use super::{Shared, Task};
@@ -38,6 +38,8 @@ struct Position {
 /// The part of a pool that [`blocking`] needs, whatever its tasks are.
 trait Seats {
     fn roster(&self) -> &Roster;
+    /// A task is about to fall asleep.
+    fn pause(&self);
     /// A task of this kind falls asleep, and its thread has left its seat.
     fn falls_asleep(self: Arc<Self>, kind: Option<usize>);
     /// A task of this kind has woken.
@@ -47,6 +49,10 @@ trait Seats {
 impl<T: Task> Seats for Shared<T> {
     fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    fn pause(&self) {
+        T::pause(&self.context);
     }
 
     fn falls_asleep(self: Arc<Self>, kind: Option<usize>) {
@@ -72,6 +78,13 @@ impl<T: Task> Seats for Shared<T> {
 /// Has a thread take a free seat, if there is one.
 pub(super) fn notify<T: Task>(shared: &Arc<Shared<T>>) {
     if let Need::Thread(seat) = shared.roster.fill_a_seat() {
+        spawn(shared, seat);
+    }
+}
+
+/// Has a thread take a seat if all are free. One that has a seat looks for tasks before it leaves.
+pub(super) fn notify_if_idle<T: Task>(shared: &Arc<Shared<T>>) {
+    if let Need::Thread(seat) = shared.roster.fill_the_first_seat() {
         spawn(shared, seat);
     }
 }
@@ -116,10 +129,11 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
         pool: shared.clone(),
     };
     POSITION.set(Some(position));
+    let mut spin = Spin::new(shared.spin);
     let mut seat = Some(seat);
     while let Some(given) = seat {
         sit_down(given);
-        run_tasks(&shared);
+        run_tasks(&shared, &mut spin);
         rest(&shared, &berth);
         seat = berth.wait();
     }
@@ -127,19 +141,17 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
 }
 
 /// Runs tasks until there are none, or the seat is gone.
-fn run_tasks<T: Task>(shared: &Arc<Shared<T>>) {
+fn run_tasks<T: Task>(shared: &Arc<Shared<T>>, spin: &mut Spin) {
     let mut turn = 0;
-    // Whoever finds work first has the next one woken: seats fill as fast as work is found.
     let mut fresh = true;
     while let Some(core) = seated_core() {
-        let Some(task) = find_task(shared, core, &mut turn) else {
+        let Some(task) = next_task(shared, core, &mut turn, spin) else {
             return;
         };
-        if fresh {
-            fresh = false;
-            if shared.has_tasks() {
-                notify(shared);
-            }
+        // While there is more than those awake can do, whoever finds work has the next one woken: seats
+        // fill as fast as work is found.
+        if std::mem::take(&mut fresh) && shared.is_pressed() && shared.has_tasks() {
+            notify(shared);
         }
         let Some(task) = shared.asleep.admit(task, |task| shared.injector.push(task)) else {
             continue;
@@ -154,32 +166,38 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>) {
     }
 }
 
-/// A task, from the own deque, the injector or another core, in this order; looks for as long as
-/// the pool spins.
-fn find_task<T: Task>(shared: &Shared<T>, core: usize, turn: &mut u32) -> Option<T> {
+/// A task. If there is none the thread pauses, and looks for one for as long as the pool spins.
+fn next_task<T: Task>(
+    shared: &Shared<T>,
+    core: usize,
+    turn: &mut u32,
+    spin: &mut Spin,
+) -> Option<T> {
     *turn = turn.wrapping_add(1);
     if turn.is_multiple_of(INJECTOR_EVERY)
         && let Some(task) = take(|| shared.injector.steal())
     {
         return Some(task);
     }
-    let mut spin_until = None;
-    loop {
-        if let Some(task) = take(|| shared.stealers[core].steal())
-            .or_else(|| take(|| shared.injector.steal()))
-            .or_else(|| steal_elsewhere(shared, core))
-        {
-            return Some(task);
+    let mut task = find_task(shared, core);
+    if task.is_none() {
+        T::pause(&shared.context);
+        shared.is_relieved();
+        if spin.pays() {
+            spin.look(|| {
+                task = find_task(shared, core);
+                task.is_some()
+            });
         }
-        if shared.spin.is_zero() {
-            return None;
-        }
-        let until = *spin_until.get_or_insert_with(|| Instant::now() + shared.spin);
-        if Instant::now() >= until {
-            return None;
-        }
-        std::hint::spin_loop();
     }
+    task
+}
+
+/// A task from the own deque, the injector or another core, in this order.
+fn find_task<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
+    take(|| shared.stealers[core].steal())
+        .or_else(|| take(|| shared.injector.steal()))
+        .or_else(|| steal_elsewhere(shared, core))
 }
 
 fn steal_elsewhere<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
@@ -200,6 +218,7 @@ pub(super) fn take<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
 
 /// Frees the seat, if the thread still has one, and joins those who wait for one.
 fn rest<T: Task>(shared: &Arc<Shared<T>>, berth: &Arc<Berth>) {
+    T::pause(&shared.context);
     let (seat, last_core) = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut().expect("a worker has a position");
         (position.seat.take(), position.last_core)
@@ -251,6 +270,7 @@ pub fn leave_seat() {
     let Some((pool, seat, kind)) = left else {
         return;
     };
+    pool.pause();
     if let Some(seat) = seat {
         pool.roster().leave(seat);
     }

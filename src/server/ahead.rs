@@ -3,7 +3,7 @@
 //! NetBSD's kernel copies a write in by pieces of a page or less, and each costs a round trip to the
 //! client. Where the kernel's own room knows which range a call will read, the first piece brings the
 //! ones behind it along. Nothing outside that range is ever asked for: it is the client's program that
-//! has named it, and nothing at all is before the kernel wants the first byte.
+//! has named it. Whether the first piece is asked for before the call runs says [`super::wanted`].
 
 /// The most that is fetched at once.
 pub const WINDOW: usize = 64 * 1024;
@@ -19,6 +19,7 @@ pub struct Ahead {
     /// Where `bytes` are in the client.
     addr: u64,
     bytes: Vec<u8>,
+    used: bool,
 }
 
 impl Ahead {
@@ -30,10 +31,32 @@ impl Ahead {
     /// Forgets the range and what was fetched of it.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
+        self.used = false;
         self.bytes.clear();
         if self.bytes.capacity() > KEEP {
             self.bytes = Vec::new();
         }
+    }
+
+    /// Whether this address is in the range.
+    pub fn is_in(&self, addr: u64) -> bool {
+        (self.start..self.end).contains(&addr)
+    }
+
+    /// The whole range, address and bytes, if it is not empty and goes into one window.
+    pub fn whole(&self) -> Option<(u64, usize)> {
+        let len = usize::try_from(self.end - self.start).ok()?;
+        (1..=WINDOW).contains(&len).then_some((self.start, len))
+    }
+
+    /// The call wants bytes of this address.
+    pub fn note_use(&mut self, addr: u64) {
+        self.used |= self.is_in(addr);
+    }
+
+    /// Whether the call wanted any of the range.
+    pub fn was_used(&self) -> bool {
+        self.used
     }
 
     /// These bytes, if they are here.
@@ -44,7 +67,7 @@ impl Ahead {
 
     /// How many bytes to ask for when so many are needed: these, and those that will be.
     pub fn worth(&self, addr: u64, len: usize) -> usize {
-        if addr < self.start || addr >= self.end {
+        if !self.is_in(addr) {
             return len;
         }
         let rest = usize::try_from(self.end - addr).unwrap_or(usize::MAX);
@@ -74,6 +97,28 @@ mod tests {
         assert_eq!(ahead.worth(0x1000, 20_000), 20_000, "what is needed is asked for all the same");
         ahead.expect(0x1000, u64::MAX);
         assert_eq!(ahead.worth(0x2000, 16), WINDOW, "a window at a time");
+    }
+
+    #[test]
+    fn the_whole_range_and_whether_it_was_wanted() {
+        let mut ahead = Ahead::default();
+        assert_eq!(ahead.whole(), None);
+        ahead.expect(0x1000, 0);
+        assert_eq!(ahead.whole(), None, "an empty range");
+        ahead.expect(0x1000, 16);
+        assert_eq!(ahead.whole(), Some((0x1000, 16)));
+        ahead.note_use(0x2000);
+        assert!(!ahead.was_used(), "something else was wanted");
+        ahead.note_use(0x100f);
+        assert!(ahead.was_used());
+        ahead.clear();
+        assert!(!ahead.was_used());
+        ahead.expect(0x1000, WINDOW as u64);
+        assert_eq!(ahead.whole(), Some((0x1000, WINDOW)));
+        ahead.expect(0x1000, WINDOW as u64 + 1);
+        assert_eq!(ahead.whole(), None);
+        ahead.expect(0x1000, 1 << 63);
+        assert_eq!(ahead.whole(), None, "what no kernel takes");
     }
 
     #[test]

@@ -144,8 +144,19 @@ impl Board {
         }
     }
 
+    /// Runs the calls that are to be run on this thread; see [`Hub::run_ready`].
+    pub fn run_ready(&mut self, until: Instant) -> bool {
+        self.hub.run_ready(until)
+    }
+
+    /// Whether there are any.
+    pub fn has_ready(&self) -> bool {
+        self.hub.has_ready()
+    }
+
     /// Does what is due.
     pub fn expire(&mut self, now: Instant) {
+        self.hub.look_at_workers(now);
         while let Some(timer) = self.hub.timers.expired(now) {
             match timer {
                 Timer::Call(socket, key) => {
@@ -190,7 +201,7 @@ impl Board {
 
     /// When something is due next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.hub.timers.next()
+        self.hub.timers.next().into_iter().chain(self.hub.next_look()).min()
     }
 
     /// Whether no new clients are wanted.

@@ -9,6 +9,7 @@ use super::limits::Limits;
 use super::outbox::Outbox;
 use super::task::Task;
 use super::timers::TimerId;
+use super::wanted::Wanted;
 use crate::kernel::Process;
 use crate::session::{Answer, Ask, CallKey, CallRequest, Host, Session, Work};
 use crate::wire::Token;
@@ -27,6 +28,8 @@ pub struct Link {
     calls: Vec<Option<InFlight>>,
     /// Calls that go on once the client has taken what is owed to it.
     held: Vec<CallKey>,
+    /// Which calls wanted what their arguments name.
+    wanted: Wanted,
     /// Bytes received that the session could not take yet.
     pub backlog: Vec<u8>,
     pub stage: Stage,
@@ -69,6 +72,7 @@ impl Connection {
                 outbox: Outbox::new(limits.owed),
                 calls: Vec::new(),
                 held: Vec::new(),
+                wanted: Wanted::default(),
                 backlog: Vec::new(),
                 stage: Stage::New,
                 paused: false,
@@ -87,6 +91,9 @@ impl Connection {
 impl Link {
     /// A call has ended: its task is free for another.
     pub fn end_call(&mut self, key: CallKey, task: Arc<Task>, hub: &mut Hub) {
+        if let Some((descriptor, wanted)) = task.body().wanted() {
+            self.wanted.note(task.number(), descriptor, wanted);
+        }
         self.forget_call(key, hub);
         hub.give_back(task);
     }
@@ -187,16 +194,26 @@ impl Host for Desk<'_> {
         self.hub.discard(process);
     }
 
-    fn call(&mut self, key: CallKey, process: &Arc<dyn Process>, request: CallRequest<'_>) {
+    fn call(
+        &mut self,
+        key: CallKey,
+        process: &Arc<dyn Process>,
+        request: CallRequest<'_>,
+    ) -> Option<Ask> {
         let task = self.hub.take_task(self.link.socket);
         task.set(self.link.socket, key, process, &request, self.link.outbox.owing());
         let at = key.0 as usize;
         if self.link.calls.len() <= at {
             self.link.calls.resize_with(at + 1, || None);
         }
+        let ask = self.hub.expect(&task, &self.link.wanted);
         self.link.calls[at] = Some(InFlight { task, timer: None });
         self.hub.stats.calls_in_flight += 1;
-        self.link.dispatch(key, self.hub);
+        match ask {
+            Some(_) => self.hub.stats.asks += 1,
+            None => self.link.dispatch(key, self.hub),
+        }
+        ask
     }
 
     fn answer(&mut self, key: CallKey, answer: Answer<'_>) {

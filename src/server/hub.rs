@@ -1,20 +1,23 @@
 //! What all connections share on the submission thread.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ring::{Arena, Socket};
 
 use super::connection::Link;
-use super::job::{Job, WorkFor};
+use super::here::Here;
+use super::job::{Context, Job, WorkFor};
 use super::limits::Limits;
 use super::preforks::Preforks;
 use super::stats::BoardStats;
 use super::task::Task;
 use super::timers::{TimerId, Timers};
+use super::wanted::Wanted;
 use crate::kernel::Process;
-use crate::pool::{Dispatcher, Injector};
-use crate::session::{CallKey, Work};
+use crate::pool::{self, Dispatcher, Injector};
+use crate::session::{Ask, CallKey, Work};
 
 /// What a time may have come for.
 pub enum Timer {
@@ -39,8 +42,12 @@ pub struct Hub {
     pub dirty: Vec<Socket>,
     dispatcher: Dispatcher<Job>,
     injector: Injector<Job>,
+    /// What calls are run with here.
+    context: Context,
     /// See [`crate::kernel::Kernel::restarts`].
     restarts: bool,
+    /// Calls that are to be run here.
+    ready: VecDeque<Job>,
     /// Something was put into a deque since workers were last told.
     pushed: bool,
     spare: Vec<Arc<Task>>,
@@ -53,7 +60,7 @@ impl Hub {
         limits: Limits,
         dispatcher: Dispatcher<Job>,
         injector: Injector<Job>,
-        restarts: bool,
+        context: Context,
     ) -> Hub {
         Hub {
             arena,
@@ -64,7 +71,9 @@ impl Hub {
             dirty: Vec::new(),
             dispatcher,
             injector,
-            restarts,
+            restarts: context.kernel.restarts(),
+            context,
+            ready: VecDeque::new(),
             pushed: false,
             spare: Vec::new(),
         }
@@ -78,10 +87,46 @@ impl Hub {
         }
     }
 
-    /// Puts a call into the deque of the core its connection is bound to.
+    /// Finds out what a call will copy in, and what of it the client is to be asked for before it runs.
+    pub fn expect(&self, task: &Task, wanted: &Wanted) -> Option<Ask> {
+        if self.restarts {
+            return None;
+        }
+        let mut body = task.body();
+        let (addr, len) = self.context.kernel.copies_in(task.number(), body.args())?;
+        body.memory.expect(addr, len);
+        if wanted.has(task.number(), body.args()[0]) { body.memory.ask_ahead() } else { None }
+    }
+
+    /// Has a call run: here, or by the core its connection is bound to.
     pub fn dispatch(&mut self, socket: Socket, task: Arc<Task>) {
         task.queue();
-        self.push(socket.index(), Job::Call(task));
+        let is_prompt = self.context.kernel.is_prompt(task.number());
+        if is_prompt && self.context.costs.is_short(task.kind()) {
+            self.ready.push_back(Job::Call(task));
+        } else {
+            self.push(socket.index(), Job::Call(task));
+        }
+    }
+
+    /// Whether calls are to be run here.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || Here::has_woken()
+    }
+
+    /// Runs calls here until `until`, and leaves those behind to the workers. What comes of them is in
+    /// the mailbox then. Whether there were any.
+    pub fn run_ready(&mut self, until: Instant) -> bool {
+        let had_any = self.has_ready();
+        while let Some(job) = self.ready.pop_front().or_else(Here::next_woken) {
+            if Instant::now() < until {
+                pool::Task::run(job, &self.context);
+            } else {
+                self.push(0, job);
+            }
+        }
+        self.context.mailbox.deliver();
+        had_any
     }
 
     /// Has something else done inside the kernel.
@@ -111,6 +156,16 @@ impl Hub {
         if std::mem::take(&mut self.pushed) {
             self.dispatcher.notify();
         }
+    }
+
+    /// When to see whether tasks wait for too long.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.dispatcher.next_look()
+    }
+
+    /// Sees to it that they do not.
+    pub fn look_at_workers(&mut self, now: Instant) {
+        self.dispatcher.look(now);
     }
 
     /// A task for a new call.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ring::Socket;
 
+use super::costs::Costs;
 use super::mailbox::{ClientAt, Done, Mailbox, Message};
 use super::task::{CALL_KINDS, Task};
 use crate::kernel::{Errno, Kernel, Process};
@@ -27,9 +28,11 @@ pub struct WorkFor {
 }
 
 /// What jobs work on and report to.
+#[derive(Clone)]
 pub struct Context {
     pub kernel: Arc<dyn Kernel>,
     pub mailbox: Arc<Mailbox>,
+    pub costs: Arc<Costs>,
 }
 
 impl pool::Task for Job {
@@ -39,22 +42,26 @@ impl pool::Task for Job {
 
     fn kind(&self) -> Option<usize> {
         match self {
-            Job::Call(task) => task.kind(),
+            Job::Call(task) => task.may_sleep().then(|| task.kind()),
             Job::Discard(_) | Job::Work(_) => None,
         }
     }
 
     fn run(self, context: &Context) {
         match self {
-            Job::Call(task) => task.run(&context.mailbox),
+            Job::Call(task) => context.costs.time(task.kind(), || task.run(&context.mailbox)),
             Job::Discard(process) => process.release(),
             Job::Work(work) => (*work).run(context),
         }
     }
+
+    fn pause(context: &Context) {
+        context.mailbox.deliver();
+    }
 }
 
 impl WorkFor {
-    fn run(self, Context { kernel, mailbox }: &Context) {
+    fn run(self, Context { kernel, mailbox, .. }: &Context) {
         let WorkFor { socket, work } = self;
         let answered = Answered { socket, mailbox, done: Some(failure(&work)) };
         let client = || Arc::new(ClientAt { socket, mailbox: mailbox.clone() });

@@ -1,7 +1,8 @@
 //! The way back: what workers and other threads have to tell the submission thread.
 
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ring::{Chunk, Socket};
 
@@ -52,7 +53,24 @@ pub enum Done {
     Released,
 }
 
+/// How many messages go together at most, and for how long the first may wait for others.
+const MOST_LATER: usize = 32;
+const LATER: Duration = Duration::from_micros(20);
+
+thread_local! {
+    /// What this thread has put off. Empty when it parks: see [`Mailbox::deliver`].
+    static PUT_OFF: RefCell<PutOff> = const { RefCell::new(PutOff { messages: Vec::new(), since: None }) };
+}
+
+struct PutOff {
+    messages: Vec<Message>,
+    since: Option<Instant>,
+}
+
 /// A queue from many threads to one, which is woken if it sleeps.
+///
+/// A wake-up is worth several messages: what need not be known at once goes by
+/// [`Mailbox::post_later`].
 ///
 /// It is a vector under a lock that is held for a push or for a swap. What is in it is bounded by
 /// what was sent out: one message for each task, piece of work and sleeping call, and the signals a
@@ -71,8 +89,37 @@ impl Mailbox {
 
     /// Leaves a message. Messages of one thread arrive in order.
     pub fn post(&self, message: Message) {
+        self.deliver();
         self.lock().push(message);
         (self.wake)();
+    }
+
+    /// Leaves a message soon, perhaps with others: when there are some, when a little time has passed,
+    /// and at the latest with [`Mailbox::deliver`], which has to follow before the thread parks.
+    pub fn post_later(&self, message: Message) {
+        let is_time = PUT_OFF.with_borrow_mut(|put_off| {
+            put_off.messages.push(message);
+            put_off.messages.len() >= MOST_LATER
+                || put_off.since.get_or_insert_with(Instant::now).elapsed() >= LATER
+        });
+        if is_time {
+            self.deliver();
+        }
+    }
+
+    /// Leaves what this thread has put off.
+    pub fn deliver(&self) {
+        let any = PUT_OFF.with_borrow_mut(|put_off| {
+            put_off.since = None;
+            let any = !put_off.messages.is_empty();
+            if any {
+                self.lock().append(&mut put_off.messages);
+            }
+            any
+        });
+        if any {
+            (self.wake)();
+        }
     }
 
     /// Exchanges what is there for the empty vector `into`.

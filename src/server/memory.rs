@@ -83,6 +83,29 @@ impl CallMemory {
         self.owing = Some(owing.clone());
     }
 
+    /// The call is going to copy in this range, if it copies in at all.
+    pub fn expect(&mut self, addr: u64, len: u64) {
+        self.ahead.expect(addr, len);
+    }
+
+    /// What to ask the client for before the call runs: what it is expected to copy in, unless that takes
+    /// more than one ask. So nobody is asked for what an absurd length names.
+    pub fn ask_ahead(&mut self) -> Option<Ask> {
+        let (addr, len) = self.ahead.whole()?;
+        self.ask = Some(Ask::Copyin { addr, len });
+        self.ask
+    }
+
+    /// Whether the call is expected to copy in what could be asked for ahead.
+    pub fn expects(&self) -> bool {
+        self.ahead.whole().is_some()
+    }
+
+    /// Whether the call has copied in what it was expected to.
+    pub fn has_copied_in(&self) -> bool {
+        self.ahead.was_used()
+    }
+
     /// Copies of this call wait on the thread that makes them, here.
     pub fn wait_at(
         &mut self,
@@ -121,10 +144,19 @@ impl CallMemory {
         };
         let bytes = answer.map(|bytes| {
             let mut buffer = std::mem::take(&mut self.spare);
+            buffer.clear();
             buffer.extend_from_slice(bytes);
             buffer
         });
-        self.answers.push(Answered { ask, bytes });
+        match (ask, bytes) {
+            // What cannot be had ahead is asked for again when the call wants it.
+            (Ask::Copyin { addr, .. }, bytes) if self.ahead.is_in(addr) => {
+                if let Ok(bytes) = bytes {
+                    self.spare = self.ahead.keep(addr, bytes);
+                }
+            }
+            (ask, bytes) => self.answers.push(Answered { ask, bytes }),
+        }
     }
 
     /// What the last run copied out, and its length in bytes: they stay counted as owing.
@@ -175,8 +207,10 @@ impl CallMemory {
     fn copyin_ahead(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError> {
         if let Some(bytes) = self.ahead.get(addr, buf.len()) {
             buf.copy_from_slice(bytes);
+            self.ahead.note_use(addr);
             return Ok(());
         }
+        self.ahead.note_use(addr);
         let worth = self.ahead.worth(addr, buf.len());
         match self.wait_for(Ask::Copyin { addr, len: worth }) {
             Ok(bytes) => buf.copy_from_slice(&bytes[..buf.len()]),
@@ -243,10 +277,6 @@ impl UserMemory for CallMemory {
         let bytes = self.answered(Ask::Copyin { addr, len: buf.len() })?;
         buf.copy_from_slice(bytes);
         Ok(())
-    }
-
-    fn expect_copyin(&mut self, addr: u64, len: u64) {
-        self.ahead.expect(addr, len);
     }
 
     fn is_here(&self, addr: u64, len: usize) -> bool {

@@ -8,7 +8,8 @@
 //! - [`board`]: what becomes of an event. It knows the ring as a trait only.
 //! - [`connection`]: one client; [`hub`]: what all connections share.
 //! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it;
-//!   [`ahead`]: what is fetched of it before it is asked for.
+//!   [`ahead`]: what is fetched of it before it is asked for; [`wanted`]: when that is.
+//! - [`here`]: which calls this thread runs itself; [`costs`]: which of them are short.
 //! - [`outbox`]: what is owed to a client; [`owing`]: how much that is; [`rendezvous`]: where a call that
 //!   cannot restart waits for its client.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
@@ -16,6 +17,8 @@
 mod ahead;
 mod board;
 mod connection;
+mod costs;
+mod here;
 mod hub;
 mod job;
 mod limits;
@@ -29,6 +32,7 @@ mod rendezvous;
 mod stats;
 mod task;
 mod timers;
+mod wanted;
 
 pub use limits::Limits;
 pub use listener::ListenError;
@@ -47,6 +51,8 @@ use crate::url::Url;
 use crate::wire;
 
 use board::{Board, Net};
+use costs::Costs;
+use here::Here;
 use hub::Hub;
 use job::{Context, Job};
 use listener::SocketFile;
@@ -100,6 +106,8 @@ pub struct Server {
     url: Url,
     board: Board,
     mailbox: Arc<Mailbox>,
+    /// Where messages are taken to, between two times.
+    messages: Vec<Message>,
     pool: Pool<Job>,
     // Last, so that all the others are gone when it says so.
     ended: SayEnded,
@@ -169,15 +177,16 @@ impl Server {
         let identity = kernel.identity();
         let banner = wire::banner(&identity.ostype, &identity.osrelease, &identity.machine);
         let restarts = kernel.restarts();
-        let context = Context { kernel, mailbox: mailbox.clone() };
+        let context =
+            Context { kernel, mailbox: mailbox.clone(), costs: Arc::new(Costs::default()) };
         let mut pool_config = config.pool.clone();
         if restarts {
             // None of its calls sleeps on a thread.
             pool_config.max_asleep = NonZeroUsize::MIN;
         }
-        let (pool, dispatcher) = Pool::new(&pool_config, context)?;
+        let (pool, dispatcher) = Pool::new(&pool_config, context.clone())?;
         let hub =
-            Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), restarts);
+            Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), context);
         let bound = listener::listen(&config.url)?;
         let listener = ring.listen(bound.fd)?;
         Ok(Server {
@@ -187,6 +196,7 @@ impl Server {
             url: bound.url,
             board: Board::new(banner, hub),
             mailbox,
+            messages: Vec::new(),
             pool,
             ended: SayEnded(Arc::default()),
         })
@@ -204,22 +214,19 @@ impl Server {
 
     /// Serves until it is stopped, or until a client halts the kernel.
     pub fn run(mut self) -> Result<(), Error> {
-        let mut messages = Vec::new();
+        let _here = Here::begin();
         let mut last_wait = None;
         while !self.board.is_over() {
             let deadline = earlier(self.board.next_deadline(), last_wait);
-            let mailbox = &self.mailbox;
-            self.ring.wait(deadline, || mailbox.is_empty())?;
+            let (mailbox, board) = (&self.mailbox, &self.board);
+            self.ring.wait(deadline, || mailbox.is_empty() && !board.has_ready())?;
             while let Some(event) = self.ring.next_event() {
                 self.happened(event);
             }
-            self.mailbox.take(&mut messages);
-            for message in messages.drain(..) {
-                match message {
-                    // Nobody may be waiting for it any more.
-                    Message::Stats(answer) => drop(answer.send(self.stats())),
-                    message => self.board.told(message),
-                }
+            self.hear();
+            let until = Instant::now() + here::BUDGET;
+            while self.board.run_ready(until) {
+                self.hear();
             }
             self.board.expire(Instant::now());
             self.board.flush(&mut self.ring);
@@ -235,6 +242,20 @@ impl Server {
         // What was queued in the last turn still goes out.
         self.ring.wait(Some(Instant::now()), || false)?;
         Ok(())
+    }
+
+    /// Hears what others, and calls that were run here, have to tell.
+    fn hear(&mut self) {
+        let mut messages = std::mem::take(&mut self.messages);
+        self.mailbox.take(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                // Nobody may be waiting for it any more.
+                Message::Stats(answer) => drop(answer.send(self.stats())),
+                message => self.board.told(message),
+            }
+        }
+        self.messages = messages;
     }
 
     fn happened(&mut self, event: Event) {

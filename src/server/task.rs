@@ -9,19 +9,20 @@
 //! QUEUED ----------> RUNNING ----------> ASLEEP
 //!   ^                 |  ^  \             | wake
 //!   |                 |  |   wake         v
-//!   |   other outcome |  +-- WOKEN      QUEUED (injected)
+//!   |   other outcome |  +-- WOKEN      QUEUED (injected, or left to this thread)
 //!   +---------------- IDLE
 //!       submission thread
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
 use ring::{Arena, Socket};
 
+use super::here::Here;
 use super::job::Job;
 use super::mailbox::{Mailbox, Message};
 use super::memory::CallMemory;
@@ -47,6 +48,8 @@ pub const CALL_KINDS: usize = 512;
 pub struct Task {
     state: AtomicU8,
     interrupted: AtomicBool,
+    /// The number of the call.
+    number: AtomicI32,
     body: Mutex<Body>,
     injector: Injector<Job>,
     /// Where its copies wait, if they wait on the thread.
@@ -61,11 +64,22 @@ pub struct Body {
     /// How the last run ended.
     pub outcome: Option<Outcome>,
     process: Option<Arc<dyn Process>>,
-    number: i32,
     args: Args,
     progress: Progress,
     /// Until when the submission thread knows it to sleep.
     until: Option<Instant>,
+}
+
+impl Body {
+    /// The arguments of the call.
+    pub fn args(&self) -> &Args {
+        &self.args
+    }
+
+    /// The descriptor of a call that was expected to copy in, and whether it did.
+    pub fn wanted(&self) -> Option<(u64, bool)> {
+        self.memory.expects().then(|| (self.args[0], self.memory.has_copied_in()))
+    }
 }
 
 impl Task {
@@ -74,13 +88,13 @@ impl Task {
         Task {
             state: AtomicU8::new(IDLE),
             interrupted: AtomicBool::new(false),
+            number: AtomicI32::new(0),
             body: Mutex::new(Body {
                 socket,
                 key: CallKey(0),
                 memory: CallMemory::new(arena),
                 outcome: None,
                 process: None,
-                number: 0,
                 args: [0; MAX_ARGS],
                 progress: Progress::default(),
                 until: None,
@@ -101,11 +115,11 @@ impl Task {
         owing: &Arc<Owing>,
     ) {
         self.interrupted.store(false, Ordering::Relaxed);
+        self.number.store(request.number, Ordering::Relaxed);
         let mut body = self.body();
         body.socket = socket;
         body.key = key;
         body.process = Some(process.clone());
-        body.number = request.number;
         body.args = decode_args(request.args);
         body.memory.begin(owing);
     }
@@ -137,14 +151,19 @@ impl Task {
         debug_assert_eq!(before, IDLE, "a task is queued once");
     }
 
-    /// Calls of one number tend to sleep alike. `None` if it does not sleep on its thread, or is to end
-    /// rather than sleep.
-    pub fn kind(&self) -> Option<usize> {
-        if self.rendezvous.is_none() || self.interrupted.load(Ordering::SeqCst) {
-            return None;
-        }
-        let number = usize::try_from(self.body().number).unwrap_or(usize::MAX);
-        Some(number.min(CALL_KINDS - 1))
+    /// The number of its call, unchecked.
+    pub fn number(&self) -> i32 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Calls of one number tend to be alike.
+    pub fn kind(&self) -> usize {
+        usize::try_from(self.number()).unwrap_or(usize::MAX).min(CALL_KINDS - 1)
+    }
+
+    /// Whether it may sleep on its thread.
+    pub fn may_sleep(&self) -> bool {
+        self.rendezvous.is_some() && !self.interrupted.load(Ordering::SeqCst)
     }
 
     /// What the task is about. Held only by whoever has it: never waited for.
@@ -171,14 +190,14 @@ impl Task {
                 self.state.store(IDLE, Ordering::Release);
                 // Nothing of this run holds on to the task when the submission thread gets it.
                 drop(waker);
-                return mailbox.post(Message::Ran(self));
+                return mailbox.post_later(Message::Ran(self));
             };
             if let Some(until) = until
                 && body.until != Some(until)
             {
                 body.until = Some(until);
                 let (socket, key) = (body.socket, body.key);
-                mailbox.post(Message::SleepsUntil { socket, key, until });
+                mailbox.post_later(Message::SleepsUntil { socket, key, until });
             }
             drop(body);
             if self.change(RUNNING, ASLEEP) {
@@ -201,7 +220,7 @@ impl Task {
             body.memory.wait_at(rendezvous.clone(), mailbox.clone(), socket, key);
         }
         let mut call = Call {
-            number: body.number,
+            number: self.number(),
             args: &body.args,
             memory: &mut body.memory,
             progress: &mut body.progress,
@@ -211,7 +230,7 @@ impl Task {
         let outcome = catch_unwind(AssertUnwindSafe(|| process.syscall(&mut call)));
         body.process = Some(process);
         let outcome = outcome.unwrap_or_else(|_| {
-            tracing::error!(number = body.number, "a system call panicked");
+            tracing::error!(number = self.number(), "a system call panicked");
             Outcome::Done(Err(Errno::EIO))
         });
         if matches!(outcome, Outcome::Sleep(_) | Outcome::Copy) {
@@ -231,7 +250,10 @@ impl Wake for Task {
         loop {
             if self.change(ASLEEP, QUEUED) {
                 let injector = self.injector.clone();
-                return injector.inject(Job::Call(self));
+                if let Some(job) = Here::wake(Job::Call(self)) {
+                    injector.inject(job);
+                }
+                return;
             }
             if self.change(RUNNING, WOKEN) {
                 return;

@@ -77,8 +77,14 @@ pub trait Host {
     fn work(&mut self, work: Work);
     /// Has a process released that is no session's.
     fn discard(&mut self, process: Arc<dyn Process>);
-    /// Starts a call on this process.
-    fn call(&mut self, key: CallKey, process: &Arc<dyn Process>, request: CallRequest<'_>);
+    /// Starts a call on this process, or says what the client is to be asked first: the call then starts
+    /// with the answer.
+    fn call(
+        &mut self,
+        key: CallKey,
+        process: &Arc<dyn Process>,
+        request: CallRequest<'_>,
+    ) -> Option<Ask>;
     /// Hands the answer to the call that asked, which goes on.
     fn answer(&mut self, key: CallKey, answer: Answer<'_>);
     /// Wakes all calls of this session that sleep, for good: they are to end.

@@ -97,7 +97,9 @@ impl Session {
         let key = CallKey(self.calls.insert(InFlight { reqno, asked: None }) as u32);
         let request = CallRequest { reqno, number: header.word as i32, args: body };
         let process = self.process.as_ref().expect("a running session has a process");
-        host.call(key, process, request);
+        if let Some(ask) = host.call(key, process, request) {
+            self.ask(key, ask, host);
+        }
     }
 
     fn prefork(&mut self, reqno: u64, host: &mut impl Host) -> Refused {

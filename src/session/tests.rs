@@ -43,6 +43,8 @@ struct Noted {
     orphaned: bool,
     preforks: HashMap<Token, Arc<dyn Process>>,
     full: bool,
+    /// What clients are asked for before a call runs.
+    ask_first: Option<Ask>,
 }
 
 impl Host for Noted {
@@ -61,8 +63,14 @@ impl Host for Noted {
     fn discard(&mut self, _: Arc<dyn Process>) {
         self.discarded += 1;
     }
-    fn call(&mut self, key: CallKey, _: &Arc<dyn Process>, request: CallRequest<'_>) {
+    fn call(
+        &mut self,
+        key: CallKey,
+        _: &Arc<dyn Process>,
+        request: CallRequest<'_>,
+    ) -> Option<Ask> {
         self.calls.push((key, request.reqno, request.number, request.args.to_vec()));
+        self.ask_first
     }
     fn answer(&mut self, key: CallKey, answer: Answer<'_>) {
         self.answers.push((key, answer.map(<[u8]>::to_vec)));
@@ -152,6 +160,21 @@ fn a_guest_gets_a_process_then_its_response() {
     let (header, body) = &rig.host.sent[0];
     assert_eq!((header.reqno, header.class, header.kind), (9, 1, 0));
     assert_eq!(body[..], [0; 4]);
+}
+
+#[test]
+fn a_client_may_be_asked_before_its_call_runs() {
+    let mut rig = Rig::running();
+    rig.host.ask_first = Some(Ask::Copyin { addr: 0x1000, len: 4 });
+    let key = rig.call(7);
+    let (header, body) = rig.host.sent.last().expect("the client is asked").clone();
+    assert_eq!((header.class, header.kind()), (0, Some(Kind::Copyin)));
+    assert_eq!(body[..16], [4u64.to_le_bytes(), 0x1000u64.to_le_bytes()].concat());
+    assert!(rig.session.waits_for_client());
+    rig.feed(&frame(1, Kind::Copyin.number(), 0, header.reqno, b"data"));
+    assert_eq!(rig.host.answers, [(key, Ok(b"data".to_vec()))]);
+    rig.session.respond(key, Ok([4, 0]), &mut rig.host);
+    assert_eq!(rig.host.sent.last().unwrap().0.reqno, 7);
 }
 
 #[test]

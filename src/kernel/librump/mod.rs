@@ -25,7 +25,7 @@ pub use upcalls::Upcalls;
 
 use std::sync::Arc;
 
-use super::{Client, Errno, Identity, Kernel, Process};
+use super::{Args, Client, Errno, Identity, Kernel, Process};
 
 /// The rump kernel of this process: there can be one.
 pub struct Librump {
@@ -46,6 +46,25 @@ impl Kernel for Librump {
 
     fn restarts(&self) -> bool {
         false
+    }
+
+    /// Those that only look at what their process is: they take no lock that another call could hold
+    /// while it waits for a client, and copy nothing. What they may wait for is a CPU of the kernel.
+    ///
+    /// Source: NetBSD `sys/kern/kern_prot.c`.
+    fn is_prompt(&self, number: i32) -> bool {
+        const GETPID: i32 = 20;
+        const GETUID: i32 = 24;
+        const GETEUID: i32 = 25;
+        const GETPPID: i32 = 39;
+        const GETEGID: i32 = 43;
+        const GETGID: i32 = 47;
+        matches!(number, GETPID | GETUID | GETEUID | GETPPID | GETEGID | GETGID)
+    }
+
+    /// write(2), sendto(2) and pwrite(2).
+    fn copies_in(&self, number: i32, args: &Args) -> Option<(u64, u64)> {
+        matches!(number, 4 | 133 | 174).then(|| (args[1], args[2]))
     }
 
     fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {

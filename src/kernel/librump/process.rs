@@ -161,9 +161,6 @@ impl Process for RumpProcess {
 impl RumpProcess {
     /// Runs a call on one of the process's lwps.
     fn run(&self, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
-        if let Some((addr, len)) = copied_in(call.number, call.args) {
-            call.memory.expect_copyin(addr, len);
-        }
         let inside = self.enter()?;
         let result = current::with(call.memory, || invoke(&inside, call.number, call.args));
         self.leave(&inside);
@@ -240,12 +237,6 @@ impl RumpProcess {
     fn lwps(&self) -> MutexGuard<'_, Lwps> {
         lock(&self.lwps)
     }
-}
-
-/// The range of its client's memory that a call copies in, address and bytes, where its arguments say
-/// it: write(2), sendto(2) and pwrite(2).
-fn copied_in(number: i32, args: &Args) -> Option<(u64, u64)> {
-    matches!(number, 4 | 133 | 174).then(|| (args[1], args[2]))
 }
 
 fn free(inside: &Inside, lwps: impl IntoIterator<Item = Parked>) {
