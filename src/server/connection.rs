@@ -12,7 +12,7 @@ use super::timers::TimerId;
 use super::wanted::Wanted;
 use crate::kernel::Process;
 use crate::session::{Answer, Ask, CallKey, CallRequest, Host, Session, Work};
-use crate::wire::Token;
+use crate::wire::{Body, Token};
 
 /// A client, connected or not quite gone.
 pub struct Connection {
@@ -154,8 +154,8 @@ impl Link {
         let Some(call) = &self.calls[key.0 as usize] else {
             return;
         };
-        let goes_on = if self.stage < Stage::Gone { Ok(&[][..]) } else { Err(()) };
-        if !call.task.answer_thread(goes_on) {
+        let goes_on = if self.stage < Stage::Gone { Ok(Body::Lent(&[])) } else { Err(()) };
+        if call.task.answer_thread(goes_on).is_some() {
             hub.dispatch(self.socket, call.task.clone());
         }
     }
@@ -220,7 +220,7 @@ impl Host for Desk<'_> {
         let Some(call) = &self.link.calls[key.0 as usize] else {
             return;
         };
-        if !call.task.answer_thread(answer) {
+        if let Some(answer) = call.task.answer_thread(answer) {
             call.task.body().memory.answer(answer);
             self.link.dispatch(key, self.hub);
         }

@@ -144,8 +144,7 @@ impl CallMemory {
         };
         let bytes = answer.map(|bytes| {
             let mut buffer = std::mem::take(&mut self.spare);
-            buffer.clear();
-            buffer.extend_from_slice(bytes);
+            bytes.move_into(&mut buffer);
             buffer
         });
         match (ask, bytes) {

@@ -41,18 +41,18 @@ impl Rendezvous {
         }
     }
 
-    /// Brings the answer. `false` if the thread is not waiting for one.
-    pub fn answer(&self, answer: Answer<'_>) -> bool {
+    /// Brings the answer, and gives it back if the thread is not waiting for one.
+    pub fn answer<'a>(&self, answer: Answer<'a>) -> Option<Answer<'a>> {
         let mut state = self.lock();
         let State::Waiting(mut buffer) = std::mem::take(&mut *state) else {
-            return false;
+            return Some(answer);
         };
         *state = State::Answered(answer.map(|bytes| {
-            buffer.extend_from_slice(bytes);
+            bytes.move_into(&mut buffer);
             buffer
         }));
         self.came.notify_one();
-        true
+        None
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

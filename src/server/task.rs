@@ -124,9 +124,12 @@ impl Task {
         body.memory.begin(owing);
     }
 
-    /// Brings a call that waits on its thread what it waits for. `false` if it does not wait so.
-    pub fn answer_thread(&self, answer: Answer<'_>) -> bool {
-        self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.answer(answer))
+    /// Brings a call that waits on its thread what it waits for. Gives it back if it does not wait so.
+    pub fn answer_thread<'a>(&self, answer: Answer<'a>) -> Option<Answer<'a>> {
+        match &self.rendezvous {
+            Some(rendezvous) => rendezvous.answer(answer),
+            None => Some(answer),
+        }
     }
 
     /// Lets go of the call: the task may take on another.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::kernel::{Errno, Process};
-use crate::wire::{self, Class, ErrorCode, Header, Kind, Reader, Token};
+use crate::wire::{self, Body, Class, ErrorCode, Header, Kind, Reader, Token};
 
 /// Names a call of a session from its start to its response. Used again afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ pub enum Ask {
 }
 
 /// A client's answer to an [`Ask`]; `Err` if it refused, answered nonsense, or has gone.
-pub type Answer<'a> = Result<&'a [u8], ()>;
+pub type Answer<'a> = Result<Body<'a>, ()>;
 
 /// What a session can have done.
 pub trait Host {

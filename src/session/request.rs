@@ -8,7 +8,7 @@ impl Session {
     pub(super) fn frame(
         &mut self,
         header: Header,
-        body: &[u8],
+        body: Body<'_>,
         limits: &Limits,
         host: &mut impl Host,
     ) {
@@ -16,8 +16,8 @@ impl Session {
             Some(Class::Response) => self.answered(header, body, host),
             Some(Class::Error) if self.asked(&header).is_some() => self.declined(header, host),
             Some(Class::Request) if self.closed => {}
-            Some(Class::Request) if self.state == State::New => self.first(header, body, host),
-            Some(Class::Request) => self.request(header, body, limits, host),
+            Some(Class::Request) if self.state == State::New => self.first(header, &body, host),
+            Some(Class::Request) => self.request(header, &body, limits, host),
             _ => host.send(&wire::error_response(header.reqno, ErrorCode::Malformed)),
         }
     }
@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// The answer to an ask.
-    fn answered(&mut self, header: Header, body: &[u8], host: &mut impl Host) {
+    fn answered(&mut self, header: Header, body: Body<'_>, host: &mut impl Host) {
         // Its header was looked at before: there is an ask, and the body is no longer than asked.
         let Some((key, ask)) = self.take_ask(&header) else {
             return;

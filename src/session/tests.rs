@@ -73,7 +73,7 @@ impl Host for Noted {
         self.ask_first
     }
     fn answer(&mut self, key: CallKey, answer: Answer<'_>) {
-        self.answers.push((key, answer.map(<[u8]>::to_vec)));
+        self.answers.push((key, answer.map(|bytes| bytes.to_vec())));
     }
     fn interrupt_calls(&mut self) {
         self.interrupts += 1;

@@ -11,7 +11,7 @@ mod reader;
 mod request;
 
 pub use encode::*;
-pub use reader::{Frame, Reader};
+pub use reader::{Body, Frame, Reader};
 pub use request::*;
 
 /// Bytes of the header every frame starts with.

@@ -1,30 +1,74 @@
 //! Bytes, cut anywhere, to frames.
 
+use std::ops::Deref;
+
 use super::{HEADER_LEN, Header};
 
-/// One frame, borrowed from the input where it lay there whole.
+/// One frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub header: Header,
-    pub body: &'a [u8],
+    pub body: Body<'a>,
+}
+
+/// The body of a frame: a slice of bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Borrowed from the input, where it lay whole.
+    Lent(&'a [u8]),
+    /// Gathered from pieces.
+    Gathered(&'a mut Vec<u8>),
+}
+
+impl Body<'_> {
+    /// Makes these the bytes of `buffer`, without a copy if they had to be gathered.
+    pub fn move_into(self, buffer: &mut Vec<u8>) {
+        match self {
+            Body::Lent(bytes) => {
+                buffer.clear();
+                buffer.extend_from_slice(bytes);
+            }
+            Body::Gathered(bytes) => {
+                std::mem::swap(bytes, buffer);
+                bytes.clear();
+            }
+        }
+    }
+}
+
+impl Deref for Body<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Body::Lent(bytes) => bytes,
+            Body::Gathered(bytes) => bytes,
+        }
+    }
 }
 
 /// Collects a connection's bytes into frames.
 ///
-/// Idle, it holds no memory. Of a frame that is not here yet it holds what has arrived, so a peer
-/// pays for each byte it makes the reader keep, whatever its header claims.
+/// Idle, it holds no memory. Of a frame that is not here yet it holds what has arrived, and room for a
+/// few times as much, so a peer pays for the bytes it makes the reader keep, whatever its header claims.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The start of a frame whose end has not arrived; or one that has been handed out.
-    partial: Vec<u8>,
-    /// The header of `partial`, once it is whole and within its bound.
-    header: Option<Header>,
-    /// `partial` was handed out and is cleared by the next call.
+    /// The header of a frame whose end has not arrived, and how much of it is here.
+    head: [u8; HEADER_LEN],
+    have: u8,
+    /// The header was found within its bound.
+    is_checked: bool,
+    /// The frame was handed out: all of it is cleared by the next call.
     handed_out: bool,
+    /// What is here of the body.
+    body: Vec<u8>,
 }
 
 /// Capacity that an idle reader may keep; a larger buffer is given back.
 const KEEP: usize = 4096;
+
+/// How much room is made, in times of what has arrived.
+const GROWTH: usize = 4;
 
 impl Reader {
     /// The next frame of `input`, which is advanced past what was taken. `None` when all of it is
@@ -42,75 +86,87 @@ impl Reader {
         if self.handed_out {
             self.reset();
         }
-        if self.partial.is_empty() && input.len() >= HEADER_LEN {
-            let header = Header::decode(input[..HEADER_LEN].try_into().expect("a header"));
-            let len = match check(&header, &mut bound)? {
-                Some(len) => len,
-                None => return Err(refuse(&header)),
+        if self.have == 0
+            && let Some(head) = input.first_chunk()
+        {
+            let header = Header::decode(head);
+            let Some(len) = check(&header, &mut bound)? else {
+                return Err(refuse(&header));
             };
             if input.len() >= len {
                 let (frame, rest) = input.split_at(len);
                 *input = rest;
-                return Ok(Some(Frame { header, body: &frame[HEADER_LEN..] }));
+                return Ok(Some(Frame { header, body: Body::Lent(&frame[HEADER_LEN..]) }));
             }
-            self.header = Some(header);
+            self.is_checked = true;
         }
-        if self.header.is_none() {
-            self.take(input, HEADER_LEN);
-            let Some(bytes) = self.partial.first_chunk() else {
-                return Ok(None);
-            };
-            let header = Header::decode(bytes);
+        if !self.take_head(input) {
+            return Ok(None);
+        }
+        let header = Header::decode(&self.head);
+        if !self.is_checked {
             if check(&header, &mut bound)?.is_none() {
                 return Err(refuse(&header));
             }
-            self.header = Some(header);
+            self.is_checked = true;
         }
-        let header = self.header.expect("just set");
-        self.take(input, header.len as usize);
-        if (self.partial.len() as u64) < header.len {
+        if self.take_body(input, &header) > 0 {
             return Ok(None);
         }
         self.handed_out = true;
-        Ok(Some(Frame { header, body: &self.partial[HEADER_LEN..] }))
+        Ok(Some(Frame { header, body: Body::Gathered(&mut self.body) }))
     }
 
     /// Whether the peer is in the middle of a frame.
     pub fn is_partial(&self) -> bool {
-        !self.handed_out && !self.partial.is_empty()
+        !self.handed_out && self.have > 0
     }
 
     /// What is here of a frame that is not whole yet: its header, and the start of its body.
     pub fn partial(&self) -> Option<(Header, &[u8])> {
-        let header = self.header.filter(|_| !self.handed_out)?;
-        Some((header, &self.partial[HEADER_LEN..]))
+        let is_here = self.is_checked && !self.handed_out;
+        is_here.then(|| (Header::decode(&self.head), &self.body[..]))
     }
 
     /// Gives up the frame that is not whole yet and returns how many of its bytes are still to come:
     /// the caller drops those before the next call of [`Reader::next`].
     pub fn abandon(&mut self) -> u64 {
-        let Some(header) = self.header.filter(|_| !self.handed_out) else {
+        let Some((header, body)) = self.partial() else {
             return 0;
         };
-        let missing = header.len - self.partial.len() as u64;
+        let missing = header.len - (HEADER_LEN + body.len()) as u64;
         self.reset();
         missing
     }
 
-    /// Moves bytes from `input` until `partial` holds `len`.
-    fn take(&mut self, input: &mut &[u8], len: usize) {
-        let missing = len.saturating_sub(self.partial.len());
-        let (now, rest) = input.split_at(missing.min(input.len()));
-        self.partial.extend_from_slice(now);
+    /// Moves bytes from `input` to the header; whether it is whole.
+    fn take_head(&mut self, input: &mut &[u8]) -> bool {
+        let have = usize::from(self.have);
+        let (now, rest) = input.split_at((HEADER_LEN - have).min(input.len()));
+        self.head[have..have + now.len()].copy_from_slice(now);
+        self.have += now.len() as u8;
         *input = rest;
+        usize::from(self.have) == HEADER_LEN
+    }
+
+    /// Moves bytes from `input` to the body; how many are missing then.
+    fn take_body(&mut self, input: &mut &[u8], header: &Header) -> usize {
+        let missing = header.len as usize - HEADER_LEN - self.body.len();
+        let (now, rest) = input.split_at(missing.min(input.len()));
+        if now.len() > self.body.capacity() - self.body.len() {
+            let room = (self.body.len() + now.len()) * GROWTH - self.body.len();
+            self.body.reserve_exact(room.min(missing));
+        }
+        self.body.extend_from_slice(now);
+        *input = rest;
+        missing - now.len()
     }
 
     fn reset(&mut self) {
-        self.handed_out = false;
-        self.header = None;
-        self.partial.clear();
-        if self.partial.capacity() > KEEP {
-            self.partial = Vec::new();
+        (self.have, self.is_checked, self.handed_out) = (0, false, false);
+        self.body.clear();
+        if self.body.capacity() > KEEP {
+            self.body = Vec::new();
         }
     }
 }
@@ -205,7 +261,7 @@ mod tests {
         let bytes = header.encode();
         let got = reader.next(&mut &bytes[..], |_| Ok::<_, ()>(usize::MAX), |_| ());
         assert_eq!(got, Ok(None));
-        assert!(reader.partial.capacity() <= 64, "kept {}", reader.partial.capacity());
+        assert!(reader.body.capacity() <= 64, "kept {}", reader.body.capacity());
     }
 
     #[test]
@@ -215,6 +271,33 @@ mod tests {
             let got = Reader::default().next(&mut &bytes[..], |_| Ok(most), |_| ()).is_ok();
             assert_eq!(got, allowed, "bound {most}");
         }
+    }
+
+    #[test]
+    fn what_was_gathered_moves_and_what_was_lent_is_copied() {
+        let bytes = two_frames();
+        let mut reader = Reader::default();
+        for cut in [0, 30] {
+            let mut buffer = vec![1, 2, 3];
+            let mut input = &bytes[..cut];
+            assert_eq!(reader.next(&mut input, |_| Ok::<_, ()>(64), |_| ()), Ok(None));
+            let mut input = &bytes[cut..];
+            let frame = reader.next(&mut input, |_| Ok::<_, ()>(64), |_| ()).unwrap().unwrap();
+            assert_eq!(matches!(frame.body, Body::Gathered(_)), cut > 0);
+            frame.body.move_into(&mut buffer);
+            assert_eq!(buffer, bytes[HEADER_LEN..][..16], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn room_is_made_for_a_few_times_what_has_come() {
+        let header = Header { len: 24 + 1_000_000, reqno: 1, class: 1, kind: 2, word: 0 };
+        let mut bytes = header.encode().to_vec();
+        bytes.resize(24 + 1000, 7);
+        let mut reader = Reader::default();
+        let got = reader.next(&mut &bytes[..], |_| Ok::<_, ()>(1_000_000), |_| ());
+        assert_eq!(got, Ok(None));
+        assert!(reader.body.capacity() <= 1000 * GROWTH, "room for {}", reader.body.capacity());
     }
 
     #[test]
@@ -239,6 +322,6 @@ mod tests {
             }
         }
         assert_eq!(seen, [100_000]);
-        assert!(reader.partial.capacity() <= KEEP);
+        assert!(reader.body.capacity() <= KEEP);
     }
 }

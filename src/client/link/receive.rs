@@ -164,7 +164,7 @@ impl Link {
     }
 
     fn answered(&self, frame: &Frame<'_>) -> Result<(), ProtocolError> {
-        let (kind, body) = (known_kind(&frame.header)?, frame.body);
+        let (kind, body) = (known_kind(&frame.header)?, &*frame.body);
         let answer = match kind {
             Kind::Handshake => error_word(read_u32(body, 0) as i32).map(|()| Reply::Handshake),
             Kind::Syscall => error_word(read_u32(body, 0) as i32)
@@ -176,7 +176,7 @@ impl Link {
     }
 
     fn serve(&self, frame: &Frame<'_>, answers: &mut Vec<u8>) -> Result<(), ProtocolError> {
-        let (header, body) = (&frame.header, frame.body);
+        let (header, body) = (&frame.header, &*frame.body);
         match known_kind(header)? {
             Kind::Copyin | Kind::Copyinstr => self.serve_copyin(header, body, answers),
             Kind::Copyout | Kind::Copyoutstr => {
