@@ -37,6 +37,8 @@ pub struct Task {
     pub share: Share,
     /// Calls a second of all connections of the plan.
     pub rate: Option<u64>,
+    /// How long it looks for answers before it sleeps.
+    pub spin: Duration,
     /// How often to say what was measured so far.
     pub progress: Option<Duration>,
 }
@@ -135,7 +137,8 @@ impl Engine {
     fn new(task: &Task, control: &Arc<Control>) -> io::Result<Engine> {
         let Plan { call, in_flight, .. } = task.plan;
         let sockets = room::sockets(call, task.share.count, in_flight);
-        let ring = Ring::new(&room::ring(call, sockets)).map_err(io::Error::other)?;
+        let config = ring::Config { spin: task.spin, ..room::ring(call, sockets) };
+        let ring = Ring::new(&config).map_err(io::Error::other)?;
         // It is set once, by this thread.
         let _ = control.waker.set(ring.waker());
         let mut engine = Engine {

@@ -52,6 +52,14 @@ impl Member {
         }
     }
 
+    /// How a process ended that did not say why: what errors end with.
+    pub fn how_it_ended(&mut self) -> String {
+        match self {
+            Member::Thread(_) => String::new(),
+            Member::Process(process) => process.how_it_ended(),
+        }
+    }
+
     /// What errors begin with, so that it is known whose they are.
     pub fn name(&self, number: usize, of: usize) -> String {
         match self {

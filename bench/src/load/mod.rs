@@ -58,6 +58,8 @@ pub struct Settings {
     pub threads: u32,
     /// Calls a second in all; `None` is as many as are answered.
     pub rate: Option<u64>,
+    /// How long a thread looks for answers before it sleeps.
+    pub spin: Duration,
     /// How often to say what was measured so far.
     pub progress: Option<Duration>,
     /// Open files of one process, if not as many as it may have.
@@ -66,7 +68,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { threads: 1, rate: None, progress: None, files: None }
+        Settings { threads: 1, rate: None, spin: Duration::ZERO, progress: None, files: None }
     }
 }
 
@@ -170,7 +172,7 @@ impl Load {
         (self.threads, self.processes)
     }
 
-    fn wait_until_ready(&self, watch: &impl Watch) -> io::Result<()> {
+    fn wait_until_ready(&mut self, watch: &impl Watch) -> io::Result<()> {
         let mut ready = 0;
         while ready < self.members.len() {
             if watch.is_interrupted() {
@@ -255,11 +257,12 @@ impl Load {
     }
 
     /// The next report, if one comes in time. One of failure is an error.
-    fn report(&self, patience: Duration) -> io::Result<Option<(usize, Report)>> {
+    fn report(&mut self, patience: Duration) -> io::Result<Option<(usize, Report)>> {
         match self.reports.recv_timeout(patience) {
             Ok((number, Report::Failed(why))) => {
                 let name = self.members[number].name(number, self.members.len());
-                Err(io::Error::other(format!("{name}{why}")))
+                let end = self.members[number].how_it_ended();
+                Err(io::Error::other(format!("{name}{why}{end}")))
             }
             Ok(report) => Ok(Some(report)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -296,8 +299,8 @@ fn unit(call: Call) -> u32 {
 }
 
 fn task(url: &Url, plan: Plan, settings: &Settings, share: Share) -> Task {
-    let Settings { rate, progress, .. } = *settings;
-    Task { url: url.clone(), plan, share, rate, progress }
+    let Settings { rate, spin, progress, .. } = *settings;
+    Task { url: url.clone(), plan, share, rate, spin, progress }
 }
 
 fn invalid(why: String) -> io::Error {

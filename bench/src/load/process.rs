@@ -73,6 +73,19 @@ impl Process {
         self.child.id()
     }
 
+    /// How it ended, if not as it should have.
+    pub fn how_it_ended(&mut self) -> String {
+        let limit = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < limit {
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.success() => return String::new(),
+                Ok(Some(status)) => return format!(" ({status})"),
+                _ => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        String::new()
+    }
+
     /// Tells it when to run, by the clock that all processes of a machine share.
     pub fn go(&mut self, run: Run) -> io::Result<()> {
         let start = monotonic() + run.start.saturating_duration_since(Instant::now());

@@ -35,6 +35,9 @@ pub struct Worker {
     threads: u32,
     #[arg(long)]
     rate: Option<u64>,
+    /// Microseconds.
+    #[arg(long)]
+    spin: u64,
     /// Milliseconds.
     #[arg(long)]
     progress: Option<u64>,
@@ -42,7 +45,7 @@ pub struct Worker {
 
 /// The arguments for a process with this task.
 pub fn arguments(task: &Task, threads: u32) -> Vec<String> {
-    let Task { url, plan, share, rate, progress } = task;
+    let Task { url, plan, share, rate, spin, progress } = task;
     let Plan { call, connections, in_flight } = plan;
     let mut arguments = vec![
         "share".to_string(),
@@ -53,6 +56,7 @@ pub fn arguments(task: &Task, threads: u32) -> Vec<String> {
         format!("--first={}", share.first),
         format!("--count={}", share.count),
         format!("--threads={threads}"),
+        format!("--spin={}", spin.as_micros()),
     ];
     arguments.extend(rate.map(|rate| format!("--rate={rate}")));
     arguments.extend(progress.map(|every| format!("--progress={}", every.as_millis())));
@@ -99,6 +103,7 @@ impl Worker {
             plan: Plan { call, connections, in_flight },
             share: Share { first: self.first, count: self.count },
             rate,
+            spin: Duration::from_micros(self.spin),
             progress: self.progress.map(Duration::from_millis),
         }
     }
@@ -170,6 +175,7 @@ mod tests {
             },
             share: Share { first: 4, count: 5 },
             rate: Some(1000),
+            spin: Duration::from_micros(20),
             progress: Some(Duration::from_millis(500)),
         };
         let Cli { worker } = Cli::parse_from(arguments(&task, 2));

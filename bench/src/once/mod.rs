@@ -47,6 +47,11 @@ pub struct Once {
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
 
+    /// How many microseconds a load thread looks for answers before it sleeps, as long as that pays: an
+    /// answer is seen sooner, and more of a CPU is used.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    spin: u64,
+
     /// For how many seconds.
     #[arg(short, long, default_value = "5", value_parser = seconds_from)]
     seconds: Duration,
@@ -95,6 +100,7 @@ impl Once {
         let settings = Settings {
             threads: self.threads,
             rate: self.rate,
+            spin: Duration::from_micros(self.spin),
             progress: progress.as_ref().map(Progress::every),
             files: self.files,
         };
