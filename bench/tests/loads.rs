@@ -70,6 +70,18 @@ impl House {
         serde_json::from_str(&self.succeeds(args)).unwrap()
     }
 
+    /// The same of a run that is long enough, however busy the machine is.
+    fn json_of_enough(&self, args: &str, is_enough: impl Fn(&Value) -> bool) -> Value {
+        let mut json = Value::Null;
+        for seconds in [0.2, 1.0, 5.0] {
+            json = self.json(&format!("URL --warm-up 0 --json --seconds {seconds} {args}"));
+            if is_enough(&json) {
+                break;
+            }
+        }
+        json
+    }
+
     /// What it said when it failed.
     fn fails(&self, args: &str) -> String {
         let output = self.bench(args);
@@ -139,11 +151,18 @@ impl Drop for Bench {
     }
 }
 
-/// Runs a load and returns how many calls a second were answered.
-fn rate(house: &House, args: &str) -> u64 {
-    let printed = house.succeeds(&format!("URL --seconds 0.2 --warm-up 0 {args}"));
-    let rate = printed.split(" calls/s").next().unwrap().rsplit(' ').next().unwrap();
-    rate.parse().unwrap_or_else(|_| panic!("{args}: {printed}"))
+/// Runs a load and returns how many calls were answered.
+fn calls(house: &House, args: &str) -> u64 {
+    let calls = |json: &Value| json["calls"].as_u64().unwrap();
+    calls(&house.json_of_enough(args, |json| calls(json) > 0))
+}
+
+/// Whether as many calls were answered or waited for as were due. There was no warm-up, whose calls may
+/// count among either.
+fn is_at_rate(json: &Value, rate: f64) -> bool {
+    let number = |name: &str| json[name].as_f64().unwrap();
+    let (all, seconds) = (number("calls") + number("unanswered_calls"), number("seconds"));
+    (all - rate * seconds).abs() <= 2.0
 }
 
 #[test]
@@ -151,7 +170,7 @@ fn every_call_is_answered() {
     let house = House::unix();
     for call in ["getpid", "read:1", "read:4k", "read:1m", "pwrite:1", "pwrite:4k", "pwrite:1m"] {
         for with in ["-c 1", "-c 5 -i 3"] {
-            assert!(rate(&house, &format!("--call {call} {with}")) > 0, "{call} {with}");
+            assert!(calls(&house, &format!("--call {call} {with}")) > 0, "{call} {with}");
         }
     }
 }
@@ -161,7 +180,7 @@ fn every_workload_is_answered() {
     let house = House::unix();
     for call in ["copyinstr", "pipe", "fork", "connect", "mixed"] {
         for with in ["-c 2", "-c 6 -i 3 -t 2"] {
-            assert!(rate(&house, &format!("--call {call} {with}")) > 0, "{call} {with}");
+            assert!(calls(&house, &format!("--call {call} {with}")) > 0, "{call} {with}");
         }
     }
     // Nobody has stayed, and those with names had them taken away.
@@ -172,7 +191,7 @@ fn every_workload_is_answered() {
 fn so_it_is_over_tcp() {
     let house = House::new(|_| "tcp://127.0.0.1:0".parse().unwrap());
     for call in ["getpid", "read:64k", "pwrite:1m", "pipe", "fork", "connect", "mixed"] {
-        assert!(rate(&house, &format!("--call {call} -c 4 -i 2")) > 0, "{call}");
+        assert!(calls(&house, &format!("--call {call} -c 4 -i 2")) > 0, "{call}");
     }
 }
 
@@ -182,10 +201,10 @@ fn a_fork_and_a_connect_are_a_connection_each() {
     for call in ["fork", "connect"] {
         let accepted = || house.server.control().stats().unwrap().board.accepted;
         let before = accepted();
-        let json = house.json(&format!("URL --call {call} -c 2 -s 0.2 --warm-up 0 --json"));
+        let json = house.json(&format!("URL --call {call} -c 2 -s 0.5 --warm-up 0 --json"));
         let (calls, accepted) = (json["calls"].as_u64().unwrap(), accepted() - before);
         // Some were under way at the end, and fork has two of its own.
-        assert!(calls > 0 && (calls..=calls + 6).contains(&accepted), "{call}: {accepted} {calls}");
+        assert!((calls..=calls + 6).contains(&accepted), "{call}: {accepted} {calls}");
     }
 }
 
@@ -193,13 +212,16 @@ fn a_fork_and_a_connect_are_a_connection_each() {
 fn the_parts_of_a_mix_make_the_whole() {
     let house = House::unix();
     let call = "mixed:getpid=3+read:64k=2+pwrite:16=1+copyinstr=1";
-    let json = house.json(&format!("URL --call {call} -c 3 -i 2 -s 0.3 --warm-up 0 --json"));
+    let has_all = |json: &Value| {
+        json["parts"].as_array().unwrap().iter().all(|part| part["calls"].as_u64() > Some(100))
+    };
+    let json = house.json_of_enough(&format!("--call {call} -c 3 -i 2"), has_all);
     let parts = json["parts"].as_array().unwrap();
     let names: Vec<_> = parts.iter().map(|part| part["call"].as_str().unwrap()).collect();
     assert_eq!(names, ["getpid", "read:64k", "pwrite:16", "copyinstr"]);
     let calls: Vec<_> = parts.iter().map(|part| part["calls"].as_u64().unwrap()).collect();
     assert_eq!(calls.iter().sum::<u64>(), json["calls"].as_u64().unwrap());
-    assert!(calls.iter().all(|&calls| calls > 0) && calls[0] > calls[3], "{calls:?}");
+    assert!(has_all(&json) && calls[0] > calls[3], "{calls:?}");
     // A comparison separates calls by commas, and parts of a mix by what it has for that.
     let compared = house.succeeds(&format!(
         "compare one=URL other=URL --calls {call},getpid -c 2 --rounds 1 -s 0.05 --warm-up 0"
@@ -211,11 +233,11 @@ fn the_parts_of_a_mix_make_the_whole() {
 fn a_rate_is_kept_to() {
     let house = House::unix();
     for with in ["-c 8", "-c 8 -t 2", "-c 1 -i 8", "--call fork -c 2", "--call pipe -c 2"] {
-        let json = house.json(&format!("URL --rate 2000 -s 0.5 --warm-up 0.1 --json {with}"));
-        let (calls, asked) = (&json["calls"], &json["asked_calls_per_second"]);
-        let calls = calls.as_u64().unwrap();
-        // About 1000; a machine that is busy elsewhere may come late to some.
-        assert!((400..=1500).contains(&calls) && asked == 2000, "{with}: {json}");
+        let json = house.json(&format!("URL --rate 2000 -s 0.5 --warm-up 0 --json {with}"));
+        // How many are answered is the machine's affair, how many are due is not.
+        assert!(is_at_rate(&json, 2000.0), "{with}: {json}");
+        assert_eq!(json["asked_calls_per_second"], 2000, "{with}");
+        assert!(json["calls"].as_u64() > Some(0), "{with}: {json}");
     }
 }
 
@@ -224,9 +246,8 @@ fn calls_that_could_not_be_made_in_time_are_unanswered() {
     let house = House::unix();
     let args = "URL -c 2 --rate 10000000 -s 0.3 --warm-up 0";
     let json = house.json(&format!("{args} --json"));
-    let (calls, left) = (json["calls"].as_u64(), json["unanswered_calls"].as_u64());
-    let (all, due) = (calls.unwrap() + left.unwrap(), 3_000_000);
-    assert!(left > calls && all >= due, "{json}");
+    assert!(json["unanswered_calls"].as_u64() > json["calls"].as_u64(), "{json}");
+    assert!(is_at_rate(&json, 1e7), "{json}");
     let printed = house.succeeds(args);
     assert!(
         printed.contains(" 10000000 asked\n") && printed.contains("\nunanswered "),
@@ -265,13 +286,13 @@ fn few_files_are_made_up_for_by_processes() {
         ("pipe", "-c 40", 3),
         ("fork", "-c 10", 2),
     ] {
-        let args = format!("URL --call {call} {with} --files 48 -s 0.3 --warm-up 0.1 --json");
-        let json = house.json(&args);
+        let args = format!("--call {call} {with} --files 48");
+        let json = house.json_of_enough(&args, |json| json["calls"].as_u64() > Some(0));
         assert_eq!(json["processes"], processes, "{args}: {json}");
         assert!(json["calls"].as_u64().unwrap() > 0, "{args}: {json}");
     }
     let json = house.json("URL -c 40 --files 48 --rate 2000 -s 0.5 --warm-up 0 --json");
-    assert!((400..=1500).contains(&json["calls"].as_u64().unwrap()), "{json}");
+    assert!(is_at_rate(&json, 2000.0), "{json}");
     let errors = house.fails("URL -c 5000 --files 48");
     assert!(errors.contains("RLIMIT_NOFILE") && errors.contains("ulimit -n"), "{errors}");
 }

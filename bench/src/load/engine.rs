@@ -191,10 +191,13 @@ impl Engine {
         loop {
             let now = Instant::now();
             if !self.tally.is_counting() && now >= warm {
-                self.tally.begin(now);
+                // Without a warm-up all calls count, however late this thread was woken.
+                self.tally.begin(if run.warm_up.is_zero() { run.start } else { now });
             }
             if now >= end || self.control.is_stopped() {
-                return self.finish(now, now < end);
+                // By the schedule nothing is due behind its end, however late this thread was woken.
+                let at = if self.pace.is_some() { now.min(end) } else { now };
+                return self.finish(at, now < end);
             }
             if let (Some(when), Some(every)) = (next_progress, self.task.progress)
                 && now >= when
@@ -479,19 +482,15 @@ impl Engine {
         if let Err(error) = result
             && !line.is_closing
         {
-            return Err(self.explain(whose, error));
+            return Err(self.explain(whose, lost(Some(error))));
         }
         self.list(socket.index() as u32);
         Ok(())
     }
 
-    fn hung_up(&mut self, socket: Socket, error: Option<io::Error>) -> io::Result<()> {
+    fn hung_up(&self, socket: Socket, error: Option<io::Error>) -> io::Result<()> {
         match &self.lines[socket.index()] {
-            Some(line) if !line.is_closing => {
-                let hung_up = io::ErrorKind::UnexpectedEof;
-                let error = error.unwrap_or_else(|| io::Error::new(hung_up, "the server hung up"));
-                Err(self.explain(line.whose, error))
-            }
+            Some(line) if !line.is_closing => Err(self.explain(line.whose, lost(error))),
             _ => Ok(()),
         }
     }
@@ -512,5 +511,14 @@ impl Engine {
         let number = self.task.share.first + client;
         let url = &self.task.url;
         io::Error::new(error.kind(), format!("{child}connection {number} to {url}: {error}"))
+    }
+}
+
+/// Why a connection is of no more use. A server that hangs up on what it has not read resets it.
+fn lost(error: Option<io::Error>) -> io::Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match error {
+        Some(error) if !matches!(error.kind(), BrokenPipe | ConnectionReset) => error,
+        _ => io::Error::new(UnexpectedEof, "the server hung up"),
     }
 }
