@@ -1,13 +1,14 @@
 //! `rumpring-bench`: how fast does a server answer?
 //!
-//! One thread keeps a number of calls in flight on each of a number of connections, for a time, and
-//! says how many were answered, how long they took and what they cost the server. A closed loop: the
-//! next call of a connection is sent when one is answered, so latencies are those of this load, not of
-//! a given rate.
+//! Threads keep a number of calls in flight on each of a number of connections, for a time, and say how
+//! many were answered, how long they took and what they cost the server. In a closed loop the next call of
+//! a connection is sent when one is answered, so latencies are those of this load; in an open loop calls
+//! are made at a given rate, and latencies count from when they were due.
 //!
-//! - [`workload`]: what can be called; [`load`]: many [`connection`]s at once, each a [`socket`] with an
-//!   [`inbox`] behind it; [`bill`]: what the server pays; [`measure`]: all of that once.
+//! - [`workload`]: what can be called; [`connection`]: one client, with an [`inbox`] behind its [`socket`];
+//!   [`load`]: many of them at once; [`bill`]: what the server pays; [`measure`]: all of that once.
 //! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns.
+//! - [`progress`]: how far a run has come; [`interrupt`]: ending it.
 
 #![forbid(unsafe_code)]
 
@@ -15,9 +16,11 @@ mod bill;
 mod compare;
 mod connection;
 mod inbox;
+mod interrupt;
 mod load;
 mod measure;
 mod once;
+mod progress;
 mod socket;
 mod workload;
 
@@ -46,6 +49,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Compare(compare::Compare),
+    #[command(hide = true)]
+    Share(load::Worker),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => cli.once.run(),
         Some(Command::Compare(compare)) => compare.run(),
+        Some(Command::Share(share)) => share.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

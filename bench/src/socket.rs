@@ -1,13 +1,15 @@
-//! A connected socket, unix or tcp, and the server's first line.
+//! A connected socket, unix or tcp, and the server's first line. And one that is only being connected.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rumpring::url::Url;
 use rumpring::wire;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 pub enum Socket {
     Unix(UnixStream),
@@ -15,7 +17,7 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Connects. Until [`Socket::set_nonblocking`], reads and writes wait as long as `patience`.
+    /// Connects. Reads and writes wait as long as `patience`.
     pub fn connect(url: &Url, patience: Duration) -> io::Result<Socket> {
         match url.socket_addr() {
             Some(addr) => {
@@ -34,14 +36,6 @@ impl Socket {
         }
     }
 
-    /// From here on, reads and writes do not wait.
-    pub fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Socket::Unix(stream) => stream.set_nonblocking(true),
-            Socket::Tcp(stream) => stream.set_nonblocking(true),
-        }
-    }
-
     /// Reads a banner, byte by byte: nothing behind it may be taken.
     pub fn read_banner(&mut self) -> io::Result<()> {
         let mut byte = [0];
@@ -52,15 +46,6 @@ impl Socket {
             }
         }
         Err(io::Error::other("the server's banner has no end"))
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Socket::Unix(stream) => stream.as_fd(),
-            Socket::Tcp(stream) => stream.as_fd(),
-        }
     }
 }
 
@@ -83,5 +68,31 @@ impl Write for Socket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Begins to connect, without waiting: a unix socket is connected at once, one of TCP later, which is
+/// seen by what it can do. `None` if the server's listen queue is full.
+pub fn begin_to_connect(url: &Url) -> io::Result<Option<OwnedFd>> {
+    let family = match url.socket_addr() {
+        None => AddressFamily::UNIX,
+        Some(addr) if addr.is_ipv4() => AddressFamily::INET,
+        Some(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let connected = match url.socket_addr() {
+        None => net::connect(&fd, &SocketAddrUnix::new(url.path().unwrap_or("".as_ref()))?),
+        Some(addr) => {
+            sockopt::set_tcp_nodelay(&fd, true)?;
+            net::connect(&fd, &addr)
+        }
+    };
+    match connected {
+        Ok(()) => Ok(Some(fd)),
+        // A signal does not end what goes on in the kernel; a unix socket's does not wait for one.
+        Err(Errno::INPROGRESS | Errno::INTR) if url.socket_addr().is_some() => Ok(Some(fd)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }

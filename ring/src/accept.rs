@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use io_uring::{opcode, squeue, types};
 
 use crate::queue::Completion;
-use crate::slots::{flag, property};
+use crate::slots::{Allocator, flag, property};
 use crate::token::{Op, Token};
 use crate::{Error, Event, Features, Listener, Ring};
 
@@ -104,12 +104,16 @@ impl Ring {
     /// Accepts connections on a bound and listening stream socket. What is set on it before, such as
     /// `TCP_NODELAY`, holds for its connections too. It is closed by
     /// [`stop_listening`](Ring::stop_listening) or with the ring.
+    ///
+    /// [`Error::Allocator`] if the ring has [adopted](Ring::adopt) a socket before.
     pub fn listen(&mut self, listener: OwnedFd) -> Result<Listener, Error> {
+        if !self.slots.settle_allocator(Allocator::Kernel) {
+            return Err(Error::Allocator("a ring that has adopted sockets cannot listen"));
+        }
         // Of a nonblocking socket io_uring would report EAGAIN where it otherwise waits.
         set_blocking(listener.as_raw_fd()).map_err(Error::system("fcntl on a listening socket"))?;
-        let domain = domain(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
-        let zero_copy = matches!(domain, libc::AF_INET | libc::AF_INET6);
-        let index = self.listeners.open(listener, if zero_copy { property::ZERO_COPY } else { 0 });
+        let properties = properties(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
+        let index = self.listeners.open(listener, properties);
         self.arm_accept(index);
         Ok(Listener { index, generation: self.listeners.states[index as usize].generation })
     }
@@ -297,13 +301,19 @@ fn accept_entry(fd: RawFd, multishot: bool) -> squeue::Entry {
     opcode::Accept::new(fd, address, length).file_index(Some(slot)).build()
 }
 
-fn set_blocking(fd: RawFd) -> io::Result<()> {
+pub(crate) fn set_blocking(fd: RawFd) -> io::Result<()> {
     // SAFETY: these two commands of fcntl(2) take no pointers.
     let done = unsafe {
         let flags = libc::fcntl(fd, libc::F_GETFL);
         if flags < 0 { flags } else { libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_NONBLOCK) }
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What of [`property`] its address family gives a socket.
+pub(crate) fn properties(fd: RawFd) -> io::Result<u8> {
+    let zero_copy = matches!(domain(fd)?, libc::AF_INET | libc::AF_INET6);
+    Ok(if zero_copy { property::ZERO_COPY } else { 0 })
 }
 
 /// The address family of a socket.

@@ -42,6 +42,16 @@ pub enum Error {
         /// The limit's value.
         limit: u64,
     },
+    /// A ring cannot both listen and adopt, whichever it did first: see
+    /// [`Ring::adopt`](crate::Ring::adopt).
+    #[error("{0}; use another ring")]
+    Allocator(&'static str),
+    /// All slots of the direct descriptor table have a socket.
+    #[error("the ring's table of {sockets} sockets is full; close some or make a larger ring")]
+    TableFull {
+        /// How many there are.
+        sockets: u32,
+    },
     /// A system call failed in a way nothing above explains.
     #[error("{what}: {source}")]
     System {

@@ -97,13 +97,15 @@
 //!
 //! In reading order: `ring` (what a ring is made of, the wait, whose completion is whose), `queue` (SQ,
 //! CQ and the system call), `token` (what a completion carries), `setup` and `features` (what the
-//! kernel is asked for), `slots` (the state of a socket), `accept`, `recv`, `send` with `steps`, `close`
-//! (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory), `wake`, `spin`.
+//! kernel is asked for), `slots` (the state of a socket), `accept`, `adopt`, `recv`, `send` with `steps`,
+//! `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
+//! `wake`, `spin`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
 mod accept;
+mod adopt;
 mod arena;
 mod buffers;
 mod close;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
@@ -96,6 +96,13 @@ impl Queue {
             self.backlog.drain(..chain.len());
         }
         Ok(true)
+    }
+
+    /// Puts a descriptor into this slot of the direct descriptor table, where none may be. The caller
+    /// keeps its own. `IORING_REGISTER_FILES_UPDATE`.
+    pub fn put_file(&self, slot: u32, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let put = self.io.submitter().register_files_update(slot, &[fd.as_raw_fd()])?;
+        if put == 1 { Ok(()) } else { Err(io::Error::other("nothing was put into the table")) }
     }
 
     /// Whether completions wait in the kernel for room in the CQ.

@@ -70,16 +70,48 @@ impl Slot {
     }
 }
 
-/// All slots. Grows to the highest index the kernel has given out, never beyond the table.
+/// Who says which slot of the table a new socket gets. It is settled by the first, for good: the kernel
+/// does not tell at once which slots it has given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allocator {
+    /// The kernel, for connections that are accepted.
+    Kernel,
+    /// The ring, for sockets that are adopted.
+    Ring,
+}
+
+/// All slots. Grows to the highest index that was given out, never beyond the table.
 pub(crate) struct Slots {
     slots: Vec<Slot>,
     capacity: u32,
     live: u32,
+    allocator: Option<Allocator>,
+    /// Slots that had a socket and have none, if the ring allocates them.
+    vacant: Vec<u32>,
 }
 
 impl Slots {
     pub fn new(capacity: u32) -> Slots {
-        Slots { slots: Vec::with_capacity(capacity as usize), capacity, live: 0 }
+        let slots = Vec::with_capacity(capacity as usize);
+        Slots { slots, capacity, live: 0, allocator: None, vacant: Vec::new() }
+    }
+
+    /// How many slots there are.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Settles who allocates slots. Whether that is so.
+    pub fn settle_allocator(&mut self, allocator: Allocator) -> bool {
+        *self.allocator.get_or_insert(allocator) == allocator
+    }
+
+    /// The slot that the next socket is to get, if the ring allocates: the one used last, so that few
+    /// are touched. It is free until a socket is opened there.
+    pub fn vacant(&self) -> Option<u32> {
+        debug_assert_eq!(self.allocator, Some(Allocator::Ring));
+        let fresh = self.slots.len() as u32;
+        self.vacant.last().copied().or((fresh < self.capacity).then_some(fresh))
     }
 
     /// How many sockets live.
@@ -115,6 +147,9 @@ impl Slots {
         }
         let slot = &mut self.slots[index as usize];
         debug_assert!(!slot.is(flag::LIVE));
+        if self.vacant.last() == Some(&index) {
+            self.vacant.pop();
+        }
         slot.flags = flag::LIVE;
         slot.properties = properties;
         slot.cancels = 0;
@@ -129,6 +164,9 @@ impl Slots {
         slot.flags = 0;
         slot.generation = slot.generation.wrapping_add(1);
         self.live -= 1;
+        if self.allocator == Some(Allocator::Ring) {
+            self.vacant.push(index);
+        }
     }
 
     /// The slot of a socket that lives, closing or not.
@@ -170,5 +208,22 @@ mod tests {
         assert_eq!((slots.at(1), slots.at(0), slots.at(7)), (Some(new), None, None));
         assert!(slots.open(0, 0).is_some() && slots.full());
         assert!(slots.open(2, 0).is_none());
+    }
+
+    #[test]
+    fn the_slot_used_last_is_the_next() {
+        let mut slots = Slots::new(3);
+        assert!(slots.settle_allocator(Allocator::Ring));
+        assert!(!slots.settle_allocator(Allocator::Kernel));
+        for index in 0..3 {
+            assert_eq!(slots.vacant(), Some(index));
+            slots.open(index, 0).unwrap();
+        }
+        assert_eq!(slots.vacant(), None);
+        slots.release(0);
+        slots.release(2);
+        assert_eq!(slots.vacant(), Some(2));
+        slots.open(2, 0).unwrap();
+        assert_eq!(slots.vacant(), Some(0));
     }
 }

@@ -1,0 +1,308 @@
+//! The load: connections that are kept busy by threads, of one process or more.
+//!
+//! A [`Plan`] is divided into [`share`]s, one for each thread. A thread is an [`engine`]: a ring, with a
+//! [`dialer`] for its connections, a [`tally`] of what was answered, and a [`pace`] if calls are to be made
+//! at a given rate. Where the open files of one process do not suffice ([`files`], [`room`]) there are more
+//! of them: [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both
+//! are [`member`]s, whose results ([`measured`]) it adds up.
+
+mod dialer;
+mod engine;
+mod files;
+mod frame;
+mod measured;
+mod member;
+mod pace;
+mod process;
+mod room;
+mod share;
+mod tally;
+mod worker;
+
+pub use measured::Measured;
+pub use worker::Worker;
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rumpring::url::Url;
+
+use crate::connection::PATIENCE;
+use crate::workload::Call;
+use engine::{Run, Task};
+use member::{Member, Report};
+use share::Share;
+
+/// How often an interrupt is looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long before their start threads are told of it, and processes.
+const HEAD_START: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+
+/// The most calls in flight that a load has.
+const MAX_IN_FLIGHT: u64 = 16 << 20;
+
+/// A load, as it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub call: Call,
+    pub connections: u32,
+    pub in_flight: u32,
+}
+
+/// How a load is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Threads in all.
+    pub threads: u32,
+    /// Calls a second in all; `None` is as many as are answered.
+    pub rate: Option<u64>,
+    /// How long a thread looks for answers before it sleeps.
+    pub spin: Duration,
+    /// How often to say what was measured so far.
+    pub progress: Option<Duration>,
+    /// Open files of one process, if not as many as it may have.
+    pub files: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { threads: 1, rate: None, spin: Duration::ZERO, progress: None, files: None }
+    }
+}
+
+/// Who looks on while a load runs.
+pub trait Watch {
+    /// Whether it is to end now.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
+    /// The warm-up is over.
+    fn begins(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The time is up. Not called if the warm-up was not over.
+    fn ends(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What was measured so far, and how long the run has gone on, warm-up included.
+    fn so_far(&mut self, _measured: &Measured, _elapsed: Duration) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A load whose connections are there.
+pub struct Load {
+    members: Vec<Member>,
+    reports: Receiver<(usize, Report)>,
+    parts: usize,
+    threads: u32,
+    processes: u32,
+}
+
+impl Load {
+    /// Connects. Starts more processes of this program if one may not have so many open files.
+    pub fn connect(
+        url: &Url,
+        plan: Plan,
+        settings: &Settings,
+        watch: &impl Watch,
+    ) -> io::Result<Load> {
+        let Plan { call, connections, in_flight } = plan;
+        call.check(connections).map_err(invalid)?;
+        if u64::from(connections) * u64::from(in_flight) > MAX_IN_FLIGHT {
+            return Err(invalid(format!("more than {MAX_IN_FLIGHT} calls in flight in all")));
+        }
+        let files = files::raise(settings.files)?;
+        let processes = files::processes(plan, files).map_err(invalid)?;
+        let all = Share { first: 0, count: connections };
+        let task = task(url, plan, settings, all);
+        if processes == 1 {
+            return Load::of_threads(&task, settings.threads, watch);
+        }
+        let threads = settings.threads.div_ceil(processes);
+        let shares = all.divide(processes, unit(call));
+        let start = |number: usize, reports: &SyncSender<_>| {
+            let task = Task { share: shares[number], ..task.clone() };
+            Ok(Member::Process(process::start(&task, threads, number, reports)?))
+        };
+        let mut load = Load::of(shares.len(), call, start)?;
+        // Few connections may leave a thread without any.
+        let counts = shares.iter().map(|share| share.divide(threads, unit(call)).len() as u32);
+        (load.threads, load.processes) = (counts.sum(), shares.len() as u32);
+        load.wait_until_ready(watch)?;
+        Ok(load)
+    }
+
+    /// Connects on threads of this process.
+    fn of_threads(task: &Task, threads: u32, watch: &impl Watch) -> io::Result<Load> {
+        let call = task.plan.call;
+        let shares = task.share.divide(threads, unit(call));
+        let start = |number: usize, reports: &SyncSender<_>| {
+            let task = Task { share: shares[number], ..task.clone() };
+            Ok(Member::Thread(member::start(task, number, reports)?))
+        };
+        let mut load = Load::of(shares.len(), call, start)?;
+        load.threads = shares.len() as u32;
+        load.wait_until_ready(watch)?;
+        Ok(load)
+    }
+
+    /// Starts all members.
+    fn of(
+        count: usize,
+        call: Call,
+        start: impl Fn(usize, &SyncSender<(usize, Report)>) -> io::Result<Member>,
+    ) -> io::Result<Load> {
+        let (sender, reports) = sync_channel(count * 4);
+        let parts = if matches!(call, Call::Mixed(_)) { call.parts().len() } else { 0 };
+        let mut load = Load { members: Vec::new(), reports, parts, threads: 0, processes: 1 };
+        for number in 0..count {
+            load.members.push(start(number, &sender)?);
+        }
+        Ok(load)
+    }
+
+    /// How many threads make the calls, in how many processes.
+    pub fn threads_and_processes(&self) -> (u32, u32) {
+        (self.threads, self.processes)
+    }
+
+    fn wait_until_ready(&mut self, watch: &impl Watch) -> io::Result<()> {
+        let mut ready = 0;
+        while ready < self.members.len() {
+            if watch.is_interrupted() {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "ended while connecting"));
+            }
+            match self.report(TICK)? {
+                Some((_, Report::Ready)) => ready += 1,
+                Some((number, report)) => return Err(self.surprise(number, &report)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes calls, counts them when the warm-up is over, and ends: the connections are of no more use.
+    pub fn run(
+        self,
+        warm_up: Duration,
+        length: Duration,
+        watch: &mut impl Watch,
+    ) -> io::Result<Measured> {
+        let start = Instant::now() + HEAD_START[usize::from(self.processes > 1)];
+        self.run_from(Run { start, warm_up, length }, watch)
+    }
+
+    /// As [`Load::run`], and begins when it is told to.
+    fn run_from(mut self, run: Run, watch: &mut impl Watch) -> io::Result<Measured> {
+        self.go(run)?;
+        let Run { start, warm_up, length } = run;
+        let (warm, end) = (start + warm_up, start + warm_up + length);
+        let mut so_far = vec![None; self.members.len()];
+        let (mut done, mut has_begun, mut has_ended, mut is_stopped) = (0, false, false, false);
+        while done < self.members.len() {
+            let now = Instant::now();
+            if !has_begun && now >= warm {
+                has_begun = true;
+                watch.begins()?;
+            }
+            if has_begun && !has_ended && (now >= end || done > 0) {
+                has_ended = true;
+                watch.ends()?;
+            }
+            if !is_stopped && watch.is_interrupted() {
+                is_stopped = true;
+                self.members.iter_mut().for_each(Member::stop);
+            }
+            if now > end + PATIENCE * 2 {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the load does not end"));
+            }
+            let next = if has_begun { end } else { warm };
+            let patience = next.checked_duration_since(now).filter(|left| !left.is_zero());
+            match self.report(patience.map_or(TICK, |left| left.min(TICK)))? {
+                Some((number, Report::Progress(measured))) => {
+                    so_far[number] = Some(measured);
+                    watch.so_far(&self.sum(&so_far)?, start.elapsed())?;
+                }
+                Some((number, Report::Done(measured))) => {
+                    so_far[number] = Some(measured);
+                    done += 1;
+                }
+                Some((number, report)) => return Err(self.surprise(number, &report)),
+                None => {}
+            }
+        }
+        if has_begun && !has_ended {
+            watch.ends()?;
+        }
+        self.sum(&so_far)
+    }
+
+    fn go(&mut self, run: Run) -> io::Result<()> {
+        for number in 0..self.members.len() {
+            if let Err(error) = self.members[number].go(run) {
+                // Why it is gone is known better by what it said.
+                return match self.report(TICK)? {
+                    Some((number, report)) => Err(self.surprise(number, &report)),
+                    None => Err(error),
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// The next report, if one comes in time. One of failure is an error.
+    fn report(&mut self, patience: Duration) -> io::Result<Option<(usize, Report)>> {
+        match self.reports.recv_timeout(patience) {
+            Ok((number, Report::Failed(why))) => {
+                let name = self.members[number].name(number, self.members.len());
+                let end = self.members[number].how_it_ended();
+                Err(io::Error::other(format!("{name}{why}{end}")))
+            }
+            Ok(report) => Ok(Some(report)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(io::Error::other("all load threads have ended"))
+            }
+        }
+    }
+
+    fn surprise(&self, number: usize, report: &Report) -> io::Error {
+        let name = self.members[number].name(number, self.members.len());
+        io::Error::other(format!("{name}it said {report:?} when nobody had asked"))
+    }
+
+    fn sum(&self, measured: &[Option<Measured>]) -> io::Result<Measured> {
+        let mut all = Measured::nothing(self.parts)?;
+        for one in measured.iter().flatten() {
+            all.add(one)?;
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.members.iter_mut().for_each(Member::stop);
+        self.members.drain(..).for_each(Member::end);
+    }
+}
+
+/// How many connections cannot be separated.
+fn unit(call: Call) -> u32 {
+    if call.is_in_pairs() { 2 } else { 1 }
+}
+
+fn task(url: &Url, plan: Plan, settings: &Settings, share: Share) -> Task {
+    let Settings { rate, spin, progress, .. } = *settings;
+    Task { url: url.clone(), plan, share, rate, spin, progress }
+}
+
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}

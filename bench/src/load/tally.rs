@@ -1,0 +1,121 @@
+//! Counting: the calls of one thread, from when the warm-up is over.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::measured::{Measured, Part, histogram};
+
+/// What one thread has counted.
+pub struct Tally {
+    /// One for each part of a mix, or one for all.
+    parts: Vec<Part>,
+    is_mix: bool,
+    /// How long those have waited that were not even sent.
+    unsent: Histogram<u64>,
+    unanswered: u64,
+    /// Since when it counts, and the CPU time that this thread had used by then.
+    since: Option<(Instant, Duration)>,
+}
+
+impl Tally {
+    /// A tally that does not count yet. To be made and used on one thread.
+    pub fn new(parts: usize, is_mix: bool) -> io::Result<Tally> {
+        let parts: io::Result<Vec<Part>> = (0..parts.max(1)).map(|_| Part::nothing()).collect();
+        Ok(Tally { parts: parts?, is_mix, unsent: histogram()?, unanswered: 0, since: None })
+    }
+
+    pub fn is_counting(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Counts from here on.
+    pub fn begin(&mut self, now: Instant) {
+        self.since = Some((now, thread_time()));
+    }
+
+    /// A call was answered.
+    pub fn answered(&mut self, part: u32, latency: Duration) {
+        if self.is_counting() {
+            let part = &mut self.parts[part as usize];
+            part.calls += 1;
+            part.latencies.saturating_record(nanos(latency));
+        }
+    }
+
+    /// A call was sent and is not answered: it has the latency that it has so far.
+    pub fn unanswered(&mut self, part: u32, latency: Duration) {
+        if self.is_counting() {
+            self.unanswered += 1;
+            self.parts[part as usize].latencies.saturating_record(nanos(latency));
+        }
+    }
+
+    /// So many calls were due for this many nanoseconds and not sent.
+    pub fn unsent(&mut self, latency: u64, count: u64) {
+        if self.is_counting() {
+            self.unanswered += count;
+            self.unsent.saturating_record_n(latency, count);
+        }
+    }
+
+    /// What was counted until now.
+    pub fn so_far(&self, now: Instant) -> io::Result<Measured> {
+        let mut measured = Measured::nothing(0)?;
+        for part in &self.parts {
+            measured.calls += part.calls;
+            measured.latencies.add(&part.latencies).map_err(io::Error::other)?;
+        }
+        measured.latencies.add(&self.unsent).map_err(io::Error::other)?;
+        measured.unanswered = self.unanswered;
+        if self.is_mix {
+            measured.parts = self.parts.clone();
+        }
+        if let Some((since, cpu)) = self.since {
+            measured.elapsed = now.saturating_duration_since(since);
+            measured.client_cpu = thread_time().saturating_sub(cpu);
+            let elapsed = measured.elapsed.as_secs_f64().max(1e-9);
+            measured.client_busy = measured.client_cpu.as_secs_f64() / elapsed;
+        }
+        Ok(measured)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// CPU time that this thread has used.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_comes_after_the_warm_up_counts() {
+        let mut tally = Tally::new(2, true).unwrap();
+        let start = Instant::now();
+        let us = Duration::from_micros;
+        tally.answered(0, us(1));
+        tally.unsent(1, 1);
+        assert_eq!(tally.so_far(start).unwrap().latencies.len(), 0);
+        tally.begin(start);
+        tally.answered(0, us(10));
+        tally.answered(1, us(20));
+        tally.answered(1, us(30));
+        tally.unanswered(1, us(40));
+        tally.unsent(50_000, 3);
+        let measured = tally.so_far(start + Duration::from_secs(2)).unwrap();
+        assert_eq!((measured.calls, measured.unanswered, measured.latencies.len()), (3, 4, 7));
+        assert_eq!((measured.elapsed.as_secs(), measured.rate()), (2, 1.5));
+        let parts: Vec<_> = measured.parts.iter().map(|p| (p.calls, p.latencies.len())).collect();
+        assert_eq!(parts, [(1, 1), (2, 3)]);
+        assert!(measured.quantile_us(1.0) >= 50.0);
+    }
+}

@@ -1,0 +1,211 @@
+//! What is called: the calls a load can be made of, by name, and how many at once.
+//!
+//! - [`getpid`], [`transfer`], [`copyinstr`], [`pipe`], [`fork`], [`connect`]: one idea each, with what is
+//!   sent and the check that it was done; [`mix`]: several of them, chosen by [`random`] numbers.
+//! - [`op`]: one call of any of these; [`case`]: a load of a comparison; [`size`]: a number of bytes.
+
+mod case;
+pub mod connect;
+pub mod copyinstr;
+pub mod fork;
+pub mod getpid;
+mod mix;
+mod op;
+pub mod pipe;
+mod random;
+mod size;
+pub mod transfer;
+
+pub use case::Case;
+pub use mix::Mix;
+pub use op::{Answer, Names, Op};
+pub use random::Random;
+pub use size::{MAX_SIZE, Size};
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What `--call` takes, for its help.
+pub const NAMES: &str = "getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed and \
+                         mixed:CALL=WEIGHT+...";
+
+/// The call that is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Nothing but a way there and back.
+    Getpid,
+    /// So many bytes from the start of a file of the connection's own: copies out.
+    Read(Size),
+    /// So many bytes to the start of a file of the connection's own: copies in.
+    Pwrite(Size),
+    /// Opens and closes a file of the connection's own: copies in a string. Each of the two is a call.
+    Copyinstr,
+    /// Two connections pass a byte to and fro over two pipes: calls that sleep.
+    Pipe,
+    /// Becomes two: a prefork, a connection of the child, which hangs up.
+    Fork,
+    /// Connects, shakes hands and hangs up.
+    Connect,
+    /// Several calls, each by its weight.
+    Mixed(Mix),
+}
+
+impl Call {
+    /// The most bytes that one call moves.
+    pub fn size(self) -> u32 {
+        match self {
+            Call::Read(Size(size)) | Call::Pwrite(Size(size)) => size,
+            Call::Mixed(mix) => mix.parts().map(|(call, _)| call.size()).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Whether it reads or writes a file without a name.
+    pub fn needs_file(self) -> bool {
+        self.size() > 0
+    }
+
+    /// Whether it opens a file by its name.
+    pub fn needs_path(self) -> bool {
+        match self {
+            Call::Copyinstr => true,
+            Call::Mixed(mix) => mix.parts().any(|(call, _)| call.needs_path()),
+            _ => false,
+        }
+    }
+
+    /// Whether its connections go in pairs.
+    pub fn is_in_pairs(self) -> bool {
+        self == Call::Pipe
+    }
+
+    /// Whether its connections stay: those of [`Call::Connect`] do not.
+    pub fn stays(self) -> bool {
+        self != Call::Connect
+    }
+
+    /// Whether each call has a connection of its own for a while.
+    pub fn has_children(self) -> bool {
+        matches!(self, Call::Fork | Call::Connect)
+    }
+
+    /// What the calls are counted as: a mix's parts, or the one that there is.
+    pub fn parts(self) -> Vec<Call> {
+        match self {
+            Call::Mixed(mix) => mix.parts().map(|(call, _)| call).collect(),
+            call => vec![call],
+        }
+    }
+
+    /// Whether so many connections can be had.
+    pub fn check(self, connections: u32) -> Result<(), String> {
+        if self.is_in_pairs() && connections % 2 == 1 {
+            return Err(format!(
+                "{self} takes its connections in pairs: {connections} is not an even number"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Call {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Call, String> {
+        match text.split_once(':') {
+            None => match text {
+                "getpid" => Ok(Call::Getpid),
+                "copyinstr" => Ok(Call::Copyinstr),
+                "pipe" => Ok(Call::Pipe),
+                "fork" => Ok(Call::Fork),
+                "connect" => Ok(Call::Connect),
+                "mixed" => Ok(Call::Mixed(Mix::usual())),
+                _ => Err(format!("{text:?} is none of {NAMES}")),
+            },
+            Some(("read", size)) => Ok(Call::Read(size.parse()?)),
+            Some(("pwrite", size)) => Ok(Call::Pwrite(size.parse()?)),
+            Some(("mixed", parts)) => Ok(Call::Mixed(parts.parse()?)),
+            Some(_) => Err(format!("{text:?} is none of {NAMES}")),
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Call::Getpid => f.write_str("getpid"),
+            Call::Read(size) => write!(f, "read:{size}"),
+            Call::Pwrite(size) => write!(f, "pwrite:{size}"),
+            Call::Copyinstr => f.write_str("copyinstr"),
+            Call::Pipe => f.write_str("pipe"),
+            Call::Fork => f.write_str("fork"),
+            Call::Connect => f.write_str("connect"),
+            Call::Mixed(mix) if *mix == Mix::usual() => f.write_str("mixed"),
+            Call::Mixed(mix) => write!(f, "mixed:{mix}"),
+        }
+    }
+}
+
+/// A number of connections.
+pub fn connections_from(text: &str) -> Result<u32, String> {
+    number(text, 1_000_000)
+}
+
+/// A number of calls in flight on one connection.
+pub fn in_flight_from(text: &str) -> Result<u32, String> {
+    number(text, 1024)
+}
+
+/// A number from 1 to the most that is allowed.
+pub fn number(text: &str, most: u32) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("{text:?} is no number from 1 to {most}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_written_as_they_are_read() {
+        for text in [
+            "getpid",
+            "read:4k",
+            "pwrite:16",
+            "pwrite:1m",
+            "read:1500",
+            "copyinstr",
+            "pipe",
+            "fork",
+            "connect",
+            "mixed",
+            "mixed:getpid=60+read:4k=20",
+            "mixed:copyinstr=1",
+        ] {
+            assert_eq!(text.parse::<Call>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "getpid:1", "read", "read:", "write:4k", "pwrite:4x", "pipe:1", "mixed:", "Fork"]
+        {
+            assert!(text.parse::<Call>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_mix_has_the_needs_of_its_parts() {
+        let call = |text: &str| text.parse::<Call>().unwrap();
+        let mix = call("mixed:read:4k=1+pwrite:64k=2+copyinstr=3");
+        assert_eq!((mix.size(), mix.needs_file(), mix.needs_path()), (65_536, true, true));
+        let mix = call("mixed:getpid=1");
+        assert_eq!((mix.size(), mix.needs_file(), mix.needs_path()), (0, false, false));
+        assert_eq!(mix.parts(), [Call::Getpid]);
+    }
+
+    #[test]
+    fn pipes_go_in_pairs() {
+        assert!(Call::Pipe.check(3).unwrap_err().contains("even number"));
+        assert_eq!((Call::Pipe.check(4), Call::Getpid.check(3)), (Ok(()), Ok(())));
+    }
+}
