@@ -53,7 +53,7 @@ pub struct Serve {
     workers: Option<NonZeroUsize>,
 
     /// Microseconds a thread looks for work before it sleeps, as long as that pays.
-    #[arg(long, value_name = "US", default_value_t = 0)]
+    #[arg(long, value_name = "US", default_value_t = server::SPIN.as_micros() as u64)]
     spin: u64,
 
     /// Most clients at once. Not over the open file limit, which is raised to its hard value.

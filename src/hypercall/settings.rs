@@ -35,7 +35,8 @@ fn from(url: Url, variable: impl Fn(&str) -> Option<String>) -> Result<Config, B
         config.pool.cpus = crate::pool::parse_cpus(&value).map_err(|_| bad)?;
     }
     if let Some((value, bad)) = get("RUMPRING_SPIN", "a number of microseconds") {
-        config.pool.spin = Duration::from_micros(value.parse().map_err(|_| bad)?);
+        let spin = Duration::from_micros(value.parse().map_err(|_| bad)?);
+        (config.ring.spin, config.pool.spin) = (spin, spin);
     }
     if let Some((value, bad)) = get("RUMPRING_CONNECTIONS", "a number of clients over 0") {
         config.ring.sockets = value.parse::<std::num::NonZeroU32>().map_err(|_| bad)?.get();
@@ -61,7 +62,9 @@ mod tests {
         };
         assert_eq!(set("RUMPRING_CONNECTIONS", "7").unwrap().ring.sockets, 7);
         assert_eq!(set("RUMPRING_MAX_ASLEEP", "9").unwrap().pool.max_asleep.get(), 9);
-        assert_eq!(set("RUMPRING_SPIN", "30").unwrap().pool.spin, Duration::from_micros(30));
+        let spin = Duration::from_micros(30);
+        let spinning = set("RUMPRING_SPIN", "30").unwrap();
+        assert_eq!((spinning.pool.spin, spinning.ring.spin), (spin, spin));
         for (name, value) in [
             ("RUMPRING_CONNECTIONS", "0"),
             ("RUMPRING_MAX_ASLEEP", "many"),

@@ -62,6 +62,10 @@ use mailbox::{Mailbox, Message};
 /// for longer is left behind.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
+/// How long threads look for work before they sleep, unless told otherwise, as long as that pays: about
+/// the time in which a client that was answered comes with its next call.
+pub const SPIN: Duration = Duration::from_micros(20);
+
 /// What to serve with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -77,8 +81,8 @@ impl Config {
     pub fn new(url: Url) -> Config {
         Config {
             url,
-            ring: ring::Config::default(),
-            pool: pool::Config::default(),
+            ring: ring::Config { spin: SPIN, ..ring::Config::default() },
+            pool: pool::Config { spin: SPIN, ..pool::Config::default() },
             limits: Limits::default(),
         }
     }
