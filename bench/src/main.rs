@@ -7,13 +7,15 @@
 //!
 //! - [`workload`]: what can be called; [`load`]: many [`connection`]s at once, each a [`socket`] with an
 //!   [`inbox`] behind it; [`bill`]: what the server pays; [`measure`]: all of that once.
-//! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns.
+//! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns;
+//!   [`floor`]: servers without a kernel, for what the machine itself can do.
 
 #![forbid(unsafe_code)]
 
 mod bill;
 mod compare;
 mod connection;
+mod floor;
 mod inbox;
 mod load;
 mod measure;
@@ -46,6 +48,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Compare(compare::Compare),
+    Floor(floor::Floor),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => cli.once.run(),
         Some(Command::Compare(compare)) => compare.run(),
+        Some(Command::Floor(floor)) => floor.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

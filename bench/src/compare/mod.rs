@@ -27,7 +27,8 @@ use turns::{Case, Turn};
 #[derive(Args)]
 pub struct Compare {
     /// A server: NAME=COMMAND, where the command starts one in the foreground on the URL that is put
-    /// in place of {url}, or NAME=URL. The first is the one that all others are compared to.
+    /// in place of {url}; NAME=URL; or NAME="floor ring" and NAME="floor hop", which are the floors of
+    /// this program (see its command floor). The first is the one that all others are compared to.
     #[arg(value_name = "NAME=COMMAND", required = true, num_args = 2..)]
     targets: Vec<Target>,
 

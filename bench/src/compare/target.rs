@@ -21,7 +21,7 @@ const END: Duration = Duration::from_secs(10);
 /// How much of what a server wrote goes into an error.
 const MOST_OUTPUT: usize = 2000;
 
-/// `NAME=COMMAND`, where the command has `{url}` in it, or `NAME=URL`.
+/// `NAME=COMMAND`, where the command has `{url}` in it, `NAME=URL`, or `NAME=floor WAY`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     pub name: String,
@@ -34,7 +34,12 @@ pub enum What {
     Url(Url),
     /// A command for sh(1) that starts a server in the foreground.
     Command(String),
+    /// A floor of this program, in the words of its command line.
+    Floor(String),
 }
+
+/// How a target that is a floor begins.
+const FLOOR: &str = "floor ";
 
 impl FromStr for Target {
     type Err = String;
@@ -46,9 +51,11 @@ impl FromStr for Target {
         }
         let what = if what.contains("{url}") {
             What::Command(what.into())
+        } else if what.starts_with(FLOOR) {
+            What::Floor(what.into())
         } else {
             let url = what.parse().map_err(|error| {
-                format!("{what:?} has no {{url}} in it, so it should be a URL: {error}")
+                format!("{what:?} has no {{url}} in it, so it should be a URL or a floor: {error}")
             })?;
             What::Url(url)
         };
@@ -61,7 +68,7 @@ impl Target {
     pub fn command(&self) -> String {
         match &self.what {
             What::Url(url) => url.to_string(),
-            What::Command(command) => command.clone(),
+            What::Command(command) | What::Floor(command) => command.clone(),
         }
     }
 
@@ -69,7 +76,16 @@ impl Target {
     pub fn server(&self, dir: &Path) -> io::Result<Server> {
         match &self.what {
             What::Url(url) => Ok(Server { url: url.clone(), process: None }),
-            What::Command(command) => start(command, dir),
+            What::Command(command) => start(dir, |url| {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("exec {}", command.replace("{url}", url))]);
+                Ok(shell)
+            }),
+            What::Floor(words) => start(dir, |url| {
+                let mut floor = Command::new(std::env::current_exe()?);
+                floor.args(words.split_whitespace()).arg(url);
+                Ok(floor)
+            }),
         }
     }
 }
@@ -101,21 +117,20 @@ impl Server {
     }
 }
 
-fn start(command: &str, dir: &Path) -> io::Result<Server> {
+/// Starts the server that `command` makes of a URL, with its socket and what it writes in `dir`.
+fn start(dir: &Path, command: impl FnOnce(&str) -> io::Result<Command>) -> io::Result<Server> {
     let socket = dir.join("socket");
     // A server that had to be killed leaves it behind.
     drop(std::fs::remove_file(&socket));
     let output = dir.join("output");
     let file = File::create(&output)?;
-    let command = command.replace("{url}", &format!("unix://{}", socket.display()));
-    let child = Command::new("/bin/sh")
-        .args(["-c", &format!("exec {command}")])
+    let url = Url::Unix(socket);
+    let child = command(&url.to_string())?
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
         .spawn()?;
     let mut process = Process { child, output };
-    let url = Url::Unix(socket);
     let start = Instant::now();
     loop {
         let error = match greet(&url) {
@@ -185,7 +200,9 @@ mod tests {
         assert_eq!(target, Target { name: "a".into(), what });
         let target: Target = "b=tcp://127.0.0.1:5000".parse().unwrap();
         assert_eq!(target.command(), "tcp://127.0.0.1:5000");
-        for text in ["x {url}", "=x {url}", "a=x", "a|b=x {url}"] {
+        let target: Target = "c=floor hop --spin 5".parse().unwrap();
+        assert_eq!(target.what, What::Floor("floor hop --spin 5".into()));
+        for text in ["x {url}", "=x {url}", "a=x", "a=floor", "a|b=x {url}"] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

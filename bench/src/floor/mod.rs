@@ -1,0 +1,111 @@
+//! `rumpring-bench floor`: what the machine can do with no kernel behind. Servers that answer every
+//! call at once, to be measured beside those that have a kernel.
+//!
+//! A floor is the ring crate, the frames' parsing and nothing else: no session, no pool. `ring` answers
+//! on the thread that has the ring; `hop` has one other thread do it, so what lies between the two is
+//! the price of a way to another thread and back.
+//!
+//! - [`server`]: the loop; [`peer`]: one client; [`answers`]: from calls to responses; [`worker`]: the
+//!   other thread; [`listener`]: the socket.
+
+mod answers;
+mod listener;
+mod peer;
+mod server;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ring::{Ring, Waker};
+use rumpring::url::Url;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use server::Server;
+use worker::Worker;
+
+/// Most clients at once.
+const CONNECTIONS: u64 = 65_536;
+
+/// Most microseconds to look for work: a second.
+const MAX_SPIN: u64 = 1_000_000;
+
+/// Serve a floor at URL: what this machine can do with no kernel behind.
+///
+/// Every call succeeds at once with the value 1. Nothing is copied in or out, so getpid is the one
+/// load that means something. "listening on URL" appears on stderr once connections are accepted;
+/// SIGTERM and SIGINT end it.
+#[derive(Args)]
+pub struct Floor {
+    /// Where calls are answered.
+    #[arg(value_enum)]
+    way: Way,
+
+    /// Where to listen: unix://PATH, tcp://A.B.C.D:PORT or tcp6://[ADDR]:PORT.
+    url: Url,
+
+    /// Microseconds that the worker of `hop` looks for work before it sleeps.
+    #[arg(long, value_name = "US", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=MAX_SPIN))]
+    spin: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// On the thread that has the ring.
+    Ring,
+    /// On another thread, to which each batch of calls goes.
+    Hop,
+}
+
+impl Floor {
+    pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
+        // Before there is another thread, so that all of them leave the signals to that one.
+        let signals = Signals::new([SIGTERM, SIGINT])?;
+        let config = ring::Config { sockets: most_sockets(), ..ring::Config::default() };
+        let mut ring = Ring::new(&config)?;
+        let bound = listener::listen(&self.url)?;
+        ring.listen(bound.fd)?;
+        let ended = Arc::new(AtomicBool::new(false));
+        heed(signals, ended.clone(), ring.waker())?;
+        let worker = match self.way {
+            Way::Ring => None,
+            Way::Hop => {
+                let spin = Duration::from_micros(self.spin);
+                Some(Worker::start(ring.arena(), ring.waker(), spin)?)
+            }
+        };
+        eprintln!("listening on {}", bound.url);
+        Server::new(ring, worker).run(&ended)?;
+        Ok(())
+    }
+}
+
+/// From here on a signal ends the server; a second one ends it at once.
+fn heed(mut signals: Signals, ended: Arc<AtomicBool>, waker: Waker) -> std::io::Result<()> {
+    let handle = move || {
+        for _ in signals.forever() {
+            if ended.swap(true, Ordering::SeqCst) {
+                std::process::exit(1);
+            }
+            waker.wake();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(handle)?;
+    Ok(())
+}
+
+/// As many sockets as the limit of open files allows, which is raised to its hard value.
+fn most_sockets() -> u32 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let most = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => limit.current,
+    };
+    most.unwrap_or(u64::MAX).clamp(1, CONNECTIONS) as u32
+}
