@@ -7,19 +7,30 @@
 //!
 //! - [`workload`]: what can be called; [`load`]: many [`connection`]s at once, each a [`socket`] with an
 //!   [`inbox`] behind it; [`bill`]: what the server pays; [`measure`]: all of that once.
-//! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns;
-//!   [`floor`]: servers without a kernel, for what the machine itself can do.
+//!   The bill is CPU time and more ([`bill`]), [`memory`], and what the server counts itself
+//!   ([`counters`]); [`idle`]: connections that do nothing; [`files`]: how many there may be.
+//! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns,
+//!   and the [`report`] of what it found.
+//! - [`histogram`]: latencies on disk; [`merge`]: the command that adds them up.
+//! - [`floor`]: servers without a kernel, for what the machine itself can do.
 
 #![forbid(unsafe_code)]
 
 mod bill;
 mod compare;
 mod connection;
+mod counters;
+mod files;
 mod floor;
+mod histogram;
+mod idle;
 mod inbox;
 mod load;
 mod measure;
+mod memory;
+mod merge;
 mod once;
+mod report;
 mod socket;
 mod workload;
 
@@ -47,16 +58,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Compare(compare::Compare),
+    Compare(Box<compare::Compare>),
     Floor(floor::Floor),
+    Merge(merge::Merge),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    files::raise_limit();
     let result = match &cli.command {
         None => cli.once.run(),
         Some(Command::Compare(compare)) => compare.run(),
         Some(Command::Floor(floor)) => floor.run(),
+        Some(Command::Merge(merge)) => merge.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

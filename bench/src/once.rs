@@ -1,12 +1,14 @@
 //! `rumpring-bench URL`: one load on a server that runs already.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use rumpring::url::Url;
 
+use crate::histogram::{self, About};
 use crate::load::Plan;
-use crate::measure::measure;
+use crate::measure::{Books, Holdings, measure};
 use crate::workload::{self, Call};
 
 #[derive(Args)]
@@ -39,6 +41,11 @@ pub struct Once {
     /// The server's process, to say what a call costs it.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
+
+    /// Write all latencies to this HdrHistogram log, and to it with .hgrm behind the text that
+    /// HdrHistogram's plotters read.
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PathBuf>,
 }
 
 impl Once {
@@ -46,7 +53,8 @@ impl Once {
         let url = self.url.as_ref().ok_or("no URL")?;
         let Once { call, connections, in_flight, .. } = *self;
         let plan = Plan { call, connections, in_flight };
-        let result = measure(url, plan, self.warm_up, self.seconds, self.pid)?;
+        let books = Books { pid: self.pid, ..Books::default() };
+        let result = measure(url, plan, self.warm_up, self.seconds, books)?;
         let load = &result.load;
         let rate = load.rate();
         println!("{call} {connections} connections {in_flight} in flight: {rate:.0} calls/s");
@@ -62,6 +70,17 @@ impl Once {
         );
         if let (Some(cpu), Some(switches)) = (result.cpu_us(), result.switches()) {
             println!("server: {cpu:.2} us of CPU and {switches:.3} context switches a call");
+        }
+        if let Some(Holdings { memory_before, memory, threads }) = result.holdings {
+            println!(
+                "server: {memory_before} KiB of user memory before, {memory} KiB with the load, \
+                 {threads} threads"
+            );
+        }
+        if let Some(file) = &self.histogram {
+            let words = format!("{call} {connections} x {in_flight}");
+            let about = About { words, length: load.elapsed };
+            histogram::write(file, &load.latencies, &about)?;
         }
         println!("client: busy {:.0} % of one CPU", load.client_busy * 100.0);
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use rumpring::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::connection::greet;
+use crate::counters::Teller;
+use crate::measure::Books;
 
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -21,11 +23,13 @@ const END: Duration = Duration::from_secs(10);
 /// How much of what a server wrote goes into an error.
 const MOST_OUTPUT: usize = 2000;
 
-/// `NAME=COMMAND`, where the command has `{url}` in it, `NAME=URL`, or `NAME=floor WAY`.
+/// `NAME[+stats]=COMMAND`, where the command has `{url}` in it, `NAME=URL`, or `NAME=floor WAY`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     pub name: String,
     pub what: What,
+    /// It prints its counters at SIGUSR1.
+    pub tells: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +42,9 @@ pub enum What {
     Floor(String),
 }
 
+/// What stands behind the name of a target that prints its counters at SIGUSR1.
+const TELLS: &str = "+stats";
+
 /// How a target that is a floor begins.
 const FLOOR: &str = "floor ";
 
@@ -46,8 +53,13 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Target, String> {
         let (name, what) = text.split_once('=').ok_or_else(|| format!("{text:?} has no NAME="))?;
-        if name.is_empty() || name.contains(['|', '\n']) {
-            return Err(format!("{name:?} is no name"));
+        let (name, tells) = match name.strip_suffix(TELLS) {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || !name.chars().all(is_good) {
+            return Err(format!("{name:?} is no name of letters, digits and any of . _ -"));
         }
         let what = if what.contains("{url}") {
             What::Command(what.into())
@@ -59,7 +71,11 @@ impl FromStr for Target {
             })?;
             What::Url(url)
         };
-        Ok(Target { name: name.into(), what })
+        if tells && matches!(what, What::Url(_)) {
+            return Err(format!("{name}{TELLS}: only a server that is started here can be asked"));
+        }
+        let tells = tells || matches!(what, What::Floor(_));
+        Ok(Target { name: name.into(), what, tells })
     }
 }
 
@@ -76,12 +92,12 @@ impl Target {
     pub fn server(&self, dir: &Path) -> io::Result<Server> {
         match &self.what {
             What::Url(url) => Ok(Server { url: url.clone(), process: None }),
-            What::Command(command) => start(dir, |url| {
+            What::Command(command) => start(dir, self.tells, |url| {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", &format!("exec {}", command.replace("{url}", url))]);
                 Ok(shell)
             }),
-            What::Floor(words) => start(dir, |url| {
+            What::Floor(words) => start(dir, self.tells, |url| {
                 let mut floor = Command::new(std::env::current_exe()?);
                 floor.args(words.split_whitespace()).arg(url);
                 Ok(floor)
@@ -99,13 +115,20 @@ pub struct Server {
 /// A server's process. It ends when this goes.
 struct Process {
     child: Child,
-    output: std::path::PathBuf,
+    /// Where its stdout and stderr go.
+    output: PathBuf,
+    tells: bool,
 }
 
 impl Server {
-    /// Its process, if it was started here.
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.child.id())
+    /// Where its bill is found: nowhere, unless it was started here.
+    pub fn books(&self) -> Books<'_> {
+        let Some(process) = &self.process else {
+            return Books::default();
+        };
+        let pid = Pid::from_child(&process.child);
+        let teller = process.tells.then_some(Teller { pid, output: &process.output });
+        Books { pid: Some(process.child.id()), teller }
     }
 
     /// An error with what the server had to say.
@@ -118,7 +141,11 @@ impl Server {
 }
 
 /// Starts the server that `command` makes of a URL, with its socket and what it writes in `dir`.
-fn start(dir: &Path, command: impl FnOnce(&str) -> io::Result<Command>) -> io::Result<Server> {
+fn start(
+    dir: &Path,
+    tells: bool,
+    command: impl FnOnce(&str) -> io::Result<Command>,
+) -> io::Result<Server> {
     let socket = dir.join("socket");
     // A server that had to be killed leaves it behind.
     drop(std::fs::remove_file(&socket));
@@ -130,7 +157,7 @@ fn start(dir: &Path, command: impl FnOnce(&str) -> io::Result<Command>) -> io::R
         .stdout(file.try_clone()?)
         .stderr(file)
         .spawn()?;
-    let mut process = Process { child, output };
+    let mut process = Process { child, output, tells };
     let start = Instant::now();
     loop {
         let error = match greet(&url) {
@@ -197,12 +224,16 @@ mod tests {
     fn a_target_is_a_command_or_a_url() {
         let target: Target = "a=x --opt=1 {url}".parse().unwrap();
         let what = What::Command("x --opt=1 {url}".into());
-        assert_eq!(target, Target { name: "a".into(), what });
+        assert_eq!(target, Target { name: "a".into(), what, tells: false });
         let target: Target = "b=tcp://127.0.0.1:5000".parse().unwrap();
         assert_eq!(target.command(), "tcp://127.0.0.1:5000");
         let target: Target = "c=floor hop --spin 5".parse().unwrap();
         assert_eq!(target.what, What::Floor("floor hop --spin 5".into()));
-        for text in ["x {url}", "=x {url}", "a=x", "a=floor", "a|b=x {url}"] {
+        assert!(target.tells, "floors do");
+        let target: Target = "d+stats=x {url}".parse().unwrap();
+        assert_eq!((target.name.as_str(), target.tells), ("d", true));
+        let bad = ["x {url}", "=x {url}", "+stats=x {url}", "a=x", "a=floor", "a|b=x {url}"];
+        for text in bad.into_iter().chain(["a b=x {url}", "a+stats=tcp://127.0.0.1:5000"]) {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
@@ -229,7 +260,7 @@ mod tests {
             .unwrap();
         let mut up = [0; 3];
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
-        drop(Process { child, output: dir.path().join("output") });
+        drop(Process { child, output: dir.path().join("output"), tells: false });
         assert_eq!(std::fs::read_to_string(said).unwrap(), "ended\n");
     }
 }

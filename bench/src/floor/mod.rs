@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use ring::{Ring, Waker};
 use rumpring::url::Url;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use server::Server;
@@ -37,7 +37,7 @@ const MAX_SPIN: u64 = 1_000_000;
 ///
 /// Every call succeeds at once with the value 1. Nothing is copied in or out, so getpid is the one
 /// load that means something. "listening on URL" appears on stderr once connections are accepted;
-/// SIGTERM and SIGINT end it.
+/// SIGTERM and SIGINT end it, SIGUSR1 prints its counters to stderr.
 #[derive(Args)]
 pub struct Floor {
     /// Where calls are answered.
@@ -64,13 +64,13 @@ enum Way {
 impl Floor {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
         // Before there is another thread, so that all of them leave the signals to that one.
-        let signals = Signals::new([SIGTERM, SIGINT])?;
+        let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
         let config = ring::Config { sockets: most_sockets(), ..ring::Config::default() };
         let mut ring = Ring::new(&config)?;
         let bound = listener::listen(&self.url)?;
         ring.listen(bound.fd)?;
-        let ended = Arc::new(AtomicBool::new(false));
-        heed(signals, ended.clone(), ring.waker())?;
+        let wishes = Arc::new(Wishes::default());
+        heed(signals, wishes.clone(), ring.waker())?;
         let worker = match self.way {
             Way::Ring => None,
             Way::Hop => {
@@ -79,16 +79,31 @@ impl Floor {
             }
         };
         eprintln!("listening on {}", bound.url);
-        Server::new(ring, worker).run(&ended)?;
+        Server::new(ring, worker).run(&wishes)?;
         Ok(())
     }
 }
 
-/// From here on a signal ends the server; a second one ends it at once.
-fn heed(mut signals: Signals, ended: Arc<AtomicBool>, waker: Waker) -> std::io::Result<()> {
+/// What signals ask of the server.
+#[derive(Default)]
+struct Wishes {
+    end: AtomicBool,
+    counters: AtomicBool,
+}
+
+impl Wishes {
+    fn has_any(&self) -> bool {
+        self.end.load(Ordering::SeqCst) || self.counters.load(Ordering::SeqCst)
+    }
+}
+
+/// From here on signals are heeded; a second one that ends the server does so at once.
+fn heed(mut signals: Signals, wishes: Arc<Wishes>, waker: Waker) -> std::io::Result<()> {
     let handle = move || {
-        for _ in signals.forever() {
-            if ended.swap(true, Ordering::SeqCst) {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                wishes.counters.store(true, Ordering::SeqCst);
+            } else if wishes.end.swap(true, Ordering::SeqCst) {
                 std::process::exit(1);
             }
             waker.wake();
@@ -98,14 +113,7 @@ fn heed(mut signals: Signals, ended: Arc<AtomicBool>, waker: Waker) -> std::io::
     Ok(())
 }
 
-/// As many sockets as the limit of open files allows, which is raised to its hard value.
+/// As many sockets as the limit of open files allows.
 fn most_sockets() -> u32 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let most = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => raised.current,
-        Err(_) => limit.current,
-    };
-    most.unwrap_or(u64::MAX).clamp(1, CONNECTIONS) as u32
+    crate::files::raise_limit().clamp(1, CONNECTIONS) as u32
 }

@@ -1,11 +1,12 @@
 //! The loop of a floor: every event of a turn, then the answers, then what came of it is sent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use ring::{Arena, Chunk, Error, Event, Ring, Socket, Then};
 use rumpring::wire;
 
-use super::answers::{Answer, Call, answer};
+use super::Wishes;
+use super::answers::{Answer, Call, RESPONSE_LEN, answer};
 use super::peer::Peer;
 use super::worker::Worker;
 
@@ -22,6 +23,8 @@ pub struct Server {
     answers: Vec<Answer>,
     /// Clients to which something may be sent now.
     due: Vec<Socket>,
+    /// Calls answered so far.
+    answered: u64,
 }
 
 impl Server {
@@ -35,21 +38,24 @@ impl Server {
             calls: Vec::new(),
             answers: Vec::new(),
             due: Vec::new(),
+            answered: 0,
         }
     }
 
-    /// Serves until `ended` is set and the ring is woken.
-    pub fn run(mut self, ended: &AtomicBool) -> Result<(), Error> {
-        while !ended.load(Ordering::SeqCst) {
+    /// Serves until it is to end and the ring is woken.
+    pub fn run(mut self, wishes: &Wishes) -> Result<(), Error> {
+        while !wishes.end.load(Ordering::SeqCst) {
             let worker = self.worker.as_ref();
-            let is_idle =
-                || !ended.load(Ordering::SeqCst) && worker.is_none_or(Worker::has_no_answers);
+            let is_idle = || !wishes.has_any() && worker.is_none_or(Worker::has_no_answers);
             self.ring.wait(None, is_idle)?;
             while let Some(event) = self.ring.next_event() {
                 self.happened(event);
             }
             self.answer();
             self.flush();
+            if wishes.counters.swap(false, Ordering::SeqCst) {
+                eprintln!("calls {} enters {}", self.answered, self.ring.stats().enters);
+            }
         }
         Ok(())
     }
@@ -119,6 +125,7 @@ impl Server {
         self.calls.clear();
         let mut answers = std::mem::take(&mut self.answers);
         for Answer { socket, chunk } in answers.drain(..) {
+            self.answered += (chunk.len() / RESPONSE_LEN) as u64;
             self.owe(socket, chunk);
         }
         self.answers = answers;

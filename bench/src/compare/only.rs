@@ -1,0 +1,48 @@
+//! Something to be measured with some of the servers only: `WHAT=NAME+NAME`.
+
+/// What is to be measured, and with whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Only<T> {
+    pub what: T,
+    /// The names of the servers that take part; all do if there is none.
+    names: Vec<String>,
+}
+
+impl<T> Only<T> {
+    /// Reads it; `parse` reads what stands before the names.
+    pub fn parse(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Only<T>, String> {
+        let (what, names) = match text.split_once('=') {
+            Some((what, names)) => (what, names.split('+').map(String::from).collect()),
+            None => (text, Vec::new()),
+        };
+        Ok(Only { what: parse(what)?, names })
+    }
+
+    /// Whether a server is among them.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|other| other == name)
+    }
+
+    /// A name that none of the servers has.
+    pub fn stranger(&self, servers: &[&str]) -> Option<&str> {
+        self.names.iter().map(String::as_str).find(|name| !servers.contains(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::connections_from;
+
+    #[test]
+    fn names_stand_behind() {
+        let all = Only::parse("16", connections_from).unwrap();
+        assert_eq!(all.what, 16);
+        assert!(all.has("a") && all.has("b"));
+        let some = Only::parse("16=a+b", connections_from).unwrap();
+        assert_eq!(some.what, 16);
+        assert_eq!(["a", "b", "c"].map(|name| some.has(name)), [true, true, false]);
+        assert_eq!((some.stranger(&["b", "a"]), some.stranger(&["a"])), (None, Some("b")));
+        assert!(Only::parse("x=a", connections_from).is_err());
+    }
+}
