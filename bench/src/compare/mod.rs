@@ -43,7 +43,7 @@ pub struct Compare {
     /// in place of {url}; NAME+stats=COMMAND, if it prints a line of counters at SIGUSR1 as rumpring
     /// does (others die of it); NAME=URL; or NAME="floor ring" and NAME="floor hop", which are the
     /// floors of this program (see its command floor).
-    #[arg(value_name = "NAME=COMMAND", required = true, num_args = 2..)]
+    #[arg(value_name = "NAME=COMMAND", required = true)]
     targets: Vec<Target>,
 
     /// Whom the others are compared to, with a table for each. The first server if not given.
