@@ -1,5 +1,7 @@
 //! How large a ring is, and what it may use.
 
+use std::time::Duration;
+
 use crate::{Error, Features};
 
 /// What to build a [`Ring`](crate::Ring) with.
@@ -27,6 +29,9 @@ pub struct Config {
     /// This registers the arena (`IORING_REGISTER_BUFFERS`), which pins its memory and counts against
     /// `RLIMIT_MEMLOCK`. See [what it costs](crate#sending).
     pub zero_copy_from: Option<usize>,
+    /// How long a wait looks for events before it sleeps, as long as that pays (see
+    /// [`Spin`](crate::Spin)). Zero: it sleeps at once.
+    pub spin: Duration,
     /// Features to treat as missing though the kernel has them.
     pub without: Features,
 }
@@ -41,6 +46,7 @@ impl Default for Config {
             recv_buffer_len: 4096,
             arena: ArenaConfig::default(),
             zero_copy_from: None,
+            spin: Duration::ZERO,
             without: Features::NONE,
         }
     }

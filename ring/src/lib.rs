@@ -98,7 +98,7 @@
 //! In reading order: `ring` (what a ring is made of, the wait, whose completion is whose), `queue` (SQ,
 //! CQ and the system call), `token` (what a completion carries), `setup` and `features` (what the
 //! kernel is asked for), `slots` (the state of a socket), `accept`, `recv`, `send` with `steps`, `close`
-//! (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory), `wake`.
+//! (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory), `wake`, `spin`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
@@ -118,6 +118,7 @@ mod ring;
 mod send;
 mod setup;
 mod slots;
+mod spin;
 mod stats;
 mod steps;
 mod token;
@@ -130,5 +131,6 @@ pub use error::{Error, SendRefused};
 pub use event::{Event, Listener, Socket, Then};
 pub use features::Features;
 pub use ring::Ring;
+pub use spin::Spin;
 pub use stats::Stats;
 pub use wake::Waker;

@@ -14,6 +14,7 @@ use crate::queue::{Completion, Enter, Queue};
 use crate::send::Sends;
 use crate::setup::{Setup, setup};
 use crate::slots::Slots;
+use crate::spin::Spin;
 use crate::token::{Op, Token};
 use crate::{Arena, Config, Error, Event, Features, Socket, Stats, Waker};
 
@@ -31,6 +32,7 @@ pub struct Ring {
     pub(crate) buffers: Rc<Buffers>,
     arena: Arena,
     waker: Waker,
+    spin: Spin,
     /// Events that came of no completion, or of one that made two.
     pub(crate) ready: VecDeque<Event>,
     /// Sockets whose recv found no buffer.
@@ -64,6 +66,7 @@ impl Ring {
             buffers,
             arena,
             waker,
+            spin: Spin::new(config.spin),
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             missed_cancels: Vec::new(),
@@ -106,12 +109,13 @@ impl Ring {
     /// Submits everything queued and sleeps until there is an event to look for, `deadline` has
     /// passed, or a [`Waker`] woke it. May return early; the caller loops.
     ///
-    /// `idle` is asked right before sleeping, when wakers already know the thread as parked: it says
-    /// whether the caller's own queues are empty. If not, there is no sleep.
+    /// `idle` says whether the caller's own queues are empty. If not, there is no sleep. It is asked
+    /// while the ring looks for events ([`Config::spin`]), and once more right before sleeping, when
+    /// wakers already know the thread as parked.
     pub fn wait(
         &mut self,
         deadline: Option<Instant>,
-        idle: impl FnOnce() -> bool,
+        idle: impl Fn() -> bool,
     ) -> Result<(), Error> {
         self.stats.cq_overflows += u64::from(self.queue.overflown());
         let unfinished = self.before_wait() | !self.flush()?;
@@ -123,6 +127,9 @@ impl Ring {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return self.poll();
         }
+        if self.spin.pays() && self.look(&idle)? {
+            return self.poll();
+        }
         self.waker.park();
         if !idle() {
             self.waker.unpark();
@@ -131,6 +138,14 @@ impl Ring {
         let done = self.enter(Enter::Wait(timeout));
         self.waker.unpark();
         done
+    }
+
+    /// Looks for events without sleeping; whether there are any. What is queued is submitted first: it
+    /// is what the events will come of.
+    fn look(&mut self, idle: impl Fn() -> bool) -> Result<bool, Error> {
+        self.poll()?;
+        let queue = &mut self.queue;
+        Ok(self.spin.look(|| queue.has_completions() || queue.needs_enter() || !idle()))
     }
 
     /// The next event that is there. Makes no system call, unless the SQ fills up.
