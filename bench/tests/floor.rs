@@ -11,7 +11,7 @@ use rumpring::url::Url;
 use rumpring::wire::{self, Handshake};
 use rustix::process::{Pid, Signal, kill_process};
 
-const WAYS: [&str; 3] = ["ring", "hop", "hop --spin 50"];
+const WAYS: [&str; 4] = ["ring", "ring --spin 50", "hop", "hop --spin 50"];
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -47,7 +47,8 @@ pub struct Floor {
     /// Where to listen: unix://PATH, tcp://A.B.C.D:PORT or tcp6://[ADDR]:PORT.
     url: Url,
 
-    /// Microseconds that the worker of `hop` looks for work before it sleeps.
+    /// Microseconds that the ring's thread, and the worker of `hop`, look for work before they sleep, as
+    /// long as that pays.
     #[arg(long, value_name = "US", default_value_t = 0,
         value_parser = clap::value_parser!(u64).range(..=MAX_SPIN))]
     spin: u64,
@@ -65,7 +66,8 @@ impl Floor {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
         // Before there is another thread, so that all of them leave the signals to that one.
         let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
-        let config = ring::Config { sockets: most_sockets(), ..ring::Config::default() };
+        let spin = Duration::from_micros(self.spin);
+        let config = ring::Config { sockets: most_sockets(), spin, ..ring::Config::default() };
         let mut ring = Ring::new(&config)?;
         let bound = listener::listen(&self.url)?;
         ring.listen(bound.fd)?;
@@ -73,10 +75,7 @@ impl Floor {
         heed(signals, wishes.clone(), ring.waker())?;
         let worker = match self.way {
             Way::Ring => None,
-            Way::Hop => {
-                let spin = Duration::from_micros(self.spin);
-                Some(Worker::start(ring.arena(), ring.waker(), spin)?)
-            }
+            Way::Hop => Some(Worker::start(ring.arena(), ring.waker(), spin)?),
         };
         eprintln!("listening on {}", bound.url);
         Server::new(ring, worker).run(&wishes)?;

@@ -10,14 +10,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ring::{Arena, Waker};
+use ring::{Arena, Spin, Waker};
 
 use super::answers::{Answer, Call, answer};
-
-/// Looks for work between two looks at the clock.
-const LOOKS: u32 = 32;
 
 /// The thread, seen from the ring's. It ends when this is dropped.
 pub struct Worker {
@@ -73,13 +70,13 @@ impl<T> Batch<T> {
 }
 
 impl Worker {
-    /// Starts the thread. It looks for work this long before it sleeps.
+    /// Starts the thread. It looks for work this long before it sleeps, as long as that pays.
     pub fn start(arena: Arena, waker: Waker, spin: Duration) -> io::Result<Worker> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
         let thread = thread::Builder::new()
             .name("worker".into())
-            .spawn(move || work(&of_thread, &arena, &waker, spin))?;
+            .spawn(move || work(&of_thread, &arena, &waker, Spin::new(spin)))?;
         Ok(Worker { shared, thread: Some(thread) })
     }
 
@@ -121,12 +118,12 @@ impl Drop for Worker {
     }
 }
 
-fn work(shared: &Shared, arena: &Arena, waker: &Waker, spin: Duration) {
+fn work(shared: &Shared, arena: &Arena, waker: &Waker, mut spin: Spin) {
     let (mut calls, mut answers) = (Vec::new(), Vec::new());
     while !shared.has_ended.load(Ordering::Acquire) {
         shared.calls.take(&mut calls);
         if calls.is_empty() {
-            wait(shared, spin);
+            wait(shared, &mut spin);
             continue;
         }
         answer(arena, &calls, &mut answers);
@@ -137,18 +134,10 @@ fn work(shared: &Shared, arena: &Arena, waker: &Waker, spin: Duration) {
 }
 
 /// Returns when there may be something to do.
-fn wait(shared: &Shared, spin: Duration) {
+fn wait(shared: &Shared, spin: &mut Spin) {
     let has_work = || shared.calls.is_filled() || shared.has_ended.load(Ordering::Acquire);
-    if !spin.is_zero() {
-        let start = Instant::now();
-        while start.elapsed() < spin {
-            for _ in 0..LOOKS {
-                if has_work() {
-                    return;
-                }
-                std::hint::spin_loop();
-            }
-        }
+    if spin.pays() && spin.look(has_work) {
+        return;
     }
     shared.is_parked.store(true, Ordering::Relaxed);
     fence(Ordering::SeqCst);
