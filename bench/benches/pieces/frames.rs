@@ -12,10 +12,10 @@ const FRAMES: u64 = 64;
 /// The longest body.
 const MOST: usize = 128;
 
-/// So many requests: a call without arguments, or one with five.
-fn requests(args: &[u64]) -> Vec<u8> {
+/// So many requests for one call.
+fn requests(number: i32, args: &[u64]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    (0..FRAMES).for_each(|reqno| wire::syscall_request(&mut bytes, reqno, sys::PREAD, args));
+    (0..FRAMES).for_each(|reqno| wire::syscall_request(&mut bytes, reqno, number, args));
     bytes
 }
 
@@ -32,8 +32,9 @@ fn read(reader: &mut Reader, mut bytes: &[u8]) -> u64 {
 pub fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frames");
     group.throughput(Throughput::Elements(FRAMES));
-    for (name, args) in [("getpid", &[][..]), ("pread", &[3, 1 << 32, 4096, 0, 0])] {
-        let bytes = requests(args);
+    let pread = &[3, 1 << 32, 4096, 0, 0];
+    for (name, number, args) in [("getpid", sys::GETPID, &[][..]), ("pread", sys::PREAD, pread)] {
+        let bytes = requests(number, args);
         let mut reader = Reader::default();
         group.bench_function(format!("{name}, whole"), |bencher| {
             bencher.iter(|| assert_eq!(read(&mut reader, black_box(&bytes)), FRAMES));

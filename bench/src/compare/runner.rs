@@ -117,7 +117,9 @@ impl<'a> Runner<'a> {
             }
             let what = format!("{what}, {}", target.name);
             self.progress.begin(&what);
-            let turn = turn(self, index);
+            // Where the servers' sockets are changes from run to run, and is nobody's business.
+            let dir = self.dir.display().to_string();
+            let turn = turn(self, index).map_err(|error| error.replace(&dir, "DIR"));
             if let Err(error) = &turn {
                 // A signal from a terminal goes to the servers, too.
                 if self.is_enough() {
