@@ -44,7 +44,7 @@ pub struct Floor {
     #[arg(value_enum)]
     way: Way,
 
-    /// Where to listen: unix://PATH, tcp://A.B.C.D:PORT or tcp6://[ADDR]:PORT.
+    /// Where to listen: a URL as `rumpring serve` has it, unix://PATH for one.
     url: Url,
 
     /// Microseconds that the ring's thread, and the worker of `hop`, look for work before they sleep, as
