@@ -6,9 +6,9 @@
 //! a given rate.
 //!
 //! - [`workload`]: what can be called; [`load`]: many [`connection`]s at once, each a [`socket`] with an
-//!   [`inbox`] behind it; [`bill`]: what the server pays; [`measure`]: all of that once.
-//!   The bill is CPU time and more ([`bill`]), [`memory`], and what the server counts itself
-//!   ([`counters`]); [`idle`]: connections that do nothing; [`files`]: how many there may be.
+//!   [`inbox`] behind it; [`idle`]: connections that do nothing; [`files`]: how many there may be.
+//! - What the server pays is its [`bill`], its [`memory`], and what it counts itself ([`counters`]);
+//!   [`measure`] is a load and all of that once.
 //! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns,
 //!   and the [`report`] of what it found.
 //! - [`histogram`]: latencies on disk; [`merge`]: the command that adds them up.

@@ -2,11 +2,17 @@
 //! tool itself.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn bench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_rumpring-bench"))
@@ -126,6 +132,44 @@ fn a_signal_keeps_what_there_is() {
     assert!(json["cut_short"].is_string());
     assert_eq!(json["cases"].as_array().unwrap().len(), 1);
     assert!(json["cases"][0]["rounds"][0][1]["calls_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_second_signal_ends_it_and_its_server_at_once() {
+    let mut child = bench()
+        .args(["compare", "ring=floor ring", "--seconds", "60", "--warm-up", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    errors.read_line(&mut line).unwrap();
+    assert!(line.starts_with("turn 1 of 3: "), "{line}");
+    let server = server_of(&child);
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < PATIENCE, "two signals should have ended it");
+        let _ = kill_process(Pid::from_child(&child), Signal::INT);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
+    assert_eq!(ended, Ok(1), "its server should have ended, too");
+}
+
+/// The one process that a comparison has started, once it has.
+fn server_of(comparison: &Child) -> OwnedFd {
+    let children = format!("/proc/{0}/task/{0}/children", comparison.id());
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < PATIENCE, "no server was started");
+        let children = std::fs::read_to_string(&children).unwrap();
+        if let Some(pid) = children.split(' ').next().and_then(|pid| pid.parse().ok()) {
+            return pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod findings;
 mod only;
 mod progress;
 mod runner;
+mod running;
 mod tables;
 mod target;
 mod turns;

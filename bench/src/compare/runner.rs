@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 use super::Compare;
 use super::progress::Progress;
+use super::running;
 use super::target::Server;
 use super::turns::{Case, IdleCase, Rounds, Taken, Turn};
 use crate::histogram::{self, About};
@@ -30,14 +31,21 @@ pub struct Runner<'a> {
     pub failures: u32,
 }
 
-/// Signals set the flag from here on; a second one ends the program at once.
+/// A signal sets the flag from here on; a second one ends the servers and the program at once. To be
+/// called before there is another thread, so that all of them leave the signals to that one.
 pub fn heed_signals() -> io::Result<Arc<AtomicBool>> {
     let is_enough = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal is to find the flag down here.
-        flag::register_conditional_shutdown(signal, 1, is_enough.clone())?;
-        flag::register(signal, is_enough.clone())?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let flag = is_enough.clone();
+    let handle = move || {
+        for _ in signals.forever() {
+            if flag.swap(true, Ordering::SeqCst) {
+                running::end_all();
+                std::process::exit(1);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(handle)?;
     Ok(is_enough)
 }
 

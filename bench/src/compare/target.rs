@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rumpring::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::running::Running;
 use crate::connection::greet;
 use crate::counters::Teller;
 use crate::measure::Books;
@@ -118,6 +119,7 @@ struct Process {
     /// Where its stdout and stderr go.
     output: PathBuf,
     tells: bool,
+    _running: Running,
 }
 
 impl Server {
@@ -157,7 +159,7 @@ fn start(
         .stdout(file.try_clone()?)
         .stderr(file)
         .spawn()?;
-    let mut process = Process { child, output, tells };
+    let mut process = Process::new(child, output, tells)?;
     let start = Instant::now();
     loop {
         let error = match greet(&url) {
@@ -177,6 +179,17 @@ fn start(
 }
 
 impl Process {
+    fn new(mut child: Child, output: PathBuf, tells: bool) -> io::Result<Process> {
+        match Running::new(&child) {
+            Ok(running) => Ok(Process { child, output, tells, _running: running }),
+            Err(error) => {
+                drop(child.kill());
+                drop(child.wait());
+                Err(error.into())
+            }
+        }
+    }
+
     fn explain(&self, error: &io::Error) -> String {
         let output = std::fs::read(&self.output).unwrap_or_default();
         let last = &output[output.len().saturating_sub(MOST_OUTPUT)..];
@@ -260,7 +273,7 @@ mod tests {
             .unwrap();
         let mut up = [0; 3];
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
-        drop(Process { child, output: dir.path().join("output"), tells: false });
+        drop(Process::new(child, dir.path().join("output"), false).unwrap());
         assert_eq!(std::fs::read_to_string(said).unwrap(), "ended\n");
     }
 }
