@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::histogram::us;
+
 /// The longest latency that is told from longer ones.
 const LONGEST: Duration = Duration::from_secs(2 * 86_400);
 
@@ -81,7 +83,7 @@ impl Measured {
 
     /// Microseconds that this part of the calls stayed below.
     pub fn quantile_us(&self, quantile: f64) -> f64 {
-        self.latencies.value_at_quantile(quantile) as f64 / 1000.0
+        us(&self.latencies, quantile)
     }
 
     /// Microseconds of the load's own CPU time for a call.

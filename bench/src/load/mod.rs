@@ -2,13 +2,12 @@
 //!
 //! A [`Plan`] is divided into [`share`]s, one for each thread. A thread is an [`engine`]: a ring, with a
 //! [`dialer`] for its connections, a [`tally`] of what was answered, and a [`pace`] if calls are to be made
-//! at a given rate. Where the open files of one process do not suffice ([`files`], [`room`]) there are more
-//! of them: [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both
+//! at a given rate. Where the open files of one process do not suffice ([`room`]) there are more of them:
+//! [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both
 //! are [`member`]s, whose results ([`measured`]) it adds up.
 
 mod dialer;
 mod engine;
-mod files;
 mod frame;
 mod measured;
 mod member;
@@ -117,8 +116,8 @@ impl Load {
         if u64::from(connections) * u64::from(in_flight) > MAX_IN_FLIGHT {
             return Err(invalid(format!("more than {MAX_IN_FLIGHT} calls in flight in all")));
         }
-        let files = files::raise(settings.files)?;
-        let processes = files::processes(plan, files).map_err(invalid)?;
+        let files = crate::files::raise(settings.files)?;
+        let processes = room::processes(plan, files).map_err(invalid)?;
         let all = Share { first: 0, count: connections };
         let task = task(url, plan, settings, all);
         if processes == 1 {
@@ -189,7 +188,7 @@ impl Load {
 
     /// Makes calls, counts them when the warm-up is over, and ends: the connections are of no more use.
     pub fn run(
-        self,
+        mut self,
         warm_up: Duration,
         length: Duration,
         watch: &mut impl Watch,
@@ -198,8 +197,8 @@ impl Load {
         self.run_from(Run { start, warm_up, length }, watch)
     }
 
-    /// As [`Load::run`], and begins when it is told to.
-    fn run_from(mut self, run: Run, watch: &mut impl Watch) -> io::Result<Measured> {
+    /// As [`Load::run`], and begins when it is told to. The connections stay until this is dropped.
+    fn run_from(&mut self, run: Run, watch: &mut impl Watch) -> io::Result<Measured> {
         self.go(run)?;
         let Run { start, warm_up, length } = run;
         let (warm, end) = (start + warm_up, start + warm_up + length);
@@ -289,6 +288,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.members.iter_mut().for_each(Member::stop);
+        self.members.iter_mut().for_each(Member::dismiss);
         self.members.drain(..).for_each(Member::end);
     }
 }

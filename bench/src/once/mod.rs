@@ -2,14 +2,16 @@
 
 mod report;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use rumpring::url::Url;
 
+use crate::histogram::{self, About};
 use crate::interrupt;
 use crate::load::{Plan, Settings};
-use crate::measure::{Measurement, Onlooker, measure_with};
+use crate::measure::{Books, Measurement, Onlooker, measure};
 use crate::progress::Progress;
 use crate::workload::{self, Call};
 
@@ -64,6 +66,11 @@ pub struct Once {
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
 
+    /// Write all latencies to this HdrHistogram log, and to it with .hgrm behind the text that
+    /// HdrHistogram's plotters read.
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PathBuf>,
+
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
@@ -84,6 +91,15 @@ impl Once {
         if result.load.is_cut_short && result.load.elapsed.is_zero() {
             return Err("ended while warming up: nothing was measured".into());
         }
+        if let Some(file) = &self.histogram {
+            let Plan { call, connections, in_flight } = self.plan();
+            let words = format!("{call} {connections} x {in_flight}");
+            histogram::write(
+                file,
+                &result.load.latencies,
+                &About { words, length: result.load.elapsed },
+            )?;
+        }
         let asked = report::Asked { url, plan: self.plan(), rate: self.rate };
         if self.json {
             println!("{:#}", report::json(&asked, &result));
@@ -94,7 +110,7 @@ impl Once {
     }
 
     fn measure(&self, url: &Url) -> std::io::Result<Measurement> {
-        let interrupted = interrupt::flag()?;
+        let interrupted = interrupt::flag(|| ())?;
         let total = self.warm_up + self.seconds;
         let progress = if self.quiet { None } else { Progress::of(total) };
         let settings = Settings {
@@ -104,10 +120,9 @@ impl Once {
             progress: progress.as_ref().map(Progress::every),
             files: self.files,
         };
-        let mut onlooker =
-            Onlooker::new(self.pid).with_interrupt(&interrupted).with_progress(progress.as_ref());
-        let (warm_up, seconds) = (self.warm_up, self.seconds);
-        measure_with(url, self.plan(), &settings, warm_up, seconds, &mut onlooker)
+        let books = Books { pid: self.pid, teller: None };
+        let onlooker = Onlooker::new(books, &interrupted).with_progress(progress.as_ref());
+        measure(url, self.plan(), &settings, self.warm_up, self.seconds, onlooker)
     }
 
     fn plan(&self) -> Plan {

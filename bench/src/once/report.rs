@@ -4,8 +4,9 @@ use hdrhistogram::Histogram;
 use rumpring::url::Url;
 use serde_json::{Value, json};
 
+use crate::histogram::{QUANTILES, in_words, us};
 use crate::load::Plan;
-use crate::measure::Measurement;
+use crate::measure::{Holdings, Measurement};
 
 /// What was asked for.
 pub struct Asked<'a> {
@@ -14,10 +15,6 @@ pub struct Asked<'a> {
     /// Calls a second.
     pub rate: Option<u64>,
 }
-
-/// The percentiles that are told.
-const PERCENTILES: [(&str, f64); 6] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
 /// In lines.
 pub fn text(asked: &Asked<'_>, result: &Measurement) -> String {
@@ -28,17 +25,22 @@ pub fn text(asked: &Asked<'_>, result: &Measurement) -> String {
         load.rate(),
         asked.rate.map_or(String::new(), |rate| format!(", {rate} asked")),
     )];
-    lines.push(format!("latency us: {}", latencies(&load.latencies)));
+    lines.push(in_words(&load.latencies));
     for (call, part) in call.parts().iter().zip(&load.parts) {
         let rate = part.calls as f64 / load.elapsed.as_secs_f64().max(1e-9);
-        let latencies = latencies(&part.latencies);
-        lines.push(format!("{call}: {rate:.0} calls/s; latency us: {latencies}"));
+        lines.push(format!("{call}: {rate:.0} calls/s; {}", in_words(&part.latencies)));
     }
     if asked.rate.is_some() {
         lines.push(format!("unanswered {}", load.unanswered));
     }
     if let (Some(cpu), Some(switches)) = (result.cpu_us(), result.switches()) {
         lines.push(format!("server: {cpu:.2} us of CPU and {switches:.3} context switches a call"));
+    }
+    if let Some(Holdings { memory_before, memory, threads }) = result.holdings {
+        lines.push(format!(
+            "server: {memory_before} KiB of user memory before, {memory} KiB with the load, \
+             {threads} threads"
+        ));
     }
     lines.push(format!(
         "client: {}{}, busy {:.0} % of one CPU, {:.2} us of CPU a call",
@@ -58,15 +60,6 @@ pub fn text(asked: &Asked<'_>, result: &Measurement) -> String {
 
 fn count(number: u32, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
-}
-
-fn latencies(histogram: &Histogram<u64>) -> String {
-    let each = PERCENTILES.map(|(name, quantile)| format!("{name} {:.1}", us(histogram, quantile)));
-    each.join(" ")
-}
-
-fn us(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1000.0
 }
 
 /// As one object.
@@ -104,14 +97,16 @@ pub fn json(asked: &Asked<'_>, result: &Measurement) -> Value {
         "parts": parts,
         "server_cpu_us_per_call": result.cpu_us(),
         "server_context_switches_per_call": result.switches(),
+        "server_memory_kib_before": result.holdings.map(|held| held.memory_before),
+        "server_memory_kib": result.holdings.map(|held| held.memory),
+        "server_threads": result.holdings.map(|held| held.threads),
         "client_busy": load.client_busy,
         "client_cpu_us_per_call": load.client_cpu_us(),
     })
 }
 
 fn json_latencies(histogram: &Histogram<u64>) -> Value {
-    let each =
-        PERCENTILES.map(|(name, quantile)| (name.to_string(), json!(us(histogram, quantile))));
+    let each = QUANTILES.map(|(name, quantile)| (name.to_string(), json!(us(histogram, quantile))));
     Value::Object(each.into_iter().collect())
 }
 
@@ -133,7 +128,8 @@ mod tests {
             part.calls = 50;
             part.latencies.record_n(2000, 50).unwrap();
         }
-        Measurement { load, bill: None, threads: 3, processes: 2 }
+        let holdings = Some(Holdings { memory_before: 100, memory: 200, threads: 5 });
+        Measurement { load, bill: None, holdings, enters: None, threads: 3, processes: 2 }
     }
 
     fn asked<'a>(url: &'a Url, call: &str, rate: Option<u64>) -> Asked<'a> {
@@ -152,6 +148,7 @@ mod tests {
             "getpid: 25 calls/s; latency us: p50 2.0",
             "read:4k: 25 calls/s; latency us: p50 2.0",
             "unanswered 3\n",
+            "server: 100 KiB of user memory before, 200 KiB with the load, 5 threads\n",
             "client: 3 threads in 2 processes, busy 0 % of one CPU, 2.00 us of CPU a call\n",
             "cut short: measured for 2.00 s\n",
         ] {
@@ -171,6 +168,7 @@ mod tests {
         );
         assert_eq!(json["parts"][1]["call"], "read:4k");
         assert_eq!((&json["unanswered_calls"], &json["cut_short"]), (&json!(3), &json!(true)));
+        assert_eq!((&json["server_memory_kib"], &json["server_threads"]), (&json!(200), &json!(5)));
         assert!(json["latency_us"]["p99.9"].as_f64().unwrap() > 0.9);
     }
 }
