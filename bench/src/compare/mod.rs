@@ -21,7 +21,7 @@ use crate::interrupt;
 use crate::load::Plan;
 use crate::once::seconds_from;
 use crate::report;
-use crate::workload::{self, Call, Case as Wanted};
+use crate::workload::{self, Case as Wanted};
 
 pub use findings::Findings;
 #[cfg(test)]
@@ -53,9 +53,9 @@ pub struct Compare {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     ratio_to: Vec<String>,
 
-    /// What to call: getpid, read:SIZE or pwrite:SIZE, each with CONNECTIONS or CONNECTIONSxIN_FLIGHT
+    /// What to call, as without a command (see its help), each with CONNECTIONS or CONNECTIONSxIN_FLIGHT
     /// of its own if wanted, and with the NAMEs of the servers if not all are to take part, as in
-    /// pwrite:64k@16 and getpid@10000=one+other. Floors take part in getpid only.
+    /// pwrite:64k@16 and getpid@10000=one+other. Floors take part in getpid and fair only.
     #[arg(long, value_name = "CALL[@N[xM]][=NAME+...],...", value_delimiter = ',',
         default_value = "getpid", value_parser = wanted)]
     calls: Vec<Only<Wanted>>,
@@ -244,7 +244,7 @@ impl Compare {
             let Wanted { call, connections, in_flight } = only.what;
             let takes_part = |target: &Target| {
                 let has_files = !matches!(target.what, What::Floor(_));
-                only.has(&target.name) && (has_files || call == Call::Getpid)
+                only.has(&target.name) && (has_files || call.is_getpid())
             };
             let who: Vec<bool> = self.targets.iter().map(takes_part).collect();
             let connections = connections.map_or(self.connections.clone(), |n| vec![n]);

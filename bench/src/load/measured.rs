@@ -28,11 +28,11 @@ pub struct Measured {
     pub unanswered: u64,
     /// The run was ended before its time.
     pub is_cut_short: bool,
-    /// The parts of a mix, in its order; none of any other load.
+    /// The parts of a load that has some, in its order.
     pub parts: Vec<Part>,
 }
 
-/// What one part of a mix has shown.
+/// What one part of a load has shown.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Calls answered.
@@ -42,7 +42,7 @@ pub struct Part {
 }
 
 impl Measured {
-    /// Nothing yet, of a mix of so many parts.
+    /// Nothing yet, of a load of so many parts.
     pub fn nothing(parts: usize) -> io::Result<Measured> {
         let parts: io::Result<Vec<Part>> = (0..parts).map(|_| Part::nothing()).collect();
         Ok(Measured {
@@ -79,6 +79,11 @@ impl Measured {
     /// Calls answered a second.
     pub fn rate(&self) -> f64 {
         self.calls as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// The same of one of its parts.
+    pub fn rate_of(&self, part: &Part) -> f64 {
+        part.calls as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
     /// Microseconds that this part of the calls stayed below.

@@ -4,8 +4,9 @@
 //! [`dialer`] for its connections, a [`tally`] of what was answered, and a [`pace`] if calls are to be made
 //! at a given rate. Where the open files of one process do not suffice ([`room`]) there are more of them:
 //! [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both
-//! are [`member`]s, whose results ([`measured`]) it adds up.
+//! are [`member`]s, whose results ([`measured`]) it adds up. [`args`] is what the command line says of all that.
 
+mod args;
 mod dialer;
 mod engine;
 mod frame;
@@ -18,6 +19,7 @@ mod share;
 mod tally;
 mod worker;
 
+pub use args::LoadArgs;
 pub use measured::Measured;
 pub use worker::Worker;
 
@@ -113,6 +115,9 @@ impl Load {
     ) -> io::Result<Load> {
         let Plan { call, connections, in_flight } = plan;
         call.check(connections).map_err(invalid)?;
+        if settings.rate.is_some() {
+            call.check_rate().map_err(invalid)?;
+        }
         if u64::from(connections) * u64::from(in_flight) > MAX_IN_FLIGHT {
             return Err(invalid(format!("more than {MAX_IN_FLIGHT} calls in flight in all")));
         }
@@ -158,7 +163,7 @@ impl Load {
         start: impl Fn(usize, &SyncSender<(usize, Report)>) -> io::Result<Member>,
     ) -> io::Result<Load> {
         let (sender, reports) = sync_channel(count * 4);
-        let parts = if matches!(call, Call::Mixed(_)) { call.parts().len() } else { 0 };
+        let parts = call.parts().len();
         let mut load = Load { members: Vec::new(), reports, parts, threads: 0, processes: 1 };
         for number in 0..count {
             load.members.push(start(number, &sender)?);

@@ -26,11 +26,11 @@ pub fn text(asked: &Asked<'_>, result: &Measurement) -> String {
         asked.rate.map_or(String::new(), |rate| format!(", {rate} asked")),
     )];
     lines.push(in_words(&load.latencies));
-    for (call, part) in call.parts().iter().zip(&load.parts) {
-        let rate = part.calls as f64 / load.elapsed.as_secs_f64().max(1e-9);
-        lines.push(format!("{call}: {rate:.0} calls/s; {}", in_words(&part.latencies)));
+    for (name, part) in call.parts().iter().zip(&load.parts) {
+        let rate = load.rate_of(part);
+        lines.push(format!("{name}: {rate:.0} calls/s; {}", in_words(&part.latencies)));
     }
-    if asked.rate.is_some() {
+    if asked.rate.is_some() || load.unanswered > 0 {
         lines.push(format!("unanswered {}", load.unanswered));
     }
     if let (Some(cpu), Some(switches)) = (result.cpu_us(), result.switches()) {
@@ -66,16 +66,15 @@ fn count(number: u32, one: &str, many: &str) -> String {
 pub fn json(asked: &Asked<'_>, result: &Measurement) -> Value {
     let Plan { call, connections, in_flight } = asked.plan;
     let load = &result.load;
-    let seconds = load.elapsed.as_secs_f64();
     let parts: Vec<Value> = call
         .parts()
         .iter()
         .zip(&load.parts)
-        .map(|(call, part)| {
+        .map(|(name, part)| {
             json!({
-                "call": call.to_string(),
+                "part": name,
                 "calls": part.calls,
-                "calls_per_second": part.calls as f64 / seconds.max(1e-9),
+                "calls_per_second": load.rate_of(part),
                 "latency_us": json_latencies(&part.latencies),
             })
         })
@@ -88,7 +87,7 @@ pub fn json(asked: &Asked<'_>, result: &Measurement) -> Value {
         "threads": result.threads,
         "processes": result.processes,
         "asked_calls_per_second": asked.rate,
-        "seconds": seconds,
+        "seconds": load.elapsed.as_secs_f64(),
         "cut_short": load.is_cut_short,
         "calls": load.calls,
         "calls_per_second": load.rate(),
@@ -154,7 +153,9 @@ mod tests {
         ] {
             assert!(lines.contains(line), "no {line:?} in {lines}");
         }
-        let lines = text(&asked(&url, "getpid", None), &result(0));
+        let mut result = result(0);
+        result.load.unanswered = 0;
+        let lines = text(&asked(&url, "getpid", None), &result);
         assert!(!lines.contains("unanswered") && !lines.contains("asked"), "{lines}");
     }
 
@@ -166,7 +167,7 @@ mod tests {
             (&json["calls_per_second"], &json["asked_calls_per_second"]),
             (&json!(50.0), &json!(60))
         );
-        assert_eq!(json["parts"][1]["call"], "read:4k");
+        assert_eq!(json["parts"][1]["part"], "read:4k");
         assert_eq!((&json["unanswered_calls"], &json["cut_short"]), (&json!(3), &json!(true)));
         assert_eq!((&json["server_memory_kib"], &json["server_threads"]), (&json!(200), &json!(5)));
         assert!(json["latency_us"]["p99.9"].as_f64().unwrap() > 0.9);
