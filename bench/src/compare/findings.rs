@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::demand::{Demand, When};
 use super::target::Target;
-use super::turns::{Case, IdleCase, Rounds, Taken, Turn};
+use super::turns::{Case, IdleCase, Part, Rounds, Taken, Turn};
 use crate::histogram::QUANTILES;
 use crate::idle::Idle;
 
@@ -23,6 +24,20 @@ pub struct Findings<'a> {
 }
 
 impl Findings<'_> {
+    /// At which rate a target is to be called, if the loop is open.
+    pub fn rate_for(&self, demand: &Demand, target: usize) -> Result<Option<u64>, String> {
+        let percent = match demand.when {
+            When::Answered => return Ok(None),
+            When::Rate(rate) => return Ok(Some(rate)),
+            When::Percent(percent) => f64::from(percent),
+        };
+        let closed = self.cases.iter().rev().find(|case| case.demand == demand.closed());
+        let all = closed.and_then(|case| case.rounds.spread(target, |turn| Some(turn.rate)));
+        let all =
+            all.ok_or_else(|| format!("no turn with {} has shown its rate", demand.closed()))?;
+        Ok(Some((all.median * percent / 100.0).round().max(1.0) as u64))
+    }
+
     /// All numbers of all turns.
     pub fn json(&self) -> Value {
         let targets = self.targets.iter();
@@ -39,9 +54,13 @@ impl Findings<'_> {
 
 fn case(case: &Case) -> Value {
     json!({
-        "call": case.plan.call.to_string(),
-        "connections": case.plan.connections,
-        "in_flight": case.plan.in_flight,
+        "call": case.demand.plan.call.to_string(),
+        "connections": case.demand.plan.connections,
+        "in_flight": case.demand.plan.in_flight,
+        "percent_of_own_rate": match case.demand.when {
+            When::Percent(percent) => Some(percent),
+            _ => None,
+        },
         "rounds": rounds(&case.rounds, turn),
     })
 }
@@ -69,11 +88,28 @@ fn turn(turn: &Turn) -> Value {
         "server_memory_kib": turn.holdings.map(|held| held.memory),
         "server_threads": turn.holdings.map(|held| held.threads),
         "load_busy": turn.client_busy,
+        "load_threads": turn.threads,
+        "load_processes": turn.processes,
+        "asked_calls_per_second": turn.asked,
+        "unanswered_calls": turn.unanswered,
+        "seconds": turn.seconds,
+        "cut_short": turn.is_cut_short,
+        "parts": turn.parts.iter().map(part).collect::<Vec<_>>(),
     });
-    for ((name, _), us) in QUANTILES.iter().zip(turn.latency_us) {
-        value[format!("{name}_us")] = us.into();
-    }
+    put_latencies(&mut value, &turn.latency_us);
     value
+}
+
+fn part(part: &Part) -> Value {
+    let mut value = json!({ "part": part.name, "calls_per_second": part.rate });
+    put_latencies(&mut value, &part.latency_us);
+    value
+}
+
+fn put_latencies(value: &mut Value, latency_us: &[f64]) {
+    for ((name, _), us) in QUANTILES.iter().zip(latency_us) {
+        value[format!("{name}_us")] = (*us).into();
+    }
 }
 
 fn idle(idle: &Idle) -> Value {
@@ -82,4 +118,23 @@ fn idle(idle: &Idle) -> Value {
         "server_memory_kib": idle.with,
         "server_memory_kib_per_connection": idle.kib_each(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tables::tests::{findings, targets};
+    use super::*;
+
+    #[test]
+    fn a_percentage_is_of_the_target_s_own_rate() {
+        let targets = targets();
+        let findings = findings(&targets);
+        let closed = findings.cases[0].demand;
+        let rate_for = |when, target| findings.rate_for(&Demand { when, ..closed }, target);
+        assert_eq!(rate_for(When::Answered, 0), Ok(None));
+        assert_eq!(rate_for(When::Rate(7), 0), Ok(Some(7)));
+        assert_eq!(rate_for(When::Percent(50), 0), Ok(Some(50_000)));
+        assert_eq!(rate_for(When::Percent(10), 1), Ok(Some(25_000)), "of the turn that was good");
+        assert!(rate_for(When::Percent(50), 2).unwrap_err().contains("getpid 1 x 1"));
+    }
 }

@@ -1,6 +1,7 @@
 //! `rumpring-bench compare`: several servers take turns under the same loads, so that what a machine
 //! does to one it does to all of them, and ratios mean something where numbers do not.
 
+mod demand;
 mod findings;
 mod only;
 mod progress;
@@ -18,7 +19,7 @@ use serde_json::json;
 
 use crate::files;
 use crate::interrupt;
-use crate::load::Plan;
+use crate::load::{LoadArgs, Plan};
 use crate::once::seconds_from;
 use crate::report;
 use crate::workload::{self, Case as Wanted};
@@ -29,6 +30,8 @@ pub use tables::tests::findings as test_findings;
 pub use tables::{Column, Table, all as all_tables};
 pub use turns::{Case, Spread, Turn};
 
+use demand::Demand;
+pub use demand::When;
 use only::Only;
 use progress::Progress;
 use runner::Runner;
@@ -53,10 +56,14 @@ pub struct Compare {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     ratio_to: Vec<String>,
 
-    /// What to call, as without a command (see its help), each with CONNECTIONS or CONNECTIONSxIN_FLIGHT
-    /// of its own if wanted, and with the NAMEs of the servers if not all are to take part, as in
-    /// pwrite:64k@16 and getpid@10000=one+other. Floors take part in getpid and fair only.
-    #[arg(long, value_name = "CALL[@N[xM]][=NAME+...],...", value_delimiter = ',',
+    /// What to call: getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed,
+    /// mixed:CALL=WEIGHT+... or fair (see the help without a command), each with CONNECTIONS or
+    /// CONNECTIONSxIN_FLIGHT of its own if wanted, and with the NAMEs of the servers if not all are to take
+    /// part, as in pwrite:64k@16 and getpid@10000=one+other. Floors take part in getpid and fair only.
+    ///
+    /// With %PERCENT behind it, calls are made at a fixed rate: at so many percent of what the same server
+    /// answered in a closed loop, the turns of which have to come before, as in getpid@64,getpid@64%50.
+    #[arg(long, value_name = "CALL[@N[xM]][%P][=NAME+...],...", value_delimiter = ',',
         default_value = "getpid", value_parser = wanted)]
     calls: Vec<Only<Wanted>>,
 
@@ -68,6 +75,9 @@ pub struct Compare {
     /// How many calls each keeps in flight.
     #[arg(short, long, default_value = "1", value_parser = workload::in_flight_from)]
     in_flight: u32,
+
+    #[command(flatten)]
+    load: LoadArgs,
 
     /// How many turns each server has with each load.
     #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -125,8 +135,8 @@ impl Compare {
         let progress = Progress::new(self.turns(), self.quiet);
         let mut runner = Runner::new(self, dir.path(), progress, is_enough)?;
         runner.progress.print(&self.introduction());
-        for (plan, who) in self.plans() {
-            let case = runner.case(plan, &who);
+        for (demand, who) in self.demands() {
+            let case = runner.case(demand, &who, &findings);
             if case.rounds.has_any() {
                 let rows = tables::lines(&self.targets, &case);
                 let lines: String = rows.iter().map(|row| tables::line(row)).collect();
@@ -141,11 +151,12 @@ impl Compare {
             }
         }
         if runner.is_enough() {
-            findings.cut_short = Some(format!(
-                "cut short by a signal after {} of {} turns",
-                runner.taken,
-                self.turns()
-            ));
+            let last = runner
+                .last
+                .map_or(String::new(), |seconds| format!(", the last of which has {seconds:.2} s"));
+            let (taken, turns) = (runner.taken, self.turns());
+            findings.cut_short =
+                Some(format!("cut short by a signal after {taken} of {turns} turns{last}"));
         }
         let failures = runner.failures;
         drop(runner);
@@ -183,6 +194,7 @@ impl Compare {
                 format!("--idle: {name} is not started here, so its memory is unknown").into()
             );
         }
+        self.check_demands()?;
         let about =
             self.about.as_ref().map(|file| std::fs::read_to_string(file).map_err(in_file(file)));
         Ok(Findings {
@@ -195,6 +207,9 @@ impl Compare {
                 "seconds": self.seconds.as_secs_f64(),
                 "warm_up": self.warm_up.as_secs_f64(),
                 "kept_servers": self.keep,
+                "load_threads": self.load.threads,
+                "load_spin_us": self.load.spin,
+                "calls_per_second": self.load.rate,
             }),
             cases: Vec::new(),
             idle: Vec::new(),
@@ -202,14 +217,51 @@ impl Compare {
         })
     }
 
+    /// Errors in the loads that are asked for.
+    fn check_demands(&self) -> Result<(), String> {
+        let demands = self.demands();
+        for (number, (demand, who)) in demands.iter().enumerate() {
+            let Plan { call, connections, .. } = demand.plan;
+            call.check(connections)?;
+            if demand.is_open() {
+                call.check_rate()?;
+            }
+            let has_all = |(other, of_other): &(Demand, Vec<bool>)| {
+                *other == demand.closed()
+                    && who.iter().zip(of_other).all(|(one, other)| one <= other)
+            };
+            if matches!(demand.when, When::Percent(_)) && !demands[..number].iter().any(has_all) {
+                return Err(format!(
+                    "{demand}: {} in a closed loop has to come before it, with the same servers",
+                    demand.closed()
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// How it is measured, in words.
     fn how(&self) -> String {
+        let LoadArgs { rate, threads, spin } = self.load;
         format!(
-            "{} turns each, in turn, of {} s after {} s of warm-up, {}; one load thread",
+            "{} turns each, in turn, of {} s after {} s of warm-up, {}; {}{}; {}",
             self.rounds,
             self.seconds.as_secs_f64(),
             self.warm_up.as_secs_f64(),
             if self.keep { "all on the same servers" } else { "a new server for each" },
+            match threads {
+                1 => "one load thread".into(),
+                // Not more than there are connections.
+                threads => format!("up to {threads} load threads"),
+            },
+            match spin {
+                0 => String::new(),
+                spin => format!(", looking for answers for up to {spin} us before they sleep"),
+            },
+            match rate {
+                None => "a closed loop unless said otherwise".into(),
+                Some(rate) => format!("an open loop of {rate} calls/s, all connections together"),
+            },
         )
     }
 
@@ -238,10 +290,10 @@ impl Compare {
     }
 
     /// The loads, in the order in which they were asked for, and which targets take part.
-    fn plans(&self) -> Vec<(Plan, Vec<bool>)> {
-        let mut plans = Vec::new();
+    fn demands(&self) -> Vec<(Demand, Vec<bool>)> {
+        let mut demands = Vec::new();
         for only in &self.calls {
-            let Wanted { call, connections, in_flight } = only.what;
+            let Wanted { call, connections, in_flight, percent } = only.what;
             let takes_part = |target: &Target| {
                 let has_files = !matches!(target.what, What::Floor(_));
                 only.has(&target.name) && (has_files || call.is_getpid())
@@ -249,10 +301,16 @@ impl Compare {
             let who: Vec<bool> = self.targets.iter().map(takes_part).collect();
             let connections = connections.map_or(self.connections.clone(), |n| vec![n]);
             let in_flight = in_flight.unwrap_or(self.in_flight);
+            let when = match (percent, self.load.rate) {
+                (Some(percent), _) => When::Percent(percent),
+                (None, Some(rate)) => When::Rate(rate),
+                (None, None) => When::Answered,
+            };
             let plan = |connections| Plan { call, connections, in_flight };
-            plans.extend(connections.into_iter().map(|n| (plan(n), who.clone())));
+            let demand = |connections| Demand { plan: plan(connections), when };
+            demands.extend(connections.into_iter().map(|n| (demand(n), who.clone())));
         }
-        plans
+        demands
     }
 
     /// How many idle connections, and which targets take part.
@@ -263,7 +321,7 @@ impl Compare {
 
     /// How many turns there will be.
     fn turns(&self) -> u64 {
-        let loads = self.plans().into_iter().map(|(_, who)| who);
+        let loads = self.demands().into_iter().map(|(_, who)| who);
         let idle = self.idle_plans().into_iter().map(|(_, who)| who);
         let a_round = loads.chain(idle).flatten().filter(|takes_part| *takes_part).count();
         a_round as u64 * u64::from(self.rounds)

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Compare;
+use super::demand::Demand;
+use super::findings::Findings;
 use super::progress::Progress;
 use super::target::Server;
 use super::turns::{Case, IdleCase, Rounds, Taken, Turn};
 use crate::histogram::{self, About};
 use crate::idle::{Idle, idle};
-use crate::load::{Plan, Settings};
+use crate::load::Settings;
 use crate::measure::{Measurement, Onlooker, measure};
 
 pub struct Runner<'a> {
@@ -24,6 +26,8 @@ pub struct Runner<'a> {
     /// Turns that have ended, the failed ones included.
     pub taken: u64,
     pub failures: u32,
+    /// How many seconds the last turn was, if a signal cut it short.
+    pub last: Option<f64>,
 }
 
 impl<'a> Runner<'a> {
@@ -34,8 +38,8 @@ impl<'a> Runner<'a> {
         progress: Progress,
         is_enough: Arc<AtomicBool>,
     ) -> Result<Runner<'a>, String> {
-        let mut runner =
-            Runner { compare, dir, kept: Vec::new(), progress, is_enough, taken: 0, failures: 0 };
+        let (kept, taken, failures, last) = (Vec::new(), 0, 0, None);
+        let mut runner = Runner { compare, dir, kept, progress, is_enough, taken, failures, last };
         if compare.keep {
             for (index, target) in compare.targets.iter().enumerate() {
                 let server = runner.start(index).map_err(|e| format!("{}: {e}", target.name))?;
@@ -49,12 +53,13 @@ impl<'a> Runner<'a> {
         self.is_enough.load(Ordering::Relaxed)
     }
 
-    /// All turns of one load.
-    pub fn case(&mut self, plan: Plan, who: &[bool]) -> Case {
-        let what = format!("{} {} x {}", plan.call, plan.connections, plan.in_flight);
-        let rounds =
-            self.rounds(&what, who, |runner, target, round| runner.turn(target, plan, round));
-        Case { plan, rounds }
+    /// All turns of one load. What was found so far says at which rate, if it is an open loop.
+    pub fn case(&mut self, demand: Demand, who: &[bool], findings: &Findings<'_>) -> Case {
+        let rounds = self.rounds(&demand.to_string(), who, |runner, target, round| {
+            let rate = findings.rate_for(&demand, target)?;
+            runner.turn(target, demand, rate, round)
+        });
+        Case { demand, rounds }
     }
 
     /// All turns with so many idle connections.
@@ -126,7 +131,13 @@ impl<'a> Runner<'a> {
         self.compare.targets[target].server(&dir).map_err(|error| error.to_string())
     }
 
-    fn turn(&mut self, target: usize, plan: Plan, round: u32) -> Result<Turn, String> {
+    fn turn(
+        &mut self,
+        target: usize,
+        demand: Demand,
+        rate: Option<u64>,
+        round: u32,
+    ) -> Result<Turn, String> {
         let started;
         let server = match self.kept.get(target) {
             Some(server) => server,
@@ -137,17 +148,24 @@ impl<'a> Runner<'a> {
         };
         let Compare { warm_up, seconds, .. } = *self.compare;
         let onlooker = Onlooker::new(server.books(), &self.is_enough);
-        let settings = Settings::default();
-        let measurement = measure(&server.url, plan, &settings, warm_up, seconds, onlooker)
+        let settings = Settings { rate, ..self.compare.load.settings() };
+        let measurement = measure(&server.url, demand.plan, &settings, warm_up, seconds, onlooker)
             .map_err(|error| server.explain(&error))?;
-        self.keep_histogram(target, plan, round, &measurement)?;
-        Ok(Turn::from(&measurement))
+        let load = &measurement.load;
+        if load.is_cut_short {
+            if load.elapsed.is_zero() {
+                return Err("cut short while warming up".into());
+            }
+            self.last = Some(load.elapsed.as_secs_f64());
+        }
+        self.keep_histogram(target, demand, round, &measurement)?;
+        Ok(Turn::new(demand.plan.call, rate, &measurement))
     }
 
     fn keep_histogram(
         &self,
         target: usize,
-        plan: Plan,
+        demand: Demand,
         round: u32,
         measurement: &Measurement,
     ) -> Result<(), String> {
@@ -155,11 +173,9 @@ impl<'a> Runner<'a> {
             return Ok(());
         };
         let name = &self.compare.targets[target].name;
-        let Plan { call, connections, in_flight } = plan;
-        let call_in_name = call.to_string().replace(':', "-");
-        let file = format!("{call_in_name}-{connections}x{in_flight}-{name}-{round}.hlog");
+        let file = format!("{}-{name}-{round}.hlog", demand.in_file_name());
         let about = About {
-            words: format!("{call} {connections} x {in_flight}, {name}, round {round}"),
+            words: format!("{demand}, {name}, round {round}"),
             length: measurement.load.elapsed,
         };
         histogram::write(&dir.join(file), &measurement.load.latencies, &about)

@@ -1,8 +1,10 @@
 //! What a comparison has found, in tables. They are written in Markdown, and in HTML by the report.
 
+use super::demand::When;
 use super::findings::Findings;
 use super::target::Target;
-use super::turns::{Case, IdleCase, Rounds, Spread, Turn};
+use super::turns::{Case, IdleCase, MAX, P50, P99, P99_9, P99_99, Part, Rounds, Spread, Turn};
+use crate::workload::{Call, fair};
 
 /// A table. Columns of numbers stand to the right.
 pub struct Table {
@@ -44,6 +46,32 @@ const MEASURED: [Column; 14] = [
     Numbers("MiB loaded"),
     Numbers("threads"),
     Numbers("load busy %"),
+];
+
+const OPEN: [Column; 10] = [
+    Words("call"),
+    Words("connections x in flight"),
+    Words("server"),
+    Numbers("calls/s asked"),
+    Numbers("calls/s"),
+    Numbers("p50 us"),
+    Numbers("p99 us"),
+    Numbers("p99.9 us"),
+    Numbers("max us"),
+    Numbers("unanswered"),
+];
+
+const FAIR: [Column; 10] = [
+    Words("call"),
+    Words("connections x in flight"),
+    Words("server"),
+    Numbers("busy calls/s"),
+    Numbers("busy p50 us"),
+    Numbers("busy p99 us"),
+    Numbers("slow p50 us"),
+    Numbers("slow p99 us"),
+    Numbers("slow unanswered"),
+    Numbers("slow p99 / busy p50"),
 ];
 
 const RATIOS: [Column; 7] = [
@@ -110,10 +138,12 @@ pub fn all(findings: &Findings<'_>) -> Vec<Table> {
     tables
 }
 
-/// All tables but the one of what was measured: a table of ratios for each base, and idle memory.
+/// All tables but the one of what was measured: a table of ratios for each base, one of open loops, one
+/// of fairness, and idle memory.
 pub fn others(findings: &Findings<'_>) -> Vec<Table> {
     let mut tables: Vec<Table> =
         findings.bases.iter().map(|&base| ratios(findings, base)).collect();
+    tables.extend([open(findings), fair(findings)]);
     if !findings.idle.is_empty() {
         let title = "User memory of the server's process for idle connections";
         let mut table = Table::new(title.into(), &IDLE);
@@ -139,7 +169,7 @@ pub fn lines(targets: &[Target], case: &Case) -> Vec<Vec<String>> {
             number(3, |turn| turn.enters),
             number(1, |turn| Some(turn.p50_us())),
             number(1, |turn| Some(turn.p99_us())),
-            number(1, |turn| Some(turn.latency_us[4])),
+            number(1, |turn| Some(turn.latency_us[P99_99])),
             median(&case.rounds, index, 1, |turn| Some(mib(held(turn)?.memory_before))),
             median(&case.rounds, index, 1, |turn| Some(mib(held(turn)?.memory))),
             median(&case.rounds, index, 0, |turn| Some(held(turn)?.threads as f64)),
@@ -159,9 +189,7 @@ fn those_of<'a, T>(
 }
 
 fn names(case: &Case, target: &Target) -> Vec<String> {
-    let plan = case.plan;
-    let with = format!("{} x {}", plan.connections, plan.in_flight);
-    vec![plan.call.to_string(), with, target.name.clone()]
+    vec![case.demand.plan.call.to_string(), case.demand.with(), target.name.clone()]
 }
 
 fn mib(kib: u64) -> f64 {
@@ -181,7 +209,10 @@ fn median<T>(
 fn ratios(findings: &Findings<'_>, base: usize) -> Table {
     let title = format!("Ratios to {}", findings.targets[base].name);
     let mut table = Table::new(title, &RATIOS);
-    for case in findings.cases.iter().filter(|case| case.rounds.has(base)) {
+    // Each has a rate of its own in the others.
+    let has_ratios =
+        |case: &&Case| !matches!(case.demand.when, When::Percent(_)) && case.rounds.has(base);
+    for case in findings.cases.iter().filter(has_ratios) {
         let others = those_of(findings.targets, &case.rounds).filter(|(index, _)| *index != base);
         for (index, target) in others {
             let ratio = |number: fn(&Turn) -> Option<f64>| {
@@ -193,6 +224,59 @@ fn ratios(findings: &Findings<'_>, base: usize) -> Table {
                 ratio(|turn| turn.cpu_us),
                 ratio(|turn| Some(turn.p50_us())),
                 ratio(|turn| Some(turn.p99_us())),
+            ]);
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+fn open(findings: &Findings<'_>) -> Table {
+    let title = "Latency at a fixed rate: an open loop, where it counts from when a call was due. N % are \
+                 of the calls/s of the same server in a closed loop";
+    let mut table = Table::new(title.into(), &OPEN);
+    for case in findings.cases.iter().filter(|case| case.demand.is_open()) {
+        for (index, target) in those_of(findings.targets, &case.rounds) {
+            let number = |digits, number: fn(&Turn) -> f64| {
+                median(&case.rounds, index, digits, |turn| Some(number(turn)))
+            };
+            let mut row = names(case, target);
+            row.extend([
+                median(&case.rounds, index, 0, |turn| Some(turn.asked? as f64)),
+                number(0, |turn| turn.rate),
+                number(1, Turn::p50_us),
+                number(1, Turn::p99_us),
+                number(1, |turn| turn.latency_us[P99_9]),
+                number(1, |turn| turn.latency_us[MAX]),
+                number(0, |turn| turn.unanswered as f64),
+            ]);
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+fn fair(findings: &Findings<'_>) -> Table {
+    let title = format!(
+        "Fairness: one connection calls {} times a second, the others as often as they are answered",
+        fair::SLOW_RATE
+    );
+    let mut table = Table::new(title, &FAIR);
+    for case in findings.cases.iter().filter(|case| case.demand.plan.call == Call::Fair) {
+        for (index, target) in those_of(findings.targets, &case.rounds) {
+            let number = |digits, part, number: fn(&Part) -> f64| {
+                median(&case.rounds, index, digits, |turn: &Turn| turn.parts.get(part).map(number))
+            };
+            let ratio = case.rounds.spread(index, Turn::unfairness);
+            let mut row = names(case, target);
+            row.extend([
+                number(0, fair::BUSY, |part| part.rate),
+                number(1, fair::BUSY, |part| part.latency_us[P50]),
+                number(1, fair::BUSY, |part| part.latency_us[P99]),
+                number(1, fair::SLOW, |part| part.latency_us[P50]),
+                number(1, fair::SLOW, |part| part.latency_us[P99]),
+                median(&case.rounds, index, 0, |turn| Some(turn.unanswered as f64)),
+                ratio.map_or("-".into(), spread),
             ]);
             table.rows.push(row);
         }
@@ -221,10 +305,10 @@ fn idle_lines(targets: &[Target], case: &IdleCase) -> Vec<Vec<String>> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::compare::demand::Demand;
     use crate::compare::turns::tests::turn;
     use crate::idle::Idle;
     use crate::load::Plan;
-    use crate::workload::Call;
 
     pub fn targets() -> Vec<Target> {
         vec!["a=x {url}".parse().unwrap(), "b=y {url}".parse().unwrap()]
@@ -233,7 +317,10 @@ pub mod tests {
     /// Two loads on two targets in two rounds, one of which failed.
     pub fn findings(targets: &[Target]) -> Findings<'_> {
         let case = |connections| Case {
-            plan: Plan { call: Call::Getpid, connections, in_flight: 1 },
+            demand: Demand {
+                plan: Plan { call: Call::Getpid, connections, in_flight: 1 },
+                when: When::Answered,
+            },
             rounds: Rounds(vec![
                 vec![Some(Ok(turn(1e5))), Some(Ok(turn(2.5e5)))],
                 vec![Some(Ok(turn(1e5))), Some(Err("gone".into()))],
@@ -289,6 +376,35 @@ pub mod tests {
         let rows: Vec<_> = tables.iter().map(|table| table.rows.len()).collect();
         assert_eq!(rows, [3, 1, 1, 2]);
         assert_eq!(findings.json()["cases"][0]["rounds"][0][0], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn open_loops_and_fairness_have_tables_of_their_own() {
+        let targets = targets();
+        let mut findings = findings(&targets);
+        findings.cases[0].demand.when = When::Percent(50);
+        findings.cases[1].demand.plan.call = Call::Fair;
+        for round in &mut findings.cases[0].rounds.0 {
+            for turn in round.iter_mut().flatten().flatten() {
+                (turn.asked, turn.unanswered) = (Some(60_000), 9);
+            }
+        }
+        let part = |us: f64| Part { name: "x".into(), rate: 7.0, latency_us: [us; 6] };
+        for round in &mut findings.cases[1].rounds.0 {
+            for turn in round.iter_mut().flatten().flatten() {
+                turn.parts = vec![part(10.0), part(25.0)];
+            }
+        }
+        let tables = others(&findings);
+        assert_eq!(tables.len(), 5, "and ratios of the closed loop only");
+        assert_eq!((tables[0].rows.len(), &tables[0].rows[0][0]), (1, &"fair".to_string()));
+        assert!(tables[2].title.starts_with("Latency at a fixed rate"));
+        assert_eq!(tables[2].rows[0][1..6], ["1 x 1 at 50 %", "a", "60000", "100000", "1.0"]);
+        assert_eq!(tables[2].rows[0][9], "9");
+        assert!(tables[3].title.starts_with("Fairness"));
+        let row = ["7", "10.0", "10.0", "25.0", "25.0", "0", "**2.50** (2.50..2.50)"];
+        assert_eq!(tables[3].rows[0][3..], row);
+        assert!(tables.iter().all(|t| t.rows.iter().all(|row| row.len() == t.head.len())));
     }
 
     #[test]

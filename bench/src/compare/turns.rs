@@ -1,13 +1,15 @@
 //! What the turns of a comparison have shown, and the numbers made of them: medians and ratios.
 
-use crate::histogram::QUANTILES;
+use super::demand::Demand;
+use crate::histogram::{QUANTILES, us};
 use crate::idle::Idle;
-use crate::load::Plan;
+use crate::load;
 use crate::measure::{Holdings, Measurement};
+use crate::workload::{Call, fair};
 
 /// One load, and what each target made of it.
 pub struct Case {
-    pub plan: Plan,
+    pub demand: Demand,
     pub rounds: Rounds<Turn>,
 }
 
@@ -36,34 +38,81 @@ pub struct Turn {
     pub enters: Option<f64>,
     /// Microseconds, by [`QUANTILES`].
     pub latency_us: [f64; QUANTILES.len()],
-    /// Which part of one CPU's time the load took.
+    /// Which part of one CPU's time the load's busiest thread took.
     pub client_busy: f64,
     pub holdings: Option<Holdings>,
+    /// Calls a second that were asked for, if the loop was open.
+    pub asked: Option<u64>,
+    /// Calls that were due and had no answer when the time was up.
+    pub unanswered: u64,
+    /// How many seconds it was, and whether those were fewer than they should have been.
+    pub seconds: f64,
+    pub is_cut_short: bool,
+    /// How many threads made the load, and in how many processes.
+    pub threads: u32,
+    pub processes: u32,
+    /// What was counted apart.
+    pub parts: Vec<Part>,
 }
 
-impl From<&Measurement> for Turn {
-    fn from(measurement: &Measurement) -> Turn {
-        Turn {
-            rate: measurement.load.rate(),
-            cpu_us: measurement.cpu_us(),
-            switches: measurement.switches(),
-            enters: measurement.enters,
-            latency_us: QUANTILES.map(|(_, quantile)| measurement.load.quantile_us(quantile)),
-            client_busy: measurement.load.client_busy,
-            holdings: measurement.holdings,
-        }
-    }
+/// The numbers of a part of a load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    pub name: String,
+    /// Calls answered a second.
+    pub rate: f64,
+    /// Microseconds, by [`QUANTILES`].
+    pub latency_us: [f64; QUANTILES.len()],
 }
 
 impl Turn {
+    /// The numbers of a measurement of this call, at the rate that was asked for.
+    pub fn new(call: Call, asked: Option<u64>, measurement: &Measurement) -> Turn {
+        let load = &measurement.load;
+        let part = |(name, part): (String, &load::Part)| Part {
+            name,
+            rate: load.rate_of(part),
+            latency_us: QUANTILES.map(|(_, quantile)| us(&part.latencies, quantile)),
+        };
+        Turn {
+            rate: load.rate(),
+            cpu_us: measurement.cpu_us(),
+            switches: measurement.switches(),
+            enters: measurement.enters,
+            latency_us: QUANTILES.map(|(_, quantile)| load.quantile_us(quantile)),
+            client_busy: load.client_busy,
+            holdings: measurement.holdings,
+            asked,
+            unanswered: load.unanswered,
+            seconds: load.elapsed.as_secs_f64(),
+            is_cut_short: load.is_cut_short,
+            threads: measurement.threads,
+            processes: measurement.processes,
+            parts: call.parts().into_iter().zip(&load.parts).map(part).collect(),
+        }
+    }
+
     pub fn p50_us(&self) -> f64 {
-        self.latency_us[0]
+        self.latency_us[P50]
     }
 
     pub fn p99_us(&self) -> f64 {
-        self.latency_us[2]
+        self.latency_us[P99]
+    }
+
+    /// The slow caller's p99 over the busy ones' p50, of a load that has such.
+    pub fn unfairness(&self) -> Option<f64> {
+        let [busy, slow] = [fair::BUSY, fair::SLOW].map(|part| self.parts.get(part));
+        Some(slow?.latency_us[P99] / busy?.latency_us[P50])
     }
 }
+
+/// Places in [`QUANTILES`].
+pub const P50: usize = 0;
+pub const P99: usize = 2;
+pub const P99_9: usize = 3;
+pub const P99_99: usize = 4;
+pub const MAX: usize = 5;
 
 /// The middle of some numbers, and how far they lie apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +182,13 @@ pub mod tests {
             latency_us: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(|us| us * 1e5 / rate),
             client_busy: 0.5,
             holdings: Some(Holdings { memory_before: 2048, memory: 4096, threads: 3 }),
+            asked: None,
+            unanswered: 0,
+            seconds: 2.0,
+            is_cut_short: false,
+            threads: 1,
+            processes: 1,
+            parts: Vec::new(),
         }
     }
 
@@ -158,6 +214,25 @@ pub mod tests {
         assert_eq!(rounds.ratio(1, 0, |turn| turn.switches), None);
         assert_eq!(rounds.ratio(2, 0, rate), None);
         assert_eq!([0, 1, 2, 3].map(|target| rounds.has(target)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn the_slow_one_waits_as_long_as_others_or_more() {
+        let mut fair = turn(1e5);
+        assert_eq!(fair.unfairness(), None);
+        let part = |us: f64| Part {
+            name: "x".into(),
+            rate: 1.0,
+            latency_us: [us, 0.0, 3.0 * us, 0.0, 0.0, 0.0],
+        };
+        fair.parts = vec![part(10.0), part(20.0)];
+        assert_eq!(fair.unfairness(), Some(6.0));
+    }
+
+    #[test]
+    fn places_are_those_of_the_quantiles() {
+        let names = [P50, P99, P99_9, P99_99, MAX].map(|place| QUANTILES[place].0);
+        assert_eq!(names, ["p50", "p99", "p99.9", "p99.99", "max"]);
     }
 
     #[test]

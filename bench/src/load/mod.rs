@@ -20,7 +20,7 @@ mod tally;
 mod worker;
 
 pub use args::LoadArgs;
-pub use measured::Measured;
+pub use measured::{Measured, Part};
 pub use worker::Worker;
 
 use std::io;

@@ -1,7 +1,7 @@
 //! Which charts a report has: throughput and CPU time over connections, and latencies of each load.
 
 use super::plot::{self, Axis, Chart, Line, Point};
-use crate::compare::{Case, Findings, Turn};
+use crate::compare::{Case, Findings, Turn, When};
 use crate::histogram::QUANTILES;
 use crate::workload::Call;
 
@@ -29,7 +29,8 @@ pub fn sections(findings: &Findings<'_>) -> Result<Vec<Section>, plot::Error> {
         },
         Section {
             title: "Latencies",
-            words: "Microseconds that this part of the calls stayed below, both axes logarithmic.",
+            words: "Microseconds that this part of the calls stayed below, both axes logarithmic. At a \
+                    rate they count from when a call was due.",
             charts: latencies(findings)?,
         },
     ];
@@ -46,18 +47,18 @@ fn over_connections(
 ) -> Result<Vec<(String, String)>, plot::Error> {
     let mut charts = Vec::new();
     for (call, in_flight) in kinds(&findings.cases) {
-        let of_this = |case: &&Case| (case.plan.call, case.plan.in_flight) == (call, in_flight);
+        let of_this = |case: &&Case| kind(case) == Some((call, in_flight));
         let mut cases: Vec<&Case> = findings.cases.iter().filter(of_this).collect();
-        cases.sort_by_key(|case| case.plan.connections);
-        cases.dedup_by_key(|case| case.plan.connections);
+        cases.sort_by_key(|case| case.demand.plan.connections);
+        cases.dedup_by_key(|case| case.demand.plan.connections);
         let lines = lines(findings, |target| {
             let point = |case: &&Case| {
                 let spread = case.rounds.spread(target, number)?;
-                Some(Point { x: f64::from(case.plan.connections).ln(), spread })
+                Some(Point { x: f64::from(case.demand.plan.connections).ln(), spread })
             };
             cases.iter().filter_map(point).collect()
         });
-        let ticks = cases.iter().map(|case| case.plan.connections);
+        let ticks = cases.iter().map(|case| case.demand.plan.connections);
         let ticks: Vec<_> = ticks.map(|n| (f64::from(n).ln(), n.to_string())).collect();
         if ticks.len() < 2 || lines.iter().all(|line| line.points.is_empty()) {
             continue;
@@ -72,13 +73,18 @@ fn over_connections(
 /// Calls and how many of them are in flight, each pair once.
 fn kinds(cases: &[Case]) -> Vec<(Call, u32)> {
     let mut kinds = Vec::new();
-    for case in cases {
-        let kind = (case.plan.call, case.plan.in_flight);
+    for kind in cases.iter().filter_map(kind) {
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
     kinds
+}
+
+/// The call of a case and how many are in flight. Nothing if each server was called at a rate of its own.
+fn kind(case: &Case) -> Option<(Call, u32)> {
+    let is_own = matches!(case.demand.when, When::Percent(_));
+    (!is_own).then_some((case.demand.plan.call, case.demand.plan.in_flight))
 }
 
 /// A chart for each load.
@@ -101,8 +107,7 @@ fn latencies(findings: &Findings<'_>) -> Result<Vec<(String, String)>, plot::Err
         if lines.iter().all(|line| line.points.is_empty()) {
             continue;
         }
-        let plan = case.plan;
-        let title = format!("{}, {} x {}", plan.call, plan.connections, plan.in_flight);
+        let title = format!("{}, {}", case.demand.plan.call, case.demand.with());
         let (ticks, axis) = (nines.clone(), Axis::Logarithmic);
         charts.push((title, Chart { ticks, x: "part of the calls", y: "us", axis, lines }.svg()?));
     }
