@@ -240,7 +240,19 @@ fn where_it_cannot_listen_is_said() {
         .unwrap();
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains(&format!("cannot listen on {}", floor.url)), "{errors}");
+    let says = format!("{}: a server is already listening there", floor.url);
+    assert!(errors.contains(&says), "{errors}");
+}
+
+#[test]
+fn the_socket_file_of_a_killed_one_is_replaced() {
+    let mut killed = Floor::unix("ring");
+    killed.child.kill().unwrap();
+    killed.child.wait().unwrap();
+    assert!(killed.path().exists(), "nobody has removed it");
+    let url = killed.url.to_string();
+    let dir = std::mem::replace(&mut killed.dir, tempfile::tempdir().unwrap());
+    Floor::start("ring", &url, dir).connect();
 }
 
 #[test]
