@@ -156,7 +156,7 @@ fn a_turn_that_a_signal_cuts_short_says_so() {
     let mut errors = String::new();
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert!(!child.wait().unwrap().success());
-    assert!(errors.contains("after 1 of 1 turns, the last of which has "), "{errors}");
+    assert!(errors.contains("after 1 of 1 turns, the last of which ended after "), "{errors}");
     let turn = &json(&file)["cases"][0]["rounds"][0][0];
     assert_eq!(turn["cut_short"], true, "{turn}");
     assert!(turn["seconds"].as_f64().unwrap() < 60.0, "{turn}");
@@ -273,7 +273,7 @@ fn how_the_load_was_made_is_said() {
     let args = "-c 1,2 --threads 2 --spin 20 --rate 2000 --rounds 1 --quiet --json DIR/json";
     let printed = printed(compare(dir.path(), args));
     let says = "1 turns each, in turn, of 0.05 s after 0 s of warm-up, a new server for each; up to 2 load \
-                threads, looking for answers for up to 20 us before they sleep; an open loop of 2000 \
+                threads, looking for answers for up to 20 us before sleeping; an open loop of 2000 \
                 calls/s, all connections together.\n";
     assert!(printed.starts_with(says), "{printed}");
     assert!(printed.contains("| getpid | 2 x 1 at 2000/s | hop |"), "{printed}");

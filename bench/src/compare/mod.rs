@@ -1,6 +1,12 @@
 //! `rumpring-bench compare`: several servers take turns under the same loads, so that what a machine
 //! does to one it does to all of them, and ratios mean something where numbers do not.
+//!
+//! - [`asked`]: whether what was asked for can be; [`target`]s and [`demand`]s: who is measured under which
+//!   loads, [`only`] some of them with some.
+//! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that are there now.
+//! - [`turns`]: what they have shown, and medians; [`findings`]: all of it; [`tables`]: the same to be read.
 
+mod asked;
 mod demand;
 mod findings;
 mod only;
@@ -15,27 +21,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
 
 use crate::files;
 use crate::interrupt;
-use crate::load::{LoadArgs, Plan};
+use crate::load::LoadArgs;
 use crate::once::seconds_from;
 use crate::report;
 use crate::workload::{self, Case as Wanted};
 
+pub use demand::When;
 pub use findings::Findings;
 #[cfg(test)]
 pub use tables::tests::findings as test_findings;
 pub use tables::{Column, Table, all as all_tables};
 pub use turns::{Case, Spread, Turn};
 
-use demand::Demand;
-pub use demand::When;
 use only::Only;
 use progress::Progress;
 use runner::Runner;
-use target::{Target, What};
+use target::Target;
 
 /// Compare servers, which take turns: A B A B.
 ///
@@ -124,6 +128,7 @@ pub struct Compare {
 
 impl Compare {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
+        self.check()?;
         let mut findings = self.nothing_yet()?;
         // Also for the servers that are started from here.
         files::raise(None)?;
@@ -150,14 +155,7 @@ impl Compare {
                 findings.idle.push(case);
             }
         }
-        if runner.is_enough() {
-            let last = runner
-                .last
-                .map_or(String::new(), |seconds| format!(", the last of which has {seconds:.2} s"));
-            let (taken, turns) = (runner.taken, self.turns());
-            findings.cut_short =
-                Some(format!("cut short by a signal after {taken} of {turns} turns{last}"));
-        }
+        findings.cut_short = runner.cut_short();
         let failures = runner.failures;
         drop(runner);
         self.tell(&findings)?;
@@ -168,101 +166,20 @@ impl Compare {
         }
     }
 
-    /// What can be said before the first turn; errors in what was asked for.
-    fn nothing_yet(&self) -> Result<Findings<'_>, Box<dyn std::error::Error>> {
-        let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
-        if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
-            return Err(format!("two servers have the name {}", names[twice]).into());
-        }
-        let base = |name: &String| {
-            let found = names.iter().position(|other| other == name);
-            found.ok_or_else(|| format!("--ratio-to {name}: no server has that name"))
-        };
-        let mut bases = self.ratio_to.iter().map(base).collect::<Result<Vec<_>, _>>()?;
-        if bases.is_empty() {
-            bases.push(0);
-        }
-        let strangers = self.calls.iter().filter_map(|only| only.stranger(&names));
-        let strangers = strangers.chain(self.idle.iter().filter_map(|only| only.stranger(&names)));
-        if let Some(name) = strangers.into_iter().next() {
-            return Err(format!("no server has the name {name}").into());
-        }
-        let running = self.targets.iter().find(|target| matches!(target.what, What::Url(_)));
-        if let (Some(target), false) = (running, self.idle.is_empty()) {
-            let name = &target.name;
-            return Err(
-                format!("--idle: {name} is not started here, so its memory is unknown").into()
-            );
-        }
-        self.check_demands()?;
+    /// Findings without a turn as yet.
+    fn nothing_yet(&self) -> Result<Findings<'_>, String> {
         let about =
             self.about.as_ref().map(|file| std::fs::read_to_string(file).map_err(in_file(file)));
         Ok(Findings {
             how: self.how(),
             about: about.transpose()?,
             targets: &self.targets,
-            bases,
-            settings: json!({
-                "rounds": self.rounds,
-                "seconds": self.seconds.as_secs_f64(),
-                "warm_up": self.warm_up.as_secs_f64(),
-                "kept_servers": self.keep,
-                "load_threads": self.load.threads,
-                "load_spin_us": self.load.spin,
-                "calls_per_second": self.load.rate,
-            }),
+            bases: self.bases()?,
+            settings: self.settings(),
             cases: Vec::new(),
             idle: Vec::new(),
             cut_short: None,
         })
-    }
-
-    /// Errors in the loads that are asked for.
-    fn check_demands(&self) -> Result<(), String> {
-        let demands = self.demands();
-        for (number, (demand, who)) in demands.iter().enumerate() {
-            let Plan { call, connections, .. } = demand.plan;
-            call.check(connections)?;
-            if demand.is_open() {
-                call.check_rate()?;
-            }
-            let has_all = |(other, of_other): &(Demand, Vec<bool>)| {
-                *other == demand.closed()
-                    && who.iter().zip(of_other).all(|(one, other)| one <= other)
-            };
-            if matches!(demand.when, When::Percent(_)) && !demands[..number].iter().any(has_all) {
-                return Err(format!(
-                    "{demand}: {} in a closed loop has to come before it, with the same servers",
-                    demand.closed()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// How it is measured, in words.
-    fn how(&self) -> String {
-        let LoadArgs { rate, threads, spin } = self.load;
-        format!(
-            "{} turns each, in turn, of {} s after {} s of warm-up, {}; {}{}; {}",
-            self.rounds,
-            self.seconds.as_secs_f64(),
-            self.warm_up.as_secs_f64(),
-            if self.keep { "all on the same servers" } else { "a new server for each" },
-            match threads {
-                1 => "one load thread".into(),
-                // Not more than there are connections.
-                threads => format!("up to {threads} load threads"),
-            },
-            match spin {
-                0 => String::new(),
-                spin => format!(", looking for answers for up to {spin} us before they sleep"),
-            },
-            match rate {
-                None => "a closed loop unless said otherwise".into(),
-                Some(rate) => format!("an open loop of {rate} calls/s, all connections together"),
-            },
-        )
     }
 
     /// What is printed before the first line of numbers.
@@ -287,44 +204,6 @@ impl Compare {
             std::fs::write(file, report::page(findings)?).map_err(in_file(file))?;
         }
         Ok(())
-    }
-
-    /// The loads, in the order in which they were asked for, and which targets take part.
-    fn demands(&self) -> Vec<(Demand, Vec<bool>)> {
-        let mut demands = Vec::new();
-        for only in &self.calls {
-            let Wanted { call, connections, in_flight, percent } = only.what;
-            let takes_part = |target: &Target| {
-                let has_files = !matches!(target.what, What::Floor(_));
-                only.has(&target.name) && (has_files || call.is_getpid())
-            };
-            let who: Vec<bool> = self.targets.iter().map(takes_part).collect();
-            let connections = connections.map_or(self.connections.clone(), |n| vec![n]);
-            let in_flight = in_flight.unwrap_or(self.in_flight);
-            let when = match (percent, self.load.rate) {
-                (Some(percent), _) => When::Percent(percent),
-                (None, Some(rate)) => When::Rate(rate),
-                (None, None) => When::Answered,
-            };
-            let plan = |connections| Plan { call, connections, in_flight };
-            let demand = |connections| Demand { plan: plan(connections), when };
-            demands.extend(connections.into_iter().map(|n| (demand(n), who.clone())));
-        }
-        demands
-    }
-
-    /// How many idle connections, and which targets take part.
-    fn idle_plans(&self) -> Vec<(u32, Vec<bool>)> {
-        let who = |only: &Only<u32>| self.targets.iter().map(|t| only.has(&t.name)).collect();
-        self.idle.iter().map(|only| (only.what, who(only))).collect()
-    }
-
-    /// How many turns there will be.
-    fn turns(&self) -> u64 {
-        let loads = self.demands().into_iter().map(|(_, who)| who);
-        let idle = self.idle_plans().into_iter().map(|(_, who)| who);
-        let a_round = loads.chain(idle).flatten().filter(|takes_part| *takes_part).count();
-        a_round as u64 * u64::from(self.rounds)
     }
 }
 

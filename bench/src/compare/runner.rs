@@ -24,10 +24,10 @@ pub struct Runner<'a> {
     /// A signal says that it is enough.
     is_enough: Arc<AtomicBool>,
     /// Turns that have ended, the failed ones included.
-    pub taken: u64,
+    taken: u64,
     pub failures: u32,
     /// How many seconds the last turn was, if a signal cut it short.
-    pub last: Option<f64>,
+    last: Option<f64>,
 }
 
 impl<'a> Runner<'a> {
@@ -51,6 +51,18 @@ impl<'a> Runner<'a> {
 
     pub fn is_enough(&self) -> bool {
         self.is_enough.load(Ordering::Relaxed)
+    }
+
+    /// That not all turns were taken, if so, in words.
+    pub fn cut_short(&self) -> Option<String> {
+        if !self.is_enough() {
+            return None;
+        }
+        let (taken, turns) = (self.taken, self.compare.turns());
+        let last =
+            self.last.map(|seconds| format!(", the last of which ended after {seconds:.2} s"));
+        let last = last.unwrap_or_default();
+        Some(format!("cut short by a signal after {taken} of {turns} turns{last}"))
     }
 
     /// All turns of one load. What was found so far says at which rate, if it is an open loop.

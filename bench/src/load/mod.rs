@@ -3,8 +3,8 @@
 //! A [`Plan`] is divided into [`share`]s, one for each thread. A thread is an [`engine`]: a ring, with a
 //! [`dialer`] for its connections, a [`tally`] of what was answered, and a [`pace`] if calls are to be made
 //! at a given rate. Where the open files of one process do not suffice ([`room`]) there are more of them:
-//! [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both
-//! are [`member`]s, whose results ([`measured`]) it adds up. [`args`] is what the command line says of all that.
+//! [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both are
+//! [`member`]s, whose results ([`measured`]) it adds up. [`args`] is how the command line says all that.
 
 mod args;
 mod dialer;
@@ -310,4 +310,44 @@ fn task(url: &Url, plan: Plan, settings: &Settings, share: Share) -> Task {
 
 fn invalid(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rumpring::kernel::embedded::Embedded;
+    use rumpring::server::{Config, Running};
+
+    use super::*;
+
+    /// Who counts the server's connections at the end, and takes time for that.
+    struct Counter {
+        server: Running,
+        seen: Option<u64>,
+    }
+
+    impl Watch for Counter {
+        fn ends(&mut self) -> io::Result<()> {
+            std::thread::sleep(Duration::from_millis(100));
+            self.seen = Some(self.server.control().stats().unwrap().board.connections as u64);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn connections_stay_until_whoever_looks_on_has_looked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(Url::Unix(dir.path().join("s")));
+        config.ring.sockets = 64;
+        let server = Running::start(config, Arc::new(Embedded::default())).unwrap();
+        let plan = Plan { call: Call::Getpid, connections: 6, in_flight: 1 };
+        let settings = Settings { threads: 2, ..Settings::default() };
+        let url = server.url().clone();
+        let mut counter = Counter { server, seen: None };
+        let load = Load::connect(&url, plan, &settings, &counter).unwrap();
+        let measured = load.run(Duration::ZERO, Duration::from_millis(20), &mut counter).unwrap();
+        assert!(measured.calls > 0);
+        assert_eq!(counter.seen, Some(6));
+    }
 }

@@ -79,20 +79,17 @@ impl Once {
         if result.load.is_cut_short && result.load.elapsed.is_zero() {
             return Err("ended while warming up: nothing was measured".into());
         }
-        if let Some(file) = &self.histogram {
-            let Plan { call, connections, in_flight } = self.plan();
-            let words = format!("{call} {connections} x {in_flight}");
-            histogram::write(
-                file,
-                &result.load.latencies,
-                &About { words, length: result.load.elapsed },
-            )?;
-        }
         let asked = report::Asked { url, plan: self.plan(), rate: self.load.rate };
         if self.json {
             println!("{:#}", report::json(&asked, &result));
         } else {
             print!("{}", report::text(&asked, &result));
+        }
+        if let Some(file) = &self.histogram {
+            let Plan { call, connections, in_flight } = self.plan();
+            let words = format!("{call} {connections} x {in_flight}");
+            let about = About { words, length: result.load.elapsed };
+            histogram::write(file, &result.load.latencies, &about)?;
         }
         Ok(())
     }

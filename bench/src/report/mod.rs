@@ -21,7 +21,7 @@ th { border-bottom-color: #888; white-space: normal; vertical-align: bottom }
 tr.first td { border-top: 1px solid #888 }
 .wide { overflow-x: auto }
 pre, code { font: 12.5px/1.4 ui-monospace, monospace; background: #f5f5f5; padding: 0 .2em }
-pre { padding: .6em; white-space: pre-wrap }
+pre { padding: .6em; white-space: pre-wrap; overflow-wrap: anywhere }
 .charts { display: flex; flex-wrap: wrap; gap: .8em }
 figure { margin: 0 } figcaption { font-weight: 600; font-size: 14px }
 .legend span { display: inline-block; margin-right: 1.4em }
