@@ -51,6 +51,11 @@ impl Usage {
         Ok(Usage { coarse, threads })
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// What was used since: the sum of the threads' own times, unless one of them ended and took its
     /// time with it. Then it is the coarse time.
     pub fn since(&self, before: &Usage) -> Bill {

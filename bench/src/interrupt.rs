@@ -2,21 +2,27 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 /// What the program exits with at the second signal: as a shell says it of SIGINT.
 const AT_ONCE: i32 = 130;
 
-/// A flag that the first SIGINT or SIGTERM raises.
-pub fn flag() -> io::Result<Arc<AtomicBool>> {
+/// A flag that the first SIGINT or SIGTERM raises. The second ends the program, when `last` is done.
+pub fn flag(last: fn()) -> io::Result<Arc<AtomicBool>> {
     let raised = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the exit looks at the flag before it is raised.
-        flag::register_conditional_shutdown(signal, AT_ONCE, Arc::clone(&raised))?;
-        flag::register(signal, Arc::clone(&raised))?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let flag = Arc::clone(&raised);
+    let heed = move || {
+        for _ in signals.forever() {
+            if flag.swap(true, Ordering::Relaxed) {
+                last();
+                std::process::exit(AT_ONCE);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(heed)?;
     Ok(raised)
 }

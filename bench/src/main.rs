@@ -6,21 +6,34 @@
 //! are made at a given rate, and latencies count from when they were due.
 //!
 //! - [`workload`]: what can be called; [`connection`]: one client, with an [`inbox`] behind its [`socket`];
-//!   [`load`]: many of them at once; [`bill`]: what the server pays; [`measure`]: all of that once.
-//! - [`once`]: the command that measures one server; [`compare`]: the one that has several take turns.
-//! - [`progress`]: how far a run has come; [`interrupt`]: ending it.
+//!   [`load`]: many of them at once; [`idle`]: connections that do nothing; [`files`]: how many files a
+//!   process may have open.
+//! - What the server pays is its [`bill`], its [`memory`], and what it counts itself ([`counters`]);
+//!   [`measure`] is a load and all of that once.
+//! - [`once`]: the command that measures one server, and its [`progress`]; [`compare`]: the one that has
+//!   several take turns, and the [`report`] of what it found; [`interrupt`]: ending either.
+//! - [`histogram`]: latencies in words and on disk; [`merge`]: the command that adds them up.
+//! - [`floor`]: servers without a kernel, for what the machine itself can do.
 
 #![forbid(unsafe_code)]
 
 mod bill;
 mod compare;
 mod connection;
+mod counters;
+mod files;
+mod floor;
+mod histogram;
+mod idle;
 mod inbox;
 mod interrupt;
 mod load;
 mod measure;
+mod memory;
+mod merge;
 mod once;
 mod progress;
+mod report;
 mod socket;
 mod workload;
 
@@ -48,7 +61,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Compare(compare::Compare),
+    Compare(Box<compare::Compare>),
+    Floor(floor::Floor),
+    Merge(merge::Merge),
     #[command(hide = true)]
     Share(load::Worker),
 }
@@ -58,6 +73,8 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => cli.once.run(),
         Some(Command::Compare(compare)) => compare.run(),
+        Some(Command::Floor(floor)) => floor.run(),
+        Some(Command::Merge(merge)) => merge.run(),
         Some(Command::Share(share)) => share.run(),
     };
     match result {

@@ -7,17 +7,43 @@ use std::time::Duration;
 use rumpring::url::Url;
 
 use crate::bill::{Bill, Usage};
+use crate::counters::{Counters, Teller};
 use crate::load::{Load, Measured, Plan, Settings, Watch};
+use crate::memory::resident_kib;
 use crate::progress::Progress;
+
+/// Where a server's bill is found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Books<'a> {
+    /// Its process, if that is known.
+    pub pid: Option<u32>,
+    /// The same, if it prints counters when asked.
+    pub teller: Option<Teller<'a>>,
+}
 
 /// What a load and its server have shown.
 pub struct Measurement {
     pub load: Measured,
     /// What it cost the server, if it is known which process that is.
     pub bill: Option<Bill>,
+    /// What the server held, if that can be read.
+    pub holdings: Option<Holdings>,
+    /// `io_uring_enter` calls of the server for a call, if it tells.
+    pub enters: Option<f64>,
     /// How many threads made the load, and in how many processes.
     pub threads: u32,
     pub processes: u32,
+}
+
+/// What a server's process held under a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// KiB of resident user memory before the load connected.
+    pub memory_before: u64,
+    /// The same right after the measured time, with the load's connections open.
+    pub memory: u64,
+    /// Threads, at that moment too.
+    pub threads: usize,
 }
 
 impl Measurement {
@@ -36,46 +62,78 @@ impl Measurement {
 pub fn measure(
     url: &Url,
     plan: Plan,
-    warm_up: Duration,
-    length: Duration,
-    pid: Option<u32>,
-) -> io::Result<Measurement> {
-    measure_with(url, plan, &Settings::default(), warm_up, length, &mut Onlooker::new(pid))
-}
-
-/// As [`measure`], with a load made as it is set, and somebody who may end it early.
-pub fn measure_with(
-    url: &Url,
-    plan: Plan,
     settings: &Settings,
     warm_up: Duration,
     length: Duration,
-    onlooker: &mut Onlooker<'_>,
+    mut onlooker: Onlooker<'_>,
 ) -> io::Result<Measurement> {
-    let load = Load::connect(url, plan, settings, onlooker)?;
+    let memory_before = onlooker.memory();
+    let load = Load::connect(url, plan, settings, &onlooker)?;
     let (threads, processes) = load.threads_and_processes();
-    let measured = load.run(warm_up, length, onlooker)?;
-    Ok(Measurement { load: measured, bill: onlooker.bill(), threads, processes })
+    let measured = load.run(warm_up, length, &mut onlooker)?;
+    let mut measurement = Measurement {
+        load: measured,
+        bill: None,
+        holdings: None,
+        enters: None,
+        threads,
+        processes,
+    };
+    if let (Some(before), Some(after)) = (&onlooker.before, &onlooker.after) {
+        measurement.bill = after.bill_since(before);
+        measurement.enters = after.enters_since(before);
+        measurement.holdings = after.holdings(memory_before, onlooker.memory_after);
+    }
+    Ok(measurement)
 }
 
-/// Who looks on: at the server's use of the CPU, at interrupts, and at the progress.
+/// Who looks on: at the server's books, at interrupts, and at the progress.
 pub struct Onlooker<'a> {
-    pid: Option<u32>,
-    before: Option<Usage>,
-    after: Option<Usage>,
-    interrupted: Option<&'a AtomicBool>,
+    books: Books<'a>,
+    before: Option<Entry>,
+    after: Option<Entry>,
+    memory_after: Option<u64>,
+    interrupted: &'a AtomicBool,
     progress: Option<&'a Progress>,
 }
 
-impl<'a> Onlooker<'a> {
-    /// Who looks at this server process only.
-    pub fn new(pid: Option<u32>) -> Onlooker<'a> {
-        Onlooker { pid, before: None, after: None, interrupted: None, progress: None }
+/// What the books say at one moment.
+struct Entry {
+    usage: Option<Usage>,
+    counters: Option<Counters>,
+}
+
+impl Entry {
+    fn of(books: Books<'_>) -> io::Result<Entry> {
+        // Usage first: it is to be that of the load's time, while counters have their own count of calls.
+        let usage = books.pid.map(Usage::of).transpose().map_err(in_the_bill)?;
+        let counters = books.teller.map(Counters::ask).transpose().map_err(in_the_bill)?;
+        Ok(Entry { usage, counters })
     }
 
-    /// And has the load end when this is raised.
-    pub fn with_interrupt(self, interrupted: &'a AtomicBool) -> Onlooker<'a> {
-        Onlooker { interrupted: Some(interrupted), ..self }
+    fn bill_since(&self, before: &Entry) -> Option<Bill> {
+        Some(self.usage.as_ref()?.since(before.usage.as_ref()?))
+    }
+
+    fn enters_since(&self, before: &Entry) -> Option<f64> {
+        self.counters?.enters_per_call(before.counters?)
+    }
+
+    fn holdings(&self, memory_before: Option<u64>, memory: Option<u64>) -> Option<Holdings> {
+        let threads = self.usage.as_ref()?.threads();
+        Some(Holdings { memory_before: memory_before?, memory: memory?, threads })
+    }
+}
+
+fn in_the_bill(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the server's bill: {error}"))
+}
+
+impl<'a> Onlooker<'a> {
+    /// Who looks at these books, and has the load end when `interrupted` is raised.
+    pub fn new(books: Books<'a>, interrupted: &'a AtomicBool) -> Onlooker<'a> {
+        let progress = None;
+        Onlooker { books, before: None, after: None, memory_after: None, interrupted, progress }
     }
 
     /// And shows how far it has come.
@@ -83,28 +141,26 @@ impl<'a> Onlooker<'a> {
         Onlooker { progress, ..self }
     }
 
-    fn usage(&self) -> io::Result<Option<Usage>> {
-        let usage = self.pid.map(Usage::of).transpose();
-        usage.map_err(|error| io::Error::new(error.kind(), format!("the server's bill: {error}")))
-    }
-
-    fn bill(&self) -> Option<Bill> {
-        Some(self.after.as_ref()?.since(self.before.as_ref()?))
+    /// KiB that the server has resident. That of somebody else's process cannot be read, though the rest
+    /// of its bill can.
+    fn memory(&self) -> Option<u64> {
+        resident_kib(self.books.pid?).ok()
     }
 }
 
 impl Watch for Onlooker<'_> {
     fn is_interrupted(&self) -> bool {
-        self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     fn begins(&mut self) -> io::Result<()> {
-        self.before = self.usage()?;
+        self.before = Some(Entry::of(self.books)?);
         Ok(())
     }
 
     fn ends(&mut self) -> io::Result<()> {
-        self.after = self.usage()?;
+        self.after = Some(Entry::of(self.books)?);
+        self.memory_after = self.memory();
         Ok(())
     }
 

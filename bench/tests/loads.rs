@@ -216,7 +216,7 @@ fn the_parts_of_a_mix_make_the_whole() {
     };
     let json = house.json_of_enough(&format!("--call {call} -c 3 -i 2"), has_all);
     let parts = json["parts"].as_array().unwrap();
-    let names: Vec<_> = parts.iter().map(|part| part["call"].as_str().unwrap()).collect();
+    let names: Vec<_> = parts.iter().map(|part| part["part"].as_str().unwrap()).collect();
     assert_eq!(names, ["getpid", "read:64k", "pwrite:16", "copyinstr"]);
     let calls: Vec<_> = parts.iter().map(|part| part["calls"].as_u64().unwrap()).collect();
     assert_eq!(calls.iter().sum::<u64>(), json["calls"].as_u64().unwrap());
@@ -226,6 +226,20 @@ fn the_parts_of_a_mix_make_the_whole() {
         "compare one=URL other=URL --calls {call},getpid -c 2 --rounds 1 -s 0.05 --warm-up 0"
     ));
     assert!(compared.contains(call) && compared.contains("getpid"), "{compared}");
+}
+
+#[test]
+fn the_slow_caller_of_a_fair_load_keeps_its_pace() {
+    let house = House::unix();
+    for with in ["-c 4", "-c 5 -i 3 -t 2"] {
+        let json = house.json(&format!("URL --call fair {with} -s 0.5 --warm-up 0 --json"));
+        let calls = |part: usize| json["parts"][part]["calls"].as_u64().unwrap();
+        // One is due every 10 ms, answered or not.
+        let slow = calls(1) + json["unanswered_calls"].as_u64().unwrap();
+        assert_eq!(slow, 50, "{with}: {json}");
+        assert!(calls(0) > 0 && calls(0) + calls(1) == json["calls"].as_u64().unwrap());
+        assert!(json["parts"][1]["latency_us"]["p99"].as_f64().unwrap() > 0.0, "{with}: {json}");
+    }
 }
 
 #[test]
@@ -368,6 +382,8 @@ fn what_cannot_be_is_refused() {
         ("URL --call nothing", "none of getpid"),
         ("URL -c 1000001", "no number from 1 to 1000000"),
         ("URL -i 1025", "no number from 1 to 1024"),
+        ("URL --call fair -c 1", "2 connections at least"),
+        ("URL --call fair --rate 10", "pace of its own"),
         ("URL --rate 0", "--rate"),
         ("URL --rate 100000001", "--rate"),
         ("URL -c 1000000 -i 1024", "calls in flight in all"),
@@ -396,10 +412,12 @@ fn a_comparison_has_a_line_for_each_and_a_file() {
         json.display()
     );
     let printed = house.succeeds(&args);
+    let (measured, ratios) = printed.split_once("Ratios to one:").expect("a table of ratios");
+    assert!(ratios.contains("| read:16 | 2 x 2 | other | **"), "{printed}");
     for load in ["getpid | 1 x 1", "getpid | 3 x 1", "read:16 | 2 x 2"] {
         for server in ["one", "other"] {
             let line = format!("| {load} | {server} |");
-            assert_eq!(printed.matches(&line).count(), 1, "{line}: {printed}");
+            assert_eq!(measured.matches(&line).count(), 1, "{line}: {printed}");
         }
     }
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();

@@ -62,7 +62,8 @@ fn identity(path: &Path) -> rustix::io::Result<Identity> {
     Ok((stat.st_dev, stat.st_ino, stat.st_mtime, stat.st_mtime_nsec as i64))
 }
 
-/// Listens there. A socket file that a dead server left behind is replaced.
+/// Listens there. A socket file that a dead server left behind is replaced; a live server's, or a file
+/// that is no socket, is an error.
 pub fn listen(url: &Url) -> Result<Bound, ListenError> {
     match url {
         Url::Unix(path) => listen_unix(url, path),

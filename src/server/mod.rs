@@ -35,7 +35,7 @@ mod timers;
 mod wanted;
 
 pub use limits::Limits;
-pub use listener::ListenError;
+pub use listener::{Bound, ListenError, SocketFile, listen};
 pub use memory::{MAX_ASK, ROOM};
 pub use stats::{BoardStats, Stats};
 
@@ -55,7 +55,6 @@ use costs::Costs;
 use here::Here;
 use hub::Hub;
 use job::{Context, Job};
-use listener::SocketFile;
 use mailbox::{Mailbox, Message};
 
 /// How long processes have to go once the server has hung up on everybody. A kernel that keeps one

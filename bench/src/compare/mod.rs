@@ -1,7 +1,19 @@
 //! `rumpring-bench compare`: several servers take turns under the same loads, so that what a machine
 //! does to one it does to all of them, and ratios mean something where numbers do not.
+//!
+//! - [`asked`]: whether what was asked for can be; [`target`]s and [`demand`]s: who is measured under which
+//!   loads, [`only`] some of them with some.
+//! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that are there now.
+//! - [`turns`]: what they have shown, and medians; [`findings`]: all of it; [`tables`]: the same to be read.
 
-mod report;
+mod asked;
+mod demand;
+mod findings;
+mod only;
+mod progress;
+mod runner;
+mod running;
+mod tables;
 mod target;
 mod turns;
 
@@ -9,32 +21,55 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
 
-use crate::load::Plan;
-use crate::measure::measure;
+use crate::files;
+use crate::interrupt;
+use crate::load::LoadArgs;
 use crate::once::seconds_from;
+use crate::report;
 use crate::workload::{self, Case as Wanted};
 
-use target::{Server, Target};
-use turns::{Case, Turn};
+pub use demand::When;
+pub use findings::Findings;
+#[cfg(test)]
+pub use tables::tests::findings as test_findings;
+pub use tables::{Column, Table, all as all_tables};
+pub use turns::{Case, Spread, Turn};
+
+use only::Only;
+use progress::Progress;
+use runner::Runner;
+use target::Target;
 
 /// Compare servers, which take turns: A B A B.
 ///
 /// Prints a table in Markdown. Each number is the median of the rounds; each ratio is the median of
-/// those of the rounds, with the least and the greatest. CPU time and context switches are those of
-/// the servers that are started here.
+/// those of the rounds, with the least and the greatest. CPU time, context switches, user memory and
+/// threads are those of the servers that are started here; memory is read before the load connects and
+/// at the end of its time. The first SIGINT or SIGTERM ends the comparison with what there is by then.
 #[derive(Args)]
 pub struct Compare {
     /// A server: NAME=COMMAND, where the command starts one in the foreground on the URL that is put
-    /// in place of {url}, or NAME=URL. The first is the one that all others are compared to.
-    #[arg(value_name = "NAME=COMMAND", required = true, num_args = 2..)]
+    /// in place of {url}; NAME+stats=COMMAND, if it prints a line of counters at SIGUSR1 as rumpring
+    /// does (others die of it); NAME=URL; or NAME="floor ring" and NAME="floor hop", which are the
+    /// floors of this program (see its command floor).
+    #[arg(value_name = "NAME=COMMAND", required = true)]
     targets: Vec<Target>,
 
-    /// What to call: getpid, read:SIZE or pwrite:SIZE, each with CONNECTIONS or CONNECTIONSxIN_FLIGHT
-    /// of its own if wanted, as in pwrite:64k@16.
-    #[arg(long, value_name = "CALL[@N[xM]],...", value_delimiter = ',', default_value = "getpid")]
-    calls: Vec<Wanted>,
+    /// Whom the others are compared to, with a table for each. The first server if not given.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    ratio_to: Vec<String>,
+
+    /// What to call: getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed,
+    /// mixed:CALL=WEIGHT+... or fair (see the help without a command), each with CONNECTIONS or
+    /// CONNECTIONSxIN_FLIGHT of its own if wanted, and with the NAMEs of the servers if not all are to take
+    /// part, as in pwrite:64k@16 and getpid@10000=one+other. Floors take part in getpid and fair only.
+    ///
+    /// With %PERCENT behind it, calls are made at a fixed rate: at so many percent of what the same server
+    /// answered in a closed loop, the turns of which have to come before, as in getpid@64,getpid@64%50.
+    #[arg(long, value_name = "CALL[@N[xM]][%P][=NAME+...],...", value_delimiter = ',',
+        default_value = "getpid", value_parser = wanted)]
+    calls: Vec<Only<Wanted>>,
 
     /// How many connections.
     #[arg(short, long, value_delimiter = ',', default_value = "64",
@@ -44,6 +79,9 @@ pub struct Compare {
     /// How many calls each keeps in flight.
     #[arg(short, long, default_value = "1", value_parser = workload::in_flight_from)]
     in_flight: u32,
+
+    #[command(flatten)]
+    load: LoadArgs,
 
     /// How many turns each server has with each load.
     #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -61,128 +99,122 @@ pub struct Compare {
     #[arg(long)]
     keep: bool,
 
+    /// Measure the memory for so many idle connections, too, on a server of its own each time; of
+    /// some servers only as with calls.
+    #[arg(long, value_name = "N[=NAME+...],...", value_delimiter = ',', value_parser = idle)]
+    idle: Vec<Only<u32>>,
+
     /// Write all numbers to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Write all latencies of each turn to this folder: an HdrHistogram log, and with .hgrm behind its
+    /// name the text that HdrHistogram's plotters read.
+    #[arg(long, value_name = "DIR")]
+    histograms: Option<PathBuf>,
+
+    /// Write a page with the tables and with charts to this file.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+
+    /// For the report: a text that says on what was measured.
+    #[arg(long, value_name = "FILE", requires = "report")]
+    about: Option<PathBuf>,
+
+    /// Do not tell on stderr how far it is.
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 impl Compare {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
+        self.check()?;
+        let mut findings = self.nothing_yet()?;
+        // Also for the servers that are started from here.
+        files::raise(None)?;
+        if let Some(dir) = &self.histograms {
+            std::fs::create_dir_all(dir).map_err(in_file(dir))?;
+        }
         let dir = tempfile::tempdir()?;
-        let mut runner = Runner { compare: self, dir: dir.path(), kept: Vec::new(), failures: 0 };
-        if self.keep {
-            for (index, target) in self.targets.iter().enumerate() {
-                runner.kept.push(runner.start(index).map_err(|e| format!("{}: {e}", target.name))?);
+        let is_enough = interrupt::flag(running::end_all)?;
+        let progress = Progress::new(self.turns(), self.quiet);
+        let mut runner = Runner::new(self, dir.path(), progress, is_enough)?;
+        runner.progress.print(&self.introduction());
+        for (demand, who) in self.demands() {
+            let case = runner.case(demand, &who, &findings);
+            if case.rounds.has_any() {
+                let rows = tables::lines(&self.targets, &case);
+                let lines: String = rows.iter().map(|row| tables::line(row)).collect();
+                runner.progress.print(&lines);
+                findings.cases.push(case);
             }
         }
-        println!("{}.\n", self.how());
-        for target in &self.targets {
-            println!("- {}: `{}`", target.name, target.command());
+        for (connections, who) in self.idle_plans() {
+            let case = runner.idle(connections, &who);
+            if case.rounds.has_any() {
+                findings.idle.push(case);
+            }
         }
-        print!("\n{}", report::head(&self.targets));
-        let mut cases = Vec::new();
-        for plan in self.plans() {
-            let case = runner.case(plan);
-            print!("{}", report::lines(&self.targets, &case));
-            cases.push(case);
+        findings.cut_short = runner.cut_short();
+        let failures = runner.failures;
+        drop(runner);
+        self.tell(&findings)?;
+        match (findings.cut_short, failures) {
+            (Some(why), _) => Err(why.into()),
+            (None, 0) => Ok(()),
+            (None, failures) => Err(format!("{failures} turns failed").into()),
+        }
+    }
+
+    /// Findings without a turn as yet.
+    fn nothing_yet(&self) -> Result<Findings<'_>, String> {
+        let about =
+            self.about.as_ref().map(|file| std::fs::read_to_string(file).map_err(in_file(file)));
+        Ok(Findings {
+            how: self.how(),
+            about: about.transpose()?,
+            targets: &self.targets,
+            bases: self.bases()?,
+            settings: self.settings(),
+            cases: Vec::new(),
+            idle: Vec::new(),
+            cut_short: None,
+        })
+    }
+
+    /// What is printed before the first line of numbers.
+    fn introduction(&self) -> String {
+        let one = |target: &Target| format!("- {}: `{}`\n", target.name, target.command());
+        let targets: String = self.targets.iter().map(one).collect();
+        format!("{}.\n\n{targets}\n{}", self.how(), Table::measured().markdown_head())
+    }
+
+    /// Prints what the lines so far have not told, and writes the files.
+    fn tell(&self, findings: &Findings<'_>) -> Result<(), Box<dyn std::error::Error>> {
+        for table in tables::others(findings) {
+            print!("\n{}", table.markdown());
+        }
+        if let Some(why) = &findings.cut_short {
+            println!("\nThis was {why}.");
         }
         if let Some(file) = &self.json {
-            let settings = json!({
-                "rounds": self.rounds,
-                "seconds": self.seconds.as_secs_f64(),
-                "warm_up": self.warm_up.as_secs_f64(),
-                "kept_servers": self.keep,
-            });
-            let text = report::json(&self.targets, &settings, &cases);
-            std::fs::write(file, format!("{text:#}\n"))
-                .map_err(|error| format!("{}: {error}", file.display()))?;
+            std::fs::write(file, format!("{:#}\n", findings.json())).map_err(in_file(file))?;
         }
-        match runner.failures {
-            0 => Ok(()),
-            failures => Err(format!("{failures} turns failed").into()),
+        if let Some(file) = &self.report {
+            std::fs::write(file, report::page(findings)?).map_err(in_file(file))?;
         }
-    }
-
-    /// How it is measured, in words.
-    fn how(&self) -> String {
-        format!(
-            "{} turns each, in turn, of {} s after {} s of warm-up, {}; one load thread",
-            self.rounds,
-            self.seconds.as_secs_f64(),
-            self.warm_up.as_secs_f64(),
-            if self.keep { "all on the same servers" } else { "a new server for each" },
-        )
-    }
-
-    /// The loads, in the order in which they were asked for.
-    fn plans(&self) -> Vec<Plan> {
-        let mut plans = Vec::new();
-        for wanted in &self.calls {
-            let connections = match wanted.connections {
-                Some(connections) => vec![connections],
-                None => self.connections.clone(),
-            };
-            let in_flight = wanted.in_flight.unwrap_or(self.in_flight);
-            plans.extend(connections.into_iter().map(|connections| Plan {
-                call: wanted.call,
-                connections,
-                in_flight,
-            }));
-        }
-        plans
+        Ok(())
     }
 }
 
-/// A comparison that is under way.
-struct Runner<'a> {
-    compare: &'a Compare,
-    dir: &'a Path,
-    /// The servers, if they are kept.
-    kept: Vec<Server>,
-    failures: u32,
+fn wanted(text: &str) -> Result<Only<Wanted>, String> {
+    Only::parse(text, str::parse)
 }
 
-impl Runner<'_> {
-    fn start(&self, target: usize) -> Result<Server, String> {
-        // Each in a directory of its own: all may run at once.
-        let dir = self.dir.join(target.to_string());
-        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-        self.compare.targets[target].server(&dir).map_err(|error| error.to_string())
-    }
+fn idle(text: &str) -> Result<Only<u32>, String> {
+    Only::parse(text, workload::connections_from)
+}
 
-    /// All turns of one load.
-    fn case(&mut self, plan: Plan) -> Case {
-        let mut case = Case { plan, rounds: Vec::new() };
-        for round in 1..=self.compare.rounds {
-            let mut turns = Vec::new();
-            for (index, target) in self.compare.targets.iter().enumerate() {
-                let turn = self.turn(index, plan);
-                if let Err(error) = &turn {
-                    self.failures += 1;
-                    eprintln!(
-                        "{} with {} connections, round {round}, {}: {error}",
-                        plan.call, plan.connections, target.name
-                    );
-                }
-                turns.push(turn);
-            }
-            case.rounds.push(turns);
-        }
-        case
-    }
-
-    fn turn(&self, target: usize, plan: Plan) -> Result<Turn, String> {
-        let started;
-        let server = match self.kept.get(target) {
-            Some(server) => server,
-            None => {
-                started = self.start(target)?;
-                &started
-            }
-        };
-        let Compare { warm_up, seconds, .. } = *self.compare;
-        let measurement = measure(&server.url, plan, warm_up, seconds, server.pid())
-            .map_err(|error| server.explain(&error))?;
-        Ok(Turn::from(&measurement))
-    }
+fn in_file(file: &Path) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("{}: {error}", file.display())
 }

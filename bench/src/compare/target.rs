@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use rumpring::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::running::Running;
 use crate::connection::greet;
+use crate::counters::Teller;
+use crate::measure::Books;
 
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -21,11 +24,13 @@ const END: Duration = Duration::from_secs(10);
 /// How much of what a server wrote goes into an error.
 const MOST_OUTPUT: usize = 2000;
 
-/// `NAME=COMMAND`, where the command has `{url}` in it, or `NAME=URL`.
+/// `NAME[+stats]=COMMAND`, where the command has `{url}` in it, `NAME=URL`, or `NAME=floor WAY`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     pub name: String,
     pub what: What,
+    /// It prints its counters at SIGUSR1.
+    pub tells: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -34,25 +39,44 @@ pub enum What {
     Url(Url),
     /// A command for sh(1) that starts a server in the foreground.
     Command(String),
+    /// A floor of this program, in the words of its command line.
+    Floor(String),
 }
+
+/// What stands behind the name of a target that prints its counters at SIGUSR1.
+const TELLS: &str = "+stats";
+
+/// How a target that is a floor begins.
+const FLOOR: &str = "floor ";
 
 impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Target, String> {
         let (name, what) = text.split_once('=').ok_or_else(|| format!("{text:?} has no NAME="))?;
-        if name.is_empty() || name.contains(['|', '\n']) {
-            return Err(format!("{name:?} is no name"));
+        let (name, tells) = match name.strip_suffix(TELLS) {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || !name.chars().all(is_good) {
+            return Err(format!("{name:?} is no name of letters, digits and any of . _ -"));
         }
         let what = if what.contains("{url}") {
             What::Command(what.into())
+        } else if what.starts_with(FLOOR) {
+            What::Floor(what.into())
         } else {
             let url = what.parse().map_err(|error| {
-                format!("{what:?} has no {{url}} in it, so it should be a URL: {error}")
+                format!("{what:?} has no {{url}} in it, so it should be a URL or a floor: {error}")
             })?;
             What::Url(url)
         };
-        Ok(Target { name: name.into(), what })
+        if tells && matches!(what, What::Url(_)) {
+            return Err(format!("{name}{TELLS}: only a server that is started here can be asked"));
+        }
+        let tells = tells || matches!(what, What::Floor(_));
+        Ok(Target { name: name.into(), what, tells })
     }
 }
 
@@ -61,7 +85,7 @@ impl Target {
     pub fn command(&self) -> String {
         match &self.what {
             What::Url(url) => url.to_string(),
-            What::Command(command) => command.clone(),
+            What::Command(command) | What::Floor(command) => command.clone(),
         }
     }
 
@@ -69,7 +93,16 @@ impl Target {
     pub fn server(&self, dir: &Path) -> io::Result<Server> {
         match &self.what {
             What::Url(url) => Ok(Server { url: url.clone(), process: None }),
-            What::Command(command) => start(command, dir),
+            What::Command(command) => start(dir, self.tells, |url| {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("exec {}", command.replace("{url}", url))]);
+                Ok(shell)
+            }),
+            What::Floor(words) => start(dir, self.tells, |url| {
+                let mut floor = Command::new(std::env::current_exe()?);
+                floor.args(words.split_whitespace()).arg(url);
+                Ok(floor)
+            }),
         }
     }
 }
@@ -83,13 +116,21 @@ pub struct Server {
 /// A server's process. It ends when this goes.
 struct Process {
     child: Child,
-    output: std::path::PathBuf,
+    /// Where its stdout and stderr go.
+    output: PathBuf,
+    tells: bool,
+    _running: Running,
 }
 
 impl Server {
-    /// Its process, if it was started here.
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.child.id())
+    /// Where its bill is found: nowhere, unless it was started here.
+    pub fn books(&self) -> Books<'_> {
+        let Some(process) = &self.process else {
+            return Books::default();
+        };
+        let pid = Pid::from_child(&process.child);
+        let teller = process.tells.then_some(Teller { pid, output: &process.output });
+        Books { pid: Some(process.child.id()), teller }
     }
 
     /// An error with what the server had to say.
@@ -101,21 +142,24 @@ impl Server {
     }
 }
 
-fn start(command: &str, dir: &Path) -> io::Result<Server> {
+/// Starts the server that `command` makes of a URL, with its socket and what it writes in `dir`.
+fn start(
+    dir: &Path,
+    tells: bool,
+    command: impl FnOnce(&str) -> io::Result<Command>,
+) -> io::Result<Server> {
     let socket = dir.join("socket");
     // A server that had to be killed leaves it behind.
     drop(std::fs::remove_file(&socket));
     let output = dir.join("output");
     let file = File::create(&output)?;
-    let command = command.replace("{url}", &format!("unix://{}", socket.display()));
-    let child = Command::new("/bin/sh")
-        .args(["-c", &format!("exec {command}")])
+    let url = Url::Unix(socket);
+    let child = command(&url.to_string())?
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
         .spawn()?;
-    let mut process = Process { child, output };
-    let url = Url::Unix(socket);
+    let mut process = Process::new(child, output, tells)?;
     let start = Instant::now();
     loop {
         let error = match greet(&url) {
@@ -135,6 +179,17 @@ fn start(command: &str, dir: &Path) -> io::Result<Server> {
 }
 
 impl Process {
+    fn new(mut child: Child, output: PathBuf, tells: bool) -> io::Result<Process> {
+        match Running::new(&child) {
+            Ok(running) => Ok(Process { child, output, tells, _running: running }),
+            Err(error) => {
+                drop(child.kill());
+                drop(child.wait());
+                Err(error.into())
+            }
+        }
+    }
+
     fn explain(&self, error: &io::Error) -> String {
         let output = std::fs::read(&self.output).unwrap_or_default();
         let last = &output[output.len().saturating_sub(MOST_OUTPUT)..];
@@ -182,10 +237,16 @@ mod tests {
     fn a_target_is_a_command_or_a_url() {
         let target: Target = "a=x --opt=1 {url}".parse().unwrap();
         let what = What::Command("x --opt=1 {url}".into());
-        assert_eq!(target, Target { name: "a".into(), what });
+        assert_eq!(target, Target { name: "a".into(), what, tells: false });
         let target: Target = "b=tcp://127.0.0.1:5000".parse().unwrap();
         assert_eq!(target.command(), "tcp://127.0.0.1:5000");
-        for text in ["x {url}", "=x {url}", "a=x", "a|b=x {url}"] {
+        let target: Target = "c=floor hop --spin 5".parse().unwrap();
+        assert_eq!(target.what, What::Floor("floor hop --spin 5".into()));
+        assert!(target.tells, "floors do");
+        let target: Target = "d+stats=x {url}".parse().unwrap();
+        assert_eq!((target.name.as_str(), target.tells), ("d", true));
+        let bad = ["x {url}", "=x {url}", "+stats=x {url}", "a=x", "a=floor", "a|b=x {url}"];
+        for text in bad.into_iter().chain(["a b=x {url}", "a+stats=tcp://127.0.0.1:5000"]) {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
@@ -212,7 +273,7 @@ mod tests {
             .unwrap();
         let mut up = [0; 3];
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
-        drop(Process { child, output: dir.path().join("output") });
+        drop(Process::new(child, dir.path().join("output"), false).unwrap());
         assert_eq!(std::fs::read_to_string(said).unwrap(), "ended\n");
     }
 }

@@ -10,7 +10,7 @@ use rumpring::wire;
 use super::setup::{Step, steps};
 use super::{Heard, Hello, Outbox, unexpected};
 use crate::workload::pipe::{self, Ends};
-use crate::workload::{Answer, Call, Names, Op, Random, copyinstr};
+use crate::workload::{Answer, Call, Names, Op, Random, copyinstr, fair};
 
 /// Where the path of the file lies, as far as the server is told.
 pub const PATH: u64 = 1 << 48;
@@ -21,14 +21,29 @@ pub const BUFFER: u64 = 1 << 32;
 /// The request number of what is no call of the load. Those are numbered from 0.
 const ASIDE: u64 = 1 << 40;
 
-/// Which of a pair.
+/// Which of several that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Not of a pair.
+    /// One like all others.
     Alone,
+    /// The first of a pair.
     First,
-    /// The child of the first.
+    /// The other: the child of the first.
     Second,
+    /// The one that calls now and then, while others are busy. It has one call in flight.
+    Slow,
+}
+
+impl Role {
+    /// That of connection `number` of so many, which is counted from 0.
+    pub fn of(call: Call, number: u32, connections: u32) -> Role {
+        match call {
+            call if call.is_in_pairs() && number.is_multiple_of(2) => Role::First,
+            call if call.is_in_pairs() => Role::Second,
+            Call::Fair if number + 1 == connections => Role::Slow,
+            _ => Role::Alone,
+        }
+    }
 }
 
 /// A client that keeps calls in flight.
@@ -85,6 +100,7 @@ impl Client {
         let now = Instant::now();
         let slot = Slot { op: None, part: 0, since: now, copied: 0, opened: None, is_busy: false };
         let ends = Ends::default();
+        let slots = if role == Role::Slow { 1 } else { in_flight };
         Client {
             call,
             role,
@@ -94,7 +110,7 @@ impl Client {
             steps: steps(call, role == Role::First),
             step: 0,
             is_leaving: false,
-            slots: vec![slot; in_flight as usize],
+            slots: vec![slot; slots as usize],
             random: Random::new(seed),
         }
     }
@@ -102,6 +118,15 @@ impl Client {
     /// The second of a pair gets its ends of the pipes.
     pub fn set_ends(&mut self, ends: Ends) {
         self.names.ends = ends;
+    }
+
+    /// How many calls it may have in flight.
+    pub fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    pub fn is_slow(&self) -> bool {
+        self.role == Role::Slow
     }
 
     /// Since when the calls in flight count, each as which part.
@@ -129,6 +154,8 @@ impl Client {
     fn next(&mut self, last: Option<Op>, opened: Option<u64>) -> (u32, Op) {
         let (part, call) = match &self.call {
             Call::Mixed(mix) => mix.choose(&mut self.random),
+            Call::Fair if self.is_slow() => (fair::SLOW, Call::Getpid),
+            Call::Fair => (fair::BUSY, Call::Getpid),
             call => (0, *call),
         };
         let op = match call {
@@ -139,7 +166,7 @@ impl Client {
             Call::Pipe => pipe::next(last, self.role != Role::Second),
             Call::Fork => Op::Fork,
             Call::Connect => Op::Connect,
-            Call::Mixed(_) => unreachable!("no part of a mix is one"),
+            Call::Mixed(_) | Call::Fair => unreachable!("it is made of others"),
         };
         (part as u32, op)
     }
@@ -418,6 +445,19 @@ mod tests {
         second.set_ends(ends);
         second.begin(0, Instant::now(), &mut out);
         assert_eq!(sent(&mut out), [(0, 3, vec![3, BUFFER, 1])]);
+    }
+
+    #[test]
+    fn the_last_of_a_fair_load_is_slow() {
+        let roles = [0, 1, 2].map(|number| Role::of(Call::Fair, number, 3));
+        assert_eq!(roles, [Role::Alone, Role::Alone, Role::Slow]);
+        for (role, slots, part) in [(Role::Alone, 2, fair::BUSY), (Role::Slow, 1, fair::SLOW)] {
+            let (mut client, mut out, _) = ready("fair", role, [0, 0]);
+            assert_eq!(client.slots(), slots);
+            client.begin(0, Instant::now(), &mut out);
+            assert_eq!(sent(&mut out), [(0, 20, vec![])]);
+            assert_eq!(client.in_flight().next().unwrap().0, part as u32);
+        }
     }
 
     #[test]

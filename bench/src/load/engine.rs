@@ -20,7 +20,7 @@ use super::share::Share;
 use super::tally::Tally;
 use super::{Plan, room};
 use crate::connection::{Client, Heard, Hello, Link, Note, Outbox, PATIENCE, Role};
-use crate::workload::Call;
+use crate::workload::fair;
 
 /// The most bytes that go in one send.
 const MOST_SENT: usize = 72 << 10;
@@ -41,6 +41,13 @@ pub struct Task {
     pub spin: Duration,
     /// How often to say what was measured so far.
     pub progress: Option<Duration>,
+}
+
+impl Task {
+    /// Whether the calls of a client have a schedule.
+    fn schedules(&self, client: &Client) -> bool {
+        self.rate.is_some() || client.is_slow()
+    }
 }
 
 /// When a thread is to make its calls.
@@ -152,7 +159,7 @@ impl Engine {
             lines: Vec::new(),
             listed: Vec::new(),
             phase: Phase::Connecting,
-            tally: Tally::new(call.parts().len(), matches!(call, Call::Mixed(_)))?,
+            tally: Tally::new(call.parts().len())?,
             pace: None,
             idle: VecDeque::new(),
             busy: 0,
@@ -166,13 +173,9 @@ impl Engine {
     }
 
     fn add_client(&mut self, number: u32) {
-        let Plan { call, in_flight, .. } = self.task.plan;
-        let role = match (call.is_in_pairs(), number % 2) {
-            (false, _) => Role::Alone,
-            (true, 0) => Role::First,
-            (true, _) => Role::Second,
-        };
+        let Plan { call, connections, in_flight } = self.task.plan;
         let global = self.task.share.first + number;
+        let role = Role::of(call, global, connections);
         let name = format!("{}.{global}", std::process::id());
         self.clients.push(Client::new(call, role, in_flight, &name, global.into()));
         // The second of a pair follows when the first is ready.
@@ -216,19 +219,31 @@ impl Engine {
     fn begin_all(&mut self, start: Instant) {
         self.phase = Phase::Running;
         self.heard = Instant::now();
-        let Task { plan, share, rate, .. } = self.task;
-        let of_all = u64::from(plan.connections);
-        self.pace = rate.map(|rate| {
+        let Task { plan, share, .. } = self.task;
+        self.pace = self.schedule().map(|pace| {
             // The kernel may wake a thread later by this much, 50 us if not told otherwise. It is no
             // matter if it does not listen: latencies count from when a call was due.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-            (Pace::new(rate, share.count.into(), of_all, share.first.into()), start)
+            (pace, start)
         });
         for slot in 0..plan.in_flight {
             for client in 0..share.count {
-                self.free(client, slot, start);
+                if slot < self.clients[client as usize].slots() {
+                    self.free(client, slot, start);
+                }
             }
         }
+    }
+
+    /// When those calls are due that have a schedule.
+    fn schedule(&self) -> Option<Pace> {
+        let Task { plan, share, rate, .. } = self.task;
+        if let Some(rate) = rate {
+            let of_all = u64::from(plan.connections);
+            return Some(Pace::new(rate, share.count.into(), of_all, share.first.into()));
+        }
+        let has_slow = self.clients.iter().any(Client::is_slow);
+        has_slow.then(|| Pace::new(fair::SLOW_RATE, 1, 1, 0))
     }
 
     /// Sends the calls that are due, and returns when the next will be: if a client is free for it.
@@ -252,7 +267,7 @@ impl Engine {
         if self.phase != Phase::Running {
             return;
         }
-        if self.pace.is_some() {
+        if self.task.schedules(&self.clients[client as usize]) {
             self.idle.push_back((client, slot));
         } else {
             self.begin(client, slot, now);
@@ -282,12 +297,15 @@ impl Engine {
     fn finish(&mut self, now: Instant, is_cut_short: bool) -> io::Result<Measured> {
         self.phase = Phase::Leaving;
         if let Some((pace, start)) = &self.pace {
-            for (part, since) in self.clients.iter().flat_map(Client::in_flight) {
+            let scheduled = self.clients.iter().filter(|client| self.task.schedules(client));
+            for (part, since) in scheduled.flat_map(Client::in_flight) {
                 self.tally.unanswered(part, now.saturating_duration_since(since));
             }
             let now = now.saturating_duration_since(*start).as_nanos() as u64;
+            // Of a mix nobody has chosen yet which part they would have been.
+            let part = self.task.rate.is_none().then_some(fair::SLOW);
             for (latency, count) in pace.late(now) {
-                self.tally.unsent(latency, count);
+                self.tally.unsent(part, latency, count);
             }
         }
         let mut measured = self.tally.so_far(now)?;

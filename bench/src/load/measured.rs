@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::histogram::us;
+
 /// The longest latency that is told from longer ones.
 const LONGEST: Duration = Duration::from_secs(2 * 86_400);
 
@@ -26,11 +28,11 @@ pub struct Measured {
     pub unanswered: u64,
     /// The run was ended before its time.
     pub is_cut_short: bool,
-    /// The parts of a mix, in its order; none of any other load.
+    /// The parts of a load that has some, in its order.
     pub parts: Vec<Part>,
 }
 
-/// What one part of a mix has shown.
+/// What one part of a load has shown.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Calls answered.
@@ -40,7 +42,7 @@ pub struct Part {
 }
 
 impl Measured {
-    /// Nothing yet, of a mix of so many parts.
+    /// Nothing yet, of a load of so many parts.
     pub fn nothing(parts: usize) -> io::Result<Measured> {
         let parts: io::Result<Vec<Part>> = (0..parts).map(|_| Part::nothing()).collect();
         Ok(Measured {
@@ -79,9 +81,14 @@ impl Measured {
         self.calls as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
+    /// The same of one of its parts.
+    pub fn rate_of(&self, part: &Part) -> f64 {
+        part.calls as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
     /// Microseconds that this part of the calls stayed below.
     pub fn quantile_us(&self, quantile: f64) -> f64 {
-        self.latencies.value_at_quantile(quantile) as f64 / 1000.0
+        us(&self.latencies, quantile)
     }
 
     /// Microseconds of the load's own CPU time for a call.

@@ -44,6 +44,14 @@ impl Member {
         }
     }
 
+    /// Has it hang up: until then its connections stay.
+    pub fn dismiss(&mut self) {
+        match self {
+            Member::Thread(thread) => thread.runs = None,
+            Member::Process(process) => process.dismiss(),
+        }
+    }
+
     /// Waits for its end.
     pub fn end(self) {
         match self {
@@ -75,20 +83,18 @@ impl Member {
 /// A load thread.
 pub struct Thread {
     control: Arc<Control>,
-    /// Gone when there is nothing more to be told.
+    /// Its end lets the thread hang up.
     runs: Option<Sender<Run>>,
     handle: JoinHandle<()>,
 }
 
 impl Thread {
     fn go(&mut self, run: Run) -> io::Result<()> {
-        let runs = self.runs.take();
-        let sent = runs.is_some_and(|runs| runs.send(run).is_ok());
+        let sent = self.runs.as_ref().is_some_and(|runs| runs.send(run).is_ok());
         if sent { Ok(()) } else { Err(io::Error::other("a load thread has ended")) }
     }
 
     fn end(self) {
-        drop(self.runs);
         if self.handle.join().is_err() {
             eprintln!("rumpring-bench: a load thread panicked");
         }
@@ -130,6 +136,8 @@ fn work(
         let progress = |so_far| drop(reports.try_send((number, Report::Progress(so_far))));
         let measured = engine.run(run, progress)?;
         report(Report::Done(measured));
+        // Somebody may want to look at the server while it has them all.
+        let _ = runs.recv();
     }
     // The measurement is good whatever becomes of this, and a server that has gone has kept nothing.
     let _ = engine.leave();

@@ -2,13 +2,13 @@
 //!
 //! A [`Plan`] is divided into [`share`]s, one for each thread. A thread is an [`engine`]: a ring, with a
 //! [`dialer`] for its connections, a [`tally`] of what was answered, and a [`pace`] if calls are to be made
-//! at a given rate. Where the open files of one process do not suffice ([`files`], [`room`]) there are more
-//! of them: [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both
-//! are [`member`]s, whose results ([`measured`]) it adds up.
+//! at a given rate. Where the open files of one process do not suffice ([`room`]) there are more of them:
+//! [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both are
+//! [`member`]s, whose results ([`measured`]) it adds up. [`args`] is how the command line says all that.
 
+mod args;
 mod dialer;
 mod engine;
-mod files;
 mod frame;
 mod measured;
 mod member;
@@ -19,7 +19,8 @@ mod share;
 mod tally;
 mod worker;
 
-pub use measured::Measured;
+pub use args::LoadArgs;
+pub use measured::{Measured, Part};
 pub use worker::Worker;
 
 use std::io;
@@ -114,11 +115,14 @@ impl Load {
     ) -> io::Result<Load> {
         let Plan { call, connections, in_flight } = plan;
         call.check(connections).map_err(invalid)?;
+        if settings.rate.is_some() {
+            call.check_rate().map_err(invalid)?;
+        }
         if u64::from(connections) * u64::from(in_flight) > MAX_IN_FLIGHT {
             return Err(invalid(format!("more than {MAX_IN_FLIGHT} calls in flight in all")));
         }
-        let files = files::raise(settings.files)?;
-        let processes = files::processes(plan, files).map_err(invalid)?;
+        let files = crate::files::raise(settings.files)?;
+        let processes = room::processes(plan, files).map_err(invalid)?;
         let all = Share { first: 0, count: connections };
         let task = task(url, plan, settings, all);
         if processes == 1 {
@@ -159,7 +163,7 @@ impl Load {
         start: impl Fn(usize, &SyncSender<(usize, Report)>) -> io::Result<Member>,
     ) -> io::Result<Load> {
         let (sender, reports) = sync_channel(count * 4);
-        let parts = if matches!(call, Call::Mixed(_)) { call.parts().len() } else { 0 };
+        let parts = call.parts().len();
         let mut load = Load { members: Vec::new(), reports, parts, threads: 0, processes: 1 };
         for number in 0..count {
             load.members.push(start(number, &sender)?);
@@ -189,7 +193,7 @@ impl Load {
 
     /// Makes calls, counts them when the warm-up is over, and ends: the connections are of no more use.
     pub fn run(
-        self,
+        mut self,
         warm_up: Duration,
         length: Duration,
         watch: &mut impl Watch,
@@ -198,8 +202,8 @@ impl Load {
         self.run_from(Run { start, warm_up, length }, watch)
     }
 
-    /// As [`Load::run`], and begins when it is told to.
-    fn run_from(mut self, run: Run, watch: &mut impl Watch) -> io::Result<Measured> {
+    /// As [`Load::run`], and begins when it is told to. The connections stay until this is dropped.
+    fn run_from(&mut self, run: Run, watch: &mut impl Watch) -> io::Result<Measured> {
         self.go(run)?;
         let Run { start, warm_up, length } = run;
         let (warm, end) = (start + warm_up, start + warm_up + length);
@@ -289,6 +293,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.members.iter_mut().for_each(Member::stop);
+        self.members.iter_mut().for_each(Member::dismiss);
         self.members.drain(..).for_each(Member::end);
     }
 }
@@ -305,4 +310,44 @@ fn task(url: &Url, plan: Plan, settings: &Settings, share: Share) -> Task {
 
 fn invalid(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rumpring::kernel::embedded::Embedded;
+    use rumpring::server::{Config, Running};
+
+    use super::*;
+
+    /// Who counts the server's connections at the end, and takes time for that.
+    struct Counter {
+        server: Running,
+        seen: Option<u64>,
+    }
+
+    impl Watch for Counter {
+        fn ends(&mut self) -> io::Result<()> {
+            std::thread::sleep(Duration::from_millis(100));
+            self.seen = Some(self.server.control().stats().unwrap().board.connections as u64);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn connections_stay_until_whoever_looks_on_has_looked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(Url::Unix(dir.path().join("s")));
+        config.ring.sockets = 64;
+        let server = Running::start(config, Arc::new(Embedded::default())).unwrap();
+        let plan = Plan { call: Call::Getpid, connections: 6, in_flight: 1 };
+        let settings = Settings { threads: 2, ..Settings::default() };
+        let url = server.url().clone();
+        let mut counter = Counter { server, seen: None };
+        let load = Load::connect(&url, plan, &settings, &counter).unwrap();
+        let measured = load.run(Duration::ZERO, Duration::from_millis(20), &mut counter).unwrap();
+        assert!(measured.calls > 0);
+        assert_eq!(counter.seen, Some(6));
+    }
 }

@@ -49,10 +49,10 @@ impl Pace {
         u64::try_from(count).unwrap_or(u64::MAX)
     }
 
-    /// The calls that are due by this time and not sent: for how long, and how many so. Of very many,
-    /// neighbours are taken together.
+    /// The calls that were due before this time and are not sent: for how long, and how many so. Of very
+    /// many, neighbours are taken together.
     pub fn late(&self, now: u64) -> impl Iterator<Item = (u64, u64)> {
-        let end = self.due_by(now).max(self.next);
+        let end = now.checked_sub(1).map_or(0, |before| self.due_by(before)).max(self.next);
         let step = (end - self.next).div_ceil(STEPS).max(1);
         (self.next..end).step_by(step as usize).map(move |number| {
             let count = step.min(end - number);
@@ -122,7 +122,8 @@ mod tests {
     fn what_is_late_is_late_since_it_was_due() {
         let mut pace = Pace::new(1000, 1, 1, 0);
         dues(&mut pace, 2);
-        assert_eq!(pace.late(1_999_999).count(), 0);
+        assert_eq!(pace.late(2_000_000).count(), 0, "this one is not late");
+        assert_eq!(pace.late(2_000_001).count(), 1);
         let late: Vec<_> = pace.late(4_500_000).collect();
         assert_eq!(late, [(2_500_000, 1), (1_500_000, 1), (500_000, 1)]);
     }

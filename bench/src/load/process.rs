@@ -105,9 +105,13 @@ impl Process {
         orders.write_all(line.as_bytes())
     }
 
+    /// Has it hang up and end.
+    pub fn dismiss(&mut self) {
+        self.orders = None;
+    }
+
     /// Waits for its end, and makes it if need be.
     pub fn end(mut self) {
-        drop(self.orders.take());
         let limit = Instant::now() + END;
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() >= limit {

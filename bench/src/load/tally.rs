@@ -10,10 +10,10 @@ use super::measured::{Measured, Part, histogram};
 
 /// What one thread has counted.
 pub struct Tally {
-    /// One for each part of a mix, or one for all.
+    /// One for each part of the load, or one for all.
     parts: Vec<Part>,
-    is_mix: bool,
-    /// How long those have waited that were not even sent.
+    has_parts: bool,
+    /// How long those have waited that were not even sent and are of no part as yet.
     unsent: Histogram<u64>,
     unanswered: u64,
     /// Since when it counts, and the CPU time that this thread had used by then.
@@ -21,10 +21,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A tally that does not count yet. To be made and used on one thread.
-    pub fn new(parts: usize, is_mix: bool) -> io::Result<Tally> {
+    /// A tally of a load of so many parts, or of none, that does not count yet. To be made and used on one
+    /// thread.
+    pub fn new(parts: usize) -> io::Result<Tally> {
+        let has_parts = parts > 0;
         let parts: io::Result<Vec<Part>> = (0..parts.max(1)).map(|_| Part::nothing()).collect();
-        Ok(Tally { parts: parts?, is_mix, unsent: histogram()?, unanswered: 0, since: None })
+        Ok(Tally { parts: parts?, has_parts, unsent: histogram()?, unanswered: 0, since: None })
     }
 
     pub fn is_counting(&self) -> bool {
@@ -53,11 +55,12 @@ impl Tally {
         }
     }
 
-    /// So many calls were due for this many nanoseconds and not sent.
-    pub fn unsent(&mut self, latency: u64, count: u64) {
+    /// So many calls, of this part if that is known, were due for this many nanoseconds and not sent.
+    pub fn unsent(&mut self, part: Option<usize>, latency: u64, count: u64) {
         if self.is_counting() {
             self.unanswered += count;
-            self.unsent.saturating_record_n(latency, count);
+            let latencies = part.map_or(&mut self.unsent, |part| &mut self.parts[part].latencies);
+            latencies.saturating_record_n(latency, count);
         }
     }
 
@@ -70,7 +73,7 @@ impl Tally {
         }
         measured.latencies.add(&self.unsent).map_err(io::Error::other)?;
         measured.unanswered = self.unanswered;
-        if self.is_mix {
+        if self.has_parts {
             measured.parts = self.parts.clone();
         }
         if let Some((since, cpu)) = self.since {
@@ -99,23 +102,24 @@ mod tests {
 
     #[test]
     fn only_what_comes_after_the_warm_up_counts() {
-        let mut tally = Tally::new(2, true).unwrap();
+        let mut tally = Tally::new(2).unwrap();
         let start = Instant::now();
         let us = Duration::from_micros;
         tally.answered(0, us(1));
-        tally.unsent(1, 1);
+        tally.unsent(None, 1, 1);
         assert_eq!(tally.so_far(start).unwrap().latencies.len(), 0);
         tally.begin(start);
         tally.answered(0, us(10));
         tally.answered(1, us(20));
         tally.answered(1, us(30));
         tally.unanswered(1, us(40));
-        tally.unsent(50_000, 3);
+        tally.unsent(None, 50_000, 3);
+        tally.unsent(Some(0), 60_000, 1);
         let measured = tally.so_far(start + Duration::from_secs(2)).unwrap();
-        assert_eq!((measured.calls, measured.unanswered, measured.latencies.len()), (3, 4, 7));
+        assert_eq!((measured.calls, measured.unanswered, measured.latencies.len()), (3, 5, 8));
         assert_eq!((measured.elapsed.as_secs(), measured.rate()), (2, 1.5));
         let parts: Vec<_> = measured.parts.iter().map(|p| (p.calls, p.latencies.len())).collect();
-        assert_eq!(parts, [(1, 1), (2, 3)]);
-        assert!(measured.quantile_us(1.0) >= 50.0);
+        assert_eq!(parts, [(1, 2), (2, 3)]);
+        assert!(measured.quantile_us(1.0) >= 60.0);
     }
 }

@@ -88,12 +88,15 @@ impl Worker {
 
     fn work(&self, runs: &Receiver<Run>, orders: &Orders) -> io::Result<()> {
         let mut watch = Forward { is_stopped: Arc::clone(&orders.is_stopped) };
-        let load = Load::of_threads(&self.task(), self.threads, &watch)?;
+        let mut load = Load::of_threads(&self.task(), self.threads, &watch)?;
         report(&Report::Ready)?;
         let run = runs.recv().map_err(io::Error::other)?;
         let measured = load.run_from(run, &mut watch)?;
         orders.is_done.store(true, Ordering::Relaxed);
-        report(&Report::Done(measured))
+        report(&Report::Done(measured))?;
+        // Its connections stay until there are no more orders.
+        let _ = runs.recv();
+        Ok(())
     }
 
     fn task(&self) -> Task {

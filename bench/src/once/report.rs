@@ -4,8 +4,9 @@ use hdrhistogram::Histogram;
 use rumpring::url::Url;
 use serde_json::{Value, json};
 
+use crate::histogram::{QUANTILES, in_words, us};
 use crate::load::Plan;
-use crate::measure::Measurement;
+use crate::measure::{Holdings, Measurement};
 
 /// What was asked for.
 pub struct Asked<'a> {
@@ -14,10 +15,6 @@ pub struct Asked<'a> {
     /// Calls a second.
     pub rate: Option<u64>,
 }
-
-/// The percentiles that are told.
-const PERCENTILES: [(&str, f64); 6] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
 /// In lines.
 pub fn text(asked: &Asked<'_>, result: &Measurement) -> String {
@@ -28,17 +25,22 @@ pub fn text(asked: &Asked<'_>, result: &Measurement) -> String {
         load.rate(),
         asked.rate.map_or(String::new(), |rate| format!(", {rate} asked")),
     )];
-    lines.push(format!("latency us: {}", latencies(&load.latencies)));
-    for (call, part) in call.parts().iter().zip(&load.parts) {
-        let rate = part.calls as f64 / load.elapsed.as_secs_f64().max(1e-9);
-        let latencies = latencies(&part.latencies);
-        lines.push(format!("{call}: {rate:.0} calls/s; latency us: {latencies}"));
+    lines.push(in_words(&load.latencies));
+    for (name, part) in call.parts().iter().zip(&load.parts) {
+        let rate = load.rate_of(part);
+        lines.push(format!("{name}: {rate:.0} calls/s; {}", in_words(&part.latencies)));
     }
-    if asked.rate.is_some() {
+    if asked.rate.is_some() || load.unanswered > 0 {
         lines.push(format!("unanswered {}", load.unanswered));
     }
     if let (Some(cpu), Some(switches)) = (result.cpu_us(), result.switches()) {
         lines.push(format!("server: {cpu:.2} us of CPU and {switches:.3} context switches a call"));
+    }
+    if let Some(Holdings { memory_before, memory, threads }) = result.holdings {
+        lines.push(format!(
+            "server: {memory_before} KiB of user memory before, {memory} KiB with the load, \
+             {threads} threads"
+        ));
     }
     lines.push(format!(
         "client: {}{}, busy {:.0} % of one CPU, {:.2} us of CPU a call",
@@ -60,29 +62,19 @@ fn count(number: u32, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-fn latencies(histogram: &Histogram<u64>) -> String {
-    let each = PERCENTILES.map(|(name, quantile)| format!("{name} {:.1}", us(histogram, quantile)));
-    each.join(" ")
-}
-
-fn us(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1000.0
-}
-
 /// As one object.
 pub fn json(asked: &Asked<'_>, result: &Measurement) -> Value {
     let Plan { call, connections, in_flight } = asked.plan;
     let load = &result.load;
-    let seconds = load.elapsed.as_secs_f64();
     let parts: Vec<Value> = call
         .parts()
         .iter()
         .zip(&load.parts)
-        .map(|(call, part)| {
+        .map(|(name, part)| {
             json!({
-                "call": call.to_string(),
+                "part": name,
                 "calls": part.calls,
-                "calls_per_second": part.calls as f64 / seconds.max(1e-9),
+                "calls_per_second": load.rate_of(part),
                 "latency_us": json_latencies(&part.latencies),
             })
         })
@@ -95,7 +87,7 @@ pub fn json(asked: &Asked<'_>, result: &Measurement) -> Value {
         "threads": result.threads,
         "processes": result.processes,
         "asked_calls_per_second": asked.rate,
-        "seconds": seconds,
+        "seconds": load.elapsed.as_secs_f64(),
         "cut_short": load.is_cut_short,
         "calls": load.calls,
         "calls_per_second": load.rate(),
@@ -104,14 +96,16 @@ pub fn json(asked: &Asked<'_>, result: &Measurement) -> Value {
         "parts": parts,
         "server_cpu_us_per_call": result.cpu_us(),
         "server_context_switches_per_call": result.switches(),
+        "server_memory_kib_before": result.holdings.map(|held| held.memory_before),
+        "server_memory_kib": result.holdings.map(|held| held.memory),
+        "server_threads": result.holdings.map(|held| held.threads),
         "client_busy": load.client_busy,
         "client_cpu_us_per_call": load.client_cpu_us(),
     })
 }
 
 fn json_latencies(histogram: &Histogram<u64>) -> Value {
-    let each =
-        PERCENTILES.map(|(name, quantile)| (name.to_string(), json!(us(histogram, quantile))));
+    let each = QUANTILES.map(|(name, quantile)| (name.to_string(), json!(us(histogram, quantile))));
     Value::Object(each.into_iter().collect())
 }
 
@@ -133,7 +127,8 @@ mod tests {
             part.calls = 50;
             part.latencies.record_n(2000, 50).unwrap();
         }
-        Measurement { load, bill: None, threads: 3, processes: 2 }
+        let holdings = Some(Holdings { memory_before: 100, memory: 200, threads: 5 });
+        Measurement { load, bill: None, holdings, enters: None, threads: 3, processes: 2 }
     }
 
     fn asked<'a>(url: &'a Url, call: &str, rate: Option<u64>) -> Asked<'a> {
@@ -152,12 +147,15 @@ mod tests {
             "getpid: 25 calls/s; latency us: p50 2.0",
             "read:4k: 25 calls/s; latency us: p50 2.0",
             "unanswered 3\n",
+            "server: 100 KiB of user memory before, 200 KiB with the load, 5 threads\n",
             "client: 3 threads in 2 processes, busy 0 % of one CPU, 2.00 us of CPU a call\n",
             "cut short: measured for 2.00 s\n",
         ] {
             assert!(lines.contains(line), "no {line:?} in {lines}");
         }
-        let lines = text(&asked(&url, "getpid", None), &result(0));
+        let mut result = result(0);
+        result.load.unanswered = 0;
+        let lines = text(&asked(&url, "getpid", None), &result);
         assert!(!lines.contains("unanswered") && !lines.contains("asked"), "{lines}");
     }
 
@@ -169,8 +167,9 @@ mod tests {
             (&json["calls_per_second"], &json["asked_calls_per_second"]),
             (&json!(50.0), &json!(60))
         );
-        assert_eq!(json["parts"][1]["call"], "read:4k");
+        assert_eq!(json["parts"][1]["part"], "read:4k");
         assert_eq!((&json["unanswered_calls"], &json["cut_short"]), (&json!(3), &json!(true)));
+        assert_eq!((&json["server_memory_kib"], &json["server_threads"]), (&json!(200), &json!(5)));
         assert!(json["latency_us"]["p99.9"].as_f64().unwrap() > 0.9);
     }
 }

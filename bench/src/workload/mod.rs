@@ -1,12 +1,14 @@
 //! What is called: the calls a load can be made of, by name, and how many at once.
 //!
 //! - [`getpid`], [`transfer`], [`copyinstr`], [`pipe`], [`fork`], [`connect`]: one idea each, with what is
-//!   sent and the check that it was done; [`mix`]: several of them, chosen by [`random`] numbers.
+//!   sent and the check that it was done; [`mix`]: several of them, chosen by [`random`] numbers;
+//!   [`fair`]: many that are busy and one that is not.
 //! - [`op`]: one call of any of these; [`case`]: a load of a comparison; [`size`]: a number of bytes.
 
 mod case;
 pub mod connect;
 pub mod copyinstr;
+pub mod fair;
 pub mod fork;
 pub mod getpid;
 mod mix;
@@ -26,8 +28,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What `--call` takes, for its help.
-pub const NAMES: &str = "getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed and \
-                         mixed:CALL=WEIGHT+...";
+pub const NAMES: &str = "getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed, \
+                         mixed:CALL=WEIGHT+... and fair";
 
 /// The call that is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub enum Call {
     Connect,
     /// Several calls, each by its weight.
     Mixed(Mix),
+    /// getpid, of busy connections and of a slow one.
+    Fair,
 }
 
 impl Call {
@@ -89,11 +93,25 @@ impl Call {
         matches!(self, Call::Fork | Call::Connect)
     }
 
-    /// What the calls are counted as: a mix's parts, or the one that there is.
-    pub fn parts(self) -> Vec<Call> {
+    /// What is counted apart, by name; nothing if all calls are the same.
+    pub fn parts(self) -> Vec<String> {
         match self {
-            Call::Mixed(mix) => mix.parts().map(|(call, _)| call).collect(),
-            call => vec![call],
+            Call::Mixed(mix) => mix.parts().map(|(call, _)| call.to_string()).collect(),
+            Call::Fair => fair::PARTS.map(String::from).to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it is getpid and nothing else.
+    pub fn is_getpid(self) -> bool {
+        matches!(self, Call::Getpid | Call::Fair)
+    }
+
+    /// Whether it can be made at a rate that is asked for.
+    pub fn check_rate(self) -> Result<(), String> {
+        match self {
+            Call::Fair => Err(format!("{self} has a pace of its own: it takes no rate")),
+            _ => Ok(()),
         }
     }
 
@@ -103,6 +121,9 @@ impl Call {
             return Err(format!(
                 "{self} takes its connections in pairs: {connections} is not an even number"
             ));
+        }
+        if self == Call::Fair && connections < 2 {
+            return Err(format!("{self} takes 2 connections at least, a busy and a slow one"));
         }
         Ok(())
     }
@@ -119,6 +140,7 @@ impl FromStr for Call {
                 "pipe" => Ok(Call::Pipe),
                 "fork" => Ok(Call::Fork),
                 "connect" => Ok(Call::Connect),
+                "fair" => Ok(Call::Fair),
                 "mixed" => Ok(Call::Mixed(Mix::usual())),
                 _ => Err(format!("{text:?} is none of {NAMES}")),
             },
@@ -140,6 +162,7 @@ impl fmt::Display for Call {
             Call::Pipe => f.write_str("pipe"),
             Call::Fork => f.write_str("fork"),
             Call::Connect => f.write_str("connect"),
+            Call::Fair => f.write_str("fair"),
             Call::Mixed(mix) if *mix == Mix::usual() => f.write_str("mixed"),
             Call::Mixed(mix) => write!(f, "mixed:{mix}"),
         }
@@ -180,6 +203,7 @@ mod tests {
             "pipe",
             "fork",
             "connect",
+            "fair",
             "mixed",
             "mixed:getpid=60+read:4k=20",
             "mixed:copyinstr=1",
@@ -187,7 +211,7 @@ mod tests {
             assert_eq!(text.parse::<Call>().unwrap().to_string(), text);
         }
         for text in
-            ["", "getpid:1", "read", "read:", "write:4k", "pwrite:4x", "pipe:1", "mixed:", "Fork"]
+            ["", "getpid:1", "read", "read:", "write:4k", "pwrite:4x", "pipe:1", "fair:1", "Fork"]
         {
             assert!(text.parse::<Call>().is_err(), "{text:?}");
         }
@@ -200,12 +224,20 @@ mod tests {
         assert_eq!((mix.size(), mix.needs_file(), mix.needs_path()), (65_536, true, true));
         let mix = call("mixed:getpid=1");
         assert_eq!((mix.size(), mix.needs_file(), mix.needs_path()), (0, false, false));
-        assert_eq!(mix.parts(), [Call::Getpid]);
+        assert_eq!(mix.parts(), ["getpid"]);
+        assert!(Call::Getpid.parts().is_empty());
     }
 
     #[test]
     fn pipes_go_in_pairs() {
         assert!(Call::Pipe.check(3).unwrap_err().contains("even number"));
         assert_eq!((Call::Pipe.check(4), Call::Getpid.check(3)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn fairness_is_between_two_and_has_its_own_pace() {
+        assert!(Call::Fair.check(1).unwrap_err().contains("2 connections at least"));
+        assert_eq!((Call::Fair.check(2), Call::Getpid.check_rate()), (Ok(()), Ok(())));
+        assert!(Call::Fair.check_rate().unwrap_err().contains("pace of its own"));
     }
 }

@@ -1,0 +1,114 @@
+//! Calls of the embedded kernel, run to their end on this thread.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::task::Waker;
+
+use criterion::{Criterion, Throughput};
+use rumpring::client::numbers::{self, sys};
+use rumpring::kernel::embedded::Embedded;
+use rumpring::kernel::{
+    Args, Call, Client, CopyError, Kernel, MAX_ARGS, Outcome, Process, Progress, UserMemory,
+};
+
+/// Where the path of the file lies in the client's memory, and where the buffer does.
+const PATH: u64 = 0x1000;
+const BUFFER: u64 = 0x2000;
+
+/// Bytes of the client's memory.
+const SIZE: usize = 1 << 16;
+
+/// Bytes of a large read.
+const PAGE: u64 = 4096;
+
+/// A client that takes no signals.
+struct Nobody;
+
+impl Client for Nobody {
+    fn raise(&self, _: i32) {}
+}
+
+/// A client's memory that is all here: no copy waits.
+struct Memory(Vec<u8>);
+
+impl Memory {
+    fn at(&mut self, addr: u64, len: usize) -> Result<&mut [u8], CopyError> {
+        let start = addr as usize;
+        self.0.get_mut(start..start.saturating_add(len)).ok_or(CopyError::Fault)
+    }
+}
+
+impl UserMemory for Memory {
+    fn copyin(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError> {
+        buf.copy_from_slice(self.at(addr, buf.len())?);
+        Ok(())
+    }
+    fn copyinstr(&mut self, addr: u64, buf: &mut [u8]) -> Result<usize, CopyError> {
+        buf.copy_from_slice(self.at(addr, buf.len())?);
+        buf.iter().position(|&byte| byte == 0).ok_or(CopyError::TooLong)
+    }
+    fn copyout(&mut self, data: &[u8], addr: u64) -> Result<(), CopyError> {
+        self.at(addr, data.len())?.copy_from_slice(data);
+        Ok(())
+    }
+    fn copyoutstr(&mut self, data: &[u8], addr: u64) -> Result<(), CopyError> {
+        self.copyout(data, addr)
+    }
+    fn anonmmap(&mut self, _: u64) -> Result<u64, CopyError> {
+        Err(CopyError::NoMemory)
+    }
+    fn room(&self) -> usize {
+        SIZE
+    }
+    fn forget(&mut self) {}
+}
+
+/// Runs a call that does not wait, and returns its value.
+fn call(process: &dyn Process, memory: &mut Memory, number: i32, args: &[u64]) -> i64 {
+    let mut block: Args = [0; MAX_ARGS];
+    block[..args.len()].copy_from_slice(args);
+    let mut call = Call {
+        number,
+        args: &block,
+        memory,
+        progress: &mut Progress::default(),
+        waker: Waker::noop(),
+        interrupted: false,
+    };
+    match process.syscall(&mut call) {
+        Outcome::Done(Ok([value, _])) => value,
+        outcome => panic!("call {number} ended with {outcome:?}"),
+    }
+}
+
+/// A file of so many bytes, made by the process; its descriptor.
+fn file(process: &dyn Process, memory: &mut Memory, len: u64) -> u64 {
+    let path = b"/file\0";
+    memory.at(PATH, path.len()).expect("it is there").copy_from_slice(path);
+    let flags = (numbers::O_RDWR | numbers::O_CREAT) as u64;
+    let file = call(process, memory, sys::OPEN, &[PATH, flags, 0o600]) as u64;
+    assert_eq!(call(process, memory, sys::PWRITE, &[file, BUFFER, len, 0, 0]), len as i64);
+    file
+}
+
+pub fn benches(criterion: &mut Criterion) {
+    let kernel = Embedded::default();
+    let spawn = || kernel.spawn(Arc::new(Nobody), b"bench").expect("a process");
+    let process = spawn();
+    let mut memory = Memory(vec![0; SIZE]);
+    let file = file(&*process, &mut memory, PAGE);
+    let mut group = criterion.benchmark_group("embedded");
+    group.bench_function("getpid", |bencher| {
+        bencher.iter(|| black_box(call(&*process, &mut memory, sys::GETPID, &[])));
+    });
+    group.bench_function("a process made and ended", |bencher| {
+        bencher.iter(|| spawn().release());
+    });
+    group.throughput(Throughput::Bytes(PAGE));
+    group.bench_function("pread 4k", |bencher| {
+        let args = [file, BUFFER, PAGE, 0, 0];
+        bencher.iter(|| assert_eq!(call(&*process, &mut memory, sys::PREAD, &args), PAGE as i64));
+    });
+    group.finish();
+    process.release();
+}

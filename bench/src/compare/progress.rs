@@ -1,0 +1,80 @@
+//! How far a comparison is, told on stderr: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub struct Progress {
+    way: Way,
+    turns: u64,
+    begun: u64,
+    start: Instant,
+}
+
+enum Way {
+    Bar(ProgressBar),
+    Lines,
+    Quiet,
+}
+
+impl Progress {
+    /// Of so many turns.
+    pub fn new(turns: u64, is_quiet: bool) -> Progress {
+        let way = match () {
+            () if is_quiet => Way::Quiet,
+            () if std::io::stderr().is_terminal() => Way::Bar(ProgressBar::new(turns)),
+            () => Way::Lines,
+        };
+        if let Way::Bar(bar) = &way
+            && let Ok(style) = ProgressStyle::with_template("[{bar:30}] {msg}")
+        {
+            bar.set_style(style);
+        }
+        Progress { way, turns, begun: 0, start: Instant::now() }
+    }
+
+    /// A turn begins.
+    pub fn begin(&mut self, what: &str) {
+        let done = self.begun;
+        self.begun += 1;
+        let mut text = format!("turn {} of {}: {what}", self.begun, self.turns);
+        if done > 0 {
+            let each = self.start.elapsed().as_secs_f64() / done as f64;
+            text += &format!(", about {:.0} s left", each * (self.turns - done) as f64);
+        }
+        match &self.way {
+            Way::Bar(bar) => {
+                bar.set_position(done);
+                bar.set_message(text);
+            }
+            Way::Lines => eprintln!("{text}"),
+            Way::Quiet => {}
+        }
+    }
+
+    /// Prints to stdout, without harm to the bar.
+    pub fn print(&self, text: &str) {
+        self.around(|| print!("{text}"));
+    }
+
+    /// Prints a line to stderr, however quiet.
+    pub fn complain(&self, text: &str) {
+        self.around(|| eprintln!("{text}"));
+    }
+
+    fn around(&self, print: impl FnOnce()) {
+        match &self.way {
+            Way::Bar(bar) => bar.suspend(print),
+            Way::Lines | Way::Quiet => print(),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Way::Bar(bar) = &self.way {
+            bar.finish_and_clear();
+        }
+    }
+}

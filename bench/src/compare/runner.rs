@@ -1,0 +1,207 @@
+//! A comparison that is under way: turns, one after the other.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Compare;
+use super::demand::Demand;
+use super::findings::Findings;
+use super::progress::Progress;
+use super::target::Server;
+use super::turns::{Case, IdleCase, Rounds, Taken, Turn};
+use crate::histogram::{self, About};
+use crate::idle::{Idle, idle};
+use crate::load::Settings;
+use crate::measure::{Measurement, Onlooker, measure};
+
+pub struct Runner<'a> {
+    compare: &'a Compare,
+    dir: &'a Path,
+    /// The servers, if they are kept.
+    kept: Vec<Server>,
+    pub progress: Progress,
+    /// A signal says that it is enough.
+    is_enough: Arc<AtomicBool>,
+    /// Turns that have ended, the failed ones included.
+    taken: u64,
+    pub failures: u32,
+    /// How many seconds the last turn was, if a signal cut it short.
+    last: Option<f64>,
+}
+
+impl<'a> Runner<'a> {
+    /// Starts the servers that are to be kept.
+    pub fn new(
+        compare: &'a Compare,
+        dir: &'a Path,
+        progress: Progress,
+        is_enough: Arc<AtomicBool>,
+    ) -> Result<Runner<'a>, String> {
+        let (kept, taken, failures, last) = (Vec::new(), 0, 0, None);
+        let mut runner = Runner { compare, dir, kept, progress, is_enough, taken, failures, last };
+        if compare.keep {
+            for (index, target) in compare.targets.iter().enumerate() {
+                let server = runner.start(index).map_err(|e| format!("{}: {e}", target.name))?;
+                runner.kept.push(server);
+            }
+        }
+        Ok(runner)
+    }
+
+    pub fn is_enough(&self) -> bool {
+        self.is_enough.load(Ordering::Relaxed)
+    }
+
+    /// That not all turns were taken, if so, in words.
+    pub fn cut_short(&self) -> Option<String> {
+        if !self.is_enough() {
+            return None;
+        }
+        let (taken, turns) = (self.taken, self.compare.turns());
+        let last =
+            self.last.map(|seconds| format!(", the last of which ended after {seconds:.2} s"));
+        let last = last.unwrap_or_default();
+        Some(format!("cut short by a signal after {taken} of {turns} turns{last}"))
+    }
+
+    /// All turns of one load. What was found so far says at which rate, if it is an open loop.
+    pub fn case(&mut self, demand: Demand, who: &[bool], findings: &Findings<'_>) -> Case {
+        let rounds = self.rounds(&demand.to_string(), who, |runner, target, round| {
+            let rate = findings.rate_for(&demand, target)?;
+            runner.turn(target, demand, rate, round)
+        });
+        Case { demand, rounds }
+    }
+
+    /// All turns with so many idle connections.
+    pub fn idle(&mut self, connections: u32, who: &[bool]) -> IdleCase {
+        let what = format!("{connections} idle connections");
+        let rounds =
+            self.rounds(&what, who, |runner, target, _| runner.idle_turn(target, connections));
+        IdleCase { connections, rounds }
+    }
+
+    /// Lets those targets take turns that are to, until all have had theirs or it is enough.
+    fn rounds<T>(
+        &mut self,
+        what: &str,
+        who: &[bool],
+        turn: impl Fn(&mut Self, usize, u32) -> Result<T, String>,
+    ) -> Rounds<T> {
+        let mut rounds = Vec::new();
+        for round in 1..=self.compare.rounds {
+            if self.is_enough() {
+                break;
+            }
+            rounds.push(self.round(&format!("{what}, round {round}"), who, |runner, target| {
+                turn(runner, target, round)
+            }));
+        }
+        Rounds(rounds)
+    }
+
+    /// One turn for each, or less if it is enough.
+    fn round<T>(
+        &mut self,
+        what: &str,
+        who: &[bool],
+        turn: impl Fn(&mut Self, usize) -> Result<T, String>,
+    ) -> Vec<Taken<T>> {
+        let mut turns = Vec::new();
+        for (index, target) in self.compare.targets.iter().enumerate() {
+            if !who[index] {
+                turns.push(None);
+                continue;
+            }
+            if self.is_enough() {
+                break;
+            }
+            let what = format!("{what}, {}", target.name);
+            self.progress.begin(&what);
+            // Where the servers' sockets are changes from run to run, and is nobody's business.
+            let dir = self.dir.display().to_string();
+            let turn = turn(self, index).map_err(|error| error.replace(&dir, "DIR"));
+            if let Err(error) = &turn {
+                // A signal from a terminal goes to the servers, too.
+                if self.is_enough() {
+                    break;
+                }
+                self.failures += 1;
+                self.progress.complain(&format!("{what}: {error}"));
+            }
+            self.taken += 1;
+            turns.push(Some(turn));
+        }
+        turns
+    }
+
+    fn start(&self, target: usize) -> Result<Server, String> {
+        // Each in a directory of its own: all may run at once.
+        let dir = self.dir.join(target.to_string());
+        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        self.compare.targets[target].server(&dir).map_err(|error| error.to_string())
+    }
+
+    fn turn(
+        &mut self,
+        target: usize,
+        demand: Demand,
+        rate: Option<u64>,
+        round: u32,
+    ) -> Result<Turn, String> {
+        let started;
+        let server = match self.kept.get(target) {
+            Some(server) => server,
+            None => {
+                started = self.start(target)?;
+                &started
+            }
+        };
+        let Compare { warm_up, seconds, .. } = *self.compare;
+        let onlooker = Onlooker::new(server.books(), &self.is_enough);
+        let settings = Settings { rate, ..self.compare.load.settings() };
+        let measurement = measure(&server.url, demand.plan, &settings, warm_up, seconds, onlooker)
+            .map_err(|error| server.explain(&error))?;
+        let load = &measurement.load;
+        if load.is_cut_short {
+            if load.elapsed.is_zero() {
+                return Err("cut short while warming up".into());
+            }
+            self.last = Some(load.elapsed.as_secs_f64());
+        }
+        self.keep_histogram(target, demand, round, &measurement)?;
+        Ok(Turn::new(demand.plan.call, rate, &measurement))
+    }
+
+    fn keep_histogram(
+        &self,
+        target: usize,
+        demand: Demand,
+        round: u32,
+        measurement: &Measurement,
+    ) -> Result<(), String> {
+        let Some(dir) = &self.compare.histograms else {
+            return Ok(());
+        };
+        let name = &self.compare.targets[target].name;
+        let file = format!("{}-{name}-{round}.hlog", demand.in_file_name());
+        let about = About {
+            words: format!("{demand}, {name}, round {round}"),
+            length: measurement.load.elapsed,
+        };
+        histogram::write(&dir.join(file), &measurement.load.latencies, &about)
+            .map_err(|error| error.to_string())
+    }
+
+    /// On a server of its own, so that no earlier load is on the bill.
+    fn idle_turn(&self, target: usize, connections: u32) -> Result<Idle, String> {
+        let kept = self.kept.get(target).is_some();
+        let dir = self.dir.join(if kept { format!("idle{target}") } else { target.to_string() });
+        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        let target = &self.compare.targets[target];
+        let server = target.server(&dir).map_err(|error| error.to_string())?;
+        let pid = server.books().pid.ok_or("which process it is is not known")?;
+        idle(&server.url, connections, pid).map_err(|error| server.explain(&error))
+    }
+}

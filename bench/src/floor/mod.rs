@@ -1,0 +1,118 @@
+//! `rumpring-bench floor`: what the machine can do with no kernel behind. Servers that answer every
+//! call at once, to be measured beside those that have a kernel.
+//!
+//! A floor is the ring crate, the frames' parsing and nothing else: no session, no pool. `ring` answers
+//! on the thread that has the ring; `hop` has one other thread do it, so what lies between the two is
+//! the price of a way to another thread and back.
+//!
+//! - [`server`]: the loop; [`peer`]: one client; [`answers`]: from calls to responses; [`worker`]: the
+//!   other thread. The listening socket is that of any server.
+
+mod answers;
+mod peer;
+mod server;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ring::{Ring, Waker};
+use rumpring::server::listen;
+use rumpring::url::Url;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use server::Server;
+use worker::Worker;
+
+/// Most clients at once.
+const CONNECTIONS: u64 = 65_536;
+
+/// Most microseconds to look for work: a second.
+const MAX_SPIN: u64 = 1_000_000;
+
+/// Serve a floor at URL: what this machine can do with no kernel behind.
+///
+/// Every call succeeds at once with the value 1. Nothing is copied in or out, so getpid is the one
+/// load that means something. "listening on URL" appears on stderr once connections are accepted;
+/// SIGTERM and SIGINT end it, SIGUSR1 prints its counters to stderr.
+#[derive(Args)]
+pub struct Floor {
+    /// Where calls are answered.
+    #[arg(value_enum)]
+    way: Way,
+
+    /// Where to listen: a URL as `rumpring serve` has it, unix://PATH for one.
+    url: Url,
+
+    /// Microseconds that the ring's thread, and the worker of `hop`, look for work before they sleep, as
+    /// long as that pays.
+    #[arg(long, value_name = "US", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=MAX_SPIN))]
+    spin: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// On the thread that has the ring.
+    Ring,
+    /// On another thread, to which each batch of calls goes.
+    Hop,
+}
+
+impl Floor {
+    pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
+        // Before it says that it listens: from there on it may be told to end.
+        let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
+        let spin = Duration::from_micros(self.spin);
+        let config = ring::Config { sockets: most_sockets()?, spin, ..ring::Config::default() };
+        let mut ring = Ring::new(&config)?;
+        let bound = listen(&self.url)?;
+        ring.listen(bound.fd)?;
+        let wishes = Arc::new(Wishes::default());
+        heed(signals, wishes.clone(), ring.waker())?;
+        let worker = match self.way {
+            Way::Ring => None,
+            Way::Hop => Some(Worker::start(ring.arena(), ring.waker(), spin)?),
+        };
+        eprintln!("listening on {}", bound.url);
+        Server::new(ring, worker).run(&wishes)?;
+        Ok(())
+    }
+}
+
+/// What signals ask of the server.
+#[derive(Default)]
+struct Wishes {
+    end: AtomicBool,
+    counters: AtomicBool,
+}
+
+impl Wishes {
+    fn has_any(&self) -> bool {
+        self.end.load(Ordering::SeqCst) || self.counters.load(Ordering::SeqCst)
+    }
+}
+
+/// From here on signals are heeded; a second one that ends the server does so at once.
+fn heed(mut signals: Signals, wishes: Arc<Wishes>, waker: Waker) -> std::io::Result<()> {
+    let handle = move || {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                wishes.counters.store(true, Ordering::SeqCst);
+            } else if wishes.end.swap(true, Ordering::SeqCst) {
+                std::process::exit(1);
+            }
+            waker.wake();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(handle)?;
+    Ok(())
+}
+
+/// As many sockets as the limit of open files allows.
+fn most_sockets() -> std::io::Result<u32> {
+    Ok(crate::files::raise(None)?.clamp(1, CONNECTIONS) as u32)
+}

@@ -1,0 +1,148 @@
+//! The other thread of a hop: calls come in batches, responses go back in batches.
+//!
+//! Either side sleeps when it has nothing, and is woken by a system call only then. The ring's side of
+//! that is its [`Waker`]; this side does the same with a flag and the thread's own parking, in the same
+//! order: who hands work over does so first and then looks whether the other is parked, who parks says
+//! so first and then looks for work. Between the two steps of each there is a SeqCst fence, so one of
+//! them sees the other.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ring::{Arena, Spin, Waker};
+
+use super::answers::{Answer, Call, answer};
+
+/// The thread, seen from the ring's. It ends when this is dropped.
+pub struct Worker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    calls: Batch<Call>,
+    answers: Batch<Answer>,
+    is_parked: AtomicBool,
+    has_ended: AtomicBool,
+}
+
+/// What one thread has for the other. Bounded by what clients may be owed.
+struct Batch<T> {
+    items: Mutex<Vec<T>>,
+    /// Changed under the lock only, so that a look needs none.
+    is_filled: AtomicBool,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Batch<T> {
+        Batch { items: Mutex::new(Vec::new()), is_filled: AtomicBool::new(false) }
+    }
+}
+
+impl<T> Batch<T> {
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_filled(&self) -> bool {
+        self.is_filled.load(Ordering::Acquire)
+    }
+
+    /// Adds all of `more`, which is empty then.
+    fn give(&self, more: &mut Vec<T>) {
+        let mut items = self.lock();
+        items.append(more);
+        self.is_filled.store(true, Ordering::Release);
+    }
+
+    /// Puts all that there is into `empty`, which should be.
+    fn take(&self, empty: &mut Vec<T>) {
+        if self.is_filled() {
+            let mut items = self.lock();
+            std::mem::swap(&mut *items, empty);
+            self.is_filled.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Worker {
+    /// Starts the thread. It looks for work this long before it sleeps, as long as that pays.
+    pub fn start(arena: Arena, waker: Waker, spin: Duration) -> io::Result<Worker> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("worker".into())
+            .spawn(move || work(&of_thread, &arena, &waker, Spin::new(spin)))?;
+        Ok(Worker { shared, thread: Some(thread) })
+    }
+
+    /// Hands calls over.
+    pub fn give(&self, calls: &mut Vec<Call>) {
+        self.shared.calls.give(calls);
+        self.wake();
+    }
+
+    /// Takes the answers that are here.
+    pub fn take(&self, answers: &mut Vec<Answer>) {
+        self.shared.answers.take(answers);
+    }
+
+    /// Whether there are none.
+    pub fn has_no_answers(&self) -> bool {
+        !self.shared.answers.is_filled()
+    }
+
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        let is_parked = &self.shared.is_parked;
+        if is_parked.load(Ordering::Relaxed)
+            && is_parked.swap(false, Ordering::Relaxed)
+            && let Some(thread) = &self.thread
+        {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.has_ended.store(true, Ordering::Release);
+        self.wake();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            eprintln!("the worker panicked");
+        }
+    }
+}
+
+fn work(shared: &Shared, arena: &Arena, waker: &Waker, mut spin: Spin) {
+    let (mut calls, mut answers) = (Vec::new(), Vec::new());
+    while !shared.has_ended.load(Ordering::Acquire) {
+        shared.calls.take(&mut calls);
+        if calls.is_empty() {
+            wait(shared, &mut spin);
+            continue;
+        }
+        answer(arena, &calls, &mut answers);
+        calls.clear();
+        shared.answers.give(&mut answers);
+        waker.wake();
+    }
+}
+
+/// Returns when there may be something to do.
+fn wait(shared: &Shared, spin: &mut Spin) {
+    let has_work = || shared.calls.is_filled() || shared.has_ended.load(Ordering::Acquire);
+    if spin.pays() && spin.look(has_work) {
+        return;
+    }
+    shared.is_parked.store(true, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    if !has_work() {
+        thread::park();
+    }
+    shared.is_parked.store(false, Ordering::Relaxed);
+}
