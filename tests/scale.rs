@@ -269,7 +269,7 @@ impl Guest {
     }
 }
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Has each receive buffer used once: they are taken in turn, so that a server's memory grows until all
 /// have been.
@@ -311,8 +311,9 @@ fn a_storm_leaves_nothing_behind() {
         let (threads, most) = (server.threads(), most_threads());
         assert!(threads <= most, "{threads} threads in the server, of at most {most}");
     }
-    let grown = rss[ROUNDS].saturating_sub(rss[2]);
-    assert!(grown <= rss[2] / 20 + 512, "memory grows from round to round: {rss:?} KiB after each");
+    // What is kept for use again, chunks and tasks among it, grows with the most there was to do at once.
+    let (last, before) = (rss[ROUNDS], rss[ROUNDS - 1]);
+    assert!(last <= before + before / 20 + 512, "memory grows each round: {rss:?} KiB after each");
     let end = server.until(PATIENCE, "no preforks and no timers", Counters::is_idle);
     println!("{}", end.line());
     assert_eq!(end.get("panics"), 0.0, "panics of the server");
