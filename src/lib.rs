@@ -8,6 +8,9 @@
 //! (a deque) -> [`kernel`] -> reply -> [`session`] (still alive?) -> [`server`] (the connection's
 //! outbox) -> `ring` -> bytes.
 //!
+//! Calls that cannot sleep and are short pass the pool by: the server's thread runs them, for waking a
+//! worker would take longer.
+//!
 //! Rooms depend on those below them only, from the top: [`cli`], [`hypercall`] (the C surface that
 //! NetBSD's kernel calls), [`server`], [`session`] and [`client`] (the other side of the protocol),
 //! [`kernel`], and on the ground [`pool`], [`wire`], [`url`] and the crate `ring`.
