@@ -119,7 +119,8 @@ impl<T: Task> Shared<T> {
         self.pressed.load(Ordering::Relaxed)
     }
 
-    fn is_relieved(&self) {
+    /// A worker has run out of tasks.
+    fn relieve(&self) {
         if self.is_pressed() {
             self.pressed.store(false, Ordering::Relaxed);
         }

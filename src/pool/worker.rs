@@ -182,7 +182,7 @@ fn next_task<T: Task>(
     let mut task = find_task(shared, core);
     if task.is_none() {
         T::pause(&shared.context);
-        shared.is_relieved();
+        shared.relieve();
         if spin.pays() {
             spin.look(|| {
                 task = find_task(shared, core);

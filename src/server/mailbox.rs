@@ -149,3 +149,57 @@ impl kernel::Client for ClientAt {
         self.mailbox.post(Message::Raise { socket: self.socket, signo });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A mailbox, and how often its reader was woken.
+    fn mailbox() -> (Mailbox, Arc<AtomicUsize>) {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let count = wakes.clone();
+        let wake = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        (Mailbox::new(Box::new(wake)), wakes)
+    }
+
+    fn taken(mailbox: &Mailbox) -> Vec<Message> {
+        let mut messages = Vec::new();
+        mailbox.take(&mut messages);
+        messages
+    }
+
+    #[test]
+    fn what_is_posted_at_once_comes_behind_what_was_put_off() {
+        let (mailbox, _) = mailbox();
+        mailbox.post_later(Message::Stop);
+        mailbox.post(Message::KernelGone);
+        assert!(matches!(taken(&mailbox)[..], [Message::Stop, Message::KernelGone]));
+    }
+
+    #[test]
+    fn no_more_is_put_off_than_the_bound() {
+        let (mailbox, wakes) = mailbox();
+        for _ in 0..MOST_LATER {
+            mailbox.post_later(Message::Stop);
+        }
+        assert_eq!(taken(&mailbox).len(), MOST_LATER);
+        assert!(wakes.load(Ordering::SeqCst) > 0, "the reader is woken");
+    }
+
+    #[test]
+    fn a_thread_that_delivers_keeps_nothing_and_wakes_for_something_only() {
+        let (mailbox, wakes) = mailbox();
+        mailbox.deliver();
+        assert_eq!(wakes.load(Ordering::SeqCst), 0, "there was nothing to wake for");
+        mailbox.post_later(Message::Stop);
+        mailbox.deliver();
+        assert!(matches!(taken(&mailbox)[..], [Message::Stop]));
+        mailbox.deliver();
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+        assert!(mailbox.is_empty());
+    }
+}
