@@ -12,7 +12,7 @@
 //! worker would take longer.
 //!
 //! Rooms depend on those below them only, from the top: [`cli`], [`hypercall`] (the C surface that
-//! NetBSD's kernel calls), [`server`], [`session`] and [`client`] (the other side of the protocol),
+//! NetBSD's kernel calls), [`options`] (a server in words), [`server`], [`session`] and [`client`] (the other side of the protocol),
 //! [`kernel`], and on the ground [`pool`], [`wire`], [`url`] and the crate `ring`.
 
 // Only what talks to C may do otherwise, and says so.
@@ -25,6 +25,7 @@ pub mod client;
 #[allow(unsafe_code)]
 pub mod hypercall;
 pub mod kernel;
+pub mod options;
 pub mod pool;
 pub mod server;
 pub mod session;

@@ -197,7 +197,7 @@ fn bad_settings_are_refused_with_their_name() {
     serve("--cpus 0 --workers 1").fails(USAGE, &["--cpus", "--workers"]);
     serve("--workers 0").fails(USAGE, &["--workers"]);
     serve("--workers 5000").fails(FAILURE, &["--workers 5000", "may run on"]);
-    serve("--connections 0").fails(FAILURE, &["--connections 0"]);
+    serve("--connections 0").fails(USAGE, &["--connections", "0"]);
     serve("--connections -1").fails(USAGE, &["-1"]);
     serve("--drain soon").fails(USAGE, &["--drain", "soon"]);
     serve("--drain 18446744073709551615").fails(USAGE, &["--drain", "18446744073709551615"]);

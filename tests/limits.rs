@@ -68,7 +68,7 @@ fn calls_in_flight_that_wait_for_their_client() {
 #[test]
 fn preforks_that_wait() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.preforks = 3);
+        let house = House::with(transport, |config| config.limits.preforks_in_all = 3);
         let mut one = Speaker::guest(&house);
         let mut other = Speaker::guest(&house);
         let token = one.prefork();

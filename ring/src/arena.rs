@@ -52,7 +52,8 @@ struct Class {
 }
 
 impl Arena {
-    pub(crate) fn new(config: &ArenaConfig) -> std::io::Result<Arena> {
+    /// An arena of its own, for what is to be sent by other means than a ring.
+    pub fn new(config: &ArenaConfig) -> std::io::Result<Arena> {
         let bytes = (config.bytes() as usize).max(1);
         let mut memory = MmapMut::map_anon(bytes)?;
         let base = NonNull::new(memory.as_mut_ptr()).expect("a mapping is not at address 0");

@@ -6,11 +6,11 @@
 mod call;
 mod calls;
 mod lifetime;
+mod log;
 mod rump;
 mod rump_server;
 mod serve;
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,6 +32,11 @@ struct Cli {
     /// RUST_LOG, if set, decides instead.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+
+    /// Lines of one kind in a second of the log; the others are counted.
+    #[arg(long, global = true, env = "RUMPRING_LOG_LINES", value_name = "N",
+        default_value_t = log::LINES)]
+    log_lines: u32,
 
     #[command(subcommand)]
     command: Command,
@@ -60,7 +65,7 @@ pub fn main() -> ExitCode {
 
 fn rumpring() -> Result<(), Failure> {
     let cli = Cli::parse();
-    start_log(cli.verbose);
+    log::start(cli.verbose, cli.log_lines);
     match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Call(call) => call.run(),
@@ -70,7 +75,7 @@ fn rumpring() -> Result<(), Failure> {
 }
 
 fn rump_server() -> Result<(), Failure> {
-    start_log(0);
+    log::start(0, log::LINES);
     rump_server::main()
 }
 
@@ -83,20 +88,3 @@ fn is_rump_server() -> bool {
 
 /// An error on its way to a person.
 type Failure = Box<dyn std::error::Error>;
-
-fn start_log(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-}

@@ -11,7 +11,7 @@ use clap::Parser;
 use super::Failure;
 use super::rump::Rump;
 use crate::kernel::librump::{Drive, DriveKind, Extent, load};
-use crate::server::Config;
+use crate::options::{self, Options};
 use crate::url::Url;
 
 /// Serve a rump kernel's system calls at URL.
@@ -55,8 +55,9 @@ struct Cli {
 /// Runs the program.
 pub fn main() -> Result<(), Failure> {
     let cli = Cli::parse();
-    let mut config = Config::new(cli.url);
-    config.ring.sockets = super::serve::connections(None)?;
+    let mut config = Options::from_env()?.config(cli.url)?;
+    // As the program whose name this is.
+    config.access.anywhere = true;
     let mut environment = Vec::new();
     environment.extend(cli.c.map(|ncpu| ("RUMP_NCPU", ncpu.to_string())));
     environment.extend(cli.r.map(|bytes| ("RUMP_MEMLIMIT", bytes)));
@@ -123,26 +124,11 @@ fn parse_extent(
         (Some("host"), Some(_), None) => Err("size=host goes without offset".into()),
         (Some("host"), None, None) => Ok(Extent::Host),
         (Some(size), offset, None) => {
-            Ok(Extent::Bytes { size: bytes(size)?, offset: offset.map_or(Ok(0), bytes)? })
+            Ok(Extent::Bytes { size: options::size(size)?, offset: offset.map_or(Ok(0), options::size)? })
         }
         (None, None, None) if kind == DriveKind::Reg => Ok(Extent::Host),
         (None, _, None) => Err("size is missing".into()),
     }
-}
-
-/// A number of bytes, with k, m or g behind.
-fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_lowercase) {
-        Some(b'k') => (&text[..text.len() - 1], 10),
-        Some(b'm') => (&text[..text.len() - 1], 20),
-        Some(b'g') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| format!("`{text}` is no number of bytes"))
 }
 
 #[cfg(test)]

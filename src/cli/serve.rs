@@ -1,26 +1,17 @@
 //! `rumpring serve`: a server in the foreground, until a signal or a client's halt ends it.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::rump::Rump;
 use super::{Failure, lifetime};
 use crate::kernel::embedded::Embedded;
 use crate::kernel::librump::load;
-use crate::server::{Config, Limits, Server};
+use crate::options::Options;
+use crate::server::{Config, Server};
 use crate::url::Url;
-use crate::{pool, server};
-
-/// Most clients at once if nobody says: what is preallocated for each is 16 bytes.
-const DEFAULT_CONNECTIONS: u64 = 65_536;
-
-/// Most seconds to drain: a year, which is a time that can be added to any other.
-const MAX_DRAIN: u64 = 365 * 86_400;
 
 /// Serve a kernel's system calls at URL.
 ///
@@ -44,36 +35,8 @@ pub struct Serve {
     #[arg(long, value_name = "DIR")]
     rump_prefix: Option<PathBuf>,
 
-    /// CPUs to run workers on, one each, as in 0,2-3. All that the process may use if not given.
-    #[arg(long, value_name = "LIST", value_parser = cpus, conflicts_with = "workers")]
-    cpus: Option<Cpus>,
-
-    /// How many workers, on the first CPUs that the process may use.
-    #[arg(long, value_name = "N")]
-    workers: Option<NonZeroUsize>,
-
-    /// Microseconds a thread looks for work before it sleeps, as long as that pays.
-    #[arg(long, value_name = "US", default_value_t = server::SPIN.as_micros() as u64)]
-    spin: u64,
-
-    /// Most clients at once. Not over the open file limit, which is raised to its hard value.
-    #[arg(long, value_name = "N")]
-    connections: Option<u32>,
-
-    /// For librump: most calls that may sleep at once, each on a thread. At this bound a call waits if
-    /// one of its number is asleep; all others go on.
-    #[arg(long, value_name = "N", default_value = "10000")]
-    max_asleep: NonZeroUsize,
-
-    /// Send messages of at least this many bytes over TCP without copying them, from registered memory.
-    /// Pays over a network card that can gather; over loopback it costs.
-    #[arg(long, value_name = "BYTES")]
-    zero_copy_from: Option<usize>,
-
-    /// Seconds that calls in flight have to end once the server is to stop.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5,
-        value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
-    drain: u64,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -84,13 +47,9 @@ enum Choice {
     Librump,
 }
 
-/// A list of CPUs.
-#[derive(Clone)]
-struct Cpus(Vec<usize>);
-
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
-        let config = self.config()?;
+        let config = self.options.config(self.url.clone())?;
         match self.kernel {
             Choice::Embedded => serve_embedded(&config),
             Choice::Librump => self.rump().serve(config),
@@ -105,27 +64,6 @@ impl Serve {
             ..Rump::default()
         }
     }
-
-    fn config(&self) -> Result<Config, Failure> {
-        let sockets = connections(self.connections)?;
-        let ring = ring::Config {
-            sockets,
-            zero_copy_from: self.zero_copy_from,
-            spin: Duration::from_micros(self.spin),
-            ..ring::Config::default()
-        };
-        let cpus = match (&self.cpus, self.workers) {
-            (Some(Cpus(cpus)), _) => cpus.clone(),
-            (None, Some(workers)) => first_cpus(workers.get())?,
-            (None, None) => Vec::new(),
-        };
-        Ok(Config {
-            url: self.url.clone(),
-            pool: pool::Config { cpus, spin: ring.spin, max_asleep: self.max_asleep },
-            ring,
-            limits: Limits { drain: Duration::from_secs(self.drain), ..server::Limits::default() },
-        })
-    }
 }
 
 fn serve_embedded(config: &Config) -> Result<(), Failure> {
@@ -135,47 +73,4 @@ fn serve_embedded(config: &Config) -> Result<(), Failure> {
     lifetime::ready(server.url());
     server.run()?;
     Ok(())
-}
-
-/// How many clients a server may have: as many as asked for, if the open file limit allows. That is
-/// raised to its hard value.
-pub(super) fn connections(asked: Option<u32>) -> Result<u32, String> {
-    let file_limit = raise_file_limit();
-    match asked {
-        None => Ok(file_limit.clamp(1, DEFAULT_CONNECTIONS) as u32),
-        Some(0) => Err("--connections 0: a server without clients is none".into()),
-        Some(n) if u64::from(n) > file_limit => Err(format!(
-            "--connections {n}: the open file limit is {file_limit}; raise it with `ulimit -n` or \
-             systemd's LimitNOFILE=, or ask for fewer"
-        )),
-        Some(n) => Ok(n),
-    }
-}
-
-/// As many CPUs as there are to be workers.
-fn first_cpus(workers: usize) -> Result<Vec<usize>, Failure> {
-    let mut cpus = pool::allowed_cpus()?;
-    if workers > cpus.len() {
-        let most = cpus.len();
-        return Err(format!(
-            "--workers {workers}: each has a CPU of its own, and this process may run on {most}"
-        )
-        .into());
-    }
-    cpus.truncate(workers);
-    Ok(cpus)
-}
-
-/// Raises the soft limit of open files to the hard one, and returns it.
-fn raise_file_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => raised.current.unwrap_or(u64::MAX),
-        Err(_) => limit.current.unwrap_or(u64::MAX),
-    }
-}
-
-fn cpus(list: &str) -> Result<Cpus, String> {
-    pool::parse_cpus(list).map(Cpus)
 }

@@ -11,6 +11,5 @@
 
 mod exports;
 mod serve;
-mod settings;
 
 pub use serve::{Serving, prepare, server};

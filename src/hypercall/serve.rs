@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::settings;
 use crate::kernel::librump::{Librump, current, load};
 use crate::kernel::{Errno, Identity};
+use crate::options::Options;
 use crate::server::{Config, Control, Error, ListenError, Running};
 use crate::url::Url;
 
@@ -47,7 +47,7 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     let kernel = Librump::new(identity).ok_or(Errno::ENXIO)?;
     let config = match PREPARED.get() {
         Some(config) => Config { url, ..config.clone() },
-        None => settings::from_env(url).map_err(|error| failed(&error, Errno::EINVAL))?,
+        None => from_env(url).map_err(|error| failed(&error, Errno::EINVAL))?,
     };
     let running = Running::start(config, Arc::new(kernel))
         .map_err(|error| failed(&error, errno_of(&error)))?;
@@ -55,6 +55,15 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     // It runs until it is stopped, or the process ends.
     running.detach();
     SERVER.set(serving).map_err(|_| Errno::EBUSY)
+}
+
+/// What a program without a command line of ours is to serve with. As with the program it stands in for,
+/// whoever can reach it may connect, unless the environment says otherwise.
+fn from_env(url: Url) -> Result<Config, String> {
+    let options = Options::from_env().map_err(|error| error.to_string())?;
+    let mut config = options.config(url)?;
+    config.access.anywhere = true;
+    Ok(config)
 }
 
 /// The kernel has halted, and ends the process when this returns. The client that halted it is

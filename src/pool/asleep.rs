@@ -43,14 +43,15 @@ impl<T: Task> Asleep<T> {
         self.release(most, go_on);
     }
 
-    /// Keeps the task if it has to wait; returns it if it may start.
-    pub fn admit(&self, task: T, go_on: impl FnMut(T)) -> Option<T> {
+    /// Keeps the task if it has to wait, and says so to `held`; returns it if it may start.
+    pub fn admit(&self, task: T, held: impl FnOnce(&T), go_on: impl FnMut(T)) -> Option<T> {
         let Some(kind) = task.kind() else {
             return Some(task);
         };
         if !self.is_full_for(kind) {
             return Some(task);
         }
+        held(&task);
         self.waiting.push(task);
         // Whoever woke meanwhile may have looked before the task was there.
         if !self.is_full_for(kind) {

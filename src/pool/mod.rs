@@ -57,6 +57,9 @@ pub trait Task: Send + 'static {
     /// Does the work. A panic is caught and counted; the worker goes on.
     fn run(self, context: &Self::Context);
 
+    /// The task has to wait for others to wake before it starts.
+    fn held(&self, _context: &Self::Context) {}
+
     /// The thread that has run some tasks finds no more, or is about to sleep in one: what they put off
     /// has to be done.
     fn pause(_context: &Self::Context) {}
@@ -149,9 +152,9 @@ impl<T: Task> Dispatcher<T> {
 
     /// Sees to it that somebody runs what was pushed: whoever is awake, or else one worker is woken.
     /// Once after a batch of pushes is enough. [`Dispatcher::look`] has to follow in time.
-    pub fn notify(&mut self) {
+    pub fn notify(&mut self, now: Instant) {
         worker::notify_if_idle(&self.shared);
-        self.watch.begin(Instant::now());
+        self.watch.begin(now);
     }
 
     /// When to [`look`](Dispatcher::look), if tasks may be waiting.
@@ -238,6 +241,31 @@ impl<T: Task> Pool<T> {
             Pool { shared: shared.clone() },
             Dispatcher { deques, shared, watch: Watch::default() },
         ))
+    }
+
+    /// A pool without threads: its tasks are for whoever calls [`Pool::take_one`].
+    #[cfg(test)]
+    pub fn without_threads(cores: usize, context: T::Context) -> (Pool<T>, Dispatcher<T>) {
+        let deques: Vec<_> = (0..cores).map(|_| deque::Worker::new_fifo()).collect();
+        let shared = Arc::new(Shared {
+            context,
+            stealers: deques.iter().map(deque::Worker::stealer).collect(),
+            injector: deque::Injector::new(),
+            roster: Roster::new(Vec::new()),
+            asleep: Asleep::new(usize::MAX),
+            spin: Duration::ZERO,
+            pressed: AtomicBool::new(false),
+        });
+        (Pool { shared: shared.clone() }, Dispatcher { deques, shared, watch: Watch::default() })
+    }
+
+    /// Takes the oldest task of a core's deque, or an injected one if `core` is past the last.
+    #[cfg(test)]
+    pub fn take_one(&self, core: usize) -> Option<T> {
+        match self.shared.stealers.get(core) {
+            Some(deque) => worker::take(|| deque.steal()),
+            None => worker::take(|| self.shared.injector.steal()),
+        }
     }
 
     /// A way into this pool from any thread.

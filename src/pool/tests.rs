@@ -56,10 +56,10 @@ fn every_task_runs_once_whoever_brings_it() {
         for i in 0..20_000 {
             dispatcher.push(i, run(i));
             if i % 7 == 0 {
-                dispatcher.notify();
+                dispatcher.notify(Instant::now());
             }
         }
-        dispatcher.notify();
+        dispatcher.notify(Instant::now());
     });
     until("all ran", || runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
 }
@@ -74,7 +74,7 @@ fn a_lone_task_never_waits_for_the_next_one() {
         for i in 0..20_000 {
             let done = done.clone();
             dispatcher.push(i, job(move || done.send(i).unwrap()));
-            dispatcher.notify();
+            dispatcher.notify(Instant::now());
             assert_eq!(wait.recv_timeout(PATIENCE), Ok(i), "task {i} was not run");
         }
     }
@@ -94,12 +94,12 @@ fn a_task_that_sleeps_in_blocking_leaves_its_core_to_others() {
             }),
         );
     }
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     // All of them sleep at once, though there are fewer seats: and others still run.
     until("all sleep", || pool.stats().hand_offs == sleepers as u64);
     let (done, wait) = mpsc::channel();
     dispatcher.push(0, job(move || done.send(()).unwrap()));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     wait.recv_timeout(PATIENCE).expect("a task runs while others sleep");
     gate.wait();
 }
@@ -137,7 +137,7 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
     for i in 0..50 {
         dispatcher.push(i, OfKind(0, sleeper()));
     }
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     until("the bound is reached", || pool.stats().asleep >= 3);
     // The other kind goes on, and its first sleeper even falls asleep; from then on it would wait.
     let (done, wait) = mpsc::channel();
@@ -145,12 +145,12 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
         let done = done.clone();
         dispatcher.push(i, OfKind(1, job(move || done.send(()).unwrap())));
     }
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     for _ in 0..100 {
         wait.recv_timeout(PATIENCE).expect("tasks of another kind go on");
     }
     dispatcher.push(0, OfKind(1, sleeper()));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     until("one of the other kind sleeps", || pool.stats().asleep >= 4);
     let most = 3 + 2 * dispatcher.cores();
     assert!(pool.stats().asleep <= most, "{} asleep, at most {most} may", pool.stats().asleep);
@@ -172,11 +172,11 @@ fn a_task_behind_a_long_one_gets_a_worker_of_its_own() {
         long.wait();
     };
     dispatcher.push(0, job(run));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     until("the long one runs", || pool.shared.stealers.iter().all(|deque| deque.is_empty()));
     let (done, wait) = mpsc::channel();
     dispatcher.push(0, job(move || done.send(()).unwrap()));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     until("somebody looks", || {
         dispatcher.look(Instant::now());
         dispatcher.next_look().is_none()
@@ -206,7 +206,7 @@ fn threads_that_pause_say_so() {
         blocking(|| done.send(PAUSES.load(Ordering::SeqCst)).unwrap());
     };
     dispatcher.push(0, Pausing(job(sleep)));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     assert!(wait.recv_timeout(PATIENCE).unwrap() > before, "it pauses before it sleeps");
 }
 
@@ -230,7 +230,7 @@ fn no_more_threads_run_at_once_than_there_are_seats() {
         };
         dispatcher.push(i, job(work));
     }
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     for _ in 0..2_000 {
         wait.recv_timeout(PATIENCE).expect("all run");
     }
@@ -248,7 +248,7 @@ fn workers_are_pinned_to_the_cpus_asked_for() {
     let (done, wait) = mpsc::channel();
     let seen = move || done.send(core_affinity::get_core_ids().unwrap()).unwrap();
     dispatcher.push(0, job(seen));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     let ids = wait.recv_timeout(PATIENCE).unwrap();
     assert_eq!(ids.iter().map(|id| id.id).collect::<Vec<_>>(), [cpu]);
 }
@@ -268,7 +268,7 @@ fn a_panic_is_counted_and_the_worker_goes_on() {
         dispatcher.push(core, job(|| std::panic::resume_unwind(Box::new(()))));
     }
     dispatcher.push(0, job(move || done.send(()).unwrap()));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     wait.recv_timeout(PATIENCE).expect("the next task runs");
     until("panics are counted", || pool.stats().panics == dispatcher.cores() as u64);
 }
@@ -279,7 +279,7 @@ fn a_dropped_pool_ends_its_threads() {
     let shared = Arc::downgrade(&pool.shared);
     let (done, wait) = mpsc::channel();
     dispatcher.push(0, job(move || done.send(()).unwrap()));
-    dispatcher.notify();
+    dispatcher.notify(Instant::now());
     wait.recv_timeout(PATIENCE).unwrap();
     drop(dispatcher);
     drop(pool);

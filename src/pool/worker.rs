@@ -153,7 +153,8 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>, spin: &mut Spin) {
         if std::mem::take(&mut fresh) && shared.is_pressed() && shared.has_tasks() {
             notify(shared);
         }
-        let Some(task) = shared.asleep.admit(task, |task| shared.injector.push(task)) else {
+        let held = |task: &T| task.held(&shared.context);
+        let Some(task) = shared.asleep.admit(task, held, |task| shared.injector.push(task)) else {
             continue;
         };
         set_kind(task.kind());

@@ -6,11 +6,15 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use super::access::Peer; //TMP
 use ring::{Chunk, Socket, Then};
 
+use super::access::{Access, Door};
 use super::connection::{Connection, Desk, Stage};
+use super::here;
 use super::hub::{Hub, Timer};
-use super::mailbox::{Done, Message, Out};
+use super::mailbox::{Done, Mailbox, Message, Out};
+use super::stats::Stats;
 use super::task::Task;
 use crate::kernel::{Errno, Outcome};
 use crate::session::{Ask, CallKey, Host};
@@ -35,9 +39,14 @@ pub struct Board {
     /// By [`Socket::index`].
     connections: Vec<Option<Box<Connection>>>,
     hub: Hub,
+    door: Door,
     stop: Stopping,
     /// Who halted a kernel that leaves its caller behind, and who wants to know of the answer.
     halt: Option<(Socket, mpsc::Sender<()>)>,
+    /// Where messages are taken to, between two turns.
+    messages: Vec<Message>,
+    /// Who wants to know the counters.
+    curious: Vec<mpsc::Sender<Stats>>,
 }
 
 /// Whether the server goes on.
@@ -54,21 +63,74 @@ enum Stopping {
 
 impl Board {
     /// A board without connections, which greets with this banner.
-    pub fn new(banner: Vec<u8>, hub: Hub) -> Board {
-        Board { banner, connections: Vec::new(), hub, stop: Stopping::No, halt: None }
+    pub fn new(banner: Vec<u8>, hub: Hub, access: Access) -> Board {
+        let door = Door::new(access);
+        Board {
+            banner,
+            connections: Vec::new(),
+            hub,
+            door,
+            stop: Stopping::No,
+            halt: None,
+            messages: Vec::new(),
+            curious: Vec::new(),
+        }
     }
 
-    /// A client has connected.
-    pub fn accepted(&mut self, socket: Socket, net: &mut impl Net) {
+    /// What is left of a turn once the ring's events have been handled: hears what workers have to tell,
+    /// runs the calls that are to be run here, does what is due, and brings all that came of it to the
+    /// ring and to the workers.
+    pub fn turn(&mut self, mailbox: &Mailbox, net: &mut impl Net, clock: impl Fn() -> Instant) {
+        self.hear(mailbox);
+        if self.hub.has_ready() {
+            let until = clock() + here::BUDGET;
+            while self.hub.run_ready(|| clock() >= until) {
+                self.hear(mailbox);
+            }
+            self.hub.now = clock();
+        }
+        self.expire();
+        self.flush(net);
+    }
+
+    /// Who has asked for the counters since the last time.
+    pub fn curious(&mut self) -> impl Iterator<Item = mpsc::Sender<Stats>> {
+        self.curious.drain(..)
+    }
+
+    fn hear(&mut self, mailbox: &Mailbox) {
+        let mut messages = std::mem::take(&mut self.messages);
+        mailbox.take(&mut messages);
+        for message in messages.drain(..) {
+            self.told(message);
+        }
+        self.messages = messages;
+    }
+
+    /// What follows happens at this time.
+    pub fn set_time(&mut self, now: Instant) {
+        self.hub.now = now;
+    }
+
+    /// A client has connected; who it is, if that was asked.
+    pub fn accepted(&mut self, socket: Socket, peer: Option<&Peer>, net: &mut impl Net) {
         if self.stop != Stopping::No {
             return net.close(socket);
         }
+        let peer = match self.door.admit(peer) {
+            Ok(peer) => peer,
+            Err(why) => {
+                tracing::warn!("a client is turned away: {why}");
+                self.hub.stats.turned_away += 1;
+                return net.close(socket);
+            }
+        };
         let at = socket.index();
         if self.connections.len() <= at {
             self.connections.resize_with(at + 1, || None);
         }
         debug_assert!(self.connections[at].is_none(), "a socket is closed before it is used again");
-        let mut connection = Box::new(Connection::new(socket, &self.hub.limits));
+        let mut connection = Box::new(Connection::new(socket, peer, &mut self.hub));
         connection.link.outbox.push(&self.hub.arena, &self.banner);
         self.hub.look_at(&mut connection.link);
         self.hub.stats.connections += 1;
@@ -111,15 +173,23 @@ impl Board {
     /// The ring has let go of a socket.
     pub fn closed(&mut self, socket: Socket) {
         if self.find(socket).is_some() {
-            self.connections[socket.index()] = None;
+            let connection = self.connections[socket.index()].take();
             self.hub.stats.connections -= 1;
+            if let Some(peer) = connection.and_then(|connection| connection.link.peer) {
+                self.door.leave(peer);
+            }
         }
     }
 
     /// A worker, or somebody else, has something to tell.
-    pub fn told(&mut self, message: Message) {
+    fn told(&mut self, message: Message) {
         match message {
             Message::Ran(task) => self.ran(task),
+            Message::HasRoom(socket) => {
+                if let Some((connection, hub)) = self.find(socket) {
+                    hub.look_at(&mut connection.link);
+                }
+            }
             Message::SleepsUntil { socket, key, until } => {
                 if let Some((connection, hub)) = self.find(socket) {
                     connection.link.set_timer(key, until, hub);
@@ -140,22 +210,18 @@ impl Board {
             }
             Message::Stop => self.drain(),
             Message::KernelGone => self.stop = Stopping::Over,
-            Message::Stats(_) => unreachable!("the loop answers this"),
+            Message::Stats(sender) => self.curious.push(sender),
         }
     }
 
-    /// Runs the calls that are to be run on this thread; see [`Hub::run_ready`].
-    pub fn run_ready(&mut self, until: Instant) -> bool {
-        self.hub.run_ready(until)
-    }
-
-    /// Whether there are any.
+    /// Whether there are calls to be run here.
     pub fn has_ready(&self) -> bool {
         self.hub.has_ready()
     }
 
     /// Does what is due.
-    pub fn expire(&mut self, now: Instant) {
+    fn expire(&mut self) {
+        let now = self.hub.now;
         self.hub.look_at_workers(now);
         while let Some(timer) = self.hub.timers.expired(now) {
             match timer {
@@ -170,6 +236,13 @@ impl Board {
                         self.gone(socket);
                     }
                 }
+                Timer::Handshake(socket) => {
+                    if let Some((connection, _)) = self.find(socket) {
+                        connection.link.handshake = None;
+                        self.hang_up(socket, "it makes no handshake");
+                    }
+                }
+                Timer::Answer(socket) => self.hang_up(socket, "it does not answer what it is asked for"),
                 Timer::Preforks => {
                     for process in self.hub.preforks.expire(now) {
                         self.hub.discard(process);
@@ -181,7 +254,7 @@ impl Board {
     }
 
     /// Brings all that happened since the last time to the ring and to the workers.
-    pub fn flush(&mut self, net: &mut impl Net) {
+    fn flush(&mut self, net: &mut impl Net) {
         let mut at = 0;
         // Looking at a connection may add others.
         while let Some(&socket) = self.hub.dirty.get(at) {
@@ -189,6 +262,7 @@ impl Board {
             self.flush_one(socket, net);
         }
         self.hub.dirty.clear();
+        self.collect_debts(net);
         self.hub.notify();
         if self.halt_is_answered()
             && let Some((_, done)) = self.halt.take()
@@ -215,7 +289,7 @@ impl Board {
             Stopping::Now | Stopping::Over => self.hub.limits.linger,
             Stopping::No | Stopping::Draining => self.hub.limits.drain,
         };
-        Instant::now() + drain + last_wait
+        self.hub.now + drain + last_wait
     }
 
     /// Whether the server is to stop and everybody has gone.
@@ -232,6 +306,7 @@ impl Board {
         super::stats::BoardStats {
             preforks: self.hub.preforks.len(),
             timers: self.hub.timers.len(),
+            owed: self.hub.owed.get(),
             ..self.hub.stats
         }
     }
@@ -347,7 +422,8 @@ impl Board {
         connection.link.stage = Stage::Gone;
         connection.link.outbox.clear();
         connection.link.backlog = Vec::new();
-        if let Some(timer) = connection.link.linger.take() {
+        let timers = [connection.link.linger.take(), connection.link.handshake.take()];
+        for timer in timers.into_iter().flatten() {
             hub.timers.cancel(timer);
         }
         let (session, mut desk) = connection.split(hub);
@@ -364,10 +440,12 @@ impl Board {
         };
         connection.link.dirty = false;
         take_backlog(connection, hub);
+        if let Some(timer) = connection.link.handshake.filter(|_| !connection.session.is_new()) {
+            connection.link.handshake = None;
+            hub.timers.cancel(timer);
+        }
         if connection.link.outbox.owed() > hub.limits.owed_most {
-            let (_, mut desk) = connection.split(hub);
-            desk.hang_up("it does not take what it asked for");
-            connection.session.hung_up();
+            hang_up(connection, hub, "it does not take what it asked for");
             connection.link.outbox.clear();
         }
         send(connection, net);
@@ -377,6 +455,45 @@ impl Board {
             self.gone(socket);
         }
         self.close_if_finished(socket, net);
+    }
+
+    /// Hangs up on a client for a reason of ours.
+    fn hang_up(&mut self, socket: Socket, why: &'static str) {
+        if let Some((connection, hub)) = self.find(socket) {
+            hang_up(connection, hub, why);
+        }
+    }
+
+    /// Sees to it that all clients together are not owed too much: from half of the bound on each has to
+    /// wait earlier. If that does not help, who is owed most has to go, at once.
+    fn collect_debts(&mut self, net: &mut impl Net) {
+        let (owed, most) = (self.hub.owed.get(), self.hub.limits.owed_in_all);
+        self.hub.all.press(owed > most / 2);
+        if owed <= most {
+            return;
+        }
+        let owing = |connection: &Connection| match connection.link.stage < Stage::Gone {
+            true => connection.link.outbox.owed(),
+            false => 0,
+        };
+        // What is on its way to those who have gone already comes back by itself.
+        let mut live: usize = self.connections.iter().flatten().map(|c| owing(c)).sum();
+        while live > most {
+            let debtors = self.connections.iter().flatten().filter(|c| c.link.stage < Stage::Gone);
+            let Some(worst) = debtors.max_by_key(|c| owing(c)) else {
+                return;
+            };
+            let (socket, owed) = (worst.link.socket, owing(worst));
+            tracing::warn!(
+                client = socket.index(),
+                "hanging up on the client that is owed most, {owed} bytes: clients are owed {live} \
+                 in all"
+            );
+            self.hub.stats.hang_ups += 1;
+            live -= owed;
+            self.gone(socket);
+            self.close_if_finished(socket, net);
+        }
     }
 
     fn close_if_finished(&mut self, socket: Socket, net: &mut impl Net) {
@@ -406,7 +523,7 @@ impl Board {
             return;
         }
         self.stop = Stopping::Draining;
-        let until = Instant::now() + self.hub.limits.drain;
+        let until = self.hub.now + self.hub.limits.drain;
         self.hub.timers.set(until, Timer::Drain);
         for connection in self.connections.iter_mut().flatten() {
             connection.session.take_no_more();
@@ -429,6 +546,13 @@ impl Board {
             self.hub.discard(process);
         }
     }
+}
+
+/// Hangs up on a client, and looks at nothing more that it sends.
+fn hang_up(connection: &mut Connection, hub: &mut Hub, why: &'static str) {
+    let (session, mut desk) = connection.split(hub);
+    desk.hang_up(why);
+    session.hung_up();
 }
 
 /// Brings the session what it could not take before.
@@ -477,7 +601,8 @@ fn set_receiving(connection: &mut Connection, hub: &Hub, net: &mut impl Net) {
     let owed = link.outbox.owed();
     // A client that is asked for memory may not be able to read before it has answered.
     let owes_us = session.waits_for_client();
-    let full = owed > hub.limits.owed || (link.paused && owed > hub.limits.owed / 2);
+    let bound = link.share().owed_bound();
+    let full = owed > bound || (link.paused && owed > bound / 2);
     let pause = link.backlog.len() > hub.limits.backlog || (full && !owes_us);
     if pause != link.paused {
         link.paused = pause;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use ring::{Chunk, Socket};
 
 use super::hub::{Hub, Timer};
-use super::limits::Limits;
+use super::access::PeerKey;
 use super::outbox::Outbox;
+use super::share::Share;
 use super::task::Task;
 use super::timers::TimerId;
 use super::wanted::Wanted;
@@ -24,6 +25,8 @@ pub struct Connection {
 pub struct Link {
     pub socket: Socket,
     pub outbox: Outbox,
+    /// Who is on the other side, if that is asked.
+    pub peer: Option<PeerKey>,
     /// Calls in flight, by [`CallKey`].
     calls: Vec<Option<InFlight>>,
     /// Calls that go on once the client has taken what is owed to it.
@@ -39,6 +42,8 @@ pub struct Link {
     pub dirty: bool,
     /// Gives the client only so long to take what is owed to it, once it is hung up on.
     pub linger: Option<TimerId>,
+    /// Gives it only so long for its handshake.
+    pub handshake: Option<TimerId>,
 }
 
 /// How far a connection has come.
@@ -59,17 +64,22 @@ pub enum Stage {
 
 struct InFlight {
     task: Arc<Task>,
+    /// Ends its sleep.
     timer: Option<TimerId>,
+    /// Gives the client only so long to answer it.
+    answer: Option<TimerId>,
 }
 
 impl Connection {
     /// A client that has just connected.
-    pub fn new(socket: Socket, limits: &Limits) -> Connection {
+    pub fn new(socket: Socket, peer: Option<PeerKey>, hub: &mut Hub) -> Connection {
+        let share = Arc::new(Share::new(&hub.limits, hub.all.clone()));
         Connection {
             session: Session::default(),
             link: Link {
                 socket,
-                outbox: Outbox::new(limits.owed),
+                outbox: Outbox::new(share, hub.owed.clone()),
+                peer,
                 calls: Vec::new(),
                 held: Vec::new(),
                 wanted: Wanted::default(),
@@ -78,6 +88,7 @@ impl Connection {
                 paused: false,
                 dirty: false,
                 linger: None,
+                handshake: Some(hub.set_handshake_time(socket)),
             },
         }
     }
@@ -104,7 +115,7 @@ impl Link {
             debug_assert!(false, "a call ends once");
             return;
         };
-        if let Some(timer) = call.timer {
+        for timer in call.timer.into_iter().chain(call.answer) {
             hub.timers.cancel(timer);
         }
         hub.stats.calls += 1;
@@ -114,7 +125,7 @@ impl Link {
     /// Runs a call again, now or once the client has taken what is owed to it.
     pub fn go_on(&mut self, key: CallKey, hub: &mut Hub) {
         // Something is on its way then, so its end will be heard of.
-        if self.outbox.owed() >= hub.limits.owed.max(1) {
+        if self.outbox.owed() >= self.share().owed_bound() {
             self.held.push(key);
         } else {
             self.dispatch(key, hub);
@@ -123,7 +134,7 @@ impl Link {
 
     /// Lets calls go on that had to wait for the client to take what is owed to it.
     pub fn go_on_if_drained(&mut self, hub: &mut Hub) {
-        if self.held.is_empty() || self.outbox.owed() > hub.limits.owed / 2 {
+        if self.held.is_empty() || self.outbox.owed() > self.share().owed_bound() / 2 {
             return;
         }
         for key in std::mem::take(&mut self.held) {
@@ -142,6 +153,18 @@ impl Link {
         }
     }
 
+    /// What this client takes of what all share.
+    pub fn share(&self) -> &Share {
+        self.outbox.share()
+    }
+
+    /// The client is asked for something: it has only so long to answer, if that is bounded.
+    fn set_answer_time(&mut self, key: CallKey, hub: &mut Hub) {
+        if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
+            call.answer = hub.set_answer_time(self.socket);
+        }
+    }
+
     /// The time of a sleeping call has come.
     pub fn timer_expired(&mut self, key: CallKey) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
@@ -156,7 +179,7 @@ impl Link {
         };
         let goes_on = if self.stage < Stage::Gone { Ok(Body::Lent(&[])) } else { Err(()) };
         if call.task.answer_thread(goes_on).is_some() {
-            hub.dispatch(self.socket, call.task.clone());
+            hub.dispatch(self.socket, call.task.clone(), self.outbox.share());
         }
     }
 }
@@ -190,6 +213,14 @@ impl Host for Desk<'_> {
         self.hub.work(self.link.socket, work);
     }
 
+    fn is_full(&mut self) -> bool {
+        self.link.share().is_full()
+    }
+
+    fn admits_call(&self) -> bool {
+        self.hub.stats.calls_in_flight < self.hub.limits.calls_in_all
+    }
+
     fn discard(&mut self, process: Arc<dyn Process>) {
         self.hub.discard(process);
     }
@@ -201,25 +232,31 @@ impl Host for Desk<'_> {
         request: CallRequest<'_>,
     ) -> Option<Ask> {
         let task = self.hub.take_task(self.link.socket);
-        task.set(self.link.socket, key, process, &request, self.link.outbox.owing());
+        task.set(self.link.socket, key, process, &request, self.link.outbox.share());
         let at = key.0 as usize;
         if self.link.calls.len() <= at {
             self.link.calls.resize_with(at + 1, || None);
         }
         let ask = self.hub.expect(&task, &self.link.wanted);
-        self.link.calls[at] = Some(InFlight { task, timer: None });
+        self.link.calls[at] = Some(InFlight { task, timer: None, answer: None });
         self.hub.stats.calls_in_flight += 1;
         match ask {
-            Some(_) => self.hub.stats.asks += 1,
+            Some(_) => {
+                self.hub.stats.asks += 1;
+                self.link.set_answer_time(key, self.hub);
+            }
             None => self.link.dispatch(key, self.hub),
         }
         ask
     }
 
     fn answer(&mut self, key: CallKey, answer: Answer<'_>) {
-        let Some(call) = &self.link.calls[key.0 as usize] else {
+        let Some(call) = &mut self.link.calls[key.0 as usize] else {
             return;
         };
+        if let Some(timer) = call.answer.take() {
+            self.hub.timers.cancel(timer);
+        }
         if let Some(answer) = call.task.answer_thread(answer) {
             call.task.body().memory.answer(answer);
             self.link.dispatch(key, self.hub);
@@ -264,13 +301,14 @@ impl Desk<'_> {
             self.hub.look_at(self.link);
         } else {
             drop(chunks);
-            self.link.outbox.owing().less(len);
+            self.link.share().taken(len);
         }
     }
 
     /// What a call wants from its client.
     pub fn ask(&mut self, session: &mut Session, key: CallKey, ask: Ask) {
         self.hub.stats.asks += 1;
+        self.link.set_answer_time(key, self.hub);
         session.ask(key, ask, self);
     }
 }

@@ -1,6 +1,8 @@
 //! What all connections share on the submission thread.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +13,7 @@ use super::here::Here;
 use super::job::{Context, Job, WorkFor};
 use super::limits::Limits;
 use super::preforks::Preforks;
+use super::share::{All, Share};
 use super::stats::BoardStats;
 use super::task::Task;
 use super::timers::{TimerId, Timers};
@@ -18,6 +21,9 @@ use super::wanted::Wanted;
 use crate::kernel::Process;
 use crate::pool::{self, Dispatcher, Injector};
 use crate::session::{Ask, CallKey, Work};
+
+/// Calls run here between two looks at the clock, which costs a tenth of the shortest.
+const LOOK_EVERY: usize = 4;
 
 /// What a time may have come for.
 pub enum Timer {
@@ -27,6 +33,10 @@ pub enum Timer {
     Linger(Socket),
     /// Preforks of a gone parent.
     Preforks,
+    /// A client has had time enough for its handshake.
+    Handshake(Socket),
+    /// A client has had time enough to answer what a call asked it for.
+    Answer(Socket),
     /// The server stops, whoever is still served.
     Drain,
 }
@@ -40,6 +50,11 @@ pub struct Hub {
     pub stats: BoardStats,
     /// Connections to look at before the next submission.
     pub dirty: Vec<Socket>,
+    /// The time of this turn.
+    pub now: Instant,
+    /// What all clients together take; bytes owed to them.
+    pub all: Arc<All>,
+    pub owed: Rc<Cell<usize>>,
     dispatcher: Dispatcher<Job>,
     injector: Injector<Job>,
     /// What calls are run with here.
@@ -64,11 +79,14 @@ impl Hub {
     ) -> Hub {
         Hub {
             arena,
-            preforks: Preforks::new(limits.preforks),
+            preforks: Preforks::new(limits.preforks, limits.preforks_in_all),
             limits,
             timers: Timers::default(),
             stats: BoardStats::default(),
             dirty: Vec::new(),
+            now: Instant::now(),
+            all: Arc::default(),
+            owed: Rc::default(),
             dispatcher,
             injector,
             restarts: context.kernel.restarts(),
@@ -99,8 +117,8 @@ impl Hub {
     }
 
     /// Has a call run: here, or by the core its connection is bound to.
-    pub fn dispatch(&mut self, socket: Socket, task: Arc<Task>) {
-        task.queue();
+    pub fn dispatch(&mut self, socket: Socket, task: Arc<Task>, share: &Share) {
+        task.queue(share);
         let is_prompt = self.context.kernel.is_prompt(task.number());
         if is_prompt && self.context.costs.is_short(task.kind()) {
             self.ready.push_back(Job::Call(task));
@@ -114,15 +132,19 @@ impl Hub {
         !self.ready.is_empty() || Here::has_woken()
     }
 
-    /// Runs calls here until `until`, and leaves those behind to the workers. What comes of them is in
+    /// Runs calls here until `is_late`, and leaves those behind to the workers. What comes of them is in
     /// the mailbox then. Whether there were any.
-    pub fn run_ready(&mut self, until: Instant) -> bool {
+    pub fn run_ready(&mut self, mut is_late: impl FnMut() -> bool) -> bool {
         let had_any = self.has_ready();
+        let mut late = false;
+        let mut count = 0;
         while let Some(job) = self.ready.pop_front().or_else(Here::next_woken) {
-            if Instant::now() < until {
-                pool::Task::run(job, &self.context);
+            late = late || (count % LOOK_EVERY == 0 && is_late());
+            count += 1;
+            if late {
+                self.push(count, job);
             } else {
-                self.push(0, job);
+                pool::Task::run(job, &self.context);
             }
         }
         self.context.mailbox.deliver();
@@ -154,7 +176,7 @@ impl Hub {
     /// Tells the workers what was pushed since the last time.
     pub fn notify(&mut self) {
         if std::mem::take(&mut self.pushed) {
-            self.dispatcher.notify();
+            self.dispatcher.notify(self.now);
         }
     }
 
@@ -186,12 +208,23 @@ impl Hub {
 
     /// Gives the client of this connection some time to take what is owed to it.
     pub fn set_linger(&mut self, socket: Socket) -> TimerId {
-        self.timers.set(Instant::now() + self.limits.linger, Timer::Linger(socket))
+        self.timers.set(self.now + self.limits.linger, Timer::Linger(socket))
+    }
+
+    /// Gives a new client some time for its handshake.
+    pub fn set_handshake_time(&mut self, socket: Socket) -> TimerId {
+        self.timers.set(self.now + self.limits.handshake, Timer::Handshake(socket))
+    }
+
+    /// Gives a client some time for an answer, if there is a bound.
+    pub fn set_answer_time(&mut self, socket: Socket) -> Option<TimerId> {
+        let time = self.limits.answer?;
+        Some(self.timers.set(self.now + time, Timer::Answer(socket)))
     }
 
     /// The preforks of this parent are good for a while only.
     pub fn orphan_preforks(&mut self, parent: Socket) {
-        let until = Instant::now() + self.limits.orphan;
+        let until = self.now + self.limits.orphan;
         if self.preforks.orphan(parent, until) {
             self.timers.set(until, Timer::Preforks);
         }

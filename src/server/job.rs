@@ -1,6 +1,7 @@
 //! What the pool runs for the server: calls, and the other entries into the kernel.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use ring::Socket;
 
@@ -33,6 +34,8 @@ pub struct Context {
     pub kernel: Arc<dyn Kernel>,
     pub mailbox: Arc<Mailbox>,
     pub costs: Arc<Costs>,
+    /// Calls that panicked.
+    pub panics: Arc<AtomicU64>,
 }
 
 impl pool::Task for Job {
@@ -49,9 +52,15 @@ impl pool::Task for Job {
 
     fn run(self, context: &Context) {
         match self {
-            Job::Call(task) => context.costs.time(task.kind(), || task.run(&context.mailbox)),
+            Job::Call(task) => context.costs.time(task.kind(), || task.run(context)),
             Job::Discard(process) => process.release(),
             Job::Work(work) => (*work).run(context),
+        }
+    }
+
+    fn held(&self, context: &Context) {
+        if let Job::Call(task) = self {
+            task.leave_queue(&task.body(), &context.mailbox);
         }
     }
 

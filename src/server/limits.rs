@@ -4,20 +4,41 @@ use std::time::Duration;
 
 use crate::session;
 
-/// How much the server takes on.
+/// How much the server takes on. What does not fit waits, gets the protocol's error, or is hung up on;
+/// see README.md for the command line's name of each.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Of each session.
     pub session: session::Limits,
+    /// How long a client has from its connection to the end of its handshake; then it is hung up on.
+    pub handshake: Duration,
+    /// How long a client has to answer what a call asks it for; then it is hung up on. A client that
+    /// is stopped in a debugger answers late, so there is no such time by default.
+    pub answer: Option<Duration>,
+    /// Calls in flight of all clients. One more is answered "try again".
+    pub calls_in_all: usize,
+    /// Calls of a client that wait for a thread; beyond, no more of its requests are looked at until
+    /// half of them have started.
+    pub queued: usize,
     /// Bytes owed to a client at which it is not read from any more, until it has taken half.
     pub owed: usize,
     /// Bytes owed to a client at which it is hung up on: it asks and does not read.
     pub owed_most: usize,
+    /// Bytes owed to all clients: from half of it on each waits earlier, and at it the client that is
+    /// owed most is hung up on.
+    pub owed_in_all: usize,
+    /// Bytes that sleeping calls of a client may hold of its answers; beyond, a call that falls asleep
+    /// forgets them and asks again when it wakes.
+    pub kept: usize,
+    /// The same for the calls of all clients.
+    pub kept_in_all: usize,
     /// Bytes of a client kept unread while a handshake or a prefork is under way; beyond, it is not
     /// read from until that has ended.
     pub backlog: usize,
-    /// Preforks that wait for their child, of all clients. One more is refused with "no memory".
+    /// Preforks of a client that wait for their child. One more is refused with "no memory".
     pub preforks: usize,
+    /// The same for all clients.
+    pub preforks_in_all: usize,
     /// How long an unused prefork stays good after its parent has gone. A parent may exit before its
     /// child has connected, as daemon(3) does.
     pub orphan: Duration,
@@ -33,10 +54,18 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             session: session::Limits::default(),
+            handshake: Duration::from_secs(10),
+            answer: None,
+            calls_in_all: 1 << 18,
+            queued: 256,
             owed: 1 << 20,
             owed_most: 32 << 20,
+            owed_in_all: 1 << 30,
+            kept: 4 << 20,
+            kept_in_all: 1 << 28,
             backlog: 16 << 10,
-            preforks: 4096,
+            preforks: 64,
+            preforks_in_all: 4096,
             orphan: Duration::from_secs(10),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(5),

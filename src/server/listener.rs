@@ -32,9 +32,24 @@ pub enum ListenError {
     /// The path is something else than a socket.
     #[error("{0}: there is a file at that path that is no socket; remove it or take another path")]
     NotASocket(Url),
+    /// It has not been said who may connect.
+    #[error(
+        "{0}: whoever reaches that address could connect, and be root in the kernel; say who may with \
+         --allow-from NETWORK (0.0.0.0/0 or ::/0 for everybody), or listen on 127.0.0.1"
+    )]
+    Open(Url),
     /// The system refused.
     #[error("cannot listen on {url}: {what}: {source}")]
     System { url: Url, what: &'static str, source: io::Error },
+}
+
+/// Whom the socket file of a unix URL lets in. What is `None` is as the system makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketMode {
+    /// Permissions: who may write may connect.
+    pub mode: Option<u32>,
+    pub user: Option<u32>,
+    pub group: Option<u32>,
 }
 
 /// A bound and listening socket, before the ring has it.
@@ -64,9 +79,9 @@ fn identity(path: &Path) -> rustix::io::Result<Identity> {
 
 /// Listens there. A socket file that a dead server left behind is replaced; a live server's, or a file
 /// that is no socket, is an error.
-pub fn listen(url: &Url) -> Result<Bound, ListenError> {
+pub fn listen(url: &Url, mode: SocketMode) -> Result<Bound, ListenError> {
     match url {
-        Url::Unix(path) => listen_unix(url, path),
+        Url::Unix(path) => listen_unix(url, path, mode),
         Url::Tcp(addr) => listen_tcp(url, (*addr).into()),
         Url::Tcp6(addr) => listen_tcp(url, (*addr).into()),
     }
@@ -82,14 +97,27 @@ fn socket(url: &Url, family: AddressFamily) -> Result<OwnedFd, ListenError> {
         .map_err(failed(url, "socket"))
 }
 
-fn listen_unix(url: &Url, path: &Path) -> Result<Bound, ListenError> {
+fn listen_unix(url: &Url, path: &Path, mode: SocketMode) -> Result<Bound, ListenError> {
     let addr = SocketAddrUnix::new(path).map_err(failed(url, "path"))?;
     remove_stale(url, path, &addr)?;
     let fd = socket(url, AddressFamily::UNIX)?;
     net::bind(&fd, &addr).map_err(failed(url, "bind"))?;
     let file = SocketFile::new(path).map_err(failed(url, "stat"))?;
+    // Nobody can connect before it listens, so nobody comes by the wrong permissions.
+    mode.set(path).map_err(failed(url, "owner and mode of the socket file"))?;
     net::listen(&fd, BACKLOG).map_err(failed(url, "listen"))?;
     Ok(Bound { fd, url: url.clone(), file: Some(file) })
+}
+
+impl SocketMode {
+    fn set(self, path: &Path) -> rustix::io::Result<()> {
+        use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmod, chownat};
+        if self.user.is_some() || self.group.is_some() {
+            let (user, group) = (self.user.map(Uid::from_raw), self.group.map(Gid::from_raw));
+            chownat(CWD, path, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        self.mode.map_or(Ok(()), |mode| chmod(path, Mode::from_raw_mode(mode)))
+    }
 }
 
 /// Removes a socket file nobody listens at.
@@ -180,14 +208,14 @@ mod tests {
     fn the_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let url = url_in(&dir);
-        let live = listen(&url).unwrap();
-        assert!(matches!(listen(&url), Err(ListenError::Live(_))), "a live server is left alone");
+        let live = listen(&url, SocketMode::default()).unwrap();
+        assert!(matches!(listen(&url, SocketMode::default()), Err(ListenError::Live(_))), "a live server is left alone");
         let Bound { fd, file, .. } = live;
         drop(fd);
-        let again = listen(&url).expect("a stale file is replaced");
+        let again = listen(&url, SocketMode::default()).expect("a stale file is replaced");
         drop(file);
         assert!(
-            matches!(listen(&url), Err(ListenError::Live(_))),
+            matches!(listen(&url, SocketMode::default()), Err(ListenError::Live(_))),
             "the first took only its own file"
         );
         drop(again);
@@ -198,22 +226,22 @@ mod tests {
     fn a_file_that_is_no_socket_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("s"), "precious").unwrap();
-        assert!(matches!(listen(&url_in(&dir)), Err(ListenError::NotASocket(_))));
+        assert!(matches!(listen(&url_in(&dir), SocketMode::default()), Err(ListenError::NotASocket(_))));
         assert_eq!(std::fs::read(dir.path().join("s")).unwrap(), b"precious");
     }
 
     #[test]
     fn port_0_is_told_as_what_it_became() {
         for url in ["tcp://127.0.0.1:0", "tcp6://[::1]:0"] {
-            let bound = listen(&url.parse().unwrap()).unwrap();
+            let bound = listen(&url.parse().unwrap(), SocketMode::default()).unwrap();
             assert_ne!(bound.url.socket_addr().unwrap().port(), 0);
         }
     }
 
     #[test]
     fn an_address_that_is_taken_is_an_error_that_names_it() {
-        let bound = listen(&"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
-        let error = listen(&bound.url).map(drop).unwrap_err().to_string();
+        let bound = listen(&"tcp://127.0.0.1:0".parse().unwrap(), SocketMode::default()).unwrap();
+        let error = listen(&bound.url, SocketMode::default()).map(drop).unwrap_err().to_string();
         assert!(error.contains(&bound.url.to_string()), "{error}");
     }
 }

@@ -15,6 +15,8 @@ use crate::session::{Ask, CallKey};
 pub enum Message {
     /// A run of a call has ended; how stands in the task.
     Ran(Arc<Task>),
+    /// Some of this client's queued calls have started: see [`super::share::Share::is_full`].
+    HasRoom(Socket),
     /// A call sleeps, until this time at the latest.
     SleepsUntil { socket: Socket, key: CallKey, until: Instant },
     /// A call that waits on its thread needs something of its client; what it has copied out so far

@@ -14,7 +14,7 @@ use ring::{Arena, Chunk, Socket};
 use super::ahead::Ahead;
 use super::mailbox::{Mailbox, Message, Out};
 use super::outbox::write;
-use super::owing::Owing;
+use super::share::Share;
 use super::rendezvous::Rendezvous;
 use crate::kernel::{CopyError, UserMemory};
 use crate::pool;
@@ -34,12 +34,14 @@ const KEEP: usize = 16 * 1024;
 pub struct CallMemory {
     arena: Arena,
     /// Of the client that made the call.
-    owing: Option<Arc<Owing>>,
+    share: Option<Arc<Share>>,
     /// Frames copied out by this run.
     out: Vec<Chunk>,
     out_len: usize,
     /// What the client has answered so far.
     answers: Vec<Answered>,
+    /// Bytes of these answers.
+    kept: usize,
     /// What it is to be asked next.
     ask: Option<Ask>,
     /// A buffer for the next answer.
@@ -67,10 +69,11 @@ impl CallMemory {
     pub fn new(arena: Arena) -> CallMemory {
         CallMemory {
             arena,
-            owing: None,
+            share: None,
             out: Vec::new(),
             out_len: 0,
             answers: Vec::new(),
+            kept: 0,
             ask: None,
             spare: Vec::new(),
             waits: None,
@@ -79,8 +82,13 @@ impl CallMemory {
     }
 
     /// A call of this client begins.
-    pub fn begin(&mut self, owing: &Arc<Owing>) {
-        self.owing = Some(owing.clone());
+    pub fn begin(&mut self, share: &Arc<Share>) {
+        self.share = Some(share.clone());
+    }
+
+    /// What the client takes of what all share.
+    pub fn share(&self) -> Option<&Arc<Share>> {
+        self.share.as_ref()
     }
 
     /// The call is going to copy in this range, if it copies in at all.
@@ -127,8 +135,17 @@ impl CallMemory {
     pub fn drop_out(&mut self) {
         self.out.clear();
         let len = std::mem::take(&mut self.out_len);
-        if let Some(owing) = &self.owing {
-            owing.less(len);
+        if let Some(share) = &self.share {
+            share.taken(len);
+        }
+    }
+
+    /// The call falls asleep, perhaps for long: if the client's calls keep too much already, this one
+    /// asks again when it wakes.
+    pub fn fall_asleep(&mut self) {
+        if self.kept > 0 && self.share.as_ref().is_some_and(|share| share.keeps_too_much()) {
+            self.forget();
+            self.spare = Vec::new();
         }
     }
 
@@ -154,11 +171,18 @@ impl CallMemory {
                     self.spare = self.ahead.keep(addr, bytes);
                 }
             }
-            (ask, bytes) => self.answers.push(Answered { ask, bytes }),
+            (ask, bytes) => {
+                let len = bytes.as_ref().map_or(0, Vec::len);
+                self.kept += len;
+                if let Some(share) = &self.share {
+                    share.keep(len);
+                }
+                self.answers.push(Answered { ask, bytes });
+            }
         }
     }
 
-    /// What the last run copied out, and its length in bytes: they stay counted as owing.
+    /// What the last run copied out, and its length in bytes: they stay counted as copied.
     pub fn take_out(&mut self) -> (std::vec::Drain<'_, Chunk>, usize) {
         let len = std::mem::take(&mut self.out_len);
         (self.out.drain(..), len)
@@ -173,7 +197,7 @@ impl CallMemory {
         if self.spare.capacity() > KEEP {
             self.spare = Vec::new();
         }
-        self.owing = None;
+        self.share = None;
     }
 
     /// The answer to this ask, or notes it.
@@ -255,8 +279,8 @@ impl CallMemory {
         write(&mut self.out, &self.arena, data, data.len());
         let len = head.len() + data.len();
         self.out_len += len;
-        if let Some(owing) = &self.owing {
-            owing.more(len);
+        if let Some(share) = &self.share {
+            share.copied(len);
         }
         Ok(())
     }
@@ -307,8 +331,8 @@ impl UserMemory for CallMemory {
     }
 
     fn room(&self) -> usize {
-        match &self.owing {
-            Some(owing) if owing.is_full() => 0,
+        match &self.share {
+            Some(share) if share.is_owed_enough() => 0,
             _ => ROOM.saturating_sub(self.out_len),
         }
     }
@@ -324,6 +348,10 @@ impl UserMemory for CallMemory {
     }
 
     fn forget(&mut self) {
+        let kept = std::mem::take(&mut self.kept);
+        if let Some(share) = &self.share {
+            share.let_go(kept);
+        }
         for mut bytes in self.answers.drain(..).filter_map(|answered| answered.bytes.ok()) {
             if bytes.capacity() <= KEEP && bytes.capacity() > self.spare.capacity() {
                 bytes.clear();

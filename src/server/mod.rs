@@ -10,10 +10,12 @@
 //! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it;
 //!   [`ahead`]: what is fetched of it before it is asked for; [`wanted`]: when that is.
 //! - [`here`]: which calls this thread runs itself; [`costs`]: which of them are short.
-//! - [`outbox`]: what is owed to a client; [`owing`]: how much that is; [`rendezvous`]: where a call that
-//!   cannot restart waits for its client.
+//! - [`outbox`]: what is owed to a client; [`share`]: what one client takes of what all share;
+//!   [`rendezvous`]: where a call that cannot restart waits for its client.
+//! - [`access`]: who may connect.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
 
+mod access;
 mod ahead;
 mod board;
 mod connection;
@@ -26,20 +28,22 @@ mod listener;
 mod mailbox;
 mod memory;
 mod outbox;
-mod owing;
 mod preforks;
 mod rendezvous;
+mod share;
 mod stats;
 mod task;
 mod timers;
 mod wanted;
 
+pub use access::Access;
 pub use limits::Limits;
-pub use listener::{Bound, ListenError, SocketFile, listen};
+pub use listener::{Bound, ListenError, SocketFile, SocketMode, listen};
 pub use memory::{MAX_ASK, ROOM};
 pub use stats::{BoardStats, Stats};
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -51,7 +55,6 @@ use crate::url::Url;
 use crate::wire;
 
 use board::{Board, Net};
-use costs::Costs;
 use here::Here;
 use hub::Hub;
 use job::{Context, Job};
@@ -73,6 +76,10 @@ pub struct Config {
     pub ring: ring::Config,
     pub pool: pool::Config,
     pub limits: Limits,
+    /// Who may connect.
+    pub access: Access,
+    /// The same, by the socket file.
+    pub socket: SocketMode,
 }
 
 impl Config {
@@ -83,6 +90,8 @@ impl Config {
             ring: ring::Config { spin: SPIN, ..ring::Config::default() },
             pool: pool::Config { spin: SPIN, ..pool::Config::default() },
             limits: Limits::default(),
+            access: Access::default(),
+            socket: SocketMode::default(),
         }
     }
 }
@@ -109,9 +118,9 @@ pub struct Server {
     url: Url,
     board: Board,
     mailbox: Arc<Mailbox>,
-    /// Where messages are taken to, between two times.
-    messages: Vec<Message>,
     pool: Pool<Job>,
+    /// Calls that panicked.
+    panics: Arc<AtomicU64>,
     // Last, so that all the others are gone when it says so.
     ended: SayEnded,
 }
@@ -174,6 +183,7 @@ impl Server {
     /// Binds, listens and starts the pool. Connections are accepted from here on, and served once it
     /// runs.
     pub fn new(config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
+        check_access(config)?;
         let mut ring = Ring::new(&config.ring)?;
         let waker = ring.waker();
         let mailbox = Arc::new(Mailbox::new(Box::new(move || waker.wake())));
@@ -181,7 +191,8 @@ impl Server {
         let banner = wire::banner(&identity.ostype, &identity.osrelease, &identity.machine);
         let restarts = kernel.restarts();
         let context =
-            Context { kernel, mailbox: mailbox.clone(), costs: Arc::new(Costs::default()) };
+            Context { kernel, mailbox: mailbox.clone(), costs: Arc::default(), panics: Arc::default() };
+        let panics = context.panics.clone();
         let mut pool_config = config.pool.clone();
         if restarts {
             // None of its calls sleeps on a thread.
@@ -190,17 +201,17 @@ impl Server {
         let (pool, dispatcher) = Pool::new(&pool_config, context.clone())?;
         let hub =
             Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), context);
-        let bound = listener::listen(&config.url)?;
+        let bound = listener::listen(&config.url, config.socket)?;
         let listener = ring.listen(bound.fd)?;
         Ok(Server {
             ring,
             listener: Some(listener),
             file: bound.file,
             url: bound.url,
-            board: Board::new(banner, hub),
+            board: Board::new(banner, hub, config.access.clone()),
             mailbox,
-            messages: Vec::new(),
             pool,
+            panics,
             ended: SayEnded(Arc::default()),
         })
     }
@@ -223,16 +234,12 @@ impl Server {
             let deadline = earlier(self.board.next_deadline(), last_wait);
             let (mailbox, board) = (&self.mailbox, &self.board);
             self.ring.wait(deadline, || mailbox.is_empty() && !board.has_ready())?;
+            self.board.set_time(Instant::now());
             while let Some(event) = self.ring.next_event() {
                 self.happened(event);
             }
-            self.hear();
-            let until = Instant::now() + here::BUDGET;
-            while self.board.run_ready(until) {
-                self.hear();
-            }
-            self.board.expire(Instant::now());
-            self.board.flush(&mut self.ring);
+            self.board.turn(&self.mailbox, &mut self.ring, Instant::now);
+            self.answer_the_curious();
             if self.board.is_stopping() {
                 self.listen_no_more();
                 let limit = *last_wait.get_or_insert_with(|| self.board.stop_limit(LAST_WAIT));
@@ -247,23 +254,9 @@ impl Server {
         Ok(())
     }
 
-    /// Hears what others, and calls that were run here, have to tell.
-    fn hear(&mut self) {
-        let mut messages = std::mem::take(&mut self.messages);
-        self.mailbox.take(&mut messages);
-        for message in messages.drain(..) {
-            match message {
-                // Nobody may be waiting for it any more.
-                Message::Stats(answer) => drop(answer.send(self.stats())),
-                message => self.board.told(message),
-            }
-        }
-        self.messages = messages;
-    }
-
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Accepted { socket, .. } => self.board.accepted(socket, &mut self.ring),
+            Event::Accepted { socket, .. } => self.board.accepted(socket, None, &mut self.ring), //TMP
             Event::AcceptFailed { error, .. } => {
                 tracing::warn!("cannot accept a connection: {error}");
             }
@@ -286,9 +279,35 @@ impl Server {
         }
     }
 
-    fn stats(&self) -> Stats {
-        Stats { board: self.board.stats(), ring: self.ring.stats(), pool: self.pool.stats() }
+    fn answer_the_curious(&mut self) {
+        let curious: Vec<_> = self.board.curious().collect();
+        for sender in curious {
+            // Nobody may be waiting for it any more.
+            drop(sender.send(self.stats()));
+        }
     }
+
+    fn stats(&self) -> Stats {
+        let mut pool = self.pool.stats();
+        pool.panics += self.panics.load(Ordering::Relaxed);
+        Stats { board: self.board.stats(), ring: self.ring.stats(), pool }
+    }
+}
+
+/// Refuses to listen where anybody could connect of whom nothing was said, unless that is wanted.
+fn check_access(config: &Config) -> Result<(), ListenError> {
+    if config.access.is_said(&config.url) {
+        return Ok(());
+    }
+    if !config.access.anywhere {
+        return Err(ListenError::Open(config.url.clone()));
+    }
+    tracing::warn!(
+        "{}: whoever reaches that address can connect and is root in the kernel; RUMPRING_ALLOW_FROM \
+         says who may",
+        config.url
+    );
+    Ok(())
 }
 
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

@@ -4,11 +4,13 @@
 //! One send is under way at a time. Whatever becomes owed meanwhile gathers and leaves in the next
 //! one, so a busy connection costs fewer sends than replies.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ring::{Arena, Chunk};
 
-use super::owing::Owing;
+use super::share::Share;
 
 /// Bytes taken from the arena at once for frames of no known size.
 const CHUNK: usize = 256;
@@ -34,41 +36,44 @@ pub struct Outbox {
     waiting_len: usize,
     /// Bytes of the send under way; 0 if there is none.
     sending: usize,
-    /// What calls have copied out, here or not yet.
-    owing: Arc<Owing>,
-    /// Bytes of `owing` that wait here, and those of the send under way.
+    /// Bytes owed to all clients.
+    owed_in_all: Rc<Cell<usize>>,
+    /// Knows what calls have copied out, here or not yet.
+    share: Arc<Share>,
+    /// Bytes of it that wait here, and those of the send under way.
     copied: usize,
     sending_copied: usize,
 }
 
 impl Outbox {
-    /// Owes nothing. Calls are to copy out no more than `most` bytes ahead of the client.
-    pub fn new(most: usize) -> Outbox {
+    /// Owes nothing.
+    pub fn new(share: Arc<Share>, owed_in_all: Rc<Cell<usize>>) -> Outbox {
         Outbox {
             waiting: Vec::new(),
             waiting_len: 0,
             sending: 0,
-            owing: Arc::new(Owing::new(most)),
+            owed_in_all,
+            share,
             copied: 0,
             sending_copied: 0,
         }
     }
 
-    /// What calls have copied out.
-    pub fn owing(&self) -> &Arc<Owing> {
-        &self.owing
+    /// What this client takes of what all share.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 
     /// Owes a frame.
     pub fn push(&mut self, arena: &Arena, frame: &[u8]) {
         write(&mut self.waiting, arena, frame, CHUNK);
-        self.waiting_len += frame.len();
+        self.more(frame.len());
     }
 
     /// Owes what a call has copied out: `len` bytes in chunks.
     pub fn push_chunks(&mut self, chunks: impl Iterator<Item = Chunk>, len: usize) {
         self.waiting.extend(chunks);
-        self.waiting_len += len;
+        self.more(len);
         self.copied += len;
     }
 
@@ -89,14 +94,31 @@ impl Outbox {
 
     /// The send under way has ended.
     pub fn sent(&mut self) {
-        self.sending = 0;
-        self.owing.less(std::mem::take(&mut self.sending_copied));
+        let len = std::mem::take(&mut self.sending);
+        self.less(len);
+        self.share.taken(std::mem::take(&mut self.sending_copied));
     }
 
     /// Owes nothing any more that is not on its way.
     pub fn clear(&mut self) {
         self.waiting = Vec::new();
-        self.waiting_len = 0;
-        self.owing.less(std::mem::take(&mut self.copied));
+        let len = std::mem::take(&mut self.waiting_len);
+        self.less(len);
+        self.share.taken(std::mem::take(&mut self.copied));
+    }
+
+    fn more(&mut self, len: usize) {
+        self.waiting_len += len;
+        self.owed_in_all.update(|owed| owed + len);
+    }
+
+    fn less(&self, len: usize) {
+        self.owed_in_all.update(|owed| owed - len);
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.less(self.waiting_len + self.sending);
     }
 }

@@ -25,6 +25,10 @@ pub struct BoardStats {
     pub calls_in_flight: usize,
     /// Copies in, maps and strings that clients were asked for.
     pub asks: u64,
+    /// Clients that were not let in.
+    pub turned_away: u64,
+    /// Bytes owed to clients now.
+    pub owed: usize,
     /// Clients hung up on for what they sent or did not take.
     pub hang_ups: u64,
     /// Preforks that wait for their child now.
@@ -45,15 +49,17 @@ impl fmt::Display for Stats {
         let Stats { board, ring, pool } = self;
         write!(
             f,
-            "connections {} accepted {} calls {} in_flight {} asks {} hang_ups {} preforks {} \
-             timers {} enters {} enters_per_call {:.3} sqes {} cqes {} short_sends {} \
+            "connections {} accepted {} turned_away {} calls {} in_flight {} asks {} owed {} \
+             hang_ups {} preforks {} timers {} enters {} enters_per_call {:.3} sqes {} cqes {} short_sends {} \
              recv_buffers_exhausted {} cq_overflows {} threads {} wakes {} hand_offs {} \
              asleep {} panics {}",
             board.connections,
             board.accepted,
+            board.turned_away,
             board.calls,
             board.calls_in_flight,
             board.asks,
+            board.owed,
             board.hang_ups,
             board.preforks,
             board.timers,

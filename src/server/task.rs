@@ -23,11 +23,11 @@ use std::time::Instant;
 use ring::{Arena, Socket};
 
 use super::here::Here;
-use super::job::Job;
+use super::job::{Context, Job};
 use super::mailbox::{Mailbox, Message};
 use super::memory::CallMemory;
-use super::owing::Owing;
 use super::rendezvous::Rendezvous;
+use super::share::Share;
 use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;
 use crate::session::{Answer, CallKey, CallRequest};
@@ -48,6 +48,8 @@ pub const CALL_KINDS: usize = 512;
 pub struct Task {
     state: AtomicU8,
     interrupted: AtomicBool,
+    /// It counts among its client's queued calls.
+    counted: AtomicBool,
     /// The number of the call.
     number: AtomicI32,
     body: Mutex<Body>,
@@ -88,6 +90,7 @@ impl Task {
         Task {
             state: AtomicU8::new(IDLE),
             interrupted: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
             number: AtomicI32::new(0),
             body: Mutex::new(Body {
                 socket,
@@ -112,7 +115,7 @@ impl Task {
         key: CallKey,
         process: &Arc<dyn Process>,
         request: &CallRequest<'_>,
-        owing: &Arc<Owing>,
+        share: &Arc<Share>,
     ) {
         self.interrupted.store(false, Ordering::Relaxed);
         self.number.store(request.number, Ordering::Relaxed);
@@ -121,7 +124,7 @@ impl Task {
         body.key = key;
         body.process = Some(process.clone());
         body.args = decode_args(request.args);
-        body.memory.begin(owing);
+        body.memory.begin(share);
     }
 
     /// Brings a call that waits on its thread what it waits for. Gives it back if it does not wait so.
@@ -149,9 +152,21 @@ impl Task {
     }
 
     /// Before the submission thread puts it into a deque.
-    pub fn queue(&self) {
+    pub fn queue(&self, share: &Share) {
         let before = self.state.swap(QUEUED, Ordering::AcqRel);
         debug_assert_eq!(before, IDLE, "a task is queued once");
+        share.queue();
+        self.counted.store(true, Ordering::Relaxed);
+    }
+
+    /// It has a thread, or waits for other calls to wake before it gets one: others of its client may
+    /// take its place in the queue.
+    pub fn leave_queue(&self, body: &Body, mailbox: &Mailbox) {
+        if self.counted.swap(false, Ordering::Relaxed)
+            && body.memory.share().is_some_and(|share| share.start())
+        {
+            mailbox.post(Message::HasRoom(body.socket));
+        }
     }
 
     /// The number of its call, unchecked.
@@ -181,12 +196,14 @@ impl Task {
     }
 
     /// Runs the call, again and again until it ends, sleeps, or needs the submission thread.
-    pub fn run(self: Arc<Task>, mailbox: &Arc<Mailbox>) {
+    pub fn run(self: Arc<Task>, context: &Context) {
+        let mailbox = &context.mailbox;
         let waker = Waker::from(self.clone());
         loop {
             self.state.store(RUNNING, Ordering::SeqCst);
             let mut body = self.body();
-            let outcome = self.run_once(&mut body, &waker, mailbox);
+            self.leave_queue(&body, mailbox);
+            let outcome = self.run_once(&mut body, &waker, context);
             let Outcome::Sleep(until) = outcome else {
                 body.outcome = Some(outcome);
                 drop(body);
@@ -195,6 +212,7 @@ impl Task {
                 drop(waker);
                 return mailbox.post_later(Message::Ran(self));
             };
+            body.memory.fall_asleep();
             if let Some(until) = until
                 && body.until != Some(until)
             {
@@ -210,7 +228,7 @@ impl Task {
     }
 
     /// One run. A panic of the kernel is an I/O error to the client, and the pool goes on.
-    fn run_once(&self, body: &mut Body, waker: &Waker, mailbox: &Arc<Mailbox>) -> Outcome {
+    fn run_once(&self, body: &mut Body, waker: &Waker, context: &Context) -> Outcome {
         let interrupted = self.interrupted.load(Ordering::SeqCst);
         if interrupted && self.rendezvous.is_some() {
             // It has not started, and would only be in the way of who waits for its end.
@@ -220,7 +238,7 @@ impl Task {
         body.memory.start_run();
         if let Some(rendezvous) = &self.rendezvous {
             let (socket, key) = (body.socket, body.key);
-            body.memory.wait_at(rendezvous.clone(), mailbox.clone(), socket, key);
+            body.memory.wait_at(rendezvous.clone(), context.mailbox.clone(), socket, key);
         }
         let mut call = Call {
             number: self.number(),
@@ -234,10 +252,11 @@ impl Task {
         body.process = Some(process);
         let outcome = outcome.unwrap_or_else(|_| {
             tracing::error!(number = self.number(), "a system call panicked");
+            context.panics.fetch_add(1, Ordering::Relaxed);
             Outcome::Done(Err(Errno::EIO))
         });
         if matches!(outcome, Outcome::Sleep(_) | Outcome::Copy) {
-            // Not when it runs again: until then this would count as owing.
+            // Not when it runs again: until then this would count as copied.
             body.memory.drop_out();
         }
         outcome

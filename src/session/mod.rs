@@ -75,6 +75,14 @@ pub trait Host {
     fn hang_up(&mut self, why: &'static str);
     /// Has something done inside the kernel.
     fn work(&mut self, work: Work);
+    /// Whether no more frames can be taken for now. Who says so brings the rest later.
+    fn is_full(&mut self) -> bool {
+        false
+    }
+    /// Whether there is room for one more call, of whichever client.
+    fn admits_call(&self) -> bool {
+        true
+    }
     /// Has a process released that is no session's.
     fn discard(&mut self, process: Arc<dyn Process>);
     /// Starts a call on this process, or says what the client is to be asked first: the call then starts
@@ -191,10 +199,11 @@ impl Default for Session {
 
 impl Session {
     /// Takes bytes of the client up to the end of `input`, or until the session stalls: what is left
-    /// in `input` then has to be brought again once [`Session::is_stalled`] is false.
+    /// in `input` then has to be brought again once [`Session::is_stalled`] is false, or until the host is
+    /// full.
     pub fn receive(&mut self, input: &mut &[u8], limits: &Limits, host: &mut impl Host) {
         let mut reader = std::mem::take(&mut self.reader);
-        while !self.is_stalled() && !self.is_deaf() {
+        while !self.is_stalled() && !self.is_deaf() && !host.is_full() {
             let frame = reader.next(
                 input,
                 |header| self.body_bound(header, limits),

@@ -91,7 +91,7 @@ impl Session {
 
     fn syscall(&mut self, header: Header, body: &[u8], limits: &Limits, host: &mut impl Host) {
         let reqno = header.reqno;
-        if self.calls.len() >= limits.calls {
+        if self.calls.len() >= limits.calls || !host.admits_call() {
             return host.send(&wire::error_response(reqno, ErrorCode::TryAgain));
         }
         let key = CallKey(self.calls.insert(InFlight { reqno, asked: None }) as u32);

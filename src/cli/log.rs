@@ -1,0 +1,124 @@
+//! The log: lines on stderr, of one kind no more in a second than somebody can read.
+//!
+//! What a client does may be worth a line each time, and a client may do it a million times.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::callsite::Identifier;
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, filter::FilterExt, fmt};
+
+/// Lines of one kind in a second, unless told otherwise.
+pub const LINES: u32 = 10;
+
+/// Starts the log, as verbose as that many -v ask for; RUST_LOG decides if it is set.
+pub fn start(verbose: u8, lines: u32) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let to_stderr = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    let layer = to_stderr.with_filter(filter.and(Throttle::new(lines)));
+    tracing_subscriber::registry().with(layer).init();
+}
+
+/// Lets a bounded number of lines of each kind through in a second. A kind is a place in the source.
+struct Throttle {
+    most: u32,
+    kinds: Mutex<HashMap<Identifier, Second>>,
+}
+
+/// The second of a kind's latest lines.
+struct Second {
+    began: Instant,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Throttle {
+    fn new(most: u32) -> Throttle {
+        Throttle { most, kinds: Mutex::default() }
+    }
+
+    /// Whether one more line of a kind may come now, and how many were left out before it.
+    fn pass(&self, kind: Identifier, now: Instant) -> (bool, u64) {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Second { began: now, lines: 0, left_out: 0 };
+        let second = kinds.entry(kind).or_insert_with(new);
+        let mut left_out = 0;
+        if now.saturating_duration_since(second.began) >= Duration::from_secs(1) {
+            left_out = second.left_out;
+            *second = new();
+        }
+        second.lines = second.lines.saturating_add(1);
+        let passes = second.lines <= self.most;
+        second.left_out += u64::from(!passes);
+        (passes, left_out)
+    }
+}
+
+impl<S: Subscriber> Filter<S> for Throttle {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::always()
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        let (passes, left_out) = self.pass(event.metadata().callsite(), Instant::now());
+        if left_out > 0 {
+            // Not by the log itself, which is in the middle of a line.
+            eprintln!("rumpring: {left_out} more lines like the next were left out before it");
+        }
+        passes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Callsite;
+
+    use super::*;
+
+    struct Place(#[allow(dead_code, reason = "places have addresses of their own")] u8);
+
+    impl Callsite for Place {
+        fn set_interest(&self, _: Interest) {}
+        fn metadata(&self) -> &Metadata<'_> {
+            unreachable!("nothing is logged here")
+        }
+    }
+
+    static ONE: Place = Place(1);
+    static OTHER: Place = Place(2);
+
+    #[test]
+    fn of_one_kind_only_so_many_lines_come_in_a_second() {
+        let throttle = Throttle::new(3);
+        let (one, other) = (Identifier(&ONE), Identifier(&OTHER));
+        let start = Instant::now();
+        for line in 0..10 {
+            assert_eq!(throttle.pass(one.clone(), start), (line < 3, 0));
+        }
+        assert_eq!(throttle.pass(other, start), (true, 0), "another kind has its own bound");
+        let late = start + Duration::from_millis(999);
+        assert_eq!(throttle.pass(one.clone(), late), (false, 0));
+        let next = start + Duration::from_secs(1);
+        assert_eq!(throttle.pass(one.clone(), next), (true, 8), "and says what was left out");
+        assert_eq!(throttle.pass(one, next), (true, 0), "once");
+    }
+}

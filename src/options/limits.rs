@@ -1,0 +1,156 @@
+//! How much a server takes on. README.md has the table of what a client sees at each.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::units::{memory, seconds};
+use crate::server::Limits;
+use crate::{kernel, session};
+
+/// Where `--help` lists them.
+pub const HEADING: &str = "Limits";
+
+/// Bounds on clients, each by itself and all together.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = HEADING)]
+pub struct LimitOptions {
+    /// Connections of one peer: a user at a unix URL, a host (of IPv6 a /64) at a tcp URL. No bound of
+    /// its own if not given.
+    #[arg(long, env = "RUMPRING_CONNECTIONS_PER_PEER", value_name = "N")]
+    connections_per_peer: Option<NonZeroUsize>,
+
+    /// Seconds from a connection to the end of its handshake.
+    #[arg(long, env = "RUMPRING_HANDSHAKE_TIME", value_name = "SECONDS", default_value = "10",
+        value_parser = seconds)]
+    handshake_time: Duration,
+
+    /// Seconds for a client to answer what a call asks it for. No bound if not given: one that is
+    /// stopped in a debugger answers late.
+    #[arg(long, env = "RUMPRING_ANSWER_TIME", value_name = "SECONDS", value_parser = seconds)]
+    answer_time: Option<Duration>,
+
+    /// Bytes of a handshake's body: the command's name.
+    #[arg(long, env = "RUMPRING_HANDSHAKE_BYTES", value_name = "SIZE", default_value = "1k",
+        value_parser = memory)]
+    handshake_bytes: usize,
+
+    /// Bytes of a call's argument structure, 128 at most.
+    #[arg(long, env = "RUMPRING_ARGUMENT_BYTES", value_name = "SIZE", default_value = "128",
+        value_parser = argument_bytes)]
+    argument_bytes: usize,
+
+    /// Bytes of any other request's body.
+    #[arg(long, env = "RUMPRING_REQUEST_BYTES", value_name = "SIZE", default_value = "4k",
+        value_parser = memory)]
+    request_bytes: usize,
+
+    /// Calls in flight of one client, asleep or not.
+    #[arg(long, env = "RUMPRING_CALLS", value_name = "N", default_value = "4096")]
+    calls: NonZeroUsize,
+
+    /// Calls in flight of all clients.
+    #[arg(long, env = "RUMPRING_CALLS_IN_ALL", value_name = "N", default_value = "262144")]
+    calls_in_all: NonZeroUsize,
+
+    /// Calls of one client that wait for a thread.
+    #[arg(long, env = "RUMPRING_QUEUED", value_name = "N", default_value = "256")]
+    queued: NonZeroUsize,
+
+    /// Bytes owed to one client at which it is not read from until it has taken half.
+    #[arg(long, env = "RUMPRING_OWED", value_name = "SIZE", default_value = "1m",
+        value_parser = memory)]
+    owed: usize,
+
+    /// Bytes owed to one client at which it is hung up on.
+    #[arg(long, env = "RUMPRING_OWED_MOST", value_name = "SIZE", default_value = "32m",
+        value_parser = memory)]
+    owed_most: usize,
+
+    /// Bytes owed to all clients at which the one that is owed most is hung up on.
+    #[arg(long, env = "RUMPRING_OWED_IN_ALL", value_name = "SIZE", default_value = "1g",
+        value_parser = memory)]
+    owed_in_all: usize,
+
+    /// Bytes of its answers that sleeping calls of one client hold; beyond, they ask again.
+    #[arg(long, env = "RUMPRING_KEPT", value_name = "SIZE", default_value = "4m",
+        value_parser = memory)]
+    kept: usize,
+
+    /// The same for all clients.
+    #[arg(long, env = "RUMPRING_KEPT_IN_ALL", value_name = "SIZE", default_value = "256m",
+        value_parser = memory)]
+    kept_in_all: usize,
+
+    /// Bytes of one client that wait while its handshake or prefork is under way.
+    #[arg(long, env = "RUMPRING_BACKLOG", value_name = "SIZE", default_value = "16k",
+        value_parser = memory)]
+    backlog: usize,
+
+    /// Preforks of one client that wait for their child.
+    #[arg(long, env = "RUMPRING_PREFORKS", value_name = "N", default_value = "64")]
+    preforks: usize,
+
+    /// Preforks of all clients.
+    #[arg(long, env = "RUMPRING_PREFORKS_IN_ALL", value_name = "N", default_value = "4096")]
+    preforks_in_all: usize,
+
+    /// Seconds that an unused prefork outlives its parent.
+    #[arg(long, env = "RUMPRING_ORPHAN_TIME", value_name = "SECONDS", default_value = "10",
+        value_parser = seconds)]
+    orphan_time: Duration,
+
+    /// Seconds for a client that is hung up on to take what is owed to it.
+    #[arg(long, env = "RUMPRING_LINGER", value_name = "SECONDS", default_value = "5",
+        value_parser = seconds)]
+    linger: Duration,
+
+    /// Seconds that calls in flight have to end once the server is to stop.
+    #[arg(long, env = "RUMPRING_DRAIN", value_name = "SECONDS", default_value = "5",
+        value_parser = seconds)]
+    drain: Duration,
+}
+
+impl LimitOptions {
+    /// As the server takes them.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            session: session::Limits {
+                args: self.argument_bytes,
+                command: self.handshake_bytes,
+                unknown: self.request_bytes,
+                calls: self.calls.get(),
+            },
+            handshake: self.handshake_time,
+            answer: self.answer_time,
+            calls_in_all: self.calls_in_all.get(),
+            queued: self.queued.get(),
+            owed: self.owed,
+            owed_most: self.owed_most,
+            owed_in_all: self.owed_in_all,
+            kept: self.kept,
+            kept_in_all: self.kept_in_all,
+            backlog: self.backlog,
+            preforks: self.preforks,
+            preforks_in_all: self.preforks_in_all,
+            orphan: self.orphan_time,
+            linger: self.linger,
+            drain: self.drain,
+            ..Limits::default()
+        }
+    }
+
+    /// Connections of one peer.
+    pub fn per_peer(&self) -> Option<usize> {
+        self.connections_per_peer.map(NonZeroUsize::get)
+    }
+}
+
+fn argument_bytes(text: &str) -> Result<usize, String> {
+    let most = 8 * kernel::MAX_ARGS;
+    match memory(text)? {
+        bytes if bytes <= most => Ok(bytes),
+        _ => Err(format!("at most {most}: no call has more arguments")),
+    }
+}

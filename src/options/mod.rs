@@ -1,0 +1,155 @@
+//! What can be said of a server, in words: on a command line as `--name value`, in the environment as
+//! `RUMPRING_NAME=value`. The command line goes first.
+//!
+//! A program with a rump kernel inside that has this server preloaded has no command line of ours: the
+//! variables are its way.
+//!
+//! - [`limits`]: how much a server takes on; [`access`]: who may connect; [`units`]: sizes and times.
+
+mod access;
+mod limits;
+mod units;
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use clap::{Args, FromArgMatches};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub use units::size;
+
+use crate::server::{self, Config};
+use crate::url::Url;
+use crate::{pool, server::Access};
+use access::AccessOptions;
+use limits::LimitOptions;
+
+/// Most clients at once if nobody says: what is preallocated for each is 16 bytes.
+const DEFAULT_CONNECTIONS: u64 = 65_536;
+
+/// The options of every server, whatever its kernel.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// CPUs to run workers on, one each, as in 0,2-3. All that the process may use if not given.
+    #[arg(long, env = "RUMPRING_CPUS", value_name = "LIST", value_parser = cpus)]
+    cpus: Option<Cpus>,
+
+    /// How many workers, on the first CPUs that the process may use.
+    #[arg(long, env = "RUMPRING_WORKERS", value_name = "N", conflicts_with = "cpus")]
+    workers: Option<NonZeroUsize>,
+
+    /// Microseconds a thread looks for work before it sleeps, as long as that pays.
+    #[arg(long, env = "RUMPRING_SPIN", value_name = "US",
+        default_value_t = server::SPIN.as_micros() as u64)]
+    spin: u64,
+
+    /// Send messages of at least this many bytes over TCP without copying them, from registered memory.
+    /// Pays over a network card that can gather; over loopback it costs.
+    #[arg(long, env = "RUMPRING_ZERO_COPY_FROM", value_name = "BYTES")]
+    zero_copy_from: Option<usize>,
+
+    /// Most clients at once; others wait. Not over the open file limit, which is raised to its hard
+    /// value.
+    #[arg(long, env = "RUMPRING_CONNECTIONS", value_name = "N", help_heading = limits::HEADING)]
+    connections: Option<NonZeroU32>,
+
+    /// For librump: most calls that may sleep at once, each on a thread. At this bound a call waits if
+    /// one of its number is asleep; all others go on.
+    #[arg(long, env = "RUMPRING_MAX_ASLEEP", value_name = "N", default_value = "10000",
+        help_heading = limits::HEADING)]
+    max_asleep: NonZeroUsize,
+
+    #[command(flatten)]
+    limits: LimitOptions,
+
+    #[command(flatten)]
+    access: AccessOptions,
+}
+
+/// A list of CPUs.
+#[derive(Clone, Debug)]
+struct Cpus(Vec<usize>);
+
+fn cpus(list: &str) -> Result<Cpus, String> {
+    pool::parse_cpus(list).map(Cpus)
+}
+
+impl Options {
+    /// The defaults, changed by the environment.
+    pub fn from_env() -> Result<Options, clap::Error> {
+        let command = Options::augment_args(clap::Command::new("rumpring"));
+        Options::from_arg_matches(&command.try_get_matches_from(["rumpring"])?)
+    }
+
+    /// A server's configuration, at this URL.
+    pub fn config(&self, url: Url) -> Result<Config, String> {
+        let connections = connections(self.connections)?;
+        let spin = Duration::from_micros(self.spin);
+        let zero_copy_from = self.zero_copy_from;
+        Ok(Config {
+            url,
+            ring: ring::Config {
+                sockets: connections,
+                zero_copy_from,
+                spin,
+                ..ring::Config::default()
+            },
+            pool: pool::Config { cpus: self.cpus()?, spin, max_asleep: self.max_asleep },
+            limits: self.limits.limits(),
+            access: self.access()?,
+            socket: self.access.socket()?,
+        })
+    }
+
+    fn cpus(&self) -> Result<Vec<usize>, String> {
+        match (&self.cpus, self.workers) {
+            (Some(Cpus(cpus)), _) => Ok(cpus.clone()),
+            (None, Some(workers)) => first_cpus(workers.get()),
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    fn access(&self) -> Result<Access, String> {
+        Ok(Access { per_peer: self.limits.per_peer(), ..self.access.access()? })
+    }
+}
+
+/// How many clients a server may have: as many as asked for, if the open file limit allows. That is
+/// raised to its hard value.
+fn connections(asked: Option<NonZeroU32>) -> Result<u32, String> {
+    let file_limit = raise_file_limit();
+    match asked.map(NonZeroU32::get) {
+        None => Ok(file_limit.clamp(1, DEFAULT_CONNECTIONS) as u32),
+        Some(n) if u64::from(n) > file_limit => Err(format!(
+            "--connections {n}: the open file limit is {file_limit}; raise it with `ulimit -n` or \
+             systemd's LimitNOFILE=, or ask for fewer"
+        )),
+        Some(n) => Ok(n),
+    }
+}
+
+/// As many CPUs as there are to be workers.
+fn first_cpus(workers: usize) -> Result<Vec<usize>, String> {
+    let mut cpus = pool::allowed_cpus().map_err(|error| error.to_string())?;
+    if workers > cpus.len() {
+        let most = cpus.len();
+        return Err(format!(
+            "--workers {workers}: each has a CPU of its own, and this process may run on {most}"
+        ));
+    }
+    cpus.truncate(workers);
+    Ok(cpus)
+}
+
+/// Raises the soft limit of open files to the hard one, and returns it.
+fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current.unwrap_or(u64::MAX),
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! Words and what becomes of them.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Words {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn config(words: &[&str]) -> Result<Config, String> {
+    let words = ["rumpring"].iter().chain(words);
+    let words = Words::try_parse_from(words).map_err(|error| error.to_string())?;
+    words.options.config("unix://s".parse().unwrap())
+}
+
+#[test]
+fn what_is_not_said_is_as_the_server_has_it() {
+    let (said, default) = (config(&[]).unwrap(), Config::new("unix://s".parse().unwrap()));
+    let text = |config: &Config| {
+        format!("{:?}{:?}{:?}{:?}", config.limits, config.access, config.socket, config.pool)
+    };
+    assert_eq!(text(&said), text(&default));
+}
+
+#[test]
+fn what_is_said_is_done() {
+    let said = config(&["--connections", "7", "--max-asleep", "9", "--spin", "30"]).unwrap();
+    assert_eq!((said.ring.sockets, said.pool.max_asleep.get()), (7, 9));
+    let spin = Duration::from_micros(30);
+    assert_eq!((said.pool.spin, said.ring.spin), (spin, spin));
+    let said = config(&["--owed", "2m", "--answer-time", "3", "--calls", "5"]).unwrap();
+    assert_eq!((said.limits.owed, said.limits.session.calls), (2 << 20, 5));
+    assert_eq!(said.limits.answer, Some(Duration::from_secs(3)));
+    let said = config(&["--allow-user", "root,7", "--allow-group", "8"]).unwrap();
+    assert_eq!((said.access.users, said.access.groups), (vec![0, 7], vec![8]));
+    let said = config(&["--allow-from", "10.1.2.3/8,::1", "--socket-mode", "0660"]).unwrap();
+    assert_eq!(said.access.networks[0], "10.0.0.0/8".parse().unwrap());
+    assert_eq!(said.access.networks[1], "::1/128".parse().unwrap());
+    assert_eq!(said.socket.mode, Some(0o660));
+    let said = config(&["--socket-owner", "root:7"]).unwrap();
+    assert_eq!((said.socket.user, said.socket.group), (Some(0), Some(7)));
+    let said = config(&["--socket-owner", ":7"]).unwrap();
+    assert_eq!((said.socket.user, said.socket.group), (None, Some(7)));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_name() {
+    for (name, value) in [
+        ("--connections", "0"),
+        ("--connections", "4294967295"),
+        ("--max-asleep", "many"),
+        ("--spin", "-1"),
+        ("--cpus", "x"),
+        ("--drain", "1.5"),
+        ("--drain", "999999999999"),
+        ("--owed", "1x"),
+        ("--owed", "99999999999g"),
+        ("--argument-bytes", "129"),
+        ("--calls", "0"),
+        ("--allow-from", "10.0.0.0/33"),
+        ("--allow-from", "all"),
+        ("--socket-mode", "1777"),
+        ("--socket-mode", "rw"),
+    ] {
+        let error = config(&[&format!("{name}={value}")]).map(drop).expect_err(name);
+        assert!(error.contains(name) && error.contains(value), "{name} {value}: {error}");
+    }
+    let error = config(&["--allow-user", "nobody-of-that-name"]).map(drop).unwrap_err();
+    assert!(error.contains("no user `nobody-of-that-name`"), "{error}");
+}

@@ -1,0 +1,295 @@
+//! A kernel whose calls do what a schedule needs: copy, sleep, wake each other, fail, panic.
+//!
+//! It keeps the books of its processes, and notes what every kernel may rely on and does not hold: a process is
+//! released once, when none of its calls runs, and not entered afterwards.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::kernel::{
+    Args, Call, Client, CopyError, Errno, Identity, Kernel, Outcome, Process, UserMemory,
+};
+
+/// Calls by number.
+pub mod sys {
+    /// `x` back.
+    pub const NOP: i32 = 0;
+    /// `from, len, to`: copies in, and out again.
+    pub const ECHO: i32 = 1;
+    /// `milliseconds`
+    pub const SLEEP: i32 = 2;
+    /// Until a [`SIGNAL`].
+    pub const WAIT: i32 = 3;
+    pub const SIGNAL: i32 = 4;
+    /// `to, len`: copies out zeros, much of them.
+    pub const FLOOD: i32 = 5;
+    pub const PANIC: i32 = 6;
+    /// `from`: a string, whose length comes back.
+    pub const STRING: i32 = 7;
+    /// `len`: the address of new memory.
+    pub const MAP: i32 = 8;
+    /// `signo`, to the caller itself.
+    pub const RAISE: i32 = 9;
+    pub const HALT: i32 = 10;
+    /// The first that is none.
+    pub const END: i32 = 11;
+}
+
+/// The longest string of a [`sys::STRING`].
+pub const STRING: usize = 32;
+
+/// Bytes a flood copies out at once.
+const PIECE: u64 = 3000;
+
+/// A panic that prints nothing.
+struct Simulated;
+
+/// What all processes share.
+pub struct World {
+    start: Instant,
+    /// Nanoseconds since then.
+    now: AtomicU64,
+    pub processes: AtomicI64,
+    next_pid: AtomicI32,
+    signals: Mutex<Signals>,
+    random: Mutex<fastrand::Rng>,
+    /// Nothing fails any more.
+    pub is_calm: AtomicBool,
+    /// What the server did that it must not. Kept here, for a panic in a call is the server's to catch.
+    pub broken: Mutex<Option<&'static str>>,
+}
+
+#[derive(Default)]
+struct Signals {
+    pending: u64,
+    waiters: Vec<Waker>,
+}
+
+impl World {
+    /// A world without processes, whose failures come from this seed.
+    pub fn new(start: Instant, seed: u64) -> Arc<World> {
+        Arc::new(World {
+            start,
+            now: AtomicU64::new(0),
+            processes: AtomicI64::new(0),
+            next_pid: AtomicI32::new(1),
+            signals: Mutex::default(),
+            random: Mutex::new(fastrand::Rng::with_seed(seed)),
+            is_calm: AtomicBool::new(false),
+            broken: Mutex::default(),
+        })
+    }
+
+    /// The time of this world.
+    pub fn now(&self) -> Instant {
+        self.start + Duration::from_nanos(self.now.load(SeqCst))
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.now.fetch_add(by.as_nanos() as u64, SeqCst);
+    }
+
+    /// Notes what has to hold and does not.
+    fn check(&self, holds: bool, rule: &'static str) {
+        if !holds {
+            *self.broken.lock().expect("no poison") = Some(rule);
+        }
+    }
+
+    /// One in so many times.
+    fn one_in(&self, times: u32) -> bool {
+        !self.is_calm.load(SeqCst) && self.random.lock().expect("no poison").u32(..times) == 0
+    }
+
+    /// Wakes whoever waits, once for each.
+    pub fn signal(&self) {
+        let mut signals = self.signals.lock().expect("no poison");
+        signals.pending += 1;
+        for waker in std::mem::take(&mut signals.waiters) {
+            waker.wake();
+        }
+    }
+
+    /// Fails, panics, or makes a process.
+    fn make(self: &Arc<World>, client: Option<Arc<dyn Client>>) -> Result<Arc<dyn Process>, Errno> {
+        if self.one_in(40) {
+            return Err(Errno::ENOMEM);
+        }
+        if self.one_in(80) {
+            resume_unwind(Box::new(Simulated));
+        }
+        self.processes.fetch_add(1, SeqCst);
+        Ok(Arc::new(FakeProcess {
+            world: self.clone(),
+            pid: self.next_pid.fetch_add(1, SeqCst),
+            client,
+            running: AtomicI64::new(0),
+            released: AtomicBool::new(false),
+        }))
+    }
+}
+
+/// The kernel.
+pub struct FakeKernel {
+    pub world: Arc<World>,
+    /// Bits of the calls that the submission thread may run.
+    pub prompt: u32,
+}
+
+impl Kernel for FakeKernel {
+    fn identity(&self) -> Identity {
+        Identity { ostype: "Fake".into(), osrelease: "1".into(), machine: "none".into() }
+    }
+
+    fn is_prompt(&self, number: i32) -> bool {
+        (0..sys::END).contains(&number) && self.prompt >> number & 1 == 1
+    }
+
+    fn copies_in(&self, number: i32, args: &Args) -> Option<(u64, u64)> {
+        (number == sys::ECHO).then_some((args[0], args[1]))
+    }
+
+    fn spawn(&self, client: Arc<dyn Client>, _: &[u8]) -> Result<Arc<dyn Process>, Errno> {
+        self.world.make(Some(client))
+    }
+}
+
+struct FakeProcess {
+    world: Arc<World>,
+    pid: i32,
+    client: Option<Arc<dyn Client>>,
+    running: AtomicI64,
+    released: AtomicBool,
+}
+
+impl FakeProcess {
+    fn is_alive(&self) {
+        self.world.check(!self.released.load(SeqCst), "a released process is not entered");
+    }
+
+    fn run(&self, call: &mut Call<'_>) -> Result<Outcome, CopyError> {
+        let args = *call.args;
+        Ok(match call.number {
+            sys::NOP => Outcome::Done(Ok([args[0] as i64, i64::from(self.pid)])),
+            sys::ECHO => {
+                let mut bytes = vec![0; args[1] as usize];
+                call.memory.copyin(args[0], &mut bytes)?;
+                call.memory.copyout(&bytes, args[2])?;
+                Outcome::Done(Ok([bytes.len() as i64, 0]))
+            }
+            sys::SLEEP => {
+                let now = self.world.now();
+                let deadline = now + Duration::from_millis(args[0]);
+                let deadline = *call.progress.deadline.get_or_insert(deadline);
+                if now >= deadline { done(0) } else { sleep(call, Some(deadline)) }
+            }
+            sys::WAIT => self.wait(call),
+            sys::SIGNAL => {
+                self.world.signal();
+                done(0)
+            }
+            sys::FLOOD => flood(call, args[0], args[1])?,
+            sys::PANIC => resume_unwind(Box::new(Simulated)),
+            sys::STRING => {
+                let mut bytes = [0; STRING];
+                done(call.memory.copyinstr(args[0], &mut bytes)? as i64)
+            }
+            sys::MAP => done(call.memory.anonmmap(args[0])? as i64),
+            sys::RAISE => {
+                if let Some(client) = &self.client {
+                    client.raise(args[0] as i32);
+                }
+                done(0)
+            }
+            sys::HALT => Outcome::Halt,
+            _ => Outcome::Done(Err(Errno::ENOSYS)),
+        })
+    }
+
+    fn wait(&self, call: &mut Call<'_>) -> Outcome {
+        let mut signals = self.world.signals.lock().expect("no poison");
+        if signals.pending > 0 {
+            signals.pending -= 1;
+            return done(0);
+        }
+        signals.waiters.push(call.waker.clone());
+        drop(signals);
+        sleep(call, None)
+    }
+}
+
+fn done(value: i64) -> Outcome {
+    Outcome::Done(Ok([value, 0]))
+}
+
+fn sleep(call: &Call<'_>, until: Option<Instant>) -> Outcome {
+    if call.interrupted { Outcome::Done(Err(Errno::EINTR)) } else { Outcome::Sleep(until) }
+}
+
+/// Copies out zeros piece by piece, as far as there is room.
+fn flood(call: &mut Call<'_>, to: u64, len: u64) -> Result<Outcome, CopyError> {
+    while call.progress.done < len {
+        if call.memory.room() == 0 {
+            return Ok(Outcome::Flush);
+        }
+        let piece = (len - call.progress.done).min(PIECE);
+        call.memory.copyout(&[0; PIECE as usize][..piece as usize], to + call.progress.done)?;
+        call.progress.done += piece;
+    }
+    Ok(done(len as i64))
+}
+
+impl Process for FakeProcess {
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn syscall(&self, call: &mut Call<'_>) -> Outcome {
+        struct Running<'a>(&'a AtomicI64);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+        self.is_alive();
+        self.running.fetch_add(1, SeqCst);
+        let _running = Running(&self.running);
+        match self.run(call) {
+            Ok(outcome) => outcome,
+            Err(CopyError::Asked) => Outcome::Copy,
+            Err(_) => Outcome::Done(Err(Errno::EFAULT)),
+        }
+    }
+
+    fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
+        self.is_alive();
+        self.world.make(None)
+    }
+
+    fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {
+        self.is_alive();
+        self.world.make(Some(client))
+    }
+
+    fn exec(&self, _: &[u8]) {
+        self.is_alive();
+        self.world.check(self.running.load(SeqCst) == 0, "an exec is alone in its process");
+        if self.world.one_in(40) {
+            resume_unwind(Box::new(Simulated));
+        }
+    }
+
+    fn interrupt(&self) {
+        self.is_alive();
+    }
+
+    fn release(&self) {
+        let is_alone = self.running.load(SeqCst) == 0;
+        self.world.check(is_alone, "a process is released when no call of it runs");
+        self.world.check(!self.released.swap(true, SeqCst), "a process is released once");
+        self.world.processes.fetch_sub(1, SeqCst);
+    }
+}

@@ -1,0 +1,220 @@
+//! A ring that is only memory: what it does next, and how much of it, is the schedule's to say.
+//!
+//! It keeps the promises of the real one (see [`ring::Event`]), which the board relies on, and checks
+//! those that the board makes: one send at a time, nothing to a socket that was closed.
+
+use std::collections::VecDeque;
+
+use ring::{Chunk, Socket, Then};
+
+use super::super::board::Net;
+
+/// Bytes that a client's socket takes before the client reads.
+const CLIENT_BUFFER: usize = 8 * 1024;
+
+/// One connection as the ring sees it, and the client's end of it.
+pub struct Wire {
+    pub socket: Socket,
+    /// What the client has sent and the server has not received.
+    pub to_server: VecDeque<u8>,
+    /// What the server has sent and the client has not read.
+    pub to_client: VecDeque<u8>,
+    /// The client has closed its end; what it had sent is lost with a reset.
+    pub client_gone: bool,
+    /// The server has shut the connection down.
+    pub shut: bool,
+    sending: Option<Sending>,
+    receiving: bool,
+    /// Receiving was switched off while a receive was under way.
+    one_more: bool,
+    recv_ended: bool,
+    closing: bool,
+}
+
+struct Sending {
+    /// Given back to the arena when the send is over, not before.
+    chunks: Vec<Chunk>,
+    /// The next byte to go: in this chunk, at this place.
+    at: (usize, usize),
+    then: Then,
+}
+
+/// What the ring tells of.
+pub enum Event {
+    Received(Socket, Vec<u8>),
+    RecvEnded(Socket),
+    Sent(Socket, bool),
+    Closed(Socket),
+}
+
+/// All connections, by their slot.
+#[derive(Default)]
+pub struct FakeRing {
+    slots: Vec<Option<Wire>>,
+    generations: Vec<u32>,
+}
+
+impl FakeRing {
+    /// A client connects: the slot is any free one.
+    pub fn connect(&mut self, random: &mut fastrand::Rng) -> Socket {
+        let free: Vec<usize> =
+            (0..self.slots.len()).filter(|&slot| self.slots[slot].is_none()).collect();
+        let slot = match random.choice(&free) {
+            Some(&slot) if random.u8(..4) > 0 => slot,
+            _ => {
+                self.slots.push(None);
+                self.generations.push(0);
+                self.slots.len() - 1
+            }
+        };
+        self.generations[slot] += 1;
+        let socket = Socket::made_up(slot as u32, self.generations[slot]);
+        self.slots[slot] = Some(Wire {
+            socket,
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            client_gone: false,
+            shut: false,
+            sending: None,
+            receiving: false,
+            one_more: false,
+            recv_ended: false,
+            closing: false,
+        });
+        socket
+    }
+
+    /// The wire of a socket, while the server has it.
+    pub fn wire(&mut self, socket: Socket) -> Option<&mut Wire> {
+        let wire = self.slots.get_mut(socket.index())?.as_mut()?;
+        (wire.socket == socket).then_some(wire)
+    }
+
+    /// Sockets that are not closed.
+    pub fn live(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Something that happens on a connection that has something to happen, or `None` if none has.
+    pub fn next(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
+        let count = self.slots.len();
+        let first = if count > 0 { random.usize(..count) } else { 0 };
+        for offset in 0..count {
+            let slot = (first + offset) % count;
+            let Some(wire) = &mut self.slots[slot] else { continue };
+            if wire.closing && wire.sending.is_none() {
+                let socket = wire.socket;
+                self.slots[slot] = None;
+                return Some(Event::Closed(socket));
+            }
+            if let Some(event) = wire.next(random, is_calm) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    fn open(&mut self, socket: Socket) -> &mut Wire {
+        let wire = self.wire(socket).expect("the board uses sockets that there are");
+        assert!(!wire.closing, "the board asks nothing of a socket it has closed");
+        wire
+    }
+}
+
+impl Wire {
+    /// What happens here, if anything does; sends and receives take turns at random.
+    fn next(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
+        if random.bool() {
+            self.send_some(random, is_calm).or_else(|| self.receive_some(random))
+        } else {
+            self.receive_some(random).or_else(|| self.send_some(random, is_calm))
+        }
+    }
+
+    /// Some of what is being sent goes out. Whether it was all says the end of the send; a send of a
+    /// closed or broken connection fails.
+    fn send_some(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
+        let sending = self.sending.as_mut()?;
+        let fails = self.client_gone
+            || self.shut
+            || self.closing
+            || (!is_calm && random.u16(..2000) == 0);
+        if fails {
+            self.sending = None;
+            // Of a closing socket only its end is told.
+            return (!self.closing).then_some(Event::Sent(self.socket, false));
+        }
+        let mut room = CLIENT_BUFFER.saturating_sub(self.to_client.len());
+        if !is_calm {
+            room = room.min(random.usize(..=CLIENT_BUFFER));
+        }
+        while room > 0 && sending.at.0 < sending.chunks.len() {
+            let (chunk, from) = sending.at;
+            let rest = &sending.chunks[chunk][from..];
+            let now = rest.len().min(room);
+            self.to_client.extend(&rest[..now]);
+            room -= now;
+            sending.at =
+                if now == rest.len() { (chunk + 1, 0) } else { (chunk, from + now) };
+        }
+        if sending.at.0 < sending.chunks.len() {
+            return None;
+        }
+        match self.sending.take()?.then {
+            Then::Nothing => {}
+            Then::Receive => self.receiving = true,
+            Then::Shutdown => self.shut = true,
+        }
+        Some(Event::Sent(self.socket, true))
+    }
+
+    /// Some of what the client has sent arrives, in a cut of any length; or the end of it.
+    fn receive_some(&mut self, random: &mut fastrand::Rng) -> Option<Event> {
+        if !(self.receiving || self.one_more) || self.recv_ended || self.closing {
+            return None;
+        }
+        self.one_more &= self.receiving;
+        if !self.to_server.is_empty() {
+            let most = self.to_server.len().min(16 * 1024);
+            let len = if random.bool() { most } else { random.usize(1..=most) };
+            return Some(Event::Received(self.socket, self.to_server.drain(..len).collect()));
+        }
+        if self.client_gone || self.shut {
+            self.recv_ended = true;
+            return Some(Event::RecvEnded(self.socket));
+        }
+        None
+    }
+
+    /// Whether the client sees the end of the connection behind what it has not read.
+    pub fn has_ended(&self) -> bool {
+        self.shut || self.closing
+    }
+}
+
+impl Net for FakeRing {
+    fn send(&mut self, socket: Socket, chunks: std::vec::Drain<'_, Chunk>, then: Then) {
+        let wire = self.open(socket);
+        assert!(wire.sending.is_none(), "one send at a time");
+        let chunks: Vec<Chunk> = chunks.collect();
+        assert!(chunks.iter().any(|chunk| !chunk.is_empty()), "a send of something");
+        wire.sending = Some(Sending { chunks, at: (0, 0), then });
+    }
+
+    fn pause(&mut self, socket: Socket) {
+        let wire = self.open(socket);
+        wire.one_more = std::mem::take(&mut wire.receiving);
+    }
+
+    fn resume(&mut self, socket: Socket) {
+        self.open(socket).receiving = true;
+    }
+
+    fn shutdown(&mut self, socket: Socket) {
+        self.open(socket).shut = true;
+    }
+
+    fn close(&mut self, socket: Socket) {
+        self.open(socket).closing = true;
+    }
+}

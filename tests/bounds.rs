@@ -1,0 +1,221 @@
+//! Bounds of time, and those that all clients share: what is at them, and that others are served.
+
+mod support;
+
+use std::time::Duration;
+
+use rumpring::client::numbers::{O_RDONLY, sys};
+use rumpring::wire::{ErrorCode, Kind};
+use support::*;
+
+/// A time that comes soon, and is yet long enough to do something before.
+const SOON: Duration = Duration::from_millis(300);
+
+/// What a client asks for that has 64 KiB in one ask.
+const PIECE: u64 = 65_536;
+
+#[test]
+fn who_makes_no_handshake_is_hung_up_on() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.handshake = SOON);
+        let mut early = Speaker::guest(&house);
+        let mut silent: Vec<Speaker> = (0..300).map(|_| Speaker::silent(&house)).collect();
+        house.is_sound();
+        // One that sends bytes of a handshake, but never all.
+        let mut slow = Speaker::connected(&house);
+        for byte in guest(0, "slow").iter().take(20) {
+            slow.send(&[*byte]);
+        }
+        for client in &mut silent {
+            client.read_banner();
+            client.expect_end();
+        }
+        slow.expect_end();
+        assert_eq!(house.board().hang_ups, 301);
+        // Who has made one in time stays.
+        early.getpid();
+        drop(early);
+        house.becomes_empty();
+        assert_eq!(house.board().timers, 0, "timers of who has gone");
+    }
+}
+
+#[test]
+fn who_does_not_answer_a_copyin_in_time_is_hung_up_on() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.answer = Some(SOON));
+        let mut good = Speaker::guest(&house);
+        let [reader, writer] = good.pipe();
+        let mut bad = Speaker::guest(&house);
+        let [_, other] = bad.pipe();
+        bad.send(&call(sys::WRITE, 1, &[other, 0x1000, 8]));
+        bad.send(&call(sys::OPEN, 2, &[0x1000, 0, 0]));
+        for _ in 0..2 {
+            assert!(matches!(bad.hear(), Said::Copyin { .. } | Said::Copyinstr { .. }));
+        }
+        good.write(writer, b"in time");
+        bad.expect_end();
+        assert_eq!(house.board().hang_ups, 1);
+        // A call may sleep for longer: it is not the client who is waited for.
+        good.call(sys::READ, &[reader, 0, 0]);
+        drop((good, bad));
+        house.becomes_empty();
+    }
+}
+
+#[test]
+fn calls_in_flight_of_all_clients() {
+    let house = House::with(Transport::Unix, |config| config.limits.calls_in_all = 3);
+    let mut clients: Vec<Speaker> = (0..3).map(|_| Speaker::guest(&house)).collect();
+    for client in &mut clients {
+        let [reader, _] = client.pipe();
+        client.send(&call(sys::READ, 1, &[reader, 0x1000, 1]));
+    }
+    house.board_becomes("three calls", |board| board.calls_in_flight == 3);
+    let mut late = Speaker::guest(&house);
+    late.send(&call(sys::GETEUID, 2, &[]));
+    late.expect(Said::refused(2, ErrorCode::TryAgain));
+    drop(clients.pop());
+    house.board_becomes("two calls", |board| board.calls_in_flight == 2);
+    late.getpid();
+    drop((clients, late));
+    house.becomes_empty();
+}
+
+#[test]
+fn calls_that_wait_for_a_thread() {
+    for queued in [1, 2, 7] {
+        let house = House::with(Transport::Unix, |config| config.limits.queued = queued);
+        let mut client = Speaker::guest(&house);
+        let calls: Vec<u8> = (0..2000).flat_map(|reqno| call(sys::GETEUID, reqno, &[])).collect();
+        client.send(&calls);
+        let mut seen = vec![false; 2000];
+        for _ in 0..2000 {
+            match client.hear() {
+                Said::Result { reqno, error: 0, .. } => seen[reqno as usize] = true,
+                said => panic!("expected the result of a call: {said:?}"),
+            }
+        }
+        assert!(seen.iter().all(|seen| *seen), "each call is answered");
+        // Those that sleep do not count: the one that wakes them gets through.
+        let [reader, writer] = client.pipe();
+        for reqno in 0..20 {
+            client.send(&call(sys::READ, reqno, &[reader, 0x1000, 1]));
+        }
+        client.send(&call(sys::WRITE, 99, &[writer, 0x1000, 20]));
+        client.serve_copyin(0x1000, &[7; 20]);
+        let mut results = 0;
+        while results < 21 {
+            match client.hear() {
+                Said::Copyout { .. } => {}
+                Said::Result { error: 0, .. } => results += 1,
+                said => panic!("expected the ends of 20 reads and a write: {said:?}"),
+            }
+        }
+        drop(client);
+        house.becomes_empty();
+    }
+}
+
+#[test]
+fn preforks_of_one_client_and_of_all() {
+    let house = House::with(Transport::Unix, |config| {
+        (config.limits.preforks, config.limits.preforks_in_all) = (2, 3);
+    });
+    let mut one = Speaker::guest(&house);
+    let mut other = Speaker::guest(&house);
+    let tokens = [one.prefork(), one.prefork()];
+    one.send(&prefork(9));
+    one.expect(Said::refused(9, ErrorCode::NoMemory));
+    other.prefork();
+    other.send(&prefork(9));
+    other.expect(Said::refused(9, ErrorCode::NoMemory));
+    Speaker::child(&house, &tokens[0]).getpid();
+    // The place of the one that was used is free.
+    one.prefork();
+    drop((one, other));
+    house.board_becomes("preforks of nobody", |board| board.connections == 0);
+    // A used token is good no more, one of a parent that has gone is for a while.
+    let mut again = Speaker::connected(&house);
+    again.send(&fork(1, &tokens[0]));
+    again.expect(Said::refused(1, ErrorCode::InvalidPrefork));
+    Speaker::child(&house, &tokens[1]).getpid();
+}
+
+#[test]
+fn preforks_end_with_their_parent_if_that_is_wanted() {
+    let house = House::with(Transport::Unix, |config| config.limits.orphan = Duration::ZERO);
+    let mut parent = Speaker::guest(&house);
+    let token = parent.prefork();
+    drop(parent);
+    house.becomes_empty();
+    let mut late = Speaker::connected(&house);
+    late.send(&fork(1, &token));
+    late.expect(Said::refused(1, ErrorCode::InvalidPrefork));
+}
+
+/// Reads zeros without end, and takes none of them.
+fn greedy(house: &House) -> Speaker {
+    let mut client = Speaker::guest(house);
+    let zero = client.open("/dev/zero", O_RDONLY);
+    client.send(&call(sys::READ, 1, &[zero, 0, 1 << 50]));
+    client
+}
+
+#[test]
+fn what_all_clients_are_owed() {
+    const MOST: usize = 2 << 20;
+    for transport in [Transport::Unix, Transport::Tcp] {
+        println!("on {transport:?}");
+        let house = House::with(transport, |config| config.limits.owed_in_all = MOST);
+        let few: Vec<Speaker> = (0..6).map(|_| greedy(&house)).collect();
+        house.is_sound();
+        assert_eq!(house.board().hang_ups, 0, "those few only wait earlier");
+        let many: Vec<Speaker> = (0..60).map(|_| greedy(&house)).collect();
+        house.board_becomes("the worst have gone", |board| board.hang_ups > 0);
+        house.is_sound();
+        house.board_becomes("no more is owed than may be", |board| board.owed <= MOST);
+        drop((few, many));
+        house.becomes_empty();
+        assert_eq!(house.board().owed, 0);
+    }
+}
+
+/// How often a write of bytes at `MARK` asks for them, if it sleeps over a full pipe.
+fn asks_of_a_sleeper(kept: usize) -> usize {
+    const MARK: u64 = 0xaaaa_0000;
+    let house = House::with(Transport::Unix, |config| config.limits.kept = kept);
+    let mut client = Speaker::guest(&house);
+    let [reader, writer] = client.pipe();
+    // More than the pipe takes; then a write that has copied in all it needs when it falls asleep.
+    client.send(&call(sys::WRITE, 1, &[writer, 0, 4 * PIECE]));
+    client.send(&call(sys::WRITE, 2, &[writer, MARK, 100]));
+    let mut asks = 0;
+    let mut is_reading = false;
+    let mut left = 4 * PIECE + 100;
+    while left > 0 {
+        match client.hear() {
+            Said::Copyin { reqno, len, addr } => {
+                asks += usize::from(addr == MARK);
+                client.send(&response(Kind::Copyin, reqno, &vec![1; len as usize]));
+            }
+            Said::Copyout { bytes, .. } => left -= bytes.len() as u64,
+            Said::Result { reqno: 1 | 2, error: 0, .. } => {}
+            Said::Result { reqno: 3, error: 0, .. } => is_reading = false,
+            said => panic!("expected two writes and reads: {said:?}"),
+        }
+        if asks > 0 && !is_reading && left > 0 {
+            // Both writes are asleep by then, or were never to be.
+            house.is_sound();
+            is_reading = true;
+            client.send(&call(sys::READ, 3, &[reader, 0, 1 << 20]));
+        }
+    }
+    asks
+}
+
+#[test]
+fn what_sleeping_calls_keep() {
+    assert_eq!(asks_of_a_sleeper(4 << 20), 1, "within the bound a call keeps what it has");
+    assert!(asks_of_a_sleeper(0) > 1, "beyond, it asks for the same again");
+}
