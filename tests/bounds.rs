@@ -5,6 +5,8 @@ mod support;
 use std::time::Duration;
 
 use rumpring::client::numbers::{O_RDONLY, sys};
+use rumpring::client::raw::RawConnection;
+use rumpring::server::Access;
 use rumpring::wire::{ErrorCode, Kind};
 use support::*;
 
@@ -218,4 +220,86 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
 fn what_sleeping_calls_keep() {
     assert_eq!(asks_of_a_sleeper(4 << 20), 1, "within the bound a call keeps what it has");
     assert!(asks_of_a_sleeper(0) > 1, "beyond, it asks for the same again");
+}
+
+/// Whether the server lets this process in.
+fn is_let_in(house: &House) -> bool {
+    let mut client = RawConnection::connect(&house.url).expect("the system's part of it");
+    client.hello("knock", PATIENCE).is_ok()
+}
+
+fn with_access(transport: Transport, change: impl FnOnce(&mut Access)) -> House {
+    House::with(transport, |config| change(&mut config.access))
+}
+
+#[test]
+fn users_and_groups_that_may_connect() {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    let stranger = 4_000_000;
+    for (users, groups, may) in [
+        (vec![uid], vec![], true),
+        (vec![stranger, uid], vec![], true),
+        (vec![stranger], vec![], false),
+        (vec![], vec![gid], true),
+        (vec![], vec![stranger], false),
+        (vec![stranger], vec![gid], true),
+    ] {
+        let said = format!("users {users:?}, groups {groups:?}");
+        let house =
+            with_access(Transport::Unix, |access| (access.users, access.groups) = (users, groups));
+        assert_eq!(is_let_in(&house), may, "{said}");
+        assert_eq!(house.board().turned_away, u64::from(!may), "{said}");
+        house.board_becomes("nobody", |board| board.connections == 0);
+    }
+}
+
+#[test]
+fn networks_that_may_connect() {
+    for (transport, network, may) in [
+        (Transport::Tcp, "127.0.0.0/8", true),
+        (Transport::Tcp, "10.0.0.0/8", false),
+        (Transport::Tcp6, "::1/128", true),
+        (Transport::Tcp6, "fd00::/8", false),
+    ] {
+        let house =
+            with_access(transport, |access| access.networks = vec![network.parse().unwrap()]);
+        assert_eq!(is_let_in(&house), may, "{network}");
+        assert_eq!(house.board().turned_away, u64::from(!may), "{network}");
+    }
+}
+
+#[test]
+fn connections_of_one_peer() {
+    for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
+        let house = with_access(transport, |access| access.per_peer = Some(3));
+        let mut clients: Vec<Speaker> = (0..3).map(|_| Speaker::guest(&house)).collect();
+        for _ in 0..5 {
+            assert!(!is_let_in(&house), "a fourth on {transport:?}");
+        }
+        for client in &mut clients {
+            client.getpid();
+        }
+        drop(clients.pop());
+        house.board_becomes("a place that is free", |board| board.connections == 2);
+        assert!(is_let_in(&house), "the place of one that has gone on {transport:?}");
+        assert_eq!(house.board().turned_away, 5);
+    }
+}
+
+#[test]
+fn an_address_of_the_world_needs_to_be_said_who_may_come() {
+    use rumpring::kernel::embedded::Embedded;
+    use rumpring::server::{Config, Running};
+    for url in ["tcp://*:0", "tcp6://[::]:0"] {
+        let start = |change: fn(&mut Config)| {
+            let mut config = Config::new(url.parse().unwrap());
+            change(&mut config);
+            Running::start(config, std::sync::Arc::new(Embedded::default()))
+        };
+        let error = start(|_| {}).map(drop).expect_err(url).to_string();
+        assert!(error.contains("--allow-from"), "{error}");
+        start(|config| config.access.networks = vec!["127.0.0.1/32".parse().unwrap()]).expect(url);
+        start(|config| config.access.anywhere = true).expect("as rump_server does");
+    }
 }

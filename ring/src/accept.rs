@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
+use crate::ask::Asks;
+use crate::peer::Question;
 use crate::queue::Completion;
+use crate::setup::missing;
 use crate::slots::{Allocator, flag, property};
 use crate::token::{Op, Token};
-use crate::{Error, Event, Features, Listener, Ring};
+use crate::{Ask, Error, Event, Features, Listener, Ring};
 
 /// A listener's state.
 struct State {
@@ -32,6 +35,8 @@ struct State {
     missed_cancels: u8,
     /// Bits of [`property`] for its sockets.
     properties: u8,
+    /// What its connections are asked.
+    asks: Option<Asks>,
     /// When the accept is armed again, if it is not.
     retry: Retry,
     /// How long the next pause is.
@@ -59,7 +64,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    fn open(&mut self, fd: OwnedFd, properties: u8) -> u32 {
+    fn open(&mut self, fd: OwnedFd, properties: u8, asks: Option<Asks>) -> u32 {
         let state = |generation| State {
             generation,
             fd: Some(fd),
@@ -68,6 +73,7 @@ impl Listeners {
             cancelling: false,
             missed_cancels: 0,
             properties,
+            asks,
             retry: Retry::Never,
             pause: FIRST_PAUSE,
         };
@@ -90,6 +96,11 @@ impl Listeners {
         state.generation = state.generation.wrapping_add(1);
     }
 
+    /// Whether its user wants connections.
+    pub fn listens(&mut self, listener: Listener) -> bool {
+        self.get(listener.index, listener.generation).is_some_and(|state| !state.stopping)
+    }
+
     /// When the next accept is to be armed again.
     pub fn next_retry(&self) -> Option<Instant> {
         let times = self.states.iter().filter_map(|state| match state.retry {
@@ -107,13 +118,38 @@ impl Ring {
     ///
     /// [`Error::Allocator`] if the ring has [adopted](Ring::adopt) a socket before.
     pub fn listen(&mut self, listener: OwnedFd) -> Result<Listener, Error> {
+        self.listen_asking(listener, None)
+    }
+
+    /// As [`listen`](Ring::listen), and asks of each connection who it is before it tells of it:
+    /// [`Event::Accepted`] has the [`Peer`](crate::Peer). A connection of which that cannot be found
+    /// out, such as one that was reset already, is closed and never told of
+    /// ([`Stats::unknown_peers`](crate::Stats::unknown_peers)).
+    ///
+    /// Each question is a request more before the connection is there, a user's groups another.
+    /// [`Error::Missing`] if the kernel has no such requests, [`Error::Config`] without
+    /// [`Config::peers`](crate::Config::peers) and for other sockets than unix and TCP ones.
+    pub fn listen_for(&mut self, listener: OwnedFd, ask: Ask) -> Result<Listener, Error> {
+        if !self.peers {
+            return Err(Error::Config("who connects can be asked with `peers` only"));
+        }
+        if !self.features.contains(Features::GETSOCKOPT) {
+            return Err(missing(Features::GETSOCKOPT));
+        }
+        let domain = domain(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
+        let first = Question::of_family(domain)
+            .ok_or(Error::Config("only unix and TCP sockets say who connects"))?;
+        self.listen_asking(listener, Some(Asks { first, groups: ask == Ask::PeerAndGroups }))
+    }
+
+    fn listen_asking(&mut self, listener: OwnedFd, asks: Option<Asks>) -> Result<Listener, Error> {
         if !self.slots.settle_allocator(Allocator::Kernel) {
             return Err(Error::Allocator("a ring that has adopted sockets cannot listen"));
         }
         // Of a nonblocking socket io_uring would report EAGAIN where it otherwise waits.
         set_blocking(listener.as_raw_fd()).map_err(Error::system("fcntl on a listening socket"))?;
         let properties = properties(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
-        let index = self.listeners.open(listener, properties);
+        let index = self.listeners.open(listener, properties, asks);
         self.arm_accept(index);
         Ok(Listener { index, generation: self.listeners.states[index as usize].generation })
     }
@@ -197,8 +233,8 @@ impl Ring {
         let closed = self.closed_early(slot);
         let state = &mut self.listeners.states[token.index as usize];
         state.pause = FIRST_PAUSE;
-        let (properties, stopping) = (state.properties, state.stopping);
-        let silent = if stopping { property::SILENT } else { 0 };
+        let (properties, asks, stopping) = (state.properties, state.asks, state.stopping);
+        let silent = if stopping || asks.is_some() { property::SILENT } else { 0 };
         let Some(socket) = self.slots.open(slot, properties | silent) else {
             tracing::error!(slot, "io_uring: a connection outside the table");
             return closed;
@@ -208,7 +244,11 @@ impl Ring {
             return closed;
         }
         let listener = Listener { index: token.index, generation: token.generation };
-        let accepted = Event::Accepted { listener, socket };
+        if let Some(asks) = asks {
+            self.ask(socket, listener, asks);
+            return closed;
+        }
+        let accepted = Event::Accepted { listener, socket, peer: None };
         match closed {
             None => Some(accepted),
             Some(closed) => {

@@ -29,6 +29,8 @@ pub struct Config {
     /// This registers the arena (`IORING_REGISTER_BUFFERS`), which pins its memory and counts against
     /// `RLIMIT_MEMLOCK`. See [what it costs](crate#sending).
     pub zero_copy_from: Option<usize>,
+    /// Whether listeners may ask who connects ([`Ring::listen_for`](crate::Ring::listen_for)).
+    pub peers: bool,
     /// How long a wait looks for events before it sleeps, as long as that pays (see
     /// [`Spin`](crate::Spin)). Zero: it sleeps at once.
     pub spin: Duration,
@@ -46,6 +48,7 @@ impl Default for Config {
             recv_buffer_len: 16 << 10,
             arena: ArenaConfig::default(),
             zero_copy_from: None,
+            peers: false,
             spin: Duration::ZERO,
             without: Features::NONE,
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::RecvBuffer;
+use crate::{Peer, RecvBuffer};
 
 /// A socket of a ring: its slot in the direct descriptor table, and which of the slot's lives.
 ///
@@ -43,6 +43,8 @@ pub enum Event {
         listener: Listener,
         /// The connection.
         socket: Socket,
+        /// Who is at its other end, if the listener asks: see [`Ring::listen_for`](crate::Ring::listen_for).
+        peer: Option<Peer>,
     },
     /// A connection could not be accepted. The ring goes on accepting: at once if the connection
     /// itself was at fault, when a socket was closed if the table was full (ENFILE), and otherwise

@@ -71,6 +71,8 @@ features! {
     SEND_ZC = 15, "IORING_OP_SEND_ZC", "6.0", "sends are copied";
     /// Vectored zero copy sends from registered buffers (`IORING_OP_SENDMSG_ZC`).
     SENDMSG_ZC_FIXED = 16, "IORING_OP_SENDMSG_ZC from registered buffers", "6.15", "zero copy sends go chunk by chunk";
+    /// Options of direct descriptors (`SOCKET_URING_OP_GETSOCKOPT`).
+    GETSOCKOPT = 17, "SOCKET_URING_OP_GETSOCKOPT", "6.7", "no listener can ask who has connected";
 }
 
 impl Features {

@@ -97,7 +97,8 @@
 //!
 //! In reading order: `ring` (what a ring is made of, the wait, whose completion is whose), `queue` (SQ,
 //! CQ and the system call), `token` (what a completion carries), `setup` and `features` (what the
-//! kernel is asked for), `slots` (the state of a socket), `accept`, `adopt`, `recv`, `send` with `steps`,
+//! kernel is asked for), `slots` (the state of a socket), `accept`, `ask` and
+//! `peer` (who has connected), `adopt`, `recv`, `send` with `steps`,
 //! `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
 //! `wake`, `spin`.
 
@@ -107,13 +108,17 @@
 mod accept;
 mod adopt;
 mod arena;
+mod ask;
 mod buffers;
 mod close;
 mod config;
 mod error;
 mod event;
+#[cfg(test)]
+mod faults;
 mod features;
 mod freelist;
+mod peer;
 mod queue;
 mod recv;
 mod ring;
@@ -132,6 +137,7 @@ pub use config::{ArenaClass, ArenaConfig, CLASSES, Config};
 pub use error::{Error, SendRefused};
 pub use event::{Event, Listener, Socket, Then};
 pub use features::Features;
+pub use peer::{Ask, Peer};
 pub use ring::Ring;
 pub use spin::Spin;
 pub use stats::Stats;

@@ -38,11 +38,20 @@ pub(crate) struct Queue {
     backlog: VecDeque<squeue::Entry>,
     /// Requests queued or submitted whose last completion was not seen.
     in_flight: u64,
+    #[cfg(test)]
+    pub faults: crate::faults::Faults,
 }
 
 impl Queue {
     pub fn new(io: IoUring, registered: Option<u32>) -> Queue {
-        Queue { io, registered, backlog: VecDeque::new(), in_flight: 0 }
+        Queue {
+            io,
+            registered,
+            backlog: VecDeque::new(),
+            in_flight: 0,
+            #[cfg(test)]
+            faults: Default::default(),
+        }
     }
 
     /// Requests queued or submitted whose last completion was not seen.
@@ -59,6 +68,8 @@ impl Queue {
     /// if there is no room for all, what is queued is submitted first.
     pub fn push(&mut self, chain: &[squeue::Entry], stats: &mut Stats) {
         debug_assert!(chain.len() <= self.longest_chain());
+        #[cfg(test)]
+        let chain = &self.faults.spoil(chain);
         self.in_flight += chain.len() as u64;
         if self.backlog.is_empty() {
             if self.push_now(chain) {
@@ -76,7 +87,8 @@ impl Queue {
 
     fn push_now(&mut self, chain: &[squeue::Entry]) -> bool {
         // SAFETY: what an entry points to lives until its completion was handled: iovecs and chunks in
-        // the send's state, receive buffers and the arena in the ring, which waits in its drop.
+        // the send's state, an answer in the question's, receive buffers and the arena in the ring,
+        // which waits in its drop.
         unsafe { self.io.submission().push_multiple(chain).is_ok() }
     }
 
@@ -154,6 +166,8 @@ impl Queue {
             }
         }
         stats.enters += 1;
+        #[cfg(test)]
+        self.faults.enter()?;
         stats.sqes += u64::from(self.system_call(queued, want, flags, &arg)?);
         Ok(())
     }
@@ -231,7 +245,7 @@ impl From<Duration> for Timespec {
 
 /// Whether the entry's successor waits for it. The crate has no getter for an entry's flags, which are
 /// the second byte of `struct io_uring_sqe`.
-fn is_linked(entry: &squeue::Entry) -> bool {
+pub(crate) fn is_linked(entry: &squeue::Entry) -> bool {
     const _: () = assert!(size_of::<squeue::Entry>() == 64);
     // SAFETY: an entry is a `struct io_uring_sqe` of 64 bytes, whose second byte is always set.
     let flags = unsafe { *(&raw const *entry).cast::<u8>().add(1) };

@@ -9,6 +9,7 @@ use io_uring::types::CancelBuilder;
 use io_uring::{opcode, squeue};
 
 use crate::accept::Listeners;
+use crate::ask::Questions;
 use crate::buffers::Buffers;
 use crate::queue::{Completion, Enter, Queue};
 use crate::send::Sends;
@@ -28,6 +29,9 @@ pub struct Ring {
     pub(crate) zero_copy_from: Option<usize>,
     pub(crate) slots: Slots,
     pub(crate) listeners: Listeners,
+    pub(crate) questions: Questions,
+    /// Whether listeners may ask.
+    pub(crate) peers: bool,
     pub(crate) sends: Sends,
     pub(crate) buffers: Rc<Buffers>,
     arena: Arena,
@@ -62,6 +66,8 @@ impl Ring {
             zero_copy_from: config.zero_copy_from.filter(|_| zero_copy),
             slots: Slots::new(config.sockets),
             listeners: Listeners::default(),
+            questions: Questions::default(),
+            peers: config.peers,
             sends: Sends::default(),
             buffers,
             arena,
@@ -200,6 +206,7 @@ impl Ring {
             Op::Accept => return self.on_accept(token, completion),
             Op::Recv => return self.on_recv(token, completion),
             Op::Send => return self.on_send(token, completion),
+            Op::Ask => return self.on_answer(token, completion.result),
             Op::Close => return self.on_close(token, completion.result),
             Op::CancelAccept => self.on_cancel_accept(token),
             Op::CancelRecv => self.on_cancel_recv(token, completion.result),
@@ -219,7 +226,7 @@ impl Ring {
 
     /// Cancels all there is and waits until the kernel has let go of our memory. Bounded: returns
     /// false if it does not within a second.
-    fn cancel_everything(&mut self) -> bool {
+    pub(crate) fn cancel_everything(&mut self) -> bool {
         let end = Instant::now() + Duration::from_secs(1);
         self.ready.clear();
         self.starved.clear();
@@ -244,6 +251,7 @@ impl Drop for Ring {
             tracing::warn!("io_uring: requests still in flight, their memory is not freed");
             std::mem::forget(Rc::clone(&self.buffers));
             std::mem::forget(std::mem::take(&mut self.sends));
+            std::mem::forget(std::mem::take(&mut self.questions));
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Setup {
 /// copy sends are wanted.
 pub(crate) fn setup(config: &Config, buffers: &Buffers, arena: &Arena) -> Result<Setup, Error> {
     require_all(Features::ALL - config.without)?;
-    let (io, mut features) = create(config)?;
+    let (mut io, mut features) = create(config)?;
     features |= what_the_kernel_says(&io)?;
     register_table(&io, config.sockets)?;
     register_buffers(&io, buffers)?;
@@ -41,6 +41,9 @@ pub(crate) fn setup(config: &Config, buffers: &Buffers, arena: &Arena) -> Result
     };
     if registered.is_some() {
         features |= Features::REGISTERED_RING;
+    }
+    if config.peers && features.contains(Features::GETSOCKOPT) && !answers(&mut io)? {
+        features = features - Features::GETSOCKOPT;
     }
     log(features, config);
     Ok(Setup { io, features, registered })
@@ -162,7 +165,7 @@ fn forbidden(disabled: &str) -> String {
 /// Features told by flags and opcodes.
 ///
 /// Some have none of their own and came with one that has: multishot recv with SEND_ZC in Linux 6.0,
-/// and SENDMSG_ZC from registered buffers with READV_FIXED in 6.15.
+/// SENDMSG_ZC from registered buffers with READV_FIXED in 6.15, and GETSOCKOPT with READ_MULTISHOT in 6.7.
 fn what_the_kernel_says(io: &IoUring) -> Result<Features, Error> {
     let mut features = Features::NONE;
     let mut add = |there: bool, feature| {
@@ -178,6 +181,7 @@ fn what_the_kernel_says(io: &IoUring) -> Result<Features, Error> {
     io.submitter().register_probe(&mut probe).map_err(Error::system("IORING_REGISTER_PROBE"))?;
     add(probe.is_supported(opcode::SendZc::CODE), Features::SEND_ZC | Features::MULTISHOT_RECV);
     add(probe.is_supported(opcode::ReadvFixed::CODE), Features::SENDMSG_ZC_FIXED);
+    add(probe.is_supported(opcode::ReadMulti::CODE), Features::GETSOCKOPT);
     if !probe.is_supported(opcode::Shutdown::CODE) {
         return Err(Error::Missing { feature: "IORING_OP_SHUTDOWN", since: "5.11" });
     }
@@ -247,7 +251,12 @@ fn ring_update(io: &IoUring, opcode: u32, update: &mut RingUpdate) -> io::Result
     if done == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn missing(feature: Features) -> Error {
+/// Whether questions about peers are answered; a security module might not let them be.
+fn answers(io: &mut IoUring) -> Result<bool, Error> {
+    crate::ask::answers(io).map_err(Error::system("asking for SO_PEERCRED"))
+}
+
+pub(crate) fn missing(feature: Features) -> Error {
     let row = Features::TABLE.iter().find(|row| row.feature == feature);
     let row = row.expect("every feature has a row");
     Error::Missing { feature: row.name, since: row.since }

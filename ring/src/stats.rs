@@ -23,6 +23,8 @@ pub struct Stats {
     pub accepts: u64,
     /// Accepts that failed.
     pub accept_errors: u64,
+    /// Connections closed untold, because who they are could not be found out.
+    pub unknown_peers: u64,
     /// Bytes received.
     pub received: u64,
     /// Times a recv ended for want of a receive buffer (ENOBUFS).

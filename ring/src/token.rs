@@ -19,6 +19,8 @@ pub(crate) enum Op {
     Send,
     /// The poll of the waker's eventfd.
     Wake,
+    /// Asks who has connected: `index` is the question's.
+    Ask,
 }
 
 /// Who a completion is for: `op` in 8 bits, `index` in 24, `generation` in 32.
@@ -52,6 +54,7 @@ impl Token {
             7 => Op::Close,
             8 => Op::Send,
             9 => Op::Wake,
+            10 => Op::Ask,
             _ => return None,
         };
         let index = (user_data >> 32) as u32 & (Token::INDICES - 1);
@@ -66,7 +69,8 @@ mod tests {
     #[test]
     fn packs_and_unpacks() {
         use Op::*;
-        for op in [Accept, CancelAccept, Recv, CancelRecv, CancelAll, Shutdown, Close, Send, Wake] {
+        let sockets = [Recv, CancelRecv, CancelAll, Shutdown, Close, Send];
+        for op in [Accept, CancelAccept, Wake, Ask].into_iter().chain(sockets) {
             for index in [0, 1, Token::INDICES - 1] {
                 for generation in [0, 1, u32::MAX] {
                     let token = Token { op, index, generation };

@@ -123,9 +123,10 @@ fn parse_extent(
         (_, _, Some(_)) => Err("disklabel goes with neither size nor offset".into()),
         (Some("host"), Some(_), None) => Err("size=host goes without offset".into()),
         (Some("host"), None, None) => Ok(Extent::Host),
-        (Some(size), offset, None) => {
-            Ok(Extent::Bytes { size: options::size(size)?, offset: offset.map_or(Ok(0), options::size)? })
-        }
+        (Some(size), offset, None) => Ok(Extent::Bytes {
+            size: options::size(size)?,
+            offset: offset.map_or(Ok(0), options::size)?,
+        }),
         (None, None, None) if kind == DriveKind::Reg => Ok(Extent::Host),
         (None, _, None) => Err("size is missing".into()),
     }

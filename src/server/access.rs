@@ -5,8 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-#[derive(Debug)]
-pub enum Peer { User { pid: i32, uid: u32, gid: u32, groups: Vec<u32> }, Address(std::net::SocketAddr) } //TMP
+use ring::{Ask, Peer};
 
 use crate::url::Url;
 
@@ -45,13 +44,14 @@ impl fmt::Display for PeerKey {
 }
 
 impl Access {
-    /// Whether connections to this URL are to be asked who they are.
-    pub fn asks(&self, url: &Url) -> bool {
+    /// What connections to this URL are to be asked, if anything.
+    pub fn ask(&self, url: &Url) -> Option<Ask> {
         let lists = match url {
-            Url::Unix(_) => !self.users.is_empty() || !self.groups.is_empty(),
+            Url::Unix(_) if !self.groups.is_empty() => return Some(Ask::PeerAndGroups),
+            Url::Unix(_) => !self.users.is_empty(),
             Url::Tcp(_) | Url::Tcp6(_) => !self.networks.is_empty(),
         };
-        lists || self.per_peer.is_some()
+        (lists || self.per_peer.is_some()).then_some(Ask::Peer)
     }
 
     /// Whether it has been said who may connect there. Without passwords in the protocol, whoever reaches
@@ -201,10 +201,10 @@ mod tests {
     fn nobody_is_asked_where_everybody_may() {
         let (unix, tcp) = ("unix:///s".parse().unwrap(), "tcp://127.0.0.1:1".parse().unwrap());
         let access = Access::default();
-        assert!(!access.asks(&unix) && !access.asks(&tcp));
+        assert_eq!((access.ask(&unix), access.ask(&tcp)), (None, None));
         let access = Access { groups: vec![1], ..Access::default() };
-        assert!(access.asks(&unix) && !access.asks(&tcp));
+        assert_eq!((access.ask(&unix), access.ask(&tcp)), (Some(Ask::PeerAndGroups), None));
         let access = Access { per_peer: Some(1), ..Access::default() };
-        assert!(access.asks(&unix) && access.asks(&tcp));
+        assert_eq!((access.ask(&unix), access.ask(&tcp)), (Some(Ask::Peer), Some(Ask::Peer)));
     }
 }

@@ -6,8 +6,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::access::Peer; //TMP
-use ring::{Chunk, Socket, Then};
+use ring::{Chunk, Peer, Socket, Then};
 
 use super::access::{Access, Door};
 use super::connection::{Connection, Desk, Stage};
@@ -214,6 +213,12 @@ impl Board {
         }
     }
 
+    /// What jobs are run with.
+    #[cfg(test)]
+    pub fn context(&self) -> &super::job::Context {
+        self.hub.context()
+    }
+
     /// Whether there are calls to be run here.
     pub fn has_ready(&self) -> bool {
         self.hub.has_ready()
@@ -242,7 +247,9 @@ impl Board {
                         self.hang_up(socket, "it makes no handshake");
                     }
                 }
-                Timer::Answer(socket) => self.hang_up(socket, "it does not answer what it is asked for"),
+                Timer::Answer(socket) => {
+                    self.hang_up(socket, "it does not answer what it is asked for")
+                }
                 Timer::Preforks => {
                     for process in self.hub.preforks.expire(now) {
                         self.hub.discard(process);

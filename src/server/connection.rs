@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ring::{Chunk, Socket};
 
-use super::hub::{Hub, Timer};
 use super::access::PeerKey;
+use super::hub::{Hub, Timer};
 use super::outbox::Outbox;
 use super::share::Share;
 use super::task::Task;

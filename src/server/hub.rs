@@ -97,6 +97,12 @@ impl Hub {
         }
     }
 
+    /// What jobs are run with.
+    #[cfg(test)]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Has this connection looked at before the next submission.
     pub fn look_at(&mut self, link: &mut Link) {
         if !link.dirty {

@@ -209,7 +209,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let url = url_in(&dir);
         let live = listen(&url, SocketMode::default()).unwrap();
-        assert!(matches!(listen(&url, SocketMode::default()), Err(ListenError::Live(_))), "a live server is left alone");
+        assert!(
+            matches!(listen(&url, SocketMode::default()), Err(ListenError::Live(_))),
+            "a live server is left alone"
+        );
         let Bound { fd, file, .. } = live;
         drop(fd);
         let again = listen(&url, SocketMode::default()).expect("a stale file is replaced");
@@ -226,7 +229,10 @@ mod tests {
     fn a_file_that_is_no_socket_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("s"), "precious").unwrap();
-        assert!(matches!(listen(&url_in(&dir), SocketMode::default()), Err(ListenError::NotASocket(_))));
+        assert!(matches!(
+            listen(&url_in(&dir), SocketMode::default()),
+            Err(ListenError::NotASocket(_))
+        ));
         assert_eq!(std::fs::read(dir.path().join("s")).unwrap(), b"precious");
     }
 

@@ -31,6 +31,8 @@ mod outbox;
 mod preforks;
 mod rendezvous;
 mod share;
+#[cfg(test)]
+mod simulator;
 mod stats;
 mod task;
 mod timers;
@@ -184,14 +186,19 @@ impl Server {
     /// runs.
     pub fn new(config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
         check_access(config)?;
-        let mut ring = Ring::new(&config.ring)?;
+        let ask = config.access.ask(&config.url);
+        let mut ring = Ring::new(&ring::Config { peers: ask.is_some(), ..config.ring.clone() })?;
         let waker = ring.waker();
         let mailbox = Arc::new(Mailbox::new(Box::new(move || waker.wake())));
         let identity = kernel.identity();
         let banner = wire::banner(&identity.ostype, &identity.osrelease, &identity.machine);
         let restarts = kernel.restarts();
-        let context =
-            Context { kernel, mailbox: mailbox.clone(), costs: Arc::default(), panics: Arc::default() };
+        let context = Context {
+            kernel,
+            mailbox: mailbox.clone(),
+            costs: Arc::default(),
+            panics: Arc::default(),
+        };
         let panics = context.panics.clone();
         let mut pool_config = config.pool.clone();
         if restarts {
@@ -202,7 +209,10 @@ impl Server {
         let hub =
             Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), context);
         let bound = listener::listen(&config.url, config.socket)?;
-        let listener = ring.listen(bound.fd)?;
+        let listener = match ask {
+            Some(ask) => ring.listen_for(bound.fd, ask)?,
+            None => ring.listen(bound.fd)?,
+        };
         Ok(Server {
             ring,
             listener: Some(listener),
@@ -256,7 +266,9 @@ impl Server {
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Accepted { socket, .. } => self.board.accepted(socket, None, &mut self.ring), //TMP
+            Event::Accepted { socket, peer, .. } => {
+                self.board.accepted(socket, peer.as_ref(), &mut self.ring);
+            }
             Event::AcceptFailed { error, .. } => {
                 tracing::warn!("cannot accept a connection: {error}");
             }
@@ -283,7 +295,7 @@ impl Server {
         let curious: Vec<_> = self.board.curious().collect();
         for sender in curious {
             // Nobody may be waiting for it any more.
-            drop(sender.send(self.stats()));
+            let _ = sender.send(self.stats());
         }
     }
 

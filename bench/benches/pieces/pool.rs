@@ -39,7 +39,7 @@ pub fn benches(criterion: &mut Criterion) {
             bencher.iter(|| {
                 context.left.store(batch as usize, Ordering::Release);
                 (0..batch as usize).for_each(|core| dispatcher.push(core, Tick));
-                dispatcher.notify(Instant::now());
+                dispatcher.notify(std::time::Instant::now());
                 while context.left.load(Ordering::Acquire) > 0 {
                     thread::park();
                 }

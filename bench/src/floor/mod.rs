@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ring::{Ring, Waker};
-use rumpring::server::listen;
+use rumpring::server::{SocketMode, listen};
 use rumpring::url::Url;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -69,7 +69,7 @@ impl Floor {
         let spin = Duration::from_micros(self.spin);
         let config = ring::Config { sockets: most_sockets()?, spin, ..ring::Config::default() };
         let mut ring = Ring::new(&config)?;
-        let bound = listen(&self.url)?;
+        let bound = listen(&self.url, SocketMode::default())?;
         ring.listen(bound.fd)?;
         let wishes = Arc::new(Wishes::default());
         heed(signals, wishes.clone(), ring.waker())?;

@@ -5,10 +5,12 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rumpring_ring::{Chunk, Config, Event, Listener, Ring, Socket, Then};
+use rumpring_ring::{Ask, Chunk, Config, Error, Event, Listener, Peer, Ring, Socket, Then};
 
 /// No test waits longer for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +32,8 @@ pub struct Server {
     pub listener: Listener,
     pub log: Vec<Note>,
     pub received: HashMap<Socket, Vec<u8>>,
+    /// Who they are, as far as it was asked.
+    pub peers: HashMap<Socket, Peer>,
     dir: tempfile::TempDir,
 }
 
@@ -46,16 +50,34 @@ pub enum Note {
 
 impl Server {
     pub fn new(config: &Config) -> Server {
+        Server::listening(config, |ring, listener| ring.listen(listener))
+    }
+
+    /// One that asks who connects.
+    pub fn asking(config: &Config, ask: Ask) -> Server {
+        Server::listening(config, |ring, listener| ring.listen_for(listener, ask))
+    }
+
+    fn listening(
+        config: &Config,
+        listen: impl FnOnce(&mut Ring, OwnedFd) -> Result<Listener, Error>,
+    ) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let mut ring = Ring::new(config).unwrap();
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
-        let listener = ring.listen(listener.into()).unwrap();
-        Server { ring, listener, log: Vec::new(), received: HashMap::new(), dir }
+        let listener = listen(&mut ring, listener.into()).unwrap();
+        let (received, peers) = (HashMap::new(), HashMap::new());
+        Server { ring, listener, log: Vec::new(), received, peers, dir }
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("s")
     }
 
     /// A client that is not accepted yet.
     pub fn dial(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.dir.path().join("s")).unwrap();
+        let stream = UnixStream::connect(self.path()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -130,7 +152,10 @@ impl Server {
 
     fn note(&mut self, event: Event) {
         self.log.push(match event {
-            Event::Accepted { socket, .. } => Note::Accepted(socket),
+            Event::Accepted { socket, peer, .. } => {
+                self.peers.extend(peer.map(|peer| (socket, peer)));
+                Note::Accepted(socket)
+            }
             Event::AcceptFailed { error, .. } => Note::AcceptFailed(error.raw_os_error()),
             Event::Received { socket, data } => {
                 self.received.entry(socket).or_default().extend_from_slice(&data);

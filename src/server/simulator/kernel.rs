@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{
-    Args, Call, Client, CopyError, Errno, Identity, Kernel, Outcome, Process, UserMemory,
-};
+use crate::kernel::{Args, Call, Client, CopyError, Errno, Identity, Kernel, Outcome, Process};
 
 /// Calls by number.
 pub mod sys {

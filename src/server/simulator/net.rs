@@ -23,6 +23,8 @@ pub struct Wire {
     pub client_gone: bool,
     /// The server has shut the connection down.
     pub shut: bool,
+    /// A send failed by the host's fault.
+    pub has_failed: bool,
     sending: Option<Sending>,
     receiving: bool,
     /// Receiving was switched off while a receive was under way.
@@ -75,6 +77,7 @@ impl FakeRing {
             to_client: VecDeque::new(),
             client_gone: false,
             shut: false,
+            has_failed: false,
             sending: None,
             receiving: false,
             one_more: false,
@@ -135,11 +138,8 @@ impl Wire {
     /// closed or broken connection fails.
     fn send_some(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
         let sending = self.sending.as_mut()?;
-        let fails = self.client_gone
-            || self.shut
-            || self.closing
-            || (!is_calm && random.u16(..2000) == 0);
-        if fails {
+        self.has_failed |= !is_calm && random.u16(..2000) == 0;
+        if self.client_gone || self.shut || self.closing || self.has_failed {
             self.sending = None;
             // Of a closing socket only its end is told.
             return (!self.closing).then_some(Event::Sent(self.socket, false));
@@ -154,8 +154,7 @@ impl Wire {
             let now = rest.len().min(room);
             self.to_client.extend(&rest[..now]);
             room -= now;
-            sending.at =
-                if now == rest.len() { (chunk + 1, 0) } else { (chunk, from + now) };
+            sending.at = if now == rest.len() { (chunk + 1, 0) } else { (chunk, from + now) };
         }
         if sending.at.0 < sending.chunks.len() {
             return None;

@@ -1,0 +1,203 @@
+//! Who a connection's peer is: the socket options that tell, and what their answers mean.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use io_uring::{opcode, squeue, types};
+
+/// What a listener asks of each connection, by [`Ring::listen_for`](crate::Ring::listen_for).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Who the peer is: the user at the other end of a unix socket, the address of a TCP one's.
+    Peer,
+    /// The same, and which supplementary groups a user is in.
+    PeerAndGroups,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Of a unix socket: who called connect(2), as it was then. `SO_PEERCRED` and `SO_PEERGROUPS` in
+    /// unix(7), socket(7).
+    User {
+        /// The process; 0 for one of another PID namespace.
+        pid: i32,
+        /// The effective user; the overflow user (65534) if our user namespace has none for it.
+        uid: u32,
+        /// The effective group.
+        gid: u32,
+        /// The supplementary groups. Empty if they were not asked for, or are more than 1024.
+        groups: Vec<u32>,
+    },
+    /// Of a TCP socket. An IPv4 client of an IPv6 listener is told by its IPv4 address.
+    Address(SocketAddr),
+}
+
+/// The most supplementary groups that are heard of.
+pub(crate) const MOST_GROUPS: usize = 1024;
+
+/// A socket option that tells something of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    User,
+    Groups,
+    Address4,
+    Address6,
+}
+
+/// `SO_PEERNAME`, which libc has for some targets only: getpeername(2) as an option.
+const SO_PEERNAME: i32 = 28;
+/// Bytes of a `struct sockaddr_in` and a `struct sockaddr_in6`.
+const SOCKADDR_IN: usize = size_of::<libc::sockaddr_in>();
+const SOCKADDR_IN6: usize = size_of::<libc::sockaddr_in6>();
+/// Bytes of a `struct ucred`: pid, uid, gid.
+const UCRED: usize = size_of::<libc::ucred>();
+
+impl Question {
+    /// The first one for a connection of this address family, if there is one.
+    pub fn of_family(domain: i32) -> Option<Question> {
+        match domain {
+            libc::AF_UNIX => Some(Question::User),
+            libc::AF_INET => Some(Question::Address4),
+            libc::AF_INET6 => Some(Question::Address6),
+            _ => None,
+        }
+    }
+
+    fn option(self) -> i32 {
+        match self {
+            Question::User => libc::SO_PEERCRED,
+            Question::Groups => libc::SO_PEERGROUPS,
+            Question::Address4 | Question::Address6 => SO_PEERNAME,
+        }
+    }
+
+    /// How many words an answer may have. Of an address the kernel fills just what is asked for, and
+    /// refuses to be asked for more.
+    pub fn words(self) -> usize {
+        match self {
+            Question::User => UCRED / 4,
+            Question::Groups => MOST_GROUPS,
+            Question::Address4 => SOCKADDR_IN / 4,
+            Question::Address6 => SOCKADDR_IN6 / 4,
+        }
+    }
+
+    /// The request: `SOCKET_URING_OP_GETSOCKOPT`, Linux 6.7. It writes to `answer` until it completes,
+    /// with the number of bytes written. A direct descriptor takes `IOSQE_FIXED_FILE` as well.
+    pub fn entry(self, fd: types::Fd, answer: &mut [u32]) -> squeue::Entry {
+        const GETSOCKOPT: u32 = 2;
+        debug_assert_eq!(answer.len(), self.words());
+        let (level, option) = (libc::SOL_SOCKET as u32, self.option() as u32);
+        let (to, len) = (answer.as_mut_ptr().cast_const().cast(), size_of_val(answer) as u32);
+        let mut entry = opcode::SetSockOpt::new(fd, level, option, to, len).build();
+        // The crate knows the setter only, which differs in the operation: `cmd_op`, at offset 8.
+        const _: () = assert!(size_of::<squeue::Entry>() == 64);
+        // SAFETY: an entry is a `struct io_uring_sqe` of 64 bytes, aligned to 8; any `cmd_op` is one.
+        unsafe { (&raw mut entry).cast::<u32>().add(2).write(GETSOCKOPT) };
+        entry
+    }
+
+    /// What the answer says, `written` bytes of it; `None` if it cannot be one.
+    pub fn understand(self, answer: &[u32], written: usize) -> Option<Peer> {
+        let bytes = size_of_val(answer.get(..self.words())?);
+        if written != bytes {
+            return None;
+        }
+        match self {
+            Question::User => Some(Peer::User {
+                pid: answer[0] as i32,
+                uid: answer[1],
+                gid: answer[2],
+                groups: Vec::new(),
+            }),
+            Question::Groups => None,
+            Question::Address4 | Question::Address6 => Some(Peer::Address(address(answer)?)),
+        }
+    }
+}
+
+/// The address in a `struct sockaddr_in` or `sockaddr_in6`.
+fn address(words: &[u32]) -> Option<SocketAddr> {
+    let mut bytes = [0; SOCKADDR_IN6];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+    match family {
+        libc::AF_INET => {
+            let ip: [u8; 4] = bytes[4..8].try_into().ok()?;
+            Some(SocketAddr::new(Ipv4Addr::from(ip).into(), port))
+        }
+        libc::AF_INET6 => {
+            let ip: [u8; 16] = bytes[8..24].try_into().ok()?;
+            let ip = Ipv6Addr::from(ip);
+            if let Some(ip) = ip.to_ipv4_mapped() {
+                return Some(SocketAddr::new(ip.into(), port));
+            }
+            let scope = u32::from_ne_bytes(bytes[24..28].try_into().ok()?);
+            Some(SocketAddrV6::new(ip, port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(bytes: &[u8]) -> Vec<u32> {
+        bytes.chunks_exact(4).map(|four| u32::from_ne_bytes(four.try_into().unwrap())).collect()
+    }
+
+    fn sockaddr(family: i32, port: u16, rest: &[u8]) -> Vec<u32> {
+        let family = (family as u16).to_ne_bytes();
+        words(&[&family[..], &port.to_be_bytes(), rest].concat())
+    }
+
+    fn heard(question: Question, answer: &[u32]) -> Option<String> {
+        match question.understand(answer, size_of_val(answer))? {
+            Peer::Address(address) => Some(address.to_string()),
+            Peer::User { .. } => panic!("a user with an address"),
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families() {
+        let v4 = sockaddr(libc::AF_INET, 80, &[127, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(heard(Question::Address4, &v4).unwrap(), "127.0.0.9:80");
+        let v6 = |ip: &str, scope: u32| {
+            let ip: Ipv6Addr = ip.parse().unwrap();
+            let rest = [&[0; 4][..], &ip.octets(), &scope.to_ne_bytes()].concat();
+            heard(Question::Address6, &sockaddr(libc::AF_INET6, 5000, &rest)).unwrap()
+        };
+        assert_eq!(v6("::1", 0), "[::1]:5000");
+        assert_eq!(v6("fe80::1", 3), "[fe80::1%3]:5000");
+        assert_eq!(v6("::ffff:10.0.0.1", 0), "10.0.0.1:5000");
+    }
+
+    #[test]
+    fn what_cannot_be_an_answer_is_none() {
+        let unix = sockaddr(libc::AF_UNIX, 1, &[0; 12]);
+        assert_eq!(heard(Question::Address4, &unix), None);
+        let v4 = sockaddr(libc::AF_INET, 1, &[0; 12]);
+        assert_eq!(Question::Address4.understand(&v4, 15), None, "it is short");
+        assert_eq!(Question::Address6.understand(&v4, 16), None, "it is another's");
+        assert_eq!(Question::User.understand(&[1, 2], 8), None);
+        let user = Peer::User { pid: 1, uid: 2, gid: 3, groups: vec![] };
+        assert_eq!(Question::User.understand(&[1, 2, 3], 12), Some(user));
+    }
+
+    #[test]
+    fn an_entry_asks_for_what_fits() {
+        let mut answer = vec![0; Question::Address4.words()];
+        let entry = Question::Address4.entry(types::Fd(7), &mut answer);
+        // SAFETY: an entry is 64 initialized bytes.
+        let bytes: [u32; 16] = unsafe { std::mem::transmute(entry) };
+        let addressed = [bytes[12], bytes[13]].map(u64::from);
+        let (level, option, len) = (bytes[4], bytes[5], bytes[11]);
+        assert_eq!((bytes[1], bytes[2]), (7, 2), "the descriptor, GETSOCKOPT");
+        assert_eq!((level, option, len), (libc::SOL_SOCKET as u32, 28, 16));
+        assert_eq!(addressed[0] | addressed[1] << 32, answer.as_ptr() as u64);
+    }
+}

@@ -1,0 +1,393 @@
+//! The board, sessions, outboxes and dispatch, all as they are, on a ring, a clock, a kernel and clients
+//! that are only memory. A seed decides all that happens and in which order: how bytes are cut, what
+//! completes when, who is slow, wild or gone, which worker takes which task, what the kernel refuses.
+//!
+//! One schedule is some hundred steps; then everybody calms down, and what must hold then is looked at.
+//!
+//! - every call is answered once, rightly, and behind what it copied out, or its client is gone;
+//! - nothing that is owed to one client goes to another;
+//! - who behaves is served to the end, and is not hung up on;
+//! - every process, prefork, chunk of memory, timer and socket comes back.
+//!
+//! `cargo test` runs some thousand schedules. `SCHEDULES=1000000 cargo test --release --lib simulator`
+//! runs more, `SEED=n` one of them again; a failure names its seed.
+
+mod client;
+mod kernel;
+mod net;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use ring::{Arena, ArenaClass, ArenaConfig};
+
+use super::access::Access;
+use super::board::Board;
+use super::costs::Costs;
+use super::here::Here;
+use super::hub::Hub;
+use super::job::{Context, Job};
+use super::limits::Limits;
+use super::mailbox::{Mailbox, Message};
+use crate::pool::{Pool, Task as _};
+use crate::wire;
+
+use client::{Broken, FakeClient, Manners};
+use kernel::{FakeKernel, World};
+use net::{Event, FakeRing};
+
+/// Steps in which everything must have come to rest once everybody is calm.
+const PATIENCE: usize = 20_000;
+
+/// Deques of the pool.
+const CORES: usize = 3;
+
+/// A server of which only the middle is real.
+struct House {
+    random: fastrand::Rng,
+    world: Arc<World>,
+    ring: FakeRing,
+    arena: Arena,
+    board: Board,
+    mailbox: Arc<Mailbox>,
+    pool: Pool<Job>,
+    clients: Vec<FakeClient>,
+    next_id: u64,
+    is_calm: bool,
+    /// The server hangs up on whom it likes: its bounds are strict, or it stops.
+    may_end: bool,
+}
+
+/// Small bounds, so that they are met. With strict ones also who behaves may be hung up on.
+fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
+    let time = Duration::from_millis(if is_strict { 300 } else { 600_000 });
+    let mut limits = Limits {
+        handshake: time,
+        answer: random.bool().then_some(time),
+        calls_in_all: 60,
+        queued: random.usize(1..20),
+        owed: random.usize(1000..100_000),
+        owed_most: if is_strict { 150_000 } else { 1 << 30 },
+        owed_in_all: if is_strict { random.usize(100_000..1 << 20) } else { 1 << 30 },
+        kept: random.usize(..50_000),
+        kept_in_all: random.usize(..100_000),
+        backlog: random.usize(100..20_000),
+        preforks: 3,
+        preforks_in_all: 5,
+        orphan: Duration::from_millis(random.u64(..100)),
+        spare_tasks: random.usize(..10),
+        ..Limits::default()
+    };
+    limits.session.calls = random.usize(2..40);
+    limits
+}
+
+impl House {
+    fn new(seed: u64) -> House {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let world = World::new(Instant::now(), random.u64(..));
+        let kernel = Arc::new(FakeKernel { world: world.clone(), prompt: random.u32(..) });
+        let classes = [64, 1024, 8192].map(|capacity| ArenaClass { capacity, count: 16 });
+        let arena = Arena::new(&ArenaConfig { classes }).expect("some memory");
+        let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
+        let context = Context {
+            kernel,
+            mailbox: mailbox.clone(),
+            costs: Arc::new(Costs::unknown()),
+            panics: Arc::default(),
+        };
+        let (pool, dispatcher) = Pool::without_threads(CORES, context.clone());
+        let is_strict = random.u8(..4) == 0;
+        let limits = limits(&mut random, is_strict);
+        let hub = Hub::new(arena.clone(), limits, dispatcher, pool.injector(), context);
+        let banner = wire::banner("Fake", "1", "none");
+        let board = Board::new(banner, hub, Access::default());
+        House {
+            random,
+            world,
+            ring: FakeRing::default(),
+            arena,
+            board,
+            mailbox,
+            pool,
+            clients: Vec::new(),
+            next_id: 0,
+            is_calm: false,
+            may_end: is_strict,
+        }
+    }
+
+    /// Everything that follows from a seed.
+    fn schedule(&mut self) -> Result<(), Broken> {
+        for _ in 0..self.random.usize(20..400) {
+            self.step()?;
+        }
+        self.calm_down()?;
+        if self.random.u8(..4) == 0 {
+            self.stop()?;
+        }
+        self.everybody_goes()?;
+        self.is_empty()
+    }
+
+    /// Something happens.
+    fn step(&mut self) -> Result<(), Broken> {
+        match self.random.u8(..16) {
+            0 if self.clients.len() < 8 => self.connect(),
+            1 if self.random.u8(..4) == 0 => self.one_vanishes(),
+            2 => self.pass_time(),
+            0..6 => {
+                let random = &mut self.random;
+                if let Some(client) = pick(&mut self.clients, random)
+                    && let Some(wire) = self.ring.wire(client.socket)
+                {
+                    client.act(wire, random);
+                }
+            }
+            6 | 7 => {
+                if !self.clients.is_empty() {
+                    let at = self.random.usize(..self.clients.len());
+                    self.listen(at)?;
+                }
+            }
+            8..12 => {
+                self.run_a_job();
+            }
+            _ => {
+                self.turn();
+            }
+        }
+        self.broken()
+    }
+
+    fn broken(&self) -> Result<(), Broken> {
+        let broken = *self.world.broken.lock().expect("no poison");
+        broken.map_or(Ok(()), |rule| Err(format!("the kernel: not so: {rule}")))
+    }
+
+    /// A client comes, perhaps with a token of another.
+    fn connect(&mut self) {
+        let manners = match self.random.u8(..10) {
+            0 => Manners::Silent,
+            1 => Manners::Wild,
+            2..4 => Manners::Slow,
+            _ => Manners::Good,
+        };
+        let parent = pick(&mut self.clients, &mut self.random);
+        let token = parent.and_then(|parent| parent.tokens.pop());
+        let socket = self.ring.connect(&mut self.random);
+        self.next_id += 1;
+        let mut client = FakeClient::new(socket, self.next_id, manners, token);
+        client.may_end = self.may_end;
+        self.clients.push(client);
+        self.board.set_time(self.world.now());
+        self.board.accepted(socket, None, &mut self.ring);
+    }
+
+    fn one_vanishes(&mut self) {
+        let is_reset = self.random.bool();
+        if let Some(client) = pick(&mut self.clients, &mut self.random)
+            && let Some(wire) = self.ring.wire(client.socket)
+        {
+            client.vanish(wire, is_reset);
+            let socket = client.socket;
+            self.clients.retain(|client| client.socket != socket);
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let most = if self.random.u8(..8) == 0 { 2000 } else { 20 };
+        self.world.advance(Duration::from_micros(self.random.u64(..most * 1000)));
+    }
+
+    /// A client reads and answers. Says whether it had anything to do.
+    fn listen(&mut self, at: usize) -> Result<bool, Broken> {
+        let (random, client) = (&mut self.random, &mut self.clients[at]);
+        let Some(wire) = self.ring.wire(client.socket) else {
+            self.clients.swap_remove(at);
+            return Ok(true);
+        };
+        let had_any = !wire.to_client.is_empty();
+        client.read(wire, random, self.is_calm)?;
+        let answered = client.answer(wire, random, self.is_calm);
+        if client.has_ended() {
+            // It closes its end, too.
+            client.vanish(wire, false);
+            self.clients.swap_remove(at);
+            return Ok(true);
+        }
+        Ok(had_any || answered)
+    }
+
+    /// A worker takes a task. What it throws is its own affair.
+    fn run_a_job(&mut self) -> bool {
+        let first = self.random.usize(..=CORES);
+        let job = (0..=CORES).find_map(|offset| self.pool.take_one((first + offset) % (CORES + 1)));
+        let Some(job) = job else {
+            return false;
+        };
+        let context = self.board.context().clone();
+        let _ = catch_unwind(AssertUnwindSafe(|| job.run(&context)));
+        self.mailbox.deliver();
+        true
+    }
+
+    /// The submission thread wakes, handles some events, and does what is left of a turn. Says whether
+    /// there was anything to do.
+    fn turn(&mut self) -> bool {
+        let mut had_any = !self.mailbox.is_empty() || self.board.has_ready();
+        self.board.set_time(self.world.now());
+        let most = if self.is_calm { usize::MAX } else { self.random.usize(..8) };
+        for _ in 0..most {
+            let Some(event) = self.ring.next(&mut self.random, self.is_calm) else {
+                break;
+            };
+            had_any = true;
+            match event {
+                Event::Received(socket, bytes) => self.board.received(socket, &bytes),
+                Event::RecvEnded(socket) => self.board.receive_ended(socket),
+                Event::Sent(socket, is_ok) => self.board.sent(socket, is_ok),
+                Event::Closed(socket) => self.board.closed(socket),
+            }
+        }
+        let world = self.world.clone();
+        self.board.turn(&self.mailbox, &mut self.ring, || world.now());
+        if self.board.is_stopping() && !self.may_end {
+            self.may_end = true;
+            for client in &mut self.clients {
+                client.may_end = true;
+            }
+        }
+        had_any
+    }
+
+    /// Goes on until nothing happens any more.
+    fn settle(&mut self) -> Result<(), Broken> {
+        for _ in 0..PATIENCE {
+            let mut had_any = self.turn();
+            while self.run_a_job() {
+                had_any = true;
+            }
+            for at in (0..self.clients.len()).rev() {
+                had_any |= self.listen(at)?;
+            }
+            self.broken()?;
+            if !had_any {
+                return Ok(());
+            }
+        }
+        Err("it does not come to rest".into())
+    }
+
+    /// Nothing fails any more, everybody reads and answers: who behaves must have been served.
+    fn calm_down(&mut self) -> Result<(), Broken> {
+        self.is_calm = true;
+        self.world.is_calm.store(true, SeqCst);
+        self.settle()?;
+        // Beyond every sleep, but before anybody is hung up on for his silence.
+        for _ in 0..6 {
+            self.world.advance(Duration::from_millis(10));
+            self.settle()?;
+        }
+        for client in self.clients.iter().filter(|client| client.is_good()) {
+            if let Some(number) = client.owed() {
+                return Err(format!("call {number} of a good client has no answer"));
+            }
+            if !client.is_answered() {
+                return Err("a handshake or a prefork of a good client has no answer".into());
+            }
+        }
+        let waiting: usize = self.clients.iter().map(FakeClient::waits).sum();
+        for _ in 0..waiting + 1 {
+            self.world.signal();
+        }
+        self.settle()?;
+        match self.clients.iter().find(|client| client.is_good() && client.waits() > 0) {
+            Some(_) => Err("a call waits for signals that there are".into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The server is told to stop: calls in flight end, everybody is let go.
+    fn stop(&mut self) -> Result<(), Broken> {
+        self.mailbox.post(Message::Stop);
+        self.settle()?;
+        self.world.advance(Duration::from_secs(6));
+        self.settle()?;
+        self.world.advance(Duration::from_secs(6));
+        self.settle()?;
+        if self.board.is_over() { Ok(()) } else { Err("it does not stop".into()) }
+    }
+
+    fn everybody_goes(&mut self) -> Result<(), Broken> {
+        while !self.clients.is_empty() {
+            self.one_vanishes();
+            self.clients.retain(|client| self.ring.wire(client.socket).is_some());
+        }
+        self.settle()?;
+        // Beyond all times that the server gives.
+        for _ in 0..3 {
+            self.world.advance(Duration::from_secs(1000));
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is left of anybody.
+    fn is_empty(&self) -> Result<(), Broken> {
+        let stats = self.board.stats();
+        let left = [
+            ("connections", stats.connections),
+            ("calls", stats.calls_in_flight),
+            ("preforks", stats.preforks),
+            ("timers", stats.timers),
+            ("bytes owed", stats.owed),
+            ("sockets", self.ring.live()),
+            ("chunks of memory", (self.arena.lent() + self.arena.lent_from_heap()) as usize),
+            ("processes", self.world.processes.load(SeqCst) as usize),
+        ];
+        match left.iter().find(|(_, count)| *count != 0) {
+            Some((what, count)) => Err(format!("{count} {what} are left")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn pick<'a>(
+    clients: &'a mut [FakeClient],
+    random: &mut fastrand::Rng,
+) -> Option<&'a mut FakeClient> {
+    if clients.is_empty() {
+        return None;
+    }
+    let at = random.usize(..clients.len());
+    clients.get_mut(at)
+}
+
+/// Runs the schedule of one seed.
+fn run(seed: u64) -> Result<(), Broken> {
+    let _here = Here::begin();
+    House::new(seed).schedule()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn schedules() {
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SCHEDULES").unwrap_or(3000),
+    };
+    for seed in seeds {
+        let outcome = catch_unwind(|| run(seed));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(broken)) => panic!("SEED={seed}: {broken}"),
+            Err(_) => panic!("SEED={seed}: it panicked"),
+        }
+    }
+}
