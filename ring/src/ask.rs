@@ -248,11 +248,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::{Ask, Config};
+    use crate::{Ask, Config, Features};
 
     /// A ring that asks, and so many that have connected.
     fn asking(clients: usize) -> (Ring, Listener, Vec<UnixStream>) {
-        let config = Config { entries: 64, recv_buffers: 2, peers: true, ..Config::default() };
+        let without = Features::RESTRICTIONS;
+        let config =
+            Config { entries: 64, recv_buffers: 2, peers: true, without, ..Config::default() };
         let mut ring = Ring::new(&config).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");

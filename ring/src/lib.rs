@@ -96,8 +96,8 @@
 //! # Where things are
 //!
 //! In reading order: `ring` (what a ring is made of, the wait, whose completion is whose), `queue` (SQ,
-//! CQ and the system call), `token` (what a completion carries), `setup` and `features` (what the
-//! kernel is asked for), `slots` (the state of a socket), `accept`, `ask` and
+//! CQ and the system call), `token` (what a completion carries), `setup`, `features` and
+//! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `ask` and
 //! `peer` (who has connected), `adopt`, `recv`, `send` with `steps`,
 //! `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
 //! `wake`, `spin`.
@@ -121,6 +121,7 @@ mod freelist;
 mod peer;
 mod queue;
 mod recv;
+mod restrict;
 mod ring;
 mod send;
 mod setup;
