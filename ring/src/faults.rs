@@ -103,8 +103,10 @@ mod tests {
 
     /// Handles what there is until the ring has put off so much.
     fn until_put_off(ring: &mut Ring, times: u64) {
+        let end = Instant::now() + PATIENCE;
         while ring.stats().put_off < times {
-            ring.wait(Some(Instant::now() + PATIENCE), || true).unwrap();
+            assert!(Instant::now() < end, "it was not put off; {:?}", ring.stats());
+            ring.wait(Some(end), || true).unwrap();
             assert!(ring.next_event().is_none());
         }
     }

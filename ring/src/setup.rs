@@ -293,6 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_that_cannot_be_restricted_is_enabled_all_the_same() {
+        let (config, features) = (Config::default(), Features::RESTRICTIONS);
+        let io = build(&config, features).unwrap();
+        let disabled = io.submitter().submit().unwrap_err();
+        assert_eq!(disabled.raw_os_error(), Some(libc::EBADFD));
+        // The kernel takes restrictions once.
+        restrict(&io, &config, features).unwrap();
+        assert_eq!(enable(&io, &config, features).unwrap(), Features::RESTRICTIONS);
+        assert_eq!(io.submitter().submit().unwrap(), 0);
+    }
+
+    #[test]
     fn limits_are_named_with_their_value() {
         let memory = refused(io::Error::from_raw_os_error(libc::ENOMEM)).to_string();
         assert!(memory.contains("RLIMIT_MEMLOCK is ") && memory.contains("ulimit -l"), "{memory}");
