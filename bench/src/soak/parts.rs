@@ -15,6 +15,9 @@ use crate::load::{Measured, Plan};
 /// How long a part may take to end. No client waits for an answer as long as that.
 const OVERDUE: Duration = Duration::from_secs(90);
 
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(250);
+
 /// How many of each kind there are.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
@@ -121,7 +124,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Polls a condition, no longer than this.
+/// Polls a condition, not much longer than this.
 pub fn becomes_true(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {
@@ -131,6 +134,6 @@ pub fn becomes_true(time: Duration, mut condition: impl FnMut() -> bool) -> bool
         if start.elapsed() > time {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(POLL);
     }
 }

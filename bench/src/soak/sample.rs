@@ -18,6 +18,7 @@ pub struct Sample {
     /// KiB of user memory that is resident, and how much of that is no file's.
     pub resident: u64,
     pub anonymous: u64,
+    /// Open files, those that only its rings have included.
     pub descriptors: u64,
     pub threads: u64,
     /// Seconds of CPU time since its start.
@@ -44,14 +45,14 @@ impl Sample {
         let pid = books.pid.ok_or_else(|| io::Error::other("which process it is is not known"))?;
         let [resident, anonymous] = resident_and_anonymous_kib(pid)?;
         let usage = Usage::of(pid)?;
-        let count = |what| Ok::<_, io::Error>(fs::read_dir(format!("/proc/{pid}/{what}"))?.count());
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count() as u64;
         let counted = books.teller.map(|teller| counters::ask(teller, parse)).transpose()?;
         Ok(Sample {
             at,
             resident,
             anonymous,
-            descriptors: count("fd")? as u64,
-            threads: count("task")? as u64,
+            descriptors: descriptors(pid)?,
+            threads,
             cpu: usage.cpu().as_secs_f64(),
             counted,
         })
@@ -82,6 +83,30 @@ impl Sample {
     }
 }
 
+/// How many files a process has open. A ring's own table of files is not among its descriptors.
+///
+/// Source: proc(5); of what a ring says, Linux `io_uring/fdinfo.c`.
+fn descriptors(pid: u32) -> io::Result<u64> {
+    let mut count = 0;
+    for fd in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let fd = fd?;
+        count += 1;
+        // It may be closed by now.
+        let Ok(target) = fs::read_link(fd.path()) else { continue };
+        if target.to_str() == Some("anon_inode:[io_uring]") {
+            let info = format!("/proc/{pid}/fdinfo/{}", fd.file_name().display());
+            count += fs::read_to_string(info).map_or(0, |info| ring_files(&info));
+        }
+    }
+    Ok(count)
+}
+
+/// The files in a ring's table: a line each, with its place, below their heading.
+fn ring_files(info: &str) -> u64 {
+    let below = info.lines().skip_while(|line| !line.starts_with("UserFiles:")).skip(1);
+    below.take_while(|line| line.starts_with(' ')).count() as u64
+}
+
 fn parse(line: &str) -> Option<Counted> {
     Some(Counted {
         connections: number(line, "connections")?,
@@ -105,6 +130,15 @@ mod tests {
         let counted = parse(&format!("{stats}\n")).unwrap();
         assert_eq!(counted, Counted::default());
         assert_eq!(parse("calls 1 enters 2\n"), None);
+    }
+
+    #[test]
+    fn files_of_a_ring_are_counted() {
+        let info = "SqTotalTime:\t0\nUserFiles:\t200\n    2: socket:[1]\n  103: socket:[2]\n\
+                    UserBufs:\t1\n    0: 0x1/1\n";
+        assert_eq!(ring_files(info), 2);
+        assert_eq!(ring_files("UserFiles:\t0\nUserBufs:\t0\n"), 0);
+        assert_eq!(ring_files("pos:\t0\n"), 0);
     }
 
     #[test]
