@@ -43,6 +43,9 @@ use sample::Sample;
 const DRAIN: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(15);
 
+/// The most clients of one kind at a time, each of which has a thread.
+const MOST: usize = 1000;
+
 /// How long a server that has just started has to come to rest.
 const REST: Duration = Duration::from_millis(300);
 
@@ -257,7 +260,10 @@ fn target(text: &str) -> Result<Target, String> {
 }
 
 fn some(text: &str) -> Result<usize, String> {
-    workload::number(text, 1000).map(|number| number as usize)
+    match text.parse() {
+        Ok(number) if number <= MOST => Ok(number),
+        _ => Err(format!("{text:?} is no number from 0 to {MOST}")),
+    }
 }
 
 fn time_as_seed() -> u64 {

@@ -10,6 +10,9 @@ use crate::counters::{self, number};
 use crate::measure::Books;
 use crate::memory::resident_and_anonymous_kib;
 
+/// How often a ring is asked for its files.
+const TRIES: u32 = 100;
+
 /// One line of the report.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
@@ -95,16 +98,19 @@ fn descriptors(pid: u32) -> io::Result<u64> {
         let Ok(target) = fs::read_link(fd.path()) else { continue };
         if target.to_str() == Some("anon_inode:[io_uring]") {
             let info = format!("/proc/{pid}/fdinfo/{}", fd.file_name().display());
-            count += fs::read_to_string(info).map_or(0, |info| ring_files(&info));
+            count +=
+                (0..TRIES).find_map(|_| ring_files(&fs::read_to_string(&info).ok()?)).unwrap_or(0);
         }
     }
     Ok(count)
 }
 
-/// The files in a ring's table: a line each, with its place, below their heading.
-fn ring_files(info: &str) -> u64 {
-    let below = info.lines().skip_while(|line| !line.starts_with("UserFiles:")).skip(1);
-    below.take_while(|line| line.starts_with(' ')).count() as u64
+/// The files in a ring's table: a line each, with its place, below their heading. Not there while the
+/// ring is in use.
+fn ring_files(info: &str) -> Option<u64> {
+    let mut lines = info.lines();
+    lines.find(|line| line.starts_with("UserFiles:"))?;
+    Some(lines.take_while(|line| line.starts_with(' ')).count() as u64)
 }
 
 fn parse(line: &str) -> Option<Counted> {
@@ -136,9 +142,9 @@ mod tests {
     fn files_of_a_ring_are_counted() {
         let info = "SqTotalTime:\t0\nUserFiles:\t200\n    2: socket:[1]\n  103: socket:[2]\n\
                     UserBufs:\t1\n    0: 0x1/1\n";
-        assert_eq!(ring_files(info), 2);
-        assert_eq!(ring_files("UserFiles:\t0\nUserBufs:\t0\n"), 0);
-        assert_eq!(ring_files("pos:\t0\n"), 0);
+        assert_eq!(ring_files(info), Some(2));
+        assert_eq!(ring_files("UserFiles:\t0\nUserBufs:\t0\n"), Some(0));
+        assert_eq!(ring_files("pos:\t0\n"), None);
     }
 
     #[test]
