@@ -3,12 +3,13 @@
 //!
 //! - [`run`]: what the parts share. They are [`busy`] connections under a mixed load, a [`canary`],
 //!   [`visitors`] that come and go, [`victims`] that are killed, and [`hostile`] ones with their [`attacks`].
-//!   [`parts`] has all of them run.
+//!   [`parts`] has all of them run, and [`ending`] is what comes behind.
 //! - [`sample`]: what the server holds; [`verdict`]: whether that is flat; [`report`]: all of it to be read.
 
 mod attacks;
 mod busy;
 mod canary;
+mod ending;
 mod hostile;
 mod parts;
 mod report;
@@ -24,24 +25,20 @@ use std::error::Error;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rumpring::url::Url;
 
-use crate::compare::{Server, Target, What, end_all};
+use crate::compare::{Target, What, end_all};
 use crate::load::Plan;
 use crate::once::seconds_from;
 use crate::workload::{self, Call, Mix};
 use crate::{files, interrupt};
-use parts::{Cast, Done, becomes_true, run_all};
+use parts::{Cast, Done, run_all};
 use report::Found;
 use run::Run;
 use sample::Sample;
-
-/// How long the server has until nothing of the clients is left, and how long to end at SIGTERM.
-const DRAIN: Duration = Duration::from_secs(30);
-const END: Duration = Duration::from_secs(15);
 
 /// The most clients of one kind at a time, each of which has a thread.
 const MOST: usize = 1000;
@@ -141,7 +138,11 @@ impl Soak {
         let done = run_all(&run, self.cast(), &mut server, self.every, look)?;
         let seconds = run.elapsed().min(self.duration).as_secs_f64();
         let mut found = self.found(about, seed, seconds, before, done);
-        self.leave(&run, &mut server, &mut found)?;
+        let ending = ending::end(&run, &mut server, &found.before)?;
+        if let Some(after) = &ending.after {
+            found.findings.extend(verdict::at_rest(&found.before, after));
+        }
+        (found.after, found.end) = (ending.after, ending.words);
         // Where the sockets are is nobody's business.
         found.wrongs = run.wrongs().without(&dir.path().display().to_string());
         found.is_cut_short = run.is_interrupted();
@@ -174,39 +175,6 @@ impl Soak {
             is_cut_short: false,
             done,
         }
-    }
-
-    /// The load has gone: nothing of it may be left, and the server has to end when it is told to.
-    fn leave(&self, run: &Run, server: &mut Server, found: &mut Found) -> io::Result<()> {
-        if server.has_ended()?.is_some() {
-            return Ok(());
-        }
-        let mut after = None;
-        becomes_true(DRAIN, || {
-            after = Sample::take(server.books(), run.elapsed().as_secs_f64()).ok();
-            after.is_some_and(|after| {
-                let rest = verdict::at_rest(&found.before, &after);
-                rest.iter().all(|finding| finding.is_good == Some(true))
-            })
-        });
-        match &after {
-            Some(after) => found.findings.extend(verdict::at_rest(&found.before, after)),
-            None => run.wrong("server", "nothing to be seen of it when the load had gone"),
-        }
-        found.after = after;
-        let start = Instant::now();
-        match server.end(END)? {
-            Some(status) => {
-                let took = start.elapsed().as_secs_f64();
-                found.end = Some(format!("{status}, {took:.2} s after SIGTERM"));
-                if !status.success() {
-                    let how = io::Error::other(format!("at SIGTERM it ended with {status}"));
-                    run.wrong("server", server.explain(&how));
-                }
-            }
-            None => run.wrong("server", format!("it does not end within {END:?} of SIGTERM")),
-        }
-        Ok(())
     }
 
     fn tell(&self, found: &Found) -> Result<(), Box<dyn Error>> {
