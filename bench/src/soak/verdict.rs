@@ -132,7 +132,7 @@ pub mod tests {
     #[test]
     fn what_grows_is_not_flat() {
         let grows = |at: f64, by: f64| (at * by) as u64;
-        let memory = soak(|at| sample(at, 50_000 + grows(at, 200.0), 20, 5));
+        let memory = soak(|at| sample(at, 50_000 + grows(at, 75.0), 20, 5));
         assert_eq!(is_good(&memory)[..2], [Some(false), Some(true)]);
         let much = soak(|at| sample(at, 50_000 + grows(at, 400.0), 20, 5));
         assert_eq!(is_good(&much)[..2], [Some(false); 2]);
