@@ -52,20 +52,21 @@ pub struct Attacker<'a> {
     pub random: Random,
 }
 
-/// Attacks until the end, so many at a time.
-pub fn attack(run: &Run, number: usize) -> Counts {
+/// Attacks until the end, so many at a time, each with those attacks that have `only` in their names.
+pub fn attack(run: &Run, number: usize, only: &str) -> Counts {
     std::thread::scope(|scope| {
-        let one = |number| scope.spawn(move || attack_alone(run, number));
+        let one = |number| scope.spawn(move || attack_alone(run, number, only));
         let threads: Vec<_> = (0..number).map(one).collect();
         sum(threads.into_iter().map(|thread| thread.join().expect("attackers do not panic")))
     })
 }
 
-fn attack_alone(run: &Run, number: usize) -> Counts {
+fn attack_alone(run: &Run, number: usize, only: &str) -> Counts {
+    let attacks: Vec<_> = ATTACKS.iter().filter(|(name, _)| name.contains(only)).collect();
     let mut counts = Counts::new();
     let mut attacker = Attacker { run, random: run.random("hostile", number) };
     while run.sleep(Duration::from_millis(attacker.random.below(50).into())) {
-        let (name, attack) = ATTACKS[attacker.random.below(ATTACKS.len() as u32) as usize];
+        let (name, attack) = attacks[attacker.random.below(attacks.len() as u32) as usize];
         if let Err(Met::Wrong(what)) = attack(&mut attacker) {
             run.wrong("hostile", format!("{name}: {what}"));
         }

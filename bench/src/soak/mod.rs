@@ -79,6 +79,10 @@ pub struct Soak {
     #[arg(long, default_value_t = 16, value_parser = some)]
     hostile: usize,
 
+    /// Only those attacks that have this in their names, to find out which one does what.
+    #[arg(long, value_name = "WORDS", default_value = "", value_parser = words_of_attacks)]
+    attacks: String,
+
     /// How many clients that come and go there are at a time.
     #[arg(long, default_value_t = 4, value_parser = some)]
     visitors: usize,
@@ -135,7 +139,7 @@ impl Soak {
                 eprintln!("{}", report::line(sample));
             }
         };
-        let done = run_all(&run, self.cast(), &mut server, self.every, look)?;
+        let done = run_all(&run, &self.cast(), &mut server, self.every, look)?;
         let seconds = run.elapsed().min(self.duration).as_secs_f64();
         let mut found = self.found(about, seed, seconds, before, done);
         let ending = ending::end(&run, &mut server, &found.before)?;
@@ -200,6 +204,7 @@ impl Soak {
             plan: Plan { call, connections: self.connections, in_flight: 1 },
             rate: self.rate,
             hostile: self.hostile,
+            attacks: self.attacks.clone(),
             visitors: self.visitors,
             victims: self.victims,
         }
@@ -224,6 +229,14 @@ fn target(text: &str) -> Result<Target, String> {
             "{}: what is soaked is started here, by a command with {{url}}",
             target.name
         )),
+    }
+}
+
+fn words_of_attacks(text: &str) -> Result<String, String> {
+    let names = attacks::ATTACKS.map(|(name, _)| name);
+    match names.iter().any(|name| name.contains(text)) {
+        true => Ok(text.into()),
+        false => Err(format!("none of the attacks has that in its name: {}", names.join(", "))),
     }
 }
 

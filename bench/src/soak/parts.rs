@@ -19,11 +19,13 @@ const OVERDUE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(250);
 
 /// How many of each kind there are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Cast {
     pub plan: Plan,
     pub rate: u64,
     pub hostile: usize,
+    /// What the attacks have in their names that there are.
+    pub attacks: String,
     pub visitors: usize,
     pub victims: usize,
 }
@@ -39,7 +41,7 @@ pub struct Done {
 /// Runs all parts until the end. That is earlier if the server has none of it any more.
 pub fn run_all(
     run: &Run,
-    cast: Cast,
+    cast: &Cast,
     server: &mut Server,
     every: Duration,
     look: impl FnMut(&Sample),
@@ -50,7 +52,10 @@ pub fn run_all(
         let counted = [
             ("visitors", start(scope, "visitors", || visitors::come_and_go(run, cast.visitors))?),
             ("victims", start(scope, "victims", || victims::kill(run, cast.victims))?),
-            ("hostile", start(scope, "hostile", || hostile::attack(run, cast.hostile))?),
+            (
+                "hostile",
+                start(scope, "hostile", || hostile::attack(run, cast.hostile, &cast.attacks))?,
+            ),
         ];
         let samples = watch(run, server, every, look);
         let is_done = || {

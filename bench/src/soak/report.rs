@@ -83,17 +83,18 @@ impl Found {
     }
 
     fn how(&self) -> String {
-        let Cast { plan, rate, hostile, visitors, victims } = self.cast;
+        let Cast { plan, rate, hostile, attacks, visitors, victims } = &self.cast;
         let mut text = format!(
             "`{}` over {}, {:.0} s, seed {}. At once: {} connections with {rate} calls/s of `{}`, a \
              canary every second, {visitors} visitors, {victims} clients to be killed and {hostile} \
-             hostile ones at a time.\n\n",
+             hostile ones at a time{}.\n\n",
             self.command,
             if self.tcp { "tcp" } else { "a unix socket" },
             self.seconds,
             self.seed,
             plan.connections,
             plan.call,
+            if attacks.is_empty() { String::new() } else { format!(", of \"{attacks}\" only") },
         );
         if let Some(about) = &self.about {
             let _ = write!(text, "```\n{}\n```\n\n", about.trim_end());
@@ -194,7 +195,7 @@ impl Found {
 
     /// All numbers.
     pub fn json(&self) -> Value {
-        let Cast { plan, rate, hostile, visitors, victims } = self.cast;
+        let Cast { plan, rate, hostile, attacks, visitors, victims } = &self.cast;
         let Done { samples, load, canary, counts } = &self.done;
         let latencies = |of| {
             json!({ "count": hdrhistogram::Histogram::len(of), "p50_us": us(of, 0.5),
@@ -217,6 +218,7 @@ impl Found {
             "connections": plan.connections,
             "asked_calls_per_second": rate,
             "hostile": hostile,
+            "attacks": attacks,
             "visitors": visitors,
             "victims": victims,
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),

@@ -70,7 +70,8 @@ fn kill_one_by_one(run: &Run, number: usize) -> Counts {
 
 fn start(url: &Url, at: At) -> io::Result<Child> {
     let at = at.to_possible_value().expect("all have a name");
-    Command::new(std::env::current_exe()?)
+    // Not by its path: that may be another program, built meanwhile.
+    Command::new("/proc/self/exe")
         .args(["victim", &url.to_string(), "--at", at.get_name()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
