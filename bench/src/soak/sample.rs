@@ -110,7 +110,8 @@ fn descriptors(pid: u32) -> io::Result<u64> {
 fn ring_files(info: &str) -> Option<u64> {
     let mut lines = info.lines();
     lines.find(|line| line.starts_with("UserFiles:"))?;
-    Some(lines.take_while(|line| line.starts_with(' ')).count() as u64)
+    let is_file = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    Some(lines.take_while(is_file).count() as u64)
 }
 
 fn parse(line: &str) -> Option<Counted> {
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn files_of_a_ring_are_counted() {
-        let info = "SqTotalTime:\t0\nUserFiles:\t200\n    2: socket:[1]\n  103: socket:[2]\n\
+        let info = "SqTotalTime:\t0\nUserFiles:\t200\n    2: socket:[1]\n12345: socket:[2]\n\
                     UserBufs:\t1\n    0: 0x1/1\n";
         assert_eq!(ring_files(info), Some(2));
         assert_eq!(ring_files("UserFiles:\t0\nUserBufs:\t0\n"), Some(0));
