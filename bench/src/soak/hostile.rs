@@ -66,7 +66,7 @@ fn attack_alone(run: &Run, number: usize, only: &str) -> Counts {
     let mut counts = Counts::new();
     let mut attacker = Attacker { run, random: run.random("hostile", number) };
     while run.sleep(Duration::from_millis(attacker.random.below(50).into())) {
-        let (name, attack) = attacks[attacker.random.below(attacks.len() as u32) as usize];
+        let (name, attack) = attacks[run.choose(&mut attacker.random, attacks.len())];
         if let Err(Met::Wrong(what)) = attack(&mut attacker) {
             run.wrong("hostile", format!("{name}: {what}"));
         }

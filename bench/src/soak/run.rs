@@ -12,6 +12,9 @@ use crate::workload::Random;
 /// How often a part that waits looks whether it is enough.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Which part of the time is warm-up: one of so many.
+pub const WARM_UP: u32 = 10;
+
 /// How many wrongs are kept in words. Of the others there is a count.
 const MOST_WRONGS: usize = 100;
 
@@ -23,6 +26,7 @@ pub struct Run {
     pub url: Url,
     pub seed: u64,
     start: Instant,
+    warm: Instant,
     end: Instant,
     interrupted: Arc<AtomicBool>,
     is_given_up: AtomicBool,
@@ -49,14 +53,27 @@ pub struct Wrong {
 impl Run {
     pub fn new(url: Url, seed: u64, length: Duration, interrupted: Arc<AtomicBool>) -> Run {
         let start = Instant::now();
+        let (warm, end) = (start + length / WARM_UP, start + length);
         let (is_given_up, wrongs) = (AtomicBool::new(false), Mutex::default());
-        Run { url, seed, start, end: start + length, interrupted, is_given_up, wrongs }
+        Run { url, seed, start, warm, end, interrupted, is_given_up, wrongs }
     }
 
     /// Choices of one part, or of one of its threads: the same in each soak with this seed.
     pub fn random(&self, part: &str, number: usize) -> Random {
         let mix = |seed: u64, byte| Random::new(seed ^ u64::from(byte)).next();
         Random::new(part.bytes().fold(self.seed ^ number as u64, mix))
+    }
+
+    /// One of several things to do, by its number. During the warm-up all do the same at a time, one
+    /// thing after the other: a server that keeps memory or threads for use again then has all of them
+    /// when it is first judged. From then on it is by chance.
+    pub fn choose(&self, random: &mut Random, several: usize) -> usize {
+        let by_chance = random.below(several as u32) as usize;
+        if Instant::now() >= self.warm {
+            return by_chance;
+        }
+        let part = self.elapsed().as_secs_f64() / (self.warm - self.start).as_secs_f64();
+        ((part * several as f64) as usize).min(several - 1)
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -144,6 +161,18 @@ mod tests {
         assert_eq!(first(&one, "hostile", 3), first(&other, "hostile", 3));
         assert_ne!(first(&one, "hostile", 3), first(&one, "hostile", 4));
         assert_ne!(first(&one, "hostile", 3), first(&one, "visitors", 3));
+    }
+
+    #[test]
+    fn all_do_the_same_during_the_warm_up() {
+        let run = run(Duration::from_secs(1000));
+        let mut random = run.random("hostile", 0);
+        assert!((0..20).all(|_| run.choose(&mut random, 5) == 0), "the first for 20 s");
+        let over = Run { warm: run.start, ..run };
+        let mut chosen: Vec<_> = (0..100).map(|_| over.choose(&mut random, 5)).collect();
+        chosen.sort();
+        chosen.dedup();
+        assert_eq!(chosen, [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Whether a server is as it was: rules, and what came of each.
 
+use super::run::WARM_UP;
 use super::sample::Sample;
 
-/// What of the time is warm-up: the first tenth. The second is compared to the last.
-const PARTS: f64 = 10.0;
+/// In how many parts the time is divided. The first is warm-up, the second is compared to the last.
+const PARTS: f64 = WARM_UP as f64;
 
 /// How many samples a tenth has to have, so that its median says something.
 const FEWEST: usize = 3;
@@ -22,7 +23,8 @@ const DESCRIPTORS_AT_REST: u64 = 4;
 /// How the rules read.
 pub const RULES: &str = "\
 Flat is judged by medians: that of the samples of the last tenth of the time against that of the second \
-tenth; the first is warm-up. Resident and anonymous memory may have grown by 5 % or 4 MiB, whichever is \
+tenth. In the first, the warm-up, all hostile clients make the same attack at a time, one after the other, \
+so that what a server keeps for use again is as large as it gets; later each is by chance. Resident and anonymous memory may have grown by 5 % or 4 MiB, whichever is \
 more, descriptors and threads by 16, as they come and go with clients. When the load has gone the server \
 has 30 s until it has no connection, no call in flight and no prefork, and at most 4 descriptors more than \
 before the load, then 15 s to end at SIGTERM, with success. None of its tasks may have panicked. No answer \

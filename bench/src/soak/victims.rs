@@ -57,7 +57,7 @@ pub fn kill(run: &Run, number: usize) -> Counts {
 fn kill_one_by_one(run: &Run, number: usize) -> Counts {
     let (mut counts, mut random) = (Counts::new(), run.random("victims", number));
     while !run.is_over() {
-        let (name, at) = ALL[random.below(ALL.len() as u32) as usize];
+        let (name, at) = ALL[run.choose(&mut random, ALL.len())];
         let life = LIFE[0] + random.below(LIFE[1] - LIFE[0]);
         match start(&run.url, at).and_then(|child| live(run, child, life)) {
             Ok(None) => *counts.entry(name).or_default() += 1,

@@ -53,7 +53,7 @@ fn come_and_go_alone(run: &Run, number: usize) -> Counts {
     let (mut counts, mut random) = (Counts::new(), run.random("visitors", number));
     let mut pause = Duration::ZERO;
     while run.sleep(pause) {
-        let (name, visit) = VISITS[random.below(VISITS.len() as u32) as usize];
+        let (name, visit) = VISITS[run.choose(&mut random, VISITS.len())];
         let (end, leave) = LEAVES[random.below(LEAVES.len() as u32) as usize];
         match come(run, &mut random, visit, leave) {
             Ok(()) => [name, end].iter().for_each(|name| *counts.entry(name).or_default() += 1),
