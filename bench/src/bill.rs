@@ -51,6 +51,11 @@ impl Usage {
         Ok(Usage { coarse, threads })
     }
 
+    /// User and system time of all its threads, to 10 ms.
+    pub fn cpu(&self) -> Duration {
+        self.coarse
+    }
+
     /// How many threads it has.
     pub fn threads(&self) -> usize {
         self.threads.len()

@@ -36,20 +36,7 @@ pub struct Counters {
 impl Counters {
     /// Asks the server for them.
     pub fn ask(teller: Teller<'_>) -> io::Result<Counters> {
-        let mut output = File::open(teller.output)?;
-        let end = output.seek(SeekFrom::End(0))?;
-        kill_process(teller.pid, Signal::USR1)?;
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            output.seek(SeekFrom::Start(end))?;
-            let mut text = String::new();
-            (&output).take(MOST).read_to_string(&mut text)?;
-            if let Some(counters) = whole_lines(&text).find_map(parse) {
-                return Ok(counters);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Err(io::Error::other("SIGUSR1 made it print no line with \"calls N\" and \"enters N\""))
+        ask(teller, parse)
     }
 
     /// Enters for each call since `before`, if there was a call.
@@ -59,6 +46,24 @@ impl Counters {
     }
 }
 
+/// Asks a server for its counters, and returns what is read from the first line that is one of them.
+pub fn ask<T>(teller: Teller<'_>, parse: impl Fn(&str) -> Option<T>) -> io::Result<T> {
+    let mut output = File::open(teller.output)?;
+    let end = output.seek(SeekFrom::End(0))?;
+    kill_process(teller.pid, Signal::USR1)?;
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        output.seek(SeekFrom::Start(end))?;
+        let mut text = String::new();
+        (&output).take(MOST).read_to_string(&mut text)?;
+        if let Some(counters) = whole_lines(&text).find_map(&parse) {
+            return Ok(counters);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(io::Error::other("SIGUSR1 made it print no line with \"calls N\" and \"enters N\""))
+}
+
 /// The lines that have an end.
 fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive('\n').filter(|line| line.ends_with('\n'))
@@ -66,12 +71,14 @@ fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// A line of names, each with its number behind.
 fn parse(line: &str) -> Option<Counters> {
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let number = |name| {
-        let at = words.iter().position(|&word| word == name)?;
-        words.get(at + 1)?.parse().ok()
-    };
-    Some(Counters { calls: number("calls")?, enters: number("enters")? })
+    Some(Counters { calls: number(line, "calls")?, enters: number(line, "enters")? })
+}
+
+/// The number behind a name.
+pub fn number(line: &str, name: &str) -> Option<u64> {
+    let mut words = line.split_ascii_whitespace();
+    words.find(|&word| word == name)?;
+    words.next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //!   [`measure`] is a load and all of that once.
 //! - [`once`]: the command that measures one server, and its [`progress`]; [`compare`]: the one that has
 //!   several take turns, and the [`report`] of what it found; [`interrupt`]: ending either.
+//! - [`soak`]: the command that keeps one server busy and abused for a long time.
 //! - [`histogram`]: latencies in words and on disk; [`merge`]: the command that adds them up.
 //! - [`floor`]: servers without a kernel, for what the machine itself can do.
 
@@ -34,6 +35,7 @@ mod merge;
 mod once;
 mod progress;
 mod report;
+mod soak;
 mod socket;
 mod workload;
 
@@ -64,8 +66,11 @@ enum Command {
     Compare(Box<compare::Compare>),
     Floor(floor::Floor),
     Merge(merge::Merge),
+    Soak(Box<soak::Soak>),
     #[command(hide = true)]
     Share(load::Worker),
+    #[command(hide = true)]
+    Victim(soak::Victim),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +80,8 @@ fn main() -> ExitCode {
         Some(Command::Compare(compare)) => compare.run(),
         Some(Command::Floor(floor)) => floor.run(),
         Some(Command::Merge(merge)) => merge.run(),
+        Some(Command::Soak(soak)) => soak.run(),
+        Some(Command::Victim(victim)) => victim.run(),
         Some(Command::Share(share)) => share.run(),
     };
     match result {

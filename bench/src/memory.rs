@@ -7,12 +7,24 @@ use std::{fs, io};
 ///
 /// Source: proc(5), `/proc/PID/smaps_rollup`. `statm` is cheaper, but only nearly right.
 pub fn resident_kib(pid: u32) -> io::Result<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    resident(&rollup).ok_or_else(|| io::Error::other("/proc/PID/smaps_rollup is not as expected"))
+    rolled_up(pid, ["Rss:"]).map(|[resident]| resident)
 }
 
-fn resident(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+/// The same, and how much of it is anonymous: no file's.
+pub fn resident_and_anonymous_kib(pid: u32) -> io::Result<[u64; 2]> {
+    rolled_up(pid, ["Rss:", "Anonymous:"])
+}
+
+fn rolled_up<const N: usize>(pid: u32, names: [&str; N]) -> io::Result<[u64; N]> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let numbers: Option<Vec<u64>> = names.iter().map(|name| kib(&rollup, name)).collect();
+    numbers
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| io::Error::other("/proc/PID/smaps_rollup is not as expected"))
+}
+
+fn kib(rollup: &str, name: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
@@ -23,9 +35,9 @@ mod tests {
     #[test]
     fn the_resident_part_is_read() {
         let rollup = "5581-7ffd ---p 00000000 00:00 0 [rollup]\nRss:     884 kB\nPss: 113 kB\n";
-        assert_eq!(resident(rollup), Some(884));
-        assert_eq!(resident("Pss: 113 kB\n"), None);
-        assert_eq!(resident("Rss: many kB\n"), None);
+        assert_eq!(kib(rollup, "Rss:"), Some(884));
+        assert_eq!(kib("Pss: 113 kB\n", "Rss:"), None);
+        assert_eq!(kib("Rss: many kB\n", "Rss:"), None);
     }
 
     #[test]

@@ -265,7 +265,7 @@ impl Ring {
             return None;
         }
         match errno {
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+            libc::ECANCELED | libc::EINTR => {
                 self.arm_accept(token.index);
                 return None;
             }

@@ -248,11 +248,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::{Ask, Config};
+    use crate::{Ask, Config, Features};
 
     /// A ring that asks, and so many that have connected.
     fn asking(clients: usize) -> (Ring, Listener, Vec<UnixStream>) {
-        let config = Config { entries: 64, recv_buffers: 2, peers: true, ..Config::default() };
+        let without = Features::RESTRICTIONS;
+        let config =
+            Config { entries: 64, recv_buffers: 2, peers: true, without, ..Config::default() };
         let mut ring = Ring::new(&config).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
@@ -262,11 +264,12 @@ mod tests {
         (ring, listener, clients)
     }
 
-    /// All that is told within a moment.
-    fn told(ring: &mut Ring) -> Vec<Socket> {
+    /// Whom the ring has told of once so many were accepted, asked, and closed if need be.
+    fn told(ring: &mut Ring, accepted: usize) -> Vec<Socket> {
         let mut told = Vec::new();
-        let end = Instant::now() + Duration::from_millis(50);
-        while Instant::now() < end {
+        let end = Instant::now() + Duration::from_secs(20);
+        while ring.stats().accepts < accepted as u64 || ring.slots.live() as usize > told.len() {
+            assert!(Instant::now() < end, "told of {}; {:?}", told.len(), ring.stats());
             ring.wait(Some(end), || true).unwrap();
             while let Some(event) = ring.next_event() {
                 match event {
@@ -303,7 +306,7 @@ mod tests {
         ] {
             let (mut ring, _, clients) = asking(1);
             ring.queue.faults.requests.extend(faults.iter().map(|&result| (Op::Ask, result)));
-            assert!(told(&mut ring).is_empty(), "{faults:?}");
+            assert!(told(&mut ring, 1).is_empty(), "{faults:?}");
             let stats = ring.stats();
             assert_eq!(
                 (stats.unknown_peers, stats.sockets, stats.accepts),
@@ -321,7 +324,7 @@ mod tests {
         let (mut ring, _, clients) = asking(many);
         // Every other one is unknown.
         ring.queue.faults.requests.extend((0..many / 2).map(|_| (Op::Ask, -libc::ENOTCONN)));
-        let known = told(&mut ring);
+        let known = told(&mut ring, many);
         assert_eq!(known.len(), many / 2);
         assert_eq!(ring.stats().unknown_peers as usize, many / 2);
         assert_eq!(
@@ -353,7 +356,7 @@ mod tests {
     fn a_listener_stopped_meanwhile_hears_of_nobody() {
         let (mut ring, listener, clients, _) = in_flight();
         ring.stop_listening(listener);
-        assert!(told(&mut ring).is_empty());
+        assert!(told(&mut ring, 1).is_empty());
         assert_eq!((ring.stats().sockets, ring.stats().unknown_peers), (0, 0));
         assert_hung_up(clients);
     }
@@ -363,16 +366,20 @@ mod tests {
         let (mut ring, _, clients, _) = in_flight();
         let socket = ring.slots.at(0).unwrap();
         ring.close(socket);
-        assert!(told(&mut ring).is_empty());
+        assert!(told(&mut ring, 1).is_empty());
         assert_eq!((ring.stats().sockets, ring.slots.at(0)), (0, None));
         assert_hung_up(clients);
     }
 
     #[test]
     fn a_late_answer_is_nobodys() {
-        let (mut ring, _, _clients, token) = in_flight();
-        let known = told(&mut ring);
+        let (mut ring, listener, _clients, token) = in_flight();
+        let known = told(&mut ring, 1);
         assert_eq!(known.len(), 1);
+        // Another is asked now with the same state.
+        let asks = Asks { first: Question::User, groups: false };
+        let index = ring.questions.open(Asked { socket: known[0], listener, asks });
+        assert_eq!(index, Some(token.index));
         assert!(ring.on_answer(token, 12).is_none(), "the question was answered before");
         assert!(ring.on_answer(Token { index: 9, ..token }, 12).is_none());
         assert_eq!(ring.stats().stale_cqes, 2);

@@ -55,7 +55,11 @@ impl Ring {
         let Some(slot) = self.slots.open_slot(socket) else { return };
         slot.set(flag::CLOSING);
         slot.clear(flag::WANTED);
+        // What its recv has tried is no matter to its close.
+        slot.tries = 0;
         let starved = slot.is(flag::STARVED);
+        self.drop_resting_send(socket);
+        let Some(slot) = self.slots.get(socket) else { return };
         if slot.is(flag::ARMED) || slot.send != NO_SEND {
             self.cancel_all(socket);
         }
@@ -116,10 +120,20 @@ impl Ring {
             return;
         }
         slot.set(flag::CLOSE_SENT);
+        self.put_close(socket);
+    }
+
+    fn put_close(&mut self, socket: Socket) {
+        let Some(slot) = self.slots.get(socket) else { return };
         slot.pending = 1;
         let fd = types::Fixed(socket.index);
         let entry = opcode::Close::new(fd).build().user_data(socket.token(Op::Close).pack());
         self.queue.push(&[entry], &mut self.stats);
+    }
+
+    /// The pause of a close that failed is over.
+    pub(crate) fn close_again(&mut self, token: Token) {
+        self.put_close(Socket::of(token));
     }
 
     pub(crate) fn on_close(&mut self, token: Token, result: i32) -> Option<Event> {
@@ -130,6 +144,12 @@ impl Ring {
             return None;
         };
         slot.pending -= 1;
+        if matches!(-result, libc::ENOMEM | libc::EAGAIN | libc::EINTR)
+            && self.may_try_again(socket)
+        {
+            self.try_later(token);
+            return None;
+        }
         if result < 0 {
             tracing::error!(errno = -result, "io_uring: closing a direct descriptor failed");
         }

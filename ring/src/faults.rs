@@ -12,6 +12,8 @@ use crate::token::{Op, Token};
 pub(crate) struct Faults {
     /// The next request of this kind is not made, and completes with this result.
     pub requests: Vec<(Op, i32)>,
+    /// So many requests with a fault are made all the same, before the first that fails.
+    pub pass: usize,
     /// The next `io_uring_enter` fails with this errno.
     pub enters: VecDeque<i32>,
 }
@@ -25,6 +27,10 @@ impl Faults {
     fn fault(&mut self, entry: &squeue::Entry) -> Option<squeue::Entry> {
         let op = Token::unpack(entry.get_user_data())?.op;
         let at = self.requests.iter().position(|&(of, _)| of == op)?;
+        if self.pass > 0 {
+            self.pass -= 1;
+            return None;
+        }
         let (_, result) = self.requests.remove(at);
         let linked = if crate::queue::is_linked(entry) {
             squeue::Flags::IO_LINK
@@ -52,4 +58,310 @@ fn nop(result: i32) -> squeue::Entry {
         words.add(7).write(INJECT_RESULT);
     }
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{Chunk, Config, Error, Event, Features, Ring, Socket, Then};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn small() -> Config {
+        let without = Features::RESTRICTIONS;
+        Config { entries: 16, sockets: 8, recv_buffers: 4, without, ..Config::default() }
+    }
+
+    /// A ring, its one socket, and the peer's end of that.
+    fn connected(config: Config) -> (Ring, Socket, UnixStream) {
+        let mut ring = Ring::new(&config).unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_read_timeout(Some(PATIENCE)).unwrap();
+        let socket = ring.adopt(near.into()).unwrap();
+        (ring, socket, far)
+    }
+
+    fn fail(ring: &mut Ring, op: Op, errno: i32, times: usize) {
+        ring.queue.faults.requests.extend((0..times).map(|_| (op, -errno)));
+    }
+
+    /// The next event; a fault must not hold it up for ever, nor have the ring spin.
+    fn next(ring: &mut Ring) -> Event {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(event) = ring.next_event() {
+                return event;
+            }
+            assert!(Instant::now() < end, "no event; {:?}", ring.stats());
+            ring.wait(Some(end), || true).unwrap();
+        }
+    }
+
+    /// Handles what there is until the ring has put off so much.
+    fn until_put_off(ring: &mut Ring, times: u64) {
+        let end = Instant::now() + PATIENCE;
+        while ring.stats().put_off < times {
+            assert!(Instant::now() < end, "it was not put off; {:?}", ring.stats());
+            ring.wait(Some(end), || true).unwrap();
+            assert!(ring.next_event().is_none());
+        }
+    }
+
+    fn message(ring: &Ring, chunks: usize) -> (Vec<u8>, Vec<Chunk>) {
+        let bytes: Vec<u8> = (0..chunks).map(|i| (i * 7 + i / 256) as u8).collect();
+        let chunk = |byte: &u8| {
+            let mut chunk = ring.arena().chunk(1);
+            chunk.put(&[*byte]);
+            chunk
+        };
+        let chunks = bytes.iter().map(chunk).collect();
+        (bytes, chunks)
+    }
+
+    #[test]
+    fn a_send_that_fails_for_a_moment_loses_nothing() {
+        for errno in [libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EINTR] {
+            for then in [Then::Nothing, Then::Receive, Then::Shutdown] {
+                // At the head of a chain, in it and between two; 64 chunks are a step, 8 steps a chain.
+                for (chunks, pass) in [(1, 0), (1, 1), (700, 0), (700, 3), (700, 7), (700, 9)] {
+                    send_with_faults(errno, then, chunks, pass);
+                }
+            }
+        }
+    }
+
+    fn send_with_faults(errno: i32, then: Then, many: usize, pass: usize) {
+        let what = format!("errno {errno}, {then:?}, {many} chunks, after {pass}");
+        let (mut ring, socket, mut far) = connected(small());
+        far.write_all(b"hello").unwrap();
+        let (bytes, chunks) = message(&ring, many);
+        fail(&mut ring, Op::Send, errno, 3);
+        ring.queue.faults.pass = pass;
+        ring.send(socket, chunks, then).unwrap();
+        let sent = next(&mut ring);
+        assert!(matches!(sent, Event::Sent { result: Ok(n), .. } if n == many), "{what}: {sent:?}");
+        let mut got = vec![0; many];
+        far.read_exact(&mut got).unwrap();
+        assert!(got == bytes, "{what}");
+        match then {
+            Then::Nothing => {}
+            Then::Receive => assert!(matches!(next(&mut ring), Event::Received { .. }), "{what}"),
+            Then::Shutdown => {
+                // What is linked behind the send may be made in the next wait only.
+                ring.wait(Some(Instant::now() + Duration::from_millis(10)), || true).unwrap();
+                assert_eq!(far.read_to_end(&mut got).expect(&what), 0);
+            }
+        }
+        // Those behind a broken link are cancelled, whatever they would have met.
+        let met = ring.stats().put_off > 0;
+        assert_eq!(met, errno != libc::EINTR && pass < many, "{what}: {:?}", ring.stats());
+        close(&mut ring, socket);
+    }
+
+    /// Closes, and checks that nothing is left.
+    fn close(ring: &mut Ring, which: Socket) {
+        ring.close(which);
+        while !matches!(next(ring), Event::Closed { socket } if socket == which) {}
+        let stats = ring.stats();
+        assert_eq!((stats.sockets, stats.sends, stats.chunks), (0, 0, 0), "{stats:?}");
+        assert_eq!(stats.free_recv_buffers, u32::from(small().recv_buffers));
+    }
+
+    #[test]
+    fn a_send_that_fails_for_good_is_given_up() {
+        for (errno, least) in [(libc::ENOMEM, 1000), (libc::EINTR, 0), (libc::EPIPE, 0)] {
+            let (mut ring, socket, _far) = connected(small());
+            fail(&mut ring, Op::Send, errno, 1000);
+            let (_, chunks) = message(&ring, 5);
+            let begin = Instant::now();
+            ring.send(socket, chunks, Then::Receive).unwrap();
+            let Event::Sent { result: Err(error), .. } = next(&mut ring) else { panic!("sent") };
+            assert_eq!(error.raw_os_error(), Some(errno));
+            assert!(begin.elapsed() >= Duration::from_millis(least), "given up too early");
+            assert!(ring.stats().enters < 300, "it spins: {:?}", ring.stats());
+            close(&mut ring, socket);
+        }
+    }
+
+    #[test]
+    fn what_waits_to_be_sent_again_can_be_closed() {
+        for then in [Then::Nothing, Then::Receive, Then::Shutdown] {
+            let (mut ring, socket, _far) = connected(small());
+            fail(&mut ring, Op::Send, libc::ENOMEM, 1000);
+            let (_, chunks) = message(&ring, 200);
+            ring.send(socket, chunks, then).unwrap();
+            until_put_off(&mut ring, 2);
+            close(&mut ring, socket);
+            // A ring can go in the middle of it, too.
+            let (mut ring, socket, mut far) = connected(small());
+            fail(&mut ring, Op::Send, libc::ENOMEM, 1000);
+            let (_, chunks) = message(&ring, 200);
+            ring.send(socket, chunks, then).unwrap();
+            until_put_off(&mut ring, 1);
+            drop(ring);
+            assert_eq!(far.read(&mut [0; 1]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn a_recv_that_fails_for_a_moment_loses_nothing() {
+        for errno in [libc::ENOMEM, libc::EAGAIN, libc::ENOBUFS, libc::EINTR] {
+            let (mut ring, socket, mut far) = connected(small());
+            fail(&mut ring, Op::Recv, errno, 5);
+            ring.resume(socket);
+            ring.resume(socket);
+            far.write_all(b"hello").unwrap();
+            let event = next(&mut ring);
+            assert!(
+                matches!(&event, Event::Received { data, .. } if &**data == b"hello"),
+                "{event:?}"
+            );
+            drop(event);
+            let stats = ring.stats();
+            let counted = match errno {
+                libc::ENOBUFS => (0, 5),
+                libc::EINTR => (0, 0),
+                _ => (5, 0),
+            };
+            assert_eq!((stats.put_off, stats.recv_buffers_exhausted), counted, "errno {errno}");
+            close(&mut ring, socket);
+        }
+    }
+
+    #[test]
+    fn a_recv_that_fails_for_good_ends() {
+        for (errno, put_off) in [(libc::ENOMEM, 100), (libc::ETIMEDOUT, 0), (libc::ECONNRESET, 0)] {
+            let (mut ring, socket, _far) = connected(small());
+            fail(&mut ring, Op::Recv, errno, 1000);
+            ring.resume(socket);
+            let Event::RecvEnded { error: Some(error), .. } = next(&mut ring) else {
+                panic!("no end")
+            };
+            assert_eq!((error.raw_os_error(), ring.stats().put_off), (Some(errno), put_off));
+            close(&mut ring, socket);
+        }
+    }
+
+    #[test]
+    fn what_waits_to_receive_again_can_be_paused_and_closed() {
+        let (mut ring, socket, mut far) = connected(small());
+        fail(&mut ring, Op::Recv, libc::EAGAIN, 3);
+        ring.resume(socket);
+        far.write_all(b"hello").unwrap();
+        until_put_off(&mut ring, 1);
+        ring.pause(socket);
+        ring.wait(Some(Instant::now() + Duration::from_millis(30)), || true).unwrap();
+        ring.wait(Some(Instant::now() + Duration::from_millis(30)), || true).unwrap();
+        assert!(ring.next_event().is_none() && ring.stats().put_off == 1, "nobody wants it now");
+        ring.resume(socket);
+        assert!(matches!(next(&mut ring), Event::Received { .. }));
+        fail(&mut ring, Op::Recv, libc::ENOMEM, 1000);
+        ring.pause(socket);
+        ring.wait(Some(Instant::now() + Duration::from_millis(5)), || true).unwrap();
+        while ring.next_event().is_some() {}
+        ring.resume(socket);
+        until_put_off(&mut ring, 5);
+        close(&mut ring, socket);
+    }
+
+    #[test]
+    fn a_close_that_fails_for_a_moment_is_made_again() {
+        let (mut ring, socket, mut far) = connected(small());
+        fail(&mut ring, Op::Close, libc::ENOMEM, 3);
+        close(&mut ring, socket);
+        assert_eq!(ring.stats().put_off, 3);
+        assert_eq!(far.read(&mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_accept_that_fails_for_a_moment_loses_nobody() {
+        let memory = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN];
+        for errno in memory.into_iter().chain([libc::ECONNABORTED, libc::EPERM]) {
+            let mut ring = Ring::new(&small()).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s");
+            fail(&mut ring, Op::Accept, errno, 3);
+            ring.listen(UnixListener::bind(&path).unwrap().into()).unwrap();
+            let begin = Instant::now();
+            let _client = UnixStream::connect(&path).unwrap();
+            for _ in 0..3 {
+                let Event::AcceptFailed { error, .. } = next(&mut ring) else { panic!("{errno}") };
+                assert_eq!(error.raw_os_error(), Some(errno));
+            }
+            assert!(matches!(next(&mut ring), Event::Accepted { .. }));
+            // Pauses of 10, 20 and 40 ms.
+            let paused = begin.elapsed() >= Duration::from_millis(70);
+            assert!(paused || !memory.contains(&errno), "{errno}: tried again too early");
+            assert!(ring.stats().accept_errors == 3 && ring.stats().enters < 30);
+        }
+    }
+
+    #[test]
+    fn a_waker_that_cannot_be_polled_for_a_moment_wakes() {
+        let mut ring = Ring::new(&small()).unwrap();
+        fail(&mut ring, Op::Wake, libc::ENOMEM, 3);
+        // The one that is armed ends with this, as when the CQ overflows.
+        ring.arm_waker();
+        until_put_off(&mut ring, 3);
+        let waker = ring.waker();
+        let woken = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                woken.store(true, std::sync::atomic::Ordering::Relaxed);
+                waker.wake();
+            });
+            let is_woken = || woken.load(std::sync::atomic::Ordering::Relaxed);
+            let end = Instant::now() + PATIENCE;
+            while !is_woken() {
+                ring.wait(Some(end), || !is_woken()).unwrap();
+                assert!(Instant::now() < end && ring.next_event().is_none());
+            }
+        });
+    }
+
+    #[test]
+    fn a_system_call_that_is_refused_is_made_again() {
+        for entries in [1, 2, 16] {
+            for errno in [libc::EINTR, libc::EBUSY, libc::EAGAIN, libc::ENOMEM, libc::ETIME] {
+                let (mut ring, socket, mut far) = connected(Config { entries, ..small() });
+                ring.resume(socket);
+                for round in 0..20 {
+                    far.write_all(&[round; 10]).unwrap();
+                    ring.queue.faults.enters.extend([errno; 3]);
+                    let event = next(&mut ring);
+                    let Event::Received { data, .. } = event else { panic!("{event:?}") };
+                    let (_, chunks) = message(&ring, 300);
+                    ring.queue.faults.enters.extend([errno; 3]);
+                    ring.send(socket, chunks, Then::Receive).unwrap();
+                    assert_eq!(*data, [round; 10]);
+                    drop(data);
+                    let event = next(&mut ring);
+                    assert!(matches!(event, Event::Sent { result: Ok(300), .. }), "{event:?}");
+                    far.read_exact(&mut [0; 300]).unwrap();
+                }
+                let refused = !matches!(errno, libc::EINTR | libc::ETIME);
+                let stats = ring.stats();
+                assert_eq!(stats.refused_enters > 50, refused, "errno {errno}: {stats:?}");
+                ring.queue.faults.enters.clear();
+                close(&mut ring, socket);
+            }
+        }
+    }
+
+    #[test]
+    fn a_system_call_that_cannot_go_on_says_so() {
+        let (mut ring, ..) = connected(small());
+        let mut wait = |errno| {
+            ring.queue.faults.enters.push_back(errno);
+            ring.wait(None, || true).unwrap_err()
+        };
+        assert!(matches!(wait(libc::EBADR), Error::CompletionLost));
+        let error = wait(libc::EFAULT);
+        assert!(matches!(error, Error::System { what: "io_uring_enter", .. }), "{error}");
+    }
 }

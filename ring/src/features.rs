@@ -73,6 +73,8 @@ features! {
     SENDMSG_ZC_FIXED = 16, "IORING_OP_SENDMSG_ZC from registered buffers", "6.15", "zero copy sends go chunk by chunk";
     /// Options of direct descriptors (`SOCKET_URING_OP_GETSOCKOPT`).
     GETSOCKOPT = 17, "SOCKET_URING_OP_GETSOCKOPT", "6.7", "no listener can ask who has connected";
+    /// The ring takes no other requests than those it makes (`IORING_REGISTER_RESTRICTIONS`).
+    RESTRICTIONS = 18, "IORING_REGISTER_RESTRICTIONS", "5.10", "the ring takes any request";
 }
 
 impl Features {

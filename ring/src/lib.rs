@@ -87,6 +87,35 @@
 //! acknowledgement, which may be delayed for 40 ms. Set it for large messages over a network card that
 //! can gather, after measuring there.
 //!
+//! # Who is there
+//!
+//! A listener can ask ([`Ring::listen_for`], with [`Config::peers`]): then each connection is told of
+//! with its [`Peer`], the user at the other end of a unix socket or the address of a TCP one's. Of whom
+//! that cannot be found out is not told of at all.
+//!
+//! # Faults of the host
+//!
+//! | fault | what the ring does | counter |
+//! |---|---|---|
+//! | accept: EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN | [`Event::AcceptFailed`]; accepts again after a pause of 10 ms to 1 s | [`accept_errors`](Stats::accept_errors) |
+//! | accept: the connection itself failed (ECONNABORTED and such) | [`Event::AcceptFailed`]; accepts the next at once | [`accept_errors`](Stats::accept_errors) |
+//! | the table of sockets is full | connections wait in the listener's backlog | |
+//! | asking who is there: any error | closes the connection, untold | [`unknown_peers`](Stats::unknown_peers) |
+//! | recv: ENOBUFS, no receive buffer | the socket waits in line for one | [`recv_buffers_exhausted`](Stats::recv_buffers_exhausted) |
+//! | recv: ENOMEM | tries again each 10 ms; after 100 times in a row [`Event::RecvEnded`] | [`put_off`](Stats::put_off) |
+//! | recv: EAGAIN (someone who shares the socket made it nonblocking) | tries again each 10 ms | [`put_off`](Stats::put_off) |
+//! | send: short | goes on where it stopped | [`short_sends`](Stats::short_sends) |
+//! | send: ENOMEM, ENOBUFS, EAGAIN | goes on where it stopped, each 10 ms; after 100 times without a byte [`Event::Sent`] has the error | [`put_off`](Stats::put_off) |
+//! | zero copy send: ENOMEM, ENOBUFS, EOPNOTSUPP | goes on with a copy | |
+//! | send: EINTR | goes on at once; after 8 times without a byte [`Event::Sent`] has the error | |
+//! | send: EPIPE, ECONNRESET, any other | [`Event::Sent`] has the error | |
+//! | close: ENOMEM, EAGAIN, EINTR | tries again each 10 ms, 100 times | [`put_off`](Stats::put_off) |
+//! | the SQ is full | submits in between; what still finds no room waits in order | [`sq_full`](Stats::sq_full) |
+//! | the CQ is full | the kernel keeps completions until there is room | [`cq_overflows`](Stats::cq_overflows) |
+//! | `io_uring_enter`: EINTR | [`Ring::wait`] returns early | |
+//! | `io_uring_enter`: EAGAIN, ENOMEM, EBUSY | [`Ring::wait`] returns early, after 1 ms for want of memory; what is queued stays queued | [`refused_enters`](Stats::refused_enters) |
+//! | `io_uring_enter`: EBADR, a completion was lost | [`Error::CompletionLost`]: the ring cannot go on | |
+//!
 //! # What is needed
 //!
 //! Linux 5.19, for provided buffer rings and allocated direct descriptors; what newer kernels add is
@@ -96,11 +125,12 @@
 //! # Where things are
 //!
 //! In reading order: `ring` (what a ring is made of, the wait, whose completion is whose), `queue` (SQ,
-//! CQ and the system call), `token` (what a completion carries), `setup` and `features` (what the
-//! kernel is asked for), `slots` (the state of a socket), `accept`, `ask` and
+//! CQ and the system call), `token` (what a completion carries), `setup`, `features` and
+//! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `ask` and
 //! `peer` (who has connected), `adopt`, `recv`, `send` with `steps`,
 //! `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
-//! `wake`, `spin`.
+//! `later` (what failed
+//! for want of memory), `wake`, `spin`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
@@ -118,9 +148,11 @@ mod event;
 mod faults;
 mod features;
 mod freelist;
+mod later;
 mod peer;
 mod queue;
 mod recv;
+mod restrict;
 mod ring;
 mod send;
 mod setup;

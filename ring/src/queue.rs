@@ -54,6 +54,11 @@ impl Queue {
         }
     }
 
+    #[cfg(test)]
+    pub fn io(&self) -> &IoUring {
+        &self.io
+    }
+
     /// Requests queued or submitted whose last completion was not seen.
     pub fn in_flight(&self) -> u64 {
         self.in_flight

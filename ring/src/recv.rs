@@ -11,6 +11,7 @@ use std::io;
 use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::buffers::GROUP;
+use crate::later::MOST_TRIES;
 use crate::queue::Completion;
 use crate::slots::{NO_SEND, flag};
 use crate::token::{Op, Token};
@@ -113,6 +114,7 @@ impl Ring {
         match (result, data) {
             (1.., Some(data)) => {
                 self.stats.received += data.len() as u64;
+                slot.tries = 0;
                 self.after_data(socket);
                 Some(Event::Received { socket, data })
             }
@@ -137,10 +139,37 @@ impl Ring {
             libc::ENOBUFS => self.starve(socket),
             // A link that broke is made again by the send that goes on.
             libc::ECANCELED if self.receives_after_send(socket) => {}
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => self.arm_if_wanted(socket),
+            libc::ECANCELED | libc::EINTR => self.arm_if_wanted(socket),
+            // Somebody has made it nonblocking, who shares it.
+            libc::EAGAIN => self.recv_later(socket),
+            libc::ENOMEM if self.may_try_again(socket) => self.recv_later(socket),
             errno => return self.recv_ended(socket, Some(errno)),
         }
         None
+    }
+
+    /// Counts a try of a socket's recv or close that failed; whether there may be another.
+    pub(crate) fn may_try_again(&mut self, socket: Socket) -> bool {
+        let Some(slot) = self.slots.get(socket) else { return false };
+        slot.tries += 1;
+        slot.tries <= MOST_TRIES
+    }
+
+    /// Nothing arms the recv until its pause is over.
+    fn recv_later(&mut self, socket: Socket) {
+        if let Some(slot) = self.slots.get(socket) {
+            slot.set(flag::STARVED);
+            self.try_later(socket.token(Op::Recv));
+        }
+    }
+
+    /// The pause of a recv that failed is over.
+    pub(crate) fn recv_again(&mut self, token: Token) {
+        let socket = Socket::of(token);
+        if let Some(slot) = self.slots.get(socket) {
+            slot.clear(flag::STARVED);
+            self.arm_if_wanted(socket);
+        }
     }
 
     fn receives_after_send(&mut self, socket: Socket) -> bool {

@@ -11,6 +11,7 @@ use io_uring::{opcode, squeue};
 use crate::accept::Listeners;
 use crate::ask::Questions;
 use crate::buffers::Buffers;
+use crate::later::Later;
 use crate::queue::{Completion, Enter, Queue};
 use crate::send::Sends;
 use crate::setup::{Setup, setup};
@@ -45,6 +46,8 @@ pub struct Ring {
     pub(crate) missed_cancels: Vec<Socket>,
     /// Closing sockets whose cancel has completed before what it cancelled.
     pub(crate) unsettled: Vec<Socket>,
+    /// Requests to make again after a pause.
+    pub(crate) later: Later,
     /// Where chains are built.
     pub(crate) chain: Vec<squeue::Entry>,
     pub(crate) stats: Stats,
@@ -77,6 +80,7 @@ impl Ring {
             starved: VecDeque::new(),
             missed_cancels: Vec::new(),
             unsettled: Vec::new(),
+            later: Later::default(),
             chain: Vec::new(),
             stats: Stats::default(),
         };
@@ -128,7 +132,8 @@ impl Ring {
         if unfinished || !self.ready.is_empty() || self.queue.has_completions() {
             return self.poll();
         }
-        let deadline = [deadline, self.listeners.next_retry()].into_iter().flatten().min();
+        let retries = [self.listeners.next_retry(), self.later.next()];
+        let deadline = retries.into_iter().chain([deadline]).flatten().min();
         let timeout = deadline.map(|when| when.saturating_duration_since(Instant::now()));
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return self.poll();
@@ -173,13 +178,14 @@ impl Ring {
         self.retry_missed_cancels();
         self.cancel_unsettled();
         self.arm_delayed_accepts();
+        self.make_delayed();
         self.feed_starved()
     }
 
     fn flush(&mut self) -> Result<bool, Error> {
         match self.queue.flush_backlog(&mut self.stats) {
             Ok(flushed) => Ok(flushed),
-            Err(error) => tolerate(error).map(|()| false),
+            Err(error) => self.tolerate(error).map(|()| false),
         }
     }
 
@@ -189,10 +195,29 @@ impl Ring {
     }
 
     fn enter(&mut self, how: Enter) -> Result<(), Error> {
-        self.queue.enter(how, &mut self.stats).or_else(tolerate)
+        let done = self.queue.enter(how, &mut self.stats);
+        done.or_else(|error| self.tolerate(error))
     }
 
-    fn arm_waker(&mut self) {
+    /// Errors of an enter that just end it: the caller looks for events and comes again.
+    fn tolerate(&mut self, error: io::Error) -> Result<(), Error> {
+        match error.raw_os_error() {
+            // The time is up; a signal came.
+            Some(libc::ETIME | libc::EINTR) => {}
+            // Completions must be fetched first.
+            Some(libc::EBUSY) => self.stats.refused_enters += 1,
+            // The kernel is out of memory for requests. Nothing tells when that is over.
+            Some(libc::EAGAIN | libc::ENOMEM) => {
+                self.stats.refused_enters += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Some(libc::EBADR) => return Err(Error::CompletionLost),
+            _ => return Err(Error::system("io_uring_enter")(error)),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn arm_waker(&mut self) {
         let poll = self.waker.poll();
         self.queue.push(&[poll], &mut self.stats);
     }
@@ -218,6 +243,10 @@ impl Ring {
     }
 
     fn on_wake(&mut self, completion: Completion) {
+        if completion.result < 0 {
+            // Until it is armed again no sleep is longer than the pause.
+            return self.try_later(Token { op: Op::Wake, index: 0, generation: 0 });
+        }
         self.stats.wakes += 1;
         if !completion.more() {
             self.arm_waker();
@@ -253,21 +282,6 @@ impl Drop for Ring {
             std::mem::forget(std::mem::take(&mut self.sends));
             std::mem::forget(std::mem::take(&mut self.questions));
         }
-    }
-}
-
-/// Errors of an enter that just end it: the caller looks for events and comes again.
-fn tolerate(error: io::Error) -> Result<(), Error> {
-    match error.raw_os_error() {
-        // The time is up; a signal came; completions must be fetched first.
-        Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
-        // The kernel is out of memory for requests. Nothing tells when that is over.
-        Some(libc::EAGAIN) => {
-            std::thread::sleep(Duration::from_millis(1));
-            Ok(())
-        }
-        Some(libc::EBADR) => Err(Error::CompletionLost),
-        _ => Err(Error::system("io_uring_enter")(error)),
     }
 }
 

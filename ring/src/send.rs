@@ -17,13 +17,14 @@ use std::io;
 
 use io_uring::{cqueue, squeue, types};
 
+use crate::later::MOST_TRIES;
 use crate::queue::Completion;
 use crate::slots::{NO_SEND, flag, property};
 use crate::steps::{FLAGS, MAX_IOVECS, MAX_STEP_BYTES, MAX_STEPS, Steps, header, step_entry};
 use crate::token::{Op, Token};
 use crate::{Chunk, Event, Features, Ring, SendRefused, Socket, Then};
 
-/// The most rounds in a row that send nothing.
+/// The most rounds in a row that send nothing, tried at once.
 const MAX_STALLS: u8 = 8;
 
 /// `IORING_NOTIF_USAGE_ZC_COPIED`.
@@ -66,6 +67,8 @@ struct State {
     zero_copy: bool,
     /// Zero copy steps whose memory the network holds.
     notifications: u32,
+    /// Waits to be tried again; nothing of it is in flight.
+    resting: bool,
     /// The user was told; only notifications are waited for.
     over: bool,
     free: bool,
@@ -140,6 +143,7 @@ impl State {
             stalls: 0,
             zero_copy: false,
             notifications: 0,
+            resting: false,
             over: false,
             free: true,
         }
@@ -150,7 +154,7 @@ impl State {
         (self.socket, self.then) = (socket, then);
         (self.chunk, self.offset, self.sent) = (0, 0, 0);
         (self.pending, self.round_sent, self.error, self.stalls) = (0, 0, 0, 0);
-        (self.zero_copy, self.over, self.free) = (false, false, false);
+        (self.zero_copy, self.resting, self.over, self.free) = (false, false, false, false);
     }
 
     fn clear(&mut self) {
@@ -366,13 +370,36 @@ impl Ring {
             libc::EOPNOTSUPP | libc::ENOBUFS | libc::ENOMEM if state.zero_copy => {
                 state.zero_copy = false;
             }
-            0 | libc::EINTR | libc::EAGAIN if state.stalls <= MAX_STALLS => {}
+            0 | libc::EINTR if state.stalls <= MAX_STALLS => {}
+            libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN if state.stalls <= MOST_TRIES => {
+                state.resting = true;
+                self.stats.short_sends += u64::from(progress);
+                self.try_later(self.sends.token(index));
+                return None;
+            }
             0 => return self.sent(index, Err(io::ErrorKind::WriteZero.into())),
             errno => return self.sent(index, Err(io::Error::from_raw_os_error(errno))),
         }
         self.stats.short_sends += u64::from(short);
         self.start_round(index);
         None
+    }
+
+    /// The pause of a send that failed is over.
+    pub(crate) fn send_again(&mut self, token: Token) {
+        let Some(state) = self.sends.get(token) else { return };
+        if std::mem::take(&mut state.resting) {
+            self.start_round(token.index);
+        }
+    }
+
+    /// A socket that is closing tries no more.
+    pub(crate) fn drop_resting_send(&mut self, socket: Socket) {
+        let Some(slot) = self.slots.get(socket) else { return };
+        let index = slot.send;
+        if index != NO_SEND && self.sends.states[index as usize].resting {
+            self.sent(index, Ok(0));
+        }
     }
 
     fn all_sent(&mut self, index: u32) -> Option<Event> {

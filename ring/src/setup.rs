@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use io_uring::{IoUring, Probe, opcode};
 
 use crate::buffers::{Buffers, GROUP};
+use crate::restrict::restrict;
 use crate::{Arena, Config, Error, Features};
 
 /// A ring that was set up, and what it has.
@@ -42,6 +43,9 @@ pub(crate) fn setup(config: &Config, buffers: &Buffers, arena: &Arena) -> Result
     if registered.is_some() {
         features |= Features::REGISTERED_RING;
     }
+    if features.contains(Features::RESTRICTIONS) {
+        features = features - enable(&io, config, features)?;
+    }
     if config.peers && features.contains(Features::GETSOCKOPT) && !answers(&mut io)? {
         features = features - Features::GETSOCKOPT;
     }
@@ -75,12 +79,13 @@ fn log(features: Features, config: &Config) {
 }
 
 /// The setup flags in the order they are given up when the kernel does not know one: newest first.
-const SETUP_FLAGS: [Features; 5] = [
+const SETUP_FLAGS: [Features; 6] = [
     Features::NO_SQARRAY,
     Features::DEFER_TASKRUN,
     Features::SINGLE_ISSUER,
     Features::COOP_TASKRUN,
     Features::SUBMIT_ALL,
+    Features::RESTRICTIONS,
 ];
 
 /// `io_uring_setup(2)`, with as many of the flags as the kernel knows.
@@ -124,6 +129,10 @@ fn build(config: &Config, features: Features) -> io::Result<IoUring> {
     }
     if features.contains(Features::NO_SQARRAY) {
         builder.setup_no_sqarray();
+    }
+    if features.contains(Features::RESTRICTIONS) {
+        // It can be restricted only before it is enabled.
+        builder.setup_r_disabled();
     }
     builder.build(config.entries)
 }
@@ -251,6 +260,14 @@ fn ring_update(io: &IoUring, opcode: u32, update: &mut RingUpdate) -> io::Result
     if done == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Restricts the ring and enables it. Returns what did not work of that.
+fn enable(io: &IoUring, config: &Config, features: Features) -> Result<Features, Error> {
+    let restricted = restrict(io, config, features);
+    let enabled = io.submitter().register_enable_rings();
+    enabled.map_err(Error::system("IORING_REGISTER_ENABLE_RINGS"))?;
+    Ok(if restricted.is_ok() { Features::NONE } else { Features::RESTRICTIONS })
+}
+
 /// Whether questions about peers are answered; a security module might not let them be.
 fn answers(io: &mut IoUring) -> Result<bool, Error> {
     crate::ask::answers(io).map_err(Error::system("asking for SO_PEERCRED"))
@@ -273,6 +290,18 @@ mod tests {
         assert!(forbidden("").contains("seccomp") && forbidden("0").contains("seccomp"));
         let absent = refused(io::Error::from_raw_os_error(libc::ENOSYS)).to_string();
         assert!(absent.contains("not available") && absent.contains("seccomp"), "{absent}");
+    }
+
+    #[test]
+    fn a_ring_that_cannot_be_restricted_is_enabled_all_the_same() {
+        let (config, features) = (Config::default(), Features::RESTRICTIONS);
+        let io = build(&config, features).unwrap();
+        let disabled = io.submitter().submit().unwrap_err();
+        assert_eq!(disabled.raw_os_error(), Some(libc::EBADFD));
+        // The kernel takes restrictions once.
+        restrict(&io, &config, features).unwrap();
+        assert_eq!(enable(&io, &config, features).unwrap(), Features::RESTRICTIONS);
+        assert_eq!(io.submitter().submit().unwrap(), 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) mod flag {
     pub const ARMED: u8 = 1 << 4;
     /// A cancel of that recv is in flight.
     pub const CANCELLING: u8 = 1 << 5;
-    /// Waits in the ring's queue for a receive buffer.
+    /// Waits for a receive buffer, or for a pause to end: its recv is not armed.
     pub const STARVED: u8 = 1 << 6;
     /// The stream has ended: nothing more to receive.
     pub const ENDED: u8 = 1 << 7;
@@ -50,6 +50,8 @@ pub(crate) struct Slot {
     pub send: u32,
     /// How often closing tried to cancel.
     pub cancels: u8,
+    /// How often in a row its recv, or its close, failed for want of memory.
+    pub tries: u8,
 }
 
 impl Slot {
@@ -135,14 +137,14 @@ impl Slots {
             return None;
         }
         while self.slots.len() <= index as usize {
-            let (generation, pending, flags, properties, cancels) = (0, 0, 0, 0, 0);
             self.slots.push(Slot {
-                generation,
-                pending,
-                flags,
-                properties,
+                generation: 0,
+                pending: 0,
+                flags: 0,
+                properties: 0,
                 send: NO_SEND,
-                cancels,
+                cancels: 0,
+                tries: 0,
             });
         }
         let slot = &mut self.slots[index as usize];
@@ -152,7 +154,7 @@ impl Slots {
         }
         slot.flags = flag::LIVE;
         slot.properties = properties;
-        slot.cancels = 0;
+        (slot.cancels, slot.tries) = (0, 0);
         self.live += 1;
         Some(Socket { index, generation: slot.generation })
     }

@@ -7,6 +7,8 @@ pub struct Stats {
     pub enters: u64,
     /// Those of them that might have slept.
     pub waits: u64,
+    /// Those of them that the kernel refused, for want of memory or of room in the CQ.
+    pub refused_enters: u64,
     /// Entries submitted.
     pub sqes: u64,
     /// Completions handled.
@@ -17,6 +19,9 @@ pub struct Stats {
     pub sq_full: u64,
     /// Times the CQ was found overflown.
     pub cq_overflows: u64,
+    /// Requests that failed for want of memory (ENOMEM, ENOBUFS) or would have had to wait (EAGAIN),
+    /// and were made again after a pause.
+    pub put_off: u64,
     /// Wake-ups by a [`Waker`](crate::Waker) that went through the kernel.
     pub wakes: u64,
     /// Connections accepted.

@@ -22,6 +22,7 @@ fn serves_without_any_feature_that_has_a_fallback() {
         Features::SEND_WAITALL,
         Features::SEND_ZC,
         Features::SENDMSG_ZC_FIXED,
+        Features::RESTRICTIONS,
     ];
     let all = with_fallback.into_iter().fold(Features::NONE, |all, feature| all | feature);
     for without in with_fallback.into_iter().chain([Features::NONE, all]) {

@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rumpring_ring::{Config, Features, Ring};
-use support::{PATIENCE, small};
+use rumpring_ring::{Config, Features, Ring, Then};
+use support::{Note, PATIENCE, Server, pattern, small};
 
 #[test]
 fn no_wake_up_is_lost() {
@@ -108,25 +109,75 @@ fn a_deadline_ends_the_sleep() {
     assert_eq!(ring.stats().waits, waits);
 }
 
-#[test]
-fn a_signal_is_no_error() {
+/// Has SIGUSR1 interrupt system calls and do nothing else. Returns this thread, to send it to.
+fn interruptible() -> usize {
     extern "C" fn nothing(_: libc::c_int) {}
-    let mut ring = Ring::new(&small()).unwrap();
     // SAFETY: the handler does nothing, and the action is all zeros but for it.
     let me = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as *const () as usize;
         assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
         libc::pthread_self()
-    } as usize;
+    };
+    me as usize
+}
+
+/// Sends SIGUSR1 to a thread that lives.
+fn interrupt(thread: usize) {
+    // SAFETY: the caller vouches for the thread.
+    unsafe { libc::pthread_kill(thread as libc::pthread_t, libc::SIGUSR1) };
+}
+
+#[test]
+fn a_signal_is_no_error() {
+    let mut ring = Ring::new(&small()).unwrap();
+    let me = interruptible();
     thread::scope(|scope| {
         scope.spawn(move || {
             thread::sleep(Duration::from_millis(30));
-            // SAFETY: the thread waits for this scope to end, so it lives.
-            unsafe { libc::pthread_kill(me as libc::pthread_t, libc::SIGUSR1) };
+            interrupt(me);
         });
         let begin = Instant::now();
         ring.wait(Some(begin + PATIENCE), || true).unwrap();
         assert!(begin.elapsed() < PATIENCE, "it returns early instead of failing");
     });
+}
+
+/// Sleeps, sends that come short, accepts and closes, under signals that never stop.
+#[test]
+fn signals_without_end_lose_nothing() {
+    let config = Config { entries: 4, ..small() };
+    let mut server = Server::new(&config);
+    let (me, done, sent) = (interruptible(), &AtomicBool::new(false), &AtomicU64::new(0));
+    let message = pattern(500_000);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                interrupt(me);
+                sent.fetch_add(1, Ordering::Relaxed);
+                thread::yield_now();
+            }
+        });
+        let end = Instant::now() + PATIENCE;
+        let mut rounds = 0;
+        while rounds < 20 || sent.load(Ordering::Relaxed) < 200 {
+            assert!(Instant::now() < end, "the signals do not come");
+            rounds += 1;
+            let (client, socket) = server.connect();
+            server.send(socket, &message, Then::Receive);
+            let reader = scope.spawn(move || {
+                let mut got = vec![0; 500_000];
+                (&client).read_exact(&mut got).unwrap();
+                (&client).write_all(b"bye").unwrap();
+                got
+            });
+            server.expect(Note::Sent(socket, Ok(message.len())));
+            server.until("bye", |server| server.bytes(socket) == b"bye");
+            assert!(reader.join().unwrap() == message);
+            server.close(socket);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    server.assert_empty(&config);
+    println!("{} signals, {:?}", sent.load(Ordering::Relaxed), server.ring.stats());
 }

@@ -31,15 +31,16 @@ use crate::workload::{self, Case as Wanted};
 
 pub use demand::When;
 pub use findings::Findings;
+pub use running::end_all;
 #[cfg(test)]
 pub use tables::tests::findings as test_findings;
 pub use tables::{Column, Table, all as all_tables};
+pub use target::{Server, Target, What};
 pub use turns::{Case, Spread, Turn};
 
 use only::Only;
 use progress::Progress;
 use runner::Runner;
-use target::Target;
 
 /// Compare servers, which take turns: A B A B.
 ///

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -91,14 +91,19 @@ impl Target {
 
     /// The server, started if it has to be. Its socket will be in `dir`, and what it writes.
     pub fn server(&self, dir: &Path) -> io::Result<Server> {
+        self.server_at(&Url::Unix(dir.join("socket")), dir)
+    }
+
+    /// The same, with its socket elsewhere.
+    pub fn server_at(&self, url: &Url, dir: &Path) -> io::Result<Server> {
         match &self.what {
             What::Url(url) => Ok(Server { url: url.clone(), process: None }),
-            What::Command(command) => start(dir, self.tells, |url| {
+            What::Command(command) => start(url, dir, self.tells, |url| {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", &format!("exec {}", command.replace("{url}", url))]);
                 Ok(shell)
             }),
-            What::Floor(words) => start(dir, self.tells, |url| {
+            What::Floor(words) => start(url, dir, self.tells, |url| {
                 let mut floor = Command::new(std::env::current_exe()?);
                 floor.args(words.split_whitespace()).arg(url);
                 Ok(floor)
@@ -133,6 +138,29 @@ impl Server {
         Books { pid: Some(process.child.id()), teller }
     }
 
+    /// How it has ended, if it has. Of one that was not started here that is not known.
+    pub fn has_ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.process.as_mut().map_or(Ok(None), |process| process.child.try_wait())
+    }
+
+    /// Tells it to end and waits for that; `None` if it does not in time.
+    pub fn end(&mut self, time: Duration) -> io::Result<Option<ExitStatus>> {
+        let Some(process) = &mut self.process else { return Ok(None) };
+        if process.child.try_wait()?.is_none() {
+            kill_process(Pid::from_child(&process.child), Signal::TERM)?;
+        }
+        process.ends_within(time);
+        process.child.try_wait()
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            // It may have ended by now.
+            drop(process.child.kill());
+        }
+    }
+
     /// An error with what the server had to say.
     pub fn explain(&self, error: &io::Error) -> String {
         match &self.process {
@@ -142,18 +170,19 @@ impl Server {
     }
 }
 
-/// Starts the server that `command` makes of a URL, with its socket and what it writes in `dir`.
+/// Starts the server that `command` makes of a URL. What it writes is in `dir`.
 fn start(
+    url: &Url,
     dir: &Path,
     tells: bool,
     command: impl FnOnce(&str) -> io::Result<Command>,
 ) -> io::Result<Server> {
-    let socket = dir.join("socket");
-    // A server that had to be killed leaves it behind.
-    drop(std::fs::remove_file(&socket));
+    if let Some(socket) = url.path() {
+        // A server that had to be killed leaves it behind.
+        drop(std::fs::remove_file(socket));
+    }
     let output = dir.join("output");
     let file = File::create(&output)?;
-    let url = Url::Unix(socket);
     let child = command(&url.to_string())?
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
@@ -162,8 +191,8 @@ fn start(
     let mut process = Process::new(child, output, tells)?;
     let start = Instant::now();
     loop {
-        let error = match greet(&url) {
-            Ok(_) => return Ok(Server { url, process: Some(process) }),
+        let error = match greet(url) {
+            Ok(_) => return Ok(Server { url: url.clone(), process: Some(process) }),
             Err(error) => error,
         };
         if let Some(status) = process.child.try_wait()? {

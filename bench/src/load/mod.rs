@@ -20,7 +20,7 @@ mod tally;
 mod worker;
 
 pub use args::LoadArgs;
-pub use measured::{Measured, Part};
+pub use measured::{Measured, Part, histogram};
 pub use worker::Worker;
 
 use std::io;

@@ -1,0 +1,144 @@
+//! All parts of a soak at once, and a look at the server now and then.
+
+use std::io;
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use super::busy::keep_busy;
+use super::canary::{self, Seen};
+use super::run::{Counts, Run};
+use super::sample::Sample;
+use super::{hostile, victims, visitors};
+use crate::compare::Server;
+use crate::load::{Measured, Plan};
+
+/// How long a part may take to end. No client waits for an answer as long as that.
+const OVERDUE: Duration = Duration::from_secs(90);
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(250);
+
+/// How many of each kind there are.
+#[derive(Clone, Debug)]
+pub struct Cast {
+    pub plan: Plan,
+    pub rate: u64,
+    pub hostile: usize,
+    /// What the attacks have in their names that there are.
+    pub attacks: String,
+    pub visitors: usize,
+    pub victims: usize,
+}
+
+/// What all of them have seen and done.
+pub struct Done {
+    pub samples: Vec<Sample>,
+    pub load: Measured,
+    pub canary: Seen,
+    pub counts: Vec<(&'static str, Counts)>,
+}
+
+/// Runs all parts until the end. That is earlier if the server has none of it any more.
+pub fn run_all(
+    run: &Run,
+    cast: &Cast,
+    server: &mut Server,
+    every: Duration,
+    look: impl FnMut(&Sample),
+) -> io::Result<Done> {
+    std::thread::scope(|scope| {
+        let load = start(scope, "load", || keep_busy(run, cast.plan, cast.rate))?;
+        let canary = start(scope, "canary", || canary::sing(run))?;
+        let counted = [
+            ("visitors", start(scope, "visitors", || visitors::come_and_go(run, cast.visitors))?),
+            ("victims", start(scope, "victims", || victims::kill(run, cast.victims))?),
+            (
+                "hostile",
+                start(scope, "hostile", || hostile::attack(run, cast.hostile, &cast.attacks))?,
+            ),
+        ];
+        let samples = watch(run, server, every, look);
+        let is_done = || {
+            let are_counted_done = counted.iter().all(|(_, thread)| thread.is_finished());
+            load.is_finished() && canary.is_finished() && are_counted_done
+        };
+        if !becomes_true(OVERDUE, is_done) {
+            run.wrong("soak", format!("not all clients have ended after {OVERDUE:?}"));
+            server.kill();
+        }
+        Ok(Done {
+            samples,
+            load: join(load)?,
+            canary: join(canary)?,
+            counts: counted.into_iter().map(|(name, thread)| (name, join(thread))).collect(),
+        })
+    })
+}
+
+/// Samples until it is enough, or the server has ended.
+fn watch(
+    run: &Run,
+    server: &mut Server,
+    every: Duration,
+    mut look: impl FnMut(&Sample),
+) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    loop {
+        let start = Instant::now();
+        match Sample::take(server.books(), run.elapsed().as_secs_f64()) {
+            Ok(sample) => {
+                look(&sample);
+                samples.push(sample);
+            }
+            Err(_) if has_ended(run, server) => return samples,
+            Err(error) => run.wrong("server", format!("nothing to be seen of it: {error}")),
+        }
+        while start.elapsed() < every {
+            if has_ended(run, server) {
+                return samples;
+            }
+            let left = every.saturating_sub(start.elapsed());
+            if !run.sleep(left.min(Duration::from_millis(200))) {
+                return samples;
+            }
+        }
+    }
+}
+
+/// Whether the server has ended, which is the end of the soak.
+fn has_ended(run: &Run, server: &mut Server) -> bool {
+    let how = match server.has_ended() {
+        Ok(None) => return false,
+        Ok(Some(status)) => format!("it has ended: {status}"),
+        Err(error) => format!("it cannot be waited for: {error}"),
+    };
+    run.give_up();
+    run.wrong("server", server.explain(&io::Error::other(how)));
+    true
+}
+
+fn start<'scope, 'env, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    name: &str,
+    part: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    std::thread::Builder::new().name(name.into()).spawn_scoped(scope, part)
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Polls a condition, not much longer than this.
+pub fn becomes_true(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() > time {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+}

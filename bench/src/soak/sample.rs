@@ -1,0 +1,159 @@
+//! What the server's process holds at one moment: memory, descriptors, threads, CPU time, and what it
+//! counts itself.
+
+use std::{fs, io};
+
+use serde_json::{Value, json};
+
+use crate::bill::Usage;
+use crate::counters::{self, number};
+use crate::measure::Books;
+use crate::memory::resident_and_anonymous_kib;
+
+/// How often a ring is asked for its files.
+const TRIES: u32 = 100;
+
+/// One line of the report.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Seconds since the start.
+    pub at: f64,
+    /// KiB of user memory that is resident, and how much of that is no file's.
+    pub resident: u64,
+    pub anonymous: u64,
+    /// Open files, those that only its rings have included.
+    pub descriptors: u64,
+    pub threads: u64,
+    /// Seconds of CPU time since its start.
+    pub cpu: f64,
+    /// What it counts, if it tells.
+    pub counted: Option<Counted>,
+}
+
+/// Some of the counters of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub connections: u64,
+    pub accepted: u64,
+    pub calls: u64,
+    pub in_flight: u64,
+    pub hang_ups: u64,
+    pub preforks: u64,
+    pub asleep: u64,
+    pub panics: u64,
+}
+
+impl Sample {
+    pub fn take(books: Books<'_>, at: f64) -> io::Result<Sample> {
+        let pid = books.pid.ok_or_else(|| io::Error::other("which process it is is not known"))?;
+        let [resident, anonymous] = resident_and_anonymous_kib(pid)?;
+        let usage = Usage::of(pid)?;
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count() as u64;
+        let counted = books.teller.map(|teller| counters::ask(teller, parse)).transpose()?;
+        Ok(Sample {
+            at,
+            resident,
+            anonymous,
+            descriptors: descriptors(pid)?,
+            threads,
+            cpu: usage.cpu().as_secs_f64(),
+            counted,
+        })
+    }
+
+    pub fn json(&self) -> Value {
+        let counted = self.counted.map(|counted| {
+            json!({
+                "connections": counted.connections,
+                "accepted": counted.accepted,
+                "calls": counted.calls,
+                "in_flight": counted.in_flight,
+                "hang_ups": counted.hang_ups,
+                "preforks": counted.preforks,
+                "asleep": counted.asleep,
+                "panics": counted.panics,
+            })
+        });
+        json!({
+            "seconds": (self.at * 10.0).round() / 10.0,
+            "resident_kib": self.resident,
+            "anonymous_kib": self.anonymous,
+            "descriptors": self.descriptors,
+            "threads": self.threads,
+            "cpu_seconds": self.cpu,
+            "counters": counted,
+        })
+    }
+}
+
+/// How many files a process has open. A ring's own table of files is not among its descriptors.
+///
+/// Source: proc(5); of what a ring says, Linux `io_uring/fdinfo.c`.
+fn descriptors(pid: u32) -> io::Result<u64> {
+    let mut count = 0;
+    for fd in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let fd = fd?;
+        count += 1;
+        // It may be closed by now.
+        let Ok(target) = fs::read_link(fd.path()) else { continue };
+        if target.to_str() == Some("anon_inode:[io_uring]") {
+            let info = format!("/proc/{pid}/fdinfo/{}", fd.file_name().display());
+            count +=
+                (0..TRIES).find_map(|_| ring_files(&fs::read_to_string(&info).ok()?)).unwrap_or(0);
+        }
+    }
+    Ok(count)
+}
+
+/// The files in a ring's table: a line each, with its place, below their heading. Not there while the
+/// ring is in use.
+fn ring_files(info: &str) -> Option<u64> {
+    let mut lines = info.lines();
+    lines.find(|line| line.starts_with("UserFiles:"))?;
+    let is_file = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    Some(lines.take_while(is_file).count() as u64)
+}
+
+fn parse(line: &str) -> Option<Counted> {
+    Some(Counted {
+        connections: number(line, "connections")?,
+        accepted: number(line, "accepted")?,
+        calls: number(line, "calls")?,
+        in_flight: number(line, "in_flight")?,
+        hang_ups: number(line, "hang_ups")?,
+        preforks: number(line, "preforks")?,
+        asleep: number(line, "asleep")?,
+        panics: number(line, "panics")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_server_is_read() {
+        let stats = rumpring::server::Stats::default();
+        let counted = parse(&format!("{stats}\n")).unwrap();
+        assert_eq!(counted, Counted::default());
+        assert_eq!(parse("calls 1 enters 2\n"), None);
+    }
+
+    #[test]
+    fn files_of_a_ring_are_counted() {
+        let info = "SqTotalTime:\t0\nUserFiles:\t200\n    2: socket:[1]\n12345: socket:[2]\n\
+                    UserBufs:\t1\n    0: 0x1/1\n";
+        assert_eq!(ring_files(info), Some(2));
+        assert_eq!(ring_files("UserFiles:\t0\nUserBufs:\t0\n"), Some(0));
+        assert_eq!(ring_files("pos:\t0\n"), None);
+    }
+
+    #[test]
+    fn this_process_has_something_of_each() {
+        let books = Books { pid: Some(std::process::id()), teller: None };
+        let sample = Sample::take(books, 1.0).unwrap();
+        assert!(sample.resident > 100 && sample.anonymous > 10, "{sample:?}");
+        assert!(sample.descriptors >= 3 && sample.threads >= 1, "{sample:?}");
+        assert!(Sample::take(Books::default(), 1.0).is_err());
+    }
+}
