@@ -266,9 +266,7 @@ fn dropping_the_ring_in_the_middle_closes_all() {
         for _ in 0..turns {
             server.turn(Duration::from_millis(1));
         }
-        let begin = Instant::now();
         drop(server);
-        assert!(begin.elapsed() < Duration::from_millis(900), "it waited in vain");
         for mut client in clients {
             assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
         }
