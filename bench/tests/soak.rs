@@ -96,9 +96,9 @@ fn a_server_that_does_not_start_or_cannot_be_soaked_is_an_error() {
 #[test]
 fn a_server_that_ends_badly_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let command = "=sh -c 'trap \"kill $!; exit 5\" TERM; SERVE {url} & wait'";
+    let command = "=sh -c 'trap \"kill \\$!; exit 5\" TERM; SERVE {url} & wait'";
     let output = soak(dir.path(), command, "--duration 1");
     assert_eq!(output.status.code(), Some(1));
     let (text, _) = report(dir.path());
-    assert!(text.contains("ended with"), "{text}");
+    assert!(text.contains("at SIGTERM it ended with exit status: 5"), "{text}");
 }

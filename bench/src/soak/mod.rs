@@ -2,13 +2,15 @@
 //! those that behave, and to be at the end what it was at the beginning.
 //!
 //! - [`run`]: what the parts share. They are [`busy`] connections under a mixed load, a [`canary`],
-//!   [`visitors`] that come and go, [`victims`] that are killed, and [`hostile`] ones with their [`attacks`].
+//!   [`visitors`] that come and go, [`victims`] that are killed, and [`hostile`] ones with their [`attacks`];
+//!   a [`clock`] tells what the machine does to all of them.
 //!   [`parts`] has all of them run, and [`ending`] is what comes behind.
 //! - [`sample`]: what the server holds; [`verdict`]: whether that is flat; [`report`]: all of it to be read.
 
 mod attacks;
 mod busy;
 mod canary;
+mod clock;
 mod ending;
 mod hostile;
 mod parts;

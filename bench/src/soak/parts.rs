@@ -4,11 +4,13 @@ use std::io;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use super::busy::keep_busy;
 use super::canary::{self, Seen};
 use super::run::{Counts, Run};
 use super::sample::Sample;
-use super::{hostile, victims, visitors};
+use super::{clock, hostile, victims, visitors};
 use crate::compare::Server;
 use crate::load::{Measured, Plan};
 
@@ -35,6 +37,8 @@ pub struct Done {
     pub samples: Vec<Sample>,
     pub load: Measured,
     pub canary: Seen,
+    /// By how many nanoseconds a thread woke late that only slept.
+    pub clock: Histogram<u64>,
     pub counts: Vec<(&'static str, Counts)>,
 }
 
@@ -49,6 +53,7 @@ pub fn run_all(
     std::thread::scope(|scope| {
         let load = start(scope, "load", || keep_busy(run, cast.plan, cast.rate))?;
         let canary = start(scope, "canary", || canary::sing(run))?;
+        let clock = start(scope, "clock", || clock::tick(run))?;
         let counted = [
             ("visitors", start(scope, "visitors", || visitors::come_and_go(run, cast.visitors))?),
             ("victims", start(scope, "victims", || victims::kill(run, cast.victims))?),
@@ -70,6 +75,7 @@ pub fn run_all(
             samples,
             load: join(load)?,
             canary: join(canary)?,
+            clock: join(clock)?,
             counts: counted.into_iter().map(|(name, thread)| (name, join(thread))).collect(),
         })
     })

@@ -129,14 +129,15 @@ impl Found {
     }
 
     fn load(&self) -> String {
-        let Done { load, canary, .. } = &self.done;
+        let Done { load, canary, clock, .. } = &self.done;
         let mut text = String::from(
-            "## Latencies\n\n| | calls | p50 us | p99 us | p99.9 us | max us |\n\
+            "## Latencies\n\n| | times | p50 us | p99 us | p99.9 us | max us |\n\
              | --- | ---: | ---: | ---: | ---: | ---: |\n",
         );
         let rows = [
             ("load, from when a call was due", &load.latencies),
             ("rounds of the canary", &canary.latencies),
+            ("a thread that only sleeps, how late it woke", clock),
         ];
         for (name, latencies) in rows {
             let at = |quantile| us(latencies, quantile);
@@ -196,7 +197,7 @@ impl Found {
     /// All numbers.
     pub fn json(&self) -> Value {
         let Cast { plan, rate, hostile, attacks, visitors, victims } = &self.cast;
-        let Done { samples, load, canary, counts } = &self.done;
+        let Done { samples, load, canary, clock, counts } = &self.done;
         let latencies = |of| {
             json!({ "count": hdrhistogram::Histogram::len(of), "p50_us": us(of, 0.5),
                 "p99_us": us(of, 0.99), "p99.9_us": us(of, 0.999), "max_us": us(of, 1.0) })
@@ -229,6 +230,7 @@ impl Found {
             "load_calls_per_second": load.rate(),
             "load_unanswered": load.unanswered,
             "canary": latencies(&canary.latencies),
+            "clock": latencies(clock),
             "canary_refused": canary.refused,
             "canary_late": canary.late,
             "counts": counts.iter().map(|(part, counts)| (*part, json!(counts)))

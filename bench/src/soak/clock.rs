@@ -1,0 +1,24 @@
+//! How late the machine wakes a thread that has nothing to do with the server: as late as that, any client may
+//! be served late, whatever the server does.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::run::Run;
+use crate::load::histogram;
+
+/// How long it sleeps.
+const SLEEP: Duration = Duration::from_millis(20);
+
+/// Sleeps until the end, again and again, and returns by how many nanoseconds too long.
+pub fn tick(run: &Run) -> io::Result<Histogram<u64>> {
+    let mut late = histogram()?;
+    while !run.is_over() {
+        let start = Instant::now();
+        std::thread::sleep(SLEEP);
+        late.saturating_record(start.elapsed().saturating_sub(SLEEP).as_nanos() as u64);
+    }
+    Ok(late)
+}
