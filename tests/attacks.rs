@@ -4,6 +4,8 @@
 //! The attacks are a catalogue in groups (`attacks/`); each group runs against each target on one server,
 //! so that damage adds up and shows. A target is the embedded kernel in this process, the stand-in for
 //! librump behind the program itself, and NetBSD's own kernel where RUMP_PREFIX names one.
+//!
+//! With part of an attack's name in ATTACK, only that attack is run.
 
 mod process;
 mod standin;

@@ -77,10 +77,9 @@ fn asleep_in_copyin(target: &Target) -> Held {
     let clients: Vec<Speaker> = (0..30)
         .map(|_| {
             let mut client = Speaker::guest(target);
-            let [_, writer] = client.pipe();
-            let calls = (0..10).flat_map(|reqno| target.asks_bytes(reqno, writer, 8));
-            client.send(&calls.collect::<Vec<u8>>());
-            for _ in 0..10 {
+            for reqno in 0..10 {
+                let [_, writer] = client.pipe();
+                client.send(&target.asks_bytes(reqno, writer, 8));
                 asked(&mut client);
             }
             client

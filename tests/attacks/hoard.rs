@@ -73,8 +73,9 @@ fn sleeping_calls(target: &Target) -> Held {
 
 fn asking_calls(target: &Target) -> Held {
     let mut client = Speaker::guest(target);
-    let [_, writer] = client.pipe();
-    let calls = (0..target.sleepers()).flat_map(|reqno| target.asks_bytes(reqno, writer, 1000));
+    let writers: Vec<u64> = (0..25).map(|_| client.pipe()[1]).collect();
+    let calls = (0..target.sleepers())
+        .flat_map(|reqno| target.asks_bytes(reqno, writers[reqno as usize % writers.len()], 1000));
     client.try_send(&calls.collect::<Vec<u8>>());
     hold(client)
 }

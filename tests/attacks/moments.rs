@@ -109,8 +109,8 @@ fn sleep(target: &Target) -> Option<Vec<Speaker>> {
 
 fn asked_bytes(target: &Target) -> Option<Vec<Speaker>> {
     let mut client = Speaker::guest(target);
-    let [_, writer] = client.pipe();
     for reqno in 0..10 {
+        let [_, writer] = client.pipe();
         client.send(&target.asks_bytes(reqno, writer, 100));
         asked(&mut client);
     }

@@ -100,13 +100,13 @@ fn last_byte_missing(target: &Target) -> Held {
     hold(clients.collect::<Vec<_>>())
 }
 
-/// Clients of which each makes ten calls that ask for something, and says nothing to it. They are
-/// given the end of a pipe to write to.
+/// Clients of which each makes ten calls that ask for something, and says nothing to it. Each is
+/// given the end of a pipe to write to, of its own: NetBSD's have one writer at a time.
 fn never_gives(target: &Target, ask: impl Fn(u64, u64) -> Vec<u8>) -> Held {
     let clients = (0..20).map(|_| {
         let mut client = Speaker::guest(target);
-        let [_, writer] = client.pipe();
         for reqno in 0..10 {
+            let [_, writer] = client.pipe();
             client.send(&ask(reqno, writer));
             asked(&mut client);
         }
