@@ -107,12 +107,12 @@ fn all_groups(kind: Kind) {
     }
     let begun = Instant::now();
     let failed: Vec<String> = thread::scope(|scope| {
-        let groups = CATALOGUE.map(|group| scope.spawn(move || run(group, kind)));
-        groups
-            .into_iter()
-            .filter_map(|group| group.join().err())
-            .map(|panic| words(&*panic).into())
-            .collect()
+        let groups = CATALOGUE.map(|group| (group, scope.spawn(move || run(group, kind))));
+        let failed = groups.into_iter().filter_map(|(group, thread)| {
+            let panic = thread.join().err()?;
+            Some(format!("in the group {:?}: {}", group.name, words(&*panic)))
+        });
+        failed.collect()
     });
     assert!(failed.is_empty(), "{kind:?}: {}", failed.join("\n"));
     say(&format!("{kind:?}: all groups in {:.1?}", begun.elapsed()));

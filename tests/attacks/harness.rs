@@ -89,12 +89,15 @@ pub fn step(what: impl Into<String>) {
 /// Runs all attacks of a group on one server, one after the other.
 pub fn run(group: &Group, kind: Kind) {
     static IN_ALL: AtomicUsize = AtomicUsize::new(0);
+    let wanted = wanted();
+    let attacks = || group.attacks.iter().filter(|attack| attack.name.contains(&wanted));
+    if attacks().next().is_none() {
+        return;
+    }
     let target = Target::start(kind);
     let begun = Instant::now();
     let resident = target.client();
-    let wanted = wanted();
-    let attacks = group.attacks.iter().filter(|attack| attack.name.contains(&wanted));
-    let ran = attacks.filter(|attack| attack.run(&target, &resident)).count();
+    let ran = attacks().filter(|attack| attack.run(&target, &resident)).count();
     drop(resident);
     let name = target.to_string();
     target.ends_well();
