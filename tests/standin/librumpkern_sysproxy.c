@@ -59,14 +59,12 @@ copyout(const void *from, uint64_t to, size_t len)
 	return rumpuser_sp_copyout(owner(), from, (void *)to, len);
 }
 
+/* NULL if a client asks for too much. */
 static void *
 room(uint64_t len)
 {
-	void *memory = len <= MOST ? malloc(len + 1) : NULL;
 
-	if (memory == NULL)
-		standin_panic("no room for %llu bytes", (unsigned long long)len);
-	return memory;
+	return len <= MOST ? malloc(len + 1) : NULL;
 }
 
 static int
@@ -75,6 +73,8 @@ echo(uint64_t from, uint64_t to, uint64_t len)
 	void *bytes = room(len);
 	int error;
 
+	if (bytes == NULL)
+		return E_NOMEM;
 	if ((error = copyin(from, bytes, len)) == 0)
 		error = copyout(bytes, to, len);
 	free(bytes);
@@ -88,6 +88,8 @@ echo_string(uint64_t from, uint64_t to, uint64_t most, long *retval)
 	size_t len = most;
 	int error;
 
+	if (text == NULL)
+		return E_NOMEM;
 	text[most] = 'x';
 	error = rumpuser_sp_copyinstr(owner(), (const void *)from, text, &len);
 	if (text[most] != 'x' || len > most)
@@ -108,6 +110,8 @@ flood(uint64_t to, uint64_t len, uint64_t times)
 	char *bytes = room(len);
 	int error = 0;
 
+	if (bytes == NULL)
+		return E_NOMEM;
 	for (uint64_t time = 0; error == 0 && time < times; time++) {
 		memset(bytes, (int)time, len);
 		error = copyout(bytes, to, len);
@@ -170,30 +174,33 @@ signal_to(pid_t pid, int signo)
 	return p != NULL ? 0 : E_SRCH;
 }
 
-/* With the lock. */
+/* The first from there on, or MAX_FDS. With the lock. */
 static int
-free_fd(struct fdtab *fds)
+free_fd(struct fdtab *fds, int from)
 {
+	int fd = from;
 
-	for (int fd = 0; fd < MAX_FDS; fd++) {
-		if (fds->files[fd] == NULL)
-			return fd;
-	}
-	standin_panic("no more descriptors");
+	while (fd < MAX_FDS && fds->files[fd] != NULL)
+		fd++;
+	return fd;
 }
 
-static void
+static int
 make_pipe(struct fdtab *fds, bool cloexec, long *retval)
 {
-	struct pipe *pipe = calloc(1, sizeof(*pipe));
+	struct pipe *pipe;
 
-	if (pipe == NULL)
+	rumpuser_mutex_enter(standin_lock);
+	if (free_fd(fds, free_fd(fds, 0) + 1) >= MAX_FDS) {
+		rumpuser_mutex_exit(standin_lock);
+		return E_MFILE;
+	}
+	if ((pipe = calloc(1, sizeof(*pipe))) == NULL)
 		standin_panic("out of memory");
 	rumpuser_cv_init(&pipe->changed);
-	rumpuser_mutex_enter(standin_lock);
 	standin_counts.pipes++;
 	for (int end = 0; end < 2; end++) {
-		int fd = free_fd(fds);
+		int fd = free_fd(fds, 0);
 		struct file *file = calloc(1, sizeof(*file));
 
 		if (file == NULL)
@@ -205,6 +212,7 @@ make_pipe(struct fdtab *fds, bool cloexec, long *retval)
 		retval[end] = fd;
 	}
 	rumpuser_mutex_exit(standin_lock);
+	return 0;
 }
 
 /* A pipe's end, held for a call. It is let go by putting it into a descriptor that is closed. */
@@ -267,6 +275,8 @@ write_pipe(struct fdtab *fds, uint64_t fd, uint64_t from, uint64_t len, long *re
 	size_t put = 0;
 	int error;
 
+	if (bytes == NULL)
+		return E_NOMEM;
 	if ((error = copyin(from, bytes, len)) != 0) {
 		free(bytes);
 		return error;
@@ -332,10 +342,11 @@ invoke(struct proc *p, int number, uint64_t *args, long *retval)
 	case SYS_KILL:
 		return signal_to((pid_t)args[0], (int)args[1]);
 	case SYS_PIPE:
-		make_pipe(p->fds, false, retval);
-		return 0;
+		return make_pipe(p->fds, false, retval);
 	case SYS_PIPE2:
-		make_pipe(p->fds, (args[1] & O_CLOEXEC_) != 0, retval);
+		error = make_pipe(p->fds, (args[1] & O_CLOEXEC_) != 0, retval);
+		if (error != 0)
+			return error;
 		int fds[2] = { (int)retval[0], (int)retval[1] };
 		return copyout(fds, args[0], sizeof(fds));
 	case SYS_REBOOT:

@@ -26,6 +26,7 @@ enum {
 	E_NOMEM = 12,
 	E_BUSY = 16,
 	E_INVAL = 22,
+	E_MFILE = 24,
 	E_PIPE = 32,
 	E_WOULDBLOCK = 35,
 	E_NOSYS = 78

@@ -51,6 +51,12 @@ pub fn eventually(expected: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+impl AsRef<Url> for House {
+    fn as_ref(&self) -> &Url {
+        &self.url
+    }
+}
+
 impl House {
     pub fn new(transport: Transport) -> House {
         House::with(transport, |_| {})
@@ -147,6 +153,12 @@ impl House {
     /// server has seen what was in its sockets before.
     pub fn barrier(&self, other: &Client) {
         other.getpid().expect("a getpid of a good client");
+    }
+
+    /// Stops the server, which must end well.
+    pub fn ends_well(self) {
+        self.server.as_ref().expect("a running server").control().stop();
+        self.ended().expect("a server that ends well");
     }
 
     /// Waits for the end of a server that a client has halted.

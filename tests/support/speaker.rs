@@ -1,14 +1,15 @@
 //! A client that is driven frame by frame, and says what it expected where something else came.
 
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rumpring::client::raw::{RawConnection, RawError, RawFrame};
+use rumpring::url::Url;
 use rumpring::wire::{Class, ErrorCode, Header, Kind, TOKEN_LEN, Token, read_u32, read_u64};
 
 use super::frames;
-use super::house::{House, PATIENCE};
+use super::house::PATIENCE;
 
 /// A connection on which every frame is the test's own.
 pub struct Speaker {
@@ -136,28 +137,28 @@ impl Said {
 
 impl Speaker {
     /// Connects, and neither reads nor says anything.
-    pub fn silent(house: &House) -> Speaker {
-        Speaker { raw: RawConnection::connect(&house.url).expect("a connection") }
+    pub fn silent(server: impl AsRef<Url>) -> Speaker {
+        Speaker { raw: RawConnection::connect(server.as_ref()).expect("a connection") }
     }
 
     /// Connects and reads the banner.
-    pub fn connected(house: &House) -> Speaker {
-        let mut speaker = Speaker::silent(house);
+    pub fn connected(server: impl AsRef<Url>) -> Speaker {
+        let mut speaker = Speaker::silent(server);
         speaker.read_banner();
         speaker
     }
 
     /// Connects and makes a guest's handshake.
-    pub fn guest(house: &House) -> Speaker {
-        let mut speaker = Speaker::connected(house);
+    pub fn guest(server: impl AsRef<Url>) -> Speaker {
+        let mut speaker = Speaker::connected(server);
         speaker.send(&frames::guest(0, "speaker"));
         speaker.expect(Said::Welcome { reqno: 0 });
         speaker
     }
 
     /// Connects as the child of a prefork.
-    pub fn child(house: &House, token: &Token) -> Speaker {
-        let mut speaker = Speaker::connected(house);
+    pub fn child(server: impl AsRef<Url>, token: &Token) -> Speaker {
+        let mut speaker = Speaker::connected(server);
         speaker.send(&frames::fork(0, token));
         speaker.expect(Said::Welcome { reqno: 0 });
         speaker
@@ -188,6 +189,11 @@ impl Speaker {
             Ok(frame) => Said::read(&frame),
             Err(error) => panic!("expected a frame of the server: {error}"),
         }
+    }
+
+    /// What the server says within that time, if anything.
+    pub fn hear_within(&mut self, time: Duration) -> Option<Said> {
+        self.raw.read_frame(time).ok().as_ref().map(Said::read)
     }
 
     /// What the server says next, or `None` at the end of the connection.
@@ -317,6 +323,19 @@ impl Speaker {
     /// Says that nothing more will be sent.
     pub fn end_sending(&mut self) {
         self.raw.shutdown(Shutdown::Write).expect("a shutdown");
+    }
+
+    /// Sends no more, takes what still comes, and goes when the server has hung up.
+    pub fn half_close(mut self) {
+        // Either may find that the server has hung up already.
+        let _ = self.raw.shutdown(Shutdown::Write);
+        let closed = self.raw.closes_within(PATIENCE).unwrap_or(true);
+        assert!(closed, "expected the server to hang up on who sends no more");
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.raw.as_fd()
     }
 
     /// Vanishes as a host does that has crashed and come back: what was on its way is lost.
