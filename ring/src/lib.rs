@@ -99,7 +99,7 @@
 //! CQ and the system call), `token` (what a completion carries), `setup` and `features` (what the
 //! kernel is asked for), `slots` (the state of a socket), `accept`, `adopt`, `recv`, `send` with `steps`,
 //! `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
-//! `wake`, `spin`.
+//! `wake`, `spin`. `models` has every order of what threads do tried, and `sync` lets it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
@@ -114,6 +114,8 @@ mod error;
 mod event;
 mod features;
 mod freelist;
+#[cfg(loom)]
+pub mod models;
 mod queue;
 mod recv;
 mod ring;
@@ -123,6 +125,7 @@ mod slots;
 mod spin;
 mod stats;
 mod steps;
+mod sync;
 mod token;
 mod wake;
 
