@@ -144,6 +144,7 @@ mod tests {
             mine.into_iter().for_each(|taken| give(&list, taken));
             other.join().unwrap();
             assert!(take(&list).is_some() && take(&list).is_some(), "both are back");
+            assert!(take(&list).is_none(), "there are no more");
         });
     }
 }
