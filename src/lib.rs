@@ -28,5 +28,6 @@ pub mod kernel;
 pub mod pool;
 pub mod server;
 pub mod session;
+mod sync;
 pub mod url;
 pub mod wire;

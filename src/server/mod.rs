@@ -25,6 +25,8 @@ mod limits;
 mod listener;
 mod mailbox;
 mod memory;
+#[cfg(all(loom, test))]
+mod models;
 mod outbox;
 mod owing;
 mod preforks;
