@@ -7,33 +7,32 @@ use std::path::Path;
 #[path = "../fuzz/bodies/mod.rs"]
 mod bodies;
 
-/// Changed inputs a target.
-const CHANGED: u32 = 3000;
 /// The longest input made here.
 const LONGEST: usize = 4096;
 
 #[test]
 fn frames() {
-    all("frames", bodies::frames);
+    all("frames", 5000, bodies::frames);
 }
 
 #[test]
 fn session() {
-    all("session", bodies::session);
+    all("session", 5000, bodies::session);
 }
 
 #[test]
 fn calls() {
-    all("calls", bodies::calls);
+    all("calls", 1500, bodies::calls);
 }
 
-fn all(target: &str, body: fn(&[u8])) {
+/// Runs the corpus of a target, and so many changes of it.
+fn all(target: &str, changes: u32, body: fn(&[u8])) {
     let corpus = corpus(target);
     for (name, bytes) in &corpus {
         run(name, bytes, body);
     }
     let mut random = Random(0x5eed);
-    for turn in 0..CHANGED {
+    for turn in 0..changes {
         let bytes = changed(&corpus, &mut random);
         run(&format!("change {turn}"), &bytes, body);
     }
