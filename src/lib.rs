@@ -29,5 +29,6 @@ pub mod options;
 pub mod pool;
 pub mod server;
 pub mod session;
+mod sync;
 pub mod url;
 pub mod wire;

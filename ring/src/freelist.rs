@@ -5,7 +5,7 @@
 //! is not mistaken for the one there now (the ABA problem). Indices never handed out yet are not in
 //! the list: a counter says how many have been, so that memory nobody needed is never touched.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// See the module's documentation.
 pub(crate) struct FreeList {

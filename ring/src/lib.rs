@@ -129,8 +129,8 @@
 //! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `ask` and
 //! `peer` (who has connected), `adopt`, `recv`, `send` with `steps`,
 //! `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
-//! `later` (what failed
-//! for want of memory), `wake`, `spin`.
+//! `later` (what failed for want of memory), `wake`, `spin`. `models` has every order of what threads
+//! do tried, and `sync` lets it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
@@ -149,6 +149,8 @@ mod faults;
 mod features;
 mod freelist;
 mod later;
+#[cfg(loom)]
+pub mod models;
 mod peer;
 mod queue;
 mod recv;
@@ -160,6 +162,7 @@ mod slots;
 mod spin;
 mod stats;
 mod steps;
+mod sync;
 mod token;
 mod wake;
 

@@ -27,10 +27,10 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use io_uring::{opcode, squeue, types};
 
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::token::{Op, Token};
 
 /// Wakes the thread of one ring. A handle: clones wake the same thread.
@@ -42,6 +42,9 @@ pub struct Waker {
 struct Shared {
     parked: AtomicBool,
     eventfd: OwnedFd,
+    /// What stands for the eventfd in a model.
+    #[cfg(loom)]
+    bell: crate::models::Bell,
 }
 
 impl Waker {
@@ -53,7 +56,13 @@ impl Waker {
         }
         // SAFETY: eventfd(2) has just made this descriptor, and nobody else knows it.
         let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Waker { shared: Arc::new(Shared { parked: AtomicBool::new(false), eventfd }) })
+        let shared = Shared {
+            parked: AtomicBool::new(false),
+            eventfd,
+            #[cfg(loom)]
+            bell: crate::models::Bell::default(),
+        };
+        Ok(Waker { shared: Arc::new(shared) })
     }
 
     /// Makes the [`Ring::wait`](crate::Ring::wait) that sleeps now, or is about to, return. Does
@@ -70,6 +79,8 @@ impl Waker {
 
     #[cold]
     fn ring_the_bell(&self) {
+        #[cfg(loom)]
+        self.shared.bell.ring();
         let one = 1u64.to_ne_bytes();
         // SAFETY: eight bytes of ours, to a descriptor of ours. It can fail only with EAGAIN when the
         // count is full; then it is readable all the same.
@@ -84,6 +95,12 @@ impl Waker {
 
     pub(crate) fn unpark(&self) {
         self.shared.parked.store(false, Ordering::Relaxed);
+    }
+
+    /// Sleeps until the bell rings.
+    #[cfg(all(loom, test))]
+    pub(crate) fn sleep(&self) {
+        self.shared.bell.wait();
     }
 
     /// The poll to keep armed.

@@ -23,6 +23,8 @@
 //! - [`watch`] finds out when tasks have waited for too long.
 
 mod asleep;
+#[cfg(all(loom, test))]
+mod models;
 mod roster;
 mod watch;
 mod worker;
@@ -197,6 +199,27 @@ impl<T: Task> Injector<T> {
     pub fn inject(&self, task: T) {
         self.0.injector.push(task);
         worker::notify(&self.0);
+    }
+}
+
+#[cfg(all(loom, test))]
+impl<T: Task> Injector<T> {
+    /// A way into a pool without seats: nothing is run.
+    pub fn without_seats(context: T::Context) -> Injector<T> {
+        Injector(Arc::new(Shared {
+            context,
+            stealers: Vec::new(),
+            injector: deque::Injector::new(),
+            roster: Roster::new(Vec::new()),
+            asleep: Asleep::new(1),
+            spin: Duration::ZERO,
+            pressed: AtomicBool::new(false),
+        }))
+    }
+
+    /// The next task that was injected.
+    pub fn take(&self) -> Option<T> {
+        worker::take(|| self.0.injector.steal())
     }
 }
 

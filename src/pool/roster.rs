@@ -12,10 +12,11 @@
 //! A thread that is given a seat may not have gone to sleep yet: the seat is put into its
 //! [`Berth`] under that berth's lock, and it looks there before it sleeps.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::Stats;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The right to run on a core. As many exist as there are cores.
 #[derive(Debug, PartialEq, Eq)]

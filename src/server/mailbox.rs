@@ -1,7 +1,7 @@
 //! The way back: what workers and other threads have to tell the submission thread.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ring::{Chunk, Socket};
@@ -10,6 +10,9 @@ use super::stats::Stats;
 use super::task::Task;
 use crate::kernel::{self, Errno, Process};
 use crate::session::{Ask, CallKey};
+#[cfg(loom)]
+use crate::sync::modelled::Local as _;
+use crate::sync::{Mutex, MutexGuard, thread_local};
 
 /// What there is to tell.
 pub enum Message {
@@ -57,7 +60,7 @@ pub enum Done {
 
 /// How many messages go together at most, and for how long the first may wait for others.
 const MOST_LATER: usize = 32;
-const LATER: Duration = Duration::from_micros(20);
+const LATER: Duration = if cfg!(loom) { Duration::MAX } else { Duration::from_micros(20) };
 
 thread_local! {
     /// What this thread has put off. Empty when it parks: see [`Mailbox::deliver`].

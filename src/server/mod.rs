@@ -27,6 +27,8 @@ mod limits;
 mod listener;
 mod mailbox;
 mod memory;
+#[cfg(all(loom, test))]
+mod models;
 mod outbox;
 mod preforks;
 mod rendezvous;

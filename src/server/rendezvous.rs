@@ -1,9 +1,10 @@
 //! Where a worker's thread in a call and the submission thread meet: one waits for what the other
 //! brings.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use crate::session::Answer;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// A place for one answer at a time.
 #[derive(Default)]

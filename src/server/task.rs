@@ -15,8 +15,7 @@
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
@@ -31,6 +30,8 @@ use super::share::Share;
 use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;
 use crate::session::{Answer, CallKey, CallRequest};
+use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// With the submission thread.
 const IDLE: u8 = 0;
