@@ -8,7 +8,9 @@ mod calls;
 mod lifetime;
 mod rump;
 mod rump_server;
+mod sandbox;
 mod serve;
+mod user;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

@@ -70,7 +70,7 @@ pub fn main() -> Result<(), Failure> {
         detach: !cli.s,
         announce: false,
     };
-    rump.serve(config)
+    rump.serve(config, None)
 }
 
 /// Parses what `-d` says.

@@ -9,10 +9,10 @@ use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::rump::Rump;
-use super::{Failure, lifetime};
+use super::{Failure, lifetime, sandbox, user};
 use crate::kernel::embedded::Embedded;
 use crate::kernel::librump::load;
-use crate::server::{Config, Limits, Server};
+use crate::server::{Config, Limits, Server, listen};
 use crate::url::Url;
 use crate::{pool, server};
 
@@ -74,6 +74,12 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
     drain: u64,
+
+    #[command(flatten)]
+    run_as: user::RunAs,
+
+    #[command(flatten)]
+    sandbox: sandbox::Wish,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -92,9 +98,30 @@ impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         let config = self.config()?;
         match self.kernel {
-            Choice::Embedded => serve_embedded(&config),
-            Choice::Librump => self.rump().serve(config),
+            Choice::Embedded => self.serve_embedded(&config),
+            Choice::Librump => self.serve_librump(config),
         }
+    }
+
+    fn serve_embedded(&self, config: &Config) -> Result<(), Failure> {
+        // The kernel asks the system how many CPUs there are, which a sandbox does not have.
+        let kernel = Arc::new(Embedded::default());
+        let bound = listen(&config.url)?;
+        self.run_as.settle(&bound)?;
+        let sandbox = self.sandbox.enter(&bound)?;
+        let signals = lifetime::take_signals()?;
+        let server = Server::on(bound, config, kernel)?;
+        lifetime::heed(signals, server.control())?;
+        lifetime::ready(server.url());
+        sandbox.map_or(Ok(()), |sandbox| sandbox.seal())?;
+        server.run()?;
+        Ok(())
+    }
+
+    fn serve_librump(&self, config: Config) -> Result<(), Failure> {
+        self.sandbox.refuse_for_librump()?;
+        let bound = self.run_as.bind_and_settle(&config.url)?;
+        self.rump().serve(config, bound)
     }
 
     fn rump(&self) -> Rump {
@@ -126,15 +153,6 @@ impl Serve {
             limits: Limits { drain: Duration::from_secs(self.drain), ..server::Limits::default() },
         })
     }
-}
-
-fn serve_embedded(config: &Config) -> Result<(), Failure> {
-    let signals = lifetime::take_signals()?;
-    let server = Server::new(config, Arc::new(Embedded::default()))?;
-    lifetime::heed(signals, server.control())?;
-    lifetime::ready(server.url());
-    server.run()?;
-    Ok(())
 }
 
 /// How many clients a server may have: as many as asked for, if the open file limit allows. That is

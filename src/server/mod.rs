@@ -174,6 +174,12 @@ impl Server {
     /// Binds, listens and starts the pool. Connections are accepted from here on, and served once it
     /// runs.
     pub fn new(config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
+        Server::on(listener::listen(&config.url)?, config, kernel)
+    }
+
+    /// The same on a socket that listens already: for who has something to do in between, before there
+    /// is a ring or a thread.
+    pub fn on(bound: Bound, config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
         let mut ring = Ring::new(&config.ring)?;
         let waker = ring.waker();
         let mailbox = Arc::new(Mailbox::new(Box::new(move || waker.wake())));
@@ -190,7 +196,6 @@ impl Server {
         let (pool, dispatcher) = Pool::new(&pool_config, context.clone())?;
         let hub =
             Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), context);
-        let bound = listener::listen(&config.url)?;
         let listener = ring.listen(bound.fd)?;
         Ok(Server {
             ring,
@@ -330,9 +335,18 @@ pub struct Running {
 impl Running {
     /// Starts a server; it is ready when this returns.
     pub fn start(config: Config, kernel: Arc<dyn Kernel>) -> Result<Running, Error> {
+        Running::start_on(listener::listen(&config.url)?, config, kernel)
+    }
+
+    /// The same on a socket that listens already.
+    pub fn start_on(
+        bound: Bound,
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+    ) -> Result<Running, Error> {
         let (ready, started) = mpsc::channel();
         let serve = move || {
-            let server = match Server::new(&config, kernel) {
+            let server = match Server::on(bound, &config, kernel) {
                 Ok(server) => server,
                 Err(error) => {
                     drop(ready.send(Err(error)));
