@@ -243,9 +243,10 @@ fn a_socket_file_that_will_stay_is_told_of_and_replaced_by_the_next() {
     let kept = dir.path().join("s");
     // Of the directory, the test's copy lasts longer than the server's.
     let url = format!("unix://{}", kept.display());
-    for _ in 0..2 {
+    for more in [&[][..], &["--sandbox"]] {
         let own = tempfile::tempdir().expect("a directory");
-        let server = Server::run(rumpring(), own, &url, &["--user", "54321:4321"]);
+        let args = [&["--user", "54321:4321"], more].concat();
+        let server = Server::run(rumpring(), own, &url, &args);
         a_life(server.url(), "/tmp/file");
         is_unprivileged(&server, 54321, 4321, "4321");
         ends_well(server, &["it will stay when the server ends", "cannot remove"]);

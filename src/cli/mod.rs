@@ -5,6 +5,7 @@
 
 mod call;
 mod calls;
+mod embedded;
 mod lifetime;
 mod rump;
 mod rump_server;
@@ -41,7 +42,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Call(call::Call),
     Halt(call::Halt),
     Calls(calls::Calls),

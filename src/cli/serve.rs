@@ -9,8 +9,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::rump::Rump;
-use super::{Failure, lifetime, sandbox, user};
-use crate::kernel::embedded::Embedded;
+use super::{Failure, embedded, lifetime, sandbox, user};
 use crate::kernel::librump::load;
 use crate::server::{Config, Limits, Server, listen};
 use crate::url::Url;
@@ -80,6 +79,9 @@ pub struct Serve {
 
     #[command(flatten)]
     sandbox: sandbox::Wish,
+
+    #[command(flatten)]
+    kernel_limits: embedded::KernelLimits,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -105,7 +107,7 @@ impl Serve {
 
     fn serve_embedded(&self, config: &Config) -> Result<(), Failure> {
         // The kernel asks the system how many CPUs there are, which a sandbox does not have.
-        let kernel = Arc::new(Embedded::default());
+        let kernel = Arc::new(self.kernel_limits.kernel());
         let bound = listen(&config.url)?;
         self.run_as.settle(&bound)?;
         let sandbox = self.sandbox.enter(&bound)?;
@@ -120,6 +122,7 @@ impl Serve {
 
     fn serve_librump(&self, config: Config) -> Result<(), Failure> {
         self.sandbox.refuse_for_librump()?;
+        self.kernel_limits.refuse_for_librump()?;
         let bound = self.run_as.bind_and_settle(&config.url)?;
         self.rump().serve(config, bound)
     }

@@ -31,8 +31,8 @@ pub fn confine(socket: Option<&Path>) -> Result<(), Failure> {
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?;
     let mut ruleset = ruleset.create()?;
-    if let Some(socket) = socket {
-        let dir = PathFd::new(directory(socket))?;
+    // A directory that cannot be reached is none to remove anything from.
+    if let Some(Ok(dir)) = socket.map(|socket| PathFd::new(directory(socket))) {
         ruleset = ruleset.add_rule(PathBeneath::new(dir, AccessFs::RemoveFile))?;
     }
     let status = ruleset.restrict_self()?;
