@@ -34,7 +34,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Instant;
 
-use harness::{Group, KNOWN, run, words};
+use harness::{Group, run, words};
 use process::say;
 use target::Kind;
 
@@ -64,9 +64,6 @@ fn the_catalogue() {
     }
     println!("{} attacks", names.len());
     assert!(names.len() >= FEWEST, "only {} attacks", names.len());
-    for known in KNOWN {
-        assert!(names.contains(known.attack), "no attack of the name {:?}", known.attack);
-    }
 }
 
 #[test]

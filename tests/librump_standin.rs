@@ -6,7 +6,8 @@
 mod process;
 mod standin;
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use rumpring::client::raw::{RawConnection, RawFrame};
 use rumpring::client::{CallError, CallResult, Client, Pending};
 use rumpring::url::Url;
 use rumpring::wire::{self, ErrorCode, Kind};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Signal, geteuid, kill_process};
 use standin::sys as own;
 use standin::{
     Count, Daemon, Kernel, Program, alone, connect, count, librumpring, prefix, try_connect, until,
@@ -721,6 +722,40 @@ fn what_is_missing_is_named_with_the_loaders_words() {
     let said = refuses(&mut serve(&url, &args));
     assert!(said.contains("cannot load rumpnothing: "), "{said}");
     assert!(!dir.path().join("s").exists());
+}
+
+#[test]
+fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
+    let Some(prefix) = prefix() else { return };
+    if !geteuid().is_root() {
+        return process::say("SKIPPED: only root can become somebody else");
+    }
+    // Where the user may read them, and may not remove the socket file.
+    let readable = tempfile::tempdir().expect("a directory");
+    let lib = readable.path().join("lib");
+    std::fs::create_dir(&lib).expect("a directory");
+    for name in ["rumpuser", "rump", "rumpkern_sysproxy"] {
+        let file = format!("lib{name}.so");
+        std::fs::copy(prefix.join("lib").join(&file), lib.join(&file)).expect("a copy");
+    }
+    std::fs::set_permissions(readable.path(), Permissions::from_mode(0o755)).expect("a mode");
+    let rump = readable.path().to_str().expect("a path of words");
+    let (dir, url) = somewhere();
+    let args = ["--rump-prefix", rump, "--user", "54321:4321"];
+    let mut program = Program::spawn(&mut serve(&url.to_string(), &args));
+    let client = program.client(&url);
+    let pid = client.call(own::HOSTPID, &[]).expect("the server's pid")[0];
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the server's threads");
+    for task in tasks {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        for line in ["Uid:\t54321\t54321\t54321\t54321", "Groups:\t4321", "NoNewPrivs:\t1"] {
+            assert!(status.contains(line), "expected {line:?} in {status}");
+        }
+        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    }
+    client.reboot(0).expect("a halt");
+    assert_eq!(program.ends().code(), Some(0));
+    drop(dir);
 }
 
 /// Builds a component that has `name` and calls `needs`, all at once when it is loaded.

@@ -32,7 +32,15 @@ const PATH_MAX: usize = 1024;
 
 /// Small, so that they are reached.
 fn limits() -> Limits {
-    Limits { files_per_process: 12, files: 24, inodes: 24, bytes: 96 * 1024, processes: 8 }
+    Limits {
+        files_per_process: 12,
+        files: 24,
+        inodes: 24,
+        bytes: 96 * 1024,
+        bytes_per_family: 64 * 1024,
+        processes: 8,
+        processes_per_family: 6,
+    }
 }
 
 fn kernel() -> Embedded {

@@ -5,11 +5,14 @@
 
 mod call;
 mod calls;
+mod embedded;
 mod lifetime;
 mod log;
 mod rump;
 mod rump_server;
+mod sandbox;
 mod serve;
+mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{Failure, lifetime};
 use crate::hypercall;
 use crate::kernel::librump::{self, Drive, load};
-use crate::server::Config;
+use crate::server::{Bound, Config};
 
 /// What there is to load and to set up.
 #[derive(Clone, Debug, Default)]
@@ -28,14 +28,15 @@ pub struct Rump {
 
 impl Rump {
     /// Loads, boots and serves, to the end. With `detach` the process that was started ends when the
-    /// server is ready, or with the error that kept it from that.
-    pub fn serve(&self, config: Config) -> Result<(), Failure> {
+    /// server is ready, or with the error that kept it from that. `bound` is where to listen, if that is
+    /// settled already.
+    pub fn serve(&self, config: Config, bound: Option<Bound>) -> Result<(), Failure> {
         for (name, value) in &self.environment {
             load::set_environment(name, value);
         }
         load::load(self.prefix.as_deref(), &self.libraries)?;
         let parent = self.detach.then(load::detach).transpose()?;
-        let started = self.start(config);
+        let started = self.start(config, bound);
         match (parent, &started) {
             (None, _) => {}
             (Some(parent), Ok(_)) => parent.tell(true),
@@ -53,10 +54,11 @@ impl Rump {
     fn start(
         &self,
         config: Config,
+        bound: Option<Bound>,
     ) -> Result<impl FnOnce() -> Result<(), Failure> + use<>, Failure> {
         let url = config.url.clone();
         let signals = lifetime::take_signals()?;
-        hypercall::prepare(config);
+        hypercall::prepare(config, bound);
         load::boot()?;
         self.modules.iter().try_for_each(|module| librump::load_module(module))?;
         self.drives.iter().try_for_each(Drive::register)?;

@@ -71,7 +71,7 @@ pub fn main() -> Result<(), Failure> {
         detach: !cli.s,
         announce: false,
     };
-    rump.serve(config)
+    rump.serve(config, None)
 }
 
 /// Parses what `-d` says.

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::rump::Rump;
-use super::{Failure, lifetime};
-use crate::kernel::embedded::Embedded;
+use super::{Failure, embedded, lifetime, sandbox, user};
 use crate::kernel::librump::load;
 use crate::options::Options;
-use crate::server::{Config, Server};
+use crate::server::{Config, Server, bind};
 use crate::url::Url;
 
 /// Serve a kernel's system calls at URL.
@@ -37,6 +36,15 @@ pub struct Serve {
 
     #[command(flatten)]
     options: Options,
+
+    #[command(flatten)]
+    run_as: user::RunAs,
+
+    #[command(flatten)]
+    sandbox: sandbox::Wish,
+
+    #[command(flatten)]
+    kernel_limits: embedded::KernelLimits,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,9 +59,31 @@ impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         let config = self.options.config(self.url.clone())?;
         match self.kernel {
-            Choice::Embedded => serve_embedded(&config),
-            Choice::Librump => self.rump().serve(config),
+            Choice::Embedded => self.serve_embedded(&config),
+            Choice::Librump => self.serve_librump(config),
         }
+    }
+
+    fn serve_embedded(&self, config: &Config) -> Result<(), Failure> {
+        // The kernel asks the system how many CPUs there are, which a sandbox does not have.
+        let kernel = Arc::new(self.kernel_limits.kernel());
+        let bound = bind(config)?;
+        self.run_as.settle(&bound)?;
+        let sandbox = self.sandbox.enter(&bound)?;
+        let signals = lifetime::take_signals()?;
+        let server = Server::on(bound, config, kernel)?;
+        lifetime::heed(signals, server.control())?;
+        lifetime::ready(server.url());
+        sandbox.map_or(Ok(()), |sandbox| sandbox.seal())?;
+        server.run()?;
+        Ok(())
+    }
+
+    fn serve_librump(&self, config: Config) -> Result<(), Failure> {
+        self.sandbox.refuse_for_librump()?;
+        self.kernel_limits.refuse_for_librump()?;
+        let bound = self.run_as.bind_and_settle(&config)?;
+        self.rump().serve(config, bound)
     }
 
     fn rump(&self) -> Rump {
@@ -64,13 +94,4 @@ impl Serve {
             ..Rump::default()
         }
     }
-}
-
-fn serve_embedded(config: &Config) -> Result<(), Failure> {
-    let signals = lifetime::take_signals()?;
-    let server = Server::new(config, Arc::new(Embedded::default()))?;
-    lifetime::heed(signals, server.control())?;
-    lifetime::ready(server.url());
-    server.run()?;
-    Ok(())
 }

@@ -215,9 +215,14 @@ unsafe fn waiting(copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError
 /// The thread has a CPU of the kernel.
 unsafe fn putting(copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>) -> c_int {
     if current::memory(|memory| memory.room()) == Some(0) {
+        // Without the CPU: a client that does not read would keep it.
         // SAFETY: the caller's promise.
-        return unsafe { waiting(copy) };
+        let error = unsafe { waiting(|memory| memory.wait_for_room()) };
+        if error != 0 {
+            return error;
+        }
     }
+    // It does not wait, even if others of the client's calls have taken the room.
     result(current::memory(copy).map_or(Err(FAULT), translate))
 }
 

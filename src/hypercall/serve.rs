@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::kernel::librump::{Librump, current, load};
 use crate::kernel::{Errno, Identity};
 use crate::options::Options;
-use crate::server::{Config, Control, Error, ListenError, Running};
+use crate::server::{Bound, Config, Control, Error, ListenError, Running};
 use crate::url::Url;
 
 /// What the next server is to be like: set by the command line before the kernel asks for one.
 static PREPARED: OnceLock<Config> = OnceLock::new();
+
+/// Where it is to listen, if that is settled already.
+static BOUND: Mutex<Option<Bound>> = Mutex::new(None);
 
 static SERVER: OnceLock<Serving> = OnceLock::new();
 
@@ -30,8 +33,9 @@ pub fn server() -> Option<Serving> {
     SERVER.get().cloned()
 }
 
-/// Says what the server is to be like, its URL apart.
-pub fn prepare(config: Config) {
+/// Says what the server is to be like, its URL apart, and on what socket, if there is one already.
+pub fn prepare(config: Config, bound: Option<Bound>) {
+    *BOUND.lock().unwrap_or_else(PoisonError::into_inner) = bound;
     // A second one would come too late anyway.
     let _ = PREPARED.set(config);
 }
@@ -49,8 +53,12 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
         Some(config) => Config { url, ..config.clone() },
         None => from_env(url).map_err(|error| failed(&error, Errno::EINVAL))?,
     };
-    let running = Running::start(config, Arc::new(kernel))
-        .map_err(|error| failed(&error, errno_of(&error)))?;
+    let bound = BOUND.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let running = match bound {
+        Some(bound) => Running::start_on(bound, config, Arc::new(kernel)),
+        None => Running::start(config, Arc::new(kernel)),
+    };
+    let running = running.map_err(|error| failed(&error, errno_of(&error)))?;
     let serving = Serving { control: running.control().clone(), url: running.url().clone() };
     // It runs until it is stopped, or the process ends.
     running.detach();

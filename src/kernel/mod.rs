@@ -189,6 +189,12 @@ pub trait UserMemory {
     /// that moves more than a page or two looks at this between its pieces.
     fn room(&self) -> usize;
 
+    /// Waits until there is room, in a kernel whose calls may wait; copying out never does. Others of
+    /// the client's calls may take what room there is meanwhile.
+    fn wait_for_room(&mut self) -> Result<(), CopyError> {
+        Ok(())
+    }
+
     /// The kernel has halted in this call, and its caller's thread will not come back: has the call
     /// answered with success, and returns once all that was owed to the client is out, or cannot be.
     /// For kernels that do not end the call with [`Outcome::Halt`].

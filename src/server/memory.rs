@@ -269,9 +269,6 @@ impl CallMemory {
     }
 
     fn put(&mut self, kind: Kind, data: &[u8], addr: u64) -> Result<(), CopyError> {
-        if self.waits.is_some() && self.room() == 0 {
-            self.flush()?;
-        }
         let head = wire::copyout_head(0, kind, data.len(), addr);
         // The response is to fit behind it.
         let hint = head.len() + data.len() + HEADER_LEN + SYSCALL_RESPONSE_LEN;
@@ -335,6 +332,13 @@ impl UserMemory for CallMemory {
             Some(share) if share.is_owed_enough() => 0,
             _ => ROOM.saturating_sub(self.out_len),
         }
+    }
+
+    fn wait_for_room(&mut self) -> Result<(), CopyError> {
+        if self.waits.is_some() && self.room() == 0 {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     fn halted(&mut self) {

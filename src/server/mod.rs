@@ -187,7 +187,12 @@ impl Server {
     /// Binds, listens and starts the pool. Connections are accepted from here on, and served once it
     /// runs.
     pub fn new(config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
-        check_access(config)?;
+        Server::on(bind(config)?, config, kernel)
+    }
+
+    /// The same on a socket that listens already, by [`bind`]: for who has something to do in between,
+    /// before there is a ring or a thread.
+    pub fn on(bound: Bound, config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
         let ask = config.access.ask(&config.url);
         let mut ring = Ring::new(&ring::Config { peers: ask.is_some(), ..config.ring.clone() })?;
         let waker = ring.waker();
@@ -210,7 +215,6 @@ impl Server {
         let (pool, dispatcher) = Pool::new(&pool_config, context.clone())?;
         let hub =
             Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), context);
-        let bound = listener::listen(&config.url, config.socket)?;
         let listener = match ask {
             Some(ask) => ring.listen_for(bound.fd, ask)?,
             None => ring.listen(bound.fd)?,
@@ -308,6 +312,12 @@ impl Server {
     }
 }
 
+/// Binds and listens where a server is to be, if it has been said who may connect there.
+pub fn bind(config: &Config) -> Result<Bound, ListenError> {
+    check_access(config)?;
+    listener::listen(&config.url, config.socket)
+}
+
 /// Refuses to listen where anybody could connect of whom nothing was said, unless that is wanted.
 fn check_access(config: &Config) -> Result<(), ListenError> {
     if config.access.is_said(&config.url) {
@@ -363,9 +373,18 @@ pub struct Running {
 impl Running {
     /// Starts a server; it is ready when this returns.
     pub fn start(config: Config, kernel: Arc<dyn Kernel>) -> Result<Running, Error> {
+        Running::start_on(bind(&config)?, config, kernel)
+    }
+
+    /// The same on a socket that listens already.
+    pub fn start_on(
+        bound: Bound,
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+    ) -> Result<Running, Error> {
         let (ready, started) = mpsc::channel();
         let serve = move || {
-            let server = match Server::new(&config, kernel) {
+            let server = match Server::on(bound, &config, kernel) {
                 Ok(server) => server,
                 Err(error) => {
                     drop(ready.send(Err(error)));

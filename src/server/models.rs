@@ -217,7 +217,6 @@ fn a_rendezvous_brings_the_answer() {
 
 /// Of two answers the thread hears one, and the other is given back.
 #[test]
-#[ignore = "the second answer takes the first away: nobody brings two, but nothing says so"]
 fn a_rendezvous_takes_one_answer() {
     loom::model(|| {
         let place = Arc::new(Rendezvous::default());

@@ -45,9 +45,10 @@ impl Rendezvous {
     /// Brings the answer, and gives it back if the thread is not waiting for one.
     pub fn answer<'a>(&self, answer: Answer<'a>) -> Option<Answer<'a>> {
         let mut state = self.lock();
-        let State::Waiting(mut buffer) = std::mem::take(&mut *state) else {
+        let State::Waiting(buffer) = &mut *state else {
             return Some(answer);
         };
+        let mut buffer = std::mem::take(buffer);
         *state = State::Answered(answer.map(|bytes| {
             bytes.move_into(&mut buffer);
             buffer

@@ -36,26 +36,6 @@ enum Act {
 /// this target.
 pub type Held = Option<Box<dyn Any>>;
 
-/// An attack that finds a fault which is not mended yet: it is not run, and says so.
-pub struct Known {
-    pub attack: &'static str,
-    pub reason: &'static str,
-    /// On which targets it is not run.
-    pub is_on: fn(&Target) -> bool,
-}
-
-/// Why floods of one client are not run on NetBSD's kernel.
-const KEEPS_CPU: &str = "a copyout that finds no room, because another call of its client took it in \
-                         that moment, waits for the client without giving up the kernel's CPU";
-
-pub const KNOWN: &[Known] = &[
-    Known { attack: "a client that does not read", reason: KEEPS_CPU, is_on: Target::is_netbsd },
-    Known { attack: "before it is copied out to", reason: KEEPS_CPU, is_on: Target::is_netbsd },
-    Known { attack: "copyouts never read", reason: KEEPS_CPU, is_on: Target::is_netbsd },
-    Known { attack: "copyouts read byte by byte", reason: KEEPS_CPU, is_on: Target::is_netbsd },
-    Known { attack: "answers owed", reason: KEEPS_CPU, is_on: Target::is_netbsd },
-];
-
 /// An attack whose clients hold on, and then let go.
 pub const fn attack(name: &'static str, act: fn(&Target) -> Held) -> Attack {
     Attack { name, act: Act::Holds(act) }
@@ -115,12 +95,6 @@ fn wanted() -> String {
 impl Attack {
     /// Whether it was run: not every target has what it needs.
     fn run(&self, target: &Target, resident: &Client) -> bool {
-        if let Some(known) =
-            KNOWN.iter().find(|known| known.attack == self.name && (known.is_on)(target))
-        {
-            say(&format!("not run: {} on {target}: {}", self.name, known.reason));
-            return false;
-        }
         step("");
         let begun = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| match self.act {

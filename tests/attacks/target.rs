@@ -107,10 +107,6 @@ impl Target {
         matches!(self.kind, Kind::StandInUnix | Kind::StandInTcp)
     }
 
-    pub fn is_netbsd(&self) -> bool {
-        matches!(self.kind, Kind::NetBsdUnix | Kind::NetBsdTcp)
-    }
-
     /// A well-behaved client, just come.
     pub fn client(&self) -> Client {
         let builder = Client::builder().name("good").timeout(AT_ONCE);

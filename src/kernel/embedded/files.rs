@@ -49,7 +49,7 @@ impl Run<'_, '_> {
         let task = self.task;
         let (dir, name) = found.entry()?;
         let mode = mode & !task.umask.load(Relaxed);
-        Ok(task.system.fs.make(dir, name, what, mode, &task.credentials)?)
+        Ok(task.system.fs.make(dir, name, what, mode, &task.credentials, &task.family)?)
     }
 
     /// What the name of a new local socket leads to. NetBSD: `unp_bind`.

@@ -1,9 +1,11 @@
 //! How much the embedded kernel may hold, and how much it holds: every process, open file, inode
 //! and stored byte is counted here when it is made and when it goes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bounds on what clients together may make the kernel hold.
+/// Bounds on what clients may make the kernel hold, all together and each family by itself. A family is
+/// a client that came from nowhere, and all that were forked from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open descriptors of one process, `RLIMIT_NOFILE`: past it EMFILE.
@@ -12,10 +14,16 @@ pub struct Limits {
     pub files: u64,
     /// Files, directories and bound local sockets in the file system: past it ENOSPC.
     pub inodes: u64,
-    /// Bytes of file contents: past it ENOSPC.
+    /// Bytes of file contents and in pipes: past it ENOSPC for a file and ENOMEM for a new pipe; a pipe
+    /// that there is holds less then.
     pub bytes: u64,
-    /// Processes, preforked ones included, `kern.maxproc`: past it EPROCLIM.
+    /// The same of one family: what its pipes and the files it made hold, whoever wrote it. Files that
+    /// outlive their family count against [`Limits::bytes`] only.
+    pub bytes_per_family: u64,
+    /// Processes, preforked ones included, `kern.maxproc`: past it EAGAIN.
     pub processes: u64,
+    /// The same of one family.
+    pub processes_per_family: u64,
 }
 
 impl Default for Limits {
@@ -25,7 +33,9 @@ impl Default for Limits {
             files: 1 << 20,
             inodes: 1 << 18,
             bytes: 1 << 30,
+            bytes_per_family: 1 << 28,
             processes: 200_000,
+            processes_per_family: 1024,
         }
     }
 }
@@ -39,20 +49,86 @@ pub struct Usage {
     pub files: u64,
     /// Files, directories and devices of the file system, unlinked but open ones included.
     pub inodes: u64,
-    /// Bytes that hold the contents of files.
+    /// Bytes that hold the contents of files, and those in pipes.
     pub bytes: u64,
     /// Ports that sockets are bound to.
     pub ports: u64,
 }
 
-/// The counters behind [`Usage`].
+/// The counters behind [`Usage`], and their bounds.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    pub limits: Limits,
     pub processes: Counter,
     pub files: Counter,
     pub inodes: Counter,
     pub bytes: Counter,
     pub ports: Counter,
+}
+
+impl Counters {
+    pub fn new(limits: Limits) -> Self {
+        Counters { limits, ..Counters::default() }
+    }
+}
+
+/// Who pays for processes and bytes: a family, and with it the system. Whatever it has paid for keeps
+/// it, so nothing is given back to a stranger.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub system: Arc<Counters>,
+    processes: Counter,
+    bytes: Counter,
+}
+
+impl Family {
+    pub fn new(system: &Arc<Counters>) -> Arc<Family> {
+        let (processes, bytes) = (Counter::default(), Counter::default());
+        Arc::new(Family { system: system.clone(), processes, bytes })
+    }
+
+    /// Counts a process more, unless that would be one too many.
+    pub fn take_process(&self) -> bool {
+        let limits = &self.system.limits;
+        let own = (&self.processes, limits.processes_per_family);
+        take_both(1, own, (&self.system.processes, limits.processes))
+    }
+
+    pub fn give_process(&self) {
+        self.system.processes.give(1);
+        self.processes.give(1);
+    }
+
+    /// Counts `n` bytes more, unless that would be too many.
+    pub fn take_bytes(&self, n: u64) -> bool {
+        let limits = &self.system.limits;
+        let own = (&self.bytes, limits.bytes_per_family);
+        take_both(n, own, (&self.system.bytes, limits.bytes))
+    }
+
+    pub fn give_bytes(&self, n: u64) {
+        self.system.bytes.give(n);
+        self.bytes.give(n);
+    }
+
+    /// How many bytes it could take now.
+    pub fn free_bytes(&self) -> u64 {
+        let limits = &self.system.limits;
+        let own = limits.bytes_per_family.saturating_sub(self.bytes.get());
+        own.min(limits.bytes.saturating_sub(self.system.bytes.get()))
+    }
+}
+
+/// Takes `n` from two counters with their bounds, or from neither.
+fn take_both(n: u64, own: (&Counter, u64), all: (&Counter, u64)) -> bool {
+    if !own.0.take(n, own.1) {
+        return false;
+    }
+    let taken = all.0.take(n, all.1);
+    if !taken {
+        own.0.give(n);
+    }
+    taken
 }
 
 /// A count that never passes the bound it is raised against.

@@ -130,7 +130,7 @@ impl Embedded {
     /// Boots a kernel. It ends when it and its last process are dropped.
     pub fn new(config: Config) -> Self {
         let Config { limits, hostname, console } = config;
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new(limits.clone()));
         let identity = Identity {
             ostype: "NetBSD".into(),
             osrelease: OSRELEASE.into(),
@@ -144,7 +144,7 @@ impl Embedded {
             boot_time: time::now(),
             root: Arc::new(Credentials::default()),
             processes: ProcessTable::new(limits.processes),
-            fs: Fs::new(&limits, &counters),
+            fs: Fs::new(&counters),
             ports: Arc::new(Ports::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),

@@ -9,6 +9,7 @@ use super::abi::{self, PIPE_BUF, Stat, open};
 use super::call::{Answer, Result, Run, Stop};
 use super::descriptors::{Object, OpenFile};
 use super::io::{Buffer, Transfer};
+use super::limits::Family;
 use super::sync::lock;
 use super::table::{Listed, call};
 use super::time;
@@ -21,8 +22,12 @@ pub(super) const CALLS: &[Listed] = &[call(42, pipe), call(453, pipe2)];
 /// writes; ours do not.
 pub(super) const CAPACITY: usize = 16 * 1024;
 
-/// An empty pipe keeps a buffer up to this size for the next bytes.
+/// An empty pipe keeps a buffer up to this size for the next bytes. So much is paid for when it is made,
+/// and is what it holds while there is no paying for more.
 const SPARE: usize = 1024;
+
+/// What a pipe holds beyond that at most, paid for only while it may.
+const GROWTH: u64 = (CAPACITY - SPARE) as u64;
 
 /// A pipe.
 pub(super) struct Pipe {
@@ -30,10 +35,13 @@ pub(super) struct Pipe {
     readers: WaitQueue,
     writers: WaitQueue,
     born: i64,
+    payer: Arc<Family>,
 }
 
 struct State {
     bytes: VecDeque<u8>,
+    /// Whether its full capacity is paid for.
+    grown: bool,
     reader: bool,
     writer: bool,
     accessed: i64,
@@ -41,17 +49,36 @@ struct State {
 }
 
 impl State {
-    fn space(&self) -> usize {
-        CAPACITY - self.bytes.len().min(CAPACITY)
+    /// What it may hold now.
+    fn capacity(&self) -> usize {
+        if self.grown { CAPACITY } else { SPARE }
     }
 
-    /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`).
-    fn fits(&self, left: u64) -> usize {
+    fn space(&self) -> usize {
+        self.capacity().saturating_sub(self.bytes.len())
+    }
+
+    /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`). For more than it
+    /// may hold it grows, if `payer` can pay.
+    fn fits(&mut self, left: u64, payer: &Family) -> usize {
+        if !self.grown && (self.space() as u64) < left {
+            self.grown = payer.take_bytes(GROWTH);
+        }
         let space = self.space();
         if left <= PIPE_BUF as u64 && (space as u64) < left {
             return 0;
         }
         usize::try_from(left).unwrap_or(usize::MAX).min(space)
+    }
+
+    /// It is empty, or nobody will take out what is in it: it holds no more than it must.
+    fn shrink(&mut self, payer: &Family) {
+        if self.bytes.capacity() > SPARE {
+            self.bytes = VecDeque::new();
+        }
+        if std::mem::take(&mut self.grown) {
+            payer.give_bytes(GROWTH);
+        }
     }
 }
 
@@ -65,11 +92,16 @@ impl Waitable for Pipe {
 }
 
 impl Pipe {
-    fn new() -> Arc<Pipe> {
+    /// ENOMEM if `payer` cannot pay for it.
+    fn new(payer: &Arc<Family>) -> Result<Arc<Pipe>, Errno> {
+        if !payer.take_bytes(SPARE as u64) {
+            return Err(Errno::ENOMEM);
+        }
         let born = time::now();
-        Arc::new(Pipe {
+        Ok(Arc::new(Pipe {
             state: Mutex::new(State {
                 bytes: VecDeque::new(),
+                grown: false,
                 reader: true,
                 writer: true,
                 accessed: born,
@@ -78,7 +110,8 @@ impl Pipe {
             readers: WaitQueue::default(),
             writers: WaitQueue::default(),
             born,
-        })
+            payer: payer.clone(),
+        }))
     }
 
     /// One end is gone: whoever waits on the other sees the end of file, or the broken pipe.
@@ -88,7 +121,8 @@ impl Pipe {
             match side {
                 Side::Read => {
                     state.reader = false;
-                    state.bytes = VecDeque::new();
+                    state.bytes.clear();
+                    state.shrink(&self.payer);
                 }
                 Side::Write => state.writer = false,
             }
@@ -134,8 +168,8 @@ impl Pipe {
             }
             transfer.copyout(run, &state.bytes.make_contiguous()[..count])?;
             state.bytes.drain(..count);
-            if state.bytes.is_empty() && state.bytes.capacity() > SPARE {
-                state.bytes = VecDeque::new();
+            if state.bytes.is_empty() {
+                state.shrink(&self.payer);
             }
             state.accessed = time::now();
             state.space()
@@ -159,11 +193,11 @@ impl Pipe {
             // Asking the client for bytes makes sense once there is room for them.
             let left = transfer.total - run.done();
             let room = {
-                let state = lock(&self.state);
+                let mut state = lock(&self.state);
                 if !state.reader {
                     return Err(Errno::EPIPE.into());
                 }
-                state.fits(left) > 0
+                left > 0 && state.fits(left, &self.payer) > 0
             };
             if left == 0 {
                 return Ok(());
@@ -193,7 +227,7 @@ impl Pipe {
             if !state.reader {
                 return Err(Errno::EPIPE.into());
             }
-            let count = state.fits(left).min(piece.len());
+            let count = state.fits(left, &self.payer).min(piece.len());
             state.bytes.extend(&piece[..count]);
             state.modified = time::now();
             count
@@ -223,6 +257,13 @@ impl Pipe {
     }
 }
 
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        lock(&self.state).shrink(&self.payer);
+        self.payer.give_bytes(SPARE as u64);
+    }
+}
+
 /// `int pipe(void)`: the descriptors are the return values.
 fn pipe(run: &mut Run<'_, '_>) -> Answer {
     let [reader, writer] = make(run, 0)?;
@@ -246,7 +287,7 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
         return Err(Errno::EINVAL.into());
     }
     let system = run.system();
-    let pipe = Pipe::new();
+    let pipe = Pipe::new(&run.task.family)?;
     let reader = Object::PipeReader(pipe.clone());
     let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;
     let writer = Object::PipeWriter(pipe);

@@ -1,7 +1,7 @@
 //! Processes: the home of each client, the table that finds them by pid, and how they begin, fork,
 //! become another program and end.
 //!
-//! Sources: NetBSD `sys/rump/librump/rumpkern/lwproc.c`, `sys/rump/kern/lib/libsysproxy/sysproxy.c`.
+//! Sources: fork(2); NetBSD `sys/rump/librump/rumpkern/lwproc.c`, `sys/rump/kern/lib/libsysproxy/sysproxy.c`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use super::System;
 use super::call;
 use super::descriptors::FdTable;
+use super::limits::Family;
 use super::memfs::Inode;
 use super::sync::lock;
 use super::table;
@@ -40,6 +41,10 @@ pub(super) struct Task {
     pub system: Arc<System>,
     pub pid: i32,
     pub credentials: Arc<Credentials>,
+    /// Who pays for it, and for what it makes.
+    pub family: Arc<Family>,
+    /// Whether it was paid for and has not been given back: a prefork hands that on.
+    paid: AtomicBool,
     pub files: Arc<FdTable>,
     pub cwd: Mutex<Arc<Inode>>,
     pub umask: AtomicU32,
@@ -64,10 +69,16 @@ impl Task {
         client: Arc<dyn Client>,
         command: &[u8],
     ) -> Result<Arc<Task>, Errno> {
-        Task::publish(system, |pid| Task {
+        let family = Family::new(&system.counters);
+        if !family.take_process() {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(Task::publish(system, |pid| Task {
             system: system.clone(),
             pid,
             credentials: system.root.clone(),
+            family,
+            paid: AtomicBool::new(true),
             files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
             cwd: Mutex::new(system.fs.root()),
             umask: AtomicU32::new(0o022),
@@ -78,20 +89,22 @@ impl Task {
             parenthood: OnceLock::new(),
             command: Mutex::new(shortened(command)),
             released: AtomicBool::new(false),
-        })
+        }))
     }
 
-    /// A child with these descriptors, everything else as here.
+    /// A child with these descriptors, everything else as here. The caller has paid for it.
     fn fork(
         &self,
         client: Option<Arc<dyn Client>>,
         files: impl FnOnce() -> Arc<FdTable>,
-    ) -> Result<Arc<Task>, Errno> {
+    ) -> Arc<Task> {
         let me = self.parenthood.get_or_init(|| Arc::new(AtomicI32::new(self.pid)));
         Task::publish(&self.system, |pid| Task {
             system: self.system.clone(),
             pid,
             credentials: self.credentials.clone(),
+            family: self.family.clone(),
+            paid: AtomicBool::new(true),
             files: files(),
             cwd: Mutex::new(lock(&self.cwd).clone()),
             umask: AtomicU32::new(self.umask.load(Relaxed)),
@@ -105,13 +118,10 @@ impl Task {
         })
     }
 
-    fn publish(system: &Arc<System>, make: impl FnOnce(i32) -> Task) -> Result<Arc<Task>, Errno> {
-        if !system.counters.processes.take(1, system.limits.processes) {
-            return Err(Errno::EPROCLIM);
-        }
+    fn publish(system: &Arc<System>, make: impl FnOnce(i32) -> Task) -> Arc<Task> {
         let task = Arc::new(make(system.processes.reserve()));
         system.processes.publish(&task);
-        Ok(task)
+        task
     }
 
     /// The pid of its parent, init's once the parent is gone.
@@ -154,11 +164,18 @@ impl Process for Task {
     }
 
     fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
-        Ok(self.fork(None, || Arc::new(self.files.copy()))?)
+        if !self.family.take_process() {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(self.fork(None, || Arc::new(self.files.copy())))
     }
 
     fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {
-        Ok(self.fork(Some(client), || self.files.share())?)
+        // It takes the prefork's place: who has a token is not turned away.
+        if !self.paid.swap(false, AcqRel) && !self.family.take_process() {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(self.fork(Some(client), || self.files.share()))
     }
 
     fn exec(&self, command: &[u8]) {
@@ -175,7 +192,9 @@ impl Process for Task {
             me.store(INIT, Relaxed);
         }
         self.system.processes.remove(self.pid);
-        self.system.counters.processes.give(1);
+        if self.paid.swap(false, AcqRel) {
+            self.family.give_process();
+        }
     }
 }
 

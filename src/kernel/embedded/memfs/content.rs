@@ -1,5 +1,6 @@
 //! The bytes of a regular file: chunks of up to 64 KiB, of which a hole has none and the last is as
-//! long as it is used. What chunks take is counted against the kernel's bound.
+//! long as it is used. What chunks take is paid for by the family that made the file, whoever wrote it, as by the
+//! owner of a file under a quota; it is given back when the file is cut off or gone.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,7 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use super::super::call::{PIECE, Result};
 use super::super::device::zeros;
-use super::super::limits::{Counters, Limits};
+use super::super::limits::Family;
 use super::super::sync::{read, write};
 use crate::kernel::Errno;
 
@@ -16,8 +17,7 @@ pub(in super::super) const BLOCK: usize = 512;
 
 /// The contents of a regular file.
 pub(in super::super) struct Content {
-    counters: Arc<Counters>,
-    limit: u64,
+    payer: Arc<Family>,
     state: RwLock<State>,
 }
 
@@ -31,12 +31,8 @@ struct State {
 }
 
 impl Content {
-    pub fn new(limits: &Limits, counters: &Arc<Counters>) -> Self {
-        Content {
-            counters: counters.clone(),
-            limit: limits.bytes,
-            state: RwLock::new(State::default()),
-        }
+    pub fn new(payer: &Arc<Family>) -> Self {
+        Content { payer: payer.clone(), state: RwLock::new(State::default()) }
     }
 
     pub fn size(&self) -> u64 {
@@ -79,7 +75,7 @@ impl Content {
 
     /// ENOSPC if `len` bytes more could not be held whatever they replace.
     pub fn check_room(&self, len: u64) -> Result<(), Errno> {
-        let free = self.limit.saturating_sub(self.counters.bytes.get());
+        let free = self.payer.free_bytes();
         let held = read(&self.state).held;
         if len > free.saturating_add(held) { Err(Errno::ENOSPC) } else { Ok(()) }
     }
@@ -110,7 +106,7 @@ impl Content {
                 chunk_size(skip + len).saturating_sub(now) as u64
             })
             .sum();
-        if !self.counters.bytes.take(grown, self.limit) {
+        if !self.payer.take_bytes(grown) {
             return Err(Errno::ENOSPC);
         }
         state.held += grown;
@@ -154,7 +150,7 @@ impl Content {
                 }
             }
             state.held -= gone;
-            self.counters.bytes.give(gone);
+            self.payer.give_bytes(gone);
         }
         state.size = size;
     }
@@ -162,7 +158,7 @@ impl Content {
 
 impl Drop for Content {
     fn drop(&mut self) {
-        self.counters.bytes.give(read(&self.state).held);
+        self.payer.give_bytes(read(&self.state).held);
     }
 }
 
@@ -188,12 +184,13 @@ fn pieces(at: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::limits::{Counters, Limits};
     use super::*;
 
     fn content(limit: u64) -> (Content, Arc<Counters>) {
-        let counters = Arc::new(Counters::default());
-        let limits = Limits { bytes: limit, ..Limits::default() };
-        (Content::new(&limits, &counters), counters)
+        let limits = Limits { bytes: limit, bytes_per_family: limit, ..Limits::default() };
+        let counters = Arc::new(Counters::new(limits));
+        (Content::new(&Family::new(&counters)), counters)
     }
 
     fn all(content: &Content, from: i64, len: u64) -> Vec<u8> {

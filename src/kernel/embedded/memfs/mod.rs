@@ -17,7 +17,7 @@ pub(super) use path::{Found, find};
 
 use super::abi::{self, Stat};
 use super::device::Device;
-use super::limits::{Counters, Limits};
+use super::limits::{Counters, Family};
 use super::process::Credentials;
 use super::sync::{lock, read, write};
 use super::time;
@@ -32,7 +32,8 @@ const FILE_SYSTEM: u64 = 1;
 /// The file system.
 pub(super) struct Fs {
     root: Arc<Inode>,
-    limits: Limits,
+    /// How many inodes there may be.
+    most: u64,
     counters: Arc<Counters>,
     next: AtomicU64,
     /// Held while directories change places, so that none ends up inside itself.
@@ -86,26 +87,26 @@ pub(super) enum Make {
 }
 
 impl Fs {
-    pub fn new(limits: &Limits, counters: &Arc<Counters>) -> Self {
-        let rootly = Credentials::default();
-        let root = Inode::new(2, Make::Directory, 0o755, &rootly, 0, limits, counters);
+    pub fn new(counters: &Arc<Counters>) -> Self {
+        let (rootly, payer) = (Credentials::default(), Family::new(counters));
+        let root = Inode::new(2, Make::Directory, 0o755, &rootly, 0, &payer);
         counters.inodes.take(1, u64::MAX);
-        let fs = Fs {
+        let mut fs = Fs {
             root: Arc::new(root),
-            limits: limits.clone(),
+            most: u64::MAX,
             counters: counters.clone(),
             next: AtomicU64::new(3),
             renaming: Mutex::new(()),
         };
-        fs.furnish(&rootly);
+        // What is there from the start is so whatever the bound.
+        fs.furnish(&rootly, &payer);
+        fs.most = counters.limits.inodes;
         fs
     }
 
-    /// Makes what is there from the start, bound or no bound.
-    fn furnish(&self, rootly: &Credentials) {
-        let limits = Limits { inodes: u64::MAX, ..self.limits.clone() };
+    fn furnish(&self, rootly: &Credentials, payer: &Arc<Family>) {
         let make = |dir: &Arc<Inode>, name: &str, what, mode| {
-            self.make_within(&limits, dir, name.as_bytes(), what, mode, rootly)
+            self.make(dir, name.as_bytes(), what, mode, rootly, payer)
         };
         let _ = make(&self.root, "tmp", Make::Directory, 0o1777);
         if let Ok(dev) = make(&self.root, "dev", Make::Directory, 0o755) {
@@ -119,7 +120,7 @@ impl Fs {
         self.root.clone()
     }
 
-    /// Makes something in directory `dir`.
+    /// Makes something in directory `dir`. What it will hold is paid for by `payer`.
     pub fn make(
         &self,
         dir: &Arc<Inode>,
@@ -127,20 +128,9 @@ impl Fs {
         what: Make,
         mode: u32,
         credentials: &Credentials,
+        payer: &Arc<Family>,
     ) -> Result<Arc<Inode>, Errno> {
         dir.check(credentials, abi::mode::WRITE)?;
-        self.make_within(&self.limits, dir, name, what, mode, credentials)
-    }
-
-    fn make_within(
-        &self,
-        limits: &Limits,
-        dir: &Arc<Inode>,
-        name: &[u8],
-        what: Make,
-        mode: u32,
-        credentials: &Credentials,
-    ) -> Result<Arc<Inode>, Errno> {
         let directory = dir.directory()?;
         let mut entries = write(&directory.entries);
         if entries.removed {
@@ -149,13 +139,12 @@ impl Fs {
         if entries.by_name.contains_key(name) {
             return Err(Errno::EEXIST);
         }
-        if !self.counters.inodes.take(1, limits.inodes) {
+        if !self.counters.inodes.take(1, self.most) {
             return Err(Errno::ENOSPC);
         }
         let number = self.next.fetch_add(1, Relaxed);
         let group = dir.gid.load(Relaxed);
-        let inode = Inode::new(number, what, mode, credentials, group, limits, &self.counters);
-        let inode = Arc::new(inode);
+        let inode = Arc::new(Inode::new(number, what, mode, credentials, group, payer));
         if let Kind::Directory(made) = &inode.kind {
             *lock(&made.parent) = Arc::downgrade(dir);
             dir.links.fetch_add(1, Relaxed);
@@ -349,12 +338,11 @@ impl Inode {
         mode: u32,
         credentials: &Credentials,
         group: u32,
-        limits: &Limits,
-        counters: &Arc<Counters>,
+        payer: &Arc<Family>,
     ) -> Inode {
         let now = time::now();
         let kind = match what {
-            Make::File => Kind::File(Content::new(limits, counters)),
+            Make::File => Kind::File(Content::new(payer)),
             Make::Directory => Kind::Directory(Directory {
                 entries: RwLock::default(),
                 parent: Mutex::new(Weak::new()),
@@ -373,7 +361,7 @@ impl Inode {
             changed: AtomicI64::new(now),
             born: now,
             kind,
-            counters: counters.clone(),
+            counters: payer.system.clone(),
         }
     }
 
@@ -565,11 +553,11 @@ mod tests {
 
     #[test]
     fn the_mode_says_who_may() {
-        let (limits, counters) = (Limits::default(), Arc::default());
-        let fs = Fs::new(&limits, &counters);
+        let counters = Arc::default();
+        let (fs, payer) = (Fs::new(&counters), Family::new(&counters));
         let (owner, mate, stranger) = (user(100, 10, &[]), user(101, 9, &[0]), user(102, 9, &[]));
         let tmp = fs.root().lookup(b"tmp").unwrap().unwrap();
-        let file = fs.make(&tmp, b"file", Make::File, 0o640, &owner).unwrap();
+        let file = fs.make(&tmp, b"file", Make::File, 0o640, &owner, &payer).unwrap();
         // The group of a new file is its directory's.
         assert_eq!((file.stat().uid, file.stat().gid), (100, 0));
         assert_eq!(file.check(&owner, READ | WRITE), Ok(()));
@@ -579,21 +567,21 @@ mod tests {
         assert_eq!(file.check(&stranger, READ), Err(Errno::EACCES));
         assert_eq!(file.check(&stranger, 0), Ok(()));
         assert_eq!(file.check(&user(0, 0, &[]), READ | WRITE), Ok(()));
-        let refused = fs.make(&fs.root(), b"file", Make::File, 0o640, &owner);
+        let refused = fs.make(&fs.root(), b"file", Make::File, 0o640, &owner, &payer);
         assert_eq!(refused.err(), Some(Errno::EACCES));
         // Others' files in a sticky directory stay.
         let found = |who| find(&fs, fs.root(), who, b"/tmp/file").unwrap();
         assert_eq!(fs.unlink(&found(&stranger), &stranger), Err(Errno::EPERM));
         assert_eq!(fs.unlink(&found(&owner), &owner), Ok(()));
-        fs.make(&tmp, b"closed", Make::Directory, 0o600, &owner).unwrap();
+        fs.make(&tmp, b"closed", Make::Directory, 0o600, &owner, &payer).unwrap();
         let inside = find(&fs, fs.root(), &owner, b"/tmp/closed/file");
         assert_eq!(inside.err(), Some(Errno::EACCES));
     }
 
     #[test]
     fn renames_and_removals_at_once_neither_hang_nor_lose_anything() {
-        let (limits, counters) = (Limits::default(), Arc::default());
-        let fs = Fs::new(&limits, &counters);
+        let counters = Arc::default();
+        let (fs, payer) = (Fs::new(&counters), Family::new(&counters));
         let rootly = Credentials::default();
         let before = counters.inodes.get();
         let at = |path: &str| {
@@ -608,7 +596,7 @@ mod tests {
         let names = ["/tmp/a", "/tmp/b", "/tmp/a/x", "/tmp/b/x", "/tmp/a/x/y", "/tmp/b/x/y"];
         std::thread::scope(|scope| {
             for who in 0..4usize {
-                let (fs, rootly, at) = (&fs, &rootly, &at);
+                let (fs, rootly, payer, at) = (&fs, &rootly, &payer, &at);
                 scope.spawn(move || {
                     let mut seed = who + 1;
                     let mut any = |below: usize| {
@@ -620,7 +608,9 @@ mod tests {
                         let [Some(one), Some(two)] = picked.map(at) else { continue };
                         let one_found = again(&one);
                         match any(3) {
-                            0 => drop(fs.make(&one.0, &one.1, Make::Directory, 0o755, rootly)),
+                            0 => {
+                                drop(fs.make(&one.0, &one.1, Make::Directory, 0o755, rootly, payer))
+                            }
                             1 => drop(fs.rename(&one_found, &again(&two), rootly)),
                             _ => drop(fs.rmdir(&one_found, rootly)),
                         }

@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod files;
+mod limits;
 mod pipes;
 mod processes;
 mod scale;

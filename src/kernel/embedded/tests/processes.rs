@@ -137,12 +137,17 @@ fn processes_are_bounded() {
     let first = Guest::new(&kernel);
     let prefork = first.process.prefork().unwrap();
     let signals = first.signals.clone();
-    assert_eq!(kernel.spawn(signals.clone(), b"").err(), Some(Errno::EPROCLIM));
-    assert_eq!(prefork.adopt(signals.clone()).err(), Some(Errno::EPROCLIM));
+    assert_eq!(kernel.spawn(signals.clone(), b"").err(), Some(Errno::EAGAIN));
+    assert_eq!(first.process.prefork().err(), Some(Errno::EAGAIN));
+    // Whoever comes with a token takes its place, once.
+    let child = prefork.adopt(signals.clone()).unwrap();
+    assert_eq!(prefork.adopt(signals.clone()).err(), Some(Errno::EAGAIN));
     prefork.release();
     prefork.release();
+    assert_eq!(kernel.usage().processes, 2);
+    child.release();
     assert!(kernel.spawn(signals, b"").is_ok());
-    drop(prefork);
+    drop((prefork, child));
     assert_eq!(kernel.usage().processes, 1);
 }
 
