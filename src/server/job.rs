@@ -77,9 +77,8 @@ impl WorkFor {
         let done = match work {
             Work::Spawn { command } => Done::Spawned(kernel.spawn(client(), &command)),
             Work::Adopt { prefork } => {
-                let process = prefork.adopt(client());
-                prefork.release();
-                Done::Spawned(process)
+                let prefork = Released(prefork);
+                Done::Spawned(prefork.0.adopt(client()))
             }
             Work::Prefork { parent } => Done::Preforked(parent.prefork()),
             Work::Interrupt { process } => {
@@ -96,6 +95,15 @@ impl WorkFor {
             }
         };
         answered.with(done);
+    }
+}
+
+/// A process that is released in the end, also if the kernel panics before.
+struct Released(Arc<dyn Process>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

@@ -376,18 +376,35 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-#[test]
-fn schedules() {
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SCHEDULES").unwrap_or(3000),
-    };
-    for seed in seeds {
-        let outcome = catch_unwind(|| run(seed));
-        match outcome {
+/// Runs the schedules of these seeds, every `step`th; says what is wrong with the first that fails.
+fn run_all(seeds: std::ops::Range<u64>, step: usize) -> Result<(), Broken> {
+    for seed in seeds.step_by(step) {
+        match catch_unwind(|| run(seed)) {
             Ok(Ok(())) => {}
-            Ok(Err(broken)) => panic!("SEED={seed}: {broken}"),
-            Err(_) => panic!("SEED={seed}: it panicked"),
+            Ok(Err(broken)) => return Err(format!("SEED={seed}: {broken}")),
+            Err(_) => return Err(format!("SEED={seed}: it panicked")),
         }
     }
+    Ok(())
+}
+
+#[test]
+fn schedules() {
+    let seeds = match (number("SEED"), number("SCHEDULES")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, many) => 0..many.unwrap_or(3000),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let run_some = |first| {
+            let seeds = seeds.start + first as u64..seeds.end;
+            scope.spawn(move || run_all(seeds, threads))
+        };
+        let running: Vec<_> = (0..threads).map(run_some).collect();
+        running.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()
+    });
+    for outcome in outcomes {
+        outcome.unwrap_or_else(|broken| panic!("{broken}"));
+    }
+    println!("{} schedules", seeds.end - seeds.start);
 }
