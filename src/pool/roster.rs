@@ -18,6 +18,10 @@ use super::Stats;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
+/// Threads that wait for a seat, at most. After a burst of sleepers there are as many as slept; those
+/// over this bound end when their task has.
+pub const MOST_WAITING: usize = 256;
+
 /// The right to run on a core. As many exist as there are cores.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seat {
@@ -144,22 +148,19 @@ impl Roster {
         Need::Thread(seat)
     }
 
-    /// A worker found nothing to do: its seat is free, and it waits in `berth` from here on. The
-    /// caller then looks at the deques once more.
+    /// A worker found nothing to do: its seat is free, and it waits in `berth` from here on, or is sent
+    /// home. The caller then looks at the deques once more.
     pub fn stand_up(&self, seat: Seat, berth: &Arc<Berth>) {
         self.free_seat(seat, Some(berth));
         fence(Ordering::SeqCst);
     }
 
-    /// A thread without a seat has ended its task and waits for one. The caller then looks at the
-    /// deques: there may have been nobody to take a free seat, if the system had no more threads.
+    /// A thread without a seat has ended its task and waits for one, or is sent home if many do. The
+    /// caller then looks at the deques: there may have been nobody to take a free seat, if the system had
+    /// no more threads.
     pub fn join_bench(&self, last_core: usize, berth: &Arc<Berth>) {
         let mut state = lock(&self.state);
-        if state.closed {
-            berth.give(Given::End);
-        } else {
-            state.bench.push((last_core, berth.clone()));
-        }
+        state.wait_at(last_core, berth);
         drop(state);
         fence(Ordering::SeqCst);
     }
@@ -229,11 +230,7 @@ impl Roster {
     fn free_seat(&self, seat: Seat, berth: Option<&Arc<Berth>>) {
         let mut state = lock(&self.state);
         if let Some(berth) = berth {
-            if state.closed {
-                berth.give(Given::End);
-            } else {
-                state.bench.push((seat.core, berth.clone()));
-            }
+            state.wait_at(seat.core, berth);
         }
         self.put_back(&mut state, seat);
     }
@@ -245,6 +242,15 @@ impl Roster {
 }
 
 impl State {
+    /// Has a thread wait for a seat, or sends it home if the pool ends or many wait already.
+    fn wait_at(&mut self, last_core: usize, berth: &Arc<Berth>) {
+        if self.closed || self.bench.len() >= MOST_WAITING {
+            berth.give(Given::End);
+        } else {
+            self.bench.push((last_core, berth.clone()));
+        }
+    }
+
     /// The waiting thread that sat on this core last, else the one that waited least.
     fn take_from_bench(&mut self, core: usize) -> Option<Arc<Berth>> {
         let at = self.bench.iter().rposition(|(last, _)| *last == core);

@@ -160,6 +160,31 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
 }
 
 #[test]
+fn threads_of_a_burst_of_sleepers_end_when_they_wake() {
+    const SLEEPERS: usize = 600;
+    let (pool, mut dispatcher) = pool(Duration::ZERO);
+    let gate = Arc::new(Mutex::new(()));
+    for _ in 0..2 {
+        let held = gate.lock().unwrap();
+        for i in 0..SLEEPERS {
+            let gate = gate.clone();
+            dispatcher.push(i, job(move || blocking(|| drop(gate.lock().unwrap()))));
+        }
+        dispatcher.notify(Instant::now());
+        until("all of them sleep", || pool.stats().asleep == SLEEPERS);
+        assert!(pool.stats().threads >= SLEEPERS, "each has a thread");
+        drop(held);
+        let most = roster::MOST_WAITING + dispatcher.cores();
+        until("no more are left than may wait", || pool.stats().threads <= most);
+        until("all have woken", || pool.stats().asleep == 0);
+    }
+    let (done, wait) = mpsc::channel();
+    dispatcher.push(0, job(move || done.send(()).unwrap()));
+    dispatcher.notify(Instant::now());
+    wait.recv_timeout(PATIENCE).expect("those that are left go on");
+}
+
+#[test]
 fn a_task_behind_a_long_one_gets_a_worker_of_its_own() {
     let (pool, mut dispatcher) = pool(Duration::ZERO);
     if dispatcher.cores() < 2 {
