@@ -192,7 +192,7 @@ mod tests {
             mailbox.post_later(Message::Stop);
         }
         // Time may have passed meanwhile: then some came earlier, and the last are still put off.
-        let put_off = PUT_OFF.with_borrow(|put_off| put_off.messages.len());
+        let put_off = PUT_OFF.with_borrow_mut(|put_off| put_off.messages.len());
         assert!(put_off < MOST_LATER, "{put_off} are put off");
         assert_eq!(taken(&mailbox).len() + put_off, MOST_LATER);
         assert!(wakes.load(Ordering::SeqCst) > 0, "the reader is woken");

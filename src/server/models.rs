@@ -10,11 +10,11 @@ use std::task::Waker;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
-use super::costs::Costs;
 use super::job::{Context, Job};
+use super::limits::Limits;
 use super::mailbox::{Mailbox, Message};
-use super::owing::Owing;
 use super::rendezvous::Rendezvous;
+use super::share::Share;
 use super::task::Task;
 use crate::kernel::{Call, Client, Errno, Identity, Kernel, Outcome, Process};
 use crate::pool::Injector;
@@ -84,48 +84,50 @@ struct Queued {
     flag: Arc<Flag>,
     task: Arc<Task>,
     injector: Injector<Job>,
-    mailbox: Arc<Mailbox>,
+    context: Context,
 }
 
 impl Queued {
     fn new() -> Queued {
-        let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
-        let injector = Injector::without_seats(Context {
+        let context = Context {
             kernel: Arc::new(Nothing),
-            mailbox: mailbox.clone(),
-            costs: Arc::new(Costs::default()),
-        });
+            mailbox: Arc::new(Mailbox::new(Box::new(|| {}))),
+            costs: Arc::default(),
+            panics: Arc::default(),
+        };
+        let injector = Injector::without_seats(context.clone());
         let flag = Arc::new(Flag::default());
         let socket = ring::models::socket();
         let task = Task::new(socket, ring::models::arena(), injector.clone(), true);
         let request = CallRequest { reqno: 1, number: 3, args: &[] };
         let process: Arc<dyn Process> = flag.clone();
-        task.set(socket, CallKey(0), &process, &request, &Arc::new(Owing::new(1)));
-        task.queue();
-        Queued { flag, task: Arc::new(task), injector, mailbox }
+        let share = Arc::new(Share::new(&Limits::default(), Arc::default()));
+        task.set(socket, CallKey(0), &process, &request, &share);
+        task.queue(&share);
+        Queued { flag, task: Arc::new(task), injector, context }
     }
 
     /// What a worker does with it.
     fn run(&self) {
-        self.task.clone().run(&self.mailbox);
-        self.mailbox.deliver();
+        self.task.clone().run(&self.context);
+        self.context.mailbox.deliver();
     }
 
     /// Runs what has been injected; how often the call was.
     fn run_injected(&self) -> usize {
         let mut times = 0;
         while let Some(Job::Call(task)) = self.injector.take() {
-            task.run(&self.mailbox);
+            task.run(&self.context);
             times += 1;
         }
-        self.mailbox.deliver();
+        self.context.mailbox.deliver();
         times
     }
 
     /// How the call has ended: once.
     fn end(self) -> Outcome {
         let mut messages = Vec::new();
-        self.mailbox.take(&mut messages);
+        self.context.mailbox.take(&mut messages);
         assert!(matches!(messages[..], [Message::Ran(_)]), "{} messages", messages.len());
         *self.flag.waits.lock().unwrap() = None;
         let outcome = self.task.body().outcome.take();
