@@ -120,6 +120,25 @@ struct Shared<T: Task> {
 }
 
 impl<T: Task> Shared<T> {
+    /// What the threads of a pool share that fills these deques, with a seat on each of these CPUs.
+    fn new(
+        context: T::Context,
+        deques: &[deque::Worker<T>],
+        cpus: Vec<usize>,
+        most_asleep: usize,
+        spin: Duration,
+    ) -> Arc<Shared<T>> {
+        Arc::new(Shared {
+            context,
+            stealers: deques.iter().map(deque::Worker::stealer).collect(),
+            injector: deque::Injector::new(),
+            roster: Roster::new(cpus),
+            asleep: Asleep::new(most_asleep),
+            spin,
+            pressed: AtomicBool::new(false),
+        })
+    }
+
     fn is_pressed(&self) -> bool {
         self.pressed.load(Ordering::Relaxed)
     }
@@ -206,15 +225,7 @@ impl<T: Task> Injector<T> {
 impl<T: Task> Injector<T> {
     /// A way into a pool without seats: nothing is run.
     pub fn without_seats(context: T::Context) -> Injector<T> {
-        Injector(Arc::new(Shared {
-            context,
-            stealers: Vec::new(),
-            injector: deque::Injector::new(),
-            roster: Roster::new(Vec::new()),
-            asleep: Asleep::new(1),
-            spin: Duration::ZERO,
-            pressed: AtomicBool::new(false),
-        }))
+        Injector(Shared::new(context, &[], Vec::new(), 1, Duration::ZERO))
     }
 
     /// The next task that was injected.
@@ -249,15 +260,8 @@ impl<T: Task> Pool<T> {
     pub fn new(config: &Config, context: T::Context) -> Result<(Pool<T>, Dispatcher<T>), Error> {
         let cpus = choose_cpus(&config.cpus)?;
         let deques: Vec<_> = cpus.iter().map(|_| deque::Worker::new_fifo()).collect();
-        let shared = Arc::new(Shared {
-            context,
-            stealers: deques.iter().map(deque::Worker::stealer).collect(),
-            injector: deque::Injector::new(),
-            roster: Roster::new(cpus),
-            asleep: Asleep::new(most_asleep(config.max_asleep.get())),
-            spin: config.spin,
-            pressed: AtomicBool::new(false),
-        });
+        let most_asleep = most_asleep(config.max_asleep.get());
+        let shared = Shared::new(context, &deques, cpus, most_asleep, config.spin);
         // The first thread is made here, so that a machine which refuses threads is found out now.
         worker::start(&shared)?;
         Ok((
@@ -270,15 +274,7 @@ impl<T: Task> Pool<T> {
     #[cfg(test)]
     pub fn without_threads(cores: usize, context: T::Context) -> (Pool<T>, Dispatcher<T>) {
         let deques: Vec<_> = (0..cores).map(|_| deque::Worker::new_fifo()).collect();
-        let shared = Arc::new(Shared {
-            context,
-            stealers: deques.iter().map(deque::Worker::stealer).collect(),
-            injector: deque::Injector::new(),
-            roster: Roster::new(Vec::new()),
-            asleep: Asleep::new(usize::MAX),
-            spin: Duration::ZERO,
-            pressed: AtomicBool::new(false),
-        });
+        let shared = Shared::new(context, &deques, Vec::new(), usize::MAX, Duration::ZERO);
         (Pool { shared: shared.clone() }, Dispatcher { deques, shared, watch: Watch::default() })
     }
 

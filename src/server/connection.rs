@@ -73,7 +73,7 @@ struct InFlight {
 impl Connection {
     /// A client that has just connected.
     pub fn new(socket: Socket, peer: Option<PeerKey>, hub: &mut Hub) -> Connection {
-        let share = Arc::new(Share::new(&hub.limits, hub.all.clone()));
+        let share = Arc::new(Share::new(hub.all.clone()));
         Connection {
             session: Session::default(),
             link: Link {

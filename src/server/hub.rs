@@ -80,12 +80,12 @@ impl Hub {
         Hub {
             arena,
             preforks: Preforks::new(limits.preforks, limits.preforks_in_all),
+            all: Arc::new(All::new(&limits)),
             limits,
             timers: Timers::default(),
             stats: BoardStats::default(),
             dirty: Vec::new(),
             now: Instant::now(),
-            all: Arc::default(),
             owed: Rc::default(),
             dispatcher,
             injector,

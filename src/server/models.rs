@@ -14,7 +14,7 @@ use super::job::{Context, Job};
 use super::limits::Limits;
 use super::mailbox::{Mailbox, Message};
 use super::rendezvous::Rendezvous;
-use super::share::Share;
+use super::share::{All, Share};
 use super::task::Task;
 use crate::kernel::{Call, Client, Errno, Identity, Kernel, Outcome, Process};
 use crate::pool::Injector;
@@ -101,7 +101,7 @@ impl Queued {
         let task = Task::new(socket, ring::models::arena(), injector.clone(), true);
         let request = CallRequest { reqno: 1, number: 3, args: &[] };
         let process: Arc<dyn Process> = flag.clone();
-        let share = Arc::new(Share::new(&Limits::default(), Arc::default()));
+        let share = Arc::new(Share::new(Arc::new(All::new(&Limits::default()))));
         task.set(socket, CallKey(0), &process, &request, &share);
         task.queue(&share);
         Queued { flag, task: Arc::new(task), injector, context }

@@ -8,9 +8,10 @@ use super::limits::Limits;
 /// Bytes owed at which a client waits when all clients together are owed much.
 const PRESSED: usize = 64 * 1024;
 
-/// What all clients together take.
-#[derive(Debug, Default)]
+/// What all clients together take, and how much each may.
+#[derive(Debug)]
 pub struct All {
+    bounds: Bounds,
     /// Bytes that clients have answered with and sleeping calls may hold on to.
     kept: AtomicUsize,
     /// Clients are owed so much that each is to wait earlier.
@@ -18,6 +19,17 @@ pub struct All {
 }
 
 impl All {
+    /// Nothing yet.
+    pub fn new(limits: &Limits) -> All {
+        let bounds = Bounds {
+            owed: limits.owed.max(1),
+            kept: limits.kept,
+            kept_in_all: limits.kept_in_all,
+            queued: limits.queued.max(1),
+        };
+        All { bounds, kept: AtomicUsize::new(0), pressed: AtomicBool::new(false) }
+    }
+
     /// Whether each client is to wait earlier than its own bound says.
     pub fn press(&self, pressed: bool) {
         self.pressed.store(pressed, Ordering::Relaxed);
@@ -37,7 +49,6 @@ pub struct Share {
     queued: AtomicUsize,
     /// The board takes no calls of this client until some of those queued have started.
     full: AtomicBool,
-    bounds: Bounds,
     all: Arc<All>,
 }
 
@@ -51,19 +62,12 @@ struct Bounds {
 
 impl Share {
     /// Nothing yet.
-    pub fn new(limits: &Limits, all: Arc<All>) -> Share {
-        let bounds = Bounds {
-            owed: limits.owed.max(1),
-            kept: limits.kept,
-            kept_in_all: limits.kept_in_all,
-            queued: limits.queued.max(1),
-        };
+    pub fn new(all: Arc<All>) -> Share {
         Share {
             copied: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             full: AtomicBool::new(false),
-            bounds,
             all,
         }
     }
@@ -83,8 +87,8 @@ impl Share {
     /// Bytes owed at which this client has to wait.
     pub fn owed_bound(&self) -> usize {
         match self.all.pressed.load(Ordering::Relaxed) {
-            true => self.bounds.owed.min(PRESSED),
-            false => self.bounds.owed,
+            true => self.all.bounds.owed.min(PRESSED),
+            false => self.all.bounds.owed,
         }
     }
 
@@ -109,8 +113,8 @@ impl Share {
 
     /// Whether a call that falls asleep should keep none, and ask again when it wakes.
     pub fn keeps_too_much(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) > self.bounds.kept
-            || self.all.kept.load(Ordering::Relaxed) > self.bounds.kept_in_all
+        self.kept.load(Ordering::Relaxed) > self.all.bounds.kept
+            || self.all.kept.load(Ordering::Relaxed) > self.all.bounds.kept_in_all
     }
 
     /// A call waits for a thread.
@@ -121,12 +125,12 @@ impl Share {
     /// It has one. Whether the board waits to hear so, see [`Share::is_full`].
     pub fn start(&self) -> bool {
         let left = self.queued.fetch_sub(1, Ordering::SeqCst) - 1;
-        left <= self.bounds.queued / 2 && self.full.swap(false, Ordering::SeqCst)
+        left <= self.all.bounds.queued / 2 && self.full.swap(false, Ordering::SeqCst)
     }
 
     /// Whether as many calls wait as may. Then a later [`Share::start`] says when there is room again.
     pub fn is_full(&self) -> bool {
-        let is_full = || self.queued.load(Ordering::SeqCst) >= self.bounds.queued;
+        let is_full = || self.queued.load(Ordering::SeqCst) >= self.all.bounds.queued;
         if !is_full() {
             return false;
         }
@@ -141,8 +145,8 @@ mod tests {
     use super::*;
 
     fn share(limits: &Limits) -> (Share, Arc<All>) {
-        let all = Arc::new(All::default());
-        (Share::new(limits, all.clone()), all)
+        let all = Arc::new(All::new(limits));
+        (Share::new(all.clone()), all)
     }
 
     #[test]
@@ -181,7 +185,7 @@ mod tests {
     fn what_all_keep_counts_too() {
         let limits = Limits { kept: 10, kept_in_all: 15, ..Limits::default() };
         let (one, all) = share(&limits);
-        let other = Share::new(&limits, all);
+        let other = Share::new(all);
         one.keep(10);
         assert!(!one.keeps_too_much());
         one.keep(1);
