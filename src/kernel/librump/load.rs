@@ -41,10 +41,25 @@ pub enum LoadError {
 /// Loads the kernel and these components. `prefix` is where it was installed; without it the
 /// loader's own path is searched.
 pub fn load(prefix: Option<&Path>, components: &[String]) -> Result<(), LoadError> {
+    #[cfg(target_env = "gnu")]
+    bound_arenas();
     for name in BASE {
         load_all(prefix, vec![name.to_string()])?;
     }
     load_all(prefix, components.to_vec())
+}
+
+/// Lets the C library keep as many heaps as there are CPUs, unless its user has said how many. Of itself it
+/// makes eight for each, and memory that one thread of the kernel frees is not another's to have: what is
+/// free and not given back grows for hours.
+#[cfg(target_env = "gnu")]
+fn bound_arenas() {
+    if ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"].iter().any(|name| std::env::var_os(name).is_some()) {
+        return;
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    // SAFETY: mallopt(3) takes its own lock. It is only a wish: what it says does not matter.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, c_int::try_from(cpus).unwrap_or(c_int::MAX)) };
 }
 
 /// Loads libraries in any order until all are in or none moves.
