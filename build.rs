@@ -5,6 +5,8 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     for symbol in [
         "rumpuser_init",
+        "rumpuser_malloc",
+        "rumpuser_free",
         "rumpuser_sp_init",
         "rumpuser_sp_fini",
         "rumpuser_sp_copyin",

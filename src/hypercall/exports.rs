@@ -4,9 +4,11 @@
 //! runs on.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
 use std::slice;
+use std::sync::OnceLock;
 
-use super::serve;
+use super::{pages, serve};
 use crate::kernel::librump::{self, Handle, Upcalls, current, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
 use crate::server::MAX_ASK;
@@ -33,6 +35,55 @@ pub unsafe extern "C" fn rumpuser_init(version: c_int, hyp: *const Upcalls) -> c
     let wrapped = upcalls::intercept(unsafe { &*hyp });
     // SAFETY: librumpuser copies what it is given.
     unsafe { init(version, &wrapped) }
+}
+
+/// Memory for the kernel: a page is one of ours, all else librumpuser's.
+///
+/// # Safety
+///
+/// `memory` is good for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_malloc(
+    len: usize,
+    alignment: c_int,
+    memory: *mut *mut c_void,
+) -> c_int {
+    type Malloc = unsafe extern "C" fn(usize, c_int, *mut *mut c_void) -> c_int;
+    static NEXT: OnceLock<Option<Malloc>> = OnceLock::new();
+    if let Some(page) = usize::try_from(alignment).ok().and_then(|align| pages::take(len, align)) {
+        // SAFETY: the caller's promise.
+        unsafe { memory.write(page.as_ptr()) };
+        return 0;
+    }
+    // SAFETY: librumpuser's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Malloc>(next) };
+    let next = || librump::next_symbol(c"rumpuser_malloc").map(typed);
+    match NEXT.get_or_init(next) {
+        // SAFETY: the caller's promise.
+        Some(next) => unsafe { next(len, alignment, memory) },
+        None => Errno::ENOMEM.0,
+    }
+}
+
+/// Takes back what [`rumpuser_malloc`] gave.
+///
+/// # Safety
+///
+/// It was given, and nobody uses it any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_free(memory: *mut c_void, len: usize) {
+    type Free = unsafe extern "C" fn(*mut c_void, usize);
+    static NEXT: OnceLock<Option<Free>> = OnceLock::new();
+    if pages::give_back(memory) {
+        return;
+    }
+    // SAFETY: librumpuser's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Free>(next) };
+    let next = || librump::next_symbol(c"rumpuser_free").map(typed);
+    if let Some(next) = NEXT.get_or_init(next) {
+        // SAFETY: the caller's promise; it came from librumpuser.
+        unsafe { next(memory, len) };
+    }
 }
 
 /// Starts the server.

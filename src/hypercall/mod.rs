@@ -1,4 +1,5 @@
-//! The C surface that librump calls: `rumpuser_init` and the eight `rumpuser_sp_*`.
+//! The C surface that librump calls: `rumpuser_init`, the eight `rumpuser_sp_*`, and the two that hand
+//! out memory, of which [`pages`] are better off here.
 //!
 //! librumpuser exports these symbols too. This program, or `librumpring.so` when it is preloaded,
 //! comes earlier in the link scope, so librump finds these. Everything else of librumpuser stays.
@@ -10,6 +11,7 @@
 //! Source: NetBSD `sys/rump/include/rump/rumpuser.h`, rumpuser(3).
 
 mod exports;
+mod pages;
 mod serve;
 
 pub use serve::{Serving, prepare, server};

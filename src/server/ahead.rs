@@ -9,7 +9,7 @@
 pub const WINDOW: usize = 64 * 1024;
 
 /// Capacity that the buffer keeps between calls.
-const KEEP: usize = 16 * 1024;
+const KEEP: usize = 4 * 1024;
 
 /// The range that a call will read, and the part of it that is here.
 #[derive(Debug, Default)]

@@ -69,7 +69,7 @@ impl Default for Limits {
             orphan: Duration::from_secs(10),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(5),
-            spare_tasks: 4096,
+            spare_tasks: 1024,
         }
     }
 }

@@ -28,7 +28,7 @@ pub const ROOM: usize = 64 * 1024;
 pub const MAX_ASK: usize = 1024 * 1024;
 
 /// Capacity that a buffer between calls may keep.
-const KEEP: usize = 16 * 1024;
+const KEEP: usize = 4 * 1024;
 
 /// The copies of one call.
 pub struct CallMemory {
