@@ -40,8 +40,9 @@ pub struct Board {
     hub: Hub,
     door: Door,
     stop: Stopping,
-    /// Who halted a kernel that leaves its caller behind, and who wants to know of the answer.
-    halt: Option<(Socket, mpsc::Sender<()>)>,
+    /// Who halted a kernel that leaves its caller behind, and who wants to know of the answer: the first
+    /// that hears of it ends the program.
+    halts: Vec<(Socket, mpsc::Sender<()>)>,
     /// Where messages are taken to, between two turns.
     messages: Vec<Message>,
     /// Who wants to know the counters.
@@ -70,7 +71,7 @@ impl Board {
             hub,
             door,
             stop: Stopping::No,
-            halt: None,
+            halts: Vec::new(),
             messages: Vec::new(),
             curious: Vec::new(),
         }
@@ -198,7 +199,7 @@ impl Board {
             Message::Flushes { socket, key, out } => self.flushes(socket, key, out),
             Message::Halted { socket, key, out, done } => {
                 self.halted_in(socket, key, out);
-                self.halt = Some((socket, done));
+                self.halts.push((socket, done));
             }
             Message::Done(socket, done) => self.done(socket, done),
             Message::Raise { socket, signo } => {
@@ -271,11 +272,11 @@ impl Board {
         self.hub.dirty.clear();
         self.collect_debts(net);
         self.hub.notify();
-        if self.halt_is_answered()
-            && let Some((_, done)) = self.halt.take()
-        {
-            // Who waits for it ends the process.
-            let _ = done.send(());
+        if !self.halts.is_empty() && self.halts_are_answered() {
+            for (_, done) in self.halts.drain(..) {
+                // Who waits for it ends the process.
+                let _ = done.send(());
+            }
             self.stop = Stopping::Over;
         }
     }
@@ -387,18 +388,17 @@ impl Board {
             let mut desk = Desk { link: &mut connection.link, hub };
             desk.hang_up("it halted the kernel");
         }
-        // Nothing enters a halted kernel any more: processes are left as they are.
+        self.hub.halted();
         self.stop = Stopping::Now;
     }
 
-    /// Whether who halted the kernel has taken its answer, or has gone.
-    fn halt_is_answered(&mut self) -> bool {
-        let Some((socket, _)) = self.halt else {
-            return false;
+    /// Whether whoever halted the kernel has taken the answer, or has gone.
+    fn halts_are_answered(&self) -> bool {
+        let is_waiting = |connection: &Connection| {
+            connection.link.stage < Stage::Gone && connection.link.outbox.owed() > 0
         };
-        self.find(socket).is_none_or(|(connection, _)| {
-            connection.link.stage >= Stage::Gone || connection.link.outbox.owed() == 0
-        })
+        let mut connections = self.connections.iter().flatten();
+        !connections.any(|c| is_waiting(c) && self.halts.iter().any(|(s, _)| *s == c.link.socket))
     }
 
     /// Work of a session has been done.

@@ -65,6 +65,8 @@ pub struct Hub {
     ready: VecDeque<Job>,
     /// Something was put into a deque since workers were last told.
     pushed: bool,
+    /// The kernel has halted in a call that is still in it: processes are left as they are.
+    halted: bool,
     spare: Vec<Arc<Task>>,
 }
 
@@ -93,6 +95,7 @@ impl Hub {
             context,
             ready: VecDeque::new(),
             pushed: false,
+            halted: false,
             spare: Vec::new(),
         }
     }
@@ -157,13 +160,24 @@ impl Hub {
         had_any
     }
 
-    /// Has something else done inside the kernel.
+    /// The kernel has halted, and its end is the program's: nobody's process has to be ended before.
+    pub fn halted(&mut self) {
+        self.halted = true;
+    }
+
+    /// Has something else done inside the kernel, unless that has halted.
     pub fn work(&mut self, socket: Socket, work: Work) {
+        if self.halted {
+            return;
+        }
         self.push(socket.index(), Job::Work(Box::new(WorkFor { socket, work })));
     }
 
     /// Has a process released that is no session's.
     pub fn discard(&mut self, process: Arc<dyn Process>) {
+        if self.halted {
+            return;
+        }
         self.push(0, Job::Discard(process));
     }
 

@@ -346,6 +346,8 @@ impl UserMemory for CallMemory {
         if let Some(Waits { mailbox, socket, key, .. }) = &self.waits {
             let (done, is_out) = mpsc::channel();
             mailbox.post(Message::Halted { socket: *socket, key: *key, out, done });
+            #[cfg(test)]
+            super::simulator::wait_until(|| is_out.try_recv() != Err(mpsc::TryRecvError::Empty));
             // An error says that the server has ended, which is as good.
             let _ = is_out.recv();
         }

@@ -32,6 +32,8 @@ impl Rendezvous {
 
     /// Waits for what was asked for.
     pub fn wait(&self) -> Result<Vec<u8>, ()> {
+        #[cfg(test)]
+        super::simulator::wait_until(|| matches!(*self.lock(), State::Answered(_)));
         let mut state = self.lock();
         loop {
             match std::mem::take(&mut *state) {

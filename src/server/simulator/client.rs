@@ -81,6 +81,8 @@ pub struct FakeClient {
     token: Option<Token>,
     /// It has sent something that has no answer.
     is_lost: bool,
+    /// A halt of it was answered.
+    has_halted: bool,
     /// Connections end when a kernel halts or a server stops.
     pub may_end: bool,
 }
@@ -105,6 +107,7 @@ impl FakeClient {
             tokens: Vec::new(),
             token,
             is_lost: false,
+            has_halted: false,
             may_end: false,
         }
     }
@@ -113,6 +116,20 @@ impl FakeClient {
     pub fn owed(&self) -> Option<i32> {
         let is_due = |call: &&Expected| call.number != sys::WAIT;
         self.calls.values().find(is_due).map(|call| call.number)
+    }
+
+    /// Whether it still waits for the answer to a halt, which it would get: it reads, and knows what it
+    /// sent.
+    pub fn misses_halt(&self) -> bool {
+        let reads = matches!(self.manners, Manners::Good | Manners::Slow) && !self.is_lost;
+        let halts = self.calls.values().any(|call| call.number == sys::HALT);
+        // The connection ends behind the first answer, whatever else was asked.
+        reads && halts && !self.has_halted
+    }
+
+    /// Its number, of all there ever were.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether it has calls that sleep until somebody signals.
@@ -187,7 +204,7 @@ impl FakeClient {
         let number = match random.u8(..40) {
             0 => sys::PANIC,
             1 => sys::END,
-            2 if random.u8(..20) == 0 => sys::HALT,
+            2 if random.u8(..5) == 0 => sys::HALT,
             3..10 => sys::ECHO,
             10..14 => sys::SLEEP,
             14..18 => sys::WAIT,
@@ -209,6 +226,7 @@ impl FakeClient {
             sys::FLOOD => [at + OUT, random.u64(1..200_000), 0],
             sys::STRING => [at, 0, 0],
             sys::MAP => [random.u64(1..30), 0, 0],
+            sys::HALT => [self.id, 0, 0],
             // Each has a signal of its own.
             sys::RAISE => [self.next, 0, 0],
             _ => [0; 3],
@@ -365,6 +383,7 @@ impl FakeClient {
         let Some(call) = self.calls.remove(&reqno) else {
             return Err(format!("{}: call {reqno} is answered twice", self.name()));
         };
+        self.has_halted |= call.number == sys::HALT;
         let (error, value) = (read_u32(body, 0) as i32, read_u64(body, 8));
         let good = match (call.number, error) {
             (_, EINTR) => call.may_end || self.execing,

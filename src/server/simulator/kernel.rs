@@ -1,4 +1,5 @@
-//! A kernel whose calls do what a schedule needs: copy, sleep, wake each other, fail, panic.
+//! A kernel whose calls do what a schedule needs: copy, sleep, wake each other, fail, panic. They restart,
+//! as the embedded kernel's do, or wait on their threads, as librump's.
 //!
 //! It keeps the books of its processes, and notes what every kernel may rely on and does not hold: a process is
 //! released once, when none of its calls runs, and not entered afterwards.
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::turns::wait_until;
 use crate::kernel::{Args, Call, Client, CopyError, Errno, Identity, Kernel, Outcome, Process};
 
 /// Calls by number.
@@ -31,6 +33,7 @@ pub mod sys {
     pub const MAP: i32 = 8;
     /// `signo`, to the caller itself.
     pub const RAISE: i32 = 9;
+    /// `client`
     pub const HALT: i32 = 10;
     /// The first that is none.
     pub const END: i32 = 11;
@@ -54,6 +57,12 @@ pub struct World {
     next_pid: AtomicI32,
     signals: Mutex<Signals>,
     random: Mutex<fastrand::Rng>,
+    /// Calls run again from the top, and do not wait on their threads.
+    pub restarts: bool,
+    /// Whose calls, by their first argument, have halted a kernel that leaves its caller behind, and know
+    /// that they were answered: each is the end of the program.
+    pub halted_by: Mutex<Vec<u64>>,
+    pub is_halting: AtomicBool,
     /// Nothing fails any more.
     pub is_calm: AtomicBool,
     /// What the server did that it must not. Kept here, for a panic in a call is the server's to catch.
@@ -68,7 +77,7 @@ struct Signals {
 
 impl World {
     /// A world without processes, whose failures come from this seed.
-    pub fn new(start: Instant, seed: u64) -> Arc<World> {
+    pub fn new(start: Instant, seed: u64, restarts: bool) -> Arc<World> {
         Arc::new(World {
             start,
             now: AtomicU64::new(0),
@@ -76,6 +85,9 @@ impl World {
             next_pid: AtomicI32::new(1),
             signals: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
+            restarts,
+            halted_by: Mutex::default(),
+            is_halting: AtomicBool::new(false),
             is_calm: AtomicBool::new(false),
             broken: Mutex::default(),
         })
@@ -95,6 +107,18 @@ impl World {
         if !holds {
             *self.broken.lock().expect("no poison") = Some(rule);
         }
+    }
+
+    /// Takes a signal, if there is one.
+    fn take_signal(&self) -> bool {
+        let mut signals = self.signals.lock().expect("no poison");
+        let is_there = signals.pending > 0;
+        signals.pending -= u64::from(is_there);
+        is_there
+    }
+
+    fn has_signal(&self) -> bool {
+        self.signals.lock().expect("no poison").pending > 0
     }
 
     /// One in so many times.
@@ -125,6 +149,7 @@ impl World {
             pid: self.next_pid.fetch_add(1, SeqCst),
             client,
             running: AtomicI64::new(0),
+            is_interrupted: AtomicBool::new(false),
             released: AtomicBool::new(false),
         }))
     }
@@ -142,8 +167,16 @@ impl Kernel for FakeKernel {
         Identity { ostype: "Fake".into(), osrelease: "1".into(), machine: "none".into() }
     }
 
+    fn restarts(&self) -> bool {
+        self.world.restarts
+    }
+
     fn is_prompt(&self, number: i32) -> bool {
-        (0..sys::END).contains(&number) && self.prompt >> number & 1 == 1
+        // Calls that may wait on their threads are not for the submission thread.
+        let never_waits = [sys::NOP, sys::SIGNAL, sys::PANIC, sys::RAISE].contains(&number);
+        (self.world.restarts || never_waits)
+            && (0..sys::END).contains(&number)
+            && self.prompt >> number & 1 == 1
     }
 
     fn copies_in(&self, number: i32, args: &Args) -> Option<(u64, u64)> {
@@ -160,6 +193,8 @@ struct FakeProcess {
     pid: i32,
     client: Option<Arc<dyn Client>>,
     running: AtomicI64,
+    /// Calls that sleep on their threads are to wake.
+    is_interrupted: AtomicBool,
     released: AtomicBool,
 }
 
@@ -182,6 +217,9 @@ impl FakeProcess {
                 let now = self.world.now();
                 let deadline = now + Duration::from_millis(args[0]);
                 let deadline = *call.progress.deadline.get_or_insert(deadline);
+                if !self.world.restarts {
+                    return Ok(self.sleep_here(|| self.world.now() >= deadline));
+                }
                 if now >= deadline { done(0) } else { sleep(call, Some(deadline)) }
             }
             sys::WAIT => self.wait(call),
@@ -189,7 +227,7 @@ impl FakeProcess {
                 self.world.signal();
                 done(0)
             }
-            sys::FLOOD => flood(call, args[0], args[1])?,
+            sys::FLOOD => flood(call, self.world.restarts, args[0], args[1])?,
             sys::PANIC => resume_unwind(Box::new(Simulated)),
             sys::STRING => {
                 let mut bytes = [0; STRING];
@@ -202,20 +240,40 @@ impl FakeProcess {
                 }
                 done(0)
             }
+            sys::HALT if !self.world.restarts => {
+                self.world.is_halting.store(true, SeqCst);
+                call.memory.halted();
+                self.world.halted_by.lock().expect("no poison").push(args[0]);
+                // Its thread does not come back to the server.
+                wait_until(|| false);
+                Outcome::Halt
+            }
             sys::HALT => Outcome::Halt,
             _ => Outcome::Done(Err(Errno::ENOSYS)),
         })
     }
 
     fn wait(&self, call: &mut Call<'_>) -> Outcome {
-        let mut signals = self.world.signals.lock().expect("no poison");
-        if signals.pending > 0 {
-            signals.pending -= 1;
+        if !self.world.restarts {
+            let outcome = self.sleep_here(|| self.world.has_signal());
+            if outcome == done(0) {
+                self.world.take_signal();
+            }
+            return outcome;
+        }
+        if self.world.take_signal() {
             return done(0);
         }
+        let mut signals = self.world.signals.lock().expect("no poison");
         signals.waiters.push(call.waker.clone());
         drop(signals);
         sleep(call, None)
+    }
+
+    /// Sleeps on this thread until then, or until its process ends.
+    fn sleep_here(&self, is_over: impl Fn() -> bool) -> Outcome {
+        wait_until(|| is_over() || self.is_interrupted.load(SeqCst));
+        if is_over() { done(0) } else { Outcome::Done(Err(Errno::EINTR)) }
     }
 }
 
@@ -228,9 +286,11 @@ fn sleep(call: &Call<'_>, until: Option<Instant>) -> Outcome {
 }
 
 /// Copies out zeros piece by piece, as far as there is room.
-fn flood(call: &mut Call<'_>, to: u64, len: u64) -> Result<Outcome, CopyError> {
+fn flood(call: &mut Call<'_>, restarts: bool, to: u64, len: u64) -> Result<Outcome, CopyError> {
     while call.progress.done < len {
-        if call.memory.room() == 0 {
+        // Who can wait for room does; others have what is there sent, and come again.
+        call.memory.wait_for_room()?;
+        if restarts && call.memory.room() == 0 {
             return Ok(Outcome::Flush);
         }
         let piece = (len - call.progress.done).min(PIECE);
@@ -275,6 +335,7 @@ impl Process for FakeProcess {
     fn exec(&self, _: &[u8]) {
         self.is_alive();
         self.world.check(self.running.load(SeqCst) == 0, "an exec is alone in its process");
+        self.is_interrupted.store(false, SeqCst);
         if self.world.one_in(40) {
             resume_unwind(Box::new(Simulated));
         }
@@ -282,6 +343,7 @@ impl Process for FakeProcess {
 
     fn interrupt(&self) {
         self.is_alive();
+        self.is_interrupted.store(true, SeqCst);
     }
 
     fn release(&self) {

@@ -15,6 +15,9 @@
 mod client;
 mod kernel;
 mod net;
+mod turns;
+
+pub use turns::wait_until;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use crate::wire;
 use client::{Broken, FakeClient, Manners};
 use kernel::{FakeKernel, World};
 use net::{Event, FakeRing};
+use turns::Troupe;
 
 /// Steps in which everything must have come to rest once everybody is calm.
 const PATIENCE: usize = 20_000;
@@ -53,6 +57,8 @@ struct House {
     board: Board,
     mailbox: Arc<Mailbox>,
     pool: Pool<Job>,
+    /// The threads of calls, if those wait.
+    troupe: Troupe,
     clients: Vec<FakeClient>,
     next_id: u64,
     is_calm: bool,
@@ -85,9 +91,10 @@ fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
 }
 
 impl House {
-    fn new(seed: u64) -> House {
+    fn new(seed: u64, troupe: Troupe) -> House {
         let mut random = fastrand::Rng::with_seed(seed);
-        let world = World::new(Instant::now(), random.u64(..));
+        let restarts = random.u8(..4) > 0;
+        let world = World::new(Instant::now(), random.u64(..), restarts);
         let kernel = Arc::new(FakeKernel { world: world.clone(), prompt: random.u32(..) });
         let classes = [64, 1024, 8192].map(|capacity| ArenaClass { capacity, count: 16 });
         let arena = Arena::new(&ArenaConfig { classes }).expect("some memory");
@@ -112,6 +119,7 @@ impl House {
             board,
             mailbox,
             pool,
+            troupe,
             clients: Vec::new(),
             next_id: 0,
             is_calm: false,
@@ -123,8 +131,15 @@ impl House {
     fn schedule(&mut self) -> Result<(), Broken> {
         for _ in 0..self.random.usize(20..400) {
             self.step()?;
+            if self.is_halted() {
+                return self.halted();
+            }
         }
         self.calm_down()?;
+        if self.world.is_halting.load(SeqCst) {
+            let is_halted = self.is_halted();
+            return if is_halted { self.halted() } else { Err("it goes on after a halt".into()) };
+        }
         if self.random.u8(..4) == 0 {
             self.stop()?;
         }
@@ -221,16 +236,42 @@ impl House {
         Ok(had_any || answered)
     }
 
-    /// A worker takes a task. What it throws is its own affair.
+    /// A worker takes a task, or a call that waits goes on. Says whether anything came of it. What it
+    /// throws is its own affair.
     fn run_a_job(&mut self) -> bool {
+        if self.random.bool() {
+            self.start_a_job() || self.go_on_with_a_call()
+        } else {
+            self.go_on_with_a_call() || self.start_a_job()
+        }
+    }
+
+    /// Calls that wait on their threads are asked in turn whether they can go on.
+    fn go_on_with_a_call(&mut self) -> bool {
+        let count = self.troupe.waiting();
+        if count == 0 {
+            return false;
+        }
+        let first = self.random.usize(..count);
+        (0..count).any(|offset| self.troupe.go_on((first + offset) % count))
+    }
+
+    fn start_a_job(&mut self) -> bool {
         let first = self.random.usize(..=CORES);
         let job = (0..=CORES).find_map(|offset| self.pool.take_one((first + offset) % (CORES + 1)));
         let Some(job) = job else {
             return false;
         };
         let context = self.board.context().clone();
-        let _ = catch_unwind(AssertUnwindSafe(|| job.run(&context)));
-        self.mailbox.deliver();
+        let act = move || {
+            let _ = catch_unwind(AssertUnwindSafe(|| job.run(&context)));
+            context.mailbox.deliver();
+        };
+        if self.world.restarts {
+            act()
+        } else {
+            self.troupe.run(Box::new(act))
+        }
         true
     }
 
@@ -274,7 +315,7 @@ impl House {
                 had_any |= self.listen(at)?;
             }
             self.broken()?;
-            if !had_any {
+            if !had_any || self.is_halted() {
                 return Ok(());
             }
         }
@@ -322,6 +363,26 @@ impl House {
         if self.board.is_over() { Ok(()) } else { Err("it does not stop".into()) }
     }
 
+    /// A call that waits on its thread has halted the kernel, and knows that it was answered: the program
+    /// would be at its end.
+    fn is_halted(&self) -> bool {
+        !self.world.halted_by.lock().expect("no poison").is_empty()
+    }
+
+    /// Whose call it was has its answer then, or finds it when it reads.
+    fn halted(&mut self) -> Result<(), Broken> {
+        let by = self.world.halted_by.lock().expect("no poison").clone();
+        for client in self.clients.iter_mut().filter(|client| by.contains(&client.id())) {
+            if let Some(wire) = self.ring.wire(client.socket).filter(|wire| !wire.has_failed) {
+                client.read(wire, &mut self.random, true)?;
+                if client.misses_halt() {
+                    return Err("who halted the kernel has no answer".into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn everybody_goes(&mut self) -> Result<(), Broken> {
         while !self.clients.is_empty() {
             self.one_vanishes();
@@ -347,6 +408,7 @@ impl House {
             ("bytes owed", stats.owed),
             ("sockets", self.ring.live()),
             ("chunks of memory", (self.arena.lent() + self.arena.lent_from_heap()) as usize),
+            ("calls on threads", self.troupe.waiting()),
             ("processes", self.world.processes.load(SeqCst) as usize),
         ];
         match left.iter().find(|(_, count)| *count != 0) {
@@ -367,10 +429,14 @@ fn pick<'a>(
     clients.get_mut(at)
 }
 
-/// Runs the schedule of one seed.
-fn run(seed: u64) -> Result<(), Broken> {
+/// Runs the schedule of one seed, its calls on these threads.
+fn run(seed: u64, troupe: &mut Troupe) -> Result<(), Broken> {
     let _here = Here::begin();
-    House::new(seed).schedule()
+    let mut house = House::new(seed, std::mem::take(troupe));
+    let outcome = house.schedule();
+    house.troupe.leave();
+    *troupe = house.troupe;
+    outcome
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -379,8 +445,9 @@ fn number(name: &str) -> Option<u64> {
 
 /// Runs the schedules of these seeds, every `step`th; says what is wrong with the first that fails.
 fn run_all(seeds: std::ops::Range<u64>, step: usize) -> Result<(), Broken> {
+    let mut troupe = Troupe::default();
     for seed in seeds.step_by(step) {
-        match catch_unwind(|| run(seed)) {
+        match catch_unwind(AssertUnwindSafe(|| run(seed, &mut troupe))) {
             Ok(Ok(())) => {}
             Ok(Err(broken)) => return Err(format!("SEED={seed}: {broken}")),
             Err(_) => return Err(format!("SEED={seed}: it panicked")),
