@@ -62,7 +62,8 @@ pub struct World {
     /// Whose calls, by their first argument, have halted a kernel that leaves its caller behind, and know
     /// that they were answered: each is the end of the program.
     pub halted_by: Mutex<Vec<u64>>,
-    pub is_halting: AtomicBool,
+    /// Since when one of them does.
+    pub halting: Mutex<Option<Instant>>,
     /// Nothing fails any more.
     pub is_calm: AtomicBool,
     /// What the server did that it must not. Kept here, for a panic in a call is the server's to catch.
@@ -87,7 +88,7 @@ impl World {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             restarts,
             halted_by: Mutex::default(),
-            is_halting: AtomicBool::new(false),
+            halting: Mutex::default(),
             is_calm: AtomicBool::new(false),
             broken: Mutex::default(),
         })
@@ -241,7 +242,8 @@ impl FakeProcess {
                 done(0)
             }
             sys::HALT if !self.world.restarts => {
-                self.world.is_halting.store(true, SeqCst);
+                let now = self.world.now();
+                self.world.halting.lock().expect("no poison").get_or_insert(now);
                 call.memory.halted();
                 self.world.halted_by.lock().expect("no poison").push(args[0]);
                 // Its thread does not come back to the server.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use ring::{Arena, ArenaClass, ArenaConfig};
+use ring::{Arena, ArenaClass, ArenaConfig, Peer, Socket};
 
 use super::access::Access;
 use super::board::Board;
@@ -45,6 +45,13 @@ use turns::Troupe;
 /// Steps in which everything must have come to rest once everybody is calm.
 const PATIENCE: usize = 20_000;
 
+/// Peers, and the connections that each may have.
+const PEERS: u32 = 3;
+const PER_PEER: usize = 3;
+
+/// How long a client that is hung up on has.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// Deques of the pool.
 const CORES: usize = 3;
 
@@ -62,7 +69,9 @@ struct House {
     clients: Vec<FakeClient>,
     next_id: u64,
     is_calm: bool,
-    /// The server hangs up on whom it likes: its bounds are strict, or it stops.
+    /// The server's bounds are such that it hangs up on those who behave.
+    is_strict: bool,
+    /// It does, or it stops.
     may_end: bool,
 }
 
@@ -83,6 +92,7 @@ fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
         preforks: 3,
         preforks_in_all: 5,
         orphan: Duration::from_millis(random.u64(..100)),
+        linger: LINGER,
         spare_tasks: random.usize(..10),
         ..Limits::default()
     };
@@ -110,7 +120,8 @@ impl House {
         let limits = limits(&mut random, is_strict);
         let hub = Hub::new(arena.clone(), limits, dispatcher, pool.injector(), context);
         let banner = wire::banner("Fake", "1", "none");
-        let board = Board::new(banner, hub, Access::default());
+        let access = Access { per_peer: Some(PER_PEER), ..Access::default() };
+        let board = Board::new(banner, hub, access);
         House {
             random,
             world,
@@ -123,6 +134,7 @@ impl House {
             clients: Vec::new(),
             next_id: 0,
             is_calm: false,
+            is_strict,
             may_end: is_strict,
         }
     }
@@ -136,7 +148,7 @@ impl House {
             }
         }
         self.calm_down()?;
-        if self.world.is_halting.load(SeqCst) {
+        if self.halting().is_some() {
             let is_halted = self.is_halted();
             return if is_halted { self.halted() } else { Err("it goes on after a halt".into()) };
         }
@@ -171,7 +183,7 @@ impl House {
                 self.run_a_job();
             }
             _ => {
-                self.turn();
+                self.turn()?;
             }
         }
         self.broken()
@@ -192,13 +204,31 @@ impl House {
         };
         let parent = pick(&mut self.clients, &mut self.random);
         let token = parent.and_then(|parent| parent.tokens.pop());
-        let socket = self.ring.connect(&mut self.random);
+        let peer = Peer::User { pid: 1, uid: self.random.u32(..PEERS), gid: 1, groups: Vec::new() };
+        let socket = self.ring.connect(peer, &mut self.random);
         self.next_id += 1;
         let mut client = FakeClient::new(socket, self.next_id, manners, token);
         client.may_end = self.may_end;
         self.clients.push(client);
-        self.board.set_time(self.world.now());
-        self.board.accepted(socket, None, &mut self.ring);
+    }
+
+    /// The ring has a new connection. One too many of a peer is turned away.
+    fn accepted(&mut self, socket: Socket, peer: &Peer) -> Result<(), Broken> {
+        let (inside, stats) = (self.ring.inside(peer), self.board.stats());
+        self.board.accepted(socket, Some(peer), &mut self.ring);
+        if self.board.is_stopping() {
+            return Ok(());
+        }
+        let is_in = self.board.stats().turned_away == stats.turned_away;
+        self.ring.wire(socket).expect("it is not closed before the next turn").inside = is_in;
+        if let Some(client) = self.clients.iter_mut().find(|client| client.socket == socket) {
+            client.may_end |= !is_in;
+        }
+        if is_in == (inside < PER_PEER) {
+            Ok(())
+        } else {
+            Err(format!("a peer with {inside} connections is let in: {is_in}"))
+        }
     }
 
     fn one_vanishes(&mut self) {
@@ -277,7 +307,7 @@ impl House {
 
     /// The submission thread wakes, handles some events, and does what is left of a turn. Says whether
     /// there was anything to do.
-    fn turn(&mut self) -> bool {
+    fn turn(&mut self) -> Result<bool, Broken> {
         let mut had_any = !self.mailbox.is_empty() || self.board.has_ready();
         self.board.set_time(self.world.now());
         let most = if self.is_calm { usize::MAX } else { self.random.usize(..8) };
@@ -287,6 +317,7 @@ impl House {
             };
             had_any = true;
             match event {
+                Event::Accepted(socket, peer) => self.accepted(socket, &peer)?,
                 Event::Received(socket, bytes) => self.board.received(socket, &bytes),
                 Event::RecvEnded(socket) => self.board.receive_ended(socket),
                 Event::Sent(socket, is_ok) => self.board.sent(socket, is_ok),
@@ -301,13 +332,13 @@ impl House {
                 client.may_end = true;
             }
         }
-        had_any
+        Ok(had_any)
     }
 
     /// Goes on until nothing happens any more.
     fn settle(&mut self) -> Result<(), Broken> {
         for _ in 0..PATIENCE {
-            let mut had_any = self.turn();
+            let mut had_any = self.turn()?;
             while self.run_a_job() {
                 had_any = true;
             }
@@ -369,8 +400,17 @@ impl House {
         !self.world.halted_by.lock().expect("no poison").is_empty()
     }
 
-    /// Whose call it was has its answer then, or finds it when it reads.
+    fn halting(&self) -> Option<Instant> {
+        *self.world.halting.lock().expect("no poison")
+    }
+
+    /// Whose call it was has its answer then, or finds it when it reads, unless it did not for so long that
+    /// it was given up.
     fn halted(&mut self) -> Result<(), Broken> {
+        let given_up = self.halting().is_some_and(|at| self.world.now() - at >= LINGER);
+        if given_up || self.is_strict {
+            return Ok(());
+        }
         let by = self.world.halted_by.lock().expect("no poison").clone();
         for client in self.clients.iter_mut().filter(|client| by.contains(&client.id())) {
             if let Some(wire) = self.ring.wire(client.socket).filter(|wire| !wire.has_failed) {

@@ -1,20 +1,29 @@
-//! A ring that is only memory: what it does next, and how much of it, is the schedule's to say.
+//! A ring that is only memory: what it does next, and how much of it, is the schedule's to say. It accepts
+//! late, when the host had no descriptor, and takes up what it is asked for late, when its queue was full.
 //!
 //! It keeps the promises of the real one (see [`ring::Event`]), which the board relies on, and checks
 //! those that the board makes: one send at a time, nothing to a socket that was closed.
 
 use std::collections::VecDeque;
 
-use ring::{Chunk, Socket, Then};
+use ring::{Chunk, Peer, Socket, Then};
 
 use super::super::board::Net;
 
 /// Bytes that a client's socket takes before the client reads.
 const CLIENT_BUFFER: usize = 8 * 1024;
 
+/// Requests that wait to be taken up. With one more the oldest is, at once.
+const QUEUE: usize = 4;
+
 /// One connection as the ring sees it, and the client's end of it.
 pub struct Wire {
     pub socket: Socket,
+    /// Whose it is.
+    peer: Peer,
+    accepted: bool,
+    /// The board has let it in.
+    pub inside: bool,
     /// What the client has sent and the server has not received.
     pub to_server: VecDeque<u8>,
     /// What the server has sent and the client has not read.
@@ -25,6 +34,9 @@ pub struct Wire {
     pub shut: bool,
     /// A send failed by the host's fault.
     pub has_failed: bool,
+    /// The board waits for the end of a send, or has closed the socket, as it sees it.
+    has_send: bool,
+    has_closed: bool,
     sending: Option<Sending>,
     receiving: bool,
     /// Receiving was switched off while a receive was under way.
@@ -41,8 +53,18 @@ struct Sending {
     then: Then,
 }
 
+/// What the board has asked for.
+enum Request {
+    Send(Sending),
+    Pause,
+    Resume,
+    Shutdown,
+    Close,
+}
+
 /// What the ring tells of.
 pub enum Event {
+    Accepted(Socket, Peer),
     Received(Socket, Vec<u8>),
     RecvEnded(Socket),
     Sent(Socket, bool),
@@ -54,11 +76,12 @@ pub enum Event {
 pub struct FakeRing {
     slots: Vec<Option<Wire>>,
     generations: Vec<u32>,
+    queue: VecDeque<(Socket, Request)>,
 }
 
 impl FakeRing {
     /// A client connects: the slot is any free one.
-    pub fn connect(&mut self, random: &mut fastrand::Rng) -> Socket {
+    pub fn connect(&mut self, peer: Peer, random: &mut fastrand::Rng) -> Socket {
         let free: Vec<usize> =
             (0..self.slots.len()).filter(|&slot| self.slots[slot].is_none()).collect();
         let slot = match random.choice(&free) {
@@ -73,11 +96,16 @@ impl FakeRing {
         let socket = Socket::made_up(slot as u32, self.generations[slot]);
         self.slots[slot] = Some(Wire {
             socket,
+            peer,
+            accepted: false,
+            inside: false,
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
             client_gone: false,
             shut: false,
             has_failed: false,
+            has_send: false,
+            has_closed: false,
             sending: None,
             receiving: false,
             one_more: false,
@@ -98,8 +126,17 @@ impl FakeRing {
         self.slots.iter().flatten().count()
     }
 
+    /// Connections of a peer that were let in and are not closed.
+    pub fn inside(&self, peer: &Peer) -> usize {
+        self.slots.iter().flatten().filter(|wire| wire.inside && wire.peer == *peer).count()
+    }
+
     /// Something that happens on a connection that has something to happen, or `None` if none has.
     pub fn next(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
+        let most = if is_calm { QUEUE } else { random.usize(..=QUEUE) };
+        for _ in 0..most {
+            self.take_up();
+        }
         let count = self.slots.len();
         let first = if count > 0 { random.usize(..count) } else { 0 };
         for offset in 0..count {
@@ -117,16 +154,55 @@ impl FakeRing {
         None
     }
 
-    fn open(&mut self, socket: Socket) -> &mut Wire {
+    /// The board asks for something. What it may not ask for it does not.
+    fn ask(&mut self, socket: Socket, request: Request) {
         let wire = self.wire(socket).expect("the board uses sockets that there are");
-        assert!(!wire.closing, "the board asks nothing of a socket it has closed");
-        wire
+        assert!(
+            wire.accepted && !wire.has_closed,
+            "the board asks nothing of a socket it has closed"
+        );
+        match &request {
+            Request::Send(sending) => {
+                assert!(!wire.has_send, "one send at a time");
+                assert!(
+                    sending.chunks.iter().any(|chunk| !chunk.is_empty()),
+                    "a send of something"
+                );
+                wire.has_send = true;
+            }
+            Request::Close => wire.has_closed = true,
+            _ => {}
+        }
+        self.queue.push_back((socket, request));
+        if self.queue.len() > QUEUE {
+            self.take_up();
+        }
+    }
+
+    /// Takes up the oldest request.
+    fn take_up(&mut self) {
+        let Some((socket, request)) = self.queue.pop_front() else {
+            return;
+        };
+        let wire = self.wire(socket).expect("a socket is there until it is closed");
+        match request {
+            Request::Send(sending) => wire.sending = Some(sending),
+            Request::Pause => wire.one_more = std::mem::take(&mut wire.receiving),
+            Request::Resume => wire.receiving = true,
+            Request::Shutdown => wire.shut = true,
+            Request::Close => wire.closing = true,
+        }
     }
 }
 
 impl Wire {
     /// What happens here, if anything does; sends and receives take turns at random.
     fn next(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
+        if !self.accepted {
+            // Or the host has no descriptor for it now.
+            self.accepted = is_calm || random.u8(..4) > 0;
+            return self.accepted.then(|| Event::Accepted(self.socket, self.peer.clone()));
+        }
         if random.bool() {
             self.send_some(random, is_calm).or_else(|| self.receive_some(random))
         } else {
@@ -141,6 +217,7 @@ impl Wire {
         self.has_failed |= !is_calm && random.u16(..2000) == 0;
         if self.client_gone || self.shut || self.closing || self.has_failed {
             self.sending = None;
+            self.has_send = false;
             // Of a closing socket only its end is told.
             return (!self.closing).then_some(Event::Sent(self.socket, false));
         }
@@ -159,6 +236,7 @@ impl Wire {
         if sending.at.0 < sending.chunks.len() {
             return None;
         }
+        self.has_send = false;
         match self.sending.take()?.then {
             Then::Nothing => {}
             Then::Receive => self.receiving = true,
@@ -193,27 +271,22 @@ impl Wire {
 
 impl Net for FakeRing {
     fn send(&mut self, socket: Socket, chunks: std::vec::Drain<'_, Chunk>, then: Then) {
-        let wire = self.open(socket);
-        assert!(wire.sending.is_none(), "one send at a time");
-        let chunks: Vec<Chunk> = chunks.collect();
-        assert!(chunks.iter().any(|chunk| !chunk.is_empty()), "a send of something");
-        wire.sending = Some(Sending { chunks, at: (0, 0), then });
+        self.ask(socket, Request::Send(Sending { chunks: chunks.collect(), at: (0, 0), then }));
     }
 
     fn pause(&mut self, socket: Socket) {
-        let wire = self.open(socket);
-        wire.one_more = std::mem::take(&mut wire.receiving);
+        self.ask(socket, Request::Pause);
     }
 
     fn resume(&mut self, socket: Socket) {
-        self.open(socket).receiving = true;
+        self.ask(socket, Request::Resume);
     }
 
     fn shutdown(&mut self, socket: Socket) {
-        self.open(socket).shut = true;
+        self.ask(socket, Request::Shutdown);
     }
 
     fn close(&mut self, socket: Socket) {
-        self.open(socket).closing = true;
+        self.ask(socket, Request::Close);
     }
 }
