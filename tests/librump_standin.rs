@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process::{PROGRAM, SOON, output};
+use process::{Counters, PROGRAM, SOON, output};
 use rumpring::client::numbers::{O_CLOEXEC, sys};
 use rumpring::client::raw::{RawConnection, RawFrame};
 use rumpring::client::{CallError, CallResult, Client, Pending};
@@ -547,6 +547,34 @@ fn exec_waits_for_calls_that_nothing_ends() {
     drop((from, to));
     drop((client, other));
     kernel.ends_well();
+}
+
+#[test]
+fn a_kernel_that_blocks_for_ever() {
+    const MOST: f64 = 4.0;
+    const SEATS: f64 = 2.0;
+    let mut kernel = kernel!("--workers", "2", "--max-asleep", "4", "--drain", "1");
+    let client = kernel.client();
+    let hour = [3_600_000, 0, 0, 0];
+    let stuck: Vec<_> = (0..20).map(|_| client.begin(own::HOSTSLEEP, &hour)).collect();
+    kernel.server.until(SOON, "calls that are stuck", |c| c.get("asleep") >= MOST);
+    // One more of that kind waits for a thread. All other calls are served, and new clients are.
+    let mut raw = mute(&kernel, &[(own::HOSTSLEEP, &[0, 0, 0, 0])]);
+    let others_are_served = || {
+        for _ in 0..50 {
+            kernel.client().getpid().expect("a call of another kind");
+        }
+    };
+    others_are_served();
+    assert!(raw.read_frame(Duration::from_millis(100)).is_err(), "it was not to start");
+    // Whose they are goes: what has not begun is over, what is stuck harms nobody.
+    drop((stuck, client));
+    others_are_served();
+    let at_the_bound = |c: &Counters| (MOST..=MOST + SEATS).contains(&c.get("asleep"));
+    kernel.server.until(SOON, "four stuck calls, or one more a seat", at_the_bound);
+    // They do not keep the server from its end.
+    kernel.server.signal(Signal::TERM);
+    kernel.server.ended_within(SOON, "SIGTERM with calls that never end");
 }
 
 /// A client that says what it wants and answers nothing.
