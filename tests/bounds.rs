@@ -145,6 +145,29 @@ fn preforks_of_one_client_and_of_all() {
 }
 
 #[test]
+fn preforks_of_who_has_gone_make_room() {
+    let house = House::with(Transport::Unix, |config| {
+        config.limits.preforks_in_all = 3;
+        config.limits.orphan = Duration::from_secs(3600);
+    });
+    let mut gone = Speaker::guest(&house);
+    let tokens = [gone.prefork(), gone.prefork()];
+    drop(gone);
+    house.board_becomes("its preforks alone", |board| board.connections == 0);
+    let mut one = Speaker::guest(&house);
+    one.prefork();
+    // All three are taken: the oldest goes first, and none of those who are there.
+    one.prefork();
+    let mut again = Speaker::connected(&house);
+    again.send(&fork(1, &tokens[0]));
+    again.expect(Said::refused(1, ErrorCode::InvalidPrefork));
+    Speaker::child(&house, &tokens[1]).getpid();
+    one.prefork();
+    one.send(&prefork(9));
+    one.expect(Said::refused(9, ErrorCode::NoMemory));
+}
+
+#[test]
 fn preforks_end_with_their_parent_if_that_is_wanted() {
     let house = House::with(Transport::Unix, |config| config.limits.orphan = Duration::ZERO);
     let mut parent = Speaker::guest(&house);

@@ -92,7 +92,7 @@ pub struct LimitOptions {
     #[arg(long, env = "RUMPRING_PREFORKS", value_name = "N", default_value = "64")]
     preforks: usize,
 
-    /// Preforks of all clients.
+    /// Preforks of all clients; the oldest whose parent has gone makes room.
     #[arg(long, env = "RUMPRING_PREFORKS_IN_ALL", value_name = "N", default_value = "4096")]
     preforks_in_all: usize,
 

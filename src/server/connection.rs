@@ -274,6 +274,9 @@ impl Host for Desk<'_> {
     }
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
+        if let Some(oldest) = self.hub.preforks.make_room(self.link.socket) {
+            self.hub.discard(oldest);
+        }
         self.hub.preforks.keep(self.link.socket, prefork)
     }
 

@@ -37,7 +37,7 @@ pub struct Limits {
     pub backlog: usize,
     /// Preforks of a client that wait for their child. One more is refused with "no memory".
     pub preforks: usize,
-    /// The same for all clients.
+    /// The same for all clients; of parents that have gone the oldest makes room first.
     pub preforks_in_all: usize,
     /// How long an unused prefork stays good after its parent has gone. A parent may exit before its
     /// child has connected, as daemon(3) does.

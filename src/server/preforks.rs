@@ -1,6 +1,6 @@
 //! Processes that wait for a client which has not connected yet, and the tokens that get them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,8 @@ pub struct Preforks {
     by_token: HashMap<Secret, Prefork>,
     /// Of parents that are still there.
     by_parent: HashMap<Socket, Vec<Token>>,
+    /// Of parents that have gone, the oldest first, and when they go unused. Some may be used by now.
+    orphans: VecDeque<(Instant, Token)>,
     most: usize,
     most_in_all: usize,
 }
@@ -23,8 +25,6 @@ pub struct Preforks {
 struct Prefork {
     process: Arc<dyn Process>,
     parent: Socket,
-    /// When it goes unused: set once its parent has gone.
-    until: Option<Instant>,
 }
 
 /// A token that takes as long to compare however much of it is right. Its hash is keyed at random, so
@@ -48,7 +48,28 @@ impl Eq for Secret {}
 impl Preforks {
     /// Room for so many of each parent, and of all.
     pub fn new(most: usize, most_in_all: usize) -> Preforks {
-        Preforks { by_token: HashMap::new(), by_parent: HashMap::new(), most, most_in_all }
+        Preforks {
+            by_token: HashMap::new(),
+            by_parent: HashMap::new(),
+            orphans: VecDeque::new(),
+            most,
+            most_in_all,
+        }
+    }
+
+    /// Takes out the one whose parent has gone for longest, if another of this parent finds no room without.
+    /// Who makes many and goes is not to keep others from forking.
+    pub fn make_room(&mut self, parent: Socket) -> Option<Arc<dyn Process>> {
+        if self.by_token.len() < self.most_in_all || self.has_most(parent) {
+            return None;
+        }
+        std::iter::from_fn(|| self.orphans.pop_front())
+            .find_map(|(_, token)| self.by_token.remove(&Secret(token)))
+            .map(|prefork| prefork.process)
+    }
+
+    fn has_most(&self, parent: Socket) -> bool {
+        self.by_parent.get(&parent).map_or(0, Vec::len) >= self.most
     }
 
     /// Keeps a prefork under a new random token. Gives it back if there are too many, or if the
@@ -58,14 +79,13 @@ impl Preforks {
         parent: Socket,
         process: Arc<dyn Process>,
     ) -> Result<Token, Arc<dyn Process>> {
-        let of_parent = self.by_parent.get(&parent).map_or(0, Vec::len);
-        let is_full = of_parent >= self.most || self.by_token.len() >= self.most_in_all;
+        let is_full = self.has_most(parent) || self.by_token.len() >= self.most_in_all;
         let mut token = [0; TOKEN_LEN];
         if is_full || getrandom::fill(&mut token).is_err() {
             return Err(process);
         }
         self.by_parent.entry(parent).or_default().push(token);
-        self.by_token.insert(Secret(token), Prefork { process, parent, until: None });
+        self.by_token.insert(Secret(token), Prefork { process, parent });
         Ok(token)
     }
 
@@ -86,23 +106,27 @@ impl Preforks {
         let Some(tokens) = self.by_parent.remove(&parent) else {
             return false;
         };
-        for token in tokens {
-            if let Some(prefork) = self.by_token.get_mut(&Secret(token)) {
-                prefork.until = Some(until);
-            }
+        self.orphans.extend(tokens.into_iter().map(|token| (until, token)));
+        if self.orphans.len() > 2 * self.most_in_all {
+            self.orphans.retain(|(_, token)| self.by_token.contains_key(&Secret(*token)));
         }
         true
     }
 
-    /// Takes out those whose time is over.
+    /// Takes out those whose time is over. Who went first has the earliest.
     pub fn expire(&mut self, now: Instant) -> Vec<Arc<dyn Process>> {
-        let over = |prefork: &Prefork| prefork.until.is_some_and(|until| until <= now);
-        self.by_token.extract_if(|_, prefork| over(prefork)).map(|(_, p)| p.process).collect()
+        let mut over = Vec::new();
+        while let Some((_, token)) = self.orphans.front().filter(|(until, _)| *until <= now) {
+            over.extend(self.by_token.remove(&Secret(*token)).map(|prefork| prefork.process));
+            self.orphans.pop_front();
+        }
+        over
     }
 
     /// Takes out all.
     pub fn drain(&mut self) -> Vec<Arc<dyn Process>> {
         self.by_parent.clear();
+        self.orphans.clear();
         self.by_token.drain().map(|(_, prefork)| prefork.process).collect()
     }
 
