@@ -286,10 +286,13 @@ impl House {
         (0..count).any(|offset| self.troupe.go_on((first + offset) % count))
     }
 
-    fn start_a_job(&mut self) -> bool {
+    fn take_a_job(&mut self) -> Option<Job> {
         let first = self.random.usize(..=CORES);
-        let job = (0..=CORES).find_map(|offset| self.pool.take_one((first + offset) % (CORES + 1)));
-        let Some(job) = job else {
+        (0..=CORES).find_map(|offset| self.pool.take_one((first + offset) % (CORES + 1)))
+    }
+
+    fn start_a_job(&mut self) -> bool {
+        let Some(job) = self.take_a_job() else {
             return false;
         };
         let context = self.board.context().clone();
@@ -475,6 +478,9 @@ fn run(seed: u64, troupe: &mut Troupe) -> Result<(), Broken> {
     let mut house = House::new(seed, std::mem::take(troupe));
     let outcome = house.schedule();
     house.troupe.leave();
+    // A halt leaves tasks behind, which hold on to where they wait: the pool and the mailbox.
+    while house.take_a_job().is_some() {}
+    house.mailbox.take(&mut Vec::new());
     *troupe = house.troupe;
     outcome
 }
