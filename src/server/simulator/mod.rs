@@ -269,11 +269,10 @@ impl House {
     /// A worker takes a task, or a call that waits goes on. Says whether anything came of it. What it
     /// throws is its own affair.
     fn run_a_job(&mut self) -> bool {
-        if self.random.bool() {
-            self.start_a_job() || self.go_on_with_a_call()
-        } else {
-            self.go_on_with_a_call() || self.start_a_job()
-        }
+        let is_first = self.random.bool();
+        (is_first && self.start_a_job())
+            || self.go_on_with_a_call()
+            || (!is_first && self.start_a_job())
     }
 
     /// Calls that wait on their threads are asked in turn whether they can go on.
