@@ -70,6 +70,14 @@ pub(super) mod mode {
     pub const EXECUTE: u32 = 1;
 }
 
+/// `poll.h`: events of `poll(2)`. Writable is the same as normal data being writable.
+pub(super) mod poll {
+    pub const IN: u32 = 0x1;
+    pub const OUT: u32 = 0x4;
+    pub const HUP: u32 = 0x10;
+    pub const RDNORM: u32 = 0x40;
+}
+
 /// `signal.h`
 pub(super) mod signal {
     pub const PIPE: i32 = 13;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::System;
-use super::descriptors::OpenFile;
+use super::file::OpenFile;
 use super::process::Task;
 use super::wait::{Registration, Side, Waitable};
 use crate::kernel::{Call, CopyError, Errno, Outcome, UserMemory};

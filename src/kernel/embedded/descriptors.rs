@@ -1,20 +1,17 @@
-//! Descriptors: the table of a process, the open files descriptors point to, and the calls that only
-//! move them about: close, dup, fcntl.
+//! Descriptors: the table of a process, and the calls that only move them about: close, dup, fcntl.
 //!
 //! Sources: NetBSD `sys/kern/{sys_descrip,kern_descrip}.c`; dup(2), fcntl(2), close(2).
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
+use std::sync::{Arc, RwLock};
 
 use super::abi::{fcntl, open};
 use super::call::{Answer, Run};
+use super::console::Console;
+use super::file::OpenFile;
 use super::limits::{Counters, Limits};
-use super::memfs::Inode;
-use super::pipe::Pipe;
-use super::sockets::Socket;
 use super::sync::{read, write};
 use super::table::{Listed, call, partly};
-use super::wait::{Side, Waitable};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
@@ -24,94 +21,6 @@ pub(super) const CALLS: &[Listed] = &[
     partly(92, fcntl_call, "record locks (F_GETLK, F_SETLK, F_SETLKW) answer EOPNOTSUPP"),
     call(454, dup3),
 ];
-
-/// What a descriptor is open on.
-pub(super) enum Object {
-    /// The console of the server.
-    Console,
-    /// A file, directory or device.
-    Inode(Arc<Inode>),
-    /// The end of a pipe that takes out.
-    PipeReader(Arc<Pipe>),
-    /// The end of a pipe that puts in.
-    PipeWriter(Arc<Pipe>),
-    Socket(Arc<Socket>),
-}
-
-/// An open file: shared by the descriptors that were made from one another, in one process or many.
-/// It is closed when the last of them goes.
-pub(super) struct OpenFile {
-    flags: AtomicU32,
-    pub offset: Mutex<i64>,
-    pub object: Object,
-    counters: Arc<Counters>,
-}
-
-impl OpenFile {
-    /// Opens `object`, unless too many files are open.
-    pub fn new(
-        object: Object,
-        flags: u32,
-        limits: &Limits,
-        counters: &Arc<Counters>,
-    ) -> Result<Arc<OpenFile>, Errno> {
-        if !counters.files.take(1, limits.files) {
-            return Err(Errno::ENFILE);
-        }
-        Ok(OpenFile::counted(object, flags, counters))
-    }
-
-    fn counted(object: Object, flags: u32, counters: &Arc<Counters>) -> Arc<OpenFile> {
-        Arc::new(OpenFile {
-            flags: AtomicU32::new(flags),
-            offset: Mutex::new(0),
-            object,
-            counters: counters.clone(),
-        })
-    }
-
-    pub fn flags(&self) -> u32 {
-        self.flags.load(Relaxed)
-    }
-
-    pub fn has(&self, flag: u32) -> bool {
-        self.flags() & flag != 0
-    }
-
-    /// Sets or clears `flag`.
-    pub fn set(&self, flag: u32, on: bool) {
-        if on {
-            self.flags.fetch_or(flag, Relaxed);
-        } else {
-            self.flags.fetch_and(!flag, Relaxed);
-        }
-    }
-
-    /// EBADF unless it is open for this, `FREAD` or `FWRITE`.
-    pub fn check(&self, access: u32) -> Result<(), Errno> {
-        if self.has(access) { Ok(()) } else { Err(Errno::EBADF) }
-    }
-
-    /// Has calls that wait for it run again: a descriptor they came through was closed (`fo_restart`).
-    fn restart(&self) {
-        match &self.object {
-            Object::PipeReader(pipe) => pipe.queue(Side::Read).wake(),
-            Object::PipeWriter(pipe) => pipe.queue(Side::Write).wake(),
-            Object::Console | Object::Inode(_) | Object::Socket(_) => {}
-        }
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        match &self.object {
-            Object::PipeReader(pipe) => pipe.close(Side::Read),
-            Object::PipeWriter(pipe) => pipe.close(Side::Write),
-            Object::Console | Object::Inode(_) | Object::Socket(_) => {}
-        }
-        self.counters.files.give(1);
-    }
-}
 
 #[derive(Clone)]
 struct Slot {
@@ -184,7 +93,7 @@ impl FdTable {
             slots.console = false;
             // Counted, not limited: a process that exists may look at its descriptors.
             self.counters.files.take(1, u64::MAX);
-            let file = OpenFile::counted(Object::Console, open::FWRITE, &self.counters);
+            let file = OpenFile::counted(Console, open::FWRITE, &self.counters);
             for at in 0..3 {
                 slots.put(at, Slot { file: file.clone(), close_on_exec: false });
             }
@@ -255,7 +164,7 @@ impl FdTable {
     fn replace(&self, file: Arc<OpenFile>, at: usize, close_on_exec: bool) {
         let old = self.with(|slots| slots.put(at, Slot { file, close_on_exec }));
         if let Some(old) = old {
-            old.file.restart();
+            old.file.ops.restart();
         }
     }
 
@@ -263,7 +172,7 @@ impl FdTable {
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
         let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let old = self.with(|slots| slots.take(at)).ok_or(Errno::EBADF)?;
-        old.file.restart();
+        old.file.ops.restart();
         Ok(())
     }
 
@@ -383,7 +292,7 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
         fcntl::CLOSEM => {
             let from = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
             for slot in files.take_where(from, |_| true) {
-                slot.file.restart();
+                slot.file.ops.restart();
             }
             return Ok([0, 0]);
         }
@@ -411,10 +320,8 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
         // Flags of an open file begin at one where those of an open begin at zero.
         fcntl::GETFL => i64::from(file.flags() as i32).wrapping_sub(1),
         fcntl::SETFL => set_flags(&file, arg)?,
-        fcntl::GETOWN | fcntl::SETOWN => match file.object {
-            Object::Console => return Err(Errno::ENOTTY.into()),
-            _ => 0,
-        },
+        fcntl::GETOWN | fcntl::SETOWN if !file.ops.signals() => return Err(Errno::ENOTTY.into()),
+        fcntl::GETOWN | fcntl::SETOWN => 0,
         _ => return Err(Errno::EINVAL.into()),
     };
     Ok([value, 0])
@@ -424,7 +331,7 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
 fn set_flags(file: &OpenFile, arg: u64) -> Result<i64, Errno> {
     let wanted = (arg as u32).wrapping_add(1) & open::SETTABLE;
     let changed = (wanted ^ file.flags()) & open::SETTABLE;
-    if matches!(file.object, Object::Console) && changed & (open::NONBLOCK | open::ASYNC) != 0 {
+    if !file.ops.signals() && changed & (open::NONBLOCK | open::ASYNC) != 0 {
         return Err(Errno::ENOTTY);
     }
     file.set(open::SETTABLE & !wanted, false);
@@ -434,8 +341,8 @@ fn set_flags(file: &OpenFile, arg: u64) -> Result<i64, Errno> {
 
 /// The record locks: none yet.
 fn lock_call(run: &mut Run<'_, '_>, fd: i32) -> Answer {
-    match run.file(fd)?.object {
-        Object::Inode(_) => Err(Errno::EOPNOTSUPP.into()),
-        _ => Err(Errno::EINVAL.into()),
+    match run.file(fd)?.ops.inode() {
+        Some(_) => Err(Errno::EOPNOTSUPP.into()),
+        None => Err(Errno::EINVAL.into()),
     }
 }

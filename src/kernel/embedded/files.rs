@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::abi::{Stat, mode, open};
+use super::abi::{mode, open};
 use super::call::{Answer, PathName, Result, Run};
-use super::descriptors::{Object, OpenFile};
+use super::file::OpenFile;
 use super::memfs::{Found, Inode, Make, find};
 use super::sync::lock;
 use super::table::{Listed, call, partly};
-use super::time;
+use super::vnode::Vnode;
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
@@ -41,7 +41,7 @@ impl Run<'_, '_> {
     /// What `path` leads to for this process.
     fn find<'p>(&self, path: &'p PathName) -> Result<Found<'p>> {
         let task = self.task;
-        Ok(find(&task.system.fs, task.cwd(), &task.credentials, path.as_bytes())?)
+        Ok(find(&task.system.fs, task.cwd(), &task.credentials(), path.as_bytes())?)
     }
 
     /// Makes something at `found`, with the mode the umask leaves.
@@ -49,13 +49,13 @@ impl Run<'_, '_> {
         let task = self.task;
         let (dir, name) = found.entry()?;
         let mode = mode & !task.umask.load(Relaxed);
-        Ok(task.system.fs.make(dir, name, what, mode, &task.credentials, &task.family)?)
+        Ok(task.system.fs.make(dir, name, what, mode, &task.credentials(), &task.family)?)
     }
 
     /// What the name of a new local socket leads to. NetBSD: `unp_bind`.
     pub fn socket_name<'p>(&self, path: &'p [u8]) -> Result<Found<'p>> {
         let task = self.task;
-        Ok(find(&task.system.fs, task.cwd(), &task.credentials, path)?)
+        Ok(find(&task.system.fs, task.cwd(), &task.credentials(), path)?)
     }
 }
 
@@ -73,8 +73,7 @@ fn open_call(run: &mut Run<'_, '_>) -> Answer {
     }
     let inode = open_or_make(run, &path, flags, mode)?;
     let system = run.system();
-    let object = Object::Inode(inode);
-    let file = OpenFile::new(object, flags & open::KEPT, &system.limits, &system.counters)?;
+    let file = OpenFile::new(Vnode(inode), flags & open::KEPT, &system.limits, &system.counters)?;
     let fd = run.task.files.insert(file, 0, flags & open::CLOEXEC != 0)?;
     Ok([fd.into(), 0])
 }
@@ -120,7 +119,7 @@ fn check_open(run: &Run<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
             return Err(Errno::EISDIR.into());
         }
     }
-    inode.check(&run.task.credentials, wanted)?;
+    inode.check(&run.task.credentials(), wanted)?;
     if flags & open::TRUNC != 0 && inode.device().is_none() {
         inode.content()?.truncate(0);
         inode.modified();
@@ -145,7 +144,7 @@ fn rmdir(run: &mut Run<'_, '_>) -> Answer {
     let path = run.path(run.word(0))?;
     let found = run.find(&path)?;
     found.existing()?;
-    run.system().fs.rmdir(&found, &run.task.credentials)?;
+    run.system().fs.rmdir(&found, &run.task.credentials())?;
     Ok([0, 0])
 }
 
@@ -154,7 +153,7 @@ fn unlink(run: &mut Run<'_, '_>) -> Answer {
     let path = run.path(run.word(0))?;
     let found = run.find(&path)?;
     found.existing()?;
-    run.system().fs.unlink(&found, &run.task.credentials)?;
+    run.system().fs.unlink(&found, &run.task.credentials())?;
     Ok([0, 0])
 }
 
@@ -172,7 +171,7 @@ fn rename(run: &mut Run<'_, '_>) -> Answer {
     // A way up or back is no name to move from or to.
     from.entry().map_err(|_| Errno::EINVAL)?;
     to.entry().map_err(|_| Errno::EINVAL)?;
-    run.system().fs.rename(&from, &to, &run.task.credentials)?;
+    run.system().fs.rename(&from, &to, &run.task.credentials())?;
     Ok([0, 0])
 }
 
@@ -186,15 +185,12 @@ fn chdir(run: &mut Run<'_, '_>) -> Answer {
 /// `int fchdir(int fd)`
 fn fchdir(run: &mut Run<'_, '_>) -> Answer {
     let file = run.file(run.int(0))?;
-    match &file.object {
-        Object::Inode(inode) => change_directory(run, inode),
-        _ => Err(Errno::EINVAL.into()),
-    }
+    change_directory(run, file.ops.inode().ok_or(Errno::EINVAL)?)
 }
 
 fn change_directory(run: &Run<'_, '_>, inode: &Arc<Inode>) -> Answer {
     inode.directory()?;
-    inode.check(&run.task.credentials, mode::EXECUTE)?;
+    inode.check(&run.task.credentials(), mode::EXECUTE)?;
     let before = std::mem::replace(&mut *lock(&run.task.cwd), inode.clone());
     drop(before);
     Ok([0, 0])
@@ -221,7 +217,7 @@ fn access(run: &mut Run<'_, '_>) -> Answer {
     }
     let path = run.path(addr)?;
     let found = run.find(&path)?;
-    let own = &run.task.credentials;
+    let own = run.task.credentials();
     found.existing()?.check_as(own.uid, own.gid, &own.groups, wanted)?;
     Ok([0, 0])
 }
@@ -239,28 +235,9 @@ fn stat(run: &mut Run<'_, '_>) -> Answer {
 fn fstat(run: &mut Run<'_, '_>) -> Answer {
     let out = run.word(1);
     let file = run.file(run.int(0))?;
-    let stat = match &file.object {
-        Object::Console => console(),
-        Object::Inode(inode) => inode.stat(),
-        Object::PipeReader(pipe) | Object::PipeWriter(pipe) => pipe.stat(),
-        // Only the type and the mode bits of a socket mean anything (`soo_stat`).
-        Object::Socket(_) => Stat { mode: mode::SOCKET, ..Stat::default() },
-    };
+    let stat = file.ops.stat()?;
     run.copyout(&stat.encode(), out)?;
     Ok([0, 0])
-}
-
-/// NetBSD: `rumpcons_stat`.
-fn console() -> Stat {
-    let born = time::now();
-    Stat {
-        mode: mode::CHARACTER | 0o600,
-        accessed: born,
-        modified: born,
-        changed: born,
-        born,
-        ..Stat::default()
-    }
 }
 
 /// `int truncate(const char *path, int PAD, off_t length)`
@@ -273,7 +250,7 @@ fn truncate(run: &mut Run<'_, '_>) -> Answer {
     if inode.is_directory() {
         return Err(Errno::EISDIR.into());
     }
-    inode.check(&run.task.credentials, mode::WRITE)?;
+    inode.check(&run.task.credentials(), mode::WRITE)?;
     cut(inode, length)
 }
 
@@ -281,7 +258,7 @@ fn truncate(run: &mut Run<'_, '_>) -> Answer {
 fn ftruncate(run: &mut Run<'_, '_>) -> Answer {
     let length = u64::try_from(run.offset(2)).map_err(|_| Errno::EINVAL)?;
     let file = run.file(run.int(0))?;
-    let Object::Inode(inode) = &file.object else { return Err(Errno::EINVAL.into()) };
+    let inode = file.ops.inode().ok_or(Errno::EINVAL)?;
     file.check(open::FWRITE).map_err(|_| Errno::EINVAL)?;
     cut(inode, length)
 }
@@ -308,17 +285,15 @@ fn fdatasync(run: &mut Run<'_, '_>) -> Answer {
 }
 
 fn synced(file: &OpenFile) -> Answer {
-    match file.object {
-        Object::Inode(_) => Ok([0, 0]),
-        _ => Err(Errno::EINVAL.into()),
-    }
+    file.ops.inode().ok_or(Errno::EINVAL)?;
+    Ok([0, 0])
 }
 
 /// `off_t lseek(int fd, int PAD, off_t offset, int whence)`
 fn lseek(run: &mut Run<'_, '_>) -> Answer {
     let (by, whence) = (run.offset(2), run.int(3));
     let file = run.file(run.int(0))?;
-    let Object::Inode(inode) = &file.object else { return Err(Errno::ESPIPE.into()) };
+    let inode = file.ops.inode().ok_or(Errno::ESPIPE)?;
     let mut offset = lock(&file.offset);
     let from = match whence {
         0 => 0,

@@ -38,30 +38,30 @@ fn getppid(run: &mut Run<'_, '_>) -> Answer {
 
 /// `uid_t getuid(void)`; the effective one comes along.
 fn getuid(run: &mut Run<'_, '_>) -> Answer {
-    let own = &run.task.credentials;
+    let own = run.task.credentials();
     Ok([own.uid.into(), own.euid.into()])
 }
 
 /// `uid_t geteuid(void)`
 fn geteuid(run: &mut Run<'_, '_>) -> Answer {
-    Ok([run.task.credentials.euid.into(), 0])
+    Ok([run.task.credentials().euid.into(), 0])
 }
 
 /// `gid_t getgid(void)`; the effective one comes along.
 fn getgid(run: &mut Run<'_, '_>) -> Answer {
-    let own = &run.task.credentials;
+    let own = run.task.credentials();
     Ok([own.gid.into(), own.egid.into()])
 }
 
 /// `gid_t getegid(void)`
 fn getegid(run: &mut Run<'_, '_>) -> Answer {
-    Ok([run.task.credentials.egid.into(), 0])
+    Ok([run.task.credentials().egid.into(), 0])
 }
 
 /// `int getgroups(int gidsetsize, gid_t *gidset)`
 fn getgroups(run: &mut Run<'_, '_>) -> Answer {
     let (size, addr) = (run.int(0), run.word(1));
-    let groups = run.task.credentials.groups.clone();
+    let groups = run.task.credentials().groups.clone();
     let count = groups.len() as i32;
     if size == 0 {
         return Ok([count.into(), 0]);

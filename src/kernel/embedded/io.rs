@@ -6,10 +6,8 @@
 use std::sync::Arc;
 
 use super::abi::{IOV_MAX, open, signal, u64_at};
-use super::call::{Answer, PIECE, Result, Run, Stop};
-use super::descriptors::{Object, OpenFile};
-use super::memfs::Inode;
-use super::sync::lock;
+use super::call::{Answer, Result, Run, Stop};
+use super::file::OpenFile;
 use super::table::{Listed, call, partly};
 use crate::kernel::Errno;
 
@@ -154,8 +152,8 @@ fn transfer(run: &mut Run<'_, '_>, way: Way, vector: bool, positioned: bool) -> 
     let position = if positioned { Some(position(run, &file)?) } else { None };
     let transfer = if vector { several(run)? } else { single(run)? };
     let moved = match way {
-        Way::Read => read(run, &file, &transfer, position),
-        Way::Write => write(run, &file, &transfer, position),
+        Way::Read => file.ops.read(run, &file, &transfer, position),
+        Way::Write => file.ops.write(run, &file, &transfer, position),
     };
     finish(run, &file, moved)
 }
@@ -174,7 +172,7 @@ fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
 
 /// The offset of `pread` and `pwrite`, which have a slot of padding before it.
 fn position(run: &Run<'_, '_>, file: &OpenFile) -> Result<i64> {
-    if !matches!(file.object, Object::Inode(_)) {
+    if file.ops.inode().is_none() {
         return Err(Errno::ESPIPE.into());
     }
     let at = run.offset(4);
@@ -241,136 +239,4 @@ fn finish(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, moved: Result<()>) -> Ans
         }
         Err(stop) => Err(stop),
     }
-}
-
-fn read(
-    run: &mut Run<'_, '_>,
-    file: &Arc<OpenFile>,
-    transfer: &Transfer,
-    position: Option<i64>,
-) -> Result<()> {
-    match &file.object {
-        Object::Console => Ok(()),
-        Object::Inode(inode) => match inode.device() {
-            Some(device) => device.read(run, transfer),
-            None => read_file(run, file, inode, transfer, position),
-        },
-        Object::PipeReader(pipe) => pipe.read(run, file, transfer),
-        Object::PipeWriter(_) => Err(Errno::EBADF.into()),
-        Object::Socket(socket) => Err(socket.no_data().into()),
-    }
-}
-
-fn write(
-    run: &mut Run<'_, '_>,
-    file: &Arc<OpenFile>,
-    transfer: &Transfer,
-    position: Option<i64>,
-) -> Result<()> {
-    match &file.object {
-        Object::Console => write_console(run, transfer),
-        Object::Inode(inode) => match inode.device() {
-            Some(device) => device.write(run, transfer),
-            None => write_file(run, file, inode, transfer, position),
-        },
-        Object::PipeWriter(pipe) => pipe.write(run, file, transfer),
-        Object::PipeReader(_) => Err(Errno::EBADF.into()),
-        Object::Socket(socket) => Err(socket.no_data().into()),
-    }
-}
-
-/// Reads a regular file. What a long read covers is settled in its first run, with the offset, so
-/// that no other reader of the same open file gets any of it.
-fn read_file(
-    run: &mut Run<'_, '_>,
-    file: &OpenFile,
-    inode: &Inode,
-    transfer: &Transfer,
-    position: Option<i64>,
-) -> Result<()> {
-    let content = inode.content()?;
-    let (from, total) = match (position, run.kept().and_then(|kept| kept.extent)) {
-        (Some(from), _) => (from, transfer.total),
-        (None, Some(extent)) => extent,
-        (None, None) if transfer.total <= run.memory().room() as u64 => {
-            let mut offset = lock(&file.offset);
-            let before = run.done();
-            content.read(*offset, transfer.total, |data| transfer.copyout(run, data))?;
-            *offset += (run.done() - before) as i64;
-            inode.accessed();
-            return Ok(());
-        }
-        (None, None) => {
-            let mut offset = lock(&file.offset);
-            let total = transfer.total.min(content.size().saturating_sub(*offset as u64));
-            let extent = (*offset, total);
-            *offset += total as i64;
-            drop(offset);
-            run.keep().extent = Some(extent);
-            extent
-        }
-    };
-    while run.done() < total {
-        let room = run.memory().room() as u64;
-        if room == 0 {
-            return Err(Stop::Flush);
-        }
-        let before = run.done();
-        let Some(at) = from.checked_add_unsigned(before) else { break };
-        content.read(at, room.min(total - before), |data| transfer.copyout(run, data))?;
-        if run.done() == before {
-            break;
-        }
-    }
-    inode.accessed();
-    Ok(())
-}
-
-/// Writes a regular file, a piece at a time. A piece is written whole or not at all.
-fn write_file(
-    run: &mut Run<'_, '_>,
-    file: &OpenFile,
-    inode: &Inode,
-    transfer: &Transfer,
-    position: Option<i64>,
-) -> Result<()> {
-    let content = inode.content()?;
-    if run.done() == 0 {
-        content.check_room(transfer.total)?;
-    }
-    while run.done() < transfer.total {
-        let mut buffer = Buffer::default();
-        let piece = transfer.copyin(run, PIECE as u64, &mut buffer)?;
-        let count = piece.len();
-        if file.has(open::APPEND) {
-            let mut offset = lock(&file.offset);
-            let end = content.append(piece)?;
-            if position.is_none() {
-                *offset = end;
-            }
-        } else if let Some(from) = position {
-            let at = from.checked_add_unsigned(run.done()).ok_or(Errno::EFBIG)?;
-            content.write(at, piece)?;
-        } else {
-            let mut offset = lock(&file.offset);
-            content.write(*offset, piece)?;
-            *offset += count as i64;
-        }
-        transfer.consumed(run, PIECE as u64, count);
-    }
-    if transfer.total > 0 {
-        inode.modified();
-    }
-    Ok(())
-}
-
-fn write_console(run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<()> {
-    while run.done() < transfer.total {
-        let mut buffer = Buffer::default();
-        let piece = transfer.copyin(run, PIECE as u64, &mut buffer)?;
-        run.system().print(piece);
-        let count = piece.len();
-        transfer.consumed(run, PIECE as u64, count);
-    }
-    Ok(())
 }

@@ -10,9 +10,11 @@
 //!
 //! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
 //! - `process`, `identity`, `signal`: processes, who they are, what they send each other
-//! - `descriptors`, `io`, `ioctl`: open files, reading and writing them, and what else they can do
+//! - `file`, `descriptors`: open files and what a kind of them can do, and the tables that hold them
+//! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
+//! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
-//! - `pipe`, `sockets`, `time`, `memory`, `sysctl`, `system`: a family of calls each
+//! - `time`, `memory`, `sysctl`, `system`: a family of calls each
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
 //!
 //! No lock is shared by processes that share nothing: `getpid` takes none at all, reading a file takes
@@ -21,8 +23,10 @@
 
 mod abi;
 mod call;
+mod console;
 mod descriptors;
 mod device;
+mod file;
 mod files;
 mod identity;
 mod io;
@@ -44,6 +48,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod vnode;
 mod wait;
 
 use std::sync::Arc;

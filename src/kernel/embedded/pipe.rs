@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::abi::{self, PIPE_BUF, Stat, open};
+use super::abi::{self, PIPE_BUF, Stat, open, poll};
 use super::call::{Answer, Result, Run, Stop};
-use super::descriptors::{Object, OpenFile};
+use super::file::{FileOps, OpenFile, Seen};
 use super::io::{Buffer, Transfer};
+use super::ioctl;
 use super::limits::Family;
 use super::sync::lock;
 use super::table::{Listed, call};
@@ -257,6 +258,101 @@ impl Pipe {
     }
 }
 
+/// An end of a pipe: what a descriptor is open on.
+struct PipeEnd {
+    pipe: Arc<Pipe>,
+    side: Side,
+}
+
+impl FileOps for PipeEnd {
+    fn read(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        _position: Option<i64>,
+    ) -> Result<()> {
+        match self.side {
+            Side::Read => self.pipe.read(run, file, transfer),
+            Side::Write => Err(Errno::EBADF.into()),
+        }
+    }
+
+    fn write(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        _position: Option<i64>,
+    ) -> Result<()> {
+        match self.side {
+            Side::Write => self.pipe.write(run, file, transfer),
+            Side::Read => Err(Errno::EBADF.into()),
+        }
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        Ok(self.pipe.stat())
+    }
+
+    fn ioctl(
+        &self,
+        run: &mut Run<'_, '_>,
+        _file: &OpenFile,
+        request: u32,
+        addr: u64,
+    ) -> Result<()> {
+        match request {
+            ioctl::FIONREAD => {
+                let count = lock(&self.pipe.state).bytes.len() as i32;
+                run.copyout(&count.to_le_bytes(), addr)
+            }
+            ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
+            _ => Err(Errno::ENOTTY.into()),
+        }
+    }
+
+    /// NetBSD: `pipe_poll`.
+    fn poll(&self, _file: &OpenFile) -> u32 {
+        let state = lock(&self.pipe.state);
+        match self.side {
+            Side::Read if !state.writer => poll::IN | poll::RDNORM | poll::HUP,
+            Side::Read if !state.bytes.is_empty() => poll::IN | poll::RDNORM,
+            Side::Read => 0,
+            Side::Write if !state.reader => poll::OUT | poll::HUP,
+            Side::Write if state.space() >= PIPE_BUF => poll::OUT,
+            Side::Write => 0,
+        }
+    }
+
+    /// NetBSD: `pipe_kqfilter`.
+    fn filter(&self, _file: &OpenFile, side: Side, low_water: Option<i64>) -> Option<Seen> {
+        if side != self.side {
+            return None;
+        }
+        let state = lock(&self.pipe.state);
+        let (data, eof, least) = match side {
+            Side::Read => (state.bytes.len() as i64, !state.writer, 1),
+            Side::Write if !state.reader => (0, true, PIPE_BUF as i64),
+            Side::Write => (state.space() as i64, false, PIPE_BUF as i64),
+        };
+        let ready = eof || data >= low_water.unwrap_or(least);
+        Some(Seen { ready, data, eof, flags: 0 })
+    }
+
+    fn waitable(&self) -> Option<Arc<dyn Waitable>> {
+        Some(self.pipe.clone())
+    }
+
+    fn restart(&self) {
+        self.pipe.queue(self.side).wake();
+    }
+
+    fn close(&self) {
+        self.pipe.close(self.side);
+    }
+}
+
 impl Drop for Pipe {
     fn drop(&mut self) {
         lock(&self.state).shrink(&self.payer);
@@ -288,9 +384,9 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     }
     let system = run.system();
     let pipe = Pipe::new(&run.task.family)?;
-    let reader = Object::PipeReader(pipe.clone());
+    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write };
+    let reader = PipeEnd { pipe, side: Side::Read };
     let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;
-    let writer = Object::PipeWriter(pipe);
     let writer = OpenFile::new(writer, open::FWRITE | flags, &system.limits, &system.counters)?;
     Ok(run.task.files.insert_pair([reader, writer], flags & open::CLOEXEC != 0)?)
 }

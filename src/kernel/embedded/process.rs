@@ -9,14 +9,14 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicU32,
     Ordering::{AcqRel, Relaxed},
 };
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 use super::System;
 use super::call;
 use super::descriptors::FdTable;
 use super::limits::Family;
 use super::memfs::Inode;
-use super::sync::lock;
+use super::sync::{lock, read};
 use super::table;
 use crate::kernel::{Call, Client, Errno, Outcome, Process};
 
@@ -40,7 +40,7 @@ pub(super) struct Credentials {
 pub(super) struct Task {
     pub system: Arc<System>,
     pub pid: i32,
-    pub credentials: Arc<Credentials>,
+    credentials: RwLock<Arc<Credentials>>,
     /// Who pays for it, and for what it makes.
     pub family: Arc<Family>,
     /// Whether it was paid for and has not been given back: a prefork hands that on.
@@ -76,7 +76,7 @@ impl Task {
         Ok(Task::publish(system, |pid| Task {
             system: system.clone(),
             pid,
-            credentials: system.root.clone(),
+            credentials: RwLock::new(system.root.clone()),
             family,
             paid: AtomicBool::new(true),
             files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
@@ -102,7 +102,7 @@ impl Task {
         Task::publish(&self.system, |pid| Task {
             system: self.system.clone(),
             pid,
-            credentials: self.credentials.clone(),
+            credentials: RwLock::new(self.credentials()),
             family: self.family.clone(),
             paid: AtomicBool::new(true),
             files: files(),
@@ -134,6 +134,11 @@ impl Task {
         if let Some(client) = &self.client {
             client.raise(signo);
         }
+    }
+
+    /// Whose rights it has now.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        read(&self.credentials).clone()
     }
 
     /// The directory its relative paths begin at.

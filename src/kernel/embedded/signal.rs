@@ -66,6 +66,6 @@ fn send(to: &Task, signo: i32) {
 
 /// Whether one process may signal another: the superuser, or one of the same user.
 fn may(from: &Task, to: &Task) -> bool {
-    let (a, b) = (&from.credentials, &to.credentials);
+    let (a, b) = (from.credentials(), to.credentials());
     a.euid == 0 || [a.uid, a.euid].iter().any(|id| *id == b.uid || *id == b.euid)
 }

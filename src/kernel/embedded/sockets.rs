@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use super::abi::{i32_at, i64_at, open, pair};
+use super::abi::{Stat, i32_at, i64_at, mode, open, pair};
 use super::call::{Answer, PATH_MAX, Result, Run};
-use super::descriptors::{Object, OpenFile};
+use super::file::{FileOps, OpenFile};
+use super::io::Transfer;
+use super::ioctl;
 use super::limits::Counters;
 use super::memfs::Make;
 use super::sync::lock;
@@ -301,6 +303,54 @@ impl Socket {
     }
 }
 
+/// A socket that is open.
+struct SocketFile(Arc<Socket>);
+
+impl FileOps for SocketFile {
+    fn read(
+        &self,
+        _run: &mut Run<'_, '_>,
+        _file: &OpenFile,
+        _transfer: &Transfer,
+        _position: Option<i64>,
+    ) -> Result<()> {
+        Err(self.0.no_data().into())
+    }
+
+    fn write(
+        &self,
+        _run: &mut Run<'_, '_>,
+        _file: &OpenFile,
+        _transfer: &Transfer,
+        _position: Option<i64>,
+    ) -> Result<()> {
+        Err(self.0.no_data().into())
+    }
+
+    /// Only the type and the mode bits of a socket mean anything (`soo_stat`).
+    fn stat(&self) -> Result<Stat> {
+        Ok(Stat { mode: mode::SOCKET, ..Stat::default() })
+    }
+
+    fn ioctl(
+        &self,
+        run: &mut Run<'_, '_>,
+        _file: &OpenFile,
+        request: u32,
+        addr: u64,
+    ) -> Result<()> {
+        match request {
+            ioctl::FIONREAD => run.copyout(&[0; 4], addr),
+            ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
+            _ => Err(Errno::ENOTTY.into()),
+        }
+    }
+
+    fn socket(&self) -> Option<&Arc<Socket>> {
+        Some(&self.0)
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.family == LOCAL || self.kind == RAW {
@@ -342,7 +392,7 @@ fn socket(run: &mut Run<'_, '_>) -> Answer {
     }
     let system = run.system();
     let socket = Arc::new(Socket::new(&system.ports, family, kind, protocol));
-    let file = OpenFile::new(Object::Socket(socket), file_flags, &system.limits, &system.counters)?;
+    let file = OpenFile::new(SocketFile(socket), file_flags, &system.limits, &system.counters)?;
     let fd = run.task.files.insert(file, 0, flags & CLOEXEC != 0)?;
     Ok([fd.into(), 0])
 }
@@ -374,13 +424,8 @@ fn protocol_of(domain: i32, kind: i32, protocol: i32) -> Result<(u8, u8), Errno>
 /// The socket of descriptor `fd`. NetBSD: `fd_getsock`.
 fn get(run: &Run<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
     let file = run.file(fd)?;
-    match &file.object {
-        Object::Socket(socket) => {
-            let socket = socket.clone();
-            Ok((file, socket))
-        }
-        _ => Err(Errno::ENOTSOCK.into()),
-    }
+    let socket = file.ops.socket().ok_or(Errno::ENOTSOCK)?.clone();
+    Ok((file, socket))
 }
 
 /// Calls that would need another end: connect, listen, accept and all that send or receive.

@@ -222,7 +222,7 @@ fn dispatch(
 /// Reads a value, and sets it. NetBSD: `sysctl_lookup`.
 fn lookup(run: &mut Run<'_, '_>, node: &Node, request: &Request, needed: &mut u64) -> Result<()> {
     let setting = request.new != 0 && request.new_len != 0;
-    if setting && (run.task.credentials.euid != 0 || !matches!(node.value, Value::Variable(_))) {
+    if setting && (run.task.credentials().euid != 0 || !matches!(node.value, Value::Variable(_))) {
         return Err(Errno::EPERM.into());
     }
     let new = match node.value {

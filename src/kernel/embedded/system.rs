@@ -14,7 +14,7 @@ const STRING: u32 = 0x400;
 /// `int reboot(int opt, char *bootstr)`: whatever the flags, a rump kernel stops serving its clients.
 fn reboot(run: &mut Run<'_, '_>) -> Answer {
     let (how, addr) = (run.uint(0), run.word(1));
-    if run.task.credentials.euid != 0 {
+    if run.task.credentials().euid != 0 {
         return Err(Errno::EPERM.into());
     }
     if how & STRING != 0 {

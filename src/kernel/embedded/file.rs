@@ -1,0 +1,172 @@
+//! Open files: what descriptors point to, and what a kind of file can do.
+//!
+//! Source: NetBSD `sys/sys/file.h` (`struct file`, `struct fileops`).
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use super::abi::{Stat, poll};
+use super::call::{Result, Run};
+use super::io::Transfer;
+use super::ioctl;
+use super::limits::{Counters, Limits};
+use super::memfs::Inode;
+use super::sockets::Socket;
+use super::wait::{Side, Waitable};
+use crate::kernel::Errno;
+
+/// What a kind of file can do (`struct fileops`).
+pub(super) trait FileOps: Send + Sync {
+    /// Moves bytes to the client, at `position` or where the file is (`fo_read`).
+    fn read(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        position: Option<i64>,
+    ) -> Result<()>;
+
+    /// Takes bytes from the client (`fo_write`).
+    fn write(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        position: Option<i64>,
+    ) -> Result<()>;
+
+    /// `fo_stat`
+    fn stat(&self) -> Result<Stat>;
+
+    /// A request of its own; the flag of FIONBIO and FIOASYNC is set after this (`fo_ioctl`).
+    fn ioctl(
+        &self,
+        _run: &mut Run<'_, '_>,
+        _file: &OpenFile,
+        request: u32,
+        _addr: u64,
+    ) -> Result<()> {
+        match request {
+            ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
+            _ => Err(Errno::ENOTTY.into()),
+        }
+    }
+
+    /// Which of poll's events hold now, of all there are (`fo_poll`).
+    fn poll(&self, _file: &OpenFile) -> u32 {
+        poll::IN | poll::RDNORM | poll::OUT
+    }
+
+    /// What a filter of kqueue sees on this side, nothing if there is none (`fo_kqfilter`).
+    /// `low_water` is the least to be ready with, where the client has named one (`NOTE_LOWAT`).
+    fn filter(&self, _file: &OpenFile, _side: Side, _low_water: Option<i64>) -> Option<Seen> {
+        None
+    }
+
+    /// Where calls wait for its readiness to change; nowhere if it never does.
+    fn waitable(&self) -> Option<Arc<dyn Waitable>> {
+        None
+    }
+
+    /// Has calls that wait for it run again: a descriptor they came through was closed (`fo_restart`).
+    fn restart(&self) {}
+
+    /// The last descriptor is gone (`fo_close`).
+    fn close(&self) {}
+
+    /// Whether it takes an owner for its signals, FIOASYNC and FIONBIO.
+    fn signals(&self) -> bool {
+        true
+    }
+
+    /// The file of the file system that this is, if it is one (`DTYPE_VNODE`).
+    fn inode(&self) -> Option<&Arc<Inode>> {
+        None
+    }
+
+    /// The socket that this is, if it is one (`DTYPE_SOCKET`).
+    fn socket(&self) -> Option<&Arc<Socket>> {
+        None
+    }
+}
+
+/// What a filter of kqueue sees of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub ready: bool,
+    /// Bytes to read, room to write, connections to accept.
+    pub data: i64,
+    /// Nothing more will come, or be taken (`EV_EOF`).
+    pub eof: bool,
+    /// What comes with it: the error of a socket.
+    pub flags: u32,
+}
+
+/// An open file: shared by the descriptors that were made from one another, in one process or many.
+/// It is closed when the last of them goes.
+pub(super) struct OpenFile {
+    flags: AtomicU32,
+    pub offset: Mutex<i64>,
+    pub ops: Box<dyn FileOps>,
+    counters: Arc<Counters>,
+}
+
+impl OpenFile {
+    /// Opens `ops`, unless too many files are open.
+    pub fn new(
+        ops: impl FileOps + 'static,
+        flags: u32,
+        limits: &Limits,
+        counters: &Arc<Counters>,
+    ) -> Result<Arc<OpenFile>, Errno> {
+        if !counters.files.take(1, limits.files) {
+            // What was made for it goes with it.
+            ops.close();
+            return Err(Errno::ENFILE);
+        }
+        Ok(OpenFile::counted(ops, flags, counters))
+    }
+
+    /// Opens `ops`; the caller has counted it.
+    pub fn counted(
+        ops: impl FileOps + 'static,
+        flags: u32,
+        counters: &Arc<Counters>,
+    ) -> Arc<OpenFile> {
+        Arc::new(OpenFile {
+            flags: AtomicU32::new(flags),
+            offset: Mutex::new(0),
+            ops: Box::new(ops),
+            counters: counters.clone(),
+        })
+    }
+
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Relaxed)
+    }
+
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags() & flag != 0
+    }
+
+    /// Sets or clears `flag`.
+    pub fn set(&self, flag: u32, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Relaxed);
+        }
+    }
+
+    /// EBADF unless it is open for this, `FREAD` or `FWRITE`.
+    pub fn check(&self, access: u32) -> Result<(), Errno> {
+        if self.has(access) { Ok(()) } else { Err(Errno::EBADF) }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.ops.close();
+        self.counters.files.give(1);
+    }
+}

@@ -1,0 +1,162 @@
+//! Open files of the file system: reading, writing and asking about them through a descriptor.
+//!
+//! Source: NetBSD `sys/kern/vfs_vnops.c`.
+
+use std::sync::Arc;
+
+use super::abi::{Stat, open};
+use super::call::{PIECE, Result, Run, Stop};
+use super::file::{FileOps, OpenFile, Seen};
+use super::io::{Buffer, Transfer};
+use super::ioctl;
+use super::memfs::Inode;
+use super::sync::lock;
+use super::wait::Side;
+use crate::kernel::Errno;
+
+/// A file, directory or device that is open.
+pub(super) struct Vnode(pub Arc<Inode>);
+
+impl FileOps for Vnode {
+    fn read(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        position: Option<i64>,
+    ) -> Result<()> {
+        match self.0.device() {
+            Some(device) => device.read(run, transfer),
+            None => read_file(run, file, &self.0, transfer, position),
+        }
+    }
+
+    fn write(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        position: Option<i64>,
+    ) -> Result<()> {
+        match self.0.device() {
+            Some(device) => device.write(run, transfer),
+            None => write_file(run, file, &self.0, transfer, position),
+        }
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        Ok(self.0.stat())
+    }
+
+    fn ioctl(&self, run: &mut Run<'_, '_>, file: &OpenFile, request: u32, addr: u64) -> Result<()> {
+        match request {
+            ioctl::FIONREAD => {
+                let left = match self.0.device() {
+                    None => self.0.stat().size - *lock(&file.offset),
+                    Some(_) => 0,
+                };
+                run.copyout(&(left as i32).to_le_bytes(), addr)
+            }
+            ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
+            _ => Err(Errno::ENOTTY.into()),
+        }
+    }
+
+    /// NetBSD: `genfs_kqfilter`.
+    fn filter(&self, file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
+        let data = match side {
+            Side::Read => self.0.stat().size - *lock(&file.offset),
+            Side::Write => 0,
+        };
+        Some(Seen { ready: side == Side::Write || data != 0, data, ..Seen::default() })
+    }
+
+    fn inode(&self) -> Option<&Arc<Inode>> {
+        Some(&self.0)
+    }
+}
+
+/// Reads a regular file. What a long read covers is settled in its first run, with the offset, so
+/// that no other reader of the same open file gets any of it.
+fn read_file(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    inode: &Inode,
+    transfer: &Transfer,
+    position: Option<i64>,
+) -> Result<()> {
+    let content = inode.content()?;
+    let (from, total) = match (position, run.kept().and_then(|kept| kept.extent)) {
+        (Some(from), _) => (from, transfer.total),
+        (None, Some(extent)) => extent,
+        (None, None) if transfer.total <= run.memory().room() as u64 => {
+            let mut offset = lock(&file.offset);
+            let before = run.done();
+            content.read(*offset, transfer.total, |data| transfer.copyout(run, data))?;
+            *offset += (run.done() - before) as i64;
+            inode.accessed();
+            return Ok(());
+        }
+        (None, None) => {
+            let mut offset = lock(&file.offset);
+            let total = transfer.total.min(content.size().saturating_sub(*offset as u64));
+            let extent = (*offset, total);
+            *offset += total as i64;
+            drop(offset);
+            run.keep().extent = Some(extent);
+            extent
+        }
+    };
+    while run.done() < total {
+        let room = run.memory().room() as u64;
+        if room == 0 {
+            return Err(Stop::Flush);
+        }
+        let before = run.done();
+        let Some(at) = from.checked_add_unsigned(before) else { break };
+        content.read(at, room.min(total - before), |data| transfer.copyout(run, data))?;
+        if run.done() == before {
+            break;
+        }
+    }
+    inode.accessed();
+    Ok(())
+}
+
+/// Writes a regular file, a piece at a time. A piece is written whole or not at all.
+fn write_file(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    inode: &Inode,
+    transfer: &Transfer,
+    position: Option<i64>,
+) -> Result<()> {
+    let content = inode.content()?;
+    if run.done() == 0 {
+        content.check_room(transfer.total)?;
+    }
+    while run.done() < transfer.total {
+        let mut buffer = Buffer::default();
+        let piece = transfer.copyin(run, PIECE as u64, &mut buffer)?;
+        let count = piece.len();
+        if file.has(open::APPEND) {
+            let mut offset = lock(&file.offset);
+            let end = content.append(piece)?;
+            if position.is_none() {
+                *offset = end;
+            }
+        } else if let Some(from) = position {
+            let at = from.checked_add_unsigned(run.done()).ok_or(Errno::EFBIG)?;
+            content.write(at, piece)?;
+        } else {
+            let mut offset = lock(&file.offset);
+            content.write(*offset, piece)?;
+            *offset += count as i64;
+        }
+        transfer.consumed(run, PIECE as u64, count);
+    }
+    if transfer.total > 0 {
+        inode.modified();
+    }
+    Ok(())
+}
