@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
-use tracing::subscriber::Interest;
-use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, filter::FilterExt, fmt};
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 /// Lines of one kind in a second, unless told otherwise.
 pub const LINES: u32 = 10;
@@ -26,12 +26,17 @@ pub fn start(verbose: u8, lines: u32) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let to_stderr = fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    let layer = to_stderr.with_filter(filter.and(Throttle::new(lines)));
-    tracing_subscriber::registry().with(layer).init();
+    log(filter, lines, std::io::stderr, std::io::stderr().is_terminal()).init();
+}
+
+/// The log on `writer`. What is left out is left out by layers before the one that writes: a filter of that
+/// layer which says no to a single event says so, in tracing-subscriber 0.3, to all later ones too.
+fn log<W>(filter: EnvFilter, lines: u32, writer: W, ansi: bool) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let written = fmt::layer().with_writer(writer).with_ansi(ansi).with_target(false);
+    tracing_subscriber::registry().with(filter).with(Throttle::new(lines)).with(written)
 }
 
 /// Lets a bounded number of lines of each kind through in a second. A kind is a place in the source.
@@ -69,16 +74,8 @@ impl Throttle {
     }
 }
 
-impl<S: Subscriber> Filter<S> for Throttle {
-    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        true
-    }
-
-    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+impl<S: Subscriber> Layer<S> for Throttle {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let (passes, left_out) = self.pass(event.metadata().callsite(), Instant::now());
         if left_out > 0 {
             // Not by the log itself, which is in the middle of a line.
@@ -90,9 +87,44 @@ impl<S: Subscriber> Filter<S> for Throttle {
 
 #[cfg(test)]
 mod tests {
-    use tracing::Callsite;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use tracing::subscriber::Interest;
+    use tracing::{Callsite, Metadata};
 
     use super::*;
+
+    /// Keeps what is written to it.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_left_out_takes_no_others_with_it() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let log = log(EnvFilter::new("warn"), 3, move || writer.clone(), false);
+        tracing::subscriber::with_default(log, || {
+            for turn in 0..10 {
+                tracing::warn!(turn, "often");
+            }
+            tracing::warn!("once");
+            tracing::info!("not so important");
+        });
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("often").count(), 3, "three a second: {text}");
+        assert_eq!(text.matches("once").count(), 1, "another kind has its own bound: {text}");
+        assert!(!text.contains("important"), "{text}");
+    }
 
     struct Place(#[allow(dead_code, reason = "places have addresses of their own")] u8);
 
