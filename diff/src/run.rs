@@ -1,0 +1,117 @@
+//! Scripts and random sequences on two servers, and what is made of each difference.
+
+use crate::duel::Duel;
+use crate::outcome::Difference;
+use crate::parse::ParseError;
+use crate::random::{Family, sequence};
+use crate::report::{Example, Report};
+use crate::scripts::Script;
+use crate::shrink::shrink;
+use crate::side::Broken;
+use crate::step::Step;
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{during}: {source}")]
+    Broken { during: String, source: Broken },
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+}
+
+/// A run: its servers and what it has found so far.
+pub struct Run<'a> {
+    duel: Duel,
+    report: Report,
+    /// Told of each new difference.
+    tell: &'a mut dyn FnMut(&Example),
+}
+
+impl<'a> Run<'a> {
+    pub fn new(duel: Duel, tell: &'a mut dyn FnMut(&Example)) -> Run<'a> {
+        Run { duel, report: Report::default(), tell }
+    }
+
+    /// Runs the sequences of a script.
+    pub fn script(&mut self, script: &Script) -> Result<(), RunError> {
+        self.report.scripts += 1;
+        for case in script.cases()? {
+            let again = format!("--script {}, {}", script.name, case.name);
+            self.sequence(&case.steps, false, again)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a random sequence of a family.
+    pub fn random(&mut self, family: &Family, seed: u64, steps: usize) -> Result<(), RunError> {
+        self.report.sequences += 1;
+        let again = format!("--family {} --seed {seed} --sequences 1 --steps {steps}", family.name);
+        self.sequence(&sequence(family, seed, steps)?, true, again)
+    }
+
+    fn sequence(
+        &mut self,
+        steps: &[Step],
+        may_shrink: bool,
+        again: String,
+    ) -> Result<(), RunError> {
+        let found = self.duel.run(steps);
+        let Some(first) = found.map_err(|source| broken(&again, source))? else { return Ok(()) };
+        if !self.report.count(&first) {
+            return Ok(());
+        }
+        let shown = self.confirm(steps, first, may_shrink);
+        let Some((difference, steps)) = shown.map_err(|source| broken(&again, source))? else {
+            return Ok(());
+        };
+        let example = self.report.add(difference, &steps, again);
+        (self.tell)(example);
+        Ok(())
+    }
+
+    /// Has a difference show again, in as few steps as will do. Nothing if it does not: then it was a matter
+    /// of time, and both servers can give either answer.
+    fn confirm(
+        &mut self,
+        steps: &[Step],
+        first: Difference,
+        may_shrink: bool,
+    ) -> Result<Option<(Difference, Vec<Step>)>, Broken> {
+        let key = first.key();
+        let mut kept = steps.to_vec();
+        let Some(mut found) = self.shows(&mut kept, &key)? else { return Ok(None) };
+        if may_shrink {
+            let mut last = None;
+            kept = shrink(&kept, |steps| {
+                let mut steps = steps.to_vec();
+                let shown = self.shows(&mut steps, &key)?;
+                let is_shown = shown.is_some();
+                if is_shown {
+                    last = shown;
+                }
+                Ok::<_, Broken>(is_shown)
+            })?;
+            found = last.unwrap_or(found);
+        }
+        Ok(Some((found, kept)))
+    }
+
+    /// The difference, if these steps still show it first.
+    fn shows(&mut self, steps: &mut Vec<Step>, key: &str) -> Result<Option<Difference>, Broken> {
+        let found = self.duel.run(steps)?;
+        Ok(found.filter(|found| found.key() == key))
+    }
+
+    /// Ends the run: the servers are cleaned, and what was found is returned.
+    pub fn end(mut self) -> Report {
+        for side in self.duel.sides() {
+            crate::prepare::clean(side);
+        }
+        self.report.steps = self.duel.steps();
+        self.report
+    }
+}
+
+fn broken(during: &str, source: Broken) -> RunError {
+    RunError::Broken { during: during.into(), source }
+}
