@@ -143,12 +143,15 @@ impl Duel {
     fn difference(&self, last: usize, steps: &[Step]) -> Option<Difference> {
         let [one, other] = &self.sides;
         let outcome = (0..=last).find_map(|number| {
-            compare(number, steps[number].name(), [one.outcome(number), other.outcome(number)])
+            let seen = [one.outcome(number), other.outcome(number)];
+            let found = compare(number, steps[number].name(), seen);
+            found.map(|found| Difference { shown: last, ..found })
         });
         let signals = [one.signals(), other.signals()];
         outcome.or_else(|| {
             (signals[0] != signals[1]).then(|| Difference {
                 step: last,
+                shown: last,
                 name: steps[last].name(),
                 kinds: ["signals".into(), "other signals".into()],
                 details: signals.map(|heard| format!("{heard:?}")),

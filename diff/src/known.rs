@@ -47,7 +47,7 @@ mod tests {
 
     fn difference(name: &'static str, kinds: [&str; 2]) -> Difference {
         let kinds = kinds.map(String::from);
-        Difference { step: 0, name, details: kinds.clone(), kinds }
+        Difference { step: 0, shown: 0, name, details: kinds.clone(), kinds }
     }
 
     #[test]

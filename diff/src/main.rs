@@ -2,17 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rumpring::url::Url;
 use rumpring_diff::duel::{Duel, Times};
-use rumpring_diff::prepare;
 use rumpring_diff::random::{self, FAMILIES, Family};
 use rumpring_diff::report::{Example, Report};
 use rumpring_diff::run::{Run, RunError};
 use rumpring_diff::scripts::{SCRIPTS, Script};
+use rumpring_diff::{parse, prepare};
 
 /// Run the same system calls on two servers and compare the answers.
 ///
@@ -36,6 +37,10 @@ struct Cli {
     /// Only this script.
     #[arg(long, value_name = "NAME", value_parser = parse_script)]
     script: Vec<&'static str>,
+
+    /// Only the sequences in this file, as they are printed.
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
 
     /// What the first random sequence of each family is made from; the others follow it.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -72,15 +77,19 @@ fn parse_script(name: &str) -> Result<&'static str, String> {
 }
 
 impl Cli {
+    fn is_all(&self) -> bool {
+        self.script.is_empty() && self.family.is_empty() && self.file.is_empty()
+    }
+
     /// The scripts to run: all, unless something else was asked for.
     fn scripts(&self) -> impl Iterator<Item = &'static Script> {
-        let is_all = self.script.is_empty() && self.family.is_empty();
+        let is_all = self.is_all();
         SCRIPTS.iter().filter(move |script| is_all || self.script.contains(&script.name))
     }
 
     /// The same for families.
     fn families(&self) -> impl Iterator<Item = &'static Family> {
-        let is_all = self.script.is_empty() && self.family.is_empty();
+        let is_all = self.is_all();
         FAMILIES.iter().filter(move |family| is_all || self.family.contains(&family.name))
     }
 }
@@ -101,8 +110,14 @@ fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, RunError> {
     let times = Times::new(Duration::from_millis(cli.grace));
     let mut tell = |example: &Example| println!("{example}");
     let mut run = Run::new(Duel::new(sides, times), &mut tell);
+    for path in &cli.file {
+        let option = format!("--file {}", path.display());
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| RunError::File { path: path.display().to_string(), source })?;
+        run.script(&option, &parse::script(&text)?)?;
+    }
     for script in cli.scripts() {
-        run.script(script)?;
+        run.script(&format!("--script {}", script.name), &script.cases()?)?;
     }
     let mut told = Instant::now();
     for family in cli.families() {

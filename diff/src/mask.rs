@@ -27,6 +27,8 @@ pub fn mask(layout: Layout, bytes: &mut Vec<u8>, value: i64, pid: &dyn Fn(i64) -
         Layout::Dirents => dirents(bytes, value),
         // The clocks of two machines, and what calls cost there.
         Layout::Now | Layout::Rusage => bytes.fill(0),
+        // `tv_usec` is an int, and the four bytes behind it belong to no field.
+        Layout::Timeval => bytes.chunks_exact_mut(16).for_each(|time| hide(time, 12, 16)),
         Layout::Sockaddr => sockaddr(bytes),
         Layout::Kevents => kevents(bytes, pid),
         Layout::Flock => number(bytes, 16, pid),

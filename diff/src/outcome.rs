@@ -54,6 +54,8 @@ impl fmt::Display for Ending {
 pub struct Difference {
     /// The step it is about.
     pub step: usize,
+    /// The step after which it showed: a later one, if a call has ended on one server only.
+    pub shown: usize,
     /// Its call.
     pub name: &'static str,
     /// In a word a server, which differences are counted by: `ENOENT`, `ok`, `blocks`.
@@ -80,7 +82,7 @@ pub fn compare(step: usize, name: &'static str, seen: [Option<&Outcome>; 2]) -> 
             outcome.map_or("blocks".to_string(), |outcome| outcome.ending.to_string())
         }),
     };
-    Some(Difference { step, name, kinds: kinds(seen), details })
+    Some(Difference { step, shown: step, name, kinds: kinds(seen), details })
 }
 
 fn kinds(seen: [Option<&Outcome>; 2]) -> [String; 2] {

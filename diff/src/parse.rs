@@ -59,7 +59,8 @@ pub fn script(text: &str) -> Result<Vec<Case>, ParseError> {
             cases.push(Case { name: name.to_string(), steps: Vec::new() });
             continue;
         }
-        let step = step(line)?;
+        // As a report marks it.
+        let step = step(line.strip_prefix("> ").unwrap_or(line))?;
         if cases.is_empty() {
             cases.push(Case { name: "first".into(), steps: Vec::new() });
         }

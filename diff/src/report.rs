@@ -53,7 +53,9 @@ impl Report {
 
     /// Keeps the first example of a difference.
     pub fn add(&mut self, difference: Difference, steps: &[Step], again: String) -> &Example {
-        let steps = steps.iter().map(|step| step.text.clone()).collect();
+        // What comes behind it was not made.
+        let made = steps.iter().take(difference.shown + 1);
+        let steps = made.map(|step| step.text.clone()).collect();
         let key = difference.key();
         self.unknown.entry(key).or_insert(Example { difference, steps, again, count: 1 })
     }
@@ -118,7 +120,7 @@ mod tests {
 
     fn difference(kinds: [&str; 2]) -> Difference {
         let kinds = kinds.map(String::from);
-        Difference { step: 0, name: "kill", details: kinds.clone(), kinds }
+        Difference { step: 0, shown: 0, name: "kill", details: kinds.clone(), kinds }
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use crate::duel::Duel;
 use crate::outcome::Difference;
-use crate::parse::ParseError;
+use crate::parse::{Case, ParseError};
 use crate::random::{Family, sequence};
 use crate::report::{Example, Report};
-use crate::scripts::Script;
 use crate::shrink::shrink;
 use crate::side::Broken;
 use crate::step::Step;
@@ -17,6 +16,8 @@ pub enum RunError {
     Broken { during: String, source: Broken },
     #[error(transparent)]
     Parse(#[from] ParseError),
+    #[error("{path}: {source}")]
+    File { path: String, source: std::io::Error },
 }
 
 /// A run: its servers and what it has found so far.
@@ -32,11 +33,11 @@ impl<'a> Run<'a> {
         Run { duel, report: Report::default(), tell }
     }
 
-    /// Runs the sequences of a script.
-    pub fn script(&mut self, script: &Script) -> Result<(), RunError> {
+    /// Runs the sequences of a script, which is asked for by `option`.
+    pub fn script(&mut self, option: &str, cases: &[Case]) -> Result<(), RunError> {
         self.report.scripts += 1;
-        for case in script.cases()? {
-            let again = format!("--script {}, {}", script.name, case.name);
+        for case in cases {
+            let again = format!("{option} (== {})", case.name);
             self.sequence(&case.steps, false, again)?;
         }
         Ok(())

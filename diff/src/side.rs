@@ -402,14 +402,16 @@ impl Side {
     }
 
     /// Return values without what two kernels cannot agree on: process ids become their actors' numbers.
-    fn comparable(&self, call: &Call, values: [i64; 2]) -> [i64; 2] {
-        let is_pid = match call.entry.alias {
-            "getpid" | "getpid_with_ppid" | "getppid" | "getpgrp" | "getpgid" | "getsid"
-            | "setsid" => true,
-            "fcntl" => matches!(call.args.get(1), Some(Arg::Value(Value::Number(F_GETOWN)))),
-            _ => false,
-        };
-        if is_pid { values.map(|value| self.pid_number(value)) } else { values }
+    /// A second value counts where the call has one; else it is what a register happened to hold.
+    fn comparable(&self, call: &Call, [value, second]: [i64; 2]) -> [i64; 2] {
+        let pid = |value| self.pid_number(value);
+        match call.entry.name {
+            "getpid" => [pid(value), pid(second)],
+            "getppid" | "getpgrp" | "getpgid" | "getsid" | "setsid" => [pid(value), 0],
+            "fcntl" if is_number(call.args.get(1), F_GETOWN) => [pid(value), 0],
+            "pipe" | "getuid" | "getgid" => [value, second],
+            _ => [value, 0],
+        }
     }
 
     fn pid_number(&self, pid: i64) -> i64 {
@@ -453,4 +455,8 @@ impl Side {
             Err(error) => self.check("getpid".into(), Err(error)),
         }
     }
+}
+
+fn is_number(arg: Option<&Arg>, number: i64) -> bool {
+    matches!(arg, Some(Arg::Value(Value::Number(it))) if *it == number)
 }

@@ -135,6 +135,8 @@ pub enum Layout {
     Dirents,
     /// A time near now: two words of eight bytes.
     Now,
+    /// `struct timeval`s
+    Timeval,
     /// `struct rusage`
     Rusage,
     /// `struct sockaddr`

@@ -20,6 +20,7 @@ const LAYOUTS: &[(&str, Layout, usize)] = &[
     ("stat", Layout::Stat, 152),
     ("dirents", Layout::Dirents, 4096),
     ("now", Layout::Now, 16),
+    ("timeval", Layout::Timeval, 16),
     ("rusage", Layout::Rusage, 144),
     ("sockaddr", Layout::Sockaddr, 128),
     ("kevents", Layout::Kevents, 160),

@@ -50,6 +50,7 @@ pub const FAMILIES: &[Family] = &[
         name: "files",
         forks: 4,
         templates: &[
+            (14, "open <name> O_RDWR|O_CREAT 0644 -> <new>"),
             (
                 20,
                 "open <name> {O_RDONLY;O_WRONLY;O_RDWR;O_RDWR|O_CREAT;O_RDWR|O_CREAT;O_WRONLY|O_CREAT|O_TRUNC;O_RDWR|O_CREAT|O_EXCL;O_RDWR|O_APPEND;O_RDONLY|O_DIRECTORY;O_RDONLY|O_NOFOLLOW;O_RDWR|O_TRUNC|O_NONBLOCK;3;O_RDWR|O_CLOEXEC} <mode> -> <new>",
