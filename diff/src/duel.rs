@@ -15,6 +15,10 @@ use crate::step::Step;
 /// How often the servers are looked at.
 const GLANCE: Duration = Duration::from_micros(200);
 
+/// The time between two steps, for what a kernel does after its answer: a segment is on its way over the
+/// loopback, a socket that was closed goes.
+const PACE: Duration = Duration::from_millis(1);
+
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -128,7 +132,7 @@ impl Duel {
             return self.times.grace;
         }
         let is_waiting = self.sides.iter().any(Side::is_waiting);
-        if is_waiting { self.times.settle } else { Duration::ZERO }
+        if is_waiting { self.times.settle } else { PACE }
     }
 
     fn seen(&self, side: usize) -> Seen {

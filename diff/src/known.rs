@@ -15,20 +15,27 @@ pub struct Known {
 /// All of them.
 ///
 /// Source: NetBSD `sys/kern/syscalls.master`: a rump kernel has the calls marked RUMP.
-pub const KNOWN: &[Known] = &[Known {
-    calls: &[
-        "kill",
-        "mmap",
-        "getrusage",
-        "setpriority",
-        "getpriority",
-        "wait4",
-        "munmap",
-        "sched_yield",
-    ],
-    kind: "ENOSYS",
-    reason: "a rump kernel leaves processes and memory to its host, so these calls are not in it",
-}];
+pub const KNOWN: &[Known] = &[
+    Known {
+        calls: &[
+            "kill",
+            "mmap",
+            "getrusage",
+            "setpriority",
+            "getpriority",
+            "wait4",
+            "munmap",
+            "sched_yield",
+        ],
+        kind: "ENOSYS",
+        reason: "a rump kernel leaves processes and memory to its host, so these calls are not in it",
+    },
+    Known {
+        calls: &["fcntl"],
+        kind: "errno -4",
+        reason: "NetBSD's fcntl lets EPASSTHROUGH out, which is no error number, for F_GETOWN and F_SETOWN of a file",
+    },
+];
 
 /// Why a difference is none to mend, if it is known.
 pub fn reason(difference: &Difference) -> Option<&'static str> {

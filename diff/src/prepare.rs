@@ -18,6 +18,7 @@ pub fn sides(urls: &[Url; 2]) -> Result<[Side; 2], Broken> {
     let sides = [Side::new(&urls[0], &work)?, Side::new(&urls[1], &work)?];
     for side in &sides {
         mount(side);
+        side.make_room()?;
     }
     Ok(sides)
 }
@@ -25,18 +26,18 @@ pub fn sides(urls: &[Url; 2]) -> Result<[Side; 2], Broken> {
 /// Mounts a tmpfs for the sequences, where the server can: a rump kernel's root lacks links and more.
 ///
 /// Source: NetBSD `sys/fs/tmpfs/tmpfs_args.h`.
-fn mount(side: &Side) -> bool {
-    let Some(mount) = by_name("mount") else { return false };
+fn mount(side: &Side) {
+    let Some(mount) = by_name("mount") else { return };
     let space = side.control().space();
     // The version; no limits; root's, with mode 0755.
     let args = [1, 0, 0, 0, 0o755].map(u64::to_le_bytes).concat();
     let (Ok(kind), Ok(path), Ok(args)) =
         (space.buffer_str("tmpfs"), space.buffer_str(side.work()), space.buffer_from(&args))
     else {
-        return false;
+        return;
     };
     let args = [kind.addr(), path.addr(), 0, args.addr(), args.len() as u64];
-    side.control().call(mount.number, &args).is_ok()
+    let _ = side.control().call(mount.number, &args);
 }
 
 /// Removes what is left of all sequences.

@@ -9,11 +9,18 @@ use crate::shrink::shrink;
 use crate::side::Broken;
 use crate::step::Step;
 
+/// How often a difference must show again: one that does not is a matter of time.
+const TIMES: usize = 3;
+
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{during}: {source}")]
-    Broken { during: String, source: Broken },
+    Broken {
+        /// The sequence, to see it again.
+        during: String,
+        source: Broken,
+    },
     #[error(transparent)]
     Parse(#[from] ParseError),
     #[error("{path}: {source}")]
@@ -56,13 +63,13 @@ impl<'a> Run<'a> {
         may_shrink: bool,
         again: String,
     ) -> Result<(), RunError> {
-        let found = self.duel.run(steps);
-        let Some(first) = found.map_err(|source| broken(&again, source))? else { return Ok(()) };
+        let broken = |source| RunError::Broken { during: in_full(&again, steps), source };
+        let Some(first) = self.duel.run(steps).map_err(broken)? else { return Ok(()) };
         if !self.report.count(&first) {
             return Ok(());
         }
         let shown = self.confirm(steps, first, may_shrink);
-        let Some((difference, steps)) = shown.map_err(|source| broken(&again, source))? else {
+        let Some((difference, steps)) = shown.map_err(broken)? else {
             return Ok(());
         };
         let example = self.report.add(difference, &steps, again);
@@ -79,26 +86,30 @@ impl<'a> Run<'a> {
         may_shrink: bool,
     ) -> Result<Option<(Difference, Vec<Step>)>, Broken> {
         let key = first.key();
-        let mut kept = steps.to_vec();
-        let Some(mut found) = self.shows(&mut kept, &key)? else { return Ok(None) };
+        let Some(found) = self.shows_again(steps, &key)? else { return Ok(None) };
         if may_shrink {
-            let mut last = None;
-            kept = shrink(&kept, |steps| {
-                let mut steps = steps.to_vec();
-                let shown = self.shows(&mut steps, &key)?;
-                let is_shown = shown.is_some();
-                if is_shown {
-                    last = shown;
-                }
-                Ok::<_, Broken>(is_shown)
-            })?;
-            found = last.unwrap_or(found);
+            let kept = shrink(steps, |steps| Ok::<_, Broken>(self.shows(steps, &key)?.is_some()))?;
+            if let Some(found) = self.shows_again(&kept, &key)? {
+                return Ok(Some((found, kept)));
+            }
         }
-        Ok(Some((found, kept)))
+        Ok(Some((found, steps.to_vec())))
+    }
+
+    /// The difference, if these steps show it every time.
+    fn shows_again(&mut self, steps: &[Step], key: &str) -> Result<Option<Difference>, Broken> {
+        let mut found = None;
+        for _ in 0..TIMES {
+            found = self.shows(steps, key)?;
+            if found.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(found)
     }
 
     /// The difference, if these steps still show it first.
-    fn shows(&mut self, steps: &mut Vec<Step>, key: &str) -> Result<Option<Difference>, Broken> {
+    fn shows(&mut self, steps: &[Step], key: &str) -> Result<Option<Difference>, Broken> {
         let found = self.duel.run(steps)?;
         Ok(found.filter(|found| found.key() == key))
     }
@@ -113,6 +124,8 @@ impl<'a> Run<'a> {
     }
 }
 
-fn broken(during: &str, source: Broken) -> RunError {
-    RunError::Broken { during: during.into(), source }
+/// A sequence that a server did not survive: all of it, for there is no server left to make it short on.
+fn in_full(again: &str, steps: &[Step]) -> String {
+    let lines: Vec<String> = steps.iter().map(|step| format!("    {step}\n")).collect();
+    format!("{again}:\n{}", lines.concat())
 }

@@ -28,6 +28,10 @@ const MOST_PENDING: usize = 256;
 /// An address where nothing is.
 const NOWHERE: u64 = 0xdead_0000;
 
+/// Where in the directory of all of them sequences have theirs: that one may be the root of a file system,
+/// which is no directory like others.
+const SEQUENCES: &str = "s";
+
 /// `sys/fcntl.h`
 const F_GETOWN: i64 = 5;
 
@@ -113,6 +117,12 @@ impl Side {
         Ok(side)
     }
 
+    /// Makes room for the sequences' directories.
+    pub fn make_room(&self) -> Result<(), Broken> {
+        let path = format!("{}/{SEQUENCES}", self.work);
+        self.check(format!("mkdir {path}"), self.control.mkdir(&path, 0o755))
+    }
+
     /// The client that belongs to no sequence.
     pub fn control(&self) -> &Client {
         &self.control
@@ -135,7 +145,7 @@ impl Side {
     /// Begins a sequence, in a directory of its own.
     pub fn enter(&mut self, sequence: u64) -> Result<(), Broken> {
         self.sequence = sequence;
-        self.directory = format!("{}/s{sequence}", self.work);
+        self.directory = format!("{}/{SEQUENCES}/{sequence}", self.work);
         let made = self.control.mkdir(&self.directory, 0o755);
         self.check(format!("mkdir {}", self.directory), made)
     }

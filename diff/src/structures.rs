@@ -124,7 +124,7 @@ fn of_values(name: &str, values: Vec<Value>) -> Built {
             let head = vec![number(28, 1), number(24, 1), Part::NetworkPort(port), number(0, 4)];
             [head, vec![Part::Bytes(host), number(0, 4)]].concat()
         }
-        ("pollfd", _) if count > 0 && count % 2 == 0 => {
+        ("pollfd", _) if count > 0 && count.is_multiple_of(2) => {
             (0..count / 2).flat_map(|_| [int(next(), 4), int(next(), 2), SEEN]).collect()
         }
         ("kevent", 3..=6) => {
