@@ -106,6 +106,7 @@ impl Server {
             .arg("serve")
             .args(args)
             .arg(&url)
+            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -136,10 +137,10 @@ impl Drop for Server {
     }
 }
 
-/// The server: an example of this package, which is built with its tests.
+/// The server's program, which lies beside this package's: only it exports what a rump kernel calls.
 fn program() -> PathBuf {
-    let server = Path::new(env!("CARGO_BIN_EXE_rumpring-diff")).with_file_name("examples/serve");
-    assert!(server.exists(), "no {}: build it with --examples", server.display());
+    let server = Path::new(env!("CARGO_BIN_EXE_rumpring-diff")).with_file_name("rumpring");
+    assert!(server.exists(), "no {}: run `cargo build` first", server.display());
     server
 }
 
