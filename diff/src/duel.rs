@@ -1,0 +1,165 @@
+//! A sequence on two servers at once, step by step, until the first difference.
+//!
+//! A step whose answer does not come within the grace blocks; it stays under way, and what later wakes it
+//! is the step after which it has ended. Both servers must agree on that. Where they do not, they have more
+//! time, for machines are shared: only what still differs then is a difference.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::outcome::{Difference, compare};
+use crate::side::{Broken, Side};
+use crate::step::Step;
+
+/// How often the servers are looked at.
+const GLANCE: Duration = Duration::from_micros(200);
+
+/// The time between two steps, for what a kernel does after its answer: a segment is on its way over the
+/// loopback, a socket that was closed goes.
+const PACE: Duration = Duration::from_millis(1);
+
+/// How long is waited for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// A call that has not ended after this blocks.
+    pub grace: Duration,
+    /// The time for a wake-up to show, once the step that made it has ended.
+    pub settle: Duration,
+    /// The time until what one server has done and the other has not is a difference.
+    pub patience: Duration,
+}
+
+impl Times {
+    /// With this grace.
+    pub fn new(grace: Duration) -> Times {
+        Times { grace, settle: grace / 4, patience: (grace * 20).max(Duration::from_secs(2)) }
+    }
+}
+
+/// Two servers.
+pub struct Duel {
+    sides: [Side; 2],
+    times: Times,
+    /// Sequences so far, for their directories.
+    sequences: u64,
+    steps: u64,
+}
+
+/// What a step has done on a server so far, as far as it must show on both.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    ended: BTreeSet<usize>,
+    signals: Vec<(String, Vec<i32>)>,
+}
+
+impl Duel {
+    pub fn new(sides: [Side; 2], times: Times) -> Duel {
+        Duel { sides, times, sequences: 0, steps: 0 }
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    pub fn sides(&self) -> &[Side; 2] {
+        &self.sides
+    }
+
+    /// Runs a sequence, up to its first difference.
+    pub fn run(&mut self, steps: &[Step]) -> Result<Option<Difference>, Broken> {
+        self.sequences += 1;
+        for side in &mut self.sides {
+            side.enter(self.sequences)?;
+        }
+        let mut found = Ok(None);
+        for (number, step) in steps.iter().enumerate() {
+            self.steps += 1;
+            found = self.step(number, step, steps);
+            if !matches!(found, Ok(None)) {
+                break;
+            }
+        }
+        for side in &mut self.sides {
+            side.leave();
+        }
+        for side in &self.sides {
+            side.is_alive()?;
+        }
+        found
+    }
+
+    fn step(
+        &mut self,
+        number: usize,
+        step: &Step,
+        steps: &[Step],
+    ) -> Result<Option<Difference>, Broken> {
+        for side in &mut self.sides {
+            side.begin(number, step)?;
+        }
+        self.settle(number);
+        Ok(self.difference(number, steps))
+    }
+
+    /// Waits until both servers have done what they do.
+    fn settle(&mut self, step: usize) {
+        let start = Instant::now();
+        loop {
+            for side in &mut self.sides {
+                side.look();
+            }
+            let elapsed = start.elapsed();
+            if elapsed >= self.time_for(step) {
+                return;
+            }
+            match self.sides.iter_mut().find(|side| side.outcome(step).is_none()) {
+                Some(side) => side.wait(step, GLANCE * 5),
+                None => thread::sleep(GLANCE),
+            }
+        }
+    }
+
+    /// How long it takes in all, as it looks now.
+    fn time_for(&self, step: usize) -> Duration {
+        let ended = [0, 1].map(|side| self.sides[side].outcome(step));
+        let is_absent = ended.iter().flatten().any(|outcome| outcome.ending.is_absent());
+        if self.seen(0) != self.seen(1) {
+            return if is_absent { self.times.grace } else { self.times.patience };
+        }
+        if ended.iter().any(Option::is_none) {
+            return self.times.grace;
+        }
+        let is_waiting = self.sides.iter().any(Side::is_waiting);
+        if is_waiting { self.times.settle } else { PACE }
+    }
+
+    fn seen(&self, side: usize) -> Seen {
+        let side = &self.sides[side];
+        Seen {
+            ended: side.ended().keys().copied().collect(),
+            signals: side.signals().into_iter().collect(),
+        }
+    }
+
+    /// The first step up to `last` whose outcomes differ, or the signals.
+    fn difference(&self, last: usize, steps: &[Step]) -> Option<Difference> {
+        let [one, other] = &self.sides;
+        let outcome = (0..=last).find_map(|number| {
+            let seen = [one.outcome(number), other.outcome(number)];
+            let found = compare(number, steps[number].name(), seen);
+            found.map(|found| Difference { shown: last, ..found })
+        });
+        let signals = [one.signals(), other.signals()];
+        outcome.or_else(|| {
+            (signals[0] != signals[1]).then(|| Difference {
+                step: last,
+                shown: last,
+                name: steps[last].name(),
+                kinds: ["signals".into(), "other signals".into()],
+                details: signals.map(|heard| format!("{heard:?}")),
+            })
+        })
+    }
+}

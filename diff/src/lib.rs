@@ -1,0 +1,26 @@
+//! Do two servers give the same answers? The parts of `rumpring-diff`.
+//!
+//! A sequence of calls is text ([`parse`]), which becomes [`step`]s, with [`structures`] and [`numbers`] by
+//! NetBSD's names. A [`duel`] runs it on two [`side`]s and compares each step's [`outcome`], what no two
+//! kernels agree on [`mask`]ed. Sequences are written by hand ([`scripts`]) or [`random`]. A difference is
+//! made short ([`shrink`]), and either [`known`] or reported ([`report`]). [`prepare`] and [`tidy`] make
+//! room in a server and clean up; [`run`] puts all of it together.
+
+#![forbid(unsafe_code)]
+
+pub mod duel;
+pub mod known;
+pub mod mask;
+pub mod numbers;
+pub mod outcome;
+pub mod parse;
+pub mod prepare;
+pub mod random;
+pub mod report;
+pub mod run;
+pub mod scripts;
+pub mod shrink;
+pub mod side;
+pub mod step;
+pub mod structures;
+pub mod tidy;

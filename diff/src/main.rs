@@ -1,0 +1,151 @@
+//! `rumpring-diff`: do two servers give the same answers?
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use rumpring::url::Url;
+use rumpring_diff::duel::{Duel, Times};
+use rumpring_diff::random::{self, FAMILIES, Family};
+use rumpring_diff::report::{Example, Report};
+use rumpring_diff::run::{Run, RunError};
+use rumpring_diff::scripts::{SCRIPTS, Script};
+use rumpring_diff::{parse, prepare};
+
+/// Run the same system calls on two servers and compare the answers.
+///
+/// Sequences written by hand come first, then random ones. Results, errors, bytes copied out, signals and
+/// which calls block must be the same. Ends with success if no difference was found but known ones.
+#[derive(Parser)]
+#[command(name = "rumpring-diff", version)]
+struct Cli {
+    /// One server, as `unix:///tmp/rump.sock`.
+    #[arg(required_unless_present = "list")]
+    one: Option<Url>,
+
+    /// The other.
+    #[arg(required_unless_present = "list")]
+    other: Option<Url>,
+
+    /// Only random sequences of this family.
+    #[arg(long, value_name = "NAME", value_parser = parse_family)]
+    family: Vec<&'static str>,
+
+    /// Only this script.
+    #[arg(long, value_name = "NAME", value_parser = parse_script)]
+    script: Vec<&'static str>,
+
+    /// Only the sequences in this file, as they are printed.
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+
+    /// What the first random sequence of each family is made from; the others follow it.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Random sequences of each family.
+    #[arg(long, value_name = "N", default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    sequences: u64,
+
+    /// Steps of a random sequence.
+    #[arg(long, value_name = "N", default_value_t = 40,
+        value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    steps: u16,
+
+    /// Milliseconds after which a call without an answer blocks.
+    #[arg(long, value_name = "MS", default_value_t = 100,
+        value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    grace: u64,
+
+    /// Print the names of scripts and families.
+    #[arg(long)]
+    list: bool,
+}
+
+fn parse_family(name: &str) -> Result<&'static str, String> {
+    let known = random::family(name).map(|family| family.name);
+    known.ok_or_else(|| "no such family; --list prints them".to_string())
+}
+
+fn parse_script(name: &str) -> Result<&'static str, String> {
+    let known = SCRIPTS.iter().find(|script| script.name == name).map(|script| script.name);
+    known.ok_or_else(|| "no such script; --list prints them".to_string())
+}
+
+impl Cli {
+    fn is_all(&self) -> bool {
+        self.script.is_empty() && self.family.is_empty() && self.file.is_empty()
+    }
+
+    /// The scripts to run: all, unless something else was asked for.
+    fn scripts(&self) -> impl Iterator<Item = &'static Script> {
+        let is_all = self.is_all();
+        SCRIPTS.iter().filter(move |script| is_all || self.script.contains(&script.name))
+    }
+
+    /// The same for families.
+    fn families(&self) -> impl Iterator<Item = &'static Family> {
+        let is_all = self.is_all();
+        FAMILIES.iter().filter(move |family| is_all || self.family.contains(&family.name))
+    }
+}
+
+fn list() {
+    let scripts: Vec<&str> = SCRIPTS.iter().map(|script| script.name).collect();
+    let families: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
+    println!("scripts: {}", scripts.join(" "));
+    println!("families: {}", families.join(" "));
+}
+
+/// How often progress is printed.
+const PROGRESS: Duration = Duration::from_secs(30);
+
+fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, RunError> {
+    let sides = prepare::sides(urls)
+        .map_err(|source| RunError::Broken { during: "preparing".into(), source })?;
+    let times = Times::new(Duration::from_millis(cli.grace));
+    let mut tell = |example: &Example| println!("{example}");
+    let mut run = Run::new(Duel::new(sides, times), &mut tell);
+    for path in &cli.file {
+        let option = format!("--file {}", path.display());
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| RunError::File { path: path.display().to_string(), source })?;
+        run.script(&option, &parse::script(&text)?)?;
+    }
+    for script in cli.scripts() {
+        run.script(&format!("--script {}", script.name), &script.cases()?)?;
+    }
+    let mut told = Instant::now();
+    for family in cli.families() {
+        for number in 0..cli.sequences {
+            run.random(family, cli.seed.wrapping_add(number), cli.steps.into())?;
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                eprintln!("{}: {} of {} sequences", family.name, number + 1, cli.sequences);
+            }
+        }
+    }
+    Ok(run.end())
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (Some(one), Some(other), false) = (&cli.one, &cli.other, cli.list) else {
+        list();
+        return ExitCode::SUCCESS;
+    };
+    match run(&cli, &[one.clone(), other.clone()]) {
+        Ok(report) => {
+            println!("{report}");
+            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("rumpring-diff: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
