@@ -13,6 +13,7 @@
 //! - [`once`]: the command that measures one server, and its [`progress`]; [`compare`]: the one that has
 //!   several take turns, and the [`report`] of what it found; [`interrupt`]: ending either.
 //! - [`soak`]: the command that keeps one server busy and abused for a long time.
+//! - [`wake`]: the command that has crowds of clients wait, and wakes one after the other.
 //! - [`histogram`]: latencies in words and on disk; [`merge`]: the command that adds them up.
 //! - [`floor`]: servers without a kernel, for what the machine itself can do.
 
@@ -37,6 +38,7 @@ mod progress;
 mod report;
 mod soak;
 mod socket;
+mod wake;
 mod workload;
 
 use std::process::ExitCode;
@@ -67,6 +69,7 @@ enum Command {
     Floor(floor::Floor),
     Merge(merge::Merge),
     Soak(Box<soak::Soak>),
+    Wake(wake::Wake),
     #[command(hide = true)]
     Share(load::Worker),
     #[command(hide = true)]
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Some(Command::Floor(floor)) => floor.run(),
         Some(Command::Merge(merge)) => merge.run(),
         Some(Command::Soak(soak)) => soak.run(),
+        Some(Command::Wake(wake)) => wake.run(),
         Some(Command::Victim(victim)) => victim.run(),
         Some(Command::Share(share)) => share.run(),
     };

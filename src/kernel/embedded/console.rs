@@ -6,7 +6,7 @@ use super::abi::{Stat, mode, poll};
 use super::call::{PIECE, Result, Run};
 use super::file::{FileOps, OpenFile};
 use super::io::{Buffer, Transfer};
-use super::{ioctl, time};
+use super::time;
 use crate::kernel::Errno;
 
 /// The console, as descriptors 0, 1 and 2 of a new client.
