@@ -1,8 +1,11 @@
-//! Calls of the embedded kernel, run to their end on this thread.
+//! Calls of the embedded kernel, run to their end on this thread; and on every CPU at once, by clients that
+//! share nothing: as long as no lock is shared either, a call takes the same time then.
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::task::Waker;
+use std::thread::{self, available_parallelism};
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use rumpring::client::numbers::{self, sys};
@@ -83,8 +86,8 @@ fn call(process: &dyn Process, memory: &mut Memory, number: i32, args: &[u64]) -
 
 /// A file of so many bytes, made by the process; its descriptor.
 fn file(process: &dyn Process, memory: &mut Memory, len: u64) -> u64 {
-    let path = b"/file\0";
-    memory.at(PATH, path.len()).expect("it is there").copy_from_slice(path);
+    let path = format!("/file-of-{}\0", process.pid());
+    memory.at(PATH, path.len()).expect("it is there").copy_from_slice(path.as_bytes());
     let flags = (numbers::O_RDWR | numbers::O_CREAT) as u64;
     let file = call(process, memory, sys::OPEN, &[PATH, flags, 0o600]) as u64;
     assert_eq!(call(process, memory, sys::PWRITE, &[file, BUFFER, len, 0, 0]), len as i64);
@@ -111,4 +114,57 @@ pub fn benches(criterion: &mut Criterion) {
     });
     group.finish();
     process.release();
+    side_by_side(criterion, &kernel);
+}
+
+/// The same two calls by a client on each CPU at once.
+fn side_by_side(criterion: &mut Criterion, kernel: &Embedded) {
+    let cpus = available_parallelism().map_or(1, |cpus| cpus.get());
+    let mut group = criterion.benchmark_group(format!("embedded, {cpus} at once"));
+    group.bench_function("getpid", |bencher| {
+        bencher.iter_custom(|calls| {
+            at_once(kernel, cpus, |process, memory, _| {
+                for _ in 0..calls {
+                    black_box(call(process, memory, sys::GETPID, &[]));
+                }
+            })
+        });
+    });
+    group.throughput(Throughput::Bytes(PAGE));
+    group.bench_function("pread 4k", |bencher| {
+        bencher.iter_custom(|calls| {
+            at_once(kernel, cpus, |process, memory, file| {
+                for _ in 0..calls {
+                    let args = [file, BUFFER, PAGE, 0, 0];
+                    assert_eq!(call(process, memory, sys::PREAD, &args), PAGE as i64);
+                }
+            })
+        });
+    });
+    group.finish();
+}
+
+/// Has clients with a file each do something at once, and returns how long the slowest took.
+fn at_once(
+    kernel: &Embedded,
+    clients: usize,
+    work: impl Fn(&dyn Process, &mut Memory, u64) + Sync,
+) -> Duration {
+    let (begin, work) = (Barrier::new(clients), &work);
+    thread::scope(|scope| {
+        let client = || {
+            let process = kernel.spawn(Arc::new(Nobody), b"bench").expect("a process");
+            let mut memory = Memory(vec![0; SIZE]);
+            let file = file(&*process, &mut memory, PAGE);
+            begin.wait();
+            let start = Instant::now();
+            work(&*process, &mut memory, file);
+            let time = start.elapsed();
+            process.release();
+            time
+        };
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+        let times = threads.into_iter().map(|thread| thread.join().expect("a client that ends"));
+        times.max().unwrap_or_default()
+    })
 }
