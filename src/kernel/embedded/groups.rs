@@ -284,9 +284,7 @@ fn getlogin(run: &mut Run<'_, '_>) -> Answer {
 
 /// `int __setlogin(const char *namebuf)`: for the whole session.
 fn setlogin(run: &mut Run<'_, '_>) -> Answer {
-    if !run.task.credentials().is_superuser() {
-        return Err(Errno::EPERM.into());
-    }
+    run.task.credentials().check_superuser()?;
     let mut name = [0; LOGIN_MAX + 1];
     let addr = run.word(0);
     match run.memory().copyinstr(addr, &mut name) {

@@ -31,8 +31,9 @@ const NTHR: usize = 11;
 /// `RLIM_INFINITY`
 pub(super) const INFINITY: u64 = i64::MAX as u64;
 
-/// The most threads of all processes (`maxlwp`).
+/// The most threads of all processes (`maxlwp`), and of a user to begin with (`CHILD_MAX`).
 const THREADS: u64 = 2048;
+const THREADS_DEFAULT: u64 = 160;
 /// The longest stack (`MAXSSIZ`), and the one a program begins with (`DFLSSIZ`).
 const STACK_MAX: u64 = 128 << 20;
 const STACK_DEFAULT: u64 = 4 << 20;
@@ -60,7 +61,7 @@ impl Rlimits {
         all[MEMLOCK] = Rlimit { soft: limits.bytes / 3, hard: limits.bytes };
         all[NPROC] = same(limits.processes);
         all[NOFILE] = same(limits.files_per_process as u64);
-        all[NTHR] = same(THREADS);
+        all[NTHR] = Rlimit { soft: THREADS_DEFAULT, hard: THREADS };
         Rlimits(all)
     }
 

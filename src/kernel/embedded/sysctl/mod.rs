@@ -47,7 +47,6 @@ const HOST_NAME_MAX: usize = 256;
 mod generic {
     pub const QUERY: i32 = -2;
     pub const CREATE: i32 = -3;
-    pub const CREATE_SYMBOL: i32 = -4;
     pub const DESTROY: i32 = -5;
     pub const MAP: i32 = -6;
     pub const DESCRIBE: i32 = -7;
@@ -191,10 +190,8 @@ fn ask_of(
     match what {
         generic::QUERY => query(run, parent.children(), request, needed),
         generic::DESCRIBE => describe(run, parent.children(), request, needed),
-        generic::CREATE | generic::CREATE_SYMBOL | generic::DESTROY if request.new == 0 => {
-            Err(Errno::EINVAL.into())
-        }
-        generic::CREATE | generic::CREATE_SYMBOL | generic::DESTROY => Err(Errno::EPERM.into()),
+        generic::CREATE | generic::DESTROY if request.new == 0 => Err(Errno::EINVAL.into()),
+        generic::CREATE | generic::DESTROY => Err(Errno::EPERM.into()),
         generic::MAP => map(run, parent, request),
         _ => Err(Errno::EOPNOTSUPP.into()),
     }
