@@ -138,7 +138,8 @@ fn renice(from: &Task, task: &Task, nice: i8) -> Result<(), Errno> {
     if own.euid != 0 && own.uid != 0 && !same {
         return Err(Errno::EPERM);
     }
-    if !own.is_superuser() && !(same && nice >= task.nice.load(Relaxed)) {
+    let falls = nice < task.nice.load(Relaxed);
+    if !own.is_superuser() && (falls || !same) {
         return Err(Errno::EACCES);
     }
     task.nice.store(nice, Relaxed);

@@ -51,7 +51,7 @@ pub(super) fn list(
         *needed = found.len() as u64 * size + SLOP * ENTRY as u64;
         return Ok(());
     }
-    let fits = if size == 0 { count } else { count.min(request.room / size) };
+    let fits = request.room.checked_div(size).unwrap_or(u64::MAX).min(count);
     // How many were given in earlier runs, and the pid of the last.
     let (mut given, mut last) = (run.done() >> 32, run.done() as u32 as i32);
     let part = size.min(ENTRY as u64) as usize;

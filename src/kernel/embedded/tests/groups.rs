@@ -152,3 +152,36 @@ fn a_login_name_is_its_session_s() {
     one.call(183, &[5]).unwrap();
     assert_eq!(one.fails(SETLOGIN, &[NOWHERE]), Errno::EPERM);
 }
+
+#[test]
+fn a_storm_of_moves_between_groups_leaves_none() {
+    let kernel = kernel();
+    std::thread::scope(|scope| {
+        for who in 0..4u64 {
+            let kernel = &kernel;
+            scope.spawn(move || {
+                for turn in 0..100 {
+                    let guest = Guest::new(kernel);
+                    let mine = pid(&guest);
+                    guest.call(SETPGID, &[0, 0]).unwrap();
+                    let child = guest.fork();
+                    // Whoever is next to it, if they are there and lead a group.
+                    let _ = child.call(SETPGID, &[0, mine + 1 + (who + turn) % 5]);
+                    let _ = child.call(SETSID, &[]);
+                    let _ = child.call(37, &[-(mine as i64) as u64, 1]);
+                    let grandchild = child.fork();
+                    let _ = grandchild.call(SETPGID, &[0, mine]);
+                    child.process.release();
+                    assert_eq!(grandchild.call(37, &[0, 2]), Ok(0), "it reaches itself");
+                    assert_eq!(grandchild.signals.taken().last(), Some(&2));
+                    guest.process.release();
+                    grandchild.process.release();
+                }
+            });
+        }
+    });
+    let left: Vec<i32> = (1..30_000).filter(|&id| kernel.system.groups.has(id)).collect();
+    assert_eq!(left, []);
+    assert_eq!(kernel.system.users.count(0), 0);
+    assert_eq!(kernel.usage().processes, 0);
+}
