@@ -114,11 +114,12 @@ impl Group {
 
     /// Its members now.
     pub fn members(&self, system: &System) -> Vec<Arc<Task>> {
+        let is_in = |task: &Arc<Task>| task.group().id == self.id;
         if self.id == 0 {
-            return system.processes.all().filter(|task| task.group().id == 0).collect();
+            return system.processes.all().filter(is_in).collect();
         }
         let pids: Vec<i32> = lock(&self.members).iter().copied().collect();
-        pids.into_iter().filter_map(|pid| system.processes.find(pid)).collect()
+        pids.into_iter().filter_map(|pid| system.processes.find(pid)).filter(is_in).collect()
     }
 }
 

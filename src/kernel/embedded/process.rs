@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{
     AtomicBool, AtomicI8, AtomicI32, AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Relaxed},
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
 use super::call;
@@ -113,15 +113,15 @@ impl Task {
         }))
     }
 
-    /// A child with these descriptors, everything else as here. The caller has paid for it.
+    /// A child with these descriptors, everything else as here. The caller has paid for it, for the user
+    /// in `common`, which stays locked until the child is in its group.
     fn fork(
         &self,
+        common: MutexGuard<'_, Common>,
         client: Option<Arc<dyn Client>>,
         files: impl FnOnce() -> Arc<FdTable>,
     ) -> Arc<Task> {
         let me = self.parenthood.get_or_init(|| Arc::new(AtomicI32::new(self.pid)));
-        // Held until the child is of the group, or a change of ours could leave nobody in it.
-        let common = lock(&self.common);
         Task::publish(&self.system, |pid| Task {
             system: self.system.clone(),
             pid,
@@ -217,9 +217,13 @@ impl Task {
     pub fn join(&self, group: Arc<Group>) {
         let mut common = lock(&self.common);
         group.add(self.pid);
-        let before = std::mem::replace(&mut common.group, group);
+        let before = std::mem::replace(&mut common.group, group.clone());
         drop(common);
         before.remove(self.pid);
+        if self.released.load(Acquire) {
+            // It may have looked for its group before this.
+            group.remove(self.pid);
+        }
     }
 
     /// What it may use of each resource.
@@ -240,8 +244,7 @@ impl Task {
     }
 
     /// Counts a process more of its user and family, unless that would be too many. NetBSD: `fork1`.
-    fn take_process(&self) -> Result<(), Errno> {
-        let common = lock(&self.common);
+    fn take_process(&self, common: &Common) -> Result<(), Errno> {
         if !self.family.take_process() {
             return Err(Errno::EAGAIN);
         }
@@ -294,16 +297,18 @@ impl Process for Task {
     }
 
     fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
-        self.take_process()?;
-        Ok(self.fork(None, || Arc::new(self.files.copy())))
+        let common = lock(&self.common);
+        self.take_process(&common)?;
+        Ok(self.fork(common, None, || Arc::new(self.files.copy())))
     }
 
     fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {
+        let common = lock(&self.common);
         // It takes the prefork's place: who has a token is not turned away.
         if !self.paid.swap(false, AcqRel) {
-            self.take_process()?;
+            self.take_process(&common)?;
         }
-        let task = self.fork(Some(client), || self.files.share());
+        let task = self.fork(common, Some(client), || self.files.share());
         task.pending.fetch_or(self.pending.swap(0, Relaxed), Relaxed);
         Ok(task)
     }

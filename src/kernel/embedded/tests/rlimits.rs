@@ -164,3 +164,21 @@ fn processes_of_a_user() {
     drop((root, guest, other, third, child));
     assert_eq!((processes_of(&kernel, 0), processes_of(&kernel, 5)), (0, 0));
 }
+
+#[test]
+fn a_child_counts_for_the_user_its_parent_is_just_then() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0..2_000 {
+                guest.call(126, &[5 * (turn % 2), 0]).unwrap();
+            }
+        });
+        for _ in 0..2_000 {
+            guest.process.prefork().unwrap().release();
+        }
+    });
+    guest.call(126, &[6, 0]).unwrap();
+    assert_eq!([0, 5, 6].map(|user| processes_of(&kernel, user)), [0, 0, 1]);
+}
