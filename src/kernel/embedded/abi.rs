@@ -81,6 +81,8 @@ pub(super) mod poll {
 /// `signal.h`
 pub(super) mod signal {
     pub const PIPE: i32 = 13;
+    pub const CONT: i32 = 19;
+    pub const XFSZ: i32 = 25;
     /// One past the last signal.
     pub const LIMIT: u32 = 64;
 }

@@ -2,7 +2,10 @@
 //!
 //! Sources: NetBSD `sys/kern/{sys_descrip,kern_descrip}.c`; dup(2), fcntl(2), close(2).
 
-use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
+use std::sync::atomic::{
+    AtomicUsize,
+    Ordering::{AcqRel, Relaxed},
+};
 use std::sync::{Arc, RwLock};
 
 use super::abi::{fcntl, open};
@@ -31,7 +34,8 @@ struct Slot {
 /// The descriptors of a process, or of a preforked one and who takes it over. Until it is first
 /// used it costs no heap beyond itself.
 pub(super) struct FdTable {
-    limit: usize,
+    /// `RLIMIT_NOFILE` of the process.
+    limit: AtomicUsize,
     counters: Arc<Counters>,
     /// Processes that have it.
     sharers: AtomicUsize,
@@ -79,11 +83,21 @@ impl FdTable {
     /// The table of a client's first process. NetBSD: `rump_consdev_init`.
     pub fn with_console(limits: &Limits, counters: Arc<Counters>) -> Self {
         FdTable {
-            limit: limits.files_per_process,
+            limit: AtomicUsize::new(limits.files_per_process),
             counters,
             sharers: AtomicUsize::new(1),
             slots: RwLock::new(Slots { console: true, ..Slots::default() }),
         }
+    }
+
+    /// How many descriptors there may be: numbers stay below this.
+    fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    /// Those that are open above a new limit stay.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
     }
 
     /// Runs `change` on the slots.
@@ -119,7 +133,7 @@ impl FdTable {
     /// EMFILE if no descriptor is free.
     pub fn check_room(&self) -> Result<(), Errno> {
         let free = self.with(|slots| slots.free(0));
-        if free < self.limit { Ok(()) } else { Err(Errno::EMFILE) }
+        if free < self.limit() { Ok(()) } else { Err(Errno::EMFILE) }
     }
 
     /// Gives `file` the lowest free number from `from` on.
@@ -133,7 +147,7 @@ impl FdTable {
         // A clone goes in, so that a file without a place is not closed under the lock.
         self.with(|slots| {
             let at = slots.free(from);
-            if at >= self.limit {
+            if at >= self.limit() {
                 return Err(Errno::EMFILE);
             }
             slots.put(at, slot.clone());
@@ -151,7 +165,7 @@ impl FdTable {
         self.with(|slots| {
             let at = slots.free(0);
             let next = slots.free(at + 1);
-            if next >= self.limit {
+            if next >= self.limit() {
                 return Err(Errno::EMFILE);
             }
             slots.put(at, first.clone());
@@ -216,7 +230,7 @@ impl FdTable {
     pub fn copy(&self) -> FdTable {
         let slots = read(&self.slots);
         FdTable {
-            limit: self.limit,
+            limit: AtomicUsize::new(self.limit()),
             counters: self.counters.clone(),
             sharers: AtomicUsize::new(1),
             slots: RwLock::new(Slots {
@@ -271,7 +285,7 @@ fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
     let (from, to) = (run.int(0), run.int(1));
     let files = &run.task.files;
     let file = run.file(from)?;
-    let at = usize::try_from(to).ok().filter(|&at| at < files.limit).ok_or(Errno::EBADF)?;
+    let at = usize::try_from(to).ok().filter(|&at| at < files.limit()).ok_or(Errno::EBADF)?;
     if from != to {
         if flags & !(open::CLOEXEC | open::NONBLOCK) != 0 {
             return Err(Errno::EINVAL.into());
@@ -303,7 +317,7 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
     let file = run.file(fd)?;
     let value: i64 = match command {
         fcntl::DUPFD | fcntl::DUPFD_CLOEXEC => {
-            let from = usize::try_from(arg as i32).ok().filter(|&from| from < files.limit);
+            let from = usize::try_from(arg as i32).ok().filter(|&from| from < files.limit());
             let from = from.ok_or(Errno::EINVAL)?;
             files.insert(file, from, command == fcntl::DUPFD_CLOEXEC)?.into()
         }

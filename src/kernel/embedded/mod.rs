@@ -10,6 +10,8 @@
 //!
 //! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
 //! - `process`, `identity`, `signal`: processes, who they are, what they send each other
+//! - `credentials`, `groups`, `users`: whose rights they have, and which of them belong together
+//! - `rlimits`, `usage`: what they may use, and what they have used
 //! - `file`, `descriptors`: open files and what a kind of them can do, and the tables that hold them
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
 //! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
@@ -24,10 +26,12 @@
 mod abi;
 mod call;
 mod console;
+mod credentials;
 mod descriptors;
 mod device;
 mod file;
 mod files;
+mod groups;
 mod identity;
 mod io;
 mod ioctl;
@@ -37,6 +41,7 @@ mod memory;
 mod names;
 mod pipe;
 mod process;
+mod rlimits;
 mod signal;
 mod sockets;
 mod sync;
@@ -48,6 +53,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod usage;
+mod users;
 mod vnode;
 mod wait;
 
@@ -56,14 +63,17 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use super::{Client, Errno, Identity, Kernel, Process};
+use groups::Groups;
 use limits::Counters;
 pub use limits::{Limits, Usage};
 use memfs::Fs;
 use process::{Credentials, ProcessTable, Task};
+use rlimits::Rlimits;
 use sockets::Ports;
 use sysctl::Variables;
 use table::Missing;
 pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
+use users::Users;
 
 /// The release whose numbers, structures and answers this kernel gives: the NetBSD-current that the
 /// rump kernels of buildrump.sh are made from. Clients built for it find what they expect.
@@ -71,6 +81,9 @@ const OSRELEASE: &str = "7.99.34";
 
 /// The same as a number (`__NetBSD_Version__`).
 const OSREVISION: i32 = 799_003_400;
+
+/// Nanoseconds of a tick of the clock (`hz` is 100).
+const TICK: i64 = 10_000_000;
 
 /// What to make an embedded kernel from.
 pub struct Config {
@@ -109,6 +122,10 @@ struct System {
     boot_time: i64,
     /// The credentials every client begins with: the superuser's.
     root: Arc<Credentials>,
+    /// The limits every client begins with.
+    rlimits: Arc<Rlimits>,
+    groups: Groups,
+    users: Users,
     processes: ProcessTable,
     fs: Fs,
     ports: Arc<Ports>,
@@ -118,6 +135,11 @@ struct System {
 }
 
 impl System {
+    /// Ticks of the clock since it began; they wrap after a year and four months.
+    fn tick(&self) -> u32 {
+        (self.booted.elapsed().as_nanos() / TICK as u128) as u32
+    }
+
     fn print(&self, bytes: &[u8]) {
         if let Some(console) = &self.console {
             console(bytes);
@@ -148,6 +170,9 @@ impl Embedded {
             booted: Instant::now(),
             boot_time: time::now(),
             root: Arc::new(Credentials::default()),
+            rlimits: Arc::new(Rlimits::new(&limits)),
+            groups: Groups::new(),
+            users: Users::new(),
             processes: ProcessTable::new(limits.processes),
             fs: Fs::new(&counters),
             ports: Arc::new(Ports::new(&counters)),

@@ -6,18 +6,23 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicU32,
-    Ordering::{AcqRel, Relaxed},
+    AtomicBool, AtomicI8, AtomicI32, AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
-use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::time::Instant;
 
-use super::System;
 use super::call;
+pub(super) use super::credentials::Credentials;
 use super::descriptors::FdTable;
+use super::groups::Group;
 use super::limits::Family;
 use super::memfs::Inode;
-use super::sync::{lock, read};
+use super::rlimits::{NPROC, Rlimits};
+use super::sync::lock;
 use super::table;
+use super::usage::Spent;
+use super::{System, TICK};
 use crate::kernel::{Call, Client, Errno, Outcome, Process};
 
 /// The process that parentless ones belong to.
@@ -26,21 +31,33 @@ pub(super) const INIT: i32 = 1;
 /// The longest command name that is kept (`MAXCOMLEN`).
 const COMMAND_MAX: usize = 16;
 
-/// Whose rights a process has. One is shared by all who have the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Credentials {
-    pub uid: u32,
-    pub euid: u32,
-    pub gid: u32,
-    pub egid: u32,
-    pub groups: Vec<u32>,
+/// What a process has from its parent until it changes it.
+#[derive(Clone)]
+struct Common {
+    credentials: Arc<Credentials>,
+    group: Arc<Group>,
+    rlimits: Arc<Rlimits>,
+    command: Box<[u8]>,
 }
+
+/// Its users or groups have changed since its program began (`PK_SUGID`).
+const TAINTED: u8 = 1;
+/// It has become another program (`PK_EXEC`).
+const EXECED: u8 = 2;
 
 /// A process.
 pub(super) struct Task {
     pub system: Arc<System>,
     pub pid: i32,
-    credentials: RwLock<Arc<Credentials>>,
+    common: Mutex<Common>,
+    flags: AtomicU8,
+    /// -20 to 20, as `getpriority` says it.
+    pub nice: AtomicI8,
+    /// Signals that wait for a client, one a bit.
+    pending: AtomicU64,
+    pub spent: Spent,
+    /// When it began, in ticks since the kernel did.
+    began: u32,
     /// Who pays for it, and for what it makes.
     pub family: Arc<Family>,
     /// Whether it was paid for and has not been given back: a prefork hands that on.
@@ -48,16 +65,12 @@ pub(super) struct Task {
     pub files: Arc<FdTable>,
     pub cwd: Mutex<Arc<Inode>>,
     pub umask: AtomicU32,
-    /// Its process group and session, by number.
-    pub group: AtomicI32,
-    pub session: AtomicI32,
     /// A preforked process has no client yet.
     client: Option<Arc<dyn Client>>,
     /// What its parent answers to; none is init.
     parent: Option<Arc<AtomicI32>>,
     /// What it answers to towards its children, once it has any: its pid, and init's when it is gone.
     parenthood: OnceLock<Arc<AtomicI32>>,
-    command: Mutex<Box<[u8]>>,
     released: AtomicBool,
 }
 
@@ -73,28 +86,38 @@ impl Task {
         if !family.take_process() {
             return Err(Errno::EAGAIN);
         }
+        system.users.add(system.root.uid);
         Ok(Task::publish(system, |pid| Task {
             system: system.clone(),
             pid,
-            credentials: RwLock::new(system.root.clone()),
+            common: Mutex::new(Common {
+                credentials: system.root.clone(),
+                group: system.groups.zero(),
+                rlimits: system.rlimits.clone(),
+                command: shortened(command),
+            }),
+            began: system.tick(),
+            flags: AtomicU8::new(0),
+            nice: AtomicI8::new(0),
+            pending: AtomicU64::new(0),
+            spent: Spent::default(),
             family,
             paid: AtomicBool::new(true),
             files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
             cwd: Mutex::new(system.fs.root()),
             umask: AtomicU32::new(0o022),
-            group: AtomicI32::new(0),
-            session: AtomicI32::new(0),
             client: Some(client),
             parent: None,
             parenthood: OnceLock::new(),
-            command: Mutex::new(shortened(command)),
             released: AtomicBool::new(false),
         }))
     }
 
-    /// A child with these descriptors, everything else as here. The caller has paid for it.
+    /// A child with these descriptors, everything else as here. The caller has paid for it, for the user
+    /// in `common`, which stays locked until the child is in its group.
     fn fork(
         &self,
+        common: MutexGuard<'_, Common>,
         client: Option<Arc<dyn Client>>,
         files: impl FnOnce() -> Arc<FdTable>,
     ) -> Arc<Task> {
@@ -102,24 +125,27 @@ impl Task {
         Task::publish(&self.system, |pid| Task {
             system: self.system.clone(),
             pid,
-            credentials: RwLock::new(self.credentials()),
+            common: Mutex::new(common.clone()),
+            began: self.system.tick(),
+            flags: AtomicU8::new(self.flags.load(Relaxed) & TAINTED),
+            nice: AtomicI8::new(self.nice.load(Relaxed)),
+            pending: AtomicU64::new(0),
+            spent: Spent::default(),
             family: self.family.clone(),
             paid: AtomicBool::new(true),
             files: files(),
             cwd: Mutex::new(lock(&self.cwd).clone()),
             umask: AtomicU32::new(self.umask.load(Relaxed)),
-            group: AtomicI32::new(self.group.load(Relaxed)),
-            session: AtomicI32::new(self.session.load(Relaxed)),
             client,
             parent: Some(me.clone()),
             parenthood: OnceLock::new(),
-            command: Mutex::new(lock(&self.command).clone()),
             released: AtomicBool::new(false),
         })
     }
 
     fn publish(system: &Arc<System>, make: impl FnOnce(i32) -> Task) -> Arc<Task> {
-        let task = Arc::new(make(system.processes.reserve()));
+        let task = Arc::new(make(system.processes.reserve(|pid| system.groups.has(pid))));
+        lock(&task.common).group.add(task.pid);
         system.processes.publish(&task);
         task
     }
@@ -129,16 +155,106 @@ impl Task {
         self.parent.as_ref().map_or(INIT, |parent| parent.load(Relaxed))
     }
 
-    /// Delivers a signal to its client, if it has one.
+    /// Delivers a signal to its client, or keeps it for the one to come.
     pub fn raise(&self, signo: i32) {
-        if let Some(client) = &self.client {
-            client.raise(signo);
+        self.spent.signal();
+        match &self.client {
+            Some(client) => client.raise(signo),
+            None => {
+                self.pending.fetch_or(1 << signo, Relaxed);
+            }
         }
+    }
+
+    /// Sends a signal; 0 is none.
+    pub fn send(&self, signo: i32) {
+        if signo != 0 {
+            self.raise(signo);
+        }
+    }
+
+    /// Delivers what was sent before there was a client.
+    fn deliver(&self) {
+        let Some(client) = &self.client else { return };
+        let pending = self.pending.swap(0, Relaxed);
+        (1..64).filter(|signo| pending >> signo & 1 != 0).for_each(|signo| client.raise(signo));
     }
 
     /// Whose rights it has now.
     pub fn credentials(&self) -> Arc<Credentials> {
-        read(&self.credentials).clone()
+        lock(&self.common).credentials.clone()
+    }
+
+    /// Changes its credentials to what `decide` makes of them, if to anything.
+    pub fn change_credentials(
+        &self,
+        decide: impl FnOnce(&Credentials) -> Result<Option<Credentials>, Errno>,
+    ) -> Result<(), Errno> {
+        let mut common = lock(&self.common);
+        let Some(new) = decide(&common.credentials)? else { return Ok(()) };
+        self.system.users.moved(common.credentials.uid, new.uid);
+        common.credentials = Arc::new(new);
+        self.flags.fetch_or(TAINTED, Relaxed);
+        Ok(())
+    }
+
+    /// Whether its users or groups have changed since its program began.
+    pub fn is_tainted(&self) -> bool {
+        self.flags.load(Relaxed) & TAINTED != 0
+    }
+
+    /// Whether it has become another program.
+    pub fn has_execed(&self) -> bool {
+        self.flags.load(Relaxed) & EXECED != 0
+    }
+
+    /// Its process group.
+    pub fn group(&self) -> Arc<Group> {
+        lock(&self.common).group.clone()
+    }
+
+    /// Leaves its process group for another.
+    pub fn join(&self, group: Arc<Group>) {
+        let mut common = lock(&self.common);
+        group.add(self.pid);
+        let before = std::mem::replace(&mut common.group, group.clone());
+        drop(common);
+        before.remove(self.pid);
+        if self.released.load(Acquire) {
+            // It may have looked for its group before this.
+            group.remove(self.pid);
+        }
+    }
+
+    /// What it may use of each resource.
+    pub fn rlimits(&self) -> Arc<Rlimits> {
+        lock(&self.common).rlimits.clone()
+    }
+
+    /// Changes its limits to what `decide` makes of them, if to anything.
+    pub fn change_rlimits(
+        &self,
+        decide: impl FnOnce(&Rlimits, &Credentials) -> Result<Option<Rlimits>, Errno>,
+    ) -> Result<(), Errno> {
+        let mut common = lock(&self.common);
+        let Some(new) = decide(&common.rlimits, &common.credentials)? else { return Ok(()) };
+        self.files.set_limit(new.open_files());
+        common.rlimits = Arc::new(new);
+        Ok(())
+    }
+
+    /// Counts a process more of its user and family, unless that would be too many. NetBSD: `fork1`.
+    fn take_process(&self, common: &Common) -> Result<(), Errno> {
+        if !self.family.take_process() {
+            return Err(Errno::EAGAIN);
+        }
+        let count = self.system.users.add(common.credentials.uid);
+        if count > common.rlimits.soft(NPROC) && !common.credentials.is_superuser() {
+            self.system.users.remove(common.credentials.uid);
+            self.family.give_process();
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
     }
 
     /// The directory its relative paths begin at.
@@ -147,9 +263,13 @@ impl Task {
     }
 
     /// The name of its program.
-    #[cfg(test)]
     pub fn command(&self) -> Vec<u8> {
-        lock(&self.command).to_vec()
+        lock(&self.common).command.to_vec()
+    }
+
+    /// When it began, in nanoseconds since 1970.
+    pub fn began(&self) -> i64 {
+        self.system.boot_time + i64::from(self.began) * TICK
     }
 }
 
@@ -159,8 +279,16 @@ impl Process for Task {
     }
 
     fn syscall(&self, call: &mut Call<'_>) -> Outcome {
+        if self.pending.load(Relaxed) != 0 {
+            self.deliver();
+        }
         match table::body(call.number) {
-            Some(body) => call::run(self, call, body),
+            Some(body) => {
+                let begun = Instant::now();
+                let outcome = call::run(self, call, body);
+                self.spent.call(begun.elapsed(), outcome);
+                outcome
+            }
             None => {
                 self.system.missing.note(call.number);
                 Outcome::Done(Err(Errno::ENOSYS))
@@ -169,23 +297,34 @@ impl Process for Task {
     }
 
     fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
-        if !self.family.take_process() {
-            return Err(Errno::EAGAIN);
-        }
-        Ok(self.fork(None, || Arc::new(self.files.copy())))
+        let common = lock(&self.common);
+        self.take_process(&common)?;
+        Ok(self.fork(common, None, || Arc::new(self.files.copy())))
     }
 
     fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {
+        let common = lock(&self.common);
         // It takes the prefork's place: who has a token is not turned away.
-        if !self.paid.swap(false, AcqRel) && !self.family.take_process() {
-            return Err(Errno::EAGAIN);
+        if !self.paid.swap(false, AcqRel) {
+            self.take_process(&common)?;
         }
-        Ok(self.fork(Some(client), || self.files.share()))
+        let task = self.fork(common, Some(client), || self.files.share());
+        task.pending.fetch_or(self.pending.swap(0, Relaxed), Relaxed);
+        Ok(task)
     }
 
     fn exec(&self, command: &[u8]) {
         self.files.close_on_exec();
-        *lock(&self.command) = shortened(command);
+        self.flags.fetch_or(EXECED, Relaxed);
+        let mut common = lock(&self.common);
+        common.command = shortened(command);
+        let own = &common.credentials;
+        if own.euid == own.uid && own.egid == own.gid {
+            self.flags.fetch_and(!TAINTED, Relaxed);
+        }
+        if let Some(new) = own.after_exec() {
+            common.credentials = Arc::new(new);
+        }
     }
 
     fn release(&self) {
@@ -196,9 +335,12 @@ impl Process for Task {
         if let Some(me) = self.parenthood.get() {
             me.store(INIT, Relaxed);
         }
+        let (group, credentials) = (self.group(), self.credentials());
+        group.remove(self.pid);
         self.system.processes.remove(self.pid);
         if self.paid.swap(false, AcqRel) {
             self.family.give_process();
+            self.system.users.remove(credentials.uid);
         }
     }
 }
@@ -237,11 +379,15 @@ impl ProcessTable {
         &self.shards[pid as usize % SHARDS]
     }
 
-    /// Takes the next pid nobody has. The caller has made sure that there are enough.
-    fn reserve(&self) -> i32 {
+    /// Takes the next pid nobody has, nor a group or session by that number. The caller has made sure
+    /// that there are enough.
+    fn reserve(&self, named: impl Fn(i32) -> bool) -> i32 {
         loop {
             let turn = self.next.fetch_add(1, Relaxed) % self.span;
             let pid = INIT + 1 + turn as i32;
+            if named(pid) {
+                continue;
+            }
             if let Entry::Vacant(free) = lock(self.shard(pid)).entry(pid) {
                 free.insert(Weak::new());
                 return pid;

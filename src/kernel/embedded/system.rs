@@ -4,7 +4,6 @@
 
 use super::call::{Answer, Run, Stop};
 use super::table::{Listed, call};
-use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[call(208, reboot)];
 
@@ -14,9 +13,7 @@ const STRING: u32 = 0x400;
 /// `int reboot(int opt, char *bootstr)`: whatever the flags, a rump kernel stops serving its clients.
 fn reboot(run: &mut Run<'_, '_>) -> Answer {
     let (how, addr) = (run.uint(0), run.word(1));
-    if run.task.credentials().euid != 0 {
-        return Err(Errno::EPERM.into());
-    }
+    run.task.credentials().check_superuser()?;
     if how & STRING != 0 {
         let mut string = [0; 128];
         // A bad string is as good as none.

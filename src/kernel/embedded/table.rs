@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::call::{Answer, Run};
 use super::names::NAMES;
 use super::{
-    descriptors, files, identity, io, ioctl, memory, pipe, signal, sockets, sysctl, system, time,
+    credentials, descriptors, files, groups, identity, io, ioctl, memory, pipe, rlimits, signal,
+    sockets, sysctl, system, time, usage,
 };
 
 /// Numbers from here on are no system calls (`SYS_NSYSENT`).
@@ -62,6 +63,10 @@ pub(super) const fn partly(
 
 const FAMILIES: &[(&str, &[Listed])] = &[
     ("processes", identity::CALLS),
+    ("credentials", credentials::CALLS),
+    ("process groups", groups::CALLS),
+    ("resources", rlimits::CALLS),
+    ("usage and priority", usage::CALLS),
     ("descriptors", descriptors::CALLS),
     ("reading and writing", io::CALLS),
     ("pipes", pipe::CALLS),

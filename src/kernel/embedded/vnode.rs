@@ -133,6 +133,12 @@ fn write_file(
 ) -> Result<()> {
     let content = inode.content()?;
     if run.done() == 0 {
+        let from = match position {
+            _ if file.has(open::APPEND) => content.size(),
+            Some(from) => from as u64,
+            None => *lock(&file.offset) as u64,
+        };
+        run.check_file_size(from, transfer.total)?;
         content.check_room(transfer.total)?;
     }
     while run.done() < transfer.total {

@@ -548,7 +548,7 @@ mod tests {
     use abi::mode::{EXECUTE, READ, WRITE};
 
     fn user(uid: u32, gid: u32, groups: &[u32]) -> Credentials {
-        Credentials { uid, euid: uid, gid, egid: gid, groups: groups.into() }
+        Credentials { uid, euid: uid, gid, egid: gid, groups: groups.into(), ..Default::default() }
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! Calls as clients make them: what succeeds, what fails and how, and what running a call again does
 //! and does not do. Most run with a client that answers every copy late, so each call runs twice.
 
+mod credentials;
 mod descriptors;
 mod files;
+mod groups;
 mod limits;
 mod pipes;
 mod processes;
+mod rlimits;
 mod scale;
+mod signals;
 mod sockets;
 mod sysctl;
 mod time;
+mod usage;

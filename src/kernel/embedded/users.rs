@@ -1,0 +1,70 @@
+//! How many processes each user has, by real uid (`struct uidinfo`).
+//!
+//! Source: NetBSD `sys/kern/kern_uidinfo.c`.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::sync::lock;
+
+const SHARDS: usize = 64;
+
+/// The counts. The superuser's, which most processes begin as, takes no lock.
+pub(super) struct Users {
+    root: AtomicU64,
+    others: Vec<Mutex<HashMap<u32, u64>>>,
+}
+
+impl Users {
+    pub fn new() -> Self {
+        let others = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Users { root: AtomicU64::new(0), others }
+    }
+
+    fn shard(&self, uid: u32) -> &Mutex<HashMap<u32, u64>> {
+        &self.others[uid as usize % SHARDS]
+    }
+
+    /// A process more, and how many there are then. NetBSD: `chgproccnt`.
+    pub fn add(&self, uid: u32) -> u64 {
+        if uid == 0 {
+            return self.root.fetch_add(1, Relaxed) + 1;
+        }
+        let mut shard = lock(self.shard(uid));
+        let count = shard.entry(uid).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// A process less.
+    pub fn remove(&self, uid: u32) {
+        if uid == 0 {
+            self.root.fetch_sub(1, Relaxed);
+            return;
+        }
+        let mut shard = lock(self.shard(uid));
+        if let Some(count) = shard.get_mut(&uid) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&uid);
+            }
+        }
+    }
+
+    /// A process changes hands.
+    pub fn moved(&self, from: u32, to: u32) {
+        if from != to {
+            self.remove(from);
+            self.add(to);
+        }
+    }
+
+    /// How many processes a user has.
+    pub fn count(&self, uid: u32) -> u64 {
+        match uid {
+            0 => self.root.load(Relaxed),
+            _ => lock(self.shard(uid)).get(&uid).copied().unwrap_or(0),
+        }
+    }
+}
