@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::abi::{mode, open};
-use super::call::{Answer, PathName, Result, Run};
+use super::call::{Answer, PathName, Result, Run, Stop};
 use super::file::OpenFile;
+use super::locks;
 use super::memfs::{Found, Inode, Make, find};
 use super::sync::lock;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, call};
 use super::vnode::Vnode;
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
-    partly(5, open_call, "O_SHLOCK and O_EXLOCK take no lock"),
+    call(5, open_call),
     call(10, unlink),
     call(12, chdir),
     call(13, fchdir),
@@ -71,11 +72,26 @@ fn open_call(run: &mut Run<'_, '_>) -> Answer {
     if flags & open::CREAT != 0 && flags & open::DIRECTORY != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let inode = open_or_make(run, &path, flags, mode)?;
-    let system = run.system();
-    let file = OpenFile::new(Vnode(inode), flags & open::KEPT, &system.limits, &system.counters)?;
+    let file = match run.kept().and_then(|kept| kept.opened.clone()) {
+        Some(file) => file,
+        None => {
+            let inode = open_or_make(run, &path, flags, mode)?;
+            let (limits, counters) = (&run.system().limits, &run.system().counters);
+            OpenFile::new(Vnode(inode), flags & open::KEPT, limits, counters)?
+        }
+    };
+    settle(run, &file, flags)?;
     let fd = run.task.files.insert(file, 0, flags & open::CLOEXEC != 0)?;
     Ok([fd.into(), 0])
+}
+
+/// Waits for what it takes to have opened `file`. It stays open meanwhile. NetBSD: `open_setfp`.
+fn settle(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32) -> Result<()> {
+    let settled = file.ops.opened(run, file).and_then(|()| locks::at_open(run, file, flags));
+    if let Err(Stop::Sleep(_)) = settled {
+        run.keep().opened = Some(file.clone());
+    }
+    settled
 }
 
 /// NetBSD: `vn_open`.

@@ -79,12 +79,14 @@ pub(super) struct Family {
     pub system: Arc<Counters>,
     processes: Counter,
     bytes: Counter,
+    /// Locks on files.
+    pub locks: Counter,
 }
 
 impl Family {
     pub fn new(system: &Arc<Counters>) -> Arc<Family> {
-        let (processes, bytes) = (Counter::default(), Counter::default());
-        Arc::new(Family { system: system.clone(), processes, bytes })
+        let (processes, bytes, locks) = Default::default();
+        Arc::new(Family { system: system.clone(), processes, bytes, locks })
     }
 
     /// Counts a process more, unless that would be one too many.

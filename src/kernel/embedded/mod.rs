@@ -14,6 +14,7 @@
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
 //! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
+//! - `locks`: locks on files and parts of them
 //! - `time`, `memory`, `sysctl`, `system`: a family of calls each
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
 //!
@@ -32,6 +33,7 @@ mod identity;
 mod io;
 mod ioctl;
 mod limits;
+mod locks;
 mod memfs;
 mod memory;
 mod names;
@@ -58,6 +60,7 @@ use std::time::Instant;
 use super::{Client, Errno, Identity, Kernel, Process};
 use limits::Counters;
 pub use limits::{Limits, Usage};
+use locks::Waits;
 use memfs::Fs;
 use process::{Credentials, ProcessTable, Task};
 use sockets::Ports;
@@ -114,6 +117,8 @@ struct System {
     ports: Arc<Ports>,
     variables: Variables,
     missing: Missing,
+    /// Who waits for whose locks.
+    waits: Arc<Waits>,
     console: Option<Console>,
 }
 
@@ -153,6 +158,7 @@ impl Embedded {
             ports: Arc::new(Ports::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),
+            waits: Arc::default(),
             console,
             limits,
             counters,

@@ -15,6 +15,7 @@ use super::System;
 use super::call;
 use super::descriptors::FdTable;
 use super::limits::Family;
+use super::locks;
 use super::memfs::Inode;
 use super::sync::{lock, read};
 use super::table;
@@ -53,6 +54,8 @@ pub(super) struct Task {
     pub session: AtomicI32,
     /// A preforked process has no client yet.
     client: Option<Arc<dyn Client>>,
+    /// Whether it may hold locks on files (`PK_ADVLOCK`).
+    pub locker: AtomicBool,
     /// What its parent answers to; none is init.
     parent: Option<Arc<AtomicI32>>,
     /// What it answers to towards its children, once it has any: its pid, and init's when it is gone.
@@ -85,6 +88,7 @@ impl Task {
             group: AtomicI32::new(0),
             session: AtomicI32::new(0),
             client: Some(client),
+            locker: AtomicBool::new(false),
             parent: None,
             parenthood: OnceLock::new(),
             command: Mutex::new(shortened(command)),
@@ -111,6 +115,7 @@ impl Task {
             group: AtomicI32::new(self.group.load(Relaxed)),
             session: AtomicI32::new(self.session.load(Relaxed)),
             client,
+            locker: AtomicBool::new(false),
             parent: Some(me.clone()),
             parenthood: OnceLock::new(),
             command: Mutex::new(lock(&self.command).clone()),
@@ -184,7 +189,9 @@ impl Process for Task {
     }
 
     fn exec(&self, command: &[u8]) {
-        self.files.close_on_exec();
+        for file in self.files.close_on_exec() {
+            locks::closed(self, &file);
+        }
         *lock(&self.command) = shortened(command);
     }
 
@@ -192,6 +199,7 @@ impl Process for Task {
         if self.released.swap(true, AcqRel) {
             return;
         }
+        locks::end(self);
         self.files.release();
         if let Some(me) = self.parenthood.get() {
             me.store(INIT, Relaxed);

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::call::{Answer, Run};
 use super::names::NAMES;
 use super::{
-    descriptors, files, identity, io, ioctl, memory, pipe, signal, sockets, sysctl, system, time,
+    descriptors, files, identity, io, ioctl, locks, memory, pipe, signal, sockets, sysctl, system,
+    time,
 };
 
 /// Numbers from here on are no system calls (`SYS_NSYSENT`).
@@ -66,6 +67,7 @@ const FAMILIES: &[(&str, &[Listed])] = &[
     ("reading and writing", io::CALLS),
     ("pipes", pipe::CALLS),
     ("files", files::CALLS),
+    ("locks", locks::CALLS),
     ("device requests", ioctl::CALLS),
     ("sockets", sockets::CALLS),
     ("signals", signal::CALLS),

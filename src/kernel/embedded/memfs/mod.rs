@@ -18,6 +18,7 @@ pub(super) use path::{Found, find};
 use super::abi::{self, Stat};
 use super::device::Device;
 use super::limits::{Counters, Family};
+use super::locks::FileLocks;
 use super::process::Credentials;
 use super::sync::{lock, read, write};
 use super::time;
@@ -53,6 +54,7 @@ pub(super) struct Inode {
     changed: AtomicI64,
     born: i64,
     kind: Kind,
+    locks: FileLocks,
     counters: Arc<Counters>,
 }
 
@@ -61,6 +63,7 @@ enum Kind {
     Directory(Directory),
     Device(Device),
     Socket,
+    Fifo,
 }
 
 /// What a directory holds.
@@ -84,6 +87,7 @@ pub(super) enum Make {
     Directory,
     Device(Device),
     Socket,
+    Fifo,
 }
 
 impl Fs {
@@ -349,6 +353,7 @@ impl Inode {
             }),
             Make::Device(device) => Kind::Device(device),
             Make::Socket => Kind::Socket,
+            Make::Fifo => Kind::Fifo,
         };
         Inode {
             number,
@@ -361,6 +366,7 @@ impl Inode {
             changed: AtomicI64::new(now),
             born: now,
             kind,
+            locks: FileLocks::default(),
             counters: payer.system.clone(),
         }
     }
@@ -371,6 +377,15 @@ impl Inode {
 
     pub fn is_socket(&self) -> bool {
         matches!(self.kind, Kind::Socket)
+    }
+
+    pub fn is_fifo(&self) -> bool {
+        matches!(self.kind, Kind::Fifo)
+    }
+
+    /// The locks that are held on it.
+    pub fn locks(&self) -> &FileLocks {
+        &self.locks
     }
 
     /// ENOTDIR for anything else.
@@ -386,7 +401,7 @@ impl Inode {
         match &self.kind {
             Kind::File(content) => Ok(content),
             Kind::Directory(_) => Err(Errno::EISDIR),
-            Kind::Device(_) | Kind::Socket => Err(Errno::EOPNOTSUPP),
+            Kind::Device(_) | Kind::Socket | Kind::Fifo => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -516,6 +531,7 @@ impl Inode {
             Kind::Directory(_) => (abi::mode::DIRECTORY, content::BLOCK as u64, 1),
             Kind::Device(_) => (abi::mode::CHARACTER, 0, 0),
             Kind::Socket => (abi::mode::SOCKET, 0, 0),
+            Kind::Fifo => (abi::mode::FIFO, 0, 0),
         };
         Stat {
             dev: FILE_SYSTEM,

@@ -4,6 +4,7 @@
 mod descriptors;
 mod files;
 mod limits;
+mod locks;
 mod pipes;
 mod processes;
 mod scale;
