@@ -11,6 +11,7 @@ use super::call::{Answer, PathName, Result, Run, Stop};
 use super::file::OpenFile;
 use super::locks;
 use super::memfs::{Found, Inode, Make, find};
+use super::pipe::fifo;
 use super::sync::lock;
 use super::table::{Listed, call};
 use super::vnode::Vnode;
@@ -25,6 +26,7 @@ pub(super) const CALLS: &[Listed] = &[
     call(36, |_| Ok([0, 0])),
     call(95, fsync),
     call(128, rename),
+    call(132, mkfifo),
     call(136, mkdir),
     call(137, rmdir),
     call(199, lseek),
@@ -77,7 +79,17 @@ fn open_call(run: &mut Run<'_, '_>) -> Answer {
         None => {
             let inode = open_or_make(run, &path, flags, mode)?;
             let (limits, counters) = (&run.system().limits, &run.system().counters);
-            OpenFile::new(Vnode(inode), flags & open::KEPT, limits, counters)?
+            let kept = flags & open::KEPT;
+            if inode.is_fifo() {
+                OpenFile::new(
+                    fifo::End::open(&inode, kept, &run.task.family)?,
+                    kept,
+                    limits,
+                    counters,
+                )?
+            } else {
+                OpenFile::new(Vnode(inode), kept, limits, counters)?
+            }
         }
     };
     settle(run, &file, flags)?;
@@ -136,7 +148,7 @@ fn check_open(run: &Run<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
         }
     }
     inode.check(&run.task.credentials(), wanted)?;
-    if flags & open::TRUNC != 0 && inode.device().is_none() {
+    if flags & open::TRUNC != 0 && inode.device().is_none() && !inode.is_fifo() {
         inode.content()?.truncate(0);
         inode.modified();
     }
@@ -152,6 +164,18 @@ fn mkdir(run: &mut Run<'_, '_>) -> Answer {
         return Err(Errno::EEXIST.into());
     }
     run.make_at(&found, Make::Directory, mode & 0o777)?;
+    Ok([0, 0])
+}
+
+/// `int mkfifo(const char *path, mode_t mode)`
+fn mkfifo(run: &mut Run<'_, '_>) -> Answer {
+    let (addr, mode) = (run.word(0), run.uint(1));
+    let path = run.path(addr)?;
+    let found = run.find(&path)?;
+    if found.inode.is_some() {
+        return Err(Errno::EEXIST.into());
+    }
+    run.make_at(&found, Make::Fifo, mode & mode::PERMISSIONS)?;
     Ok([0, 0])
 }
 
@@ -309,7 +333,7 @@ fn synced(file: &OpenFile) -> Answer {
 fn lseek(run: &mut Run<'_, '_>) -> Answer {
     let (by, whence) = (run.offset(2), run.int(3));
     let file = run.file(run.int(0))?;
-    let inode = file.ops.inode().ok_or(Errno::ESPIPE)?;
+    let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;
     let mut offset = lock(&file.offset);
     let from = match whence {
         0 => 0,

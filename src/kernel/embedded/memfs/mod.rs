@@ -19,6 +19,7 @@ use super::abi::{self, Stat};
 use super::device::Device;
 use super::limits::{Counters, Family};
 use super::locks::FileLocks;
+use super::pipe::fifo;
 use super::process::Credentials;
 use super::sync::{lock, read, write};
 use super::time;
@@ -55,6 +56,7 @@ pub(super) struct Inode {
     born: i64,
     kind: Kind,
     locks: FileLocks,
+    fifo: fifo::Slot,
     counters: Arc<Counters>,
 }
 
@@ -367,6 +369,7 @@ impl Inode {
             born: now,
             kind,
             locks: FileLocks::default(),
+            fifo: fifo::Slot::default(),
             counters: payer.system.clone(),
         }
     }
@@ -386,6 +389,11 @@ impl Inode {
     /// The locks that are held on it.
     pub fn locks(&self) -> &FileLocks {
         &self.locks
+    }
+
+    /// What it has of a fifo, if it is one.
+    pub fn fifo(&self) -> &fifo::Slot {
+        &self.fifo
     }
 
     /// ENOTDIR for anything else.
