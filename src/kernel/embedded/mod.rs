@@ -14,7 +14,7 @@
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
 //! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
-//! - `locks`: locks on files and parts of them
+//! - `locks`: locks on files and parts of them; `etfs`: files of the host
 //! - `time`, `memory`, `sysctl`, `system`: a family of calls each
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
 //!
@@ -27,6 +27,7 @@ mod call;
 mod console;
 mod descriptors;
 mod device;
+mod etfs;
 mod file;
 mod files;
 mod identity;
@@ -58,6 +59,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use super::{Client, Errno, Identity, Kernel, Process};
+pub use etfs::{Etfs, EtfsError, Why};
 use limits::Counters;
 pub use limits::{Limits, Usage};
 use locks::Waits;

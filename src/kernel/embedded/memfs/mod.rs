@@ -9,7 +9,7 @@ mod content;
 mod path;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 pub(super) use content::Content;
@@ -53,7 +53,9 @@ pub(super) struct Inode {
     accessed: AtomicI64,
     modified: AtomicI64,
     changed: AtomicI64,
-    born: i64,
+    born: AtomicI64,
+    /// It came from the host, to be read only.
+    read_only: AtomicBool,
     kind: Kind,
     locks: FileLocks,
     fifo: fifo::Slot,
@@ -366,7 +368,8 @@ impl Inode {
             accessed: AtomicI64::new(now),
             modified: AtomicI64::new(now),
             changed: AtomicI64::new(now),
-            born: now,
+            born: AtomicI64::new(now),
+            read_only: AtomicBool::new(false),
             kind,
             locks: FileLocks::default(),
             fifo: fifo::Slot::default(),
@@ -421,7 +424,7 @@ impl Inode {
     }
 
     /// The entry of a directory with this name.
-    fn lookup(&self, name: &[u8]) -> Result<Option<Arc<Inode>>, Errno> {
+    pub fn lookup(&self, name: &[u8]) -> Result<Option<Arc<Inode>>, Errno> {
         Ok(read(&self.directory()?.entries).by_name.get(name).cloned())
     }
 
@@ -484,6 +487,9 @@ impl Inode {
 
     /// As [`Inode::check`], for this user and these groups.
     pub fn check_as(&self, uid: u32, gid: u32, groups: &[u32], wanted: u32) -> Result<(), Errno> {
+        if wanted & abi::mode::WRITE != 0 {
+            self.check_writable()?;
+        }
         let mode = self.mode.load(Relaxed);
         if uid == 0 {
             let runs = wanted & abi::mode::EXECUTE == 0 || self.is_directory() || mode & 0o111 != 0;
@@ -503,6 +509,7 @@ impl Inode {
     /// Whether `inode` may be taken out of this directory: EPERM for another's in a sticky one.
     fn check_delete(&self, credentials: &Credentials, inode: &Inode) -> Result<(), Errno> {
         self.check(credentials, abi::mode::WRITE)?;
+        inode.check_writable()?;
         let user = credentials.euid;
         let sticky = self.mode.load(Relaxed) & abi::mode::STICKY != 0;
         let owns = |what: &Inode| what.uid.load(Relaxed) == user;
@@ -512,8 +519,26 @@ impl Inode {
         Ok(())
     }
 
+    /// EROFS if it is to be read only: it keeps its name, bytes and attributes.
+    pub fn check_writable(&self) -> Result<(), Errno> {
+        if self.read_only.load(Relaxed) { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// All of it was copied from the host, where it was accessed, modified and changed so.
+    pub fn imported(&self, times: [i64; 3], read_only: bool) {
+        let [accessed, modified, changed] = times;
+        self.accessed.store(accessed, Relaxed);
+        self.modified.store(modified, Relaxed);
+        self.changed.store(changed, Relaxed);
+        self.born.store(modified, Relaxed);
+        self.read_only.store(read_only, Relaxed);
+    }
+
     /// Its bytes were read.
     pub fn accessed(&self) {
+        if self.read_only.load(Relaxed) {
+            return;
+        }
         self.accessed.store(time::now(), Relaxed);
     }
 
@@ -552,7 +577,7 @@ impl Inode {
             accessed: self.accessed.load(Relaxed),
             modified: self.modified.load(Relaxed),
             changed: self.changed.load(Relaxed),
-            born: self.born,
+            born: self.born.load(Relaxed),
             size: size as i64,
             blocks: blocks as i64,
             block_size: super::call::PIECE as i32,

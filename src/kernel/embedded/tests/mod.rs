@@ -2,6 +2,7 @@
 //! and does not do. Most run with a client that answers every copy late, so each call runs twice.
 
 mod descriptors;
+mod etfs;
 mod fifos;
 mod files;
 mod limits;
