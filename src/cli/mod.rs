@@ -6,6 +6,7 @@
 mod call;
 mod calls;
 mod embedded;
+mod etfs;
 mod lifetime;
 mod log;
 mod rump;

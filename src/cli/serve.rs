@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::rump::Rump;
-use super::{Failure, embedded, lifetime, sandbox, user};
+use super::{Failure, embedded, etfs, lifetime, sandbox, user};
 use crate::kernel::librump::load;
 use crate::options::Options;
 use crate::server::{Config, Server, bind};
@@ -33,6 +33,9 @@ pub struct Serve {
     /// For librump: where it was installed. RUMP_PREFIX if not given, then the loader's own path.
     #[arg(long, value_name = "DIR")]
     rump_prefix: Option<PathBuf>,
+
+    #[command(flatten)]
+    mounts: etfs::Mounts,
 
     #[command(flatten)]
     options: Options,
@@ -69,6 +72,7 @@ impl Serve {
         let kernel = Arc::new(self.kernel_limits.kernel());
         let bound = bind(config)?;
         self.run_as.settle(&bound)?;
+        self.mounts.load(&kernel)?;
         let sandbox = self.sandbox.enter(&bound)?;
         let signals = lifetime::take_signals()?;
         let server = Server::on(bound, config, kernel)?;
@@ -82,6 +86,7 @@ impl Serve {
     fn serve_librump(&self, config: Config) -> Result<(), Failure> {
         self.sandbox.refuse_for_librump()?;
         self.kernel_limits.refuse_for_librump()?;
+        self.mounts.refuse_for_librump()?;
         let bound = self.run_as.bind_and_settle(&config)?;
         self.rump().serve(config, bound)
     }

@@ -11,11 +11,15 @@ pub(super) mod open {
     pub const FWRITE: u32 = 0x2;
     pub const NONBLOCK: u32 = 0x4;
     pub const APPEND: u32 = 0x8;
+    pub const SHLOCK: u32 = 0x10;
+    pub const EXLOCK: u32 = 0x20;
     pub const ASYNC: u32 = 0x40;
     pub const SYNC: u32 = 0x80;
     pub const CREAT: u32 = 0x200;
     pub const TRUNC: u32 = 0x400;
     pub const EXCL: u32 = 0x800;
+    /// An open file has, or had, a lock of its own (`FHASLOCK`).
+    pub const HASLOCK: u32 = 0x4000;
     pub const DSYNC: u32 = 0x1_0000;
     pub const RSYNC: u32 = 0x2_0000;
     pub const ALT_IO: u32 = 0x4_0000;

@@ -65,6 +65,8 @@ pub(super) struct CallState {
     pub segments: Option<Arc<[(u64, u64)]>>,
     /// Where in the file a long transfer began, and how much of the file it covers.
     pub extent: Option<(i64, u64)>,
+    /// The file that an open has opened, and waits to hand out.
+    pub opened: Option<Arc<OpenFile>>,
 }
 
 /// A path from the client, without its NUL.

@@ -13,17 +13,13 @@ use super::call::{Answer, Run};
 use super::console::Console;
 use super::file::OpenFile;
 use super::limits::{Counters, Limits};
+use super::locks;
 use super::sync::{read, write};
-use super::table::{Listed, call, partly};
+use super::table::{Listed, call};
 use crate::kernel::Errno;
 
-pub(super) const CALLS: &[Listed] = &[
-    call(6, close),
-    call(41, dup),
-    call(90, dup2),
-    partly(92, fcntl_call, "record locks (F_GETLK, F_SETLK, F_SETLKW) answer EOPNOTSUPP"),
-    call(454, dup3),
-];
+pub(super) const CALLS: &[Listed] =
+    &[call(6, close), call(41, dup), call(90, dup2), call(92, fcntl_call), call(454, dup3)];
 
 #[derive(Clone)]
 struct Slot {
@@ -175,19 +171,23 @@ impl FdTable {
     }
 
     /// Gives `file` the number `at`, and closes what had it.
-    fn replace(&self, file: Arc<OpenFile>, at: usize, close_on_exec: bool) {
-        let old = self.with(|slots| slots.put(at, Slot { file, close_on_exec }));
-        if let Some(old) = old {
-            old.file.ops.restart();
-        }
+    fn replace(
+        &self,
+        file: Arc<OpenFile>,
+        at: usize,
+        close_on_exec: bool,
+    ) -> Option<Arc<OpenFile>> {
+        let old = self.with(|slots| slots.put(at, Slot { file, close_on_exec }))?;
+        old.file.ops.restart();
+        Some(old.file)
     }
 
     /// Closes `fd`. NetBSD: `fd_close`.
-    pub fn close(&self, fd: i32) -> Result<(), Errno> {
+    fn close(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let old = self.with(|slots| slots.take(at)).ok_or(Errno::EBADF)?;
         old.file.ops.restart();
-        Ok(())
+        Ok(old.file)
     }
 
     /// Takes out every descriptor from `from` on that `which` picks.
@@ -200,10 +200,18 @@ impl FdTable {
     }
 
     /// Closes what does not survive an exec; no call of the process runs. NetBSD: `fd_closeexec`.
-    pub fn close_on_exec(&self) {
-        if !read(&self.slots).console {
-            drop(self.take_where(0, |slot| slot.close_on_exec));
+    pub fn close_on_exec(&self) -> Vec<Arc<OpenFile>> {
+        if read(&self.slots).console {
+            return Vec::new();
         }
+        let closed = self.take_where(0, |slot| slot.close_on_exec);
+        closed.into_iter().map(|slot| slot.file).collect()
+    }
+
+    /// The open file of every descriptor.
+    pub fn all(&self) -> Vec<Arc<OpenFile>> {
+        let slots = read(&self.slots);
+        slots.slots.iter().flatten().map(|slot| slot.file.clone()).collect()
     }
 
     /// The highest descriptor, -1 if there is none (`fd_lastfile`).
@@ -260,7 +268,8 @@ impl FdTable {
 
 /// `int close(int fd)`
 fn close(run: &mut Run<'_, '_>) -> Answer {
-    run.task.files.close(run.int(0))?;
+    let file = run.task.files.close(run.int(0))?;
+    locks::closed(run.task, &file);
     Ok([0, 0])
 }
 
@@ -293,7 +302,9 @@ fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
         if flags & open::NONBLOCK != 0 {
             file.set(open::NONBLOCK, true);
         }
-        files.replace(file, at, flags & open::CLOEXEC != 0);
+        if let Some(old) = files.replace(file, at, flags & open::CLOEXEC != 0) {
+            locks::closed(run.task, &old);
+        }
     }
     Ok([to.into(), 0])
 }
@@ -307,11 +318,12 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
             let from = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
             for slot in files.take_where(from, |_| true) {
                 slot.file.ops.restart();
+                locks::closed(run.task, &slot.file);
             }
             return Ok([0, 0]);
         }
         fcntl::MAXFD => return Ok([files.last().into(), 0]),
-        fcntl::GETLK | fcntl::SETLK | fcntl::SETLKW => return lock_call(run, fd),
+        fcntl::GETLK | fcntl::SETLK | fcntl::SETLKW => return locks::record(run),
         _ => {}
     }
     let file = run.file(fd)?;
@@ -351,12 +363,4 @@ fn set_flags(file: &OpenFile, arg: u64) -> Result<i64, Errno> {
     file.set(open::SETTABLE & !wanted, false);
     file.set(wanted, true);
     Ok(0)
-}
-
-/// The record locks: none yet.
-fn lock_call(run: &mut Run<'_, '_>, fd: i32) -> Answer {
-    match run.file(fd)?.ops.inode() {
-        Some(_) => Err(Errno::EOPNOTSUPP.into()),
-        None => Err(Errno::EINVAL.into()),
-    }
 }

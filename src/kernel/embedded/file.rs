@@ -10,6 +10,7 @@ use super::call::{Result, Run};
 use super::io::Transfer;
 use super::ioctl;
 use super::limits::{Counters, Limits};
+use super::locks;
 use super::memfs::Inode;
 use super::sockets::Socket;
 use super::wait::{Side, Waitable};
@@ -34,6 +35,11 @@ pub(super) trait FileOps: Send + Sync {
         transfer: &Transfer,
         position: Option<i64>,
     ) -> Result<()>;
+
+    /// Waits until whoever opened it may go on (`VOP_OPEN`). In a later run it is asked again.
+    fn opened(&self, _run: &mut Run<'_, '_>, _file: &OpenFile) -> Result<()> {
+        Ok(())
+    }
 
     /// `fo_stat`
     fn stat(&self) -> Result<Stat>;
@@ -166,6 +172,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        locks::gone(self);
         self.ops.close();
         self.counters.files.give(1);
     }

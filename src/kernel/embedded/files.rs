@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::abi::{mode, open};
-use super::call::{Answer, PathName, Result, Run};
+use super::call::{Answer, PathName, Result, Run, Stop};
 use super::file::OpenFile;
+use super::locks;
 use super::memfs::{Found, Inode, Make, find};
+use super::pipe::fifo;
 use super::sync::lock;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, call};
 use super::vnode::Vnode;
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
-    partly(5, open_call, "O_SHLOCK and O_EXLOCK take no lock"),
+    call(5, open_call),
     call(10, unlink),
     call(12, chdir),
     call(13, fchdir),
@@ -24,6 +26,7 @@ pub(super) const CALLS: &[Listed] = &[
     call(36, |_| Ok([0, 0])),
     call(95, fsync),
     call(128, rename),
+    call(132, mkfifo),
     call(136, mkdir),
     call(137, rmdir),
     call(199, lseek),
@@ -71,11 +74,36 @@ fn open_call(run: &mut Run<'_, '_>) -> Answer {
     if flags & open::CREAT != 0 && flags & open::DIRECTORY != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let inode = open_or_make(run, &path, flags, mode)?;
-    let system = run.system();
-    let file = OpenFile::new(Vnode(inode), flags & open::KEPT, &system.limits, &system.counters)?;
+    let file = match run.kept().and_then(|kept| kept.opened.clone()) {
+        Some(file) => file,
+        None => {
+            let inode = open_or_make(run, &path, flags, mode)?;
+            let (limits, counters) = (&run.system().limits, &run.system().counters);
+            let kept = flags & open::KEPT;
+            if inode.is_fifo() {
+                OpenFile::new(
+                    fifo::End::open(&inode, kept, &run.task.family)?,
+                    kept,
+                    limits,
+                    counters,
+                )?
+            } else {
+                OpenFile::new(Vnode(inode), kept, limits, counters)?
+            }
+        }
+    };
+    settle(run, &file, flags)?;
     let fd = run.task.files.insert(file, 0, flags & open::CLOEXEC != 0)?;
     Ok([fd.into(), 0])
+}
+
+/// Waits for what it takes to have opened `file`. It stays open meanwhile. NetBSD: `open_setfp`.
+fn settle(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32) -> Result<()> {
+    let settled = file.ops.opened(run, file).and_then(|()| locks::at_open(run, file, flags));
+    if let Err(Stop::Sleep(_)) = settled {
+        run.keep().opened = Some(file.clone());
+    }
+    settled
 }
 
 /// NetBSD: `vn_open`.
@@ -120,7 +148,7 @@ fn check_open(run: &Run<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
         }
     }
     inode.check(&run.task.credentials(), wanted)?;
-    if flags & open::TRUNC != 0 && inode.device().is_none() {
+    if flags & open::TRUNC != 0 && inode.device().is_none() && !inode.is_fifo() {
         inode.content()?.truncate(0);
         inode.modified();
     }
@@ -136,6 +164,18 @@ fn mkdir(run: &mut Run<'_, '_>) -> Answer {
         return Err(Errno::EEXIST.into());
     }
     run.make_at(&found, Make::Directory, mode & 0o777)?;
+    Ok([0, 0])
+}
+
+/// `int mkfifo(const char *path, mode_t mode)`
+fn mkfifo(run: &mut Run<'_, '_>) -> Answer {
+    let (addr, mode) = (run.word(0), run.uint(1));
+    let path = run.path(addr)?;
+    let found = run.find(&path)?;
+    if found.inode.is_some() {
+        return Err(Errno::EEXIST.into());
+    }
+    run.make_at(&found, Make::Fifo, mode & mode::PERMISSIONS)?;
     Ok([0, 0])
 }
 
@@ -293,7 +333,7 @@ fn synced(file: &OpenFile) -> Answer {
 fn lseek(run: &mut Run<'_, '_>) -> Answer {
     let (by, whence) = (run.offset(2), run.int(3));
     let file = run.file(run.int(0))?;
-    let inode = file.ops.inode().ok_or(Errno::ESPIPE)?;
+    let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;
     let mut offset = lock(&file.offset);
     let from = match whence {
         0 => 0,

@@ -79,12 +79,32 @@ pub(super) struct Family {
     pub system: Arc<Counters>,
     processes: Counter,
     bytes: Counter,
+    /// How many bytes it may have of those there are.
+    most_bytes: AtomicU64,
+    /// Locks on files.
+    pub locks: Counter,
 }
 
 impl Family {
     pub fn new(system: &Arc<Counters>) -> Arc<Family> {
-        let (processes, bytes) = (Counter::default(), Counter::default());
-        Arc::new(Family { system: system.clone(), processes, bytes })
+        Family::with(system, system.limits.bytes_per_family)
+    }
+
+    /// What is made before there are clients: for itself it has no bound until it is settled.
+    pub fn of_the_system(system: &Arc<Counters>) -> Arc<Family> {
+        Family::with(system, u64::MAX)
+    }
+
+    /// From now on it may have as many bytes more as a family may have.
+    pub fn settle(&self) {
+        let most = self.bytes.get().saturating_add(self.system.limits.bytes_per_family);
+        self.most_bytes.store(most, Relaxed);
+    }
+
+    fn with(system: &Arc<Counters>, most_bytes: u64) -> Arc<Family> {
+        let (processes, bytes, locks) = Default::default();
+        let most_bytes = AtomicU64::new(most_bytes);
+        Arc::new(Family { system: system.clone(), processes, bytes, most_bytes, locks })
     }
 
     /// Counts a process more, unless that would be one too many.
@@ -102,7 +122,7 @@ impl Family {
     /// Counts `n` bytes more, unless that would be too many.
     pub fn take_bytes(&self, n: u64) -> bool {
         let limits = &self.system.limits;
-        let own = (&self.bytes, limits.bytes_per_family);
+        let own = (&self.bytes, self.most_bytes.load(Relaxed));
         take_both(n, own, (&self.system.bytes, limits.bytes))
     }
 
@@ -114,7 +134,7 @@ impl Family {
     /// How many bytes it could take now.
     pub fn free_bytes(&self) -> u64 {
         let limits = &self.system.limits;
-        let own = limits.bytes_per_family.saturating_sub(self.bytes.get());
+        let own = self.most_bytes.load(Relaxed).saturating_sub(self.bytes.get());
         own.min(limits.bytes.saturating_sub(self.system.bytes.get()))
     }
 }

@@ -16,6 +16,7 @@
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
 //! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
+//! - `locks`: locks on files and parts of them; `etfs`: files of the host
 //! - `time`, `memory`, `sysctl`, `system`: a family of calls each
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
 //!
@@ -29,6 +30,7 @@ mod console;
 mod credentials;
 mod descriptors;
 mod device;
+mod etfs;
 mod file;
 mod files;
 mod groups;
@@ -36,6 +38,7 @@ mod identity;
 mod io;
 mod ioctl;
 mod limits;
+mod locks;
 mod memfs;
 mod memory;
 mod names;
@@ -63,9 +66,11 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use super::{Client, Errno, Identity, Kernel, Process};
+pub use etfs::{Etfs, EtfsError, Why};
 use groups::Groups;
 use limits::Counters;
 pub use limits::{Limits, Usage};
+use locks::Waits;
 use memfs::Fs;
 use process::{Credentials, ProcessTable, Task};
 use rlimits::Rlimits;
@@ -131,6 +136,8 @@ struct System {
     ports: Arc<Ports>,
     variables: Variables,
     missing: Missing,
+    /// Who waits for whose locks.
+    waits: Arc<Waits>,
     console: Option<Console>,
 }
 
@@ -178,6 +185,7 @@ impl Embedded {
             ports: Arc::new(Ports::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),
+            waits: Arc::default(),
             console,
             limits,
             counters,

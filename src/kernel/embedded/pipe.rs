@@ -2,6 +2,8 @@
 //!
 //! Source: NetBSD `sys/kern/sys_pipe.c`; pipe(2).
 
+pub(super) mod fifo;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -27,9 +29,6 @@ pub(super) const CAPACITY: usize = 16 * 1024;
 /// and is what it holds while there is no paying for more.
 const SPARE: usize = 1024;
 
-/// What a pipe holds beyond that at most, paid for only while it may.
-const GROWTH: u64 = (CAPACITY - SPARE) as u64;
-
 /// A pipe.
 pub(super) struct Pipe {
     state: Mutex<State>,
@@ -41,6 +40,9 @@ pub(super) struct Pipe {
 
 struct State {
     bytes: VecDeque<u8>,
+    /// The bytes it may hold when all is paid for, and with how much room a larger write begins.
+    most: usize,
+    low_water: usize,
     /// Whether its full capacity is paid for.
     grown: bool,
     reader: bool,
@@ -52,21 +54,34 @@ struct State {
 impl State {
     /// What it may hold now.
     fn capacity(&self) -> usize {
-        if self.grown { CAPACITY } else { SPARE }
+        if self.grown { self.most } else { SPARE }
+    }
+
+    /// What it may hold beyond what it must, paid for only while it may.
+    fn growth(&self) -> u64 {
+        (self.most - SPARE) as u64
     }
 
     fn space(&self) -> usize {
         self.capacity().saturating_sub(self.bytes.len())
     }
 
+    /// What fits if it grows as far as `payer` can pay now.
+    fn room(&self, payer: &Family) -> usize {
+        let grows = !self.grown && payer.free_bytes() >= self.growth();
+        let capacity = if grows { self.most } else { self.capacity() };
+        capacity.saturating_sub(self.bytes.len())
+    }
+
     /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`). For more than it
     /// may hold it grows, if `payer` can pay.
     fn fits(&mut self, left: u64, payer: &Family) -> usize {
         if !self.grown && (self.space() as u64) < left {
-            self.grown = payer.take_bytes(GROWTH);
+            self.grown = payer.take_bytes(self.growth());
         }
         let space = self.space();
-        if left <= PIPE_BUF as u64 && (space as u64) < left {
+        let too_little = left <= PIPE_BUF as u64 || space < self.low_water;
+        if too_little && (space as u64) < left {
             return 0;
         }
         usize::try_from(left).unwrap_or(usize::MAX).min(space)
@@ -78,7 +93,7 @@ impl State {
             self.bytes = VecDeque::new();
         }
         if std::mem::take(&mut self.grown) {
-            payer.give_bytes(GROWTH);
+            payer.give_bytes(self.growth());
         }
     }
 }
@@ -94,7 +109,7 @@ impl Waitable for Pipe {
 
 impl Pipe {
     /// ENOMEM if `payer` cannot pay for it.
-    fn new(payer: &Arc<Family>) -> Result<Arc<Pipe>, Errno> {
+    fn new(payer: &Arc<Family>, most: usize, low_water: usize) -> Result<Arc<Pipe>, Errno> {
         if !payer.take_bytes(SPARE as u64) {
             return Err(Errno::ENOMEM);
         }
@@ -102,6 +117,8 @@ impl Pipe {
         Ok(Arc::new(Pipe {
             state: Mutex::new(State {
                 bytes: VecDeque::new(),
+                most,
+                low_water,
                 grown: false,
                 reader: true,
                 writer: true,
@@ -128,6 +145,10 @@ impl Pipe {
                 Side::Write => state.writer = false,
             }
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         self.readers.wake();
         self.writers.wake();
     }
@@ -383,7 +404,7 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
         return Err(Errno::EINVAL.into());
     }
     let system = run.system();
-    let pipe = Pipe::new(&run.task.family)?;
+    let pipe = Pipe::new(&run.task.family, CAPACITY, 1)?;
     let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write };
     let reader = PipeEnd { pipe, side: Side::Read };
     let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;

@@ -17,6 +17,7 @@ pub(super) use super::credentials::Credentials;
 use super::descriptors::FdTable;
 use super::groups::Group;
 use super::limits::Family;
+use super::locks;
 use super::memfs::Inode;
 use super::rlimits::{NPROC, Rlimits};
 use super::sync::lock;
@@ -67,6 +68,8 @@ pub(super) struct Task {
     pub umask: AtomicU32,
     /// A preforked process has no client yet.
     client: Option<Arc<dyn Client>>,
+    /// Whether it may hold locks on files (`PK_ADVLOCK`).
+    pub locker: AtomicBool,
     /// What its parent answers to; none is init.
     parent: Option<Arc<AtomicI32>>,
     /// What it answers to towards its children, once it has any: its pid, and init's when it is gone.
@@ -107,6 +110,7 @@ impl Task {
             cwd: Mutex::new(system.fs.root()),
             umask: AtomicU32::new(0o022),
             client: Some(client),
+            locker: AtomicBool::new(false),
             parent: None,
             parenthood: OnceLock::new(),
             released: AtomicBool::new(false),
@@ -137,6 +141,7 @@ impl Task {
             cwd: Mutex::new(lock(&self.cwd).clone()),
             umask: AtomicU32::new(self.umask.load(Relaxed)),
             client,
+            locker: AtomicBool::new(false),
             parent: Some(me.clone()),
             parenthood: OnceLock::new(),
             released: AtomicBool::new(false),
@@ -314,7 +319,9 @@ impl Process for Task {
     }
 
     fn exec(&self, command: &[u8]) {
-        self.files.close_on_exec();
+        for file in self.files.close_on_exec() {
+            locks::closed(self, &file);
+        }
         self.flags.fetch_or(EXECED, Relaxed);
         let mut common = lock(&self.common);
         common.command = shortened(command);
@@ -331,6 +338,7 @@ impl Process for Task {
         if self.released.swap(true, AcqRel) {
             return;
         }
+        locks::end(self);
         self.files.release();
         if let Some(me) = self.parenthood.get() {
             me.store(INIT, Relaxed);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::call::{Answer, Run};
 use super::names::NAMES;
 use super::{
-    credentials, descriptors, files, groups, identity, io, ioctl, memory, pipe, rlimits, signal,
-    sockets, sysctl, system, time, usage,
+    credentials, descriptors, files, groups, identity, io, ioctl, locks, memory, pipe, rlimits,
+    signal, sockets, sysctl, system, time, usage,
 };
 
 /// Numbers from here on are no system calls (`SYS_NSYSENT`).
@@ -71,6 +71,7 @@ const FAMILIES: &[(&str, &[Listed])] = &[
     ("reading and writing", io::CALLS),
     ("pipes", pipe::CALLS),
     ("files", files::CALLS),
+    ("locks", locks::CALLS),
     ("device requests", ioctl::CALLS),
     ("sockets", sockets::CALLS),
     ("signals", signal::CALLS),

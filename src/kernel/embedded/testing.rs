@@ -194,6 +194,8 @@ pub mod o {
     pub const RDWR: u64 = 2;
     pub const NONBLOCK: u64 = 4;
     pub const APPEND: u64 = 8;
+    pub const SHLOCK: u64 = 0x10;
+    pub const EXLOCK: u64 = 0x20;
     pub const CREAT: u64 = 0x200;
     pub const TRUNC: u64 = 0x400;
     pub const EXCL: u64 = 0x800;

@@ -9,7 +9,7 @@ mod content;
 mod path;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 pub(super) use content::Content;
@@ -18,6 +18,8 @@ pub(super) use path::{Found, find};
 use super::abi::{self, Stat};
 use super::device::Device;
 use super::limits::{Counters, Family};
+use super::locks::FileLocks;
+use super::pipe::fifo;
 use super::process::Credentials;
 use super::sync::{lock, read, write};
 use super::time;
@@ -51,8 +53,12 @@ pub(super) struct Inode {
     accessed: AtomicI64,
     modified: AtomicI64,
     changed: AtomicI64,
-    born: i64,
+    born: AtomicI64,
+    /// It came from the host, to be read only.
+    read_only: AtomicBool,
     kind: Kind,
+    locks: FileLocks,
+    fifo: fifo::Slot,
     counters: Arc<Counters>,
 }
 
@@ -61,6 +67,7 @@ enum Kind {
     Directory(Directory),
     Device(Device),
     Socket,
+    Fifo,
 }
 
 /// What a directory holds.
@@ -84,6 +91,7 @@ pub(super) enum Make {
     Directory,
     Device(Device),
     Socket,
+    Fifo,
 }
 
 impl Fs {
@@ -349,6 +357,7 @@ impl Inode {
             }),
             Make::Device(device) => Kind::Device(device),
             Make::Socket => Kind::Socket,
+            Make::Fifo => Kind::Fifo,
         };
         Inode {
             number,
@@ -359,8 +368,11 @@ impl Inode {
             accessed: AtomicI64::new(now),
             modified: AtomicI64::new(now),
             changed: AtomicI64::new(now),
-            born: now,
+            born: AtomicI64::new(now),
+            read_only: AtomicBool::new(false),
             kind,
+            locks: FileLocks::default(),
+            fifo: fifo::Slot::default(),
             counters: payer.system.clone(),
         }
     }
@@ -371,6 +383,20 @@ impl Inode {
 
     pub fn is_socket(&self) -> bool {
         matches!(self.kind, Kind::Socket)
+    }
+
+    pub fn is_fifo(&self) -> bool {
+        matches!(self.kind, Kind::Fifo)
+    }
+
+    /// The locks that are held on it.
+    pub fn locks(&self) -> &FileLocks {
+        &self.locks
+    }
+
+    /// What it has of a fifo, if it is one.
+    pub fn fifo(&self) -> &fifo::Slot {
+        &self.fifo
     }
 
     /// ENOTDIR for anything else.
@@ -386,7 +412,7 @@ impl Inode {
         match &self.kind {
             Kind::File(content) => Ok(content),
             Kind::Directory(_) => Err(Errno::EISDIR),
-            Kind::Device(_) | Kind::Socket => Err(Errno::EOPNOTSUPP),
+            Kind::Device(_) | Kind::Socket | Kind::Fifo => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -398,7 +424,7 @@ impl Inode {
     }
 
     /// The entry of a directory with this name.
-    fn lookup(&self, name: &[u8]) -> Result<Option<Arc<Inode>>, Errno> {
+    pub fn lookup(&self, name: &[u8]) -> Result<Option<Arc<Inode>>, Errno> {
         Ok(read(&self.directory()?.entries).by_name.get(name).cloned())
     }
 
@@ -461,6 +487,9 @@ impl Inode {
 
     /// As [`Inode::check`], for this user and these groups.
     pub fn check_as(&self, uid: u32, gid: u32, groups: &[u32], wanted: u32) -> Result<(), Errno> {
+        if wanted & abi::mode::WRITE != 0 {
+            self.check_writable()?;
+        }
         let mode = self.mode.load(Relaxed);
         if uid == 0 {
             let runs = wanted & abi::mode::EXECUTE == 0 || self.is_directory() || mode & 0o111 != 0;
@@ -480,6 +509,7 @@ impl Inode {
     /// Whether `inode` may be taken out of this directory: EPERM for another's in a sticky one.
     fn check_delete(&self, credentials: &Credentials, inode: &Inode) -> Result<(), Errno> {
         self.check(credentials, abi::mode::WRITE)?;
+        inode.check_writable()?;
         let user = credentials.euid;
         let sticky = self.mode.load(Relaxed) & abi::mode::STICKY != 0;
         let owns = |what: &Inode| what.uid.load(Relaxed) == user;
@@ -489,8 +519,26 @@ impl Inode {
         Ok(())
     }
 
+    /// EROFS if it is to be read only: it keeps its name, bytes and attributes.
+    pub fn check_writable(&self) -> Result<(), Errno> {
+        if self.read_only.load(Relaxed) { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// All of it was copied from the host, where it was accessed, modified and changed so.
+    pub fn imported(&self, times: [i64; 3], read_only: bool) {
+        let [accessed, modified, changed] = times;
+        self.accessed.store(accessed, Relaxed);
+        self.modified.store(modified, Relaxed);
+        self.changed.store(changed, Relaxed);
+        self.born.store(modified, Relaxed);
+        self.read_only.store(read_only, Relaxed);
+    }
+
     /// Its bytes were read.
     pub fn accessed(&self) {
+        if self.read_only.load(Relaxed) {
+            return;
+        }
         self.accessed.store(time::now(), Relaxed);
     }
 
@@ -516,6 +564,7 @@ impl Inode {
             Kind::Directory(_) => (abi::mode::DIRECTORY, content::BLOCK as u64, 1),
             Kind::Device(_) => (abi::mode::CHARACTER, 0, 0),
             Kind::Socket => (abi::mode::SOCKET, 0, 0),
+            Kind::Fifo => (abi::mode::FIFO, 0, 0),
         };
         Stat {
             dev: FILE_SYSTEM,
@@ -528,7 +577,7 @@ impl Inode {
             accessed: self.accessed.load(Relaxed),
             modified: self.modified.load(Relaxed),
             changed: self.changed.load(Relaxed),
-            born: self.born,
+            born: self.born.load(Relaxed),
             size: size as i64,
             blocks: blocks as i64,
             block_size: super::call::PIECE as i32,

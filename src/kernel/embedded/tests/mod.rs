@@ -3,9 +3,12 @@
 
 mod credentials;
 mod descriptors;
+mod etfs;
+mod fifos;
 mod files;
 mod groups;
 mod limits;
+mod locks;
 mod pipes;
 mod processes;
 mod rlimits;
