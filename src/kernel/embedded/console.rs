@@ -6,7 +6,8 @@ use super::abi::{Stat, mode, poll};
 use super::call::{PIECE, Result, Run};
 use super::file::{FileOps, OpenFile};
 use super::io::{Buffer, Transfer};
-use super::{ioctl, time};
+use super::time;
+use super::wait::Side;
 use crate::kernel::Errno;
 
 /// The console, as descriptors 0, 1 and 2 of a new client.
@@ -73,6 +74,10 @@ impl FileOps for Console {
 
     fn poll(&self, _file: &OpenFile) -> u32 {
         poll::OUT
+    }
+
+    fn check_filter(&self, _side: Option<Side>) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
     }
 
     fn signals(&self) -> bool {

@@ -14,7 +14,9 @@
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
 //! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
-//! - `time`, `memory`, `sysctl`, `system`: a family of calls each
+//! - `poll`, `kqueue`: waiting for one of many
+//! - `time`, `timers`, `memory`, `sysctl`, `system`: a family of calls each
+//! - `alarm`: the one thread of the kernel, which timers have once there is one
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
 //!
 //! No lock is shared by processes that share nothing: `getpid` takes none at all, reading a file takes
@@ -22,6 +24,7 @@
 //! will do.
 
 mod abi;
+mod alarm;
 mod call;
 mod console;
 mod descriptors;
@@ -31,11 +34,13 @@ mod files;
 mod identity;
 mod io;
 mod ioctl;
+mod kqueue;
 mod limits;
 mod memfs;
 mod memory;
 mod names;
 mod pipe;
+mod poll;
 mod process;
 mod signal;
 mod sockets;
@@ -48,6 +53,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod timers;
 mod vnode;
 mod wait;
 
@@ -56,6 +62,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use super::{Client, Errno, Identity, Kernel, Process};
+use alarm::Alarms;
 use limits::Counters;
 pub use limits::{Limits, Usage};
 use memfs::Fs;
@@ -64,6 +71,7 @@ use sockets::Ports;
 use sysctl::Variables;
 use table::Missing;
 pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
+use time::Clock;
 
 /// The release whose numbers, structures and answers this kernel gives: the NetBSD-current that the
 /// rump kernels of buildrump.sh are made from. Clients built for it find what they expect.
@@ -111,6 +119,8 @@ struct System {
     root: Arc<Credentials>,
     processes: ProcessTable,
     fs: Fs,
+    alarms: Alarms,
+    clock: Clock,
     ports: Arc<Ports>,
     variables: Variables,
     missing: Missing,
@@ -150,6 +160,8 @@ impl Embedded {
             root: Arc::new(Credentials::default()),
             processes: ProcessTable::new(limits.processes),
             fs: Fs::new(&counters),
+            alarms: Alarms::default(),
+            clock: Clock::default(),
             ports: Arc::new(Ports::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),

@@ -14,10 +14,12 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use super::System;
 use super::call;
 use super::descriptors::FdTable;
+use super::kqueue::{Event, Watched};
 use super::limits::Family;
 use super::memfs::Inode;
 use super::sync::{lock, read};
 use super::table;
+use super::timers::Timers;
 use crate::kernel::{Call, Client, Errno, Outcome, Process};
 
 /// The process that parentless ones belong to.
@@ -34,6 +36,14 @@ pub(super) struct Credentials {
     pub gid: u32,
     pub egid: u32,
     pub groups: Vec<u32>,
+}
+
+/// What few processes have.
+#[derive(Default)]
+pub(super) struct Extras {
+    /// The knotes on it.
+    pub watched: Watched,
+    pub timers: Timers,
 }
 
 /// A process.
@@ -58,6 +68,7 @@ pub(super) struct Task {
     /// What it answers to towards its children, once it has any: its pid, and init's when it is gone.
     parenthood: OnceLock<Arc<AtomicI32>>,
     command: Mutex<Box<[u8]>>,
+    extras: OnceLock<Box<Extras>>,
     released: AtomicBool,
 }
 
@@ -88,6 +99,7 @@ impl Task {
             parent: None,
             parenthood: OnceLock::new(),
             command: Mutex::new(shortened(command)),
+            extras: OnceLock::new(),
             released: AtomicBool::new(false),
         }))
     }
@@ -99,7 +111,7 @@ impl Task {
         files: impl FnOnce() -> Arc<FdTable>,
     ) -> Arc<Task> {
         let me = self.parenthood.get_or_init(|| Arc::new(AtomicI32::new(self.pid)));
-        Task::publish(&self.system, |pid| Task {
+        let child = Task::publish(&self.system, |pid| Task {
             system: self.system.clone(),
             pid,
             credentials: RwLock::new(self.credentials()),
@@ -114,8 +126,11 @@ impl Task {
             parent: Some(me.clone()),
             parenthood: OnceLock::new(),
             command: Mutex::new(lock(&self.command).clone()),
+            extras: OnceLock::new(),
             released: AtomicBool::new(false),
-        })
+        });
+        self.tell(Event::Fork(&child));
+        child
     }
 
     fn publish(system: &Arc<System>, make: impl FnOnce(i32) -> Task) -> Arc<Task> {
@@ -131,8 +146,26 @@ impl Task {
 
     /// Delivers a signal to its client, if it has one.
     pub fn raise(&self, signo: i32) {
+        self.tell(Event::Signal(signo));
         if let Some(client) = &self.client {
             client.raise(signo);
+        }
+    }
+
+    /// What few processes have.
+    pub fn extras(&self) -> &Extras {
+        self.extras.get_or_init(Box::default)
+    }
+
+    /// Its timers, if it has had one.
+    pub fn timers(&self) -> Option<&Timers> {
+        self.extras.get().map(|extras| &extras.timers)
+    }
+
+    /// Tells the knotes on it.
+    fn tell(&self, event: Event<'_>) {
+        if let Some(extras) = self.extras.get() {
+            extras.watched.tell(event);
         }
     }
 
@@ -186,13 +219,21 @@ impl Process for Task {
     fn exec(&self, command: &[u8]) {
         self.files.close_on_exec();
         *lock(&self.command) = shortened(command);
+        if let Some(extras) = self.extras.get() {
+            extras.timers.exec();
+        }
+        self.tell(Event::Exec);
     }
 
     fn release(&self) {
         if self.released.swap(true, AcqRel) {
             return;
         }
+        if let Some(extras) = self.extras.get() {
+            extras.timers.clear();
+        }
         self.files.release();
+        self.tell(Event::Exit);
         if let Some(me) = self.parenthood.get() {
             me.store(INIT, Relaxed);
         }

@@ -3,10 +3,13 @@
 
 mod descriptors;
 mod files;
+mod kqueue;
 mod limits;
 mod pipes;
+mod poll;
 mod processes;
 mod scale;
 mod sockets;
 mod sysctl;
 mod time;
+mod timers;
