@@ -77,9 +77,15 @@ pub(super) mod mode {
 /// `poll.h`: events of `poll(2)`. Writable is the same as normal data being writable.
 pub(super) mod poll {
     pub const IN: u32 = 0x1;
+    pub const PRI: u32 = 0x2;
     pub const OUT: u32 = 0x4;
+    pub const ERR: u32 = 0x8;
     pub const HUP: u32 = 0x10;
+    /// The descriptor is not open: never asked for, only answered.
+    pub const NVAL: u32 = 0x20;
     pub const RDNORM: u32 = 0x40;
+    pub const RDBAND: u32 = 0x80;
+    pub const WRBAND: u32 = 0x100;
 }
 
 /// `signal.h`

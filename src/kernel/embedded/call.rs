@@ -63,6 +63,8 @@ pub(super) struct CallState {
     pub file: Option<Weak<OpenFile>>,
     /// The client's `iovec`s, once checked.
     pub segments: Option<Arc<[(u64, u64)]>>,
+    /// Changes of a kevent call that failed, or were to be answered for.
+    pub answered: u64,
     /// Where in the file a long transfer began, and how much of the file it covers.
     pub extent: Option<(i64, u64)>,
     /// The file that an open has opened, and waits to hand out.
@@ -163,6 +165,11 @@ impl Run<'_, '_> {
             Some(kept) => kept,
             None => unreachable!("the state was made just above"),
         }
+    }
+
+    /// Makes room for `count` places in queues.
+    pub fn expect_waits(&mut self, count: usize) {
+        self.keep().waits.reserve_exact(count);
     }
 
     /// Has this call run again when `source` changes. The caller looks at its condition once more

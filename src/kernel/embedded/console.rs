@@ -7,6 +7,7 @@ use super::call::{PIECE, Result, Run};
 use super::file::{FileOps, OpenFile};
 use super::io::{Buffer, Transfer};
 use super::time;
+use super::wait::Side;
 use crate::kernel::Errno;
 
 /// The console, as descriptors 0, 1 and 2 of a new client.
@@ -73,6 +74,10 @@ impl FileOps for Console {
 
     fn poll(&self, _file: &OpenFile) -> u32 {
         poll::OUT
+    }
+
+    fn check_filter(&self, _side: Option<Side>) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
     }
 
     fn signals(&self) -> bool {

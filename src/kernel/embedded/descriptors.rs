@@ -6,12 +6,13 @@ use std::sync::atomic::{
     AtomicUsize,
     Ordering::{AcqRel, Relaxed},
 };
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 
 use super::abi::{fcntl, open};
 use super::call::{Answer, Run};
 use super::console::Console;
 use super::file::OpenFile;
+use super::kqueue::Kqueue;
 use super::limits::{Counters, Limits};
 use super::locks;
 use super::sync::{read, write};
@@ -42,6 +43,11 @@ pub(super) struct FdTable {
 struct Slots {
     /// Descriptors 0, 1 and 2 are the console, and nobody has looked yet.
     console: bool,
+    /// The most slots it has ever had.
+    most: u32,
+    /// Its kqueues, once it has had one. In a box: few tables have.
+    #[allow(clippy::box_collection)]
+    kqueues: Option<Box<Vec<Weak<Kqueue>>>>,
     slots: Vec<Option<Slot>>,
     /// Every slot before this one is taken.
     taken: usize,
@@ -58,6 +64,7 @@ impl Slots {
     fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
         if at >= self.slots.len() {
             self.slots.resize(at + 1, None);
+            self.most = self.most.max(at as u32 + 1);
         }
         if at == self.taken {
             self.taken = at + 1;
@@ -72,6 +79,16 @@ impl Slots {
             self.slots.pop();
         }
         Some(slot)
+    }
+
+    /// Takes out every kqueue: they stay with their process.
+    fn drop_kqueues(&mut self) {
+        for at in 0..self.slots.len() {
+            let slot = self.slots.get(at).and_then(Option::as_ref);
+            if slot.is_some_and(|slot| slot.file.ops.kqueue().is_some()) {
+                self.take(at);
+            }
+        }
     }
 }
 
@@ -178,6 +195,7 @@ impl FdTable {
         close_on_exec: bool,
     ) -> Option<Arc<OpenFile>> {
         let old = self.with(|slots| slots.put(at, Slot { file, close_on_exec }))?;
+        self.unwatch(at);
         old.file.ops.restart();
         Some(old.file)
     }
@@ -186,17 +204,54 @@ impl FdTable {
     fn close(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let old = self.with(|slots| slots.take(at)).ok_or(Errno::EBADF)?;
+        self.unwatch(at);
         old.file.ops.restart();
         Ok(old.file)
     }
 
     /// Takes out every descriptor from `from` on that `which` picks.
     fn take_where(&self, from: usize, which: impl Fn(&Slot) -> bool) -> Vec<Slot> {
-        self.with(|slots| {
+        let (numbers, taken) = self.with(|slots| {
             let picked = |at: &usize| slots.slots[*at].as_ref().is_some_and(&which);
             let numbers: Vec<usize> = (from..slots.slots.len()).filter(picked).collect();
-            numbers.into_iter().filter_map(|at| slots.take(at)).collect()
-        })
+            let taken = numbers.iter().filter_map(|&at| slots.take(at)).collect();
+            (numbers, taken)
+        });
+        for at in numbers {
+            self.unwatch(at);
+        }
+        taken
+    }
+
+    /// `kqueue` is to be one of its descriptors.
+    pub fn has_kqueue(&self, kqueue: &Arc<Kqueue>) {
+        self.with(|slots| {
+            let kqueues = slots.kqueues.get_or_insert_default();
+            kqueues.retain(|kqueue| kqueue.strong_count() > 0);
+            kqueues.push(Arc::downgrade(kqueue));
+        });
+    }
+
+    /// What watched descriptor `at` does so no more: it is closed. NetBSD: `knote_fdclose`.
+    fn unwatch(&self, at: usize) {
+        let kqueues: Vec<Arc<Kqueue>> = match &read(&self.slots).kqueues {
+            None => return,
+            Some(kqueues) => kqueues.iter().filter_map(Weak::upgrade).collect(),
+        };
+        for kqueue in kqueues {
+            kqueue.forget(at);
+        }
+    }
+
+    /// How many descriptors NetBSD's table would have room for: it grows in steps and does not shrink.
+    /// NetBSD: `dt_nfiles`, `fd_tryexpand`.
+    pub fn size(&self) -> usize {
+        let most = read(&self.slots).most as usize;
+        match most {
+            0..=20 => 20,
+            21..=50 => 50,
+            _ => 50 * most.div_ceil(50).next_power_of_two(),
+        }
     }
 
     /// Closes what does not survive an exec; no call of the process runs. NetBSD: `fd_closeexec`.
@@ -234,18 +289,26 @@ impl FdTable {
         });
     }
 
-    /// A table of its own with the same open files. NetBSD: `fd_copy`.
+    /// A table of its own with the same open files, but for its kqueues. NetBSD: `fd_copy`.
     pub fn copy(&self) -> FdTable {
         let slots = read(&self.slots);
+        let mut copy = Slots {
+            console: slots.console,
+            most: slots.slots.len() as u32,
+            kqueues: None,
+            slots: slots.slots.clone(),
+            taken: slots.taken,
+        };
+        let has_kqueues = slots.kqueues.is_some();
+        drop(slots);
+        if has_kqueues {
+            copy.drop_kqueues();
+        }
         FdTable {
             limit: AtomicUsize::new(self.limit()),
             counters: self.counters.clone(),
             sharers: AtomicUsize::new(1),
-            slots: RwLock::new(Slots {
-                console: slots.console,
-                slots: slots.slots.clone(),
-                taken: slots.taken,
-            }),
+            slots: RwLock::new(copy),
         }
     }
 

@@ -9,6 +9,7 @@ use super::abi::{Stat, poll};
 use super::call::{Result, Run};
 use super::io::Transfer;
 use super::ioctl;
+use super::kqueue::{Kqueue, Watched};
 use super::limits::{Counters, Limits};
 use super::locks;
 use super::memfs::Inode;
@@ -69,7 +70,14 @@ pub(super) trait FileOps: Send + Sync {
         None
     }
 
-    /// Where calls wait for its readiness to change; nowhere if it never does.
+    /// What a knote that is to be put on this side of it is refused with, or on the file of the file
+    /// system that it is, for no side. What has no filter for a side is refused with EINVAL anyway.
+    fn check_filter(&self, _side: Option<Side>) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Where calls wait for its readiness to change; nowhere if it never does. That it is over (HUP, ERR,
+    /// end of file) is news for both sides.
     fn waitable(&self) -> Option<Arc<dyn Waitable>> {
         None
     }
@@ -92,6 +100,18 @@ pub(super) trait FileOps: Send + Sync {
 
     /// The socket that this is, if it is one (`DTYPE_SOCKET`).
     fn socket(&self) -> Option<&Arc<Socket>> {
+        None
+    }
+
+    /// The kqueue that this is, if it is one (`DTYPE_KQUEUE`). It stays with its process: forks do not
+    /// get it, and it cannot be passed.
+    fn kqueue(&self) -> Option<&Arc<Kqueue>> {
+        None
+    }
+
+    /// Where the knotes of the file of the file system are that this is (`v_klist`): `EVFILT_VNODE`
+    /// works on what has this, and `EVFILT_READ` hears of its notes too.
+    fn watched(&self) -> Option<&Watched> {
         None
     }
 }

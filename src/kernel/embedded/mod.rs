@@ -17,7 +17,9 @@
 //! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
 //! - `locks`: locks on files and parts of them; `etfs`: files of the host
-//! - `time`, `memory`, `sysctl`, `system`: a family of calls each
+//! - `poll`, `kqueue`: waiting for one of many
+//! - `time`, `timers`, `memory`, `sysctl`, `system`: a family of calls each
+//! - `alarm`: the one thread of the kernel, which timers have once there is one
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
 //!
 //! No lock is shared by processes that share nothing: `getpid` takes none at all, reading a file takes
@@ -25,6 +27,7 @@
 //! will do.
 
 mod abi;
+mod alarm;
 mod call;
 mod console;
 mod credentials;
@@ -37,12 +40,14 @@ mod groups;
 mod identity;
 mod io;
 mod ioctl;
+mod kqueue;
 mod limits;
 mod locks;
 mod memfs;
 mod memory;
 mod names;
 mod pipe;
+mod poll;
 mod process;
 mod rlimits;
 mod signal;
@@ -56,6 +61,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod timers;
 mod usage;
 mod users;
 mod vnode;
@@ -66,6 +72,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use super::{Client, Errno, Identity, Kernel, Process};
+use alarm::Alarms;
 pub use etfs::{Etfs, EtfsError, Why};
 use groups::Groups;
 use limits::Counters;
@@ -78,6 +85,7 @@ use sockets::Ports;
 use sysctl::Variables;
 use table::Missing;
 pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
+use time::Clock;
 use users::Users;
 
 /// The release whose numbers, structures and answers this kernel gives: the NetBSD-current that the
@@ -133,6 +141,8 @@ struct System {
     users: Users,
     processes: ProcessTable,
     fs: Fs,
+    alarms: Alarms,
+    clock: Clock,
     ports: Arc<Ports>,
     variables: Variables,
     missing: Missing,
@@ -182,6 +192,8 @@ impl Embedded {
             users: Users::new(),
             processes: ProcessTable::new(limits.processes),
             fs: Fs::new(&counters),
+            alarms: Alarms::default(),
+            clock: Clock::default(),
             ports: Arc::new(Ports::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),

@@ -73,6 +73,11 @@ impl State {
         capacity.saturating_sub(self.bytes.len())
     }
 
+    /// Whether there is somebody at either end.
+    fn both(&self) -> bool {
+        self.reader && self.writer
+    }
+
     /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`). For more than it
     /// may hold it grows, if `payer` can pay.
     fn fits(&mut self, left: u64, payer: &Family) -> usize {
@@ -178,7 +183,7 @@ impl Pipe {
 
     /// Copies out what is there; false if there is nothing but may be later.
     fn take(&self, run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<bool> {
-        let space = {
+        let (space, more) = {
             let mut state = lock(&self.state);
             if state.bytes.is_empty() {
                 return Ok(!state.writer);
@@ -194,11 +199,16 @@ impl Pipe {
                 state.shrink(&self.payer);
             }
             state.accessed = time::now();
-            state.space()
+            (state.space(), !state.bytes.is_empty())
         };
         // Less would not let every waiting writer go on, and more comes free with the next read.
         if space >= PIPE_BUF {
             self.writers.wake();
+            // No reader waits while there is something: this is for knotes with EV_CLEAR, which hear
+            // of every change.
+            if more {
+                self.readers.wake();
+            }
         }
         Ok(true)
     }
@@ -244,7 +254,7 @@ impl Pipe {
     fn put(&self, run: &mut Run<'_, '_>, transfer: &Transfer, left: u64) -> Result<()> {
         let mut buffer = Buffer::default();
         let piece = transfer.copyin(run, CAPACITY as u64, &mut buffer)?;
-        let count = {
+        let (count, space) = {
             let mut state = lock(&self.state);
             if !state.reader {
                 return Err(Errno::EPIPE.into());
@@ -252,11 +262,15 @@ impl Pipe {
             let count = state.fits(left, &self.payer).min(piece.len());
             state.bytes.extend(&piece[..count]);
             state.modified = time::now();
-            count
+            (count, state.space())
         };
         transfer.consumed(run, CAPACITY as u64, count);
         if count > 0 {
             self.readers.wake();
+            if space >= PIPE_BUF {
+                // As above: no writer waits while there is room.
+                self.writers.wake();
+            }
         }
         Ok(())
     }
@@ -333,32 +347,39 @@ impl FileOps for PipeEnd {
         }
     }
 
-    /// NetBSD: `pipe_poll`.
+    /// NetBSD: `pipe_poll`. Each end is a pipe of its own there, with the other as its peer: without one,
+    /// everything can be done and nothing will come of it.
     fn poll(&self, _file: &OpenFile) -> u32 {
         let state = lock(&self.pipe.state);
         match self.side {
-            Side::Read if !state.writer => poll::IN | poll::RDNORM | poll::HUP,
+            _ if !state.both() => poll::IN | poll::RDNORM | poll::OUT | poll::HUP,
             Side::Read if !state.bytes.is_empty() => poll::IN | poll::RDNORM,
-            Side::Read => 0,
-            Side::Write if !state.reader => poll::OUT | poll::HUP,
-            Side::Write if state.space() >= PIPE_BUF => poll::OUT,
-            Side::Write => 0,
+            Side::Write if state.room(&self.pipe.payer) >= PIPE_BUF => poll::OUT,
+            _ => 0,
         }
     }
 
-    /// NetBSD: `pipe_kqfilter`.
-    fn filter(&self, _file: &OpenFile, side: Side, low_water: Option<i64>) -> Option<Seen> {
-        if side != self.side {
-            return None;
-        }
+    /// NetBSD: `filt_piperead`, `filt_pipewrite`, which know no low water mark. An end may be watched
+    /// for what only the other can do; then it is for the end of the pipe.
+    fn filter(&self, _file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
         let state = lock(&self.pipe.state);
-        let (data, eof, least) = match side {
-            Side::Read => (state.bytes.len() as i64, !state.writer, 1),
-            Side::Write if !state.reader => (0, true, PIPE_BUF as i64),
-            Side::Write => (state.space() as i64, false, PIPE_BUF as i64),
+        let eof = !state.both();
+        let (data, least) = match side {
+            Side::Read if self.side == Side::Read => (state.bytes.len(), 1),
+            Side::Write if self.side == Side::Write && !eof => {
+                (state.room(&self.pipe.payer), PIPE_BUF)
+            }
+            _ => (0, 1),
         };
-        let ready = eof || data >= low_water.unwrap_or(least);
-        Some(Seen { ready, data, eof, flags: 0 })
+        Some(Seen { ready: eof || data >= least, data: data as i64, eof, flags: 0 })
+    }
+
+    /// NetBSD: `pipe_kqfilter`.
+    fn check_filter(&self, side: Option<Side>) -> Result<(), Errno> {
+        match side {
+            Some(Side::Write) if !lock(&self.pipe.state).both() => Err(Errno::EBADF),
+            _ => Ok(()),
+        }
     }
 
     fn waitable(&self) -> Option<Arc<dyn Waitable>> {

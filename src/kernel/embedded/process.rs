@@ -16,12 +16,14 @@ use super::call;
 pub(super) use super::credentials::Credentials;
 use super::descriptors::FdTable;
 use super::groups::Group;
+use super::kqueue::{Event, Watched};
 use super::limits::Family;
 use super::locks;
 use super::memfs::Inode;
 use super::rlimits::{NPROC, Rlimits};
 use super::sync::lock;
 use super::table;
+use super::timers::Timers;
 use super::usage::Spent;
 use super::{System, TICK};
 use crate::kernel::{Call, Client, Errno, Outcome, Process};
@@ -45,6 +47,13 @@ struct Common {
 const TAINTED: u8 = 1;
 /// It has become another program (`PK_EXEC`).
 const EXECED: u8 = 2;
+/// What few processes have.
+#[derive(Default)]
+pub(super) struct Extras {
+    /// The knotes on it.
+    pub watched: Watched,
+    pub timers: Timers,
+}
 
 /// A process.
 pub(super) struct Task {
@@ -74,6 +83,7 @@ pub(super) struct Task {
     parent: Option<Arc<AtomicI32>>,
     /// What it answers to towards its children, once it has any: its pid, and init's when it is gone.
     parenthood: OnceLock<Arc<AtomicI32>>,
+    extras: OnceLock<Box<Extras>>,
     released: AtomicBool,
 }
 
@@ -113,6 +123,7 @@ impl Task {
             locker: AtomicBool::new(false),
             parent: None,
             parenthood: OnceLock::new(),
+            extras: OnceLock::new(),
             released: AtomicBool::new(false),
         }))
     }
@@ -126,7 +137,7 @@ impl Task {
         files: impl FnOnce() -> Arc<FdTable>,
     ) -> Arc<Task> {
         let me = self.parenthood.get_or_init(|| Arc::new(AtomicI32::new(self.pid)));
-        Task::publish(&self.system, |pid| Task {
+        let child = Task::publish(&self.system, |pid| Task {
             system: self.system.clone(),
             pid,
             common: Mutex::new(common.clone()),
@@ -144,8 +155,11 @@ impl Task {
             locker: AtomicBool::new(false),
             parent: Some(me.clone()),
             parenthood: OnceLock::new(),
+            extras: OnceLock::new(),
             released: AtomicBool::new(false),
-        })
+        });
+        self.tell(Event::Fork(&child));
+        child
     }
 
     fn publish(system: &Arc<System>, make: impl FnOnce(i32) -> Task) -> Arc<Task> {
@@ -163,6 +177,7 @@ impl Task {
     /// Delivers a signal to its client, or keeps it for the one to come.
     pub fn raise(&self, signo: i32) {
         self.spent.signal();
+        self.tell(Event::Signal(signo));
         match &self.client {
             Some(client) => client.raise(signo),
             None => {
@@ -183,6 +198,23 @@ impl Task {
         let Some(client) = &self.client else { return };
         let pending = self.pending.swap(0, Relaxed);
         (1..64).filter(|signo| pending >> signo & 1 != 0).for_each(|signo| client.raise(signo));
+    }
+
+    /// What few processes have.
+    pub fn extras(&self) -> &Extras {
+        self.extras.get_or_init(Box::default)
+    }
+
+    /// Its timers, if it has had one.
+    pub fn timers(&self) -> Option<&Timers> {
+        self.extras.get().map(|extras| &extras.timers)
+    }
+
+    /// Tells the knotes on it.
+    fn tell(&self, event: Event<'_>) {
+        if let Some(extras) = self.extras.get() {
+            extras.watched.tell(event);
+        }
     }
 
     /// Whose rights it has now.
@@ -332,6 +364,11 @@ impl Process for Task {
         if let Some(new) = own.after_exec() {
             common.credentials = Arc::new(new);
         }
+        drop(common);
+        if let Some(extras) = self.extras.get() {
+            extras.timers.exec();
+        }
+        self.tell(Event::Exec);
     }
 
     fn release(&self) {
@@ -339,7 +376,11 @@ impl Process for Task {
             return;
         }
         locks::end(self);
+        if let Some(extras) = self.extras.get() {
+            extras.timers.clear();
+        }
         self.files.release();
+        self.tell(Event::Exit);
         if let Some(me) = self.parenthood.get() {
             me.store(INIT, Relaxed);
         }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::call::{Answer, Run};
 use super::names::NAMES;
 use super::{
-    credentials, descriptors, files, groups, identity, io, ioctl, locks, memory, pipe, rlimits,
-    signal, sockets, sysctl, system, time, usage,
+    credentials, descriptors, files, groups, identity, io, ioctl, kqueue, locks, memory, pipe,
+    poll, rlimits, signal, sockets, sysctl, system, time, timers, usage,
 };
 
 /// Numbers from here on are no system calls (`SYS_NSYSENT`).
@@ -75,7 +75,10 @@ const FAMILIES: &[(&str, &[Listed])] = &[
     ("device requests", ioctl::CALLS),
     ("sockets", sockets::CALLS),
     ("signals", signal::CALLS),
+    ("waiting for one of many", poll::CALLS),
+    ("kqueue", kqueue::CALLS),
     ("time", time::CALLS),
+    ("timers", timers::CALLS),
     ("memory", memory::CALLS),
     ("sysctl", sysctl::CALLS),
     ("the system", system::CALLS),
@@ -211,7 +214,7 @@ mod tests {
         assert_eq!(by_name("__stat50").unwrap().number, 439);
         assert_eq!(by_name("socket").unwrap().number, 394);
         assert_eq!(by_name("reboot").unwrap().number, 208);
-        assert_eq!(by_name("kevent").unwrap().status, Status::Absent);
+        assert_eq!(by_name("ptrace").unwrap().status, Status::Absent);
         assert!(by_name("no_such_call").is_none());
         assert!(table().is_sorted_by_key(|entry| entry.number));
     }

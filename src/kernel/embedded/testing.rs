@@ -75,6 +75,14 @@ impl Guest {
         }
     }
 
+    /// Another client from nowhere, in the same memory: for tests of many.
+    pub fn beside(&self, kernel: &Embedded) -> Guest {
+        let signals = Arc::new(Signals::default());
+        let process = kernel.spawn(signals.clone(), b"test").expect("a process");
+        let (memory, next) = (self.memory.clone(), AtomicU64::new(BASE));
+        Guest { process, signals, memory, next, room: self.room, slow: self.slow }
+    }
+
     /// Forks as a client does: prefork, adopt, release.
     pub fn fork(&self) -> Guest {
         let signals = Arc::new(Signals::default());

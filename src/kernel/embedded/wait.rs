@@ -8,8 +8,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
+use super::call::{Result, Run};
 use super::sync::lock;
+use crate::kernel::Errno;
 
 /// Something that calls wait for, with a queue for each side of it.
 pub(super) trait Waitable: Send + Sync {
@@ -78,6 +81,10 @@ impl WaitQueue {
         let slot = Slot::Waiting(waker.clone());
         let key = match slots.free {
             0 => {
+                // Most queues have one waiter: room for one, not for the four a vector begins with.
+                if slots.slots.is_empty() {
+                    slots.slots.reserve_exact(1);
+                }
                 slots.slots.push(slot);
                 slots.slots.len() as u32 - 1
             }
@@ -141,6 +148,30 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.source.queue(self.side).leave(self.round, self.key);
     }
+}
+
+impl Run<'_, '_> {
+    /// When a call that waits for at most `timeout`, seconds and nanoseconds, is over; without one it
+    /// never is. The time runs from the first run that asks. NetBSD: `inittimeleft`.
+    pub fn deadline(&mut self, timeout: Option<(i64, i64)>) -> Result<Option<Instant>> {
+        let Some((seconds, nanos)) = timeout else { return Ok(None) };
+        let (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) =
+            (u64::try_from(seconds), u32::try_from(nanos))
+        else {
+            return Err(Errno::EINVAL.into());
+        };
+        let deadline = &mut self.call.progress.deadline;
+        if deadline.is_none() {
+            // A time past what the clock can say never comes.
+            *deadline = Instant::now().checked_add(Duration::new(seconds, nanos));
+        }
+        Ok(*deadline)
+    }
+}
+
+/// Whether that time has come.
+pub(super) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 #[cfg(test)]

@@ -34,6 +34,87 @@ fn clocks_go() {
 }
 
 #[test]
+fn the_clock_can_be_set_for_all_of_this_kernel() {
+    let kernel = kernel();
+    let (guest, other) = (Guest::new(&kernel), Guest::new(&kernel));
+    let time = |guest: &Guest| {
+        guest.call(427, &[0, guest.buffer()]).unwrap();
+        pair(guest).0
+    };
+    assert_eq!(guest.call(428, &[0, guest.place(&spec(1_000_000, 5))]), Ok(0));
+    assert!((1_000_000..1_000_020).contains(&time(&guest)));
+    assert!((1_000_000..1_000_020).contains(&time(&other)));
+    other.call(418, &[other.buffer(), 0]).unwrap();
+    assert!((1_000_000..1_000_020).contains(&pair(&other).0));
+    // No other kernel's, and not the time that goes on its own.
+    let elsewhere = Guest::new(&super::super::testing::kernel());
+    assert!(time(&elsewhere) > 1_600_000_000);
+    guest.call(427, &[3, guest.buffer()]).unwrap();
+    assert!(pair(&guest).0 < 100);
+    assert_eq!(guest.call(419, &[guest.place(&spec(2_000_000, 5)), NOWHERE]), Ok(0));
+    assert!((2_000_000..2_000_020).contains(&time(&other)));
+    assert_eq!(guest.call(419, &[0, 0]), Ok(0));
+    assert_eq!(guest.call(428, &[0, guest.place(&spec(-10, 0))]), Ok(0));
+    assert!((-10..10).contains(&time(&other)));
+    guest.call(418, &[guest.buffer(), 0]).unwrap();
+    assert!((0..1_000_000).contains(&pair(&guest).1));
+    for id in [1, 3, 9] {
+        assert_eq!(guest.fails(428, &[id, guest.place(&spec(1, 0))]), Errno::EINVAL);
+    }
+    assert_eq!(guest.fails(428, &[9, NOWHERE]), Errno::EFAULT);
+    assert_eq!(guest.fails(419, &[NOWHERE, 0]), Errno::EFAULT);
+    // Far past what a clock can say.
+    assert_eq!(guest.call(428, &[0, guest.place(&spec(i64::MAX, i64::MAX))]), Ok(0));
+    time(&guest);
+    assert_eq!(guest.call(428, &[0, guest.place(&spec(i64::MIN, i64::MIN))]), Ok(0));
+    time(&guest);
+}
+
+#[test]
+fn adjtime_moves_the_clock_slowly() {
+    let guest = Guest::new(&kernel());
+    let host = super::super::time::now() / 1_000_000_000;
+    assert_eq!(guest.call(421, &[guest.place(&spec(3600, 250_000)), guest.buffer()]), Ok(0));
+    assert_eq!(pair(&guest), (0, 0));
+    assert_eq!(guest.call(421, &[guest.place(&spec(-1, -500_000)), guest.buffer()]), Ok(0));
+    let left = pair(&guest);
+    assert!(left.0 == 3599 || left == (3600, 250_000), "{left:?}");
+    assert_eq!(guest.call(421, &[0, guest.buffer()]), Ok(0));
+    assert!(pair(&guest).0 == -2, "{:?}", pair(&guest));
+    guest.call(427, &[0, guest.buffer()]).unwrap();
+    assert!((host..host + 20).contains(&pair(&guest).0));
+    assert_eq!(guest.fails(421, &[NOWHERE, 0]), Errno::EFAULT);
+    assert_eq!(guest.call(421, &[guest.place(&spec(0, 0)), 0]), Ok(0));
+    assert_eq!(guest.call(421, &[0, guest.buffer()]), Ok(0));
+    assert_eq!(pair(&guest), (0, 0));
+}
+
+#[test]
+fn cpu_time_stands_still() {
+    let kernel = kernel();
+    let (guest, other) = (Guest::new(&kernel), Guest::new(&kernel));
+    let (process, thread) = (0x4000_0000u64, 0x8000_0000u64);
+    for id in [process, process | other.process.pid() as u64, thread, thread | 1] {
+        assert_eq!(guest.call(427, &[id, guest.buffer()]), Ok(0));
+        assert_eq!(pair(&guest), (0, 0));
+        assert_eq!(guest.fails(429, &[id, 0]), Errno::EINVAL);
+    }
+    assert_eq!(guest.fails(427, &[process | 29_999, guest.buffer()]), Errno::ESRCH);
+    assert_eq!(guest.fails(427, &[thread | 7, guest.buffer()]), Errno::ESRCH);
+    for (kind, id, clock) in [
+        (1, 0, process | guest.process.pid() as u64),
+        (1, 77, process | 77),
+        (2, 0, thread | 1),
+        (2, 5, thread | 5),
+    ] {
+        assert_eq!(guest.call(482, &[kind, id, guest.buffer()]), Ok(0));
+        assert_eq!(guest.get(guest.buffer(), 4), (clock as u32).to_le_bytes());
+    }
+    assert_eq!(guest.fails(482, &[0, 0, guest.buffer()]), Errno::EINVAL);
+    assert_eq!(guest.fails(482, &[3, 0, guest.buffer()]), Errno::EINVAL);
+}
+
+#[test]
 fn sleep_takes_its_time() {
     let guest = Guest::new(&kernel());
     let request = guest.place(&spec(0, 30_000_000));

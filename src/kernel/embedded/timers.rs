@@ -1,0 +1,392 @@
+//! Timers of a process: the interval timers and POSIX's, which send it signals.
+//!
+//! They run on the kernel's one thread for timers (`alarm`), go off on ticks of 10 ms at the most often,
+//! and end with their process. Those that count CPU time stand still, as in a rump kernel.
+//!
+//! Source: NetBSD `sys/kern/kern_time.c`; setitimer(2), timer_create(2).
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use super::abi::{i32_at, i64_at, pair, signal};
+use super::alarm::{AlarmId, Due, TICK, after};
+use super::call::{Answer, Result, Run};
+use super::process::Task;
+use super::sync::lock;
+use super::table::{Listed, call, partly};
+use super::time::{ABSOLUTE, MONOTONIC, REALTIME};
+use crate::kernel::Errno;
+
+pub(super) const CALLS: &[Listed] = &[
+    partly(235, timer_create, "signals come without the sigev_value"),
+    call(236, timer_delete),
+    call(239, timer_getoverrun),
+    call(425, setitimer),
+    call(426, getitimer),
+    call(446, timer_settime),
+    call(447, timer_gettime),
+];
+
+/// How many timers a process has (`TIMER_MAX`), the interval timers among them (`TIMER_MIN`).
+pub(super) const TIMERS: usize = 36;
+const INTERVAL_TIMERS: usize = 4;
+
+/// The lowest number the calls for POSIX's timers take. NetBSD lets them have some of the others.
+const LOWEST: usize = 2;
+
+/// The most overruns that are told (`DELAYTIMER_MAX`).
+const OVERRUNS_MAX: i64 = 32;
+
+/// What each clock's timers send if nothing else is said: SIGALRM, SIGVTALRM, SIGPROF.
+const SIGNALS: [i32; INTERVAL_TIMERS] = [14, 26, 27, 14];
+
+/// `SIGEV_SIGNAL`, and the last of the ways to be told (`SIGEV_SA`).
+const BY_SIGNAL: i32 = 1;
+const LAST_WAY: i32 = 3;
+
+/// The timers of a process.
+#[derive(Default)]
+pub(super) struct Timers(Mutex<Vec<Option<Arc<Timer>>>>);
+
+struct Timer {
+    task: Weak<Task>,
+    clock: i32,
+    /// 0 for none.
+    signo: i32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When it goes off, if it is set.
+    next: Next,
+    interval: Duration,
+    alarm: Option<AlarmId>,
+    /// Times it should have gone off meanwhile, and those told of with the last signal.
+    missed: i64,
+    overruns: i64,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Next {
+    #[default]
+    Unset,
+    At(Instant),
+    /// On a clock that stands still.
+    Still(Duration),
+}
+
+/// A value and an interval, as the calls have them.
+struct Setting {
+    value: Duration,
+    interval: Duration,
+}
+
+impl Timers {
+    fn get(&self, number: usize) -> Option<Arc<Timer>> {
+        lock(&self.0).get(number).cloned().flatten()
+    }
+
+    /// Puts a timer at this number.
+    fn put(&self, number: usize, timer: Arc<Timer>) {
+        let mut timers = lock(&self.0);
+        if timers.len() <= number {
+            timers.resize(number + 1, None);
+        }
+        timers[number] = Some(timer);
+    }
+
+    /// Puts a timer at the lowest free number of POSIX's; EAGAIN if there is none.
+    fn add(&self, timer: Arc<Timer>) -> Result<usize, Errno> {
+        let mut timers = lock(&self.0);
+        let free = |number: &usize| timers.get(*number).is_none_or(Option::is_none);
+        let number = (INTERVAL_TIMERS..TIMERS).find(free).ok_or(Errno::EAGAIN)?;
+        if timers.len() <= number {
+            timers.resize(number + 1, None);
+        }
+        timers[number] = Some(timer);
+        Ok(number)
+    }
+
+    /// The process becomes another program: POSIX's timers go.
+    pub fn exec(&self) {
+        let gone: Vec<_> = {
+            let mut timers = lock(&self.0);
+            let from = timers.len().min(INTERVAL_TIMERS);
+            timers.drain(from..).flatten().collect()
+        };
+        gone.iter().for_each(|timer| timer.stop());
+    }
+
+    /// The process is gone.
+    pub fn clear(&self) {
+        let gone = std::mem::take(&mut *lock(&self.0));
+        gone.iter().flatten().for_each(|timer| timer.stop());
+    }
+}
+
+impl Timer {
+    fn new(task: &Task, clock: i32, signo: i32) -> Arc<Timer> {
+        // It is a process that makes a call, so it can be found.
+        let task = task.system.processes.find(task.pid);
+        let task = task.map_or_else(Weak::new, |task| Arc::downgrade(&task));
+        Arc::new(Timer { task, clock, signo, state: Mutex::default() })
+    }
+
+    /// Whether its clock is one of CPU time.
+    fn stands_still(&self) -> bool {
+        !matches!(self.clock, REALTIME | MONOTONIC)
+    }
+
+    /// Sets it to go off at `next`, and then at every interval.
+    fn set(self: &Arc<Self>, next: Next, interval: Duration) -> Result<(), Errno> {
+        self.stop();
+        let mut state = lock(&self.state);
+        state.next = next;
+        state.interval = interval;
+        self.set_alarm(&mut state)
+    }
+
+    fn set_alarm(self: &Arc<Self>, state: &mut State) -> Result<(), Errno> {
+        let (Next::At(at), Some(task)) = (state.next, self.task.upgrade()) else { return Ok(()) };
+        let me: Arc<dyn Due> = self.clone();
+        state.alarm = Some(task.system.alarms.set(at, Arc::downgrade(&me))?);
+        Ok(())
+    }
+
+    /// It does not go off any more.
+    fn stop(&self) {
+        let alarm = {
+            let mut state = lock(&self.state);
+            state.next = Next::Unset;
+            state.alarm.take()
+        };
+        if let (Some(alarm), Some(task)) = (alarm, self.task.upgrade()) {
+            task.system.alarms.cancel(alarm);
+        }
+    }
+
+    /// How long until it goes off, and its interval. NetBSD: `timer_gettime`.
+    fn left(&self) -> Setting {
+        let state = lock(&self.state);
+        let value = match state.next {
+            Next::Unset => Duration::ZERO,
+            Next::At(at) => at.saturating_duration_since(Instant::now()),
+            Next::Still(left) => left,
+        };
+        Setting { value, interval: state.interval }
+    }
+
+    /// NetBSD: `realtimerexpire`. Says whether the signal is to be sent.
+    fn expire(self: &Arc<Self>) -> bool {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        let Next::At(at) = state.next else { return false };
+        if at > now {
+            // It was set anew while this was on its way.
+            return false;
+        }
+        state.alarm = None;
+        state.overruns = std::mem::take(&mut state.missed);
+        state.next = Next::Unset;
+        if state.interval > Duration::ZERO {
+            let missed = now.duration_since(at).as_nanos() / state.interval.as_nanos();
+            state.missed = i64::try_from(missed).unwrap_or(i64::MAX);
+            let late = now.duration_since(at).as_nanos() % state.interval.as_nanos();
+            let left = state.interval - Duration::from_nanos(late.try_into().unwrap_or(0));
+            state.next = Next::At(after(now, left));
+            if self.set_alarm(&mut state).is_err() {
+                state.next = Next::Unset;
+            }
+        }
+        true
+    }
+}
+
+impl Due for Timer {
+    fn due(self: Arc<Self>) {
+        let Some(task) = self.task.upgrade() else { return };
+        if self.expire() && self.signo != 0 {
+            task.raise(self.signo);
+        }
+    }
+}
+
+/// A time that a timer is set to, parts of a second in units of `part` nanoseconds: EINVAL if it is none,
+/// ETIMEDOUT if it is past, and at least a tick. NetBSD: `itimerfix`, `itimespecfix`.
+fn fixed(seconds: i64, parts: i64, part: i64) -> Result<Duration, Errno> {
+    if !(0..1_000_000_000 / part).contains(&parts) {
+        return Err(Errno::EINVAL);
+    }
+    let seconds = u64::try_from(seconds).map_err(|_| Errno::ETIMEDOUT)?;
+    let time = Duration::new(seconds, (parts * part) as u32);
+    Ok(if time.is_zero() { time } else { time.max(TICK) })
+}
+
+/// Two times of two words each, the value after the interval. The value is looked at first.
+fn setting(bytes: &[u8; 32], part: i64) -> Result<Setting, Errno> {
+    let value = fixed(i64_at(bytes, 16), i64_at(bytes, 24), part)?;
+    Ok(Setting { value, interval: fixed(i64_at(bytes, 0), i64_at(bytes, 8), part)? })
+}
+
+/// The same, to be copied out.
+fn encode(setting: &Setting, part: u32) -> [u8; 32] {
+    let time = |time: Duration| {
+        pair(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), (time.subsec_nanos() / part).into())
+    };
+    let mut out = [0; 32];
+    out[..16].copy_from_slice(&time(setting.interval));
+    out[16..].copy_from_slice(&time(setting.value));
+    out
+}
+
+/// When a timer goes off that is set to go off in `value`.
+fn next_in(timer: &Timer, value: Duration) -> Next {
+    match value {
+        Duration::ZERO => Next::Unset,
+        _ if timer.stands_still() => Next::Still(value),
+        _ => Next::At(after(Instant::now(), value)),
+    }
+}
+
+/// The number of an interval timer, which is that of its clock.
+fn interval_timer(run: &Run<'_, '_>) -> Result<usize> {
+    let which = run.uint(0) as usize;
+    if which < INTERVAL_TIMERS { Ok(which) } else { Err(Errno::EINVAL.into()) }
+}
+
+/// `int __getitimer50(int which, struct itimerval *itv)`
+fn getitimer(run: &mut Run<'_, '_>) -> Answer {
+    let which = interval_timer(run)?;
+    let out = run.word(1);
+    copyout_interval(run, which, out)?;
+    Ok([0, 0])
+}
+
+fn copyout_interval(run: &mut Run<'_, '_>, which: usize, out: u64) -> Result<()> {
+    let timer = run.task.timers().and_then(|timers| timers.get(which));
+    let none = Setting { value: Duration::ZERO, interval: Duration::ZERO };
+    let left = timer.map_or(none, |timer| timer.left());
+    run.copyout(&encode(&left, 1000), out)
+}
+
+/// `int __setitimer50(int which, const struct itimerval *itv, struct itimerval *oitv)`
+fn setitimer(run: &mut Run<'_, '_>) -> Answer {
+    let which = interval_timer(run)?;
+    let (new, old) = (run.word(1), run.word(2));
+    let bytes = match new {
+        0 => None,
+        addr => Some(run.copyin::<32>(addr)?),
+    };
+    if old != 0 {
+        copyout_interval(run, which, old)?;
+    }
+    let Some(bytes) = bytes else { return Ok([0, 0]) };
+    let Setting { value, interval } = setting(&bytes, 1000).map_err(|_| Errno::EINVAL)?;
+    let task = run.task;
+    let timer = match task.timers().and_then(|timers| timers.get(which)) {
+        Some(timer) => timer,
+        None if value.is_zero() => return Ok([0, 0]),
+        None => {
+            let timer = Timer::new(task, which as i32, SIGNALS[which]);
+            task.extras().timers.put(which, timer.clone());
+            timer
+        }
+    };
+    timer.set(next_in(&timer, value), interval)?;
+    Ok([0, 0])
+}
+
+/// `int timer_create(clockid_t clock_id, struct sigevent *evp, timer_t *timerid)`
+fn timer_create(run: &mut Run<'_, '_>) -> Answer {
+    let (clock, event, out) = (run.uint(0) as usize, run.word(1), run.word(2));
+    let usual = *SIGNALS.get(clock).ok_or(Errno::EINVAL)?;
+    let signo = match event {
+        0 => usual,
+        addr => {
+            let event = run.copyin::<32>(addr)?;
+            let (how, signo) = (i32_at(&event, 0), i32_at(&event, 4));
+            let known = (1..signal::LIMIT as i32).contains(&signo);
+            if !(0..=LAST_WAY).contains(&how) || how == BY_SIGNAL && !known {
+                return Err(Errno::EINVAL.into());
+            }
+            if how == BY_SIGNAL { signo } else { 0 }
+        }
+    };
+    let task = run.task;
+    let timer = Timer::new(task, clock as i32, signo);
+    let number = task.extras().timers.add(timer)? as i32;
+    run.copyout(&number.to_le_bytes(), out)?;
+    Ok([0, 0])
+}
+
+/// The number that a call for POSIX's timers names; EINVAL if there cannot be such a timer.
+fn number(run: &Run<'_, '_>) -> Result<usize> {
+    let number = usize::try_from(run.int(0)).map_err(|_| Errno::EINVAL)?;
+    if (LOWEST..TIMERS).contains(&number) { Ok(number) } else { Err(Errno::EINVAL.into()) }
+}
+
+/// The timer that a call names.
+fn named(run: &Run<'_, '_>, number: usize) -> Result<Arc<Timer>> {
+    let timer = run.task.timers().and_then(|timers| timers.get(number));
+    Ok(timer.ok_or(Errno::EINVAL)?)
+}
+
+/// `int timer_delete(timer_t timerid)`
+fn timer_delete(run: &mut Run<'_, '_>) -> Answer {
+    let number = number(run)?;
+    let timer = named(run, number)?;
+    if let Some(timers) = run.task.timers() {
+        lock(&timers.0)[number] = None;
+    }
+    timer.stop();
+    Ok([0, 0])
+}
+
+/// `int __timer_settime50(timer_t timerid, int flags, const struct itimerspec *value,
+/// struct itimerspec *ovalue)`: the old value is the time it would have gone off, not what was left.
+fn timer_settime(run: &mut Run<'_, '_>) -> Answer {
+    let (flags, new, old) = (run.int(1), run.word(2), run.word(3));
+    let bytes = run.copyin::<32>(new)?;
+    let number = number(run)?;
+    let Setting { value, interval } = setting(&bytes, 1)?;
+    let timer = named(run, number)?;
+    let now = clock(run, &timer);
+    let mut before = timer.left();
+    if !before.value.is_zero() && !timer.stands_still() {
+        before.value += now;
+    }
+    let next = match value {
+        Duration::ZERO => Next::Unset,
+        _ if flags & ABSOLUTE == 0 => next_in(&timer, value),
+        _ if timer.stands_still() => Next::Still(Duration::from_nanos(1)),
+        _ => Next::At(after(Instant::now(), value.saturating_sub(now))),
+    };
+    timer.set(next, interval)?;
+    if old != 0 {
+        run.copyout(&encode(&before, 1), old)?;
+    }
+    Ok([0, 0])
+}
+
+/// What the clock of a timer says.
+fn clock(run: &Run<'_, '_>, timer: &Timer) -> Duration {
+    match timer.clock {
+        REALTIME => Duration::from_nanos(run.system().clock.now().try_into().unwrap_or(0)),
+        _ => run.system().booted.elapsed(),
+    }
+}
+
+/// `int __timer_gettime50(timer_t timerid, struct itimerspec *value)`
+fn timer_gettime(run: &mut Run<'_, '_>) -> Answer {
+    let timer = named(run, number(run)?)?;
+    run.copyout(&encode(&timer.left(), 1), run.word(1))?;
+    Ok([0, 0])
+}
+
+/// `int timer_getoverrun(timer_t timerid)`
+fn timer_getoverrun(run: &mut Run<'_, '_>) -> Answer {
+    let timer = named(run, number(run)?)?;
+    let overruns = lock(&timer.state).overruns;
+    Ok([overruns.min(OVERRUNS_MAX), 0])
+}
