@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::System;
 use super::file::OpenFile;
 use super::process::Task;
+use super::sockets::Message;
 use super::wait::{Registration, Side, Waitable};
 use crate::kernel::{Call, CopyError, Errno, Outcome, UserMemory};
 
@@ -65,6 +66,12 @@ pub(super) struct CallState {
     pub segments: Option<Arc<[(u64, u64)]>>,
     /// Where in the file a long transfer began, and how much of the file it covers.
     pub extent: Option<(i64, u64)>,
+    /// A message that was taken out of a socket and has not gone to the client in full.
+    pub message: Option<Box<Message>>,
+    /// How many messages of several are done.
+    pub messages: u32,
+    /// When to take no further one.
+    pub until: Option<Instant>,
 }
 
 /// A path from the client, without its NUL.

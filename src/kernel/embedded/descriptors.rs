@@ -165,6 +165,7 @@ impl FdTable {
         let old = self.with(|slots| slots.put(at, Slot { file, close_on_exec }));
         if let Some(old) = old {
             old.file.ops.restart();
+            old.file.let_go();
         }
     }
 
@@ -173,6 +174,7 @@ impl FdTable {
         let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let old = self.with(|slots| slots.take(at)).ok_or(Errno::EBADF)?;
         old.file.ops.restart();
+        old.file.let_go();
         Ok(())
     }
 
@@ -188,7 +190,9 @@ impl FdTable {
     /// Closes what does not survive an exec; no call of the process runs. NetBSD: `fd_closeexec`.
     pub fn close_on_exec(&self) {
         if !read(&self.slots).console {
-            drop(self.take_where(0, |slot| slot.close_on_exec));
+            for slot in self.take_where(0, |slot| slot.close_on_exec) {
+                slot.file.let_go();
+            }
         }
     }
 
@@ -240,7 +244,9 @@ impl FdTable {
         }
         // No call of theirs runs any more, so none has to be told.
         let closed = std::mem::take(&mut *write(&self.slots));
-        drop(closed);
+        for slot in closed.slots.into_iter().flatten() {
+            slot.file.let_go();
+        }
     }
 }
 
@@ -293,6 +299,7 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
             let from = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
             for slot in files.take_where(from, |_| true) {
                 slot.file.ops.restart();
+                slot.file.let_go();
             }
             return Ok([0, 0]);
         }

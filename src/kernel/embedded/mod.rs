@@ -1,4 +1,4 @@
-//! A small kernel in memory, with NetBSD's face: files, pipes, sockets to name, time, signals and
+//! A small kernel in memory, with NetBSD's face: files, pipes, sockets, time, signals and
 //! sysctl for clients that speak NetBSD/amd64.
 //!
 //! No call sleeps on a thread. A call that cannot go on stops with a reason (`Stop`), and is run
@@ -60,7 +60,7 @@ use limits::Counters;
 pub use limits::{Limits, Usage};
 use memfs::Fs;
 use process::{Credentials, ProcessTable, Task};
-use sockets::Ports;
+use sockets::Net;
 use sysctl::Variables;
 use table::Missing;
 pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
@@ -111,7 +111,7 @@ struct System {
     root: Arc<Credentials>,
     processes: ProcessTable,
     fs: Fs,
-    ports: Arc<Ports>,
+    net: Arc<Net>,
     variables: Variables,
     missing: Missing,
     console: Option<Console>,
@@ -150,7 +150,7 @@ impl Embedded {
             root: Arc::new(Credentials::default()),
             processes: ProcessTable::new(limits.processes),
             fs: Fs::new(&counters),
-            ports: Arc::new(Ports::new(&counters)),
+            net: Arc::new(Net::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),
             console,

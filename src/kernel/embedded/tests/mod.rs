@@ -1,12 +1,15 @@
 //! Calls as clients make them: what succeeds, what fails and how, and what running a call again does
 //! and does not do. Most run with a client that answers every copy late, so each call runs twice.
 
+mod datagrams;
 mod descriptors;
 mod files;
 mod limits;
+mod messages;
 mod pipes;
 mod processes;
 mod scale;
 mod sockets;
+mod streams;
 mod sysctl;
 mod time;
