@@ -94,6 +94,7 @@ errnos! {
     ECONNREFUSED = 61, "connection refused";
     ELOOP = 62, "too many levels of symbolic links";
     ENAMETOOLONG = 63, "file name too long";
+    EHOSTUNREACH = 65, "no route to host";
     ENOTEMPTY = 66, "directory not empty";
     EPROCLIM = 67, "too many processes";
     EDQUOT = 69, "disc quota exceeded";

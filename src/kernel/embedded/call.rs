@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::System;
 use super::file::OpenFile;
 use super::process::Task;
+use super::sockets::Message;
 use super::wait::{Registration, Side, Waitable};
 use crate::kernel::{Call, CopyError, Errno, Outcome, UserMemory};
 
@@ -69,6 +70,12 @@ pub(super) struct CallState {
     pub extent: Option<(i64, u64)>,
     /// The file that an open has opened, and waits to hand out.
     pub opened: Option<Arc<OpenFile>>,
+    /// A message that was taken out of a socket and has not gone to the client in full.
+    pub message: Option<Box<Message>>,
+    /// How many messages of several are done.
+    pub messages: u32,
+    /// When to take no further one.
+    pub until: Option<Instant>,
 }
 
 /// A path from the client, without its NUL.

@@ -201,7 +201,7 @@ impl FdTable {
     }
 
     /// Closes `fd`. NetBSD: `fd_close`.
-    fn close(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+    pub fn close(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let old = self.with(|slots| slots.take(at)).ok_or(Errno::EBADF)?;
         self.unwatch(at);
@@ -325,7 +325,9 @@ impl FdTable {
         }
         // No call of theirs runs any more, so none has to be told.
         let closed = std::mem::take(&mut *write(&self.slots));
-        drop(closed);
+        for slot in closed.slots.into_iter().flatten() {
+            slot.file.let_go();
+        }
     }
 }
 
@@ -333,6 +335,7 @@ impl FdTable {
 fn close(run: &mut Run<'_, '_>) -> Answer {
     let file = run.task.files.close(run.int(0))?;
     locks::closed(run.task, &file);
+    file.let_go();
     Ok([0, 0])
 }
 
@@ -367,6 +370,7 @@ fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
         }
         if let Some(old) = files.replace(file, at, flags & open::CLOEXEC != 0) {
             locks::closed(run.task, &old);
+            old.let_go();
         }
     }
     Ok([to.into(), 0])
@@ -382,6 +386,7 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
             for slot in files.take_where(from, |_| true) {
                 slot.file.ops.restart();
                 locks::closed(run.task, &slot.file);
+                slot.file.let_go();
             }
             return Ok([0, 0]);
         }

@@ -88,6 +88,16 @@ pub(super) trait FileOps: Send + Sync {
     /// The last descriptor is gone (`fo_close`).
     fn close(&self) {}
 
+    /// What is to be done once a descriptor of it is closed and it has been let go of, if anything.
+    fn after_close(&self) -> Option<Box<dyn FnOnce()>> {
+        None
+    }
+
+    /// Whether it can be sent to other processes (`SCM_RIGHTS`).
+    fn travels(&self) -> bool {
+        true
+    }
+
     /// Whether it takes an owner for its signals, FIOASYNC and FIONBIO.
     fn signals(&self) -> bool {
         true
@@ -165,6 +175,15 @@ impl OpenFile {
             ops: Box::new(ops),
             counters: counters.clone(),
         })
+    }
+
+    /// Lets go of it: a descriptor of it has been closed.
+    pub fn let_go(self: Arc<Self>) {
+        let after = self.ops.after_close();
+        drop(self);
+        if let Some(after) = after {
+            after();
+        }
     }
 
     pub fn flags(&self) -> u32 {

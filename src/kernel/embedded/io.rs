@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::abi::{IOV_MAX, open, signal, u64_at};
-use super::call::{Answer, Result, Run, Stop};
+use super::call::{Answer, PIECE, Result, Run, Stop};
 use super::file::OpenFile;
 use super::table::{Listed, call, partly};
 use crate::kernel::Errno;
@@ -66,6 +66,31 @@ impl Buffer {
 }
 
 impl Transfer {
+    /// One buffer.
+    pub fn one(addr: u64, total: u64) -> Transfer {
+        Transfer { place: Place::One(addr), total }
+    }
+
+    /// Several buffers, with their address and length, and the length of all.
+    pub fn many(segments: Arc<[(u64, u64)]>, total: u64) -> Transfer {
+        Transfer { place: Place::Many(segments), total }
+    }
+
+    /// Copies in all of it, whatever is done already: for what goes whole or not at all.
+    pub fn all(&self, run: &mut Run<'_, '_>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.total).map_err(|_| Errno::EMSGSIZE)?];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let len = (bytes.len() - filled).min(PIECE);
+            self.parts(filled as u64, len as u64, |addr, part| {
+                run.memory().copyin(addr, &mut bytes[filled..filled + part])?;
+                filled += part;
+                Ok(())
+            })?;
+        }
+        Ok(bytes)
+    }
+
     /// Runs `each` on the client's memory that holds `len` bytes of the transfer, from byte `from`.
     fn parts(
         &self,
@@ -159,7 +184,7 @@ fn transfer(run: &mut Run<'_, '_>, way: Way, vector: bool, positioned: bool) -> 
 }
 
 /// Whether the descriptor means another open file than in an earlier run: then the call is over.
-fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
+pub(super) fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
     let earlier = run.kept()?.file.as_ref()?;
     if earlier.as_ptr() == Arc::as_ptr(file) {
         return None;

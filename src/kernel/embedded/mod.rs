@@ -1,4 +1,4 @@
-//! A small kernel in memory, with NetBSD's face: files, pipes, sockets to name, time, signals and
+//! A small kernel in memory, with NetBSD's face: files, pipes, sockets, time, signals and
 //! sysctl for clients that speak NetBSD/amd64.
 //!
 //! No call sleeps on a thread. A call that cannot go on stops with a reason (`Stop`), and is run
@@ -81,7 +81,7 @@ use locks::Waits;
 use memfs::Fs;
 use process::{Credentials, ProcessTable, Task};
 use rlimits::Rlimits;
-use sockets::Ports;
+use sockets::Net;
 use sysctl::Variables;
 use table::Missing;
 pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
@@ -143,7 +143,7 @@ struct System {
     fs: Fs,
     alarms: Alarms,
     clock: Clock,
-    ports: Arc<Ports>,
+    net: Arc<Net>,
     variables: Variables,
     missing: Missing,
     /// Who waits for whose locks.
@@ -194,7 +194,7 @@ impl Embedded {
             fs: Fs::new(&counters),
             alarms: Alarms::default(),
             clock: Clock::default(),
-            ports: Arc::new(Ports::new(&counters)),
+            net: Arc::new(Net::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),
             waits: Arc::default(),

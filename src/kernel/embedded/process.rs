@@ -353,6 +353,7 @@ impl Process for Task {
     fn exec(&self, command: &[u8]) {
         for file in self.files.close_on_exec() {
             locks::closed(self, &file);
+            file.let_go();
         }
         self.flags.fetch_or(EXECED, Relaxed);
         let mut common = lock(&self.common);

@@ -3,7 +3,7 @@
 use super::super::credentials::Credentials;
 use super::super::process::Task;
 use super::super::testing::{BASE, Guest, NOWHERE, kernel};
-use crate::kernel::{Errno, Kernel, Process};
+use crate::kernel::{Errno, Kernel};
 
 use std::sync::Arc;
 

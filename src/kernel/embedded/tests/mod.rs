@@ -2,6 +2,7 @@
 //! and does not do. Most run with a client that answers every copy late, so each call runs twice.
 
 mod credentials;
+mod datagrams;
 mod descriptors;
 mod etfs;
 mod fifos;
@@ -10,6 +11,7 @@ mod groups;
 mod kqueue;
 mod limits;
 mod locks;
+mod messages;
 mod pipes;
 mod poll;
 mod processes;
@@ -17,6 +19,7 @@ mod rlimits;
 mod scale;
 mod signals;
 mod sockets;
+mod streams;
 mod sysctl;
 mod time;
 mod timers;

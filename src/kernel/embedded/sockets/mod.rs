@@ -1,0 +1,568 @@
+//! Sockets: AF_LOCAL streams, datagrams and sequenced packets, TCP and UDP over the loopback of this
+//! kernel.
+//!
+//! # The files of this family
+//!
+//! - `connect`: bind, listen, accept, connect, shutdown, names, socketpair, and how they end
+//! - `local`, `inet`, `ports`: the families' part of that
+//! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
+//! - `messages`: the calls that send and receive
+//! - `options`: setsockopt and getsockopt
+//!
+//! A socket has a lock of its own, and knows its peer; what is sent goes right into the buffer of the
+//! peer. No two sockets are locked at once, so no order of them matters: who needs something of both
+//! looks at its own first, lets go, and then at the other. What one end does to the other (the end of
+//! file, a reset) is said by flags in the other's state, which only ever go one way. After the lock of
+//! a socket those of `ports` and of the names of local sockets may be taken, and nothing after them.
+//! Queues are woken, and messages and sockets dropped, with no lock held.
+//!
+//! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2,uipc_usrreq,sys_socket}.c`,
+//! `sys/netinet/{in_pcb,tcp_usrreq,udp_usrreq}.c`, `sys/netinet6/{in6_pcb,udp6_usrreq}.c`; socket(2).
+
+mod buffer;
+mod connect;
+mod inet;
+mod local;
+mod messages;
+mod options;
+mod ports;
+mod receive;
+mod rights;
+mod send;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Weak};
+
+use super::abi::{Stat, mode, open, poll};
+use super::call::{Result, Run};
+use super::file::{FileOps, OpenFile, Seen};
+use super::io::Transfer;
+use super::ioctl;
+use super::limits::{Counters, Family};
+use super::sync::lock;
+use super::table::{Listed, call, partly};
+use super::time;
+use super::wait::{Side, WaitQueue, Waitable};
+use crate::kernel::Errno;
+use buffer::{Buffer, Record};
+use ports::{End, Ports};
+pub(super) use receive::Message;
+use rights::Flights;
+
+pub(super) const CALLS: &[Listed] = &[
+    partly(27, messages::recvmsg, OUT_OF_BAND),
+    partly(28, messages::sendmsg, OUT_OF_BAND),
+    partly(29, messages::recvfrom, OUT_OF_BAND),
+    call(30, connect::accept),
+    call(31, connect::getpeername),
+    call(32, connect::getsockname),
+    partly(
+        98,
+        connect::connect,
+        "only loopback addresses lead anywhere; a full TCP backlog keeps a \
+        connect waiting without end",
+    ),
+    partly(
+        104,
+        connect::bind,
+        "the only addresses are the wildcard, loopback and multicast ones; \
+        TCP has no TIME_WAIT",
+    ),
+    partly(
+        105,
+        options::setsockopt,
+        "of the options below SOL_SOCKET a handful, most without effect",
+    ),
+    call(106, connect::listen),
+    partly(118, options::getsockopt, "of the options below SOL_SOCKET a handful"),
+    partly(133, messages::sendto, OUT_OF_BAND),
+    call(134, connect::shutdown),
+    call(135, connect::socketpair),
+    partly(
+        394,
+        connect::socket,
+        "AF_LOCAL, AF_INET and AF_INET6 only; raw sockets can only be made",
+    ),
+    partly(456, connect::paccept, "the signal mask is read and not used"),
+    partly(475, messages::recvmmsg, OUT_OF_BAND),
+    partly(476, messages::sendmmsg, OUT_OF_BAND),
+];
+
+const OUT_OF_BAND: &str = "TCP has no out-of-band data: sending some answers EOPNOTSUPP";
+
+const LOCAL: u8 = 1;
+const INET: u8 = 2;
+const INET6: u8 = 24;
+
+const STREAM: i32 = 1;
+const DATAGRAM: i32 = 2;
+const RAW: i32 = 3;
+const SEQUENCED: i32 = 5;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// What a socket is in, and what it is not in any more (`so_state`).
+mod state {
+    pub const CONNECTED: u32 = 0x1;
+    pub const CONNECTING: u32 = 0x2;
+    pub const CANT_SEND: u32 = 0x4;
+    pub const CANT_RECEIVE: u32 = 0x8;
+    /// It has been disconnected (`SS_ISDISCONNECTED`).
+    pub const DISCONNECTED: u32 = 0x10;
+    /// A TCP connection is over and its ports are given back: no calls but closing it.
+    pub const DEAD: u32 = 0x20;
+    /// The last descriptor is gone.
+    pub const CLOSED: u32 = 0x40;
+    /// It takes connections (`SO_ACCEPTCONN`).
+    pub const LISTENING: u32 = 0x80;
+}
+
+/// What all sockets of a kernel share.
+pub(super) struct Net {
+    next: AtomicU64,
+    ports: Ports,
+    names: local::Names,
+    flights: Arc<Flights>,
+}
+
+impl Net {
+    pub fn new(counters: &Arc<Counters>) -> Self {
+        Net {
+            next: AtomicU64::new(1),
+            ports: Ports::new(counters),
+            names: local::Names::default(),
+            flights: Flights::new(counters),
+        }
+    }
+
+    /// How many open files are inside messages.
+    #[cfg(test)]
+    pub fn in_flight(&self) -> u64 {
+        self.flights.len()
+    }
+}
+
+/// A socket.
+pub(super) struct Socket {
+    id: u64,
+    family: u8,
+    kind: i32,
+    protocol: u8,
+    born: i64,
+    net: Arc<Net>,
+    payer: Arc<Family>,
+    state: Mutex<State>,
+    readers: WaitQueue,
+    writers: WaitQueue,
+}
+
+struct State {
+    flags: u32,
+    /// What went wrong since somebody looked (`so_error`).
+    error: Option<Errno>,
+    /// The switches that are on.
+    options: i32,
+    linger: i32,
+    /// Bounds of what is on its way to the peer, and of what waits here.
+    send_limit: i64,
+    receive_limit: i64,
+    /// Send and receive side.
+    low_water: [i32; 2],
+    /// In ticks.
+    timeouts: [i64; 2],
+    lower: Vec<(i32, i32, i32)>,
+    /// Whom it is connected to; the listener while it waits for room there.
+    peer: Weak<Socket>,
+    buffer: Buffer,
+    listener: Option<Box<Listener>>,
+    local: Option<Box<local::Local>>,
+    /// The ends of an internet socket: its own, once it has one, and the other.
+    near: Option<End>,
+    far: Option<End>,
+}
+
+/// What a listening socket has.
+#[derive(Default)]
+struct Listener {
+    /// Made connections, to be accepted.
+    queue: VecDeque<Arc<Socket>>,
+    limit: usize,
+    /// TCP connections that wait for room in the queue.
+    waiting: BTreeMap<u64, Weak<Socket>>,
+}
+
+impl State {
+    fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn on(&self, option: i32) -> bool {
+        self.options & option != 0
+    }
+
+    /// Nothing goes either way any more. NetBSD: `soisdisconnected`.
+    fn disconnected(&mut self) {
+        self.flags &= !(state::CONNECTED | state::CONNECTING);
+        self.flags |= state::CANT_SEND | state::CANT_RECEIVE | state::DISCONNECTED;
+    }
+
+    fn queued(&self) -> usize {
+        self.listener.as_ref().map_or(0, |listener| listener.queue.len())
+    }
+
+    /// NetBSD: `soreadable`.
+    fn is_readable(&self) -> bool {
+        self.buffer.len() as i64 >= i64::from(self.low_water[1])
+            || self.has(state::CANT_RECEIVE)
+            || self.queued() > 0
+            || self.error.is_some()
+    }
+
+    /// What a record that comes in may count for now, in a buffer of messages (`sbspace`).
+    fn space(&self) -> i64 {
+        let held = buffer::held_limit(self.receive_limit) - self.buffer.held() as i64;
+        (self.receive_limit - self.buffer.len() as i64).min(held)
+    }
+}
+
+impl Socket {
+    /// ENOBUFS if `payer` cannot pay for it.
+    fn new(
+        net: &Arc<Net>,
+        payer: &Arc<Family>,
+        (family, kind, protocol): (u8, i32, u8),
+    ) -> Result<Arc<Socket>, Errno> {
+        if !payer.take_bytes(buffer::SPARE) {
+            return Err(Errno::ENOBUFS);
+        }
+        let [send_limit, receive_limit] = match (family, kind) {
+            (LOCAL, DATAGRAM) => [2560, 4096],
+            (LOCAL, _) => [4096, 4096],
+            (_, STREAM) => [32768, 32768],
+            (INET6, DATAGRAM) => [9216, 42080],
+            (_, DATAGRAM) => [9216, 41600],
+            _ => [8192, 8192],
+        };
+        Ok(Arc::new(Socket {
+            id: net.next.fetch_add(1, Relaxed),
+            family,
+            kind,
+            protocol,
+            born: time::now(),
+            net: net.clone(),
+            payer: payer.clone(),
+            state: Mutex::new(State {
+                flags: 0,
+                error: None,
+                options: 0,
+                linger: 0,
+                send_limit,
+                receive_limit,
+                low_water: [2048.min(send_limit as i32), 1],
+                timeouts: [0; 2],
+                lower: Vec::new(),
+                peer: Weak::new(),
+                buffer: Buffer::default(),
+                listener: None,
+                local: None,
+                near: None,
+                far: None,
+            }),
+            readers: WaitQueue::default(),
+            writers: WaitQueue::default(),
+        }))
+    }
+
+    /// Whether it must be connected to carry anything (`PR_CONNREQUIRED`).
+    fn needs_connection(&self) -> bool {
+        matches!(self.kind, STREAM | SEQUENCED)
+    }
+
+    /// Whether what is sent at once arrives at once (`PR_ATOMIC`).
+    fn is_atomic(&self) -> bool {
+        self.kind != STREAM
+    }
+
+    fn is_tcp(&self) -> bool {
+        self.family != LOCAL && self.kind == STREAM
+    }
+
+    /// Something has changed on both sides.
+    fn wake(&self) {
+        self.readers.wake();
+        self.writers.wake();
+    }
+
+    /// How much of what it sent waits at its peer.
+    fn under_way(&self, peer: &Weak<Socket>) -> i64 {
+        match peer.upgrade() {
+            Some(peer) if self.needs_connection() => lock(&peer.state).buffer.len() as i64,
+            _ => 0,
+        }
+    }
+
+    /// Empties its buffer and those of connections nobody has accepted: what is returned is to be
+    /// dropped without a lock held.
+    fn empty(&self) -> Vec<Record> {
+        let (mut records, queue): (Vec<_>, Vec<_>) = {
+            let mut state = lock(&self.state);
+            let queue = state.listener.iter().flat_map(|listener| listener.queue.clone()).collect();
+            (state.buffer.clear(&self.payer).into(), queue)
+        };
+        for socket in queue {
+            records.extend(lock(&socket.state).buffer.clear(&socket.payer));
+        }
+        records
+    }
+
+    /// The local sockets inside the messages here, by address.
+    fn carried(&self) -> Vec<usize> {
+        let (mut found, queue): (_, Vec<Arc<Socket>>) = {
+            let state = lock(&self.state);
+            let queue = state.listener.iter().flat_map(|listener| listener.queue.clone()).collect();
+            (rights::carried(state.buffer.records()), queue)
+        };
+        for socket in &queue {
+            found.extend(rights::carried(lock(&socket.state).buffer.records()));
+        }
+        found
+    }
+
+    /// Room to send, as poll, kqueue and FIONSPACE see it, and what waits on this side (`so_snd`).
+    fn sending(&self) -> Sending {
+        let (peer, mut sending) = {
+            let state = lock(&self.state);
+            let error = state.error.is_some();
+            let sending = Sending {
+                space: state.send_limit,
+                queued: 0,
+                low_water: i64::from(state.low_water[0]),
+                flags: state.flags,
+                error,
+            };
+            (state.peer.clone(), sending)
+        };
+        if self.needs_connection()
+            && sending.flags & state::CONNECTED != 0
+            && let Some(peer) = peer.upgrade()
+        {
+            let peer_state = lock(&peer.state);
+            let there = send::room_at(self, sending.space, &peer_state);
+            sending.queued = (sending.space - there).max(0);
+            if self.family == LOCAL {
+                sending.queued = 0;
+            }
+            sending.space = there;
+        }
+        sending
+    }
+}
+
+/// The send side of a socket.
+struct Sending {
+    space: i64,
+    queued: i64,
+    low_water: i64,
+    flags: u32,
+    error: bool,
+}
+
+impl Waitable for Socket {
+    fn queue(&self, side: Side) -> &WaitQueue {
+        match side {
+            Side::Read => &self.readers,
+            Side::Write => &self.writers,
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(state.buffer.clear(&self.payer));
+        let (near, far) = (state.near.take(), state.far.take());
+        if let Some(near) = near {
+            self.net.ports.give(self, near, far);
+        }
+        self.payer.give_bytes(buffer::SPARE);
+    }
+}
+
+/// A socket that is open.
+struct SocketFile(Arc<Socket>);
+
+/// `filio.h`, `sockio.h`
+const FIONWRITE: u32 = 0x4004_6679;
+const FIONSPACE: u32 = 0x4004_6678;
+const SIOCATMARK: u32 = 0x4004_7307;
+
+impl FileOps for SocketFile {
+    fn read(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        _position: Option<i64>,
+    ) -> Result<()> {
+        receive::read(run, file, &self.0, transfer)
+    }
+
+    fn write(
+        &self,
+        run: &mut Run<'_, '_>,
+        file: &OpenFile,
+        transfer: &Transfer,
+        _position: Option<i64>,
+    ) -> Result<()> {
+        send::send(run, file, &self.0, &send::Outgoing::plain(transfer))
+    }
+
+    /// Only the type means anything, and of local sockets a little more (`soo_stat`, `unp_stat`).
+    fn stat(&self) -> Result<Stat> {
+        let stat = Stat { mode: mode::SOCKET, ..Stat::default() };
+        if self.0.family != LOCAL {
+            return Ok(stat);
+        }
+        let born = self.0.born;
+        Ok(Stat {
+            dev: u64::MAX,
+            ino: self.0.id,
+            accessed: born,
+            modified: born,
+            changed: born,
+            block_size: lock(&self.0.state).send_limit as i32,
+            ..stat
+        })
+    }
+
+    /// NetBSD: `soo_ioctl`.
+    fn ioctl(
+        &self,
+        run: &mut Run<'_, '_>,
+        _file: &OpenFile,
+        request: u32,
+        addr: u64,
+    ) -> Result<()> {
+        let value = match request {
+            ioctl::FIONBIO | ioctl::FIOASYNC => return Ok(()),
+            ioctl::FIONREAD => lock(&self.0.state).buffer.len() as i32,
+            FIONWRITE => self.0.sending().queued as i32,
+            FIONSPACE => self.0.sending().space.max(0) as i32,
+            SIOCATMARK => 0,
+            _ if self.0.family == LOCAL => return Err(Errno::EOPNOTSUPP.into()),
+            _ => return Err(Errno::ENOTTY.into()),
+        };
+        run.copyout(&value.to_le_bytes(), addr)
+    }
+
+    /// NetBSD: `sopoll`.
+    fn poll(&self, _file: &OpenFile) -> u32 {
+        let readable = lock(&self.0.state).is_readable();
+        let sending = self.0.sending();
+        let joined = sending.flags & state::CONNECTED != 0 || !self.0.needs_connection();
+        let writable = sending.space >= sending.low_water && joined
+            || sending.flags & state::CANT_SEND != 0
+            || sending.error;
+        let mut events = 0;
+        if readable {
+            events |= poll::IN | poll::RDNORM;
+        }
+        if writable {
+            events |= poll::OUT;
+        }
+        events
+    }
+
+    /// NetBSD: `filt_soread`, `filt_sowrite`, `filt_solisten`.
+    fn filter(&self, _file: &OpenFile, side: Side, low_water: Option<i64>) -> Option<Seen> {
+        match side {
+            Side::Read => {
+                let state = lock(&self.0.state);
+                if state.has(state::LISTENING) {
+                    let data = state.queued() as i64;
+                    return Some(Seen { ready: data > 0, data, ..Seen::default() });
+                }
+                let data = state.buffer.len() as i64;
+                let eof = state.has(state::CANT_RECEIVE);
+                let enough = data >= low_water.unwrap_or(state.low_water[1].into());
+                let ready = eof || state.error.is_some() || enough;
+                Some(Seen { ready, data, eof, flags: failure(&state, eof) })
+            }
+            Side::Write => {
+                let sending = self.0.sending();
+                let eof = sending.flags & state::CANT_SEND != 0;
+                let joined = sending.flags & state::CONNECTED != 0 || !self.0.needs_connection();
+                let enough = sending.space >= low_water.unwrap_or(sending.low_water);
+                let ready = eof || sending.error || joined && enough;
+                let flags = failure(&lock(&self.0.state), eof);
+                Some(Seen { ready, data: sending.space, eof, flags })
+            }
+        }
+    }
+
+    fn waitable(&self) -> Option<Arc<dyn Waitable>> {
+        Some(self.0.clone())
+    }
+
+    fn restart(&self) {
+        self.0.wake();
+    }
+
+    fn close(&self) {
+        connect::close(&self.0);
+    }
+
+    fn after_close(&self) -> Option<Box<dyn FnOnce()>> {
+        let flights = &self.0.net.flights;
+        if self.0.family != LOCAL || !flights.any() {
+            return None;
+        }
+        let flights = flights.clone();
+        Some(Box::new(move || flights.noticed()))
+    }
+
+    fn socket(&self) -> Option<&Arc<Socket>> {
+        Some(&self.0)
+    }
+}
+
+/// The error that comes with the end of a side.
+fn failure(state: &State, eof: bool) -> u32 {
+    match state.error {
+        Some(errno) if eof => errno.0 as u32,
+        _ => 0,
+    }
+}
+
+/// The socket of descriptor `fd`. NetBSD: `fd_getsock`.
+fn get(run: &Run<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
+    let file = run.file(fd)?;
+    let socket = file.ops.socket().ok_or(Errno::ENOTSOCK)?.clone();
+    Ok((file, socket))
+}
+
+/// Opens `socket`.
+fn opened(run: &Run<'_, '_>, socket: Arc<Socket>, flags: u32) -> Result<Arc<OpenFile>> {
+    let system = run.system();
+    let flags = open::FREAD | open::FWRITE | flags;
+    Ok(OpenFile::new(SocketFile(socket), flags, &system.limits, &system.counters)?)
+}
+
+/// When a wait on this side of a socket ends, for one that begins now.
+fn deadline(run: &mut Run<'_, '_>, socket: &Socket, side: usize) {
+    if run.call.progress.deadline.is_some() {
+        return;
+    }
+    let ticks = lock(&socket.state).timeouts[side];
+    if ticks > 0 {
+        let length = std::time::Duration::from_millis(ticks as u64 * 1000 / options::TICKS as u64);
+        run.call.progress.deadline = std::time::Instant::now().checked_add(length);
+    }
+}
+
+/// Whether the time a call may wait is over.
+fn is_late(run: &Run<'_, '_>) -> bool {
+    run.call.progress.deadline.is_some_and(|until| std::time::Instant::now() >= until)
+}

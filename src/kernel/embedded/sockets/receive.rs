@@ -1,0 +1,399 @@
+//! Receiving: out of a socket's buffer, to the client.
+//!
+//! Source: NetBSD `sys/kern/uipc_socket.c` (`soreceive`).
+
+use std::sync::Arc;
+
+use super::buffer::{Control, Record};
+use super::send::msg;
+use super::{RAW, Socket, State, state};
+use crate::kernel::Errno;
+use crate::kernel::embedded::abi::open;
+use crate::kernel::embedded::call::{Result, Run, Stop};
+use crate::kernel::embedded::file::OpenFile;
+use crate::kernel::embedded::io::Transfer;
+use crate::kernel::embedded::sync::lock;
+use crate::kernel::embedded::wait::Side;
+
+/// What is to be received.
+pub(super) struct Incoming<'t> {
+    pub transfer: &'t Transfer,
+    pub flags: u32,
+    /// Whether control messages are wanted.
+    pub control: bool,
+}
+
+/// What came, besides the bytes.
+#[derive(Default)]
+pub(super) struct Received {
+    pub name: Option<Box<[u8]>>,
+    pub control: Vec<Arrived>,
+    pub flags: u32,
+}
+
+/// A control message as the client gets it.
+pub(super) struct Arrived {
+    pub bytes: Vec<u8>,
+    /// The descriptors that are in it, and are closed if it does not reach the client.
+    pub fds: Vec<i32>,
+}
+
+/// A message that has left its socket and not yet reached the client in full.
+pub(in crate::kernel::embedded) struct Message {
+    data: Vec<u8>,
+    received: Received,
+}
+
+/// What a look at the buffer says.
+enum Verdict {
+    Ready,
+    /// There is nothing and there will be nothing.
+    Over,
+    Wait,
+}
+
+/// As `read` does.
+pub(super) fn read(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    socket: &Arc<Socket>,
+    transfer: &Transfer,
+) -> Result<()> {
+    let incoming = Incoming { transfer, flags: 0, control: false };
+    loop {
+        if !ready(run, file, socket, &incoming)? || take(run, socket, &incoming)?.is_some() {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until there is something to take; false if there never will be.
+pub(super) fn ready(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    socket: &Arc<Socket>,
+    incoming: &Incoming<'_>,
+) -> Result<bool> {
+    if incoming.flags & msg::OOB != 0 {
+        return Err(if socket.is_tcp() { Errno::EINVAL } else { Errno::EOPNOTSUPP }.into());
+    }
+    if socket.kind == RAW {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let mut waiting = false;
+    loop {
+        if run.kept().is_some_and(|kept| kept.message.is_some()) {
+            return Ok(true);
+        }
+        let left = incoming.transfer.total - run.done();
+        let more = run.done() > 0;
+        match verdict(socket, &mut lock(&socket.state), incoming.flags, left, more)? {
+            Verdict::Ready => return Ok(true),
+            Verdict::Over => return Ok(false),
+            Verdict::Wait => {}
+        }
+        let at_once = file.has(open::NONBLOCK) || incoming.flags & (msg::DONTWAIT | msg::NBIO) != 0;
+        if at_once && !more || super::is_late(run) {
+            return Err(Errno::EAGAIN.into());
+        }
+        if waiting {
+            super::deadline(run, socket, 1);
+            return Err(Stop::Sleep(run.call.progress.deadline));
+        }
+        run.wait_for(socket.clone(), Side::Read);
+        waiting = true;
+    }
+}
+
+/// Whether `left` bytes, the first or with `more` those after them, can be taken now.
+fn verdict(
+    socket: &Socket,
+    state: &mut State,
+    flags: u32,
+    left: u64,
+    more: bool,
+) -> Result<Verdict, Errno> {
+    if more {
+        let over = state.error.is_some() || state.has(state::CANT_RECEIVE);
+        return Ok(match state.buffer.front() {
+            Some(record) if record.control.is_empty() => Verdict::Ready,
+            Some(_) => Verdict::Over,
+            None if over => Verdict::Over,
+            None => Verdict::Wait,
+        });
+    }
+    let count = state.buffer.len() as u64;
+    let front = state.buffer.front();
+    let all = flags & msg::WAITALL != 0 && left <= state.receive_limit.max(0) as u64;
+    let few = flags & msg::DONTWAIT == 0
+        && count < left
+        && (count < state.low_water[1].max(0) as u64 || all)
+        && !state.buffer.has_next()
+        && !socket.is_atomic();
+    if front.is_some() && !few {
+        return Ok(Verdict::Ready);
+    }
+    let (some, ends) = (front.is_some(), front.is_some_and(|record| record.ends));
+    if let Some(errno) = state.error {
+        if some {
+            return Ok(Verdict::Ready);
+        }
+        if flags & msg::PEEK == 0 {
+            state.error = None;
+        }
+        return Err(errno);
+    }
+    if state.has(state::CANT_RECEIVE) {
+        return Ok(if some { Verdict::Ready } else { Verdict::Over });
+    }
+    if ends {
+        return Ok(Verdict::Ready);
+    }
+    let joined = state.has(state::CONNECTED | state::CONNECTING);
+    if !joined && socket.needs_connection() {
+        return Err(Errno::ENOTCONN);
+    }
+    Ok(if left == 0 { Verdict::Over } else { Verdict::Wait })
+}
+
+/// Takes what there is; nothing if somebody else was faster, or an empty record was passed over.
+pub(super) fn take(
+    run: &mut Run<'_, '_>,
+    socket: &Arc<Socket>,
+    incoming: &Incoming<'_>,
+) -> Result<Option<Received>> {
+    if let Some(message) = run
+        .kept()
+        .is_some_and(|kept| kept.message.is_some())
+        .then(|| run.keep().message.take())
+        .flatten()
+    {
+        return deliver(run, incoming.transfer, message).map(Some);
+    }
+    if incoming.transfer.total > run.done() && run.memory().room() == 0 {
+        return Err(Stop::Flush);
+    }
+    let taken = if socket.is_atomic() {
+        take_message(run, socket, incoming)
+    } else {
+        take_stream(run, socket, incoming)
+    };
+    run.call.progress.deadline = None;
+    taken
+}
+
+/// Whether the first record has files in it.
+fn has_rights(record: Option<&Record>) -> bool {
+    let control = record.into_iter().flat_map(|record| &record.control);
+    control.into_iter().any(|control| matches!(control, Control::Rights(_)))
+}
+
+fn take_message(
+    run: &mut Run<'_, '_>,
+    socket: &Arc<Socket>,
+    incoming: &Incoming<'_>,
+) -> Result<Option<Received>> {
+    let peek = incoming.flags & msg::PEEK != 0;
+    let files = has_rights(lock(&socket.state).buffer.front());
+    let flights = socket.net.flights.clone();
+    let moving = files.then(|| flights.moving());
+    let mut state = lock(&socket.state);
+    if has_rights(state.buffer.front()) != files {
+        return Ok(None);
+    }
+    let (mut received, mut data) =
+        (Received { flags: flags(incoming), ..Received::default() }, Vec::new());
+    let (control, ends, whole);
+    if peek {
+        let Some(record) = state.buffer.front() else { return Ok(None) };
+        received.name = record.name.clone();
+        received.control = record.control.iter().map(seen).collect();
+        (ends, whole) = (record.ends, record.data.len());
+        let wanted = usize::try_from(incoming.transfer.total).unwrap_or(usize::MAX);
+        data.extend(record.data.iter().take(wanted));
+        control = Vec::new();
+    } else {
+        let Some(record) = state.buffer.pop(&socket.payer) else { return Ok(None) };
+        (ends, whole) = (record.ends, record.data.len());
+        (received.name, control, data) = (record.name, record.control, record.data.into());
+    }
+    let over = state.has(state::CANT_RECEIVE);
+    let peer = state.peer.upgrade();
+    drop(state);
+    if socket.needs_connection()
+        && let Some(peer) = &peer
+    {
+        peer.writers.wake();
+    }
+    let came = received.name.is_some() || !control.is_empty() || !received.control.is_empty();
+    if !peek {
+        received.control = externalize(run, control, incoming)?;
+    }
+    drop(moving);
+    let wanted = usize::try_from(incoming.transfer.total).unwrap_or(usize::MAX);
+    if whole == 0 && wanted > 0 && !came && !ends && !over {
+        return Ok(None);
+    }
+    if whole > wanted || wanted == 0 {
+        received.flags |= msg::TRUNC;
+    } else if ends {
+        received.flags |= msg::EOR;
+    }
+    data.truncate(wanted);
+    deliver(run, incoming.transfer, Box::new(Message { data, received })).map(Some)
+}
+
+/// Copies out what is left of a message.
+fn deliver(
+    run: &mut Run<'_, '_>,
+    transfer: &Transfer,
+    mut message: Box<Message>,
+) -> Result<Received> {
+    while (run.done() as usize) < message.data.len() {
+        let from = run.done() as usize;
+        let count = (message.data.len() - from).min(run.memory().room());
+        if count == 0 {
+            run.keep().message = Some(message);
+            return Err(Stop::Flush);
+        }
+        transfer.copyout(run, &message.data[from..from + count])?;
+    }
+    Ok(std::mem::take(&mut message.received))
+}
+
+fn take_stream(
+    run: &mut Run<'_, '_>,
+    socket: &Arc<Socket>,
+    incoming: &Incoming<'_>,
+) -> Result<Option<Received>> {
+    let peek = incoming.flags & msg::PEEK != 0;
+    let mut received = Received { flags: flags(incoming), ..Received::default() };
+    let mut came = false;
+    if lock(&socket.state).buffer.front().is_some_and(|record| !record.control.is_empty()) {
+        came = true;
+        received.control = stream_control(run, socket, incoming, peek)?;
+    }
+    let wanted = incoming.transfer.total - run.done();
+    let room = run.memory().room() as u64;
+    let mut state = lock(&socket.state);
+    let Some(record) = state.buffer.front() else {
+        return Ok(came.then_some(received));
+    };
+    let here = record.data.len();
+    let count = usize::try_from(wanted.min(room)).unwrap_or(usize::MAX).min(here);
+    let mut ends = count == here && record.ends && count > 0;
+    if count > 0 {
+        let bytes = state.buffer.bytes(count);
+        incoming.transfer.copyout(run, bytes)?;
+    }
+    if !peek {
+        ends |= state.buffer.consume(count, &socket.payer);
+    }
+    if ends {
+        received.flags |= msg::EOR;
+    }
+    let over = state.has(state::CANT_RECEIVE) || state.error.is_some();
+    let more = incoming.flags & msg::WAITALL != 0
+        && !(over || ends || came || peek)
+        && (count as u64) < wanted
+        && (state.buffer.front().is_none() || count as u64 == room);
+    let peer = state.peer.upgrade();
+    drop(state);
+    if !peek && let Some(peer) = peer {
+        peer.writers.wake();
+    }
+    if more && count > 0 {
+        return Err(Stop::Flush);
+    }
+    if count == 0 && wanted > 0 && !(ends || came || over) {
+        return Ok(None);
+    }
+    Ok(Some(received))
+}
+
+/// Takes the control messages of a stream's first record.
+fn stream_control(
+    run: &mut Run<'_, '_>,
+    socket: &Arc<Socket>,
+    incoming: &Incoming<'_>,
+    peek: bool,
+) -> Result<Vec<Arrived>> {
+    let flights = socket.net.flights.clone();
+    let moving = flights.moving();
+    let mut state = lock(&socket.state);
+    if peek {
+        let record = state.buffer.front();
+        return Ok(record.map_or(Vec::new(), |record| record.control.iter().map(seen).collect()));
+    }
+    let control = state.buffer.take_control();
+    drop(state);
+    let arrived = externalize(run, control, incoming);
+    drop(moving);
+    arrived
+}
+
+/// What comes back when nothing has come.
+pub(super) fn nothing(incoming: &Incoming<'_>) -> Received {
+    Received { flags: flags(incoming), ..Received::default() }
+}
+
+/// The flags of a message as they come back.
+fn flags(incoming: &Incoming<'_>) -> u32 {
+    incoming.flags & msg::USER & !msg::EOR
+}
+
+/// A control message, its header first.
+fn encode(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + data.len().next_multiple_of(8));
+    bytes.extend((16 + data.len() as u32).to_le_bytes());
+    bytes.extend(level.to_le_bytes());
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(data);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
+}
+
+/// A control message that stays where it is. NetBSD shows pointers for files; here there are none.
+fn seen(control: &Control) -> Arrived {
+    let bytes = match control {
+        Control::Data(level, kind, data) => encode(*level, *kind, data),
+        Control::Rights(rights) => encode(0xffff, 1, &vec![0; 8 * rights.files().len()]),
+    };
+    Arrived { bytes, fds: Vec::new() }
+}
+
+/// Gives the files that came along descriptors. EMSGSIZE if there are not enough, and the files are
+/// closed. NetBSD: `unp_externalize`.
+fn externalize(
+    run: &Run<'_, '_>,
+    control: Vec<Control>,
+    incoming: &Incoming<'_>,
+) -> Result<Vec<Arrived>> {
+    if !incoming.control {
+        return Ok(Vec::new());
+    }
+    let close_on_exec = incoming.flags & msg::CMSG_CLOEXEC != 0;
+    let mut arrived: Vec<Arrived> = Vec::with_capacity(control.len());
+    for message in &control {
+        let Control::Rights(rights) = message else {
+            arrived.push(seen(message));
+            continue;
+        };
+        let mut fds = Vec::new();
+        for file in rights.files() {
+            match run.task.files.insert(file.clone(), 0, close_on_exec) {
+                Ok(fd) => fds.push(fd),
+                Err(_) => {
+                    for fd in fds {
+                        let _ = run.task.files.close(fd);
+                    }
+                    return Err(Errno::EMSGSIZE.into());
+                }
+            }
+        }
+        let numbers: Vec<u8> = fds.iter().flat_map(|fd: &i32| fd.to_le_bytes()).collect();
+        arrived.push(Arrived { bytes: encode(0xffff, 1, &numbers), fds });
+    }
+    Ok(arrived)
+}

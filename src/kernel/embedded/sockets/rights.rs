@@ -1,0 +1,243 @@
+//! Open files on their way from one process to another, inside messages (`SCM_RIGHTS`).
+//!
+//! How many there may be is bounded. A socket that is in flight inside a socket that can be reached by
+//! nobody any more, itself for one, is found and emptied by [`Flights::collect`], which runs when
+//! descriptors of local sockets are closed and when such sockets are sent.
+//!
+//! Locks: moving a message with files, and collecting, is done under the lock `moving`, which is taken
+//! before the lock of any socket. `Rights` are dropped without any lock held.
+//!
+//! Source: NetBSD `sys/kern/uipc_usrreq.c` (`unp_internalize`, `unp_externalize`, `unp_gc`).
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use super::Socket;
+use super::buffer::{Control, Record};
+use crate::kernel::Errno;
+use crate::kernel::embedded::file::OpenFile;
+use crate::kernel::embedded::limits::{Counter, Counters};
+use crate::kernel::embedded::sync::lock;
+
+/// Of all open files, one in so many may be in flight (`unp_rights_ratio`).
+const RATIO: u64 = 2;
+
+/// A collection looks at every local socket in flight, so that many closes bring one about.
+const SHARE: usize = 16;
+
+/// The open files in flight.
+pub(super) struct Flights {
+    counters: Arc<Counters>,
+    count: Counter,
+    /// Local sockets among them, by address, with the number of their flights.
+    sockets: Mutex<HashMap<usize, (Weak<OpenFile>, usize)>>,
+    /// How many there are, to know without the lock.
+    known: AtomicUsize,
+    /// Events since the last collection.
+    events: AtomicUsize,
+    moving: Mutex<()>,
+}
+
+impl Flights {
+    pub fn new(counters: &Arc<Counters>) -> Arc<Flights> {
+        Arc::new(Flights {
+            counters: counters.clone(),
+            count: Counter::default(),
+            sockets: Mutex::default(),
+            known: AtomicUsize::new(0),
+            events: AtomicUsize::new(0),
+            moving: Mutex::new(()),
+        })
+    }
+
+    /// Held while a message with files enters or leaves a socket.
+    pub fn moving(&self) -> MutexGuard<'_, ()> {
+        lock(&self.moving)
+    }
+
+    /// How many open files are in flight.
+    #[cfg(test)]
+    pub fn len(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// Puts files into flight. EAGAIN if that would be too many.
+    pub fn send(self: &Arc<Self>, files: Vec<Arc<OpenFile>>) -> Result<Rights, Errno> {
+        if !self.count.take(files.len() as u64, self.counters.limits.files / RATIO) {
+            return Err(Errno::EAGAIN);
+        }
+        let mut sockets = lock(&self.sockets);
+        for file in files.iter().filter(|file| carries(file)) {
+            let flight = sockets.entry(address(file));
+            flight.or_insert_with(|| (Arc::downgrade(file), 0)).1 += 1;
+        }
+        self.known.store(sockets.len(), Relaxed);
+        drop(sockets);
+        Ok(Rights { files, flights: self.clone() })
+    }
+
+    /// Files have arrived, or were dropped on the way.
+    fn landed(&self, files: &[Arc<OpenFile>]) {
+        self.count.give(files.len() as u64);
+        if !files.iter().any(carries) {
+            return;
+        }
+        let mut sockets = lock(&self.sockets);
+        for file in files.iter().filter(|file| carries(file)) {
+            if let Some(flight) = sockets.get_mut(&address(file)) {
+                flight.1 -= 1;
+                if flight.1 == 0 {
+                    sockets.remove(&address(file));
+                }
+            }
+        }
+        self.known.store(sockets.len(), Relaxed);
+    }
+
+    /// A local socket may have become unreachable: looks for those that have, now or a little later.
+    pub fn noticed(&self) {
+        let known = self.known.load(Relaxed);
+        if known == 0 {
+            return;
+        }
+        if (self.events.fetch_add(1, Relaxed) + 1) * SHARE < known {
+            return;
+        }
+        // Whoever moves files now, maybe this thread, is not waited for: there will be other events.
+        if let Ok(still) = self.moving.try_lock() {
+            let emptied = self.find();
+            drop(still);
+            drop(emptied);
+        }
+    }
+
+    /// Whether any local socket is in flight.
+    pub fn any(&self) -> bool {
+        self.known.load(Relaxed) > 0
+    }
+
+    /// Empties the sockets in flight that nobody can receive any more.
+    pub fn collect(&self) {
+        let still = self.moving();
+        let emptied = self.find();
+        drop(still);
+        drop(emptied);
+    }
+
+    /// What was in sockets nobody can reach any more.
+    fn find(&self) -> Vec<Record> {
+        self.events.store(0, Relaxed);
+        self.unreachable().iter().flat_map(|socket| socket.empty()).collect()
+    }
+
+    /// The sockets in flight that can be reached by nobody: all that hold one are messages, and those
+    /// are in sockets of the same kind.
+    fn unreachable(&self) -> Vec<Arc<Socket>> {
+        let mut held = HashMap::new();
+        for (&at, (file, flights)) in lock(&self.sockets).iter() {
+            // One more is held here.
+            if let Some(file) = file.upgrade()
+                && Arc::strong_count(&file) == flights + 1
+                && let Some(socket) = file.ops.socket()
+            {
+                held.insert(at, (socket.clone(), *flights));
+            }
+        }
+        let inside: HashMap<usize, Vec<usize>> =
+            held.iter().map(|(&at, (socket, _))| (at, socket.carried())).collect();
+        let mut within: HashMap<usize, usize> = HashMap::new();
+        for at in inside.values().flatten() {
+            *within.entry(*at).or_default() += 1;
+        }
+        let mut reached: HashSet<usize> = HashSet::new();
+        let mut next: Vec<usize> = held
+            .iter()
+            .filter(|(at, (_, flights))| within.get(at).copied().unwrap_or(0) < *flights)
+            .map(|(&at, _)| at)
+            .collect();
+        while let Some(at) = next.pop() {
+            if reached.insert(at) {
+                next.extend(
+                    inside.get(&at).into_iter().flatten().filter(|at| held.contains_key(at)),
+                );
+            }
+        }
+        held.retain(|at, _| !reached.contains(at));
+        held.into_values().map(|(socket, _)| socket).collect()
+    }
+}
+
+/// Whether an open file can carry others.
+fn carries(file: &Arc<OpenFile>) -> bool {
+    file.ops.socket().is_some_and(|socket| socket.family == super::LOCAL)
+}
+
+fn address(file: &Arc<OpenFile>) -> usize {
+    Arc::as_ptr(file) as usize
+}
+
+/// The sockets that are inside these records, by address.
+pub(super) fn carried<'r>(records: impl Iterator<Item = &'r Record>) -> Vec<usize> {
+    let mut found = Vec::new();
+    for control in records.flat_map(|record| &record.control) {
+        if let Control::Rights(rights) = control {
+            found.extend(rights.files().iter().filter(|file| carries(file)).map(address));
+        }
+    }
+    found
+}
+
+/// Open files inside a message.
+pub(super) struct Rights {
+    files: Vec<Arc<OpenFile>>,
+    flights: Arc<Flights>,
+}
+
+impl Rights {
+    pub fn files(&self) -> &[Arc<OpenFile>] {
+        &self.files
+    }
+}
+
+thread_local! {
+    /// Files that are being dropped on this thread.
+    static DROPPING: RefCell<Option<Vec<Arc<OpenFile>>>> = const { RefCell::new(None) };
+}
+
+/// A file may be a socket with messages with files in it, and so on: they are dropped one after the
+/// other, not one inside the other, however long the chain.
+impl Drop for Rights {
+    fn drop(&mut self) {
+        self.flights.landed(&self.files);
+        let files = std::mem::take(&mut self.files);
+        let first = DROPPING.with(|dropping| {
+            let mut dropping = dropping.borrow_mut();
+            match &mut *dropping {
+                Some(later) => {
+                    later.extend(files);
+                    false
+                }
+                None => {
+                    *dropping = Some(files);
+                    true
+                }
+            }
+        });
+        while first {
+            let next = DROPPING.with(|dropping| {
+                let mut dropping = dropping.borrow_mut();
+                let next = dropping.as_mut().and_then(Vec::pop);
+                if next.is_none() {
+                    *dropping = None;
+                }
+                next
+            });
+            match next {
+                Some(file) => drop(file),
+                None => break,
+            }
+        }
+    }
+}

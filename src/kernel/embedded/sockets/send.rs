@@ -1,0 +1,348 @@
+//! Sending: from the client into the buffer of the peer, as far as there is room.
+//!
+//! Source: NetBSD `sys/kern/uipc_socket.c` (`sosend`), `sys/kern/uipc_usrreq.c` (`unp_send`).
+
+use std::sync::Arc;
+
+use super::buffer::{self, Control, Record};
+use super::{DATAGRAM, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, connect, inet, local, state};
+use crate::kernel::Errno;
+use crate::kernel::embedded::abi::{i32_at, open};
+use crate::kernel::embedded::call::{Result, Run, Stop};
+use crate::kernel::embedded::file::OpenFile;
+use crate::kernel::embedded::io::{Buffer, Transfer};
+use crate::kernel::embedded::sync::lock;
+use crate::kernel::embedded::wait::Side;
+
+/// `socket.h`: flags of a message.
+pub(super) mod msg {
+    pub const OOB: u32 = 0x1;
+    pub const PEEK: u32 = 0x2;
+    pub const EOR: u32 = 0x8;
+    pub const TRUNC: u32 = 0x10;
+    pub const CTRUNC: u32 = 0x20;
+    pub const WAITALL: u32 = 0x40;
+    pub const DONTWAIT: u32 = 0x80;
+    pub const NOSIGNAL: u32 = 0x400;
+    pub const CMSG_CLOEXEC: u32 = 0x800;
+    pub const NBIO: u32 = 0x1000;
+    pub const WAITFORONE: u32 = 0x2000;
+    /// Those a client may use.
+    pub const USER: u32 = 0xff_ffff;
+}
+
+/// The pieces in which a stream is sent.
+const PIECE: u64 = 16 * 1024;
+
+/// What is to be sent.
+pub(super) struct Outgoing<'t> {
+    pub transfer: &'t Transfer,
+    pub to: Option<Vec<u8>>,
+    pub control: Option<Vec<u8>>,
+    pub flags: u32,
+}
+
+impl<'t> Outgoing<'t> {
+    /// As `write` does.
+    pub fn plain(transfer: &'t Transfer) -> Self {
+        Outgoing { transfer, to: None, control: None, flags: 0 }
+    }
+}
+
+/// What came of trying to send some.
+#[derive(PartialEq, Eq)]
+enum Put {
+    /// All is sent.
+    All,
+    /// Some is, or there was no room after all.
+    Some,
+    /// There would be room, but nobody to pay for it.
+    Unpaid,
+}
+
+/// Sends all of it. NetBSD: `sosend`.
+pub(super) fn send(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    socket: &Arc<Socket>,
+    out: &Outgoing<'_>,
+) -> Result<()> {
+    let mut waiting = false;
+    loop {
+        let left = out.transfer.total - run.done();
+        if left == 0 && run.done() > 0 {
+            return Ok(());
+        }
+        if has_room(socket, out, left, run.done())? {
+            match put(run, socket, out, left)? {
+                Put::All => return Ok(()),
+                Put::Some => {
+                    (waiting, run.call.progress.deadline) = (false, None);
+                    continue;
+                }
+                Put::Unpaid => {}
+            }
+        }
+        if file.has(open::NONBLOCK) || out.flags & msg::NBIO != 0 || super::is_late(run) {
+            return Err(Errno::EAGAIN.into());
+        }
+        if waiting {
+            super::deadline(run, socket, 0);
+            return Err(Stop::Sleep(run.call.progress.deadline));
+        }
+        run.wait_for(socket.clone(), Side::Write);
+        waiting = true;
+    }
+}
+
+/// What `from`, which may have `limit` bytes under way, can send to the socket in this state.
+pub(super) fn room_at(from: &Socket, limit: i64, peer: &State) -> i64 {
+    let count = peer.buffer.len() as i64;
+    match (from.family, from.kind) {
+        (LOCAL, SEQUENCED) => {
+            (limit - count).min(buffer::held_limit(limit) - peer.buffer.held() as i64)
+        }
+        (LOCAL, _) => limit - count,
+        _ => limit.min(limit + peer.receive_limit - count),
+    }
+}
+
+/// Whether something can be sent now, of `left` bytes. NetBSD: the checks of `sosend`.
+fn has_room(socket: &Socket, out: &Outgoing<'_>, left: u64, done: u64) -> Result<bool> {
+    if socket.kind == RAW {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let control = if done == 0 { out.control.as_ref().map_or(0, Vec::len) as i64 } else { 0 };
+    let (peer, limit, low_water) = {
+        let mut state = lock(&socket.state);
+        if state.has(state::CANT_SEND) {
+            return Err(Errno::EPIPE.into());
+        }
+        if let Some(errno) = state.error.take() {
+            return Err(errno.into());
+        }
+        if !state.has(state::CONNECTED) {
+            if socket.needs_connection() {
+                if left > 0 || control == 0 {
+                    return Err(Errno::ENOTCONN.into());
+                }
+            } else if out.to.is_none() {
+                return Err(Errno::EDESTADDRREQ.into());
+            }
+        }
+        (state.peer.clone(), state.send_limit, i64::from(state.low_water[0]))
+    };
+    let (mut space, mut most) = (limit, limit);
+    if socket.needs_connection()
+        && let Some(peer) = peer.upgrade()
+    {
+        let there = lock(&peer.state);
+        space = room_at(socket, limit, &there);
+        if socket.family == LOCAL {
+            // What is under way makes the buffer of a local socket smaller.
+            most -= there.buffer.len() as i64;
+        }
+    }
+    if out.flags & msg::OOB != 0 {
+        space += 1024;
+    }
+    let left = i64::try_from(left).unwrap_or(i64::MAX);
+    let atomic = socket.is_atomic();
+    if atomic && left > most || control > most {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let all = space >= left.saturating_add(control);
+    Ok(all || !(atomic || space < low_water || space < control))
+}
+
+/// Sends what fits of the next piece, which may be nothing by now.
+fn put(run: &mut Run<'_, '_>, socket: &Arc<Socket>, out: &Outgoing<'_>, left: u64) -> Result<Put> {
+    if socket.is_atomic() {
+        let data = out.transfer.all(run)?;
+        let count = data.len();
+        let sent = message(run, socket, out, data)?;
+        if sent == Put::All {
+            run.advance(count);
+        }
+        return Ok(sent);
+    }
+    let mut buffer = Buffer::default();
+    let piece = out.transfer.copyin(run, PIECE, &mut buffer)?;
+    let mut control = match &out.control {
+        Some(control) if run.done() == 0 => controls(run, socket, out.flags, control)?,
+        _ if out.flags & msg::OOB != 0 => return Err(Errno::EOPNOTSUPP.into()),
+        _ => Vec::new(),
+    };
+    let ends = out.flags & msg::EOR != 0 && socket.family == LOCAL && piece.len() as u64 == left;
+    let Some(count) = append(run, socket, piece, &mut control, ends)? else {
+        return Ok(Put::Unpaid);
+    };
+    out.transfer.consumed(run, PIECE, count);
+    Ok(if count as u64 == left && control.is_empty() { Put::All } else { Put::Some })
+}
+
+/// The control message that goes along. NetBSD: `unp_internalize`; the internet takes none.
+fn controls(
+    run: &Run<'_, '_>,
+    socket: &Socket,
+    flags: u32,
+    control: &[u8],
+) -> Result<Vec<Control>> {
+    if flags & msg::OOB != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let (len, level, kind) = (i32_at(control, 0), i32_at(control, 4), i32_at(control, 8));
+    let len = usize::try_from(len).unwrap_or(0);
+    let fits = (16..=control.len()).contains(&len);
+    if socket.family != LOCAL || (level, kind) != (0xffff, 1) || !fits {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut files = Vec::new();
+    for fd in control[16..len].chunks_exact(4) {
+        let file = run.file(i32_at(fd, 0))?;
+        if !file.ops.travels() {
+            return Err(Errno::EBADF.into());
+        }
+        files.push(file);
+    }
+    let flights = &socket.net.flights;
+    let rights = match flights.send(files.clone()) {
+        Ok(rights) => rights,
+        Err(_) => {
+            flights.collect();
+            flights.send(files)?
+        }
+    };
+    Ok(vec![Control::Rights(rights)])
+}
+
+/// Adds bytes of a stream to the buffer of the peer, and says how many; nothing if they cannot be
+/// paid for but may be later.
+fn append(
+    run: &Run<'_, '_>,
+    socket: &Arc<Socket>,
+    piece: &[u8],
+    control: &mut Vec<Control>,
+    ends: bool,
+) -> Result<Option<usize>> {
+    let (peer, limit) = {
+        let state = lock(&socket.state);
+        if state.has(state::CANT_SEND) {
+            return Err(Errno::EPIPE.into());
+        }
+        if !state.has(state::CONNECTED) {
+            return Err(Errno::ENOTCONN.into());
+        }
+        (state.peer.upgrade(), state.send_limit)
+    };
+    let Some(peer) = peer else { return gone(socket, piece.len()) };
+    let mut state = lock(&peer.state);
+    if state.has(state::CLOSED) {
+        drop(state);
+        return gone(socket, piece.len());
+    }
+    if socket.is_tcp() && state.has(state::CANT_RECEIVE) {
+        // It has shut down reading: nobody will take these bytes.
+        return Ok(Some(piece.len()));
+    }
+    if socket.family == LOCAL {
+        control.extend(local::wanted_credentials(run, &mut state, true));
+    }
+    let extra: usize = control.iter().map(Control::len).sum();
+    let room = usize::try_from(room_at(socket, limit, &state)).unwrap_or(0);
+    let Some(room) = room.checked_sub(extra) else {
+        // A control message is not taken apart: it goes over the bound once something else has gone.
+        if state.buffer.len() > 0 {
+            return Ok(Some(0));
+        }
+        return Err(Errno::EMSGSIZE.into());
+    };
+    let count = piece.len().min(room);
+    let had_control = !control.is_empty();
+    let taken = state.buffer.append(&piece[..count], control, &peer.payer);
+    if (taken == 0 && count > 0) || (had_control && !control.is_empty()) {
+        let empty = state.buffer.len() == 0;
+        return if empty { Err(Errno::ENOBUFS.into()) } else { Ok(None) };
+    }
+    if ends && taken == piece.len() {
+        state.buffer.end_record();
+    }
+    drop(state);
+    peer.readers.wake();
+    Ok(Some(taken))
+}
+
+/// The peer is gone: TCP learns so from the answer to what it sends.
+fn gone(socket: &Arc<Socket>, count: usize) -> Result<Option<usize>> {
+    if socket.family == LOCAL {
+        return Err(Errno::EPIPE.into());
+    }
+    connect::reset(socket, Errno::ECONNRESET);
+    Ok(Some(count))
+}
+
+/// Sends a message that goes whole or not at all.
+fn message(
+    run: &mut Run<'_, '_>,
+    socket: &Arc<Socket>,
+    out: &Outgoing<'_>,
+    data: Vec<u8>,
+) -> Result<Put> {
+    let control = match &out.control {
+        Some(control) => controls(run, socket, out.flags, control)?,
+        None if out.flags & msg::OOB != 0 => return Err(Errno::EOPNOTSUPP.into()),
+        None => Vec::new(),
+    };
+    match (socket.family, socket.kind) {
+        (LOCAL, DATAGRAM) => {
+            local::send_datagram(run, socket, out.to.as_deref(), control, data)?;
+            Ok(Put::All)
+        }
+        (LOCAL, _) => packet(run, socket, control, data, out.flags & msg::EOR != 0),
+        _ => {
+            debug_assert!(socket.kind != STREAM);
+            inet::send_datagram(run, socket, out.to.as_deref(), data)?;
+            Ok(Put::All)
+        }
+    }
+}
+
+/// Sends a message of SOCK_SEQPACKET.
+fn packet(
+    run: &Run<'_, '_>,
+    socket: &Arc<Socket>,
+    mut control: Vec<Control>,
+    data: Vec<u8>,
+    ends: bool,
+) -> Result<Put> {
+    let (peer, limit) = {
+        let state = lock(&socket.state);
+        if state.has(state::CANT_SEND) {
+            return Err(Errno::EPIPE.into());
+        }
+        (state.peer.upgrade().ok_or(Errno::ENOTCONN)?, state.send_limit)
+    };
+    let mut state = lock(&peer.state);
+    if state.has(state::CLOSED) {
+        return Err(Errno::EPIPE.into());
+    }
+    control.extend(local::wanted_credentials(run, &mut state, true));
+    let mut record = Record::message(None, control, data);
+    record.ends = ends;
+    if state.buffer.len() > 0 && room_at(socket, limit, &state) < record.len() as i64 {
+        drop(state);
+        drop(record);
+        return Ok(Put::Some);
+    }
+    let empty = state.buffer.front().is_none();
+    let pushed = state.buffer.push(record, &peer.payer);
+    drop(state);
+    match pushed {
+        Ok(()) => {
+            peer.readers.wake();
+            Ok(Put::All)
+        }
+        Err(_) if empty => Err(Errno::ENOBUFS.into()),
+        Err(_) => Ok(Put::Unpaid),
+    }
+}
