@@ -2,7 +2,7 @@
 
 use super::super::testing::{Guest, NOWHERE, kernel};
 use super::super::{Embedded, Limits};
-use crate::kernel::{Errno, Process};
+use crate::kernel::Errno;
 
 const SETPGID: i32 = 82;
 const GETPGID: i32 = 207;

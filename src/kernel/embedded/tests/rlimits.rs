@@ -2,7 +2,7 @@
 
 use super::super::testing::{Guest, NOWHERE, kernel, kernel_with, o};
 use super::super::{Embedded, Limits};
-use crate::kernel::{Errno, Process};
+use crate::kernel::Errno;
 
 const GET: i32 = 194;
 const SET: i32 = 195;

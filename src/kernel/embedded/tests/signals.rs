@@ -3,7 +3,7 @@
 use super::super::Embedded;
 use super::super::credentials::Credentials;
 use super::super::testing::{Guest, Signals, kernel};
-use crate::kernel::{Errno, Process};
+use crate::kernel::Errno;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 use super::super::Limits;
 use super::super::testing::{Guest, NOWHERE, kernel, kernel_with};
-use crate::kernel::{Errno, Process};
+use crate::kernel::Errno;
 
 /// Reads a node with room for `room` bytes: what came, and how much there would be.
 fn get(guest: &Guest, name: &[i32], room: u64) -> (Result<i64, Errno>, Vec<u8>, u64) {

@@ -1,7 +1,7 @@
 //! What processes have used, and how they rank.
 
 use super::super::testing::{Guest, kernel};
-use crate::kernel::{Errno, Process};
+use crate::kernel::Errno;
 
 const GETRUSAGE: i32 = 445;
 const GETPRIORITY: i32 = 100;
