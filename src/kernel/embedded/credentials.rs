@@ -109,7 +109,7 @@ struct Ids {
 impl Ids {
     /// What becomes of these once `wanted` is asked for. Without `privilege` each may only become one of
     /// those that `allowed` has for it. NetBSD: `do_setresuid`, `do_setresgid`.
-    fn become_(self, wanted: Ids, allowed: [&[u32]; 3], privilege: bool) -> Result<Ids, Errno> {
+    fn changed(self, wanted: Ids, allowed: [&[u32]; 3], privilege: bool) -> Result<Ids, Errno> {
         let new = [wanted.real, wanted.effective, wanted.saved];
         let fits = |(id, allowed): (&u32, &[u32])| *id == SAME || allowed.contains(id);
         if !privilege && !new.iter().zip(allowed).all(fits) {
@@ -142,14 +142,14 @@ fn change(
 fn set_all(run: &mut Run<'_, '_>, which: Which) -> Answer {
     let id = run.uint(0);
     let wanted = Ids { real: id, effective: id, saved: id };
-    change(run, which, |now, privilege| now.become_(wanted, [&[now.real]; 3], privilege))
+    change(run, which, |now, privilege| now.changed(wanted, [&[now.real]; 3], privilege))
 }
 
 /// `int seteuid(uid_t euid)`, `int setegid(gid_t egid)`
 fn set_effective(run: &mut Run<'_, '_>, which: Which) -> Answer {
     let wanted = Ids { real: SAME, effective: run.uint(0), saved: SAME };
     change(run, which, |now, privilege| {
-        now.become_(wanted, [&[], &[now.real, now.saved], &[]], privilege)
+        now.changed(wanted, [&[], &[now.real, now.saved], &[]], privilege)
     })
 }
 
@@ -163,7 +163,7 @@ fn set_two(run: &mut Run<'_, '_>, which: Which) -> Answer {
         let saved = if real == now.real { SAME } else { effective };
         let any = [now.real, now.effective, now.saved];
         let wanted = Ids { real, effective, saved };
-        now.become_(wanted, [&any[..2], &any, &any], privilege)
+        now.changed(wanted, [&any[..2], &any, &any], privilege)
     })
 }
 

@@ -1,5 +1,5 @@
-//! Resource limits. Those on file sizes, processes, descriptors and socket buffers bind; what the others
-//! are about is the client's, or its host's: they are kept and inherited.
+//! Resource limits. Those on file sizes, processes and descriptors bind, and sockets may ask for theirs;
+//! what the others are about is the client's, or its host's: they are kept and inherited.
 //!
 //! Source: NetBSD `sys/kern/{kern_resource,kern_proc}.c`; getrlimit(2).
 
@@ -7,10 +7,17 @@ use super::abi::{signal, u64_at};
 use super::call::{Answer, Run};
 use super::limits::Limits;
 use super::process::Task;
-use super::table::{Listed, call};
+use super::table::{Listed, call, partly};
 use crate::kernel::Errno;
 
-pub(super) const CALLS: &[Listed] = &[call(194, getrlimit), call(195, setrlimit)];
+pub(super) const CALLS: &[Listed] = &[
+    call(194, getrlimit),
+    partly(
+        195,
+        setrlimit,
+        "file size, processes and descriptors bind; the other limits are kept and inherited",
+    ),
+];
 
 /// How many there are (`RLIM_NLIMITS`).
 pub(super) const COUNT: usize = 12;
