@@ -94,7 +94,9 @@ fn read_file(
             let before = run.done();
             content.read(*offset, transfer.total, |data| transfer.copyout(run, data))?;
             *offset += (run.done() - before) as i64;
-            inode.accessed();
+            if transfer.total > 0 {
+                inode.accessed();
+            }
             return Ok(());
         }
         (None, None) => {
@@ -119,7 +121,9 @@ fn read_file(
             break;
         }
     }
-    inode.accessed();
+    if total > 0 {
+        inode.accessed();
+    }
     Ok(())
 }
 

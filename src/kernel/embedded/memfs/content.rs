@@ -12,8 +12,11 @@ use super::super::limits::Family;
 use super::super::sync::{read, write};
 use crate::kernel::Errno;
 
-/// The smallest chunk, and the unit of `st_blocks`.
-pub(in super::super) const BLOCK: usize = 512;
+/// The smallest chunk.
+const BLOCK: usize = 512;
+
+/// What memory is told of in (`PAGE_SIZE`).
+pub(in super::super) const PAGE: u64 = 4096;
 
 /// The contents of a regular file.
 pub(in super::super) struct Content {
@@ -39,10 +42,11 @@ impl Content {
         read(&self.state).size
     }
 
-    /// Size, and blocks of 512 bytes that hold it.
+    /// Size, and the bytes that hold it: whole pages as in NetBSD, but none for a hole.
     pub fn extent(&self) -> (u64, u64) {
         let state = read(&self.state);
-        (state.size, state.held / BLOCK as u64)
+        let pages = state.size.next_multiple_of(PAGE).min(state.held.next_multiple_of(PAGE));
+        (state.size, pages)
     }
 
     /// Hands up to `len` bytes from offset `from` to `sink`, straight from where they are kept.
@@ -126,9 +130,12 @@ impl Content {
         Ok(())
     }
 
-    /// Cuts the file off, or lets it end in a hole.
-    pub fn truncate(&self, size: u64) {
+    /// Cuts the file off, or lets it end in a hole; says whether that changed anything.
+    pub fn truncate(&self, size: u64) -> bool {
         let mut state = write(&self.state);
+        if size == state.size {
+            return false;
+        }
         if size < state.size {
             let (last, used) = (size / PIECE as u64, (size % PIECE as u64) as usize);
             let mut gone: u64 = 0;
@@ -153,6 +160,7 @@ impl Content {
             self.payer.give_bytes(gone);
         }
         state.size = size;
+        true
     }
 }
 
@@ -209,7 +217,7 @@ mod tests {
         let (content, counters) = content(1 << 20);
         content.write(1 << 40, b"end").unwrap();
         assert_eq!(counters.bytes.get(), 512);
-        assert_eq!(content.extent(), ((1 << 40) + 3, 1));
+        assert_eq!(content.extent(), ((1 << 40) + 3, 4096));
         assert_eq!(all(&content, (1 << 40) - 4, 100), b"\0\0\0\0end");
         assert_eq!(all(&content, 0, 100_000), vec![0; 100_000]);
         assert_eq!(all(&content, (1 << 40) + 3, 100), b"");
