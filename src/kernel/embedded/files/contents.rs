@@ -1,7 +1,7 @@
 //! What files hold, seen from outside: how long it is, where reading goes on, and whether it is safe.
 //!
-//! Sources: NetBSD `sys/kern/vfs_syscalls.c`, `sys/sys/fcntl.h`; truncate(2), lseek(2), fsync(2),
-//! posix_fallocate(2).
+//! Sources: NetBSD `sys/kern/{vfs_syscalls,sys_descrip}.c`, `sys/sys/{fcntl,unistd}.h`; truncate(2),
+//! lseek(2), fsync(2), posix_fadvise(2), posix_fallocate(2).
 
 use super::super::abi::{mode, open};
 use super::super::call::{Answer, Result, Run, Stop};
@@ -18,6 +18,7 @@ pub(in super::super) const CALLS: &[Listed] = &[
     call(201, ftruncate),
     call(241, fdatasync),
     call(354, fsync_range),
+    call(416, posix_fadvise),
     call(479, posix_fallocate),
     call(480, fdiscard),
 ];
@@ -71,6 +72,26 @@ fn fsync_range(run: &mut Run<'_, '_>) -> Answer {
         return Err(Errno::EINVAL.into());
     }
     Ok([0, 0])
+}
+
+/// The last advice of `posix_fadvise(2)`, `POSIX_FADV_NOREUSE`.
+const ADVICE_MAX: u32 = 5;
+
+/// `int __posix_fadvise50(int fd, int PAD, off_t offset, off_t len, int advice)`: its error is its return
+/// value. Memory needs no advice.
+fn posix_fadvise(run: &mut Run<'_, '_>) -> Answer {
+    let (offset, len, advice) = (run.offset(2), run.offset(3), run.uint(4));
+    if len < 0 || len > 0 && i64::MAX.wrapping_sub(offset) < len {
+        return Ok([Errno::EINVAL.0.into(), 0]);
+    }
+    let Ok(file) = run.file(run.int(0)) else { return Ok([Errno::EBADF.0.into(), 0]) };
+    let refused = match file.ops.stat()?.mode & mode::TYPE {
+        _ if file.ops.inode().is_some() && advice <= ADVICE_MAX => return Ok([0, 0]),
+        _ if file.ops.inode().is_some() => Errno::EINVAL,
+        mode::FIFO | mode::SOCKET => Errno::ESPIPE,
+        _ => Errno::EOPNOTSUPP,
+    };
+    Ok([refused.0.into(), 0])
 }
 
 /// `int posix_fallocate(int fd, int PAD, off_t pos, off_t len)`: its error is its return value. A tmpfs

@@ -11,13 +11,8 @@ use super::super::table::{Listed, call};
 use super::here;
 use crate::kernel::Errno;
 
-pub(in super::super) const CALLS: &[Listed] = &[
-    call(12, chdir),
-    call(13, fchdir),
-    call(61, chroot),
-    call(296, getcwd),
-    call(297, fchroot),
-];
+pub(in super::super) const CALLS: &[Listed] =
+    &[call(12, chdir), call(13, fchdir), call(61, chroot), call(296, getcwd), call(297, fchroot)];
 
 /// `int chdir(const char *path)`
 fn chdir(run: &mut Run<'_, '_>) -> Answer {

@@ -67,9 +67,7 @@ impl Inode {
         let lost = match handover {
             Handover::Posix if credentials.euid == 0 => 0,
             Handover::Posix => mode::SET_UID | mode::SET_GID,
-            Handover::Native => {
-                uid.map_or(0, |_| mode::SET_UID) | gid.map_or(0, |_| mode::SET_GID)
-            }
+            Handover::Native => uid.map_or(0, |_| mode::SET_UID) | gid.map_or(0, |_| mode::SET_GID),
         };
         if uid.is_some() || gid.is_some() {
             self.set_owner(credentials, uid, gid)?;

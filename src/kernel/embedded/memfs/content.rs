@@ -90,12 +90,16 @@ impl Content {
         self.put(&mut write(&self.state), at, data)
     }
 
-    /// Writes at the end, and returns the new end.
-    pub fn append(&self, data: &[u8]) -> Result<i64, Errno> {
+    /// Writes at the end, and lets the file end `total` bytes behind that, in a hole if `data` is less.
+    /// Returns where the end was.
+    pub fn append(&self, data: &[u8], total: u64) -> Result<i64, Errno> {
         let mut state = write(&self.state);
-        let end = state.size;
-        self.put(&mut state, end, data)?;
-        Ok(state.size as i64)
+        let before = state.size;
+        let end = before.checked_add(total).filter(|&end| end <= i64::MAX as u64);
+        let end = end.ok_or(Errno::EFBIG)?;
+        self.put(&mut state, before, data)?;
+        state.size = state.size.max(end);
+        Ok(before as i64)
     }
 
     fn put(&self, state: &mut State, at: u64, data: &[u8]) -> Result<(), Errno> {
@@ -132,7 +136,18 @@ impl Content {
 
     /// Cuts the file off, or lets it end in a hole; says whether that changed anything.
     pub fn truncate(&self, size: u64) -> bool {
+        self.cut(&mut write(&self.state), size)
+    }
+
+    /// Cuts the file off at `size` if it still ends at `end`, behind that.
+    pub fn cut_back(&self, end: u64, size: u64) {
         let mut state = write(&self.state);
+        if state.size == end && size < end {
+            self.cut(&mut state, size);
+        }
+    }
+
+    fn cut(&self, state: &mut State, size: u64) -> bool {
         if size == state.size {
             return false;
         }
@@ -252,7 +267,14 @@ mod tests {
         assert_eq!(counters.bytes.get(), 0);
         content.truncate(5);
         assert_eq!(all(&content, 0, 100), [0; 5]);
-        assert_eq!(content.append(b"xy").unwrap(), 7);
+        assert_eq!(content.append(b"xy", 2).unwrap(), 5);
         assert_eq!(all(&content, 0, 100), b"\0\0\0\0\0xy");
+        assert_eq!(content.append(b"z", 3).unwrap(), 7);
+        assert_eq!(all(&content, 6, 100), b"yz\0\0");
+        content.cut_back(11, 7);
+        assert_eq!(content.size(), 10);
+        content.cut_back(10, 7);
+        assert_eq!(content.size(), 7);
+        assert_eq!(content.append(b"", u64::MAX), Err(Errno::EFBIG));
     }
 }

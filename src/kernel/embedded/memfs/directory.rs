@@ -145,7 +145,8 @@ impl Inode {
             return Ok(from);
         }
         let mut at = from;
-        for (place, name, next) in [(DOT, &b"."[..], DOT_DOT), (DOT_DOT, b"..", entries.from(FIRST))]
+        for (place, name, next) in
+            [(DOT, &b"."[..], DOT_DOT), (DOT_DOT, b"..", entries.from(FIRST))]
         {
             if at == place {
                 let up = if place == DOT { self.number() } else { self.above(fs) };

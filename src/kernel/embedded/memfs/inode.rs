@@ -209,7 +209,11 @@ impl Inode {
 
     /// EPERM if this directory is sticky and neither it nor `inode` is the user's: then `inode` may not
     /// be taken out of it. NetBSD: `genfs_can_sticky`.
-    pub(super) fn check_sticky(&self, credentials: &Credentials, inode: &Inode) -> Result<(), Errno> {
+    pub(super) fn check_sticky(
+        &self,
+        credentials: &Credentials,
+        inode: &Inode,
+    ) -> Result<(), Errno> {
         let user = credentials.euid;
         let sticky = self.mode.load(Relaxed) & mode::STICKY != 0;
         let owns = |what: &Inode| what.uid.load(Relaxed) == user;

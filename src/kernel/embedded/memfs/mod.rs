@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
 pub(super) use attributes::Handover;
-pub(super) use content::PAGE;
+pub(super) use content::{Content, PAGE};
 pub(super) use inode::{FILE_SYSTEM, Inode, LINK_MAX, Make};
 pub(super) use path::{Aim, Found, Walk};
 
