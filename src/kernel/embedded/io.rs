@@ -169,7 +169,7 @@ fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
 
 /// The offset of `pread` and `pwrite`, which have a slot of padding before it.
 fn position(run: &Run<'_, '_>, file: &OpenFile) -> Result<i64> {
-    if file.ops.inode().is_none() {
+    if file.ops.inode().is_none_or(|inode| inode.is_fifo()) {
         return Err(Errno::ESPIPE.into());
     }
     let at = run.offset(4);

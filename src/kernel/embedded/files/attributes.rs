@@ -36,7 +36,8 @@ pub(in super::super) const CALLS: &[Listed] = &[
     partly(472, futimens, FAR_TIMES),
 ];
 
-const FAR_TIMES: &str = "times before 1677 and after 2262 become those";
+const FAR_TIMES: &str =
+    "times before 1677 and after 2262 become those, and a part of a second is less than one";
 
 /// `int chmod(const char *path, mode_t mode)`, `lchmod`
 fn chmod(run: &mut Run<'_, '_>, named: Named, follow: bool) -> Answer {

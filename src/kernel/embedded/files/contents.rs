@@ -128,7 +128,7 @@ fn set_aside(run: &Run<'_, '_>) -> Result<()> {
 fn lseek(run: &mut Run<'_, '_>) -> Answer {
     let (by, whence) = (run.offset(2), run.int(3));
     let file = run.file(run.int(0))?;
-    let inode = file.ops.inode().ok_or(Errno::ESPIPE)?;
+    let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;
     let mut offset = lock(&file.offset);
     let from = match whence {
         0 => 0,

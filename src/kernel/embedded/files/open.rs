@@ -35,17 +35,27 @@ fn open_call(run: &mut Run<'_, '_>, named: Named) -> Answer {
     if flags & (open::FREAD | open::FWRITE) == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let files = &run.task.files;
-    files.check_room()?;
-    // A place is taken first: what cannot be opened is not made.
+    run.task.files.check_room()?;
+    let file = open_file(run, named, &path, flags, mode)?;
+    Ok([run.task.files.insert(file, 0, flags & open::CLOEXEC != 0)?.into(), 0])
+}
+
+/// The open file, for which a place is taken first: what cannot be opened is not made. NetBSD:
+/// `do_open`.
+fn open_file(
+    run: &mut Run<'_, '_>,
+    named: Named,
+    path: &PathName,
+    flags: u32,
+    mode: u32,
+) -> Result<Arc<OpenFile>> {
     let system = run.system();
     if !system.counters.files.take(1, system.limits.files) {
         return Err(Errno::ENFILE.into());
     }
-    let opened = open_or_make(run, named, &path, flags, mode)
+    open_or_make(run, named, path, flags, mode)
         .and_then(|inode| open_inode(run, inode, flags & open::KEPT))
-        .inspect_err(|_| run.system().counters.files.give(1))?;
-    Ok([run.task.files.insert(opened, 0, flags & open::CLOEXEC != 0)?.into(), 0])
+        .inspect_err(|_| run.system().counters.files.give(1))
 }
 
 /// NetBSD: `vn_open`.
@@ -111,7 +121,7 @@ fn check_open(run: &Run<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
 /// Opens what was found or made, with the flags that are kept; the caller has counted the open file.
 /// NetBSD: `VOP_OPEN`.
 fn open_inode(run: &mut Run<'_, '_>, inode: Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>> {
-    if inode.kind() == mode::FIFO {
+    if inode.is_fifo() {
         return open_fifo(run, &inode, flags);
     }
     if inode.is_node() && inode.device().is_none() {

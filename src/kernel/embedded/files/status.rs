@@ -115,7 +115,7 @@ fn fpathconf(run: &mut Run<'_, '_>) -> Answer {
 
 /// NetBSD: `tmpfs_pathconf`, `spec_pathconf`, `fifo_pathconf`.
 fn limit(inode: &Inode, name: i32) -> Result<i64, Errno> {
-    let (device, fifo) = (inode.is_node(), inode.kind() == mode::FIFO);
+    let (device, fifo) = (inode.is_node(), inode.is_fifo());
     Ok(match name {
         name::LINK_MAX => LINK_MAX.into(),
         name::PIPE_BUF => PIPE_BUF as i64,

@@ -176,6 +176,13 @@ impl Inode {
         self.parent(fs).map_or(self.number(), |parent| parent.number())
     }
 
+    /// What has this name in this directory. ENOENT if the directory was removed: not even itself is in
+    /// it then.
+    pub fn lookup(&self, name: &[u8]) -> Result<Option<Arc<Inode>>, Errno> {
+        let entries = read(&self.directory()?.entries);
+        if entries.removed { Err(Errno::ENOENT) } else { Ok(entries.get(name).cloned()) }
+    }
+
     /// The directory this one is in: itself for the root.
     pub(super) fn parent(self: &Arc<Self>, fs: &Fs) -> Result<Arc<Inode>, Errno> {
         if fs.is_root(self) {

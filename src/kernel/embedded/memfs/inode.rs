@@ -146,6 +146,10 @@ impl Inode {
         matches!(self.kind, Kind::Directory(_))
     }
 
+    pub fn is_fifo(&self) -> bool {
+        matches!(self.kind, Kind::Fifo)
+    }
+
     /// Whether it is a device node, of a device that is there or not.
     pub fn is_node(&self) -> bool {
         matches!(self.kind, Kind::Device { .. })

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::super::abi::mode;
 use super::super::call::PATH_MAX;
 use super::super::process::Credentials;
-use super::super::sync::read;
 use super::{Fs, Inode, NAME_MAX};
 use crate::kernel::Errno;
 
@@ -113,19 +112,19 @@ impl Walk<'_> {
         while let Some(part) = rest.part() {
             let inode = self.step(&mut dir, &rest, &part)?;
             let Some(inode) = inode else { return Ok(rest.found(&part, dir, None)) };
-            if part.slash() || self.follow {
-                if let Some(target) = inode.target() {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(Errno::ELOOP);
-                    }
-                    inode.accessed();
-                    rest.follow(target, &part)?;
-                    if target[0] == b'/' {
-                        dir = self.root().clone();
-                    }
-                    continue;
+            if let Some(target) = inode.target()
+                && (part.slash() || self.follow)
+            {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(Errno::ELOOP);
                 }
+                inode.accessed();
+                rest.follow(target, &part)?;
+                if target[0] == b'/' {
+                    dir = self.root().clone();
+                }
+                continue;
             }
             if part.slash() && !inode.is_directory() {
                 return Err(Errno::ENOTDIR);
@@ -173,24 +172,18 @@ impl Walk<'_> {
             }
         }
         dir.check(self.credentials, mode::EXECUTE)?;
+        let there = dir.lookup(name)?;
         let renames = part.last && self.aim.renames();
-        let entries = read(&dir.directory()?.entries);
         match name {
-            _ if entries.removed => Err(Errno::ENOENT),
             b".." if renames => Err(Errno::EINVAL),
             b".." => dir.parent(self.fs).map(Some),
             b"." if renames => Err(Errno::EISDIR),
             b"." => Ok(Some(dir.clone())),
-            name => {
-                let inode = entries.get(name).cloned();
-                drop(entries);
-                if part.last {
-                    self.check_last(dir, inode.as_ref(), part)?;
-                } else if inode.is_none() {
-                    return Err(Errno::ENOENT);
-                }
-                Ok(inode)
+            _ if part.last => {
+                self.check_last(dir, there.as_ref(), part)?;
+                Ok(there)
             }
+            _ => there.map(Some).ok_or(Errno::ENOENT),
         }
     }
 

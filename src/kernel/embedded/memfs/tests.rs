@@ -1,5 +1,4 @@
 use super::super::abi::mode::{EXECUTE, READ, WRITE};
-use super::super::sync::read;
 use super::*;
 
 fn user(uid: u32, gid: u32, groups: &[u32]) -> Credentials {
@@ -229,7 +228,7 @@ fn clear(fs: &Fs, dir: &Arc<Inode>, names: &mut std::collections::HashMap<u64, (
     // An empty directory nothing was ever in has no such place.
     assert!(listed.is_ok() || entries.is_empty());
     for name in entries {
-        let inode = read(&dir.directory().unwrap().entries).get(&name).unwrap().clone();
+        let inode = dir.lookup(&name).unwrap().unwrap();
         let found = (dir.clone(), name, Some(inode.clone()));
         if inode.is_directory() {
             clear(fs, &inode, names);
