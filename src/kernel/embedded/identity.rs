@@ -83,8 +83,7 @@ fn issetugid(_: &mut Run<'_, '_>) -> Answer {
 
 /// `mode_t umask(mode_t newmask)`
 fn umask(run: &mut Run<'_, '_>) -> Answer {
-    let new = run.uint(0) & 0o7777;
-    Ok([run.task.umask.swap(new, Relaxed).into(), 0])
+    Ok([run.task.cwd.set_umask(run.uint(0)).into(), 0])
 }
 
 /// `int getpgrp(void)`

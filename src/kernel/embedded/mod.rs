@@ -9,7 +9,7 @@
 //! # The rooms of this room
 //!
 //! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
-//! - `process`, `identity`, `signal`: processes, who they are, what they send each other
+//! - `process`, `identity`, `cwd`, `signal`: processes, who and where they are, what they send each other
 //! - `file`, `descriptors`: open files and what a kind of them can do, and the tables that hold them
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
 //! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
@@ -25,6 +25,7 @@
 mod abi;
 mod call;
 mod console;
+mod cwd;
 mod descriptors;
 mod device;
 mod etfs;

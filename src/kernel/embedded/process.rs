@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 use super::System;
 use super::call;
+use super::cwd::CwdInfo;
 use super::descriptors::FdTable;
 use super::limits::Family;
 use super::locks;
-use super::memfs::Inode;
 use super::sync::{lock, read};
 use super::table;
 use crate::kernel::{Call, Client, Errno, Outcome, Process};
@@ -47,8 +47,7 @@ pub(super) struct Task {
     /// Whether it was paid for and has not been given back: a prefork hands that on.
     paid: AtomicBool,
     pub files: Arc<FdTable>,
-    pub cwd: Mutex<Arc<Inode>>,
-    pub umask: AtomicU32,
+    pub cwd: CwdInfo,
     /// Its process group and session, by number.
     pub group: AtomicI32,
     pub session: AtomicI32,
@@ -83,8 +82,7 @@ impl Task {
             family,
             paid: AtomicBool::new(true),
             files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
-            cwd: Mutex::new(system.fs.root()),
-            umask: AtomicU32::new(0o022),
+            cwd: CwdInfo::new(system.fs.root()),
             group: AtomicI32::new(0),
             session: AtomicI32::new(0),
             client: Some(client),
@@ -110,8 +108,7 @@ impl Task {
             family: self.family.clone(),
             paid: AtomicBool::new(true),
             files: files(),
-            cwd: Mutex::new(lock(&self.cwd).clone()),
-            umask: AtomicU32::new(self.umask.load(Relaxed)),
+            cwd: self.cwd.copy(),
             group: AtomicI32::new(self.group.load(Relaxed)),
             session: AtomicI32::new(self.session.load(Relaxed)),
             client,
@@ -144,11 +141,6 @@ impl Task {
     /// Whose rights it has now.
     pub fn credentials(&self) -> Arc<Credentials> {
         read(&self.credentials).clone()
-    }
-
-    /// The directory its relative paths begin at.
-    pub fn cwd(&self) -> Arc<Inode> {
-        lock(&self.cwd).clone()
     }
 
     /// The name of its program.
