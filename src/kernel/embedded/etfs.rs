@@ -296,9 +296,9 @@ impl Copy<'_> {
         let time = |seconds: i64, nanoseconds: i64| {
             seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
         };
-        let accessed = time(stat.st_atime as i64, stat.st_atime_nsec as i64);
-        let modified = time(stat.st_mtime as i64, stat.st_mtime_nsec as i64);
-        let changed = time(stat.st_ctime as i64, stat.st_ctime_nsec as i64);
+        let accessed = time(stat.st_atime, stat.st_atime_nsec as i64);
+        let modified = time(stat.st_mtime, stat.st_mtime_nsec as i64);
+        let changed = time(stat.st_ctime, stat.st_ctime_nsec as i64);
         inode.imported([accessed, modified, changed], !self.writable);
     }
 
