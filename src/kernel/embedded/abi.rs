@@ -15,6 +15,7 @@ pub(super) mod open {
     pub const EXLOCK: u32 = 0x20;
     pub const ASYNC: u32 = 0x40;
     pub const SYNC: u32 = 0x80;
+    pub const NOFOLLOW: u32 = 0x100;
     pub const CREAT: u32 = 0x200;
     pub const TRUNC: u32 = 0x400;
     pub const EXCL: u32 = 0x800;
@@ -62,10 +63,17 @@ pub(super) mod mode {
     pub const FIFO: u32 = 0o010_000;
     pub const CHARACTER: u32 = 0o020_000;
     pub const DIRECTORY: u32 = 0o040_000;
+    pub const BLOCK: u32 = 0o060_000;
     pub const REGULAR: u32 = 0o100_000;
+    pub const LINK: u32 = 0o120_000;
     pub const SOCKET: u32 = 0o140_000;
+    pub const WHITEOUT: u32 = 0o160_000;
+    /// All bits of a type (`S_IFMT`).
+    pub const TYPE: u32 = 0o170_000;
     /// Every permission bit (`ALLPERMS`).
     pub const PERMISSIONS: u32 = 0o7777;
+    pub const SET_UID: u32 = 0o4000;
+    pub const SET_GID: u32 = 0o2000;
     /// The sticky bit (`S_ISTXT`).
     pub const STICKY: u32 = 0o1000;
     /// What a user may ask of `access(2)`, and of a class in a mode.
@@ -161,6 +169,7 @@ pub(super) struct Stat {
     pub size: i64,
     pub blocks: i64,
     pub block_size: i32,
+    pub flags: u32,
 }
 
 impl Stat {
@@ -185,7 +194,8 @@ impl Stat {
         put(112, &self.size.to_le_bytes());
         put(120, &self.blocks.to_le_bytes());
         put(128, &self.block_size.to_le_bytes());
-        // st_flags, st_gen and the spare words stay zero.
+        put(132, &self.flags.to_le_bytes());
+        // st_gen is zero for everybody (`vn_stat`), and the spare words are.
         out
     }
 }

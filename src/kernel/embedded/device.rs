@@ -43,6 +43,11 @@ impl Device {
         }
     }
 
+    /// The character device with this number, if there is one.
+    pub fn by_number(number: u64) -> Option<Device> {
+        Device::ALL.into_iter().map(|(_, device)| device).find(|it| it.number() == number)
+    }
+
     /// Fills the client's buffer, or is at its end right away (`/dev/null`).
     pub fn read(self, run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<()> {
         let mut bytes = match self {

@@ -16,9 +16,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat,
+};
 
-use super::call::PIECE;
+use super::call::{PATH_MAX, PIECE};
 use super::limits::Family;
 use super::memfs::{Inode, Make, NAME_MAX};
 use super::process::Credentials;
@@ -119,7 +121,7 @@ struct Copy<'s> {
     directories: u64,
     files: u64,
     bytes: u64,
-    /// Special files, which are not copied.
+    /// Special files, and links longer than a path: those are not copied.
     left_out: u64,
 }
 
@@ -167,7 +169,7 @@ impl Copy<'_> {
         &self,
         dir: &Arc<Inode>,
         name: &[u8],
-        what: Make,
+        what: Make<'_>,
         mode: u32,
     ) -> Result<Arc<Inode>, Why> {
         let made = self.system.fs.make(dir, name, what, mode, &self.rootly, self.payer);
@@ -175,6 +177,7 @@ impl Copy<'_> {
             Errno::EEXIST => Why::Exists,
             Errno::ENOTDIR => Why::NotInDirectory,
             Errno::EROFS => Why::Host(io::ErrorKind::ReadOnlyFilesystem.into()),
+            _ if self.system.counters.inodes.get() < self.system.limits.inodes => Why::Bytes,
             _ => Why::Inodes,
         })
     }
@@ -195,6 +198,10 @@ impl Copy<'_> {
             let (make, flags) = match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => (Make::File, OFlags::empty()),
                 FileType::Directory => (Make::Directory, OFlags::DIRECTORY),
+                FileType::Symlink => {
+                    self.symlink(&from, &name, &stat, to, &path)?;
+                    continue;
+                }
                 _ => {
                     self.leave_out(&path);
                     continue;
@@ -213,6 +220,26 @@ impl Copy<'_> {
         }
         self.directories += 1;
         self.finish(to, stat);
+        Ok(())
+    }
+
+    /// Copies a symbolic link, not what is behind it: it leads to where it leads in the kernel.
+    fn symlink(
+        &mut self,
+        from: &OwnedFd,
+        name: &CStr,
+        stat: &Stat,
+        to: &Arc<Inode>,
+        path: &Path,
+    ) -> Result<()> {
+        let target = readlinkat(from, name, Vec::new()).map_err(at(path))?;
+        if target.as_bytes_with_nul().len() > PATH_MAX {
+            self.leave_out(path);
+            return Ok(());
+        }
+        let make = Make::Symlink(target.to_bytes());
+        let inode = self.make(to, name.to_bytes(), make, stat.st_mode).map_err(at(path))?;
+        self.finish(&inode, stat);
         Ok(())
     }
 
@@ -269,9 +296,9 @@ impl Copy<'_> {
         let time = |seconds: i64, nanoseconds: i64| {
             seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
         };
-        let accessed = time(stat.st_atime as i64, stat.st_atime_nsec as i64);
-        let modified = time(stat.st_mtime as i64, stat.st_mtime_nsec as i64);
-        let changed = time(stat.st_ctime as i64, stat.st_ctime_nsec as i64);
+        let accessed = time(stat.st_atime, stat.st_atime_nsec as i64);
+        let modified = time(stat.st_mtime, stat.st_mtime_nsec as i64);
+        let changed = time(stat.st_ctime, stat.st_ctime_nsec as i64);
         inode.imported([accessed, modified, changed], !self.writable);
     }
 
@@ -279,7 +306,7 @@ impl Copy<'_> {
         self.left_out += 1;
         if self.left_out <= NAMED {
             let path = path.display();
-            tracing::warn!("--etfs: {path} is neither a file nor a directory, and left out");
+            tracing::warn!("--etfs: {path} is nothing that can be copied, and left out");
         }
     }
 

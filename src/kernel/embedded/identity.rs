@@ -2,8 +2,6 @@
 //!
 //! Sources: NetBSD `sys/kern/{kern_prot,kern_descrip}.c`; getpid(2), umask(2).
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::call::{Answer, Run};
 use super::table::{Listed, call};
 
@@ -21,6 +19,5 @@ fn getppid(run: &mut Run<'_, '_>) -> Answer {
 
 /// `mode_t umask(mode_t newmask)`
 fn umask(run: &mut Run<'_, '_>) -> Answer {
-    let new = run.uint(0) & 0o7777;
-    Ok([run.task.umask.swap(new, Relaxed).into(), 0])
+    Ok([run.task.cwd.set_umask(run.uint(0)).into(), 0])
 }

@@ -8,22 +8,19 @@ use std::sync::Arc;
 use super::abi::{IOV_MAX, open, signal, u64_at};
 use super::call::{Answer, PIECE, Result, Run, Stop};
 use super::file::OpenFile;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, call};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
     call(3, |run| transfer(run, Way::Read, false, false)),
-    partly(4, |run| transfer(run, Way::Write, false, false), LONG_APPENDS),
+    call(4, |run| transfer(run, Way::Write, false, false)),
     call(120, |run| transfer(run, Way::Read, true, false)),
-    partly(121, |run| transfer(run, Way::Write, true, false), LONG_APPENDS),
+    call(121, |run| transfer(run, Way::Write, true, false)),
     call(173, |run| transfer(run, Way::Read, false, true)),
     call(174, |run| transfer(run, Way::Write, false, true)),
     call(289, |run| transfer(run, Way::Read, true, true)),
     call(290, |run| transfer(run, Way::Write, true, true)),
 ];
-
-const LONG_APPENDS: &str =
-    "two writes of more than 64 KiB through one open file, or with O_APPEND, may interleave";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {

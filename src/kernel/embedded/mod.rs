@@ -9,7 +9,7 @@
 //! # The rooms of this room
 //!
 //! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
-//! - `process`, `identity`, `signal`: processes, who they are, what they send each other
+//! - `process`, `identity`, `cwd`, `signal`: processes, who and where they are, what they send each other
 //! - `credentials`, `groups`, `users`: whose rights they have, and which of them belong together
 //! - `rlimits`, `usage`: what they may use, and what they have used
 //! - `file`, `descriptors`: open files and what a kind of them can do, and the tables that hold them
@@ -31,6 +31,7 @@ mod alarm;
 mod call;
 mod console;
 mod credentials;
+mod cwd;
 mod descriptors;
 mod device;
 mod etfs;

@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use super::call;
 pub(super) use super::credentials::Credentials;
+use super::cwd::CwdInfo;
 use super::descriptors::FdTable;
 use super::groups::Group;
 use super::kqueue::{Event, Watched};
 use super::limits::Family;
 use super::locks;
-use super::memfs::Inode;
 use super::rlimits::{NPROC, Rlimits};
 use super::sync::lock;
 use super::table;
@@ -73,8 +73,7 @@ pub(super) struct Task {
     /// Whether it was paid for and has not been given back: a prefork hands that on.
     paid: AtomicBool,
     pub files: Arc<FdTable>,
-    pub cwd: Mutex<Arc<Inode>>,
-    pub umask: AtomicU32,
+    pub cwd: CwdInfo,
     /// A preforked process has no client yet.
     client: Option<Arc<dyn Client>>,
     /// Whether it may hold locks on files (`PK_ADVLOCK`).
@@ -117,8 +116,7 @@ impl Task {
             family,
             paid: AtomicBool::new(true),
             files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
-            cwd: Mutex::new(system.fs.root()),
-            umask: AtomicU32::new(0o022),
+            cwd: CwdInfo::new(system.fs.root()),
             client: Some(client),
             locker: AtomicBool::new(false),
             parent: None,
@@ -149,8 +147,7 @@ impl Task {
             family: self.family.clone(),
             paid: AtomicBool::new(true),
             files: files(),
-            cwd: Mutex::new(lock(&self.cwd).clone()),
-            umask: AtomicU32::new(self.umask.load(Relaxed)),
+            cwd: self.cwd.copy(),
             client,
             locker: AtomicBool::new(false),
             parent: Some(me.clone()),
@@ -292,11 +289,6 @@ impl Task {
             return Err(Errno::EAGAIN);
         }
         Ok(())
-    }
-
-    /// The directory its relative paths begin at.
-    pub fn cwd(&self) -> Arc<Inode> {
-        lock(&self.cwd).clone()
     }
 
     /// The name of its program.

@@ -255,6 +255,15 @@ impl Pending {
         }
     }
 
+    /// One run, and the client's answer if it was asked for bytes.
+    pub fn step(&mut self) -> Outcome {
+        let outcome = self.once();
+        if outcome == Outcome::Copy {
+            self.memory.answer();
+        }
+        outcome
+    }
+
     /// One run.
     pub fn once(&mut self) -> Outcome {
         self.runs += 1;

@@ -9,7 +9,7 @@ use super::call::{PIECE, Result, Run, Stop};
 use super::file::{FileOps, OpenFile, Seen};
 use super::io::{Buffer, Transfer};
 use super::ioctl;
-use super::memfs::Inode;
+use super::memfs::{Content, Inode};
 use super::sync::lock;
 use super::wait::Side;
 use crate::kernel::Errno;
@@ -94,7 +94,9 @@ fn read_file(
             let before = run.done();
             content.read(*offset, transfer.total, |data| transfer.copyout(run, data))?;
             *offset += (run.done() - before) as i64;
-            inode.accessed();
+            if transfer.total > 0 {
+                inode.accessed();
+            }
             return Ok(());
         }
         (None, None) => {
@@ -119,11 +121,16 @@ fn read_file(
             break;
         }
     }
-    inode.accessed();
+    if total > 0 {
+        inode.accessed();
+    }
     Ok(())
 }
 
-/// Writes a regular file, a piece at a time. A piece is written whole or not at all.
+/// Writes a regular file, a piece at a time. A piece is written whole or not at all. What a longer write
+/// covers is settled with its first piece: no other writer of the same open file, and nobody who appends,
+/// gets between its pieces. If its client goes away before they are all here, what is missing stays a
+/// hole.
 fn write_file(
     run: &mut Run<'_, '_>,
     file: &OpenFile,
@@ -143,21 +150,23 @@ fn write_file(
     }
     while run.done() < transfer.total {
         let mut buffer = Buffer::default();
-        let piece = transfer.copyin(run, PIECE as u64, &mut buffer)?;
-        let count = piece.len();
-        if file.has(open::APPEND) {
-            let mut offset = lock(&file.offset);
-            let end = content.append(piece)?;
-            if position.is_none() {
-                *offset = end;
+        let extent = run.kept().and_then(|kept| kept.extent);
+        let piece = match (transfer.copyin(run, PIECE as u64, &mut buffer), extent) {
+            (Err(stop @ Stop::Errno(_)), Some(extent)) => {
+                take_back(file, content, extent, run.done(), transfer.total);
+                return Err(stop);
             }
-        } else if let Some(from) = position {
-            let at = from.checked_add_unsigned(run.done()).ok_or(Errno::EFBIG)?;
-            content.write(at, piece)?;
-        } else {
-            let mut offset = lock(&file.offset);
-            content.write(*offset, piece)?;
-            *offset += count as i64;
+            (piece, _) => piece?,
+        };
+        let count = piece.len();
+        match extent {
+            Some((begin, _)) => content.write(begin.saturating_add_unsigned(run.done()), piece)?,
+            None => {
+                let extent = first_piece(file, content, transfer.total, position, piece)?;
+                if transfer.total > count as u64 {
+                    run.keep().extent = Some(extent);
+                }
+            }
         }
         transfer.consumed(run, PIECE as u64, count);
     }
@@ -165,4 +174,47 @@ fn write_file(
         inode.modified();
     }
     Ok(())
+}
+
+/// Writes the first piece of a write of `total` bytes, and keeps room for the others behind it: where
+/// the open file is, or at the end. Returns where the write begins, and how long the file was.
+fn first_piece(
+    file: &OpenFile,
+    content: &Content,
+    total: u64,
+    position: Option<i64>,
+    piece: &[u8],
+) -> Result<(i64, u64), Errno> {
+    if let (Some(from), false) = (position, file.has(open::APPEND)) {
+        let before = content.size();
+        content.write(from, piece)?;
+        return Ok((from, before));
+    }
+    let mut offset = lock(&file.offset);
+    if file.has(open::APPEND) {
+        let begin = content.append(piece, total)?;
+        if position.is_none() {
+            *offset = begin.saturating_add_unsigned(total);
+        }
+        return Ok((begin, begin as u64));
+    }
+    let (begin, before) = (*offset, content.size());
+    let end = begin.checked_add_unsigned(total).ok_or(Errno::EFBIG)?;
+    content.write(begin, piece)?;
+    *offset = end;
+    Ok((begin, before))
+}
+
+/// A write fails after `done` bytes: the file gets back the length it had, and the open file does not
+/// stand behind what did not come, unless others have gone on from there. NetBSD: `tmpfs_write`.
+fn take_back(file: &OpenFile, content: &Content, extent: (i64, u64), done: u64, total: u64) {
+    let (begin, before) = extent;
+    let (stopped, end) =
+        (begin.saturating_add_unsigned(done), begin.saturating_add_unsigned(total));
+    let mut offset = lock(&file.offset);
+    if *offset == end {
+        *offset = stopped;
+    }
+    let own = if file.has(open::APPEND) { end } else { stopped };
+    content.cut_back(own as u64, before);
 }

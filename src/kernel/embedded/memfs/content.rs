@@ -12,8 +12,11 @@ use super::super::limits::Family;
 use super::super::sync::{read, write};
 use crate::kernel::Errno;
 
-/// The smallest chunk, and the unit of `st_blocks`.
-pub(in super::super) const BLOCK: usize = 512;
+/// The smallest chunk.
+const BLOCK: usize = 512;
+
+/// What memory is told of in (`PAGE_SIZE`).
+pub(in super::super) const PAGE: u64 = 4096;
 
 /// The contents of a regular file.
 pub(in super::super) struct Content {
@@ -39,10 +42,11 @@ impl Content {
         read(&self.state).size
     }
 
-    /// Size, and blocks of 512 bytes that hold it.
+    /// Size, and the bytes that hold it: whole pages as in NetBSD, but none for a hole.
     pub fn extent(&self) -> (u64, u64) {
         let state = read(&self.state);
-        (state.size, state.held / BLOCK as u64)
+        let pages = state.size.next_multiple_of(PAGE).min(state.held.next_multiple_of(PAGE));
+        (state.size, pages)
     }
 
     /// Hands up to `len` bytes from offset `from` to `sink`, straight from where they are kept.
@@ -86,12 +90,16 @@ impl Content {
         self.put(&mut write(&self.state), at, data)
     }
 
-    /// Writes at the end, and returns the new end.
-    pub fn append(&self, data: &[u8]) -> Result<i64, Errno> {
+    /// Writes at the end, and lets the file end `total` bytes behind that, in a hole if `data` is less.
+    /// Returns where the end was.
+    pub fn append(&self, data: &[u8], total: u64) -> Result<i64, Errno> {
         let mut state = write(&self.state);
-        let end = state.size;
-        self.put(&mut state, end, data)?;
-        Ok(state.size as i64)
+        let before = state.size;
+        let end = before.checked_add(total).filter(|&end| end <= i64::MAX as u64);
+        let end = end.ok_or(Errno::EFBIG)?;
+        self.put(&mut state, before, data)?;
+        state.size = state.size.max(end);
+        Ok(before as i64)
     }
 
     fn put(&self, state: &mut State, at: u64, data: &[u8]) -> Result<(), Errno> {
@@ -126,9 +134,23 @@ impl Content {
         Ok(())
     }
 
-    /// Cuts the file off, or lets it end in a hole.
-    pub fn truncate(&self, size: u64) {
+    /// Cuts the file off, or lets it end in a hole; says whether that changed anything.
+    pub fn truncate(&self, size: u64) -> bool {
+        self.cut(&mut write(&self.state), size)
+    }
+
+    /// Cuts the file off at `size` if it still ends at `end`, behind that.
+    pub fn cut_back(&self, end: u64, size: u64) {
         let mut state = write(&self.state);
+        if state.size == end && size < end {
+            self.cut(&mut state, size);
+        }
+    }
+
+    fn cut(&self, state: &mut State, size: u64) -> bool {
+        if size == state.size {
+            return false;
+        }
         if size < state.size {
             let (last, used) = (size / PIECE as u64, (size % PIECE as u64) as usize);
             let mut gone: u64 = 0;
@@ -153,6 +175,7 @@ impl Content {
             self.payer.give_bytes(gone);
         }
         state.size = size;
+        true
     }
 }
 
@@ -209,7 +232,7 @@ mod tests {
         let (content, counters) = content(1 << 20);
         content.write(1 << 40, b"end").unwrap();
         assert_eq!(counters.bytes.get(), 512);
-        assert_eq!(content.extent(), ((1 << 40) + 3, 1));
+        assert_eq!(content.extent(), ((1 << 40) + 3, 4096));
         assert_eq!(all(&content, (1 << 40) - 4, 100), b"\0\0\0\0end");
         assert_eq!(all(&content, 0, 100_000), vec![0; 100_000]);
         assert_eq!(all(&content, (1 << 40) + 3, 100), b"");
@@ -244,7 +267,14 @@ mod tests {
         assert_eq!(counters.bytes.get(), 0);
         content.truncate(5);
         assert_eq!(all(&content, 0, 100), [0; 5]);
-        assert_eq!(content.append(b"xy").unwrap(), 7);
+        assert_eq!(content.append(b"xy", 2).unwrap(), 5);
         assert_eq!(all(&content, 0, 100), b"\0\0\0\0\0xy");
+        assert_eq!(content.append(b"z", 3).unwrap(), 7);
+        assert_eq!(all(&content, 6, 100), b"yz\0\0");
+        content.cut_back(11, 7);
+        assert_eq!(content.size(), 10);
+        content.cut_back(10, 7);
+        assert_eq!(content.size(), 7);
+        assert_eq!(content.append(b"", u64::MAX), Err(Errno::EFBIG));
     }
 }

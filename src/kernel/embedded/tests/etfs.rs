@@ -75,6 +75,12 @@ fn a_directory_is_read_as_it_was_and_not_changed() {
     assert_eq!(guest.fails(200, &[path("/srv/data/file"), 0, 1]), Errno::EROFS);
     assert_eq!(guest.fails(33, &[path("/srv/data/file"), 2]), Errno::EROFS);
     assert_eq!(guest.fails(128, &[path("/srv/data/file"), path("/tmp/file")]), Errno::EROFS);
+    assert_eq!(guest.fails(15, &[path("/srv/data/file"), 0o777]), Errno::EROFS);
+    assert_eq!(guest.fails(16, &[path("/srv/data/file"), 5, 5]), Errno::EROFS);
+    assert_eq!(guest.fails(34, &[path("/srv/data/file"), 0]), Errno::EROFS);
+    assert_eq!(guest.fails(420, &[path("/srv/data/file"), 0]), Errno::EROFS);
+    assert_eq!(guest.fails(9, &[path("/srv/data/file"), path("/tmp/link")]), Errno::EROFS);
+    assert_eq!(guest.fails(57, &[path("file"), path("/srv/data/link")]), Errno::EROFS);
     guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
     assert_eq!(guest.fails(128, &[path("/tmp/file"), path("/srv/data/new")]), Errno::EROFS);
     assert_eq!(guest.fails(128, &[path("/srv/data"), path("/tmp/data")]), Errno::EROFS);
@@ -107,7 +113,9 @@ fn there_is_no_way_out_and_what_is_special_stays_outside() {
     fs::write(secret.path().join("secret"), "secret").unwrap();
     symlink(secret.path(), dir.path().join("out")).unwrap();
     symlink("/etc/passwd", dir.path().join("passwd")).unwrap();
-    symlink("..", dir.path().join("sub/up")).unwrap();
+    symlink("../file", dir.path().join("sub/up")).unwrap();
+    symlink("../../../../tmp/own", dir.path().join("tmp")).unwrap();
+    symlink("x".repeat(1500), dir.path().join("long")).unwrap();
     let fifo = std::ffi::CString::new(dir.path().join("fifo").to_str().unwrap()).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -120,11 +128,22 @@ fn there_is_no_way_out_and_what_is_special_stays_outside() {
     let kernel = kernel();
     kernel.etfs(&[mount("/data", dir.path(), false)]).unwrap();
     let guest = Guest::new(&kernel);
-    for path in ["/data/out/secret", "/data/passwd", "/data/fifo", "/data/../secret"] {
+    for path in ["/data/out/secret", "/data/passwd", "/data/fifo", "/data/long"] {
         assert_eq!(read(&guest, path), Err(Errno::ENOENT), "{path}");
     }
     assert_eq!(read(&guest, "/data/../../../data/file").unwrap(), b"of the host");
     assert_eq!(stat(&guest, "/data/.."), stat(&guest, "/"));
+    // A link is as it was, and leads where it leads in here.
+    let target = secret.path().to_str().unwrap();
+    let args = [guest.string("/data/out"), guest.buffer(), 1000];
+    assert_eq!(guest.call(58, &args), Ok(target.len() as i64));
+    assert_eq!(guest.get(guest.buffer(), target.len()), target.as_bytes());
+    assert_eq!(read(&guest, "/data/sub/up").unwrap(), b"of the host");
+    let fd = guest.open("/tmp/own", o::RDWR | o::CREAT).unwrap();
+    guest.write(fd, b"of the client").unwrap();
+    assert_eq!(read(&guest, "/data/tmp").unwrap(), b"of the client");
+    guest.call(136, &[guest.string("/etc"), 0o755]).unwrap();
+    assert_eq!(read(&guest, "/data/passwd"), Err(Errno::ENOENT));
     // A mount itself may be behind a link: whoever starts the server has said so.
     symlink(dir.path(), secret.path().join("link")).unwrap();
     kernel.etfs(&[mount("/linked", &secret.path().join("link"), false)]).unwrap();

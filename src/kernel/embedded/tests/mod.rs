@@ -1,15 +1,18 @@
 //! Calls as clients make them: what succeeds, what fails and how, and what running a call again does
 //! and does not do. Most run with a client that answers every copy late, so each call runs twice.
 
+mod attributes;
 mod credentials;
 mod datagrams;
 mod descriptors;
+mod directories;
 mod etfs;
 mod fifos;
 mod files;
 mod groups;
 mod kqueue;
 mod limits;
+mod links;
 mod locks;
 mod messages;
 mod pipes;

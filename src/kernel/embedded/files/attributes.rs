@@ -1,0 +1,184 @@
+//! Changing mode, owner, flags and times.
+//!
+//! Sources: NetBSD `sys/kern/vfs_syscalls.c`, `sys/sys/stat.h`; chmod(2), chown(2), chflags(2),
+//! utimes(2), utimensat(2).
+
+use std::sync::Arc;
+
+use super::super::abi::{i64_at, mode};
+use super::super::call::{Answer, Result, Run};
+use super::super::memfs::{Handover, Inode};
+use super::super::table::{Listed, call, partly};
+use super::super::time;
+use super::{Named, here, there};
+
+use Handover::{Native, Posix};
+
+pub(in super::super) const CALLS: &[Listed] = &[
+    call(15, |run| chmod(run, here(0), true)),
+    call(16, |run| chown(run, here(0), true, Native)),
+    call(34, |run| chflags(run, true)),
+    call(35, fchflags),
+    call(123, |run| fchown(run, Native)),
+    call(124, fchmod),
+    call(274, |run| chmod(run, here(0), false)),
+    call(275, |run| chown(run, here(0), false, Native)),
+    call(283, |run| chown(run, here(0), true, Posix)),
+    call(284, |run| fchown(run, Posix)),
+    call(285, |run| chown(run, here(0), false, Posix)),
+    call(304, |run| chflags(run, false)),
+    partly(420, |run| utimes(run, true), FAR_TIMES),
+    partly(423, futimes, FAR_TIMES),
+    partly(424, |run| utimes(run, false), FAR_TIMES),
+    call(463, fchmodat),
+    call(464, fchownat),
+    partly(467, utimensat, FAR_TIMES),
+    partly(472, futimens, FAR_TIMES),
+];
+
+const FAR_TIMES: &str =
+    "times before 1677 and after 2262 become those, and a part of a second is less than one";
+
+/// `int chmod(const char *path, mode_t mode)`, `lchmod`
+fn chmod(run: &mut Run<'_, '_>, named: Named, follow: bool) -> Answer {
+    let mode = run.uint(named.after(1));
+    let inode = run.look_up(named, follow)?;
+    change_mode(run, &inode, mode)
+}
+
+/// `int fchmod(int fd, mode_t mode)`
+fn fchmod(run: &mut Run<'_, '_>) -> Answer {
+    let (_, inode) = run.vnode(run.int(0))?;
+    let mode = run.uint(1);
+    change_mode(run, &inode, mode)
+}
+
+/// `int fchmodat(int fd, const char *path, mode_t mode, int flag)`
+fn fchmodat(run: &mut Run<'_, '_>) -> Answer {
+    let follow = run.follows(3);
+    chmod(run, there(0), follow)
+}
+
+fn change_mode(run: &Run<'_, '_>, inode: &Inode, mode: u32) -> Answer {
+    inode.change_mode(&run.task.credentials(), mode & mode::PERMISSIONS)?;
+    Ok([0, 0])
+}
+
+/// `int chown(const char *path, uid_t uid, gid_t gid)`, `lchown`, `__posix_chown`, `__posix_lchown`
+fn chown(run: &mut Run<'_, '_>, named: Named, follow: bool, handover: Handover) -> Answer {
+    let inode = run.look_up(named, follow)?;
+    change_owner(run, &inode, named.after(1), handover)
+}
+
+/// `int fchown(int fd, uid_t uid, gid_t gid)`, `__posix_fchown`
+fn fchown(run: &mut Run<'_, '_>, handover: Handover) -> Answer {
+    let (_, inode) = run.vnode(run.int(0))?;
+    change_owner(run, &inode, 1, handover)
+}
+
+/// `int fchownat(int fd, const char *path, uid_t owner, gid_t group, int flag)`
+fn fchownat(run: &mut Run<'_, '_>) -> Answer {
+    let follow = run.follows(4);
+    chown(run, there(0), follow, Native)
+}
+
+/// User and group are arguments `n` and the one after it; -1 leaves what is.
+fn change_owner(run: &Run<'_, '_>, inode: &Inode, n: usize, handover: Handover) -> Answer {
+    let named = |id: u32| (id != u32::MAX).then_some(id);
+    let (uid, gid) = (named(run.uint(n)), named(run.uint(n + 1)));
+    inode.change_owner(&run.task.credentials(), uid, gid, handover)?;
+    Ok([0, 0])
+}
+
+/// `int chflags(const char *path, u_long flags)`, `lchflags`
+fn chflags(run: &mut Run<'_, '_>, follow: bool) -> Answer {
+    let inode = run.look_up(here(0), follow)?;
+    change_flags(run, &inode)
+}
+
+/// `int fchflags(int fd, u_long flags)`
+fn fchflags(run: &mut Run<'_, '_>) -> Answer {
+    let (_, inode) = run.vnode(run.int(0))?;
+    change_flags(run, &inode)
+}
+
+fn change_flags(run: &Run<'_, '_>, inode: &Inode) -> Answer {
+    // All bits stand for no change (`VNOVAL`).
+    if run.word(1) != u64::MAX {
+        inode.change_flags(&run.task.credentials(), run.uint(1))?;
+    }
+    Ok([0, 0])
+}
+
+/// What a call wants of a file's times.
+struct Times {
+    accessed: Option<i64>,
+    modified: Option<i64>,
+    /// Both are to be the present.
+    now: bool,
+}
+
+/// Stands for the present in the place of nanoseconds or microseconds (`UTIME_NOW`).
+const UTIME_NOW: i64 = (1 << 30) - 1;
+/// Stands for no change there (`UTIME_OMIT`).
+const UTIME_OMIT: i64 = (1 << 30) - 2;
+
+/// Copies in two times, in seconds and parts of `unit` nanoseconds.
+fn times(run: &mut Run<'_, '_>, addr: u64, unit: i64) -> Result<Times> {
+    let now = time::now();
+    if addr == 0 {
+        return Ok(Times { accessed: Some(now), modified: Some(now), now: true });
+    }
+    let bytes = run.copyin::<32>(addr)?;
+    let wanted = |at: usize| match (i64_at(&bytes, at), i64_at(&bytes, at + 8)) {
+        (_, UTIME_NOW) => Some(now),
+        // One second before 1970 stands for no change (`VNOVAL`).
+        (_, UTIME_OMIT) | (-1, _) => None,
+        (seconds, parts) => {
+            let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(parts) * i128::from(unit);
+            Some(nanos.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
+        }
+    };
+    let present = [8, 24].iter().all(|&at| i64_at(&bytes, at) == UTIME_NOW);
+    Ok(Times { accessed: wanted(0), modified: wanted(16), now: present })
+}
+
+const MICROSECONDS: i64 = 1000;
+const NANOSECONDS: i64 = 1;
+
+/// `int __utimes50(const char *path, const struct timeval *tptr)`, `__lutimes50`
+fn utimes(run: &mut Run<'_, '_>, follow: bool) -> Answer {
+    let times = times(run, run.word(1), MICROSECONDS)?;
+    let inode = run.look_up(here(0), follow)?;
+    change_times(run, &inode, &times)
+}
+
+/// `int __futimes50(int fd, const struct timeval *tptr)`
+fn futimes(run: &mut Run<'_, '_>) -> Answer {
+    by_descriptor(run, MICROSECONDS)
+}
+
+/// `int futimens(int fd, const struct timespec *tptr)`
+fn futimens(run: &mut Run<'_, '_>) -> Answer {
+    by_descriptor(run, NANOSECONDS)
+}
+
+fn by_descriptor(run: &mut Run<'_, '_>, unit: i64) -> Answer {
+    let (_, inode) = run.vnode(run.int(0))?;
+    let times = times(run, run.word(1), unit)?;
+    change_times(run, &inode, &times)
+}
+
+/// `int utimensat(int fd, const char *path, const struct timespec *tptr, int flag)`
+fn utimensat(run: &mut Run<'_, '_>) -> Answer {
+    let times = times(run, run.word(2), NANOSECONDS)?;
+    let follow = run.follows(3);
+    let inode = run.look_up(there(0), follow)?;
+    change_times(run, &inode, &times)
+}
+
+fn change_times(run: &Run<'_, '_>, inode: &Arc<Inode>, times: &Times) -> Answer {
+    let own = run.task.credentials();
+    inode.change_times(&own, times.accessed, times.modified, times.now)?;
+    Ok([0, 0])
+}

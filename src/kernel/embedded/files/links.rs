@@ -1,0 +1,95 @@
+//! Names of files: giving them one more, taking one away, moving it; and symbolic links.
+//!
+//! Source: NetBSD `sys/kern/vfs_syscalls.c`; link(2), symlink(2), readlink(2), unlink(2), rename(2).
+
+use super::super::call::{Answer, Run};
+use super::super::memfs::{Aim, Make};
+use super::super::table::{Listed, call};
+use super::{Named, at, here, there};
+use crate::kernel::Errno;
+
+pub(in super::super) const CALLS: &[Listed] = &[
+    call(9, |run| link(run, here(0), here(1), true)),
+    call(10, |run| unlink(run, here(0), false)),
+    call(57, |run| symlink(run, here(1))),
+    call(58, |run| readlink(run, here(0))),
+    call(128, |run| rename(run, here(0), here(1), false)),
+    call(137, |run| unlink(run, here(0), true)),
+    call(270, |run| rename(run, here(0), here(1), true)),
+    call(457, linkat),
+    call(458, |run| rename(run, there(0), there(2), false)),
+    call(469, |run| readlink(run, there(0))),
+    call(470, |run| symlink(run, there(1))),
+    call(471, unlinkat),
+];
+
+/// `int linkat(int fd1, const char *name1, int fd2, const char *name2, int flags)`
+fn linkat(run: &mut Run<'_, '_>) -> Answer {
+    let follow = run.uint(4) & at::SYMLINK_FOLLOW != 0;
+    link(run, there(0), there(2), follow)
+}
+
+/// `int link(const char *path, const char *link)`
+fn link(run: &mut Run<'_, '_>, old: Named, new: Named, follow: bool) -> Answer {
+    let inode = run.look_up(old, follow)?;
+    let path = run.path_of(new)?;
+    let found = run.find(new, &path, Aim::Create, false)?;
+    run.system().fs.link(&inode, &found, &run.task.family)?;
+    Ok([0, 0])
+}
+
+/// `int unlinkat(int fd, const char *path, int flag)`
+fn unlinkat(run: &mut Run<'_, '_>) -> Answer {
+    let directory = run.uint(2) & at::REMOVEDIR != 0;
+    unlink(run, there(0), directory)
+}
+
+/// `int unlink(const char *path)`, `int rmdir(const char *path)`
+fn unlink(run: &mut Run<'_, '_>, named: Named, directory: bool) -> Answer {
+    let path = run.path_of(named)?;
+    let found = run.find(named, &path, Aim::Delete, false)?;
+    run.system().fs.remove(&found, directory)?;
+    Ok([0, 0])
+}
+
+/// `int symlink(const char *path, const char *link)`, `symlinkat`: the first path is not looked at.
+fn symlink(run: &mut Run<'_, '_>, named: Named) -> Answer {
+    let target = run.path(run.word(0))?;
+    let path = run.path_of(named)?;
+    let found = run.find(named, &path, Aim::Create, false)?;
+    if found.inode.is_some() {
+        return Err(Errno::EEXIST.into());
+    }
+    run.make_at(&found, Make::Symlink(target.as_bytes()), 0o777)?;
+    Ok([0, 0])
+}
+
+/// `ssize_t readlink(const char *path, char *buf, size_t count)`, `readlinkat`
+fn readlink(run: &mut Run<'_, '_>, named: Named) -> Answer {
+    let (addr, count) = (run.word(named.after(1)), run.word(named.after(2)));
+    let path = run.path_of(named)?;
+    let found = run.find(named, &path, Aim::Lookup, false)?;
+    let inode = found.existing()?;
+    let target = inode.target().ok_or(Errno::EINVAL)?;
+    let part = &target[..target.len().min(usize::try_from(count).unwrap_or(usize::MAX))];
+    if !part.is_empty() {
+        run.copyout(part, addr)?;
+    }
+    inode.accessed();
+    Ok([part.len() as i64, 0])
+}
+
+/// `int rename(const char *from, const char *to)`, `renameat`, and `__posix_rename`, which keeps both
+/// names of one file.
+fn rename(run: &mut Run<'_, '_>, old: Named, new: Named, keep: bool) -> Answer {
+    let from = run.path_of(old)?;
+    let to = run.path_of(new)?;
+    let from = run.find(old, &from, Aim::Delete, false)?;
+    let inode = from.existing()?;
+    // A way up or back is no name to move from.
+    from.entry().map_err(|_| Errno::EINVAL)?;
+    let aim = if inode.is_directory() { Aim::RenameDirectory } else { Aim::Rename };
+    let to = run.find(new, &to, aim, false)?;
+    run.system().fs.rename(&from, &to, &run.task.credentials(), keep)?;
+    Ok([0, 0])
+}
