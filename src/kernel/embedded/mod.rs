@@ -57,6 +57,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use super::{Client, Errno, Identity, Kernel, Process};
+use cwd::Places;
 use limits::Counters;
 pub use limits::{Limits, Usage};
 use memfs::Fs;
@@ -110,6 +111,8 @@ struct System {
     boot_time: i64,
     /// The credentials every client begins with: the superuser's.
     root: Arc<Credentials>,
+    /// Where every client begins.
+    places: Arc<Places>,
     processes: ProcessTable,
     fs: Fs,
     ports: Arc<Ports>,
@@ -143,6 +146,7 @@ impl Embedded {
             machine: "amd64".into(),
         };
         let version = concat!("rumpring ", env!("CARGO_PKG_VERSION"), ", embedded");
+        let fs = Fs::new(&counters);
         let system = System {
             version: format!("NetBSD {OSRELEASE} ({version})\n"),
             cpus: available_parallelism().map_or(1, |count| count.get() as i32),
@@ -150,7 +154,8 @@ impl Embedded {
             boot_time: time::now(),
             root: Arc::new(Credentials::default()),
             processes: ProcessTable::new(limits.processes),
-            fs: Fs::new(&counters),
+            places: Places::first(fs.root()),
+            fs,
             ports: Arc::new(Ports::new(&counters)),
             variables: Variables::new(&hostname),
             missing: Missing::new(),

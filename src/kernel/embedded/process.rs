@@ -79,7 +79,7 @@ impl Task {
             family,
             paid: AtomicBool::new(true),
             files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
-            cwd: CwdInfo::new(system.fs.root()),
+            cwd: CwdInfo::new(&system.places),
             group: AtomicI32::new(0),
             session: AtomicI32::new(0),
             client: Some(client),
