@@ -10,12 +10,12 @@ use super::sync::lock;
 
 /// Where a process is (`struct cwdinfo`).
 pub(super) struct CwdInfo {
-    places: Mutex<Places>,
+    places: Mutex<Arc<Places>>,
     umask: AtomicU32,
 }
 
-/// The two directories paths begin at.
-#[derive(Clone)]
+/// The two directories paths begin at. One is shared by all processes that are where others were when
+/// they were made.
 pub(super) struct Places {
     /// Where relative paths begin.
     pub current: Arc<Inode>,
@@ -23,11 +23,16 @@ pub(super) struct Places {
     pub root: Option<Arc<Inode>>,
 }
 
+impl Places {
+    /// Where processes begin that come from nowhere.
+    pub fn first(root: Arc<Inode>) -> Arc<Places> {
+        Arc::new(Places { current: root, root: None })
+    }
+}
+
 impl CwdInfo {
-    /// A process that begins at the root.
-    pub fn new(root: Arc<Inode>) -> Self {
-        let places = Places { current: root, root: None };
-        CwdInfo { places: Mutex::new(places), umask: AtomicU32::new(0o022) }
+    pub fn new(places: &Arc<Places>) -> Self {
+        CwdInfo { places: Mutex::new(places.clone()), umask: AtomicU32::new(0o022) }
     }
 
     /// A copy for a child. NetBSD: `cwdinit`.
@@ -35,7 +40,7 @@ impl CwdInfo {
         CwdInfo { places: Mutex::new(self.places()), umask: AtomicU32::new(self.umask()) }
     }
 
-    pub fn places(&self) -> Places {
+    pub fn places(&self) -> Arc<Places> {
         lock(&self.places).clone()
     }
 
@@ -51,19 +56,23 @@ impl CwdInfo {
 
     /// Makes `dir` the current directory.
     pub fn change(&self, dir: &Arc<Inode>) {
-        let before = std::mem::replace(&mut lock(&self.places).current, dir.clone());
-        drop(before);
+        self.replace(|now| Places { current: dir.clone(), root: now.root.clone() });
     }
 
     /// Makes `dir` the root, and the current directory too if that would be outside of it. NetBSD:
     /// `change_root`.
     pub fn change_root(&self, dir: &Arc<Inode>) {
-        let before = {
-            let mut places = lock(&self.places);
-            let inside = places.current.is_inside(dir);
-            let current = if inside { places.current.clone() } else { dir.clone() };
-            std::mem::replace(&mut *places, Places { current, root: Some(dir.clone()) })
-        };
+        self.replace(|now| {
+            let current = if now.current.is_inside(dir) { &now.current } else { dir };
+            Places { current: current.clone(), root: Some(dir.clone()) }
+        });
+    }
+
+    fn replace(&self, change: impl FnOnce(&Places) -> Places) {
+        let mut places = lock(&self.places);
+        let new = Arc::new(change(&places));
+        let before = std::mem::replace(&mut *places, new);
+        drop(places);
         drop(before);
     }
 }

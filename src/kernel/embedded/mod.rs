@@ -74,6 +74,7 @@ use std::time::Instant;
 
 use super::{Client, Errno, Identity, Kernel, Process};
 use alarm::Alarms;
+use cwd::Places;
 pub use etfs::{Etfs, EtfsError, Why};
 use groups::Groups;
 use limits::Counters;
@@ -140,6 +141,8 @@ struct System {
     rlimits: Arc<Rlimits>,
     groups: Groups,
     users: Users,
+    /// Where every client begins.
+    places: Arc<Places>,
     processes: ProcessTable,
     fs: Fs,
     alarms: Alarms,
@@ -182,6 +185,7 @@ impl Embedded {
             machine: "amd64".into(),
         };
         let version = concat!("rumpring ", env!("CARGO_PKG_VERSION"), ", embedded");
+        let fs = Fs::new(&counters);
         let system = System {
             version: format!("NetBSD {OSRELEASE} ({version})\n"),
             cpus: available_parallelism().map_or(1, |count| count.get() as i32),
@@ -192,7 +196,8 @@ impl Embedded {
             groups: Groups::new(),
             users: Users::new(),
             processes: ProcessTable::new(limits.processes),
-            fs: Fs::new(&counters),
+            places: Places::first(fs.root()),
+            fs,
             alarms: Alarms::default(),
             clock: Clock::default(),
             net: Arc::new(Net::new(&counters)),

@@ -116,7 +116,7 @@ impl Task {
             family,
             paid: AtomicBool::new(true),
             files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
-            cwd: CwdInfo::new(system.fs.root()),
+            cwd: CwdInfo::new(&system.places),
             client: Some(client),
             locker: AtomicBool::new(false),
             parent: None,

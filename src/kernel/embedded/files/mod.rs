@@ -104,9 +104,9 @@ impl Run<'_, '_> {
         follow: bool,
     ) -> Result<Found<'p>> {
         let places = self.task.cwd.places();
-        let from = base.unwrap_or(places.current);
-        let fs = &self.task.system.fs;
-        Ok(Walk { fs, root: places.root, from, credentials, aim, follow }.find(path)?)
+        let from = base.as_ref().unwrap_or(&places.current);
+        let (fs, root) = (&self.task.system.fs, places.root.as_ref());
+        Ok(Walk { fs, root, from, credentials, aim, follow }.find(path)?)
     }
 
     /// What is there. NetBSD: `fd_nameiat_simple_user`, which looks at the descriptor first.

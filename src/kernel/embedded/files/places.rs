@@ -25,7 +25,7 @@ fn chdir(run: &mut Run<'_, '_>) -> Answer {
 fn fchdir(run: &mut Run<'_, '_>) -> Answer {
     let (_, dir) = run.vnode(run.int(0))?;
     check(run, &dir)?;
-    if run.task.cwd.places().root.is_some_and(|root| !dir.is_inside(&root)) {
+    if run.task.cwd.places().root.as_ref().is_some_and(|root| !dir.is_inside(root)) {
         return Err(Errno::EPERM.into());
     }
     run.task.cwd.change(&dir);
@@ -74,9 +74,8 @@ fn getcwd(run: &mut Run<'_, '_>) -> Answer {
     let len = usize::try_from(len).ok().filter(|&len| len >= 2).ok_or(Errno::ERANGE)?;
     let len = len.min(4 * PATH_MAX);
     let places = run.task.cwd.places();
-    let fs = &run.system().fs;
-    let root = places.root.unwrap_or_else(|| fs.root());
-    let mut path = places.current.path(fs, &root, &run.task.credentials(), len - 1)?;
+    let (fs, root) = (&run.system().fs, places.root.as_ref());
+    let mut path = places.current.path(fs, root, &run.task.credentials(), len - 1)?;
     path.push(0);
     run.copyout(&path, addr)?;
     Ok([path.len() as i64, 0])

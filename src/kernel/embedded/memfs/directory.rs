@@ -204,19 +204,21 @@ impl Inode {
         }
     }
 
-    /// The path of this directory from `root`, at most `most` bytes of it; ENOENT if it is not below.
-    /// Who asks must be able to search it, and to read and search what is between. NetBSD:
-    /// `getcwd_common`.
+    /// The path of this directory from `root`, or the file system's, in at most `most` bytes; ENOENT if
+    /// it is not below. Who asks must be able to search it, and to read and search what is between. No
+    /// more names than half as many as there are bytes are looked at: the root may not be among them, and
+    /// the path wrong then, as it is in NetBSD (`getcwd_common`).
     pub fn path(
         self: &Arc<Self>,
         fs: &Fs,
-        root: &Arc<Inode>,
+        root: Option<&Arc<Inode>>,
         credentials: &Credentials,
         most: usize,
     ) -> Result<Vec<u8>, Errno> {
+        let root = root.unwrap_or(&fs.root);
         let mut names: Vec<Box<[u8]>> = Vec::new();
         let (mut at, mut len) = (self.clone(), 0);
-        while !Arc::ptr_eq(&at, root) {
+        while !Arc::ptr_eq(&at, root) && names.len() < most.div_ceil(2) {
             let between = if names.is_empty() { 0 } else { mode::READ };
             at.check(credentials, mode::EXECUTE | between)?;
             if fs.is_root(&at) {

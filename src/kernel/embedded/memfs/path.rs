@@ -56,9 +56,9 @@ impl Aim {
 pub(in super::super) struct Walk<'w> {
     pub fs: &'w Fs,
     /// The root of the process, if it is not the file system's.
-    pub root: Option<Arc<Inode>>,
+    pub root: Option<&'w Arc<Inode>>,
     /// Where a relative path begins.
-    pub from: Arc<Inode>,
+    pub from: &'w Arc<Inode>,
     pub credentials: &'w Credentials,
     pub aim: Aim,
     /// Whether a symbolic link at the end of the path is followed. With a slash behind it it always is.
@@ -147,7 +147,7 @@ impl Walk<'_> {
     }
 
     fn root(&self) -> &Arc<Inode> {
-        self.root.as_ref().unwrap_or(&self.fs.root)
+        self.root.unwrap_or(&self.fs.root)
     }
 
     /// One component: what is there, if anything. Who has got out of the root is put back there.
@@ -163,7 +163,7 @@ impl Walk<'_> {
             return Err(Errno::ENAMETOOLONG);
         }
         if name == b".." {
-            let outside = self.root.as_ref().filter(|root| !dir.is_inside(root));
+            let outside = self.root.filter(|root| !dir.is_inside(root));
             if let Some(root) = outside {
                 *dir = root.clone();
             }

@@ -6,8 +6,8 @@ fn user(uid: u32, gid: u32, groups: &[u32]) -> Credentials {
 }
 
 fn walk<'p>(fs: &Fs, own: &Credentials, aim: Aim, path: &'p str) -> Result<Found<'p>, Errno> {
-    let walk = Walk { fs, root: None, from: fs.root(), credentials: own, aim, follow: false };
-    walk.find(path.as_bytes())
+    let from = &fs.root();
+    Walk { fs, root: None, from, credentials: own, aim, follow: false }.find(path.as_bytes())
 }
 
 fn at(fs: &Fs, path: &str) -> Arc<Inode> {

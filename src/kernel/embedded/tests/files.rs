@@ -210,6 +210,7 @@ fn the_working_directory_is_the_process_s_own() {
     assert_eq!(cwd(&guest), "/tmp/dir\0");
     assert_eq!(guest.fails(296, &[guest.buffer(), 8]), Errno::ERANGE);
     assert_eq!(guest.fails(296, &[guest.buffer(), 0]), Errno::ERANGE);
+    assert_eq!(guest.fails(296, &[guest.buffer(), 1 << 32]), Errno::ERANGE);
     let child = guest.fork();
     on(&guest, CHDIR, "..").unwrap();
     assert_eq!((cwd(&guest), cwd(&child)), ("/tmp\0".into(), "/tmp/dir\0".into()));
@@ -218,6 +219,13 @@ fn the_working_directory_is_the_process_s_own() {
     assert_eq!(cwd(&guest), "/dev\0");
     assert_eq!(on(&guest, CHDIR, "null"), Err(Errno::ENOTDIR));
     assert_eq!(guest.fails(13, &[1]), Errno::EINVAL);
+    // Half as many names as bytes are looked at, and no more.
+    on(&guest, MKDIR, "/tmp/x").unwrap();
+    on(&guest, CHDIR, "/tmp/x").unwrap();
+    assert_eq!(guest.call(296, &[guest.buffer(), 3]), Ok(3));
+    assert_eq!(guest.get(guest.buffer(), 3), b"/x\0");
+    assert_eq!(guest.fails(296, &[guest.buffer(), 4]), Errno::ERANGE);
+    on(&guest, CHDIR, "/dev").unwrap();
     // A directory that was removed under a process is nowhere.
     on(&guest, RMDIR, "/tmp/dir").unwrap();
     assert_eq!(child.fails(296, &[child.buffer(), 1024]), Errno::ENOENT);
