@@ -233,11 +233,12 @@ impl Process for Task {
             extras.timers.clear();
         }
         self.files.release();
-        self.tell(Event::Exit);
         if let Some(me) = self.parenthood.get() {
             me.store(INIT, Relaxed);
         }
         self.system.processes.remove(self.pid);
+        // Once it cannot be found: who begins to watch it now finds that out.
+        self.tell(Event::Exit);
         if self.paid.swap(false, AcqRel) {
             self.family.give_process();
         }
