@@ -32,8 +32,9 @@ const SPARSE: usize = 1000;
 /// A file is always looked at for these.
 const ALWAYS: u32 = event::ERR | event::HUP;
 
-/// What makes a file ready for each of select's sets.
-const SETS: [u32; 3] = [event::RDNORM | ALWAYS, event::OUT | ALWAYS, event::RDBAND];
+/// What makes a file ready for each of select's sets. The end of a pipe is an exception, since NetBSD's
+/// says so unasked.
+const SETS: [u32; 3] = [event::RDNORM | ALWAYS, event::OUT | ALWAYS, event::RDBAND | event::HUP];
 
 /// Bits in a word of a set, and its bytes.
 const WORD_BITS: usize = 32;

@@ -373,13 +373,14 @@ impl Process for Task {
             extras.timers.clear();
         }
         self.files.release();
-        self.tell(Event::Exit);
         if let Some(me) = self.parenthood.get() {
             me.store(INIT, Relaxed);
         }
         let (group, credentials) = (self.group(), self.credentials());
         group.remove(self.pid);
         self.system.processes.remove(self.pid);
+        // Once it cannot be found: who begins to watch it now finds that out.
+        self.tell(Event::Exit);
         if self.paid.swap(false, AcqRel) {
             self.family.give_process();
             self.system.users.remove(credentials.uid);

@@ -225,6 +225,12 @@ mod tests {
     }
 
     #[test]
+    fn a_place_costs_48_bytes() {
+        assert_eq!(size_of::<Registration>(), 32);
+        assert_eq!(size_of::<Slot>(), 16);
+    }
+
+    #[test]
     fn leaving_costs_the_same_in_a_long_queue() {
         let pair = Arc::new(Pair::default());
         let waker = Waker::noop();

@@ -428,3 +428,18 @@ impl Due for Knote {
         kqueue.activate(&self);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::KNOTE_BYTES;
+    use super::*;
+
+    #[test]
+    fn a_knote_costs_what_is_paid_for_it() {
+        // Itself in its Arc, an entry in its kqueue's map and one in that of what it watches, both in
+        // maps that may be half empty, its place on the list and in its file's queue.
+        let map = 2 * (size_of::<Key>() + 8) + 2 * 16;
+        let all = 16 + size_of::<Knote>() + map + 2 * 8 + 16;
+        assert!(all as u64 <= KNOTE_BYTES, "a knote takes {all} bytes");
+    }
+}

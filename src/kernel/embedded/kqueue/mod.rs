@@ -37,7 +37,11 @@ use knote::Key;
 pub(super) const CALLS: &[Listed] = &[
     call(344, |run| make(run, 0)),
     call(455, |run| make(run, run.uint(0))),
-    partly(435, kevent::kevent, "NOTE_EXIT comes without an exit status"),
+    partly(
+        435,
+        kevent::kevent,
+        "EVFILT_VNODE answers EINVAL; NOTE_EXIT comes without an exit status",
+    ),
 ];
 
 /// `sys/event.h`
@@ -355,7 +359,7 @@ fn filter_of_name(run: &mut Run<'_, '_>, addr: u64) -> Result<()> {
     let mut bytes = [0; NAME_MAX];
     let len = run.memory().copyinstr(name, &mut bytes)?;
     let named = |known: &&str| known.as_bytes() == &bytes[..len];
-    let filter = abi::NAMES.iter().position(|known| named(&known)).ok_or(Errno::ENOENT)?;
+    let filter = abi::NAMES.iter().position(named).ok_or(Errno::ENOENT)?;
     mapping[16..20].copy_from_slice(&(filter as u32).to_le_bytes());
     run.copyout(&mapping, addr)
 }

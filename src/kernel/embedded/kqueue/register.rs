@@ -10,7 +10,7 @@ use super::super::process::Task;
 use super::super::sync::lock;
 use super::super::wait::Side;
 use super::knote::{Key, Knote, Target, Verdict};
-use super::{KNOTE_BYTES, KNOTES_MAX, Kevent, Kqueue, abi};
+use super::{Event, KNOTE_BYTES, KNOTES_MAX, Kevent, Kqueue, abi};
 use crate::kernel::Errno;
 
 impl Kqueue {
@@ -77,6 +77,10 @@ impl Kqueue {
             return Err(errno);
         }
         knote.look();
+        // Its process may have gone before there was a knote to be told.
+        if change.filter == abi::PROC && task.system.processes.find(change.ident as i32).is_none() {
+            knote.told(Event::Exit);
+        }
         // Its descriptor may have been closed before there was a knote to be removed with it.
         if let Some(file) = file
             && !task.files.get(change.ident as i32).is_ok_and(|now| Arc::ptr_eq(&now, file))
