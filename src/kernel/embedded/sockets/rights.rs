@@ -228,7 +228,10 @@ impl Drop for Rights {
                 }
             }
         });
-        while first {
+        if !first {
+            return;
+        }
+        loop {
             let next = DROPPING.with(|dropping| {
                 let mut dropping = dropping.borrow_mut();
                 let next = dropping.as_mut().and_then(Vec::pop);
