@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
+use super::accept::{self, Joined};
 use super::buffer::{Control, Record};
-use super::connect::{self, Joined};
 use super::options::option;
 use super::ports::{ANY, Address, End};
 use super::{INET, RAW, Socket, State, state};
@@ -20,8 +20,10 @@ use crate::kernel::embedded::time;
 /// The ports only the superuser may bind to (`IPPORT_RESERVED`).
 const RESERVED: u16 = 1024;
 
-/// The most a datagram holds besides its headers (`IP_MAXPACKET`).
-const DATAGRAM_MAX: usize = 65_535 - 28;
+/// The longest packet (`IP_MAXPACKET`), and the headers of a datagram that count as part of it.
+const PACKET_MAX: usize = 65_535;
+const HEADERS: usize = 28;
+const HEADERS_6: usize = 8;
 
 /// 127.0.0.1 or ::1.
 fn loopback(family: u8) -> Address {
@@ -156,7 +158,7 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
     };
     match socket.net.ports.listener(socket.family, far) {
         Some(listener) if !Arc::ptr_eq(&listener, socket) => {
-            connect::join(socket, &listener, [0; 3])
+            accept::join(socket, &listener, [0; 3])
         }
         _ => Ok(Joined::Refused),
     }
@@ -215,7 +217,8 @@ pub(super) fn send_datagram(
             },
         }
     };
-    if data.len() > DATAGRAM_MAX {
+    let headers = if socket.family == INET { HEADERS } else { HEADERS_6 };
+    if data.len() > PACKET_MAX - headers {
         return Err(Errno::EMSGSIZE.into());
     }
     if !leads {

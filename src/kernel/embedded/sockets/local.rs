@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock, Weak};
 
+use super::accept::{self, Joined};
 use super::buffer::{Control, Record};
-use super::connect::{self, Joined};
 use super::{LOCAL, STREAM, Socket, State, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::mode;
@@ -144,7 +144,7 @@ pub(super) fn connect(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> R
     }
     let by = lock(&other.state).local.as_ref().and_then(|local| local.bound_by);
     lock(&socket.state).local().peer = by;
-    connect::join(socket, &other, identity(run))
+    accept::join(socket, &other, identity(run))
 }
 
 /// Connects a datagram socket. NetBSD: `unp_connect1`.

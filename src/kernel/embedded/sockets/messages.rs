@@ -366,6 +366,11 @@ fn many(run: &mut Run<'_, '_>, each: &mut Each<'_>) -> Answer {
     let (file, socket) = get(run, run.int(0))?;
     let (base, count) = (run.word(1), run.uint(2).min(MESSAGES_MAX));
     let done = run.kept().map_or(0, |kept| kept.messages);
+    match other_file(run, &file) {
+        Some(over) if done == 0 => return over,
+        Some(_) => return Ok([done.into(), 0]),
+        None => {}
+    }
     if done >= count || done > 0 && run.kept().is_some_and(is_over) {
         return Ok([done.into(), 0]);
     }

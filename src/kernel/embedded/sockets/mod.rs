@@ -3,7 +3,8 @@
 //!
 //! # The files of this family
 //!
-//! - `connect`: bind, listen, accept, connect, shutdown, names, socketpair, and how they end
+//! - `connect`, `accept`, `close`: how they begin, come together and part
+//! - `open`: a socket as an open file, with poll, kqueue and ioctl
 //! - `local`, `inet`, `ports`: the families' part of that
 //! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
 //! - `messages`: the calls that send and receive
@@ -11,19 +12,24 @@
 //!
 //! A socket has a lock of its own, and knows its peer; what is sent goes right into the buffer of the
 //! peer. No two sockets are locked at once, so no order of them matters: who needs something of both
-//! looks at its own first, lets go, and then at the other. What one end does to the other (the end of
+//! looks at its own first, lets go, and then at the other (a new socket, which nobody knows yet, is no
+//! other). What one end does to the other (the end of
 //! file, a reset) is said by flags in the other's state, which only ever go one way. After the lock of
-//! a socket those of `ports` and of the names of local sockets may be taken, and nothing after them.
+//! a socket those of `ports`, of the file system and of the names of local sockets may be taken, and
+//! none of a socket after them.
 //! Queues are woken, and messages and sockets dropped, with no lock held.
 //!
 //! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2,uipc_usrreq,sys_socket}.c`,
 //! `sys/netinet/{in_pcb,tcp_usrreq,udp_usrreq}.c`, `sys/netinet6/{in6_pcb,udp6_usrreq}.c`; socket(2).
 
+mod accept;
 mod buffer;
+mod close;
 mod connect;
 mod inet;
 mod local;
 mod messages;
+mod open;
 mod options;
 mod ports;
 mod receive;
@@ -34,11 +40,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
-use super::abi::{Stat, mode, open, poll};
+use super::abi::open as flags;
 use super::call::{Result, Run};
-use super::file::{FileOps, OpenFile, Seen};
-use super::io::Transfer;
-use super::ioctl;
+use super::file::OpenFile;
 use super::limits::{Counters, Family};
 use super::sync::lock;
 use super::table::{Listed, call, partly};
@@ -54,7 +58,7 @@ pub(super) const CALLS: &[Listed] = &[
     partly(27, messages::recvmsg, OUT_OF_BAND),
     partly(28, messages::sendmsg, OUT_OF_BAND),
     partly(29, messages::recvfrom, OUT_OF_BAND),
-    call(30, connect::accept),
+    call(30, accept::accept),
     call(31, connect::getpeername),
     call(32, connect::getsockname),
     partly(
@@ -74,17 +78,17 @@ pub(super) const CALLS: &[Listed] = &[
         options::setsockopt,
         "of the options below SOL_SOCKET a handful, most without effect",
     ),
-    call(106, connect::listen),
+    call(106, accept::listen),
     partly(118, options::getsockopt, "of the options below SOL_SOCKET a handful"),
     partly(133, messages::sendto, OUT_OF_BAND),
-    call(134, connect::shutdown),
+    call(134, close::shutdown),
     call(135, connect::socketpair),
     partly(
         394,
         connect::socket,
         "AF_LOCAL, AF_INET and AF_INET6 only; raw sockets can only be made",
     ),
-    partly(456, connect::paccept, "the signal mask is read and not used"),
+    partly(456, accept::paccept, "the signal mask is read and not used"),
     partly(475, messages::recvmmsg, OUT_OF_BAND),
     partly(476, messages::sendmmsg, OUT_OF_BAND),
 ];
@@ -212,14 +216,6 @@ impl State {
         self.listener.as_ref().map_or(0, |listener| listener.queue.len())
     }
 
-    /// NetBSD: `soreadable`.
-    fn is_readable(&self) -> bool {
-        self.buffer.len() as i64 >= i64::from(self.low_water[1])
-            || self.has(state::CANT_RECEIVE)
-            || self.queued() > 0
-            || self.error.is_some()
-    }
-
     /// What a record that comes in may count for now, in a buffer of messages (`sbspace`).
     fn space(&self) -> i64 {
         let held = buffer::held_limit(self.receive_limit) - self.buffer.held() as i64;
@@ -329,44 +325,6 @@ impl Socket {
         }
         found
     }
-
-    /// Room to send, as poll, kqueue and FIONSPACE see it, and what waits on this side (`so_snd`).
-    fn sending(&self) -> Sending {
-        let (peer, mut sending) = {
-            let state = lock(&self.state);
-            let error = state.error.is_some();
-            let sending = Sending {
-                space: state.send_limit,
-                queued: 0,
-                low_water: i64::from(state.low_water[0]),
-                flags: state.flags,
-                error,
-            };
-            (state.peer.clone(), sending)
-        };
-        if self.needs_connection()
-            && sending.flags & state::CONNECTED != 0
-            && let Some(peer) = peer.upgrade()
-        {
-            let peer_state = lock(&peer.state);
-            let there = send::room_at(self, sending.space, &peer_state);
-            sending.queued = (sending.space - there).max(0);
-            if self.family == LOCAL {
-                sending.queued = 0;
-            }
-            sending.space = there;
-        }
-        sending
-    }
-}
-
-/// The send side of a socket.
-struct Sending {
-    space: i64,
-    queued: i64,
-    low_water: i64,
-    flags: u32,
-    error: bool,
 }
 
 impl Waitable for Socket {
@@ -390,152 +348,6 @@ impl Drop for Socket {
     }
 }
 
-/// A socket that is open.
-struct SocketFile(Arc<Socket>);
-
-/// `filio.h`, `sockio.h`
-const FIONWRITE: u32 = 0x4004_6679;
-const FIONSPACE: u32 = 0x4004_6678;
-const SIOCATMARK: u32 = 0x4004_7307;
-
-impl FileOps for SocketFile {
-    fn read(
-        &self,
-        run: &mut Run<'_, '_>,
-        file: &OpenFile,
-        transfer: &Transfer,
-        _position: Option<i64>,
-    ) -> Result<()> {
-        receive::read(run, file, &self.0, transfer)
-    }
-
-    fn write(
-        &self,
-        run: &mut Run<'_, '_>,
-        file: &OpenFile,
-        transfer: &Transfer,
-        _position: Option<i64>,
-    ) -> Result<()> {
-        send::send(run, file, &self.0, &send::Outgoing::plain(transfer))
-    }
-
-    /// Only the type means anything, and of local sockets a little more (`soo_stat`, `unp_stat`).
-    fn stat(&self) -> Result<Stat> {
-        let stat = Stat { mode: mode::SOCKET, ..Stat::default() };
-        if self.0.family != LOCAL {
-            return Ok(stat);
-        }
-        let born = self.0.born;
-        Ok(Stat {
-            dev: u64::MAX,
-            ino: self.0.id,
-            accessed: born,
-            modified: born,
-            changed: born,
-            block_size: lock(&self.0.state).send_limit as i32,
-            ..stat
-        })
-    }
-
-    /// NetBSD: `soo_ioctl`.
-    fn ioctl(
-        &self,
-        run: &mut Run<'_, '_>,
-        _file: &OpenFile,
-        request: u32,
-        addr: u64,
-    ) -> Result<()> {
-        let value = match request {
-            ioctl::FIONBIO | ioctl::FIOASYNC => return Ok(()),
-            ioctl::FIONREAD => lock(&self.0.state).buffer.len() as i32,
-            FIONWRITE => self.0.sending().queued as i32,
-            FIONSPACE => self.0.sending().space.max(0) as i32,
-            SIOCATMARK => 0,
-            _ if self.0.family == LOCAL => return Err(Errno::EOPNOTSUPP.into()),
-            _ => return Err(Errno::ENOTTY.into()),
-        };
-        run.copyout(&value.to_le_bytes(), addr)
-    }
-
-    /// NetBSD: `sopoll`.
-    fn poll(&self, _file: &OpenFile) -> u32 {
-        let readable = lock(&self.0.state).is_readable();
-        let sending = self.0.sending();
-        let joined = sending.flags & state::CONNECTED != 0 || !self.0.needs_connection();
-        let writable = sending.space >= sending.low_water && joined
-            || sending.flags & state::CANT_SEND != 0
-            || sending.error;
-        let mut events = 0;
-        if readable {
-            events |= poll::IN | poll::RDNORM;
-        }
-        if writable {
-            events |= poll::OUT;
-        }
-        events
-    }
-
-    /// NetBSD: `filt_soread`, `filt_sowrite`, `filt_solisten`.
-    fn filter(&self, _file: &OpenFile, side: Side, low_water: Option<i64>) -> Option<Seen> {
-        match side {
-            Side::Read => {
-                let state = lock(&self.0.state);
-                if state.has(state::LISTENING) {
-                    let data = state.queued() as i64;
-                    return Some(Seen { ready: data > 0, data, ..Seen::default() });
-                }
-                let data = state.buffer.len() as i64;
-                let eof = state.has(state::CANT_RECEIVE);
-                let enough = data >= low_water.unwrap_or(state.low_water[1].into());
-                let ready = eof || state.error.is_some() || enough;
-                Some(Seen { ready, data, eof, flags: failure(&state, eof) })
-            }
-            Side::Write => {
-                let sending = self.0.sending();
-                let eof = sending.flags & state::CANT_SEND != 0;
-                let joined = sending.flags & state::CONNECTED != 0 || !self.0.needs_connection();
-                let enough = sending.space >= low_water.unwrap_or(sending.low_water);
-                let ready = eof || sending.error || joined && enough;
-                let flags = failure(&lock(&self.0.state), eof);
-                Some(Seen { ready, data: sending.space, eof, flags })
-            }
-        }
-    }
-
-    fn waitable(&self) -> Option<Arc<dyn Waitable>> {
-        Some(self.0.clone())
-    }
-
-    fn restart(&self) {
-        self.0.wake();
-    }
-
-    fn close(&self) {
-        connect::close(&self.0);
-    }
-
-    fn after_close(&self) -> Option<Box<dyn FnOnce()>> {
-        let flights = &self.0.net.flights;
-        if self.0.family != LOCAL || !flights.any() {
-            return None;
-        }
-        let flights = flights.clone();
-        Some(Box::new(move || flights.noticed()))
-    }
-
-    fn socket(&self) -> Option<&Arc<Socket>> {
-        Some(&self.0)
-    }
-}
-
-/// The error that comes with the end of a side.
-fn failure(state: &State, eof: bool) -> u32 {
-    match state.error {
-        Some(errno) if eof => errno.0 as u32,
-        _ => 0,
-    }
-}
-
 /// The socket of descriptor `fd`. NetBSD: `fd_getsock`.
 fn get(run: &Run<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
     let file = run.file(fd)?;
@@ -543,11 +355,11 @@ fn get(run: &Run<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
     Ok((file, socket))
 }
 
-/// Opens `socket`.
-fn opened(run: &Run<'_, '_>, socket: Arc<Socket>, flags: u32) -> Result<Arc<OpenFile>> {
+/// Opens `socket`, with these flags more.
+fn opened(run: &Run<'_, '_>, socket: Arc<Socket>, more: u32) -> Result<Arc<OpenFile>> {
     let system = run.system();
-    let flags = open::FREAD | open::FWRITE | flags;
-    Ok(OpenFile::new(SocketFile(socket), flags, &system.limits, &system.counters)?)
+    let flags = flags::FREAD | flags::FWRITE | more;
+    Ok(OpenFile::new(open::SocketFile(socket), flags, &system.limits, &system.counters)?)
 }
 
 /// When a wait on this side of a socket ends, for one that begins now.

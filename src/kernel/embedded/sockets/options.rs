@@ -33,20 +33,32 @@ pub(super) mod option {
 }
 
 /// Options below `SOL_SOCKET` that are kept: family (0: both internet families), socket type (0:
-/// any), level, name and initial value. TCP_NODELAY, KEEPIDLE, KEEPINTVL, KEEPCNT, KEEPINIT; IP_TOS,
-/// IP_TTL, IP_RECVDSTADDR; IPV6_UNICAST_HOPS, IPV6_V6ONLY.
-const LOWER: [(u8, i32, i32, i32, i32); 10] = [
-    (0, STREAM, 6, 1, 0),
-    (0, STREAM, 6, 3, 14400),
-    (0, STREAM, 6, 5, 150),
-    (0, STREAM, 6, 6, 8),
-    (0, STREAM, 6, 7, 150),
+/// any), level, name and initial value. TCP_NODELAY, MAXSEG, KEEPIDLE, KEEPINTVL, KEEPCNT, KEEPINIT;
+/// IP_TOS, IP_TTL, IP_RECVOPTS, IP_RECVRETOPTS, IP_RECVDSTADDR, IP_PORTRANGE, IP_RECVIF, IP_RECVTTL,
+/// IP_MINTTL; IPV6_UNICAST_HOPS, IPV6_V6ONLY.
+const LOWER: [(u8, i32, i32, i32, i32); 17] = [
+    (0, STREAM, TCP, 1, 0),
+    (0, STREAM, TCP, 2, 536),
+    (0, STREAM, TCP, 3, 14400),
+    (0, STREAM, TCP, 5, 150),
+    (0, STREAM, TCP, 6, 8),
+    (0, STREAM, TCP, 7, 150),
     (INET, 0, 0, 3, 0),
     (INET, 0, 0, 4, 64),
+    (INET, 0, 0, 5, 0),
+    (INET, 0, 0, 6, 0),
     (INET, 0, 0, 7, 0),
+    (INET, 0, 0, 19, 0),
+    (INET, 0, 0, 20, 0),
+    (INET, 0, 0, 23, 0),
+    (INET, 0, 0, 24, 0),
     (INET6, 0, 41, 4, -1),
     (INET6, 0, 41, 27, 1),
 ];
+
+/// The level of TCP's options, and those of them that can be set and not be asked for.
+const TCP: i32 = 6;
+const UNTOLD: [i32; 4] = [3, 5, 6, 7];
 
 /// Clock ticks a second, in which socket timeouts are counted (`hz`).
 pub(super) const TICKS: i64 = 100;
@@ -225,7 +237,9 @@ pub(super) fn getsockopt(run: &mut Run<'_, '_>) -> Answer {
         } else if socket.family == LOCAL {
             ask_local(&state, level, name)?
         } else {
-            let initial = lower(&socket, level, name).ok_or(Errno::ENOPROTOOPT)?;
+            let told = level != TCP || !UNTOLD.contains(&name);
+            let initial = lower(&socket, level, name).filter(|_| told);
+            let initial = initial.ok_or(Errno::ENOPROTOOPT)?;
             let mut kept = state.lower.iter();
             let kept = kept.find(|&&(at, which, _)| (at, which) == (level, name));
             kept.map_or(initial, |kept| kept.2).to_le_bytes().to_vec()

@@ -49,6 +49,8 @@ struct Bound {
     socket: Weak<Socket>,
     addr: Address,
     shares: bool,
+    /// Whether it keeps others from binding: a connection that was accepted does not.
+    binds: bool,
 }
 
 impl Ports {
@@ -75,7 +77,8 @@ impl Ports {
         wild: bool,
         shares: bool,
     ) -> Result<u16, Errno> {
-        let bound = || Bound { id: socket.id, socket: Arc::downgrade(socket), addr, shares };
+        let bound =
+            || Bound { id: socket.id, socket: Arc::downgrade(socket), addr, shares, binds: true };
         if port == 0 {
             return self.choose(socket, bound());
         }
@@ -123,7 +126,13 @@ impl Ports {
         let Entry::Vacant(free) = port.connected.entry((near.0, far)) else {
             return Err(Errno::EADDRINUSE);
         };
-        free.insert(Bound { id: socket.id, socket: Arc::downgrade(socket), addr: near.0, shares });
+        free.insert(Bound {
+            id: socket.id,
+            socket: Arc::downgrade(socket),
+            addr: near.0,
+            shares,
+            binds: old.is_some(),
+        });
         match old {
             Some(_) => port.bound.retain(|bound| bound.id != socket.id),
             None => drop(self.counters.ports.take(1, u64::MAX)),
@@ -183,7 +192,7 @@ impl Port {
     fn collides(&self, addr: Address, wild: bool, shares: bool) -> bool {
         let meets =
             |other: &Bound| other.addr == addr || wild && (other.addr == ANY || addr == ANY);
-        let refuses = |other: &Bound| meets(other) && !(shares && other.shares);
+        let refuses = |other: &Bound| other.binds && meets(other) && !(shares && other.shares);
         self.bound.iter().any(refuses) || wild && self.connected.values().any(refuses)
     }
 

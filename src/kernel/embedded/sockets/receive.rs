@@ -279,6 +279,10 @@ fn take_stream(
     let Some(record) = state.buffer.front() else {
         return Ok(came.then_some(received));
     };
+    if !peek && !record.control.is_empty() {
+        // Somebody else took what was before it: this comes with the next call.
+        return Ok(came.then_some(received));
+    }
     let here = record.data.len();
     let count = usize::try_from(wanted.min(room)).unwrap_or(usize::MAX).min(here);
     let mut ends = count == here && record.ends && count > 0;

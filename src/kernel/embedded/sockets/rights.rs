@@ -68,6 +68,9 @@ impl Flights {
         if !self.count.take(files.len() as u64, self.counters.limits.files / RATIO) {
             return Err(Errno::EAGAIN);
         }
+        if !files.iter().any(carries) {
+            return Ok(Rights { files, flights: self.clone() });
+        }
         let mut sockets = lock(&self.sockets);
         for file in files.iter().filter(|file| carries(file)) {
             let flight = sockets.entry(address(file));
@@ -225,7 +228,10 @@ impl Drop for Rights {
                 }
             }
         });
-        while first {
+        if !first {
+            return;
+        }
+        loop {
             let next = DROPPING.with(|dropping| {
                 let mut dropping = dropping.borrow_mut();
                 let next = dropping.as_mut().and_then(Vec::pop);

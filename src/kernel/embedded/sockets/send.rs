@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::buffer::{self, Control, Record};
-use super::{DATAGRAM, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, connect, inet, local, state};
+use super::{DATAGRAM, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, close, inet, local, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{i32_at, open};
 use crate::kernel::embedded::call::{Result, Run, Stop};
@@ -148,7 +148,7 @@ fn has_room(socket: &Socket, out: &Outgoing<'_>, left: u64, done: u64) -> Result
     }
     let left = i64::try_from(left).unwrap_or(i64::MAX);
     let atomic = socket.is_atomic();
-    if atomic && left > most || control > most {
+    if atomic && left > most || control > most.max(0) {
         return Err(Errno::EMSGSIZE.into());
     }
     let all = space >= left.saturating_add(control);
@@ -174,7 +174,8 @@ fn put(run: &mut Run<'_, '_>, socket: &Arc<Socket>, out: &Outgoing<'_>, left: u6
         _ => Vec::new(),
     };
     let ends = out.flags & msg::EOR != 0 && socket.family == LOCAL && piece.len() as u64 == left;
-    let Some(count) = append(run, socket, piece, &mut control, ends)? else {
+    let asked = if control.is_empty() { 0 } else { out.control.as_ref().map_or(0, Vec::len) };
+    let Some(count) = append(run, socket, piece, &mut control, asked, ends)? else {
         return Ok(Put::Unpaid);
     };
     out.transfer.consumed(run, PIECE, count);
@@ -223,6 +224,7 @@ fn append(
     socket: &Arc<Socket>,
     piece: &[u8],
     control: &mut Vec<Control>,
+    asked: usize,
     ends: bool,
 ) -> Result<Option<usize>> {
     let (peer, limit) = {
@@ -245,23 +247,23 @@ fn append(
         // It has shut down reading: nobody will take these bytes.
         return Ok(Some(piece.len()));
     }
-    if socket.family == LOCAL {
-        control.extend(local::wanted_credentials(run, &mut state, true));
-    }
-    let extra: usize = control.iter().map(Control::len).sum();
+    // A control message goes whole, and with what there was room for beside it as the client has passed
+    // it: inside it counts for more, and may go over the bound by that much.
     let room = usize::try_from(room_at(socket, limit, &state)).unwrap_or(0);
-    let Some(room) = room.checked_sub(extra) else {
-        // A control message is not taken apart: it goes over the bound once something else has gone.
-        if state.buffer.len() > 0 {
-            return Ok(Some(0));
-        }
-        return Err(Errno::EMSGSIZE.into());
-    };
-    let count = piece.len().min(room);
-    let had_control = !control.is_empty();
+    if room == 0 && !piece.is_empty() {
+        return Ok(Some(0));
+    }
+    let credentials = local::wanted_credentials(run, &mut state, true);
+    let told = credentials.is_some();
+    control.extend(credentials);
+    let count = piece.len().min(room.saturating_sub(asked).max(1));
+    let with_control = !control.is_empty();
     let taken = state.buffer.append(&piece[..count], control, &peer.payer);
-    if (taken == 0 && count > 0) || (had_control && !control.is_empty()) {
-        let empty = state.buffer.len() == 0;
+    if taken == 0 && count > 0 || with_control && !control.is_empty() {
+        if told {
+            state.local().wants_credentials = true;
+        }
+        let empty = state.buffer.front().is_none();
         return if empty { Err(Errno::ENOBUFS.into()) } else { Ok(None) };
     }
     if ends && taken == piece.len() {
@@ -277,7 +279,7 @@ fn gone(socket: &Arc<Socket>, count: usize) -> Result<Option<usize>> {
     if socket.family == LOCAL {
         return Err(Errno::EPIPE.into());
     }
-    connect::reset(socket, Errno::ECONNRESET);
+    close::reset(socket, Errno::ECONNRESET);
     Ok(Some(count))
 }
 
@@ -298,7 +300,10 @@ fn message(
             local::send_datagram(run, socket, out.to.as_deref(), control, data)?;
             Ok(Put::All)
         }
-        (LOCAL, _) => packet(run, socket, control, data, out.flags & msg::EOR != 0),
+        (LOCAL, _) => {
+            let asked = out.control.as_ref().map_or(0, Vec::len);
+            packet(run, socket, control, data, asked, out.flags & msg::EOR != 0)
+        }
         _ => {
             debug_assert!(socket.kind != STREAM);
             inet::send_datagram(run, socket, out.to.as_deref(), data)?;
@@ -313,6 +318,7 @@ fn packet(
     socket: &Arc<Socket>,
     mut control: Vec<Control>,
     data: Vec<u8>,
+    asked: usize,
     ends: bool,
 ) -> Result<Put> {
     let (peer, limit) = {
@@ -322,20 +328,25 @@ fn packet(
         }
         (state.peer.upgrade().ok_or(Errno::ENOTCONN)?, state.send_limit)
     };
+    // What `has_room` has asked for: a control message counts for more once it is inside.
+    let claimed = data.len() + asked;
     let mut state = lock(&peer.state);
     if state.has(state::CLOSED) {
         return Err(Errno::EPIPE.into());
     }
-    control.extend(local::wanted_credentials(run, &mut state, true));
-    let mut record = Record::message(None, control, data);
-    record.ends = ends;
-    if state.buffer.len() > 0 && room_at(socket, limit, &state) < record.len() as i64 {
-        drop(state);
-        drop(record);
+    if state.buffer.front().is_some() && room_at(socket, limit, &state) < claimed as i64 {
         return Ok(Put::Some);
     }
+    let credentials = local::wanted_credentials(run, &mut state, true);
+    let told = credentials.is_some();
+    control.extend(credentials);
+    let mut record = Record::message(None, control, data);
+    record.ends = ends;
     let empty = state.buffer.front().is_none();
     let pushed = state.buffer.push(record, &peer.payer);
+    if pushed.is_err() && told {
+        state.local().wants_credentials = true;
+    }
     drop(state);
     match pushed {
         Ok(()) => {

@@ -320,6 +320,46 @@ fn credentials_come_with_the_first_bytes() {
 }
 
 #[test]
+fn a_control_message_goes_once_however_little_room_there_is() {
+    let guest = Guest::new(&kernel());
+    for kind in [1, 5] {
+        let file = guest.open("/dev/zero", o::RDONLY).unwrap();
+        // It counts for 24 bytes inside and is 20 outside: every room around that is tried.
+        for room in 15..40usize {
+            let (one, two) = pair(&guest, kind);
+            blocking(&guest, one, false);
+            guest.write(one, &vec![0; 4096 - room]).unwrap();
+            set(&guest, two, 0, 4, &(room as u32 % 2).to_le_bytes()).unwrap();
+            let sent = send(&guest, one, b"abc", &rights(&[file]), 0);
+            let count = guest.read(two, 5000).unwrap().len();
+            let mut came = Vec::new();
+            if let Ok(sent) = sent {
+                let got = receive(&guest, two, 10, 200, 0).unwrap();
+                assert_eq!((sent, got.data.len()), (3, 3), "{kind} {room}");
+                assert_eq!(got.control[..4], [20, 0, 0, 0]);
+                came = got.control;
+                assert!(room >= 23, "{room}");
+            } else {
+                assert_eq!(
+                    sent,
+                    Err(if room < 20 { Errno::EMSGSIZE } else { Errno::EAGAIN }),
+                    "{kind} {room}"
+                );
+                assert!(room < 23, "{room}");
+            }
+            assert_eq!(count, 4096 - room);
+            if !came.is_empty() {
+                guest.close(came[16].into()).unwrap();
+            }
+            blocking(&guest, two, false);
+            assert_eq!(receive(&guest, two, 10, 200, 0), Err(Errno::EAGAIN));
+            guest.close(one).unwrap();
+            guest.close(two).unwrap();
+        }
+    }
+}
+
+#[test]
 fn datagrams_say_when_and_for_whom() {
     let guest = Guest::new(&kernel());
     let server = socket(&guest, 2, 2, 0).unwrap();

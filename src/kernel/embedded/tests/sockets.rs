@@ -182,6 +182,16 @@ fn options_are_kept() {
     assert_eq!(get(&guest, fd, 6, 1).unwrap(), int(0));
     set(&guest, fd, 6, 1, &int(1)).unwrap();
     assert_eq!(get(&guest, fd, 6, 1).unwrap(), int(1));
+    set(&guest, fd, 6, 3, &int(60)).unwrap();
+    assert_eq!(get(&guest, fd, 6, 3), Err(Errno::ENOPROTOOPT));
+    assert_eq!(get(&guest, fd, 6, 2).unwrap(), int(536));
+    let local = socket(&guest, 1, 1, 0).unwrap();
+    assert_eq!(get(&guest, local, 0, 4).unwrap(), int(0));
+    set(&guest, local, 0, 4, &int(1)).unwrap();
+    assert_eq!(get(&guest, local, 0, 4).unwrap(), int(1));
+    assert_eq!(get(&guest, local, 0, 3), Err(Errno::EINVAL));
+    assert_eq!(set(&guest, local, 0, 3, &int(1)), Err(Errno::ENOPROTOOPT));
+    assert_eq!(set(&guest, local, 0, 4, &[1]), Err(Errno::EINVAL));
     for (level, option, value, errno) in [
         (SOL_SOCKET, 0x4, vec![1], Errno::EINVAL),
         (SOL_SOCKET, 0x4, vec![], Errno::EINVAL),

@@ -1,0 +1,263 @@
+//! Listening and accepting: the queue of a listener, and how the other end of a connection is made.
+//!
+//! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2}.c`; listen(2), accept(2).
+
+use std::sync::Arc;
+
+use super::close::refuse;
+use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
+use super::{LOCAL, Listener, STREAM, Socket, State, get, inet, opened, state};
+use crate::kernel::Errno;
+use crate::kernel::embedded::abi::open;
+use crate::kernel::embedded::call::{Answer, Result, Run, Stop};
+use crate::kernel::embedded::sync::lock;
+use crate::kernel::embedded::wait::Side;
+
+/// The longest queue of connections (`SOMAXCONN`).
+const BACKLOG_MAX: i32 = 128;
+
+/// `int listen(int s, int backlog)`
+pub(super) fn listen(run: &mut Run<'_, '_>) -> Answer {
+    let backlog = run.int(1);
+    let (_, socket) = get(run, run.int(0))?;
+    let mut state = lock(&socket.state);
+    if state.has(state::CONNECTED | state::CONNECTING) {
+        return Err(Errno::EINVAL.into());
+    }
+    if socket.family == LOCAL {
+        if state.local.as_ref().is_none_or(|local| local.inode.is_none()) {
+            return Err(Errno::EINVAL.into());
+        }
+    } else if socket.kind != STREAM {
+        return Err(Errno::EOPNOTSUPP.into());
+    } else if state.has(state::DEAD) {
+        return Err(Errno::EINVAL.into());
+    } else {
+        inet::bind_any(&socket, &mut state)?;
+    }
+    state.flags |= state::LISTENING;
+    let listener = state.listener.get_or_insert_default();
+    listener.limit = backlog.clamp(0, BACKLOG_MAX) as usize;
+    Ok([0, 0])
+}
+
+/// How trying to come together with a listener ended.
+pub(super) enum Joined {
+    Connected,
+    /// It has to be accepted, or there must be room for it first.
+    Waiting,
+    Refused,
+}
+
+/// Whether a listener has no room for one more. NetBSD: `sonewconn`, and `syn_cache_get` before it.
+fn is_full(listener: &Listener, tcp: bool) -> bool {
+    let most = if tcp { listener.limit } else { 3 * listener.limit / 2 };
+    listener.queue.len() > most
+}
+
+/// Makes the other end of a connection, and puts it into the queue of a listener.
+pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: [u32; 3]) -> Result<Joined> {
+    let server = match other_end(client, head, by) {
+        Err(Errno::ECONNREFUSED) => return Ok(Joined::Refused),
+        server => server?,
+    };
+    let made = server.is_some();
+    let peer = server.as_ref().unwrap_or(head);
+    lock(&client.state).peer = Arc::downgrade(peer);
+    let Some(waits) = enter(client, head, server) else {
+        lock(&client.state).peer = Default::default();
+        return Ok(Joined::Refused);
+    };
+    if waits.full {
+        if made {
+            lock(&client.state).peer = Arc::downgrade(head);
+        }
+        return Ok(Joined::Waiting);
+    }
+    let joined = {
+        let mut state = lock(&client.state);
+        if waits.for_accept || state.local.as_ref().is_some_and(|local| local.waits) {
+            Joined::Waiting
+        } else {
+            settle(&mut state);
+            Joined::Connected
+        }
+    };
+    client.wake();
+    head.readers.wake();
+    Ok(joined)
+}
+
+/// What a connection that has reached its listener waits for.
+struct Waits {
+    full: bool,
+    for_accept: bool,
+}
+
+/// Puts the other end into the queue of its listener; if there is no room, TCP waits for some.
+/// Nothing if the connection is refused.
+fn enter(client: &Arc<Socket>, head: &Socket, server: Option<Arc<Socket>>) -> Option<Waits> {
+    let mut head_state = lock(&head.state);
+    if head_state.has(state::CLOSED) {
+        return None;
+    }
+    let for_accept = head_state.local.as_ref().is_some_and(|local| local.waits);
+    let listener = head_state.listener.as_mut()?;
+    let full = is_full(listener, client.is_tcp());
+    match server {
+        Some(server) if !full => listener.queue.push_back(server),
+        _ if !client.is_tcp() => return None,
+        _ => drop(listener.waiting.insert(client.id, Arc::downgrade(client))),
+    }
+    Some(Waits { full, for_accept })
+}
+
+/// A connection is made, unless it is over already.
+fn settle(state: &mut State) {
+    if state.has(state::CONNECTING) {
+        state.flags &= !state::CONNECTING;
+        state.flags |= state::CONNECTED;
+    }
+}
+
+/// The socket that `accept` will return; nothing if the listener has no room. ECONNREFUSED if it is
+/// none. NetBSD: `sonewconn`.
+fn other_end(
+    client: &Arc<Socket>,
+    head: &Arc<Socket>,
+    by: [u32; 3],
+) -> Result<Option<Arc<Socket>>, Errno> {
+    let server = Socket::new(&head.net, &head.payer, (head.family, head.kind, head.protocol));
+    let server = server.map_err(|_| Errno::ECONNREFUSED)?;
+    let (near, far) = {
+        let state = lock(&client.state);
+        (state.far, state.near)
+    };
+    {
+        let head_state = lock(&head.state);
+        let listener = head_state.listener.as_ref().filter(|_| !head_state.has(state::CLOSED));
+        if is_full(listener.ok_or(Errno::ECONNREFUSED)?, client.is_tcp()) {
+            return Ok(None);
+        }
+        // Nobody else knows it yet.
+        let mut state = lock(&server.state);
+        state.flags =
+            state::CONNECTED | head_state.flags & (state::CANT_SEND | state::CANT_RECEIVE);
+        state.options = head_state.options;
+        state.linger = head_state.linger;
+        (state.send_limit, state.receive_limit) = (head_state.send_limit, head_state.receive_limit);
+        state.low_water = head_state.low_water;
+        state.timeouts = head_state.timeouts;
+        state.lower = head_state.lower.clone();
+        state.peer = Arc::downgrade(client);
+        if let Some(from) = &head_state.local {
+            let to = state.local();
+            to.name = from.name.clone();
+            to.peer = Some(by);
+            (to.wants_credentials, to.waits) = (from.wants_credentials, from.waits);
+        }
+    }
+    if let (Some(near), Some(far)) = (near, far) {
+        head.net.ports.connect(&server, None, near, far)?;
+        let mut state = lock(&server.state);
+        (state.near, state.far) = (Some(near), Some(far));
+    }
+    Ok(Some(server))
+}
+
+/// `int accept(int s, struct sockaddr *name, socklen_t *anamelen)`
+pub(super) fn accept(run: &mut Run<'_, '_>) -> Answer {
+    accept_with(run, 0, 0)
+}
+
+/// `int paccept(int s, struct sockaddr *name, socklen_t *anamelen, const sigset_t *mask, int flags)`
+pub(super) fn paccept(run: &mut Run<'_, '_>) -> Answer {
+    let (mask, flags) = (run.word(3), run.uint(4));
+    if mask != 0 {
+        run.copyin::<16>(mask)?;
+    }
+    accept_with(run, flags, open::NONBLOCK)
+}
+
+/// NetBSD: `do_sys_accept`.
+fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
+    let (file, head) = get(run, run.int(0))?;
+    let (addr, len_addr) = (run.word(1), run.word(2));
+    run.task.files.check_room()?;
+    if !head.needs_connection() {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let mut waiting = false;
+    let (room, server) = loop {
+        if has_connection(&head)? {
+            let room = if addr == 0 { Ok(0) } else { room_for_name(run, len_addr) };
+            if room == Err(Stop::Asked) {
+                return Err(Stop::Asked);
+            }
+            if let Some(server) = next_connection(&head) {
+                break (room, server);
+            }
+            continue;
+        }
+        if file.has(open::NONBLOCK) {
+            return Err(Errno::EAGAIN.into());
+        }
+        if waiting {
+            return Err(Stop::Sleep(None));
+        }
+        run.wait_for(head.clone(), Side::Read);
+        waiting = true;
+    };
+    let kept = file.flags() & (open::NONBLOCK | open::NOSIGPIPE) & !clear;
+    let accepted = opened(run, server.clone(), kept | file_flags(flags))?;
+    room?;
+    let name = {
+        let state = lock(&server.state);
+        if server.is_tcp() && state.has(state::DISCONNECTED) {
+            return Err(Errno::ECONNABORTED.into());
+        }
+        peer_name(&server, &state)
+    };
+    let name = name.finish();
+    let fd = run.task.files.insert(accepted, 0, flags & CLOEXEC != 0)?;
+    copyout_name(run, &name, addr, len_addr)?;
+    Ok([fd.into(), 0])
+}
+
+/// Whether a listener has a connection to accept, or what went wrong.
+fn has_connection(head: &Socket) -> Result<bool, Errno> {
+    let mut state = lock(&head.state);
+    if !state.has(state::LISTENING) {
+        return Err(Errno::EINVAL);
+    }
+    if let Some(errno) = state.error.take() {
+        return Err(errno);
+    }
+    if state.queued() > 0 {
+        return Ok(true);
+    }
+    if state.has(state::CANT_RECEIVE) { Err(Errno::ECONNABORTED) } else { Ok(false) }
+}
+
+/// Takes a connection out of the queue, and lets in those that wait for room there.
+fn next_connection(head: &Arc<Socket>) -> Option<Arc<Socket>> {
+    let server = lock(&head.state).listener.as_mut()?.queue.pop_front()?;
+    let client = lock(&server.state).peer.upgrade();
+    if let Some(client) = client.filter(|client| client.family == LOCAL) {
+        settle(&mut lock(&client.state));
+        client.wake();
+    }
+    loop {
+        let waiting = {
+            let mut state = lock(&head.state);
+            let listener = state.listener.as_mut()?;
+            if is_full(listener, true) { None } else { listener.waiting.pop_first() }
+        };
+        let Some((_, client)) = waiting else { break };
+        let Some(client) = client.upgrade() else { continue };
+        if !matches!(join(&client, head, [0; 3]), Ok(Joined::Connected | Joined::Waiting)) {
+            refuse(&client);
+        }
+    }
+    Some(server)
+}
