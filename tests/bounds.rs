@@ -183,7 +183,7 @@ fn preforks_end_with_their_parent_if_that_is_wanted() {
 fn greedy(house: &House) -> Speaker {
     let mut client = Speaker::guest(house);
     let zero = client.open("/dev/zero", O_RDONLY);
-    client.send(&call(sys::READ, 1, &[zero, 0, 1 << 50]));
+    client.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 50]));
     client
 }
 
@@ -213,7 +213,7 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
     let mut client = Speaker::guest(&house);
     let [reader, writer] = client.pipe();
     // More than the pipe takes; then a write that has copied in all it needs when it falls asleep.
-    client.send(&call(sys::WRITE, 1, &[writer, 0, 4 * PIECE]));
+    client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 4 * PIECE]));
     client.send(&call(sys::WRITE, 2, &[writer, MARK, 100]));
     let mut asks = 0;
     let mut is_reading = false;
@@ -233,7 +233,7 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
             // Both writes are asleep by then, or were never to be.
             house.is_sound();
             is_reading = true;
-            client.send(&call(sys::READ, 3, &[reader, 0, 1 << 20]));
+            client.send(&call(sys::READ, 3, &[reader, 0x1000, 1 << 20]));
         }
     }
     asks

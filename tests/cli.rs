@@ -137,7 +137,7 @@ fn a_call_that_fails_says_why_and_exits_with_1() {
     let call = |line: &str| run(&mut server.command(words(&format!("call {line}"))));
     call("open /none 0").fails(FAILURE, &["rumpring: open: ENOENT (2): no such file"]);
     call("nosuchcall").fails(FAILURE, &["nosuchcall", "no NetBSD system call has that name"]);
-    call("kqueue").fails(FAILURE, &["kqueue: ENOSYS (78)"]);
+    call("ptrace").fails(FAILURE, &["ptrace: ENOSYS (78)"]);
     call("getpid 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17").fails(FAILURE, &["getpid", "at most"]);
     call("read 0 @99999999 1").fails(FAILURE, &["@99999999", "at most"]);
     call("").fails(USAGE, &["<NAME>", "--help"]);
@@ -527,12 +527,12 @@ fn a_call_the_kernel_lacks_is_named_once() {
     let mut server = Server::start(&[]);
     let client = connect(server.url());
     for _ in 0..3 {
-        client.call(344, &[]).expect_err("kqueue is not there");
+        client.call(26, &[]).expect_err("ptrace is not there");
     }
     run(&mut server.command(["halt"])).succeeds("");
     server.ended_within(SOON, "halt");
     let named: Vec<&String> =
-        server.last_words().iter().filter(|line| line.contains("kqueue")).collect();
+        server.last_words().iter().filter(|line| line.contains("ptrace")).collect();
     assert_eq!(named.len(), 1, "{named:?}");
     assert!(named[0].contains("ENOSYS"), "{named:?}");
     assert!(!named[0].contains('\u{1b}'), "no colours where there is no terminal: {named:?}");

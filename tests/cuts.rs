@@ -211,7 +211,8 @@ fn answers_to_several_copies_in_one_write() {
         let mut client = Speaker::guest(house);
         let null = client.open("/dev/null", O_RDONLY);
         assert!(null > 2);
-        let opens: Vec<u8> = (0..20).flat_map(|n| call(sys::OPEN, n, &[n * 64, 0, 0])).collect();
+        let opens: Vec<u8> =
+            (0..20).flat_map(|n| call(sys::OPEN, n, &[0x1000 + n * 64, 0, 0])).collect();
         client.send(&opens);
         let mut answers = Vec::new();
         for _ in 0..20 {

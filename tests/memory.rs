@@ -88,7 +88,7 @@ fn memory_is_paid_for_byte_by_byte() {
                 let mut client = Speaker::guest(&house);
                 let zero = client.open("/dev/zero", O_RDONLY);
                 let reads: Vec<u8> =
-                    (0..calls).flat_map(|n| call(sys::READ, n, &[zero, 0, 1 << 40])).collect();
+                    (0..calls).flat_map(|n| call(sys::READ, n, &[zero, 0x1000, 1 << 40])).collect();
                 client.send_within(&reads, Duration::from_millis(200));
                 client
             })

@@ -365,6 +365,20 @@ fn error_numbers_are_those_of_netbsd() {
     });
 }
 
+/// As in NetBSD's rump kernel: a stock client that is asked for what is at NULL dies of it.
+#[test]
+fn nobody_is_asked_for_what_is_at_null() {
+    on_each_transport(|house| {
+        let mut client = Speaker::guest(house);
+        let [_, writer] = client.pipe();
+        client.call_fails(sys::WRITE, &[writer, 0, 5], 14); // EFAULT
+        client.call_fails(sys::OPEN, &[0, 0, 0], 14);
+        client.call_fails(sys::PIPE2, &[0, 0], 14);
+        client.call(sys::WRITE, &[writer, 0, 0]);
+        client.getpid();
+    });
+}
+
 #[test]
 fn who_halts_the_kernel_gets_the_answer_and_the_server_ends() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {

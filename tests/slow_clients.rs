@@ -30,7 +30,7 @@ fn thousands_of_reads_that_nobody_takes() {
         let mut slow = Speaker::guest(house);
         let zero = slow.open("/dev/zero", O_RDONLY);
         let reads: Vec<u8> =
-            (0..4000).flat_map(|reqno| call(sys::READ, reqno, &[zero, 0, 65_536])).collect();
+            (0..4000).flat_map(|reqno| call(sys::READ, reqno, &[zero, 0x1000, 65_536])).collect();
         slow.send_within(&reads, A_WHILE);
         is_served(house);
         // It is owed 250 MiB and keeps its connection, for it has been given no more than its bound.
@@ -47,7 +47,7 @@ fn one_endless_read_that_nobody_takes() {
     on_each_transport(|house| {
         let mut slow = Speaker::guest(house);
         let zero = slow.open("/dev/zero", O_RDONLY);
-        slow.send(&call(sys::READ, 1, &[zero, 0, 1 << 50]));
+        slow.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 50]));
         is_served(house);
         drop(slow);
         house.becomes_empty();
@@ -59,7 +59,7 @@ fn an_endless_read_that_somebody_takes_delays_nobody() {
     on_each_transport(|house| {
         let mut greedy = Speaker::guest(house);
         let zero = greedy.open("/dev/zero", O_RDONLY);
-        greedy.send(&call(sys::READ, 1, &[zero, 0, 1 << 50]));
+        greedy.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 50]));
         let client = house.client();
         for _ in 0..100 {
             let Said::Copyout { .. } = greedy.hear() else {
@@ -225,13 +225,13 @@ fn an_answer_gets_past_a_full_outbox() {
             panic!("expected a copyin");
         };
         for n in 2..100 {
-            client.send(&call(sys::READ, n, &[zero, 0, 65_536]));
+            client.send(&call(sys::READ, n, &[zero, 0x1000, 65_536]));
         }
         is_served(house);
         client.send(&response(Kind::Copyin, reqno, b"there"));
         // What it wrote arrives, though it has read nothing.
-        child.send(&call(sys::READ, 1, &[reader, 0, 10]));
-        child.expect(Said::Copyout { addr: 0, bytes: b"there".to_vec() });
+        child.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+        child.expect(Said::Copyout { addr: 0x1000, bytes: b"there".to_vec() });
         child.expect(Said::ok(1, 5));
         let mut results = 0;
         while results < 99 {

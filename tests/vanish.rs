@@ -137,9 +137,9 @@ fn with_bytes_unread() {
         vanishes(house, || {
             let mut client = Speaker::guest(house);
             let zero = client.open("/dev/zero", O_RDONLY);
-            client.send(&call(sys::READ, 1, &[zero, 0, 1 << 40]));
+            client.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 40]));
             for reqno in 2..50 {
-                client.send(&call(sys::READ, reqno, &[zero, 0, 65_536]));
+                client.send(&call(sys::READ, reqno, &[zero, 0x1000, 65_536]));
             }
             client.hear();
             client

@@ -283,11 +283,18 @@ impl CallMemory {
     }
 }
 
+/// A null pointer is nobody's memory, and a client is not asked for it: a stock one would not survive that.
+/// NetBSD: `sys/rump/librump/rumpkern/rumpcopy.c`.
+fn not_null(addr: u64) -> Result<(), CopyError> {
+    if addr == 0 { Err(CopyError::Fault) } else { Ok(()) }
+}
+
 impl UserMemory for CallMemory {
     fn copyin(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError> {
         if buf.is_empty() {
             return Ok(());
         }
+        not_null(addr)?;
         if buf.len() > MAX_ASK {
             return Err(CopyError::Fault);
         }
@@ -304,6 +311,7 @@ impl UserMemory for CallMemory {
     }
 
     fn copyinstr(&mut self, addr: u64, buf: &mut [u8]) -> Result<usize, CopyError> {
+        not_null(addr)?;
         let len = buf.len().min(MAX_ASK);
         let bytes = self.answered(Ask::Copyinstr { addr, len })?;
         let end = bytes.iter().position(|&byte| byte == 0).ok_or(CopyError::TooLong)?;
@@ -312,10 +320,12 @@ impl UserMemory for CallMemory {
     }
 
     fn copyout(&mut self, data: &[u8], addr: u64) -> Result<(), CopyError> {
+        not_null(addr)?;
         self.put(Kind::Copyout, data, addr)
     }
 
     fn copyoutstr(&mut self, data: &[u8], addr: u64) -> Result<(), CopyError> {
+        not_null(addr)?;
         self.put(Kind::Copyoutstr, data, addr)
     }
 
