@@ -68,6 +68,8 @@ pub(super) struct CallState {
     pub answered: u64,
     /// Where in the file a long transfer began, and how much of the file it covers.
     pub extent: Option<(i64, u64)>,
+    /// When a write began to wait, in a pipe's own count.
+    pub since: u64,
     /// The file that an open has opened, and waits to hand out.
     pub opened: Option<Arc<OpenFile>>,
     /// A message that was taken out of a socket and has not gone to the client in full.
@@ -132,7 +134,11 @@ impl Run<'_, '_> {
         Ok(bytes)
     }
 
+    /// No client has anything at address 0; of other bad ones the protocol does not tell.
     pub fn copyout(&mut self, data: &[u8], addr: u64) -> Result<()> {
+        if addr == 0 {
+            return Err(Errno::EFAULT.into());
+        }
         Ok(self.call.memory.copyout(data, addr)?)
     }
 

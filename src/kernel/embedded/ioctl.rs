@@ -9,7 +9,7 @@ use super::table::{Listed, partly};
 pub(super) const CALLS: &[Listed] = &[partly(
     54,
     ioctl,
-    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, and TIOCGETA on the console",
+    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, and TIOCGETA on the console",
 )];
 
 const FIOCLEX: u32 = 0x2000_6601;
@@ -17,6 +17,9 @@ const FIONCLEX: u32 = 0x2000_6602;
 pub(super) const FIOASYNC: u32 = 0x8004_667d;
 pub(super) const FIONBIO: u32 = 0x8004_667e;
 pub(super) const FIONREAD: u32 = 0x4004_667f;
+pub(super) const FIONWRITE: u32 = 0x4004_6679;
+pub(super) const FIONSPACE: u32 = 0x4004_6678;
+pub(super) const SIOCATMARK: u32 = 0x4004_7307;
 
 /// `int ioctl(int fd, u_long com, ... void *data)`
 fn ioctl(run: &mut Run<'_, '_>) -> Answer {

@@ -64,6 +64,8 @@ pub(super) struct Counters {
     pub inodes: Counter,
     pub bytes: Counter,
     pub ports: Counter,
+    /// Pipes that hold more than others.
+    pub large_pipes: Counter,
 }
 
 impl Counters {

@@ -13,6 +13,7 @@ use super::file::{FileOps, OpenFile, Seen};
 use super::io::{Buffer, Transfer};
 use super::ioctl;
 use super::limits::Family;
+use super::process::Credentials;
 use super::sync::lock;
 use super::table::{Listed, call};
 use super::time;
@@ -21,9 +22,16 @@ use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[call(42, pipe), call(453, pipe2)];
 
-/// Bytes a pipe holds (`PIPE_SIZE`). NetBSD lets some pipes grow to four times that for large
-/// writes; ours do not.
+/// Bytes a pipe holds (`PIPE_SIZE`).
 pub(super) const CAPACITY: usize = 16 * 1024;
+
+/// What it holds from the first write on that found it empty and was larger (`BIG_PIPE_SIZE`), as long as
+/// there are not too many such pipes (`LIMITBIGPIPES`).
+const LARGE: usize = 4 * CAPACITY;
+const MOST_LARGE: u64 = 32;
+
+/// Writers that wait go on once a read has left less than this (`MINPIPESIZE`).
+const DRAINED: usize = CAPACITY / 3;
 
 /// An empty pipe keeps a buffer up to this size for the next bytes. So much is paid for when it is made,
 /// and is what it holds while there is no paying for more.
@@ -35,6 +43,9 @@ pub(super) struct Pipe {
     readers: WaitQueue,
     writers: WaitQueue,
     born: i64,
+    /// Whose it is: who made it.
+    uid: u32,
+    gid: u32,
     payer: Arc<Family>,
 }
 
@@ -43,8 +54,12 @@ struct State {
     /// The bytes it may hold when all is paid for, and with how much room a larger write begins.
     most: usize,
     low_water: usize,
-    /// Whether its full capacity is paid for.
-    grown: bool,
+    /// Writers that wait go on once there are less bytes than this.
+    drained: usize,
+    /// How often they have been told to, and once more.
+    told: u64,
+    /// What it may hold now: what is paid for.
+    capacity: usize,
     reader: bool,
     writer: bool,
     accessed: i64,
@@ -52,25 +67,36 @@ struct State {
 }
 
 impl State {
-    /// What it may hold now.
-    fn capacity(&self) -> usize {
-        if self.grown { self.most } else { SPARE }
-    }
-
-    /// What it may hold beyond what it must, paid for only while it may.
-    fn growth(&self) -> u64 {
-        (self.most - SPARE) as u64
-    }
-
     fn space(&self) -> usize {
-        self.capacity().saturating_sub(self.bytes.len())
+        self.capacity.saturating_sub(self.bytes.len())
     }
 
     /// What fits if it grows as far as `payer` can pay now.
     fn room(&self, payer: &Family) -> usize {
-        let grows = !self.grown && payer.free_bytes() >= self.growth();
-        let capacity = if grows { self.most } else { self.capacity() };
-        capacity.saturating_sub(self.bytes.len())
+        let payable = self.capacity.saturating_add(payer.free_bytes() as usize);
+        let grown = self.sizes().find(|&size| size <= payable);
+        grown.map_or(self.capacity, |size| size.max(self.capacity)).saturating_sub(self.bytes.len())
+    }
+
+    /// What it grows to, the best first.
+    fn sizes(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.most, self.most.min(CAPACITY)].into_iter()
+    }
+
+    /// Grows as far as `payer` can pay.
+    fn grow(&mut self, payer: &Family) {
+        let capacity = self.capacity;
+        let paid = |&size: &usize| size > capacity && payer.take_bytes((size - capacity) as u64);
+        if let Some(size) = self.sizes().find(paid) {
+            self.capacity = size;
+        }
+    }
+
+    /// Some bytes are gone: whether writers are to go on.
+    fn tell(&mut self) -> bool {
+        let told = self.bytes.len() < self.drained;
+        self.told += u64::from(told);
+        told
     }
 
     /// Whether there is somebody at either end.
@@ -81,8 +107,8 @@ impl State {
     /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`). For more than it
     /// may hold it grows, if `payer` can pay.
     fn fits(&mut self, left: u64, payer: &Family) -> usize {
-        if !self.grown && (self.space() as u64) < left {
-            self.grown = payer.take_bytes(self.growth());
+        if (self.space() as u64) < left {
+            self.grow(payer);
         }
         let space = self.space();
         let too_little = left <= PIPE_BUF as u64 || space < self.low_water;
@@ -97,9 +123,8 @@ impl State {
         if self.bytes.capacity() > SPARE {
             self.bytes = VecDeque::new();
         }
-        if std::mem::take(&mut self.grown) {
-            payer.give_bytes(self.growth());
-        }
+        payer.give_bytes((self.capacity - SPARE) as u64);
+        self.capacity = SPARE;
     }
 }
 
@@ -112,19 +137,32 @@ impl Waitable for Pipe {
     }
 }
 
+/// How a pipe behaves that is full.
+struct Bounds {
+    /// The bytes it may hold.
+    most: usize,
+    /// With how much room a larger write begins.
+    low_water: usize,
+    /// Writers that wait go on once there are less bytes than this.
+    drained: usize,
+}
+
 impl Pipe {
     /// ENOMEM if `payer` cannot pay for it.
-    fn new(payer: &Arc<Family>, most: usize, low_water: usize) -> Result<Arc<Pipe>, Errno> {
+    fn new(payer: &Arc<Family>, own: &Credentials, bounds: Bounds) -> Result<Arc<Pipe>, Errno> {
         if !payer.take_bytes(SPARE as u64) {
             return Err(Errno::ENOMEM);
         }
         let born = time::now();
+        let Bounds { most, low_water, drained } = bounds;
         Ok(Arc::new(Pipe {
             state: Mutex::new(State {
                 bytes: VecDeque::new(),
                 most,
                 low_water,
-                grown: false,
+                drained,
+                told: 1,
+                capacity: SPARE,
                 reader: true,
                 writer: true,
                 accessed: born,
@@ -133,6 +171,8 @@ impl Pipe {
             readers: WaitQueue::default(),
             writers: WaitQueue::default(),
             born,
+            uid: own.euid,
+            gid: own.egid,
             payer: payer.clone(),
         }))
     }
@@ -146,6 +186,9 @@ impl Pipe {
                     state.reader = false;
                     state.bytes.clear();
                     state.shrink(&self.payer);
+                    if std::mem::replace(&mut state.most, CAPACITY) > CAPACITY {
+                        self.payer.system.large_pipes.give(1);
+                    }
                 }
                 Side::Write => state.writer = false,
             }
@@ -198,6 +241,7 @@ impl Pipe {
             if state.bytes.is_empty() {
                 state.shrink(&self.payer);
             }
+            state.tell();
             state.accessed = time::now();
             (state.space(), !state.bytes.is_empty())
         };
@@ -213,7 +257,8 @@ impl Pipe {
         Ok(true)
     }
 
-    /// Puts in all of it. NetBSD: `pipe_write`.
+    /// Puts in all of it. Who has to wait does so until enough was read, though there may be room before.
+    /// NetBSD: `pipe_write`.
     pub fn write(
         self: &Arc<Self>,
         run: &mut Run<'_, '_>,
@@ -224,24 +269,34 @@ impl Pipe {
         loop {
             // Asking the client for bytes makes sense once there is room for them.
             let left = transfer.total - run.done();
-            let room = {
+            let since = run.kept().map_or(0, |kept| kept.since);
+            let (told, room) = {
                 let mut state = lock(&self.state);
                 if !state.reader {
                     return Err(Errno::EPIPE.into());
                 }
-                left > 0 && state.fits(left, &self.payer) > 0
+                if since == 0 && run.done() == 0 {
+                    self.enlarge(&mut state, left);
+                }
+                (state.told, left > 0 && state.fits(left, &self.payer) > 0)
             };
             if left == 0 {
                 return Ok(());
             }
-            if room {
-                self.put(run, transfer, left)?;
-                waiting = false;
-                continue;
+            if since != told {
+                if room {
+                    if since != 0 {
+                        run.keep().since = 0;
+                    }
+                    self.put(run, transfer, left)?;
+                    waiting = false;
+                    continue;
+                }
+                if file.has(open::NONBLOCK) {
+                    return Err(Errno::EAGAIN.into());
+                }
             }
-            if file.has(open::NONBLOCK) {
-                return Err(Errno::EAGAIN.into());
-            }
+            run.keep().since = told;
             if waiting {
                 return Err(Stop::Sleep(None));
             }
@@ -250,10 +305,20 @@ impl Pipe {
         }
     }
 
+    /// A write of so many bytes begins: if it is larger than a pipe, and this is an empty one, there may be
+    /// more in it from now on.
+    fn enlarge(&self, state: &mut State, bytes: u64) {
+        let takes = bytes > CAPACITY as u64 && state.bytes.is_empty() && state.most == CAPACITY;
+        if takes && self.payer.system.large_pipes.take(1, MOST_LARGE) {
+            state.most = LARGE;
+        }
+    }
+
     /// Puts in what fits of the next piece, which may be nothing by now.
     fn put(&self, run: &mut Run<'_, '_>, transfer: &Transfer, left: u64) -> Result<()> {
+        let size = lock(&self.state).most.max(CAPACITY) as u64;
         let mut buffer = Buffer::default();
-        let piece = transfer.copyin(run, CAPACITY as u64, &mut buffer)?;
+        let piece = transfer.copyin(run, size, &mut buffer)?;
         let (count, space) = {
             let mut state = lock(&self.state);
             if !state.reader {
@@ -264,7 +329,7 @@ impl Pipe {
             state.modified = time::now();
             (count, state.space())
         };
-        transfer.consumed(run, CAPACITY as u64, count);
+        transfer.consumed(run, size, count);
         if count > 0 {
             self.readers.wake();
             if space >= PIPE_BUF {
@@ -275,19 +340,21 @@ impl Pipe {
         Ok(())
     }
 
-    /// NetBSD: `pipe_stat`.
-    pub fn stat(&self) -> Stat {
+    /// NetBSD: `pipe_stat`, where the writer's end has a buffer of its own that is never used.
+    fn stat(&self, side: Side) -> Stat {
         let state = lock(&self.state);
-        let size = state.bytes.len() as i64;
+        let size = if side == Side::Read { state.bytes.len() as i64 } else { 0 };
         Stat {
             mode: abi::mode::FIFO | 0o600,
+            uid: self.uid,
+            gid: self.gid,
             accessed: state.accessed,
             modified: state.modified,
             changed: self.born,
             born: self.born,
             size,
             blocks: (size > 0).into(),
-            block_size: CAPACITY as i32,
+            block_size: state.most as i32,
             ..Stat::default()
         }
     }
@@ -327,7 +394,7 @@ impl FileOps for PipeEnd {
     }
 
     fn stat(&self) -> Result<Stat> {
-        Ok(self.pipe.stat())
+        Ok(self.pipe.stat(self.side))
     }
 
     fn ioctl(
@@ -337,14 +404,20 @@ impl FileOps for PipeEnd {
         request: u32,
         addr: u64,
     ) -> Result<()> {
-        match request {
-            ioctl::FIONREAD => {
-                let count = lock(&self.pipe.state).bytes.len() as i32;
-                run.copyout(&count.to_le_bytes(), addr)
-            }
-            ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
-            _ => Err(Errno::ENOTTY.into()),
-        }
+        let (held, space) = {
+            let state = lock(&self.pipe.state);
+            let held = state.bytes.len();
+            (held, if state.both() { state.most.saturating_sub(held) } else { 0 })
+        };
+        // Only one of the ends has something behind it: the other's buffer has no bytes and no room.
+        let count = match (request, self.side) {
+            (ioctl::FIONREAD, Side::Read) | (ioctl::FIONWRITE, Side::Write) => held,
+            (ioctl::FIONSPACE, Side::Write) => space,
+            (ioctl::FIONREAD | ioctl::FIONWRITE | ioctl::FIONSPACE, _) => 0,
+            (ioctl::FIONBIO | ioctl::FIOASYNC, _) => return Ok(()),
+            _ => return Err(Errno::ENOTTY.into()),
+        };
+        run.copyout(&(count as i32).to_le_bytes(), addr)
     }
 
     /// NetBSD: `pipe_poll`. Each end is a pipe of its own there, with the other as its peer: without one,
@@ -425,7 +498,8 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
         return Err(Errno::EINVAL.into());
     }
     let system = run.system();
-    let pipe = Pipe::new(&run.task.family, CAPACITY, 1)?;
+    let bounds = Bounds { most: CAPACITY, low_water: 1, drained: DRAINED };
+    let pipe = Pipe::new(&run.task.family, &run.task.credentials(), bounds)?;
     let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write };
     let reader = PipeEnd { pipe, side: Side::Read };
     let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;

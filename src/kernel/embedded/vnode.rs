@@ -57,18 +57,22 @@ impl FileOps for Vnode {
                 };
                 run.copyout(&(left as i32).to_le_bytes(), addr)
             }
+            // Nothing waits to be written, and nothing is kept free.
+            ioctl::FIONWRITE | ioctl::FIONSPACE if self.0.device().is_none() => {
+                run.copyout(&[0; 4], addr)
+            }
             ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
             _ => Err(Errno::ENOTTY.into()),
         }
     }
 
-    /// NetBSD: `genfs_kqfilter`.
+    /// NetBSD: `genfs_kqfilter`, which knows nobody who waits to write.
     fn filter(&self, file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
         let data = match side {
             Side::Read => self.0.stat().size - *lock(&file.offset),
-            Side::Write => 0,
+            Side::Write => return None,
         };
-        Some(Seen { ready: side == Side::Write || data != 0, data, ..Seen::default() })
+        Some(Seen { ready: data != 0, data, ..Seen::default() })
     }
 
     fn inode(&self) -> Option<&Arc<Inode>> {

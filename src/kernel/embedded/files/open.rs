@@ -137,7 +137,7 @@ fn open_inode(run: &mut Run<'_, '_>, inode: Arc<Inode>, flags: u32) -> Result<Ar
 
 /// Opens a fifo; the caller has counted the open file.
 fn open_fifo(run: &mut Run<'_, '_>, inode: &Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>> {
-    let end = fifo::End::open(inode, flags, &run.task.family)?;
+    let end = fifo::End::open(inode, flags, &run.task.credentials(), &run.task.family)?;
     Ok(OpenFile::counted(end, flags, &run.system().counters))
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Pipe, State};
+use super::{Bounds, Pipe, State};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{Stat, open, poll};
 use crate::kernel::embedded::call::{Result, Run, Stop};
@@ -14,6 +14,7 @@ use crate::kernel::embedded::io::Transfer;
 use crate::kernel::embedded::ioctl;
 use crate::kernel::embedded::limits::Family;
 use crate::kernel::embedded::memfs::Inode;
+use crate::kernel::embedded::process::Credentials;
 use crate::kernel::embedded::sync::lock;
 use crate::kernel::embedded::wait::{Side, Waitable};
 
@@ -47,12 +48,18 @@ pub(in super::super) struct End {
 impl End {
     /// A reader or writer more, or both. It counts for the other side at once, though it may have to
     /// wait for it ([`FileOps::opened`]). What the fifo holds is paid for by who opens it first.
-    pub fn open(inode: &Arc<Inode>, flags: u32, payer: &Arc<Family>) -> Result<End, Errno> {
+    pub fn open(
+        inode: &Arc<Inode>,
+        flags: u32,
+        own: &Credentials,
+        payer: &Arc<Family>,
+    ) -> Result<End, Errno> {
         let mut slot = lock(&inode.fifo().0);
         let fifo = match &mut *slot {
             Some(fifo) => fifo,
             none => {
-                let pipe = Pipe::new(payer, CAPACITY, LOW_WATER)?;
+                let bounds = Bounds { most: CAPACITY, low_water: LOW_WATER, drained: usize::MAX };
+                let pipe = Pipe::new(payer, own, bounds)?;
                 lock(&pipe.state).reader = false;
                 none.insert(Box::new(Fifo { pipe, readers: 0, writers: 0 }))
             }
@@ -158,6 +165,8 @@ impl FileOps for End {
         Ok(self.inode.stat())
     }
 
+    /// One of its two sockets is asked, or both: then what the writer's says counts. NetBSD: `fifo_ioctl`,
+    /// `soo_ioctl`.
     fn ioctl(
         &self,
         run: &mut Run<'_, '_>,
@@ -165,15 +174,16 @@ impl FileOps for End {
         request: u32,
         addr: u64,
     ) -> Result<()> {
-        match request {
-            ioctl::FIONREAD => {
-                let reads = self.access & open::FREAD != 0;
-                let count = if reads { lock(&self.pipe.state).bytes.len() as i32 } else { 0 };
-                run.copyout(&count.to_le_bytes(), addr)
-            }
-            ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
-            _ => Err(Errno::ENOTTY.into()),
-        }
+        let (reads, writes) = (self.access & open::FREAD != 0, self.access & open::FWRITE != 0);
+        let held = lock(&self.pipe.state).bytes.len();
+        let count = match request {
+            ioctl::FIONREAD if reads && !writes => held,
+            ioctl::FIONSPACE => CAPACITY.saturating_sub(if writes { held } else { 0 }),
+            ioctl::FIONREAD | ioctl::FIONWRITE | ioctl::SIOCATMARK => 0,
+            ioctl::FIONBIO | ioctl::FIOASYNC => return Ok(()),
+            _ => return Err(Errno::EOPNOTSUPP.into()),
+        };
+        run.copyout(&(count as i32).to_le_bytes(), addr)
     }
 
     /// Both sides, however it was opened. NetBSD: `fifo_poll`.

@@ -1,10 +1,15 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::super::testing::{Guest, NOWHERE, kernel, o};
+use super::super::Limits;
+use super::super::testing::{BASE, Guest, NOWHERE, kernel, kernel_with, o};
 use crate::kernel::Errno;
 
 const CAPACITY: usize = 16 * 1024;
+const LARGE: usize = 4 * CAPACITY;
+const FIONREAD: u64 = 0x4004_667f;
+const FIONWRITE: u64 = 0x4004_6679;
+const FIONSPACE: u64 = 0x4004_6678;
 const SIGPIPE: i32 = 13;
 
 #[test]
@@ -76,23 +81,121 @@ fn a_writer_sleeps_until_there_is_room() {
     let kernel = kernel();
     let guest = Guest::new(&kernel);
     let (reader, writer) = guest.pipe();
-    let data: Vec<u8> = (0..50_000u32).map(|i| (i % 253) as u8).collect();
+    let data: Vec<u8> = (0..150_000u32).map(|i| (i % 253) as u8).collect();
     guest.put(guest.buffer(), &data);
     let mut pending = guest.start(4, &[writer, guest.buffer(), data.len() as u64]);
     assert_eq!(pending.run(), None);
     let other = guest.fork();
-    let mut got = other.read(reader, CAPACITY + 1).unwrap();
-    assert_eq!(got.len(), CAPACITY);
+    let mut got = other.read(reader, LARGE + 1).unwrap();
+    assert_eq!(got.len(), LARGE);
+    let mut ended = None;
     while got.len() < data.len() {
-        assert!(pending.woken());
-        let ended = pending.run();
-        got.extend(other.read(reader, 7000).unwrap());
-        if ended.is_some() {
-            assert_eq!(ended, Some(Ok([50_000, 0])));
-            got.extend(other.read(reader, data.len()).unwrap());
+        if pending.woken() && ended.is_none() {
+            ended = pending.run();
         }
+        got.extend(other.read(reader, 7000).unwrap());
     }
+    assert_eq!(ended, Some(Ok([150_000, 0])));
     assert_eq!(got, data);
+}
+
+#[test]
+fn a_writer_that_waits_goes_on_once_a_third_of_a_pipe_is_left() {
+    let guest = Guest::new(&kernel());
+    let (reader, writer) = guest.pipe();
+    let held = || {
+        guest.call(54, &[reader, FIONREAD, BASE]).unwrap();
+        u32::from_le_bytes(guest.get(BASE, 4).try_into().unwrap()) as usize
+    };
+    guest.write(writer, &[1; CAPACITY]).unwrap();
+    let mut pending = guest.start(4, &[writer, guest.buffer(), 8000]);
+    assert_eq!(pending.run(), None);
+    // There is room: for one that comes now, not for who waits.
+    guest.read(reader, 10_000).unwrap();
+    assert_eq!(pending.run(), None);
+    assert_eq!(guest.write(writer, b"x"), Ok(1));
+    assert_eq!(held(), CAPACITY - 9_999);
+    guest.read(reader, 924).unwrap();
+    assert_eq!((pending.run(), held()), (None, CAPACITY / 3));
+    guest.read(reader, 1).unwrap();
+    assert!(pending.woken());
+    assert_eq!(pending.run(), Some(Ok([8000, 0])));
+    assert_eq!(held(), CAPACITY / 3 - 1 + 8000);
+}
+
+#[test]
+fn a_larger_write_makes_an_empty_pipe_large() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let pipe = || {
+        guest.call(453, &[BASE, o::NONBLOCK]).unwrap();
+        let fds = guest.get(BASE, 8);
+        [fds[0].into(), fds[4].into()]
+    };
+    let [reader, writer] = pipe();
+    assert_eq!(guest.write(writer, &[1; CAPACITY]), Ok(CAPACITY as i64));
+    assert_eq!(guest.write(writer, &[1; 100_000]), Err(Errno::EAGAIN));
+    guest.read(reader, CAPACITY).unwrap();
+    assert_eq!(guest.write(writer, &[1; 100_000]), Ok(LARGE as i64));
+    assert_eq!(kernel.usage().bytes, LARGE as u64);
+    guest.read(reader, LARGE).unwrap();
+    assert_eq!(kernel.usage().bytes, 1024);
+    // It stays so; but there are not many.
+    assert_eq!(guest.write(writer, &[1; CAPACITY]), Ok(CAPACITY as i64));
+    assert_eq!(guest.write(writer, &[1; LARGE]), Ok((LARGE - CAPACITY) as i64));
+    let more: Vec<_> = (1..32).map(|_| pipe()).collect();
+    for [_, writer] in &more {
+        assert_eq!(guest.write(*writer, &[1; 100_000]), Ok(LARGE as i64));
+    }
+    let [_, last] = pipe();
+    assert_eq!(guest.write(last, &[1; 100_000]), Ok(CAPACITY as i64));
+    // With its reader one has gone.
+    guest.close(more[7][0]).unwrap();
+    let [_, last] = pipe();
+    assert_eq!(guest.write(last, &[1; 100_000]), Ok(LARGE as i64));
+    guest.process.release();
+    assert_eq!((kernel.usage().bytes, kernel.system.counters.large_pipes.get()), (0, 0));
+}
+
+#[test]
+fn a_pipe_holds_what_can_be_paid_for() {
+    let least = 1024;
+    let limits = |bytes| Limits { bytes, ..Limits::default() };
+    for (bytes, holds) in
+        [(LARGE, LARGE), (LARGE - 1, CAPACITY), (CAPACITY, CAPACITY), (CAPACITY - 1, least)]
+    {
+        let kernel = kernel_with(limits(bytes as u64));
+        let guest = Guest::new(&kernel);
+        guest.call(453, &[BASE, o::NONBLOCK]).unwrap();
+        assert_eq!(guest.write(4, &[1; 100_000]), Ok(holds as i64));
+        assert_eq!(kernel.usage().bytes, holds as u64);
+        guest.process.release();
+        assert_eq!(kernel.usage().bytes, 0);
+    }
+}
+
+#[test]
+fn each_end_tells_of_what_it_has() {
+    let guest = Guest::new(&kernel());
+    guest.call(23, &[7]).unwrap();
+    let (reader, writer) = guest.pipe();
+    guest.write(writer, b"hello").unwrap();
+    let asks = |fd, request| {
+        guest.call(54, &[fd, request, BASE]).unwrap();
+        u32::from_le_bytes(guest.get(BASE, 4).try_into().unwrap())
+    };
+    assert_eq!([FIONREAD, FIONWRITE, FIONSPACE].map(|asked| asks(reader, asked)), [5, 0, 0]);
+    let room = CAPACITY as u32 - 5;
+    assert_eq!([FIONREAD, FIONWRITE, FIONSPACE].map(|asked| asks(writer, asked)), [0, 5, room]);
+    assert_eq!(guest.fails(54, &[reader, 0x1234_5678, BASE]), Errno::ENOTTY);
+    for (fd, size) in [(reader, 5), (writer, 0)] {
+        guest.call(440, &[fd, BASE]).unwrap();
+        assert_eq!(
+            (guest.get(BASE + 112, 1), guest.get(BASE + 120, 1)),
+            (vec![size], vec![size.min(1)])
+        );
+        assert_eq!(guest.get(BASE + 28, 4), 7u32.to_le_bytes());
+    }
 }
 
 #[test]
@@ -124,7 +227,7 @@ fn a_broken_pipe_comes_with_its_signal() {
     let kernel = kernel();
     let guest = Guest::new(&kernel);
     let (reader, writer) = guest.pipe();
-    let mut pending = guest.start(4, &[writer, guest.buffer(), 20_000]);
+    let mut pending = guest.start(4, &[writer, guest.buffer(), 70_000]);
     assert_eq!(pending.run(), None);
     guest.close(reader).unwrap();
     assert!(pending.woken());
