@@ -305,6 +305,10 @@ impl FileOps for KqueueFile {
         }
     }
 
+    fn travels(&self) -> bool {
+        false
+    }
+
     fn signals(&self) -> bool {
         false
     }
