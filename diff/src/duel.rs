@@ -149,7 +149,7 @@ impl Duel {
         let outcome = (0..=last).find_map(|number| {
             let seen = [one.outcome(number), other.outcome(number)];
             let found = compare(number, steps[number].name(), seen);
-            found.map(|found| Difference { shown: last, ..found })
+            found.map(|found| Difference { shown: last, text: steps[number].text.clone(), ..found })
         });
         let signals = [one.signals(), other.signals()];
         outcome.or_else(|| {
@@ -157,6 +157,7 @@ impl Duel {
                 step: last,
                 shown: last,
                 name: steps[last].name(),
+                text: steps[last].text.clone(),
                 kinds: ["signals".into(), "other signals".into()],
                 details: signals.map(|heard| format!("{heard:?}")),
             })

@@ -58,6 +58,8 @@ pub struct Difference {
     pub shown: usize,
     /// Its call.
     pub name: &'static str,
+    /// All of it, as it is written.
+    pub text: String,
     /// In a word a server, which differences are counted by: `ENOENT`, `ok`, `blocks`.
     pub kinds: [String; 2],
     /// In full.
@@ -82,7 +84,8 @@ pub fn compare(step: usize, name: &'static str, seen: [Option<&Outcome>; 2]) -> 
             outcome.map_or("blocks".to_string(), |outcome| outcome.ending.to_string())
         }),
     };
-    Some(Difference { step, shown: step, name, kinds: kinds(seen), details })
+    let text = String::new();
+    Some(Difference { step, shown: step, name, text, kinds: kinds(seen), details })
 }
 
 fn kinds(seen: [Option<&Outcome>; 2]) -> [String; 2] {

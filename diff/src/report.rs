@@ -120,7 +120,14 @@ mod tests {
 
     fn difference(kinds: [&str; 2]) -> Difference {
         let kinds = kinds.map(String::from);
-        Difference { step: 0, shown: 0, name: "kill", details: kinds.clone(), kinds }
+        Difference {
+            step: 0,
+            shown: 0,
+            name: "kill",
+            text: String::new(),
+            details: kinds.clone(),
+            kinds,
+        }
     }
 
     #[test]

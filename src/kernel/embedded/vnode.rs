@@ -9,6 +9,7 @@ use super::call::{PIECE, Result, Run, Stop};
 use super::file::{FileOps, OpenFile, Seen};
 use super::io::{Buffer, Transfer};
 use super::ioctl;
+use super::kqueue::{Watched, note};
 use super::memfs::{Content, Inode};
 use super::sync::lock;
 use super::wait::Side;
@@ -66,13 +67,17 @@ impl FileOps for Vnode {
         }
     }
 
-    /// NetBSD: `genfs_kqfilter`, which knows nobody who waits to write.
+    /// NetBSD: `genfs_kqfilter`, `seltrue_kqfilter`.
     fn filter(&self, file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
-        let data = match side {
-            Side::Read => self.0.stat().size - *lock(&file.offset),
-            Side::Write => return None,
-        };
-        Some(Seen { ready: data != 0, data, ..Seen::default() })
+        if self.0.device().is_some() {
+            return Some(Seen { ready: true, ..Seen::default() });
+        }
+        let data = self.0.stat().size - *lock(&file.offset);
+        (side == Side::Read).then(|| Seen { ready: data != 0, data, ..Seen::default() })
+    }
+
+    fn watched(&self) -> Option<&Watched> {
+        self.0.watched()
     }
 
     fn inode(&self) -> Option<&Arc<Inode>> {
@@ -152,6 +157,7 @@ fn write_file(
         run.check_file_size(from, transfer.total)?;
         content.check_room(transfer.total)?;
     }
+    let mut grows = false;
     while run.done() < transfer.total {
         let mut buffer = Buffer::default();
         let extent = run.kept().and_then(|kept| kept.extent);
@@ -163,19 +169,28 @@ fn write_file(
             (piece, _) => piece?,
         };
         let count = piece.len();
-        match extent {
-            Some((begin, _)) => content.write(begin.saturating_add_unsigned(run.done()), piece)?,
+        let (begin, before) = match extent {
+            Some((begin, before)) => {
+                content.write(begin.saturating_add_unsigned(run.done()), piece)?;
+                (begin, before)
+            }
             None => {
                 let extent = first_piece(file, content, transfer.total, position, piece)?;
                 if transfer.total > count as u64 {
                     run.keep().extent = Some(extent);
                 }
+                extent
             }
-        }
+        };
+        grows = begin.saturating_add_unsigned(transfer.total) as u64 > before;
         transfer.consumed(run, PIECE as u64, count);
     }
     if transfer.total > 0 {
         inode.modified();
+        if grows {
+            inode.note(note::EXTEND);
+        }
+        inode.note(note::WRITE);
     }
     Ok(())
 }

@@ -328,12 +328,20 @@ impl Knote {
             lock(&self.state).kevent.flags |= abi::EOF | abi::ONESHOT;
             return kqueue.activate(self);
         }
+        if hints & (note::WRITE | note::EXTEND) != 0 {
+            // NetBSD tells before who wrote is past what was written: whether it still is ready is
+            // seen by the kevent call.
+            return kqueue.activate(self);
+        }
         self.look();
     }
 
     fn told_of_file(&self, hints: u32) -> bool {
         let mut state = lock(&self.state);
-        state.kevent.fflags |= state.wanted & hints;
+        // What happened at once is told at once, if some of it was asked for.
+        if state.wanted & hints != 0 {
+            state.kevent.fflags |= hints;
+        }
         if hints & note::REVOKE != 0 {
             state.kevent.flags |= abi::EOF;
             return true;

@@ -37,11 +37,7 @@ use knote::Key;
 pub(super) const CALLS: &[Listed] = &[
     call(344, |run| make(run, 0)),
     call(455, |run| make(run, run.uint(0))),
-    partly(
-        435,
-        kevent::kevent,
-        "EVFILT_VNODE answers EINVAL; NOTE_EXIT comes without an exit status",
-    ),
+    partly(435, kevent::kevent, "NOTE_EXIT comes without an exit status"),
 ];
 
 /// `sys/event.h`
@@ -303,6 +299,10 @@ impl FileOps for KqueueFile {
         for knote in knotes.values() {
             self.0.removed(knote);
         }
+    }
+
+    fn travels(&self) -> bool {
+        false
     }
 
     fn signals(&self) -> bool {

@@ -10,7 +10,6 @@ use super::super::sync::lock;
 use super::Knote;
 
 /// `sys/event.h`: what happens to a file.
-#[allow(dead_code, reason = "only some of it happens to files so far")]
 pub(in super::super) mod note {
     /// Its last link was removed.
     pub const DELETE: u32 = 0x1;
@@ -32,7 +31,6 @@ pub(in super::super) mod note {
 #[derive(Clone, Copy)]
 pub(in super::super) enum Event<'e> {
     /// Something of `note`, to a file.
-    #[allow(dead_code, reason = "as below")]
     File(u32),
     /// A process is sent a signal,
     Signal(i32),
@@ -63,7 +61,6 @@ impl Watched {
     }
 
     /// Tells the knotes of a file what happened to it, by the bits of `note`. NetBSD: `VN_KNOTE`.
-    #[allow(dead_code, reason = "for files that change to call")]
     pub fn note(&self, hints: u32) {
         self.tell(Event::File(hints));
     }

@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::abi::mode;
+use super::super::kqueue::note;
 use super::super::process::Credentials;
 use super::super::sync::lock;
 use super::Inode;
@@ -24,8 +25,11 @@ pub(in super::super) enum Handover {
 impl Inode {
     /// Takes another mode. NetBSD: `tmpfs_chmod`.
     pub fn change_mode(&self, credentials: &Credentials, mode: u32) -> Result<(), Errno> {
-        let _one_at_a_time = lock(&self.changing);
-        self.set_mode(credentials, mode)
+        let one_at_a_time = lock(&self.changing);
+        self.set_mode(credentials, mode)?;
+        drop(one_at_a_time);
+        self.note(note::ATTRIB);
+        Ok(())
     }
 
     fn set_mode(&self, credentials: &Credentials, mode: u32) -> Result<(), Errno> {
@@ -62,7 +66,7 @@ impl Inode {
         gid: Option<u32>,
         handover: Handover,
     ) -> Result<(), Errno> {
-        let _one_at_a_time = lock(&self.changing);
+        let one_at_a_time = lock(&self.changing);
         let before = self.mode.load(Relaxed);
         let lost = match handover {
             Handover::Posix if credentials.euid == 0 => 0,
@@ -74,6 +78,10 @@ impl Inode {
         }
         if before & lost != 0 {
             self.set_mode(credentials, before & !lost)?;
+        }
+        drop(one_at_a_time);
+        if uid.is_some() || gid.is_some() || before & lost != 0 {
+            self.note(note::ATTRIB);
         }
         Ok(())
     }
@@ -101,7 +109,7 @@ impl Inode {
 
     /// Takes other flags. NetBSD: `tmpfs_chflags`, `genfs_can_chflags`.
     pub fn change_flags(&self, credentials: &Credentials, wanted: u32) -> Result<(), Errno> {
-        let _one_at_a_time = lock(&self.changing);
+        let one_at_a_time = lock(&self.changing);
         self.check_writable()?;
         let before = self.flags.load(Relaxed);
         let system = (wanted ^ before) & !flags::OWNERS != 0;
@@ -112,6 +120,8 @@ impl Inode {
         }
         self.flags.store(wanted, Relaxed);
         self.changed();
+        drop(one_at_a_time);
+        self.note(note::ATTRIB);
         Ok(())
     }
 
@@ -128,7 +138,7 @@ impl Inode {
         if accessed.is_none() && modified.is_none() {
             return Ok(());
         }
-        let _one_at_a_time = lock(&self.changing);
+        let one_at_a_time = lock(&self.changing);
         self.check_frozen()?;
         if credentials.euid != 0 && credentials.euid != self.uid.load(Relaxed) {
             if !now {
@@ -143,6 +153,8 @@ impl Inode {
             self.modified.store(time, Relaxed);
             self.born.fetch_min(time, Relaxed);
         }
+        drop(one_at_a_time);
+        self.note(note::ATTRIB);
         Ok(())
     }
 
@@ -155,8 +167,12 @@ impl Inode {
             _ => {}
         }
         let content = self.content()?;
+        let before = content.size();
         if content.truncate(size) {
             self.modified();
+            if size > before {
+                self.note(note::EXTEND);
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::abi::{Stat, mode};
 use super::super::device::Device;
+use super::super::kqueue::{Watched, note};
 use super::super::limits::{Counters, Family};
 use super::super::locks::FileLocks;
 use super::super::pipe::fifo;
@@ -58,6 +59,7 @@ pub(in super::super) struct Inode {
     pub(super) kind: Kind,
     locks: FileLocks,
     fifo: fifo::Slot,
+    watched: Watched,
     counters: Arc<Counters>,
 }
 
@@ -130,6 +132,7 @@ impl Inode {
             kind,
             locks: FileLocks::default(),
             fifo: fifo::Slot::default(),
+            watched: Watched::default(),
             counters: payer.system.clone(),
         })
     }
@@ -176,6 +179,21 @@ impl Inode {
     /// What it has of a fifo, if it is one.
     pub fn fifo(&self) -> &fifo::Slot {
         &self.fifo
+    }
+
+    /// Where the knotes on it are, if it has `EVFILT_VNODE`. NetBSD: `genfs_kqfilter`.
+    pub fn watched(&self) -> Option<&Watched> {
+        matches!(self.kind, Kind::File(_) | Kind::Directory(_)).then_some(&self.watched)
+    }
+
+    /// Tells these what has happened to it, by the bits of `note`. To be called without a lock held.
+    pub fn note(&self, hints: u32) {
+        self.watched.note(hints);
+    }
+
+    /// The same of a name that was taken away from it. NetBSD: `tmpfs_dir_detach`.
+    pub(super) fn note_unlinked(&self) {
+        self.note(if self.links.load(Relaxed) > 0 { note::LINK } else { note::DELETE });
     }
 
     /// ENOTDIR for anything else.

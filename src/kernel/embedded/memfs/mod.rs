@@ -31,6 +31,7 @@ pub(super) use path::{Aim, Found, Walk};
 
 use super::abi::mode;
 use super::device::Device;
+use super::kqueue::note;
 use super::limits::{Counters, Family};
 use super::process::Credentials;
 use super::sync::{lock, write};
@@ -136,6 +137,7 @@ impl Fs {
         entries.insert(name, inode.clone(), None);
         drop(entries);
         dir.modified();
+        dir.note(note::WRITE | if inode.is_directory() { note::LINK } else { 0 });
         Ok(inode)
     }
 
@@ -165,7 +167,9 @@ impl Fs {
         entries.insert(name, inode.clone(), Some(paid));
         drop(entries);
         dir.modified();
+        dir.note(note::WRITE);
         inode.changed();
+        inode.note(note::LINK);
         Ok(())
     }
 
@@ -199,7 +203,9 @@ impl Fs {
         if inode.unlink() > 0 {
             inode.changed();
         }
+        inode.note_unlinked();
         dir.modified();
+        dir.note(note::WRITE);
         drop(gone);
         Ok(())
     }
@@ -230,7 +236,9 @@ impl Fs {
         drop((within, entries));
         inode.links.store(0, Relaxed);
         dir.links.fetch_sub(1, Relaxed);
+        inode.note_unlinked();
         dir.modified();
+        dir.note(note::WRITE | note::LINK);
         drop(gone);
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 use super::super::abi::mode;
+use super::super::kqueue::note;
 use super::super::process::Credentials;
 use super::super::sync::{lock, read, write};
 use super::directory::Entries;
@@ -83,7 +84,9 @@ impl Move<'_> {
         self.source.check_sticky(credentials, self.inode)?;
         super::take(self.source, self.old, self.inode)?;
         self.inode.unlink();
+        self.inode.note_unlinked();
         self.source.modified();
+        self.source.note(note::WRITE);
         Ok(())
     }
 
@@ -191,5 +194,26 @@ impl Move<'_> {
         self.source.modified();
         self.target.modified();
         self.inode.changed();
+        self.tell();
+    }
+
+    /// Tells who watches. What goes from one directory to another loses its name, and gets one. NetBSD:
+    /// `tmpfs_gro_rename`.
+    fn tell(&self) {
+        let moved = !Arc::ptr_eq(self.source, self.target);
+        let held = if self.inode.is_directory() { note::LINK } else { 0 };
+        if moved {
+            let left = held != 0 || self.inode.links.load(Relaxed) > 1;
+            self.inode.note(if left { note::LINK } else { note::DELETE });
+            self.source.note(note::WRITE | held);
+            self.target.note(note::WRITE | held);
+        } else if self.over.is_none() {
+            self.source.note(note::WRITE);
+        }
+        if let Some(over) = self.over {
+            over.note_unlinked();
+            self.target.note(note::WRITE | held);
+        }
+        self.inode.note(note::RENAME);
     }
 }

@@ -203,6 +203,10 @@ pub(super) fn send_datagram(
         let mut state = lock(&socket.state);
         let connected = state.has(state::CONNECTED);
         match to {
+            // NetBSD: `udp6_output`.
+            Some(to) if socket.family != INET && to[1] != socket.family => {
+                return Err(Errno::EAFNOSUPPORT.into());
+            }
             Some(_) if connected => return Err(Errno::EISCONN.into()),
             Some(to) => {
                 let route = route(socket, state.near.map_or(ANY, |near| near.0), to)?;

@@ -89,9 +89,10 @@ pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
         set_local(&socket, level, name, &value)?;
         return Ok([0, 0]);
     }
+    let mut state = lock(&socket.state);
+    check_alive(&socket, &state)?;
     lower(&socket, level, name).ok_or(Errno::ENOPROTOOPT)?;
     let value = integer(&value)?;
-    let mut state = lock(&socket.state);
     state.lower.retain(|&(at, which, _)| (at, which) != (level, name));
     state.lower.push((level, name, value));
     Ok([0, 0])
@@ -141,6 +142,11 @@ fn ask_local(state: &State, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
         }
         _ => Err(Errno::ENOPROTOOPT),
     }
+}
+
+/// ECONNRESET if this was a TCP connection. NetBSD: `tcp_ctloutput`.
+fn check_alive(socket: &Socket, state: &State) -> Result<(), Errno> {
+    if socket.is_tcp() && state.has(state::DEAD) { Err(Errno::ECONNRESET) } else { Ok(()) }
 }
 
 /// The initial value of an internet socket's option below `SOL_SOCKET`, if there is one like this.
@@ -237,6 +243,7 @@ pub(super) fn getsockopt(run: &mut Run<'_, '_>) -> Answer {
         } else if socket.family == LOCAL {
             ask_local(&state, level, name)?
         } else {
+            check_alive(&socket, &state)?;
             let told = level != TCP || !UNTOLD.contains(&name);
             let initial = lower(&socket, level, name).filter(|_| told);
             let initial = initial.ok_or(Errno::ENOPROTOOPT)?;

@@ -298,7 +298,7 @@ fn take_stream(
     }
     let over = state.has(state::CANT_RECEIVE) || state.error.is_some();
     let more = incoming.flags & msg::WAITALL != 0
-        && !(over || ends || came || peek)
+        && !(over || ends || !received.control.is_empty() || peek)
         && (count as u64) < wanted
         && (state.buffer.front().is_none() || count as u64 == room);
     let peer = state.peer.upgrade();

@@ -13,20 +13,20 @@ use super::super::wait::Side;
 use super::super::{Embedded, abi::Stat};
 use crate::kernel::Errno;
 
-const READ: u32 = 0;
-const WRITE: u32 = 1;
+pub(super) const READ: u32 = 0;
+pub(super) const WRITE: u32 = 1;
 const AIO: u32 = 2;
-const VNODE: u32 = 3;
+pub(super) const VNODE: u32 = 3;
 const PROC: u32 = 4;
 const SIGNAL: u32 = 5;
 const TIMER: u32 = 6;
 
-const ADD: u32 = 0x1;
+pub(super) const ADD: u32 = 0x1;
 const DELETE: u32 = 0x2;
 const ENABLE: u32 = 0x4;
 const DISABLE: u32 = 0x8;
 const ONESHOT: u32 = 0x10;
-const CLEAR: u32 = 0x20;
+pub(super) const CLEAR: u32 = 0x20;
 const RECEIPT: u32 = 0x40;
 const DISPATCH: u32 = 0x80;
 const ERROR: u32 = 0x4000;
@@ -41,12 +41,12 @@ const CHILD: u32 = 0x4;
 const FULL: i64 = 16 * 1024;
 
 /// A kqueue of a guest.
-struct Queue<'g> {
+pub(super) struct Queue<'g> {
     guest: &'g Guest,
-    fd: u64,
+    pub fd: u64,
 }
 
-fn event(ident: u64, filter: u32, flags: u32) -> Kevent {
+pub(super) fn event(ident: u64, filter: u32, flags: u32) -> Kevent {
     Kevent { ident, filter, flags, udata: ident ^ 0xabcd, ..Kevent::default() }
 }
 
@@ -55,12 +55,12 @@ fn encode(events: &[Kevent]) -> Vec<u8> {
 }
 
 impl<'g> Queue<'g> {
-    fn new(guest: &'g Guest) -> Self {
+    pub fn new(guest: &'g Guest) -> Self {
         Queue { guest, fd: guest.call(344, &[]).unwrap() as u64 }
     }
 
     /// Begins a kevent call with room for `room` events, which waits for ever if it waits.
-    fn start(&self, changes: &[Kevent], room: u64, wait: bool) -> Pending {
+    pub fn start(&self, changes: &[Kevent], room: u64, wait: bool) -> Pending {
         let at = self.guest.place(&encode(changes));
         let now = if wait { 0 } else { self.guest.place(&[0; 16]) };
         let count = changes.len() as u64;
@@ -68,17 +68,17 @@ impl<'g> Queue<'g> {
     }
 
     /// The events of a call that ended with this many.
-    fn events(&self, count: i64) -> Vec<Kevent> {
+    pub fn events(&self, count: i64) -> Vec<Kevent> {
         let bytes = self.guest.get(self.guest.buffer(), count as usize * Kevent::SIZE);
         bytes.chunks(Kevent::SIZE).map(Kevent::decode).collect()
     }
 
-    fn change(&self, change: Kevent) -> Result<(), Errno> {
+    pub fn change(&self, change: Kevent) -> Result<(), Errno> {
         self.start(&[change], 0, false).wait().map(|_| ())
     }
 
     /// What is there now, by ident, filter and data, and whether it is over.
-    fn found(&self) -> Vec<(u64, u32, i64, bool)> {
+    pub fn found(&self) -> Vec<(u64, u32, i64, bool)> {
         let count = self.start(&[], 100, false).wait().unwrap()[0];
         let events = self.events(count);
         events.iter().map(|e| (e.ident, e.filter, e.data, e.flags & EOF != 0)).collect()

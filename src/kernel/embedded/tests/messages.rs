@@ -112,6 +112,7 @@ fn control_messages_are_checked_and_bound_bytes() {
     let guest = Guest::new(&kernel());
     let (one, two) = pair(&guest, 1);
     let file = guest.open("/dev/zero", o::RDONLY).unwrap();
+    let kqueue = guest.call(344, &[]).unwrap() as u64;
     let good = rights(&[file]);
     let changed = |at: usize, byte: u8| {
         let mut bytes = good.clone();
@@ -126,6 +127,9 @@ fn control_messages_are_checked_and_bound_bytes() {
         (changed(0, 15), Errno::EINVAL),
         (vec![0; 8], Errno::EINVAL),
         (vec![0; 4097], Errno::EINVAL),
+        // A kqueue stays with its process.
+        (rights(&[kqueue]), Errno::EBADF),
+        (rights(&[file, kqueue]), Errno::EBADF),
     ] {
         assert_eq!(send(&guest, one, b"x", &control, 0), Err(errno), "{control:?}");
     }

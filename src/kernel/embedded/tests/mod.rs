@@ -8,6 +8,7 @@ mod descriptors;
 mod directories;
 mod etfs;
 mod fifos;
+mod file_events;
 mod files;
 mod groups;
 mod kqueue;
