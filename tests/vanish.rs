@@ -102,8 +102,8 @@ fn with_calls_that_sleep() {
             client.send(&call(sys::NANOSLEEP, 50, &[0x3000, 0]));
             client.serve_copyin(0x3000, &[3600u64.to_le_bytes(), [0; 8]].concat());
             let [_, full] = client.pipe();
-            client.send(&call(sys::WRITE, 51, &[full, 0x5000, 20_000]));
-            client.serve_copyin(0x5000, &[7; 16_384]);
+            client.send(&call(sys::WRITE, 51, &[full, 0x5000, 100_000]));
+            client.serve_copyin(0x5000, &[7; 65_536]);
             let _ = writer;
             house.board_becomes("all sleep", |board| board.calls_in_flight >= 52);
             client
