@@ -415,6 +415,11 @@ fn accept_is_for_listeners() {
     assert_eq!(guest.fails(30, &[tcp, guest.buffer(), NOWHERE]), Errno::EFAULT);
     assert_eq!(accept(&guest, tcp), Err(Errno::EAGAIN));
     assert_eq!(guest.read(client, 1).unwrap(), b"");
+    // One that takes no more has none now; who would wait for one learns that none will come.
+    guest.call(134, &[tcp, 0]).unwrap();
+    assert_eq!(accept(&guest, tcp), Err(Errno::EAGAIN));
+    blocking(&guest, tcp, true);
+    assert_eq!(accept(&guest, tcp), Err(Errno::ECONNABORTED));
 }
 
 #[test]
