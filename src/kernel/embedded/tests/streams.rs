@@ -466,6 +466,25 @@ fn connections_lead_to_listeners_only() {
 }
 
 #[test]
+fn a_tcp_socket_may_meet_itself() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let fd = socket(&guest, 2, 1, 0).unwrap();
+    let at = inet([127, 0, 0, 1], 80);
+    bind(&guest, fd, &at).unwrap();
+    connect(&guest, fd, &at).unwrap();
+    assert_eq!(peer(&guest, fd).unwrap(), name(&guest, fd));
+    assert_eq!(guest.write(fd, b"to myself"), Ok(9));
+    assert_eq!(guest.read(fd, 100).unwrap(), b"to myself");
+    assert_eq!(connect(&guest, fd, &at), Err(Errno::EISCONN));
+    guest.call(134, &[fd, 1]).unwrap();
+    assert_eq!(guest.read(fd, 100).unwrap(), b"");
+    guest.close(fd).unwrap();
+    let usage = kernel.usage();
+    assert_eq!((usage.ports, usage.bytes), (0, 0));
+}
+
+#[test]
 fn connections_that_were_made_keep_nobody_from_their_port() {
     let guest = Guest::new(&kernel());
     let (client, server) = connected(&guest, 2);
