@@ -148,19 +148,23 @@ impl Duel {
         let [one, other] = &self.sides;
         let outcome = (0..=last).find_map(|number| {
             let seen = [one.outcome(number), other.outcome(number)];
-            let found = compare(number, steps[number].name(), seen);
-            found.map(|found| Difference { shown: last, text: steps[number].text.clone(), ..found })
+            let found = compare(number, steps[number].name(), seen)?;
+            Some(Difference { shown: last, ..found })
         });
         let signals = [one.signals(), other.signals()];
-        outcome.or_else(|| {
+        let found = outcome.or_else(|| {
             (signals[0] != signals[1]).then(|| Difference {
                 step: last,
                 shown: last,
                 name: steps[last].name(),
-                text: steps[last].text.clone(),
+                text: String::new(),
+                earlier: String::new(),
                 kinds: ["signals".into(), "other signals".into()],
                 details: signals.map(|heard| format!("{heard:?}")),
             })
-        })
+        })?;
+        let texts: Vec<&str> = steps.iter().map(|step| step.text.as_str()).collect();
+        let (text, earlier) = (texts[found.step].into(), texts[..found.step].join("\n"));
+        Some(Difference { text, earlier, ..found })
     }
 }

@@ -9,10 +9,15 @@ pub struct Known {
     pub calls: &'static [&'static str],
     /// What is written in them, one of these if there are any.
     pub with: &'static [&'static str],
+    /// What is written in a step before, if it matters.
+    pub after: &'static str,
     /// How one server answers, in [`Difference::kinds`]' words, whichever of the two that is.
     pub kind: &'static str,
     pub reason: &'static str,
 }
+
+/// Whatever is written in them, and before them.
+const ALWAYS: Known = Known { calls: &[], with: &[], after: "", kind: "", reason: "" };
 
 /// All of them.
 ///
@@ -29,67 +34,83 @@ pub const KNOWN: &[Known] = &[
             "munmap",
             "sched_yield",
         ],
-        with: &[],
         kind: "ENOSYS",
         reason: "a rump kernel leaves processes and memory to its host, so these calls are not in it",
+        ..ALWAYS
     },
     Known {
         calls: &["fcntl"],
-        with: &[],
         kind: "errno -4",
         reason: "NetBSD's fcntl lets EPASSTHROUGH out, which is no error number, for F_GETOWN and F_SETOWN of a file",
+        ..ALWAYS
     },
     Known {
         calls: &["open"],
         with: &["\"fifo\""],
         kind: "EOPNOTSUPP",
         reason: "a rump kernel cannot open fifos, which NetBSD can",
+        ..ALWAYS
     },
     Known {
         calls: &["compat_50_wait4"],
-        with: &[],
         kind: "signals",
         reason: "for a call that is none NetBSD raises SIGSYS, too: the embedded kernel only answers ENOSYS, so that a program that can do without goes on",
+        ..ALWAYS
     },
     Known {
         calls: &["kevent"],
         with: &["EVFILT_SIGNAL", "EVFILT_PROC"],
         kind: "EOPNOTSUPP",
         reason: NO_PROCESS_EVENTS,
+        ..ALWAYS
     },
     Known {
         calls: &["kevent"],
         with: &["EVFILT_SIGNAL", "EVFILT_PROC"],
         kind: "EINVAL",
         reason: NO_PROCESS_EVENTS,
+        ..ALWAYS
     },
     Known {
         calls: &["kevent"],
         with: &["EVFILT_SIGNAL", "EVFILT_PROC"],
         kind: "value",
         reason: NO_PROCESS_EVENTS,
+        ..ALWAYS
     },
     Known {
         calls: &["getsockopt"],
         with: &["LOCAL_PEEREID"],
         kind: "bytes",
         reason: "NetBSD 7.99's unp_connect1 gives who connects its own identity for that of who listens, against unix(4)",
+        ..ALWAYS
     },
     Known {
         calls: &["getsockopt"],
         with: &["TCP_NODELAY"],
         kind: "bytes",
         reason: "NetBSD answers TCP_NODELAY with the bit of a flag word, 4, which the embedded kernel answers with 1",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["setsockopt", "getsockopt"],
+        // Number 1, which is IP_OPTIONS.
+        with: &["IPPROTO_IP TCP_NODELAY"],
+        kind: "ENOPROTOOPT",
+        reason: "the embedded kernel's packets have no IP options",
+        ..ALWAYS
     },
     Known {
         calls: &["sendto", "sendmsg"],
         with: &["MSG_OOB"],
         kind: "EOPNOTSUPP",
         reason: "the embedded kernel's TCP has no out-of-band data, and says so",
+        ..ALWAYS
     },
     Known {
         calls: &["connect"],
         with: &["sin(port:"],
+        after: "IPV6_V6ONLY int(0)",
         kind: "ECONNREFUSED",
         reason: "an IPv6 socket of the embedded kernel takes no IPv4 connections, whatever IPV6_V6ONLY says",
     },
@@ -98,12 +119,28 @@ pub const KNOWN: &[Known] = &[
         with: &["RLIMIT_NPROC"],
         kind: "bytes",
         reason: "how many processes there may be is each kernel's own",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["getrlimit"],
+        after: "fork",
+        kind: "bytes",
+        reason: "a rump kernel's fork leaves parent and child one set of limits to change (lwproc_newproc), where NetBSD's gives each its own",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["recvfrom", "recvmsg", "read", "readv", "sendto", "sendmsg", "write", "writev"],
+        after: "rights(",
+        kind: "ECONNRESET",
+        reason: "a socket that only messages inside itself hold is closed at once; NetBSD's unp_thread finds it when another local socket goes",
+        ..ALWAYS
     },
     Known {
         calls: &["__sysctl"],
         with: &["[i32 1, i32 18]"],
         kind: "ENOENT",
         reason: "a rump kernel leaves kern.ngroups out, which NetBSD has",
+        ..ALWAYS
     },
 ];
 
@@ -116,6 +153,7 @@ pub fn reason(difference: &Difference) -> Option<&'static str> {
         known.calls.contains(&difference.name)
             && (known.with.is_empty()
                 || known.with.iter().any(|word| difference.text.contains(word)))
+            && difference.earlier.contains(known.after)
             && difference.kinds.iter().any(|kind| kind == known.kind)
     });
     known.map(|known| known.reason)
@@ -130,7 +168,8 @@ mod tests {
     fn difference(name: &'static str, kinds: [&str; 2]) -> Difference {
         let kinds = kinds.map(String::from);
         let text = "kevent $k kevent(1, EVFILT_PROC, EV_ADD)".into();
-        Difference { step: 0, shown: 0, name, text, details: kinds.clone(), kinds }
+        let earlier = "a socket AF_INET SOCK_STREAM 0 -> s".into();
+        Difference { step: 0, shown: 0, name, text, earlier, details: kinds.clone(), kinds }
     }
 
     #[test]
@@ -139,6 +178,13 @@ mod tests {
         assert!(reason(&difference("kevent", seen)).is_some());
         let other = Difference { text: "kevent $k null 0".into(), ..difference("kevent", seen) };
         assert_eq!(reason(&other), None);
+        let connect = Difference {
+            text: "connect $c sin(port:1) #".into(),
+            ..difference("connect", ["ok", "ECONNREFUSED"])
+        };
+        assert_eq!(reason(&connect), None);
+        let earlier = "a setsockopt $l IPPROTO_IPV6 IPV6_V6ONLY int(0) 4".into();
+        assert!(reason(&Difference { earlier, ..connect }).is_some());
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Difference {
     pub name: &'static str,
     /// All of it, as it is written.
     pub text: String,
+    /// The steps before it, the same way.
+    pub earlier: String,
     /// In a word a server, which differences are counted by: `ENOENT`, `ok`, `blocks`.
     pub kinds: [String; 2],
     /// In full.
@@ -84,8 +86,8 @@ pub fn compare(step: usize, name: &'static str, seen: [Option<&Outcome>; 2]) -> 
             outcome.map_or("blocks".to_string(), |outcome| outcome.ending.to_string())
         }),
     };
-    let text = String::new();
-    Some(Difference { step, shown: step, name, text, kinds: kinds(seen), details })
+    let (text, earlier) = Default::default();
+    Some(Difference { step, shown: step, name, text, earlier, kinds: kinds(seen), details })
 }
 
 fn kinds(seen: [Option<&Outcome>; 2]) -> [String; 2] {

@@ -125,6 +125,7 @@ mod tests {
             shown: 0,
             name: "kill",
             text: String::new(),
+            earlier: String::new(),
             details: kinds.clone(),
             kinds,
         }

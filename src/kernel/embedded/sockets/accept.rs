@@ -189,7 +189,7 @@ fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
     }
     let mut waiting = false;
     let (room, server) = loop {
-        if has_connection(&head)? {
+        if has_connection(&head, file.has(open::NONBLOCK))? {
             let room = if addr == 0 { Ok(0) } else { room_for_name(run, len_addr) };
             if room == Err(Stop::Asked) {
                 return Err(Stop::Asked);
@@ -198,9 +198,6 @@ fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
                 break (room, server);
             }
             continue;
-        }
-        if file.has(open::NONBLOCK) {
-            return Err(Errno::EAGAIN.into());
         }
         if waiting {
             return Err(Stop::Sleep(None));
@@ -224,11 +221,15 @@ fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
     Ok([fd.into(), 0])
 }
 
-/// Whether a listener has a connection to accept, or what went wrong.
-fn has_connection(head: &Socket) -> Result<bool, Errno> {
+/// Whether a listener has a connection to accept, or what went wrong; EAGAIN if it has none now and who
+/// asks does not wait.
+fn has_connection(head: &Socket, at_once: bool) -> Result<bool, Errno> {
     let mut state = lock(&head.state);
     if !state.has(state::LISTENING) {
         return Err(Errno::EINVAL);
+    }
+    if at_once && state.queued() == 0 {
+        return Err(Errno::EAGAIN);
     }
     if let Some(errno) = state.error.take() {
         return Err(errno);

@@ -157,7 +157,11 @@ pub(super) fn connect(run: &mut Run<'_, '_>) -> Answer {
             Joined::Connected if socket.is_tcp() && at_once => {
                 return Err(Errno::EINPROGRESS.into());
             }
-            Joined::Connected => return Ok([0, 0]),
+            Joined::Connected => {
+                // What went wrong before this is told now. NetBSD: `do_sys_connect`.
+                let before = lock(&socket.state).error.take();
+                return before.map_or(Ok([0, 0]), |errno| Err(errno.into()));
+            }
             Joined::Refused if !socket.is_tcp() => return Err(Errno::ECONNREFUSED.into()),
             Joined::Refused => {
                 refuse(&socket);

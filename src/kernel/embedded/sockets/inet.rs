@@ -154,8 +154,17 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
         if !route.leads {
             return Err(Errno::EHOSTUNREACH.into());
         }
+        if route.far == joined {
+            // It meets itself: both ends open at once, as TCP has it.
+            state.peer = Arc::downgrade(socket);
+            state.flags = state.flags & !state::CONNECTING | state::CONNECTED;
+        }
         route.far
     };
+    if lock(&socket.state).has(state::CONNECTED) {
+        socket.wake();
+        return Ok(Joined::Connected);
+    }
     match socket.net.ports.listener(socket.family, far) {
         Some(listener) if !Arc::ptr_eq(&listener, socket) => {
             accept::join(socket, &listener, [0; 3])

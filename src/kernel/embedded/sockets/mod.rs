@@ -223,6 +223,35 @@ impl State {
     }
 }
 
+/// How large the buffers of a new socket are, for sending and receiving.
+fn space(family: u8, kind: i32) -> [i64; 2] {
+    match (family, kind) {
+        (LOCAL, DATAGRAM) => [2560, 4096],
+        (LOCAL, _) => [4096, 4096],
+        (_, STREAM) => [32768, 32768],
+        (INET6, DATAGRAM) => [9216, 42080],
+        (_, DATAGRAM) => [9216, 41600],
+        _ => [8192, 8192],
+    }
+}
+
+/// The same for `net.inet` and `net.inet6` to tell.
+pub(super) mod spaces {
+    use super::{DATAGRAM, INET, INET6, STREAM, space};
+
+    pub fn tcp() -> [i64; 2] {
+        space(INET, STREAM)
+    }
+
+    pub fn udp() -> [i64; 2] {
+        space(INET, DATAGRAM)
+    }
+
+    pub fn udp6() -> [i64; 2] {
+        space(INET6, DATAGRAM)
+    }
+}
+
 impl Socket {
     /// ENOBUFS if `payer` cannot pay for it.
     fn new(
@@ -233,14 +262,7 @@ impl Socket {
         if !payer.take_bytes(buffer::SPARE) {
             return Err(Errno::ENOBUFS);
         }
-        let [send_limit, receive_limit] = match (family, kind) {
-            (LOCAL, DATAGRAM) => [2560, 4096],
-            (LOCAL, _) => [4096, 4096],
-            (_, STREAM) => [32768, 32768],
-            (INET6, DATAGRAM) => [9216, 42080],
-            (_, DATAGRAM) => [9216, 41600],
-            _ => [8192, 8192],
-        };
+        let [send_limit, receive_limit] = space(family, kind);
         Ok(Arc::new(Socket {
             id: net.next.fetch_add(1, Relaxed),
             family,

@@ -81,8 +81,13 @@ pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
     if level == option::SOCKET {
         let under_way = under_way(&socket);
         let mut state = lock(&socket.state);
-        set(&mut state, name, &value, under_way)?;
+        let done = set(&mut state, name, &value, under_way);
         file.set(open::NOSIGPIPE, state.options & option::NOSIGPIPE != 0);
+        if matches!(done, Ok(()) | Err(Errno::ENOPROTOOPT)) {
+            // What is set is, but the protocol is told of it, too. NetBSD: `sosetopt`.
+            check_alive(&socket, &state)?;
+        }
+        done?;
         return Ok([0, 0]);
     }
     if socket.family == LOCAL {

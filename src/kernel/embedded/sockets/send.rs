@@ -247,6 +247,11 @@ fn append(
         // It has shut down reading: nobody will take these bytes.
         return Ok(Some(piece.len()));
     }
+    if is_lost(&state, control) {
+        drop(state);
+        control.clear();
+        return Ok(Some(piece.len()));
+    }
     // A control message goes whole, and with what there was room for beside it as the client has passed
     // it: inside it counts for more, and may go over the bound by that much.
     let room = usize::try_from(room_at(socket, limit, &state)).unwrap_or(0);
@@ -272,6 +277,12 @@ fn append(
     drop(state);
     peer.readers.wake();
     Ok(Some(taken))
+}
+
+/// Whether what is sent is lost: a local socket that has shut down reading takes bytes all the same, but no
+/// control message, and not what comes with it. NetBSD: `sbappendcontrol`.
+fn is_lost(peer: &State, control: &[Control]) -> bool {
+    !control.is_empty() && peer.has(state::CANT_RECEIVE)
 }
 
 /// The peer is gone: TCP learns so from the answer to what it sends.
@@ -336,6 +347,10 @@ fn packet(
     }
     if state.buffer.front().is_some() && room_at(socket, limit, &state) < claimed as i64 {
         return Ok(Put::Some);
+    }
+    if is_lost(&state, &control) {
+        drop(state);
+        return Ok(Put::All);
     }
     let credentials = local::wanted_credentials(run, &mut state, true);
     let told = credentials.is_some();

@@ -7,6 +7,7 @@ use super::super::abi::{IOV_MAX, timespec};
 use super::super::call::Result;
 use super::super::credentials::GROUPS_MAX;
 use super::super::process::Task;
+use super::super::sockets::spaces;
 use super::processes;
 use super::{Node, TYPE_INT, TYPE_STRING, TYPE_STRUCT, Value};
 use crate::kernel::Errno;
@@ -31,7 +32,7 @@ static TREE: &[Node] = &[
     node(1, "kern", "The kernel", Value::Node(KERN)),
     node(2, "vm", "Memory", Value::Node(&[])),
     node(3, "vfs", "File systems", Value::Node(&[])),
-    node(4, "net", "Networks", Value::Node(&[])),
+    node(4, "net", "Networks", Value::Node(NET)),
     node(5, "debug", "For debugging", Value::Node(&[])),
     node(6, "hw", "The machine", Value::Node(HW)),
     node(7, "machdep", "What only this kind of machine has", Value::Node(&[])),
@@ -136,6 +137,37 @@ static HW: &[Node] = &[
     node(14, "usermem64", "Bytes of memory left", Value::Quad(left)),
     node(15, "iostatnames", "Names of those", Value::Bytes(TYPE_STRING, 0, |_, _| Ok(vec![]))),
     node(16, "ncpuonline", "Processors that run", Value::Number(|task| task.system.cpus)),
+];
+
+static NET: &[Node] = &[
+    node(
+        2,
+        "inet",
+        "IPv4",
+        Value::Node(&[
+            node(6, "tcp", "TCP", Value::Node(TCP)),
+            node(17, "udp", "UDP", Value::Node(UDP)),
+        ]),
+    ),
+    node(24, "inet6", "IPv6", Value::Node(&[node(17, "udp6", "UDP", Value::Node(UDP6))])),
+];
+
+const SEND: &str = "Bytes a new socket may have under way";
+const RECEIVE: &str = "Bytes that may wait in a new socket";
+
+static TCP: &[Node] = &[
+    node(2, "sendspace", SEND, Value::Number(|_| spaces::tcp()[0] as i32)),
+    node(3, "recvspace", RECEIVE, Value::Number(|_| spaces::tcp()[1] as i32)),
+];
+
+static UDP: &[Node] = &[
+    node(2, "sendspace", SEND, Value::Number(|_| spaces::udp()[0] as i32)),
+    node(3, "recvspace", RECEIVE, Value::Number(|_| spaces::udp()[1] as i32)),
+];
+
+static UDP6: &[Node] = &[
+    node(1, "sendspace", SEND, Value::Number(|_| spaces::udp6()[0] as i32)),
+    node(2, "recvspace", RECEIVE, Value::Number(|_| spaces::udp6()[1] as i32)),
 ];
 
 static PROC: &[Node] =

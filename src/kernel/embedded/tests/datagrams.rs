@@ -132,6 +132,14 @@ fn udp_says_no_where_it_must() {
     assert_eq!(guest.write(fd, b"x"), Err(Errno::ECONNREFUSED));
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(guest.read(fd, 1), Err(Errno::ECONNREFUSED));
+    // So does a connect to somebody else, which is done.
+    assert_eq!(guest.write(fd, b"x"), Ok(1));
+    assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 500)), Err(Errno::ECONNREFUSED));
+    assert_eq!(guest.write(fd, b"y"), Ok(1));
+    assert_eq!(guest.read(server, 1).unwrap(), b"y");
+    // A name of another family is looked at before anything else of it, over IPv6.
+    let six = socket(&guest, 24, 2, 0).unwrap();
+    assert_eq!(send(&guest, six, b"x", &inet(LOOPBACK, 0)), Err(Errno::EAFNOSUPPORT));
     // Out of band, there is nothing.
     assert_eq!(guest.fails(29, &[fd, guest.buffer(), 1, 1, 0, 0]), Errno::EOPNOTSUPP);
     assert_eq!(guest.fails(133, &[fd, guest.buffer(), 1, 1, 0, 0]), Errno::EOPNOTSUPP);

@@ -462,6 +462,41 @@ fn waitall_waits_for_all_of_it() {
 }
 
 #[test]
+fn waitall_goes_on_after_files_nobody_takes() {
+    let guest = Guest::new(&kernel());
+    let (one, two) = pair(&guest, 1);
+    blocking(&guest, two, false);
+    let file = guest.open("/dev/zero", o::RDONLY).unwrap();
+    send(&guest, one, b"ab", &rights(&[file]), 0).unwrap();
+    // Once there is something it waits for the rest, even where it would not wait for the first.
+    let into = guest.buffer() + 1000;
+    let mut pending = guest.start(29, &[two, into, 5, 0x40, 0, 0]);
+    assert_eq!(pending.run(), None);
+    guest.write(one, b"cde").unwrap();
+    assert_eq!(pending.run(), Some(Ok([5, 0])));
+    assert_eq!(guest.get(into, 5), b"abcde");
+}
+
+#[test]
+fn who_does_not_read_gets_no_files() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    for kind in [1, 5] {
+        let (one, two) = pair(&guest, kind);
+        let file = guest.open("/dev/zero", o::RDONLY).unwrap();
+        let before = files(&kernel);
+        guest.call(134, &[two, 0]).unwrap();
+        assert_eq!(send(&guest, one, b"with", &rights(&[file]), 0), Ok(4));
+        assert_eq!(kernel.system.net.in_flight(), 0);
+        guest.close(file).unwrap();
+        assert_eq!(files(&kernel), before - 1);
+        // Bytes alone come as ever.
+        guest.write(one, b"plain").unwrap();
+        assert_eq!(guest.read(two, 100).unwrap(), b"plain");
+    }
+}
+
+#[test]
 fn large_messages_pass_a_small_door() {
     let mut guest = Guest::new(&kernel());
     guest.room = 1000;

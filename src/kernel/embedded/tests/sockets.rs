@@ -160,6 +160,25 @@ fn a_local_socket_has_a_name_in_the_file_system() {
 }
 
 #[test]
+fn a_tcp_socket_that_is_over_has_no_options_of_its_protocol() {
+    let guest = Guest::new(&kernel());
+    for domain in [2, 24] {
+        let fd = socket(&guest, domain, 1, 0).unwrap();
+        set(&guest, fd, 6, 1, &[1, 0, 0, 0]).unwrap();
+        guest.call(134, &[fd, 2]).unwrap();
+        for (level, option) in [(6, 1), (6, 77), (77, 1)] {
+            assert_eq!(set(&guest, fd, level, option, &[1, 0, 0, 0]), Err(Errno::ECONNRESET));
+            assert_eq!(get(&guest, fd, level, option), Err(Errno::ECONNRESET));
+        }
+        // What is every socket's is set, and answered so all the same.
+        assert_eq!(set(&guest, fd, SOL_SOCKET, 0x8, &[1, 0, 0, 0]), Err(Errno::ECONNRESET));
+        assert_eq!(get(&guest, fd, SOL_SOCKET, 0x8).unwrap(), [1, 0, 0, 0]);
+        assert_eq!(set(&guest, fd, SOL_SOCKET, 0x7777, &[0; 4]), Err(Errno::ECONNRESET));
+        assert_eq!(set(&guest, fd, SOL_SOCKET, 0x8, &[1]), Err(Errno::EINVAL));
+    }
+}
+
+#[test]
 fn options_are_kept() {
     let guest = Guest::new(&kernel());
     let fd = socket(&guest, 2, 1, 0).unwrap();

@@ -415,6 +415,11 @@ fn accept_is_for_listeners() {
     assert_eq!(guest.fails(30, &[tcp, guest.buffer(), NOWHERE]), Errno::EFAULT);
     assert_eq!(accept(&guest, tcp), Err(Errno::EAGAIN));
     assert_eq!(guest.read(client, 1).unwrap(), b"");
+    // One that takes no more has none now; who would wait for one learns that none will come.
+    guest.call(134, &[tcp, 0]).unwrap();
+    assert_eq!(accept(&guest, tcp), Err(Errno::EAGAIN));
+    blocking(&guest, tcp, true);
+    assert_eq!(accept(&guest, tcp), Err(Errno::ECONNABORTED));
 }
 
 #[test]
@@ -458,6 +463,25 @@ fn connections_lead_to_listeners_only() {
     assert_eq!(guest.fails(98, &[fd, NOWHERE, 16]), Errno::EFAULT);
     assert_eq!(connect(&guest, 77, &inet(LOOPBACK, 99)), Err(Errno::EBADF));
     assert_eq!(connect(&guest, 1, &inet(LOOPBACK, 99)), Err(Errno::ENOTSOCK));
+}
+
+#[test]
+fn a_tcp_socket_may_meet_itself() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let fd = socket(&guest, 2, 1, 0).unwrap();
+    let at = inet([127, 0, 0, 1], 80);
+    bind(&guest, fd, &at).unwrap();
+    connect(&guest, fd, &at).unwrap();
+    assert_eq!(peer(&guest, fd).unwrap(), name(&guest, fd));
+    assert_eq!(guest.write(fd, b"to myself"), Ok(9));
+    assert_eq!(guest.read(fd, 100).unwrap(), b"to myself");
+    assert_eq!(connect(&guest, fd, &at), Err(Errno::EISCONN));
+    guest.call(134, &[fd, 1]).unwrap();
+    assert_eq!(guest.read(fd, 100).unwrap(), b"");
+    guest.close(fd).unwrap();
+    let usage = kernel.usage();
+    assert_eq!((usage.ports, usage.bytes), (0, 0));
 }
 
 #[test]

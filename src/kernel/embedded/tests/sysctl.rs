@@ -247,6 +247,26 @@ fn nodes_are_neither_made_nor_destroyed_nor_mapped() {
 }
 
 #[test]
+fn new_sockets_have_the_buffers_that_are_told() {
+    let guest = Guest::new(&kernel());
+    for (domain, kind, nodes) in [
+        (2, 1, [[4, 2, 6, 2], [4, 2, 6, 3]]),
+        (2, 2, [[4, 2, 17, 2], [4, 2, 17, 3]]),
+        (24, 2, [[4, 24, 17, 1], [4, 24, 17, 2]]),
+    ] {
+        let fd = guest.call(394, &[domain, kind, 0]).unwrap() as u64;
+        for (node, option) in nodes.iter().zip([0x1001, 0x1002]) {
+            let said = get(&guest, node, 4).1;
+            guest.put(guest.buffer(), &4u32.to_le_bytes());
+            let args = [fd, 0xffff, option, guest.buffer() + 8, guest.buffer()];
+            guest.call(118, &args).unwrap();
+            assert_eq!(guest.get(guest.buffer() + 8, 4), said, "{node:?}");
+            assert_eq!(set(&guest, node, &[0, 9, 0, 0]), Err(Errno::EPERM));
+        }
+    }
+}
+
+#[test]
 fn only_the_superuser_sets() {
     let guest = Guest::new(&kernel());
     assert_eq!(set(&guest, &[1, 11], &7u32.to_le_bytes()), Ok(0));
