@@ -297,8 +297,11 @@ fn sweep_here(guest: &mut Guest, names: &BTreeSet<Vec<u8>>) {
     const UNLINK: i32 = 10;
     const CHDIR: i32 = 12;
     const RMDIR: i32 = 137;
+    const LCHFLAGS: i32 = 304;
     for name in names {
         let path = [&name[..], b"\0"].concat();
+        // Somebody may have made it immutable.
+        by_path(guest, LCHFLAGS, &path);
         if by_path(guest, UNLINK, &path) {
             continue;
         }
