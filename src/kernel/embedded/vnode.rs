@@ -154,23 +154,26 @@ fn write_file(
     }
     while run.done() < transfer.total {
         let mut buffer = Buffer::default();
-        let extent = run.kept().and_then(|kept| kept.extent);
-        let piece = match (transfer.copyin(run, PIECE as u64, &mut buffer), extent) {
-            (Err(stop @ Stop::Errno(_)), Some(extent)) => {
-                take_back(file, content, extent, run.done(), transfer.total);
-                return Err(stop);
-            }
-            (piece, _) => piece?,
-        };
+        let (piece, all) = transfer.copyin_to_fault(run, PIECE as u64, &mut buffer)?;
         let count = piece.len();
-        match extent {
-            Some((begin, _)) => content.write(begin.saturating_add_unsigned(run.done()), piece)?,
+        let extent = match run.kept().and_then(|kept| kept.extent) {
+            Some((begin, before)) => {
+                content.write(begin.saturating_add_unsigned(run.done()), piece)?;
+                (begin, before)
+            }
             None => {
                 let extent = first_piece(file, content, transfer.total, position, piece)?;
                 if transfer.total > count as u64 {
                     run.keep().extent = Some(extent);
                 }
+                extent
             }
+        };
+        if !all {
+            let done = run.done() + count as u64;
+            take_back(file, content, extent, done, transfer.total);
+            inode.modified();
+            return Err(Errno::EFAULT.into());
         }
         transfer.consumed(run, PIECE as u64, count);
     }
