@@ -2,7 +2,8 @@
 //!
 //! A step whose answer does not come within the grace blocks; it stays under way, and what later wakes it
 //! is the step after which it has ended. Both servers must agree on that. Where they do not, they have more
-//! time, for machines are shared: only what still differs then is a difference.
+//! time, for machines are shared: only what still differs then is a difference. A step that NetBSD's kernel
+//! would not survive is passed over ([`Side::closes_in_use`]).
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -96,6 +97,9 @@ impl Duel {
         step: &Step,
         steps: &[Step],
     ) -> Result<Option<Difference>, Broken> {
+        if self.sides.iter().any(|side| side.closes_in_use(step)) {
+            return Ok(None);
+        }
         for side in &mut self.sides {
             side.begin(number, step)?;
         }

@@ -11,17 +11,22 @@ pub struct Known {
     pub with: &'static [&'static str],
     /// What is written in a step before, if it matters.
     pub after: &'static str,
-    /// How one server answers, in [`Difference::kinds`]' words, whichever of the two that is.
-    pub kind: &'static str,
+    /// How the servers answer, in [`Difference::kinds`]' words, whichever of the two is which; [`ANY`] is
+    /// every answer.
+    pub kinds: [&'static str; 2],
     pub reason: &'static str,
 }
 
 /// Whatever is written in them, and before them.
-const ALWAYS: Known = Known { calls: &[], with: &[], after: "", kind: "", reason: "" };
+const ALWAYS: Known = Known { calls: &[], with: &[], after: "", kinds: [ANY, ANY], reason: "" };
+
+/// Whatever is answered.
+const ANY: &str = "*";
 
 /// All of them.
 ///
-/// Source: NetBSD `sys/kern/syscalls.master`: a rump kernel has the calls marked RUMP.
+/// Sources: NetBSD `sys/kern/syscalls.master`: a rump kernel has the calls marked RUMP;
+/// `sys/rump/librump/rumpkern/{lwproc,locks,emul}.c`, `sys/rump/librump/rumpvfs/rumpfs.c`.
 pub const KNOWN: &[Known] = &[
     Known {
         calls: &[
@@ -34,61 +39,61 @@ pub const KNOWN: &[Known] = &[
             "munmap",
             "sched_yield",
         ],
-        kind: "ENOSYS",
+        kinds: ["ENOSYS", ANY],
         reason: "a rump kernel leaves processes and memory to its host, so these calls are not in it",
         ..ALWAYS
     },
     Known {
         calls: &["fcntl"],
-        kind: "errno -4",
+        kinds: ["errno -4", ANY],
         reason: "NetBSD's fcntl lets EPASSTHROUGH out, which is no error number, for F_GETOWN and F_SETOWN of a file",
         ..ALWAYS
     },
     Known {
         calls: &["open"],
         with: &["\"fifo\""],
-        kind: "EOPNOTSUPP",
+        kinds: ["EOPNOTSUPP", ANY],
         reason: "a rump kernel cannot open fifos, which NetBSD can",
         ..ALWAYS
     },
     Known {
         calls: &["compat_50_wait4"],
-        kind: "signals",
+        kinds: ["signals", ANY],
         reason: "for a call that is none NetBSD raises SIGSYS, too: the embedded kernel only answers ENOSYS, so that a program that can do without goes on",
         ..ALWAYS
     },
     Known {
         calls: &["kevent"],
         with: &["EVFILT_SIGNAL", "EVFILT_PROC"],
-        kind: "EOPNOTSUPP",
+        kinds: ["EOPNOTSUPP", ANY],
         reason: NO_PROCESS_EVENTS,
         ..ALWAYS
     },
     Known {
         calls: &["kevent"],
         with: &["EVFILT_SIGNAL", "EVFILT_PROC"],
-        kind: "EINVAL",
+        kinds: ["EINVAL", ANY],
         reason: NO_PROCESS_EVENTS,
         ..ALWAYS
     },
     Known {
         calls: &["kevent"],
         with: &["EVFILT_SIGNAL", "EVFILT_PROC"],
-        kind: "value",
+        kinds: ["value", ANY],
         reason: NO_PROCESS_EVENTS,
         ..ALWAYS
     },
     Known {
         calls: &["getsockopt"],
         with: &["LOCAL_PEEREID"],
-        kind: "bytes",
+        kinds: ["bytes", ANY],
         reason: "NetBSD 7.99's unp_connect1 gives who connects its own identity for that of who listens, against unix(4)",
         ..ALWAYS
     },
     Known {
         calls: &["getsockopt"],
         with: &["TCP_NODELAY"],
-        kind: "bytes",
+        kinds: ["bytes", ANY],
         reason: "NetBSD answers TCP_NODELAY with the bit of a flag word, 4, which the embedded kernel answers with 1",
         ..ALWAYS
     },
@@ -96,14 +101,14 @@ pub const KNOWN: &[Known] = &[
         calls: &["setsockopt", "getsockopt"],
         // Number 1, which is IP_OPTIONS.
         with: &["IPPROTO_IP TCP_NODELAY"],
-        kind: "ENOPROTOOPT",
+        kinds: ["ENOPROTOOPT", ANY],
         reason: "the embedded kernel's packets have no IP options",
         ..ALWAYS
     },
     Known {
         calls: &["sendto", "sendmsg"],
         with: &["MSG_OOB"],
-        kind: "EOPNOTSUPP",
+        kinds: ["EOPNOTSUPP", ANY],
         reason: "the embedded kernel's TCP has no out-of-band data, and says so",
         ..ALWAYS
     },
@@ -111,35 +116,71 @@ pub const KNOWN: &[Known] = &[
         calls: &["connect"],
         with: &["sin(port:"],
         after: "IPV6_V6ONLY int(0)",
-        kind: "ECONNREFUSED",
+        kinds: ["ECONNREFUSED", ANY],
         reason: "an IPv6 socket of the embedded kernel takes no IPv4 connections, whatever IPV6_V6ONLY says",
     },
     Known {
         calls: &["getrlimit"],
         with: &["RLIMIT_NPROC"],
-        kind: "bytes",
+        kinds: ["bytes", ANY],
         reason: "how many processes there may be is each kernel's own",
         ..ALWAYS
     },
     Known {
         calls: &["getrlimit"],
         after: "fork",
-        kind: "bytes",
+        kinds: ["bytes", ANY],
         reason: "a rump kernel's fork leaves parent and child one set of limits to change (lwproc_newproc), where NetBSD's gives each its own",
         ..ALWAYS
     },
     Known {
         calls: &["recvfrom", "recvmsg", "read", "readv", "sendto", "sendmsg", "write", "writev"],
         after: "rights(",
-        kind: "ECONNRESET",
+        kinds: ["ECONNRESET", ANY],
         reason: "a socket that only messages inside itself hold is closed at once; NetBSD's unp_thread finds it when another local socket goes",
         ..ALWAYS
     },
     Known {
         calls: &["__sysctl"],
         with: &["[i32 1, i32 18]"],
-        kind: "ENOENT",
+        kinds: ["ENOENT", ANY],
         reason: "a rump kernel leaves kern.ngroups out, which NetBSD has",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["fcntl"],
+        kinds: ["EDEADLK", "blocks"],
+        reason: "NetBSD finds a circle of waiting processes by what its scheduler knows, and a rump kernel has none",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["ftruncate", "truncate", "write", "writev", "pwrite", "pwritev"],
+        kinds: ["ok", "ENOSPC"],
+        reason: "a hole costs nothing in the embedded kernel, and memory in NetBSD's tmpfs",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["getdents"],
+        kinds: ["ok", "EINVAL"],
+        reason: "the embedded kernel reads on behind an entry that was removed, where NetBSD's tmpfs has lost its place",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["mknod", "mknodat"],
+        kinds: ["EOPNOTSUPP", "ok"],
+        reason: "whiteouts are for union mounts, and the embedded kernel has none",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["issetugid"],
+        kinds: ["value", "other value"],
+        reason: "a rump kernel's fork does not pass on that users have changed (PK_SUGID)",
+        ..ALWAYS
+    },
+    Known {
+        calls: &["seteuid", "setegid", "setreuid", "setregid"],
+        kinds: ["ok", "EPERM"],
+        reason: "a rump kernel's exec leaves the saved user and group as they are",
         ..ALWAYS
     },
 ];
@@ -149,12 +190,15 @@ const NO_PROCESS_EVENTS: &str =
 
 /// Why a difference is none to mend, if it is known.
 pub fn reason(difference: &Difference) -> Option<&'static str> {
+    let [one, other] = [&difference.kinds[0], &difference.kinds[1]];
+    let is = |kind: &str, known: &str| known == ANY || kind == known;
     let known = KNOWN.iter().find(|known| {
+        let [first, second] = known.kinds;
         known.calls.contains(&difference.name)
             && (known.with.is_empty()
                 || known.with.iter().any(|word| difference.text.contains(word)))
             && difference.earlier.contains(known.after)
-            && difference.kinds.iter().any(|kind| kind == known.kind)
+            && (is(one, first) && is(other, second) || is(one, second) && is(other, first))
     });
     known.map(|known| known.reason)
 }
@@ -193,6 +237,8 @@ mod tests {
         assert!(reason(&difference("kill", ["ENOSYS", "EPERM"])).is_some());
         assert_eq!(reason(&difference("kill", ["ok", "EPERM"])), None);
         assert_eq!(reason(&difference("open", ["ok", "ENOSYS"])), None);
+        assert!(reason(&difference("fcntl", ["blocks", "EDEADLK"])).is_some());
+        assert_eq!(reason(&difference("fcntl", ["ok", "EDEADLK"])), None);
     }
 
     #[test]

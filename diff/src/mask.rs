@@ -44,16 +44,40 @@ fn hide(bytes: &mut [u8], from: usize, to: usize) {
 }
 
 /// `st_dev`, `st_ino`, `st_blksize` and `st_gen` are the file system's own; of the four times those that
-/// the clock set.
+/// the clock set. A file with holes takes less than it is long where holes cost nothing: what counts is
+/// whether `st_blocks` is more.
 fn stat(bytes: &mut [u8]) {
     for (from, to) in [(0, 8), (16, 24), (128, 132), (136, 140)] {
         hide(bytes, from, to);
+    }
+    let is_file = bytes.get(9).is_some_and(|mode| mode & 0xf0 == 0x80);
+    if let (true, Some(size), Some(blocks)) = (is_file, i64_at(bytes, 112), i64_at(bytes, 120))
+        && (0..=size.saturating_add(PAGE - 1) / PAGE * (PAGE / BLOCK)).contains(&blocks)
+    {
+        hide(bytes, 120, 128);
+    }
+    for from in [48, 64, 80, 96] {
+        settle(bytes, from);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs() as i64);
     for from in [48, 64, 80, 96] {
         if i64_at(bytes, from).is_some_and(|seconds| (seconds - now).abs() < YEAR) {
             hide(bytes, from, from + 16);
         }
+    }
+}
+
+/// Files are held in whole pages, and counted in blocks.
+const PAGE: i64 = 4096;
+const BLOCK: i64 = 512;
+
+/// A second's part that is none becomes one: NetBSD keeps whatever `utimensat(2)` is told.
+fn settle(bytes: &mut [u8], at: usize) {
+    const SECOND: i64 = 1_000_000_000;
+    if let (Some(seconds), Some(part)) = (i64_at(bytes, at), i64_at(bytes, at + 8)) {
+        let seconds = seconds.wrapping_add(part.div_euclid(SECOND));
+        bytes[at..at + 8].copy_from_slice(&seconds.to_le_bytes());
+        bytes[at + 8..at + 16].copy_from_slice(&part.rem_euclid(SECOND).to_le_bytes());
     }
 }
 
@@ -153,12 +177,38 @@ mod tests {
     fn times_of_the_clock_are_hidden_and_others_compared() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let mut bytes = vec![7; 152];
-        bytes[48..56].copy_from_slice(&now.to_le_bytes());
-        bytes[64..72].copy_from_slice(&1000u64.to_le_bytes());
+        bytes[48..64].copy_from_slice(&[now.to_le_bytes(), [0; 8]].concat());
+        bytes[64..80].copy_from_slice(&[1000u64.to_le_bytes(), [0; 8]].concat());
         let seen = masked(Layout::Stat, bytes, 0);
         assert_eq!((&seen[0..8], &seen[8..12]), (&[0; 8][..], &[7; 4][..]));
         assert_eq!(seen[48..64], [0; 16]);
         assert_eq!(seen[64..72], 1000u64.to_le_bytes());
+    }
+
+    #[test]
+    fn a_part_of_a_second_that_is_none_becomes_one() {
+        for (part, seconds, rest) in [(-1i64, 8i64, 999_999_999i64), (2_000_000_001, 11, 1)] {
+            let mut bytes = vec![0; 152];
+            bytes[64..80].copy_from_slice(&[9i64, part].map(i64::to_le_bytes).concat());
+            let seen = masked(Layout::Stat, bytes, 0);
+            assert_eq!(seen[64..80], [seconds, rest].map(i64::to_le_bytes).concat());
+        }
+    }
+
+    #[test]
+    fn blocks_of_a_file_show_where_they_are_too_many() {
+        for (mode, size, blocks, shown) in [
+            (0o100_644u32, 4097i64, 16i64, 0i64),
+            (0o100_644, 4097, 0, 0),
+            (0o100_644, 4097, 17, 17),
+            (0o100_644, 0, 8, 8),
+            (0o040_755, 48, 8, 8),
+        ] {
+            let mut bytes = vec![0; 152];
+            bytes[8..12].copy_from_slice(&mode.to_le_bytes());
+            bytes[112..128].copy_from_slice(&[size, blocks].map(i64::to_le_bytes).concat());
+            assert_eq!(masked(Layout::Stat, bytes, 0)[120..128], shown.to_le_bytes());
+        }
     }
 
     #[test]

@@ -224,7 +224,13 @@ const CONSTANTS: &[(&str, i64)] = &[
     ("UTIME_NOW", 0x3fff_ffff),
     ("UTIME_OMIT", 0x3fff_fffe),
     ("S_IFIFO", 0x1000),
+    ("S_IFCHR", 0x2000),
+    ("S_IFDIR", 0x4000),
+    ("S_IFBLK", 0x6000),
     ("S_IFREG", 0x8000),
+    ("S_IFLNK", 0xa000),
+    ("S_IFSOCK", 0xc000),
+    ("S_IFWHT", 0xe000),
     // `sys/filio.h`
     ("FIOCLEX", 0x2000_6601),
     ("FIONCLEX", 0x2000_6602),

@@ -34,6 +34,7 @@ const SEQUENCES: &str = "s";
 
 /// `sys/fcntl.h`
 const F_GETOWN: i64 = 5;
+const F_CLOSEM: i64 = 10;
 
 /// A pid of the sequence's own as it is compared: this plus the actor's place.
 const FIRST_PID: i64 = 1_000_000_000;
@@ -77,6 +78,8 @@ struct Running {
     step: usize,
     actor: String,
     call: Call,
+    /// Its first argument, a descriptor if anything of it is.
+    first: Option<u64>,
     pending: Pending,
     regions: Vec<Region>,
 }
@@ -272,8 +275,28 @@ impl Side {
         }
         let pending = client.begin(call.entry.number, &args);
         let actor = actor.to_string();
-        self.running.push(Running { step: number, actor, call: call.clone(), pending, regions });
+        let first = args.first().copied();
+        let call = call.clone();
+        self.running.push(Running { step: number, actor, call, first, pending, regions });
         Ok(())
+    }
+
+    /// Whether a step closes a descriptor on which a call of the same process waits. NetBSD's close then
+    /// waits for that call, and if the process goes meanwhile a rump kernel hangs: the close holds on to the
+    /// table of descriptors, which the other call needs to end.
+    pub fn closes_in_use(&self, step: &Step) -> bool {
+        let Act::Call(call) = &step.act else { return false };
+        let (at, is_from) = match call.entry.alias {
+            "close" => (0, false),
+            "dup2" | "dup3" => (1, false),
+            "fcntl" if is_number(call.args.get(1), F_CLOSEM) => (0, true),
+            _ => return false,
+        };
+        let Some(Arg::Value(value)) = call.args.get(at) else { return false };
+        let closed = self.value(value) as i32;
+        self.running.iter().filter(|running| running.actor == step.actor).any(|running| {
+            running.first.is_some_and(|fd| fd as i32 == closed || is_from && fd as i32 > closed)
+        })
     }
 
     fn value(&self, value: &Value) -> i64 {

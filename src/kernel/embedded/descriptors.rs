@@ -12,15 +12,21 @@ use super::abi::{fcntl, open};
 use super::call::{Answer, Run};
 use super::console::Console;
 use super::file::OpenFile;
+use super::ioctl;
 use super::kqueue::Kqueue;
 use super::limits::{Counters, Limits};
 use super::locks;
 use super::sync::{read, write};
-use super::table::{Listed, call};
+use super::table::{Listed, call, partly};
 use crate::kernel::Errno;
 
-pub(super) const CALLS: &[Listed] =
-    &[call(6, close), call(41, dup), call(90, dup2), call(92, fcntl_call), call(454, dup3)];
+pub(super) const CALLS: &[Listed] = &[
+    call(6, close),
+    call(41, dup),
+    call(90, dup2),
+    partly(92, fcntl_call, "O_ASYNC sends no SIGIO"),
+    call(454, dup3),
+];
 
 #[derive(Clone)]
 struct Slot {
@@ -415,7 +421,13 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
         fcntl::GETFL => i64::from(file.flags() as i32).wrapping_sub(1),
         fcntl::SETFL => set_flags(&file, arg)?,
         fcntl::GETOWN | fcntl::SETOWN if !file.ops.signals() => return Err(Errno::ENOTTY.into()),
-        fcntl::GETOWN | fcntl::SETOWN => 0,
+        fcntl::GETOWN => file.ops.owner().map_or(0, |owner| owner.load(Relaxed).into()),
+        fcntl::SETOWN => {
+            if let Some(owner) = file.ops.owner() {
+                ioctl::set_owner(run, owner, arg as i32)?;
+            }
+            0
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
     Ok([value, 0])

@@ -2,7 +2,7 @@
 //!
 //! Source: NetBSD `sys/sys/file.h` (`struct file`, `struct fileops`).
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::abi::{Stat, poll};
@@ -101,6 +101,12 @@ pub(super) trait FileOps: Send + Sync {
     /// Whether it takes an owner for its signals, FIOASYNC and FIONBIO.
     fn signals(&self) -> bool {
         true
+    }
+
+    /// The process or group its signals are for, positive or negative as with `F_SETOWN`, where it
+    /// remembers that.
+    fn owner(&self) -> Option<&AtomicI32> {
+        None
     }
 
     /// The file of the file system that this is, if it is one (`DTYPE_VNODE`).

@@ -139,17 +139,32 @@ impl Transfer {
         size: u64,
         buffer: &'b mut Buffer,
     ) -> Result<&'b [u8]> {
+        let (bytes, end) = self.copyin_to_fault(run, size, buffer)?;
+        if end { Ok(bytes) } else { Err(Errno::EFAULT.into()) }
+    }
+
+    /// The same, but what is before a bad address: then it is false that all is here.
+    pub fn copyin_to_fault<'b>(
+        &self,
+        run: &mut Run<'_, '_>,
+        size: u64,
+        buffer: &'b mut Buffer,
+    ) -> Result<(&'b [u8], bool)> {
         let begin = run.done() / size * size;
         let len = size.min(self.total - begin) as usize;
         let used = (run.done() - begin) as usize;
         let bytes = buffer.get(len);
         let mut filled = 0;
-        self.parts(begin, len as u64, |addr, part| {
+        let copied = self.parts(begin, len as u64, |addr, part| {
             run.memory().copyin(addr, &mut bytes[filled..filled + part])?;
             filled += part;
             Ok(())
-        })?;
-        Ok(&bytes[used..])
+        });
+        match copied {
+            Ok(()) => Ok((&bytes[used..], true)),
+            Err(Stop::Errno(_)) => Ok((&bytes[used.min(filled)..filled], false)),
+            Err(stop) => Err(stop),
+        }
     }
 
     /// Counts bytes of the current piece as done, and lets go of the piece at its end.

@@ -2,14 +2,19 @@
 //!
 //! Sources: NetBSD `sys/kern/sys_generic.c`, `sys/sys/{filio,ttycom,ioccom}.h`; ioctl(2).
 
-use super::abi::open;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
+use super::abi::{i32_at, open};
 use super::call::{Answer, Run};
+use super::process::INIT;
 use super::table::{Listed, partly};
+use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[partly(
     54,
     ioctl,
-    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, and TIOCGETA on the console",
+    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, the owner of a pipe, and TIOCGETA on the console",
 )];
 
 const FIOCLEX: u32 = 0x2000_6601;
@@ -21,18 +26,75 @@ pub(super) const FIONWRITE: u32 = 0x4004_6679;
 pub(super) const FIONSPACE: u32 = 0x4004_6678;
 pub(super) const SIOCATMARK: u32 = 0x4004_7307;
 
+/// Who gets the signals of a file: a process or, if negative, a group; the other pair has it the other
+/// way round, and takes groups only.
+const FIOSETOWN: u32 = 0x8004_667c;
+const FIOGETOWN: u32 = 0x4004_667b;
+const TIOCSPGRP: u32 = 0x8004_7476;
+const TIOCGPGRP: u32 = 0x4004_7477;
+
+/// A request has the size of what its argument points to in it, no more than a page, and whether that is
+/// copied in (`ioccom.h`).
+const MOST: u32 = 4096;
+const IN: u32 = 0x8000_0000;
+
+const fn size(request: u32) -> u32 {
+    request >> 16 & 0x1fff
+}
+
 /// `int ioctl(int fd, u_long com, ... void *data)`
 fn ioctl(run: &mut Run<'_, '_>) -> Answer {
     let (fd, request, addr) = (run.int(0), run.uint(1), run.word(2));
     let file = run.file(fd)?;
-    match request {
-        FIOCLEX | FIONCLEX => run.task.files.set_close_on_exec(fd, request == FIOCLEX),
-        FIONBIO | FIOASYNC if file.ops.signals() => {
-            let on = i32::from_le_bytes(run.copyin(addr)?) != 0;
+    file.check(open::FREAD | open::FWRITE)?;
+    if let FIOCLEX | FIONCLEX = request {
+        run.task.files.set_close_on_exec(fd, request == FIOCLEX);
+        return Ok([0, 0]);
+    }
+    if size(request) > MOST {
+        return Err(Errno::ENOTTY.into());
+    }
+    if request & IN != 0 && size(request) > 0 {
+        let mut argument = vec![0; size(request) as usize];
+        run.memory().copyin(addr, &mut argument)?;
+        if let (FIONBIO | FIOASYNC, true) = (request, file.ops.signals()) {
             file.ops.ioctl(run, &file, request, addr)?;
-            file.set(if request == FIONBIO { open::NONBLOCK } else { open::ASYNC }, on);
+            let flag = if request == FIONBIO { open::NONBLOCK } else { open::ASYNC };
+            file.set(flag, i32_at(&argument, 0) != 0);
+            return Ok([0, 0]);
         }
+        if let (FIOSETOWN | TIOCSPGRP, Some(owner)) = (request, file.ops.owner()) {
+            let id = i32_at(&argument, 0);
+            let id = match request {
+                TIOCSPGRP if id < 0 => return Err(Errno::EINVAL.into()),
+                TIOCSPGRP => -id,
+                _ => id,
+            };
+            set_owner(run, owner, id)?;
+            return Ok([0, 0]);
+        }
+    }
+    match (request, file.ops.owner()) {
+        (FIOGETOWN, Some(owner)) => run.copyout(&owner.load(Relaxed).to_le_bytes(), addr)?,
+        (TIOCGPGRP, Some(owner)) => run.copyout(&(-owner.load(Relaxed)).to_le_bytes(), addr)?,
         _ => file.ops.ioctl(run, &file, request, addr)?,
     }
     Ok([0, 0])
+}
+
+/// Has the signals of a file go to a process, a group of the caller's session if `id` is negative, or
+/// nobody. NetBSD: `fsetown`.
+pub(super) fn set_owner(run: &Run<'_, '_>, owner: &AtomicI32, id: i32) -> Result<(), Errno> {
+    let system = run.system();
+    if id > INIT && system.processes.find(id).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    if id < 0 {
+        let group = id.checked_neg().and_then(|id| system.groups.find(id)).ok_or(Errno::EINVAL)?;
+        if !Arc::ptr_eq(&group.session, &run.task.group().session) {
+            return Err(Errno::EPERM);
+        }
+    }
+    owner.store(id, Relaxed);
+    Ok(())
 }

@@ -5,6 +5,7 @@
 pub(super) mod fifo;
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex};
 
 use super::abi::{self, PIPE_BUF, Stat, open, poll};
@@ -364,6 +365,8 @@ impl Pipe {
 struct PipeEnd {
     pipe: Arc<Pipe>,
     side: Side,
+    /// Whom its signals are for (`pipe_pgid`).
+    owner: AtomicI32,
 }
 
 impl FileOps for PipeEnd {
@@ -463,6 +466,10 @@ impl FileOps for PipeEnd {
         self.pipe.queue(self.side).wake();
     }
 
+    fn owner(&self) -> Option<&AtomicI32> {
+        Some(&self.owner)
+    }
+
     fn close(&self) {
         self.pipe.close(self.side);
     }
@@ -500,8 +507,8 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     let system = run.system();
     let bounds = Bounds { most: CAPACITY, low_water: 1, drained: DRAINED };
     let pipe = Pipe::new(&run.task.family, &run.task.credentials(), bounds)?;
-    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write };
-    let reader = PipeEnd { pipe, side: Side::Read };
+    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: AtomicI32::new(0) };
+    let reader = PipeEnd { pipe, side: Side::Read, owner: AtomicI32::new(0) };
     let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;
     let writer = OpenFile::new(writer, open::FWRITE | flags, &system.limits, &system.counters)?;
     Ok(run.task.files.insert_pair([reader, writer], flags & open::CLOEXEC != 0)?)

@@ -160,16 +160,9 @@ fn write_file(
     let mut grows = false;
     while run.done() < transfer.total {
         let mut buffer = Buffer::default();
-        let extent = run.kept().and_then(|kept| kept.extent);
-        let piece = match (transfer.copyin(run, PIECE as u64, &mut buffer), extent) {
-            (Err(stop @ Stop::Errno(_)), Some(extent)) => {
-                take_back(file, content, extent, run.done(), transfer.total);
-                return Err(stop);
-            }
-            (piece, _) => piece?,
-        };
+        let (piece, all) = transfer.copyin_to_fault(run, PIECE as u64, &mut buffer)?;
         let count = piece.len();
-        let (begin, before) = match extent {
+        let extent = match run.kept().and_then(|kept| kept.extent) {
             Some((begin, before)) => {
                 content.write(begin.saturating_add_unsigned(run.done()), piece)?;
                 (begin, before)
@@ -182,7 +175,14 @@ fn write_file(
                 extent
             }
         };
+        let (begin, before) = extent;
         grows = begin.saturating_add_unsigned(transfer.total) as u64 > before;
+        if !all {
+            let done = run.done() + count as u64;
+            take_back(file, content, extent, done, transfer.total);
+            inode.modified();
+            return Err(Errno::EFAULT.into());
+        }
         transfer.consumed(run, PIECE as u64, count);
     }
     if transfer.total > 0 {
