@@ -171,9 +171,9 @@ fn ioctl_does_what_any_descriptor_can() {
     assert_eq!(guest.call(54, &[reader, fionbio, guest.place(&[1, 0, 0, 0])]), Ok(0));
     assert_eq!(guest.read(reader, 1), Err(Errno::EAGAIN));
     assert_eq!(guest.call(54, &[1, tiocgeta, guest.buffer()]), Ok(0));
+    assert_eq!(guest.fails(54, &[1, fionbio, guest.place(&[1, 0, 0, 0])]), Errno::ENOTTY);
     for (fd, request, errno) in [
         (file, tiocgeta, Errno::ENOTTY),
-        (1, fionbio, Errno::ENOTTY),
         (file, 0, Errno::ENOTTY),
         (77, fionread, Errno::EBADF),
         (file, fionbio, Errno::EFAULT),
