@@ -50,10 +50,10 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
-        calls: &["open"],
-        with: &["\"fifo\""],
+        calls: &["open", "openat", "pathconf"],
+        after: "mkfifo",
         kinds: ["EOPNOTSUPP", ANY],
-        reason: "a rump kernel cannot open fifos, which NetBSD can",
+        reason: "the rump kernels this was run with cannot open fifos, which NetBSD can",
         ..ALWAYS
     },
     Known {
