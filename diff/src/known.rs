@@ -11,7 +11,7 @@ pub struct Known {
     pub with: &'static [&'static str],
     /// What is written in a step before, if it matters.
     pub after: &'static str,
-    /// How the servers answer, in [`Difference::kinds`]' words, whichever of the two is which; [`ANY`] is
+    /// How the servers answer, in [`Difference::kinds`]' words, whichever of the two is which; `*` is
     /// every answer.
     pub kinds: [&'static str; 2],
     pub reason: &'static str,
