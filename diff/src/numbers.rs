@@ -237,10 +237,14 @@ const CONSTANTS: &[(&str, i64)] = &[
     ("FIONREAD", 0x4004_667f),
     ("FIONBIO", 0x8004_667e),
     ("FIOASYNC", 0x8004_667d),
+    ("FIOSETOWN", 0x8004_667c),
+    ("FIOGETOWN", 0x4004_667b),
     ("FIONWRITE", 0x4004_6679),
     ("FIONSPACE", 0x4004_6678),
     // `sys/ttycom.h`, `sys/sockio.h`
     ("TIOCGETA", 0x402c_7413),
+    ("TIOCSPGRP", 0x8004_7476),
+    ("TIOCGPGRP", 0x4004_7477),
     ("SIOCATMARK", 0x4004_7307),
     // `netinet/in.h`, `netinet/tcp.h`, `netinet6/in6.h`
     ("IPPROTO_IP", 0),

@@ -99,7 +99,13 @@ fn of_values(name: &str, values: Vec<Value>) -> Built {
     let mut next = || values.next().unwrap_or(Value::Number(0));
     let mut layout = Layout::Plain;
     let parts = match (name, count) {
-        ("int", 1) => vec![int(next(), 4)],
+        ("int", 1) => {
+            let value = next();
+            if let Value::Pid { .. } = value {
+                layout = Layout::Pid;
+            }
+            vec![int(value, 4)]
+        }
         ("long", 1) => vec![int(next(), 8)],
         ("timespec" | "timeval" | "rlimit", 2) => vec![int(next(), 8), int(next(), 8)],
         // Two times: of access and of modification.

@@ -114,7 +114,7 @@ pub const FAMILIES: &[Family] = &[
             (6, "stat <name> out(stat)"),
             (6, "lstat <name> out(stat)"),
             (4, "access <name> {F_OK;R_OK;X_OK;8}"),
-            (4, "chdir {<name>;\"..\";\"@/d0\"}"),
+            (4, "chdir {<name>;\"d0/..\";\"@/d0\"}"),
             (2, "fchdir <fd>"),
             (3, "__getcwd out(200) {200;3;0}"),
             (2, "pathconf <name> {_PC_LINK_MAX;_PC_NAME_MAX;_PC_NO_TRUNC}"),

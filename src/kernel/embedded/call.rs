@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::System;
+use super::descriptors::Reserved;
 use super::file::OpenFile;
 use super::process::Task;
 use super::sockets::Message;
@@ -70,8 +71,8 @@ pub(super) struct CallState {
     pub extent: Option<(i64, u64)>,
     /// When a write began to wait, in a pipe's own count.
     pub since: u64,
-    /// The file that an open has opened, and waits to hand out.
-    pub opened: Option<Arc<OpenFile>>,
+    /// The file that an open has opened, and waits to hand out, and its number.
+    pub opened: Option<(Arc<OpenFile>, Reserved)>,
     /// A message that was taken out of a socket and has not gone to the client in full.
     pub message: Option<Box<Message>>,
     /// How many messages of several are done.

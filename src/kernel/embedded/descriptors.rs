@@ -51,20 +51,45 @@ struct Slots {
     console: bool,
     /// The most slots it has ever had.
     most: u32,
-    /// Its kqueues, once it has had one. In a box: few tables have.
-    #[allow(clippy::box_collection)]
-    kqueues: Option<Box<Vec<Weak<Kqueue>>>>,
+    /// In a box: few tables have it.
+    rare: Option<Box<Rare>>,
     slots: Vec<Option<Slot>>,
     /// Every slot before this one is taken.
     taken: usize,
 }
 
+#[derive(Default)]
+struct Rare {
+    /// Its kqueues.
+    kqueues: Vec<Weak<Kqueue>>,
+    /// Numbers that calls under way will give to what they open.
+    reserved: Vec<usize>,
+}
+
 impl Slots {
     /// The lowest free number from `from` on.
     fn free(&self, from: usize) -> usize {
-        let from = from.max(self.taken);
-        let gap = self.slots.iter().skip(from).position(Option::is_none);
-        gap.map_or(self.slots.len().max(from), |gap| from + gap)
+        let mut from = from.max(self.taken);
+        loop {
+            let gap = self.slots.iter().skip(from).position(Option::is_none);
+            let at = gap.map_or(self.slots.len().max(from), |gap| from + gap);
+            if !self.reserved().contains(&at) {
+                return at;
+            }
+            from = at + 1;
+        }
+    }
+
+    fn reserved(&self) -> &[usize] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.reserved)
+    }
+
+    /// Gives up a number that was reserved. Whether it still was: another may have been moved there.
+    fn unreserve(&mut self, at: usize) -> bool {
+        let Some(rare) = &mut self.rare else { return false };
+        let found = rare.reserved.iter().position(|&reserved| reserved == at);
+        found.map(|found| rare.reserved.swap_remove(found)).is_some()
+            && self.slots.get(at).is_none_or(Option::is_none)
     }
 
     fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
@@ -174,6 +199,19 @@ impl FdTable {
         })
     }
 
+    /// Keeps the lowest free number for what a call opens that has to wait. NetBSD: `fd_allocfile`.
+    pub fn reserve(self: &Arc<Self>) -> Result<Reserved, Errno> {
+        let at = self.with(|slots| {
+            let at = slots.free(0);
+            if at >= self.limit() {
+                return Err(Errno::EMFILE);
+            }
+            slots.rare.get_or_insert_default().reserved.push(at);
+            Ok(at)
+        })?;
+        Ok(Reserved { table: self.clone(), at })
+    }
+
     /// Gives two files the lowest free numbers, or neither.
     pub fn insert_pair(
         &self,
@@ -232,7 +270,7 @@ impl FdTable {
     /// `kqueue` is to be one of its descriptors.
     pub fn has_kqueue(&self, kqueue: &Arc<Kqueue>) {
         self.with(|slots| {
-            let kqueues = slots.kqueues.get_or_insert_default();
+            let kqueues = &mut slots.rare.get_or_insert_default().kqueues;
             kqueues.retain(|kqueue| kqueue.strong_count() > 0);
             kqueues.push(Arc::downgrade(kqueue));
         });
@@ -240,9 +278,9 @@ impl FdTable {
 
     /// What watched descriptor `at` does so no more: it is closed. NetBSD: `knote_fdclose`.
     fn unwatch(&self, at: usize) {
-        let kqueues: Vec<Arc<Kqueue>> = match &read(&self.slots).kqueues {
+        let kqueues: Vec<Arc<Kqueue>> = match &read(&self.slots).rare {
             None => return,
-            Some(kqueues) => kqueues.iter().filter_map(Weak::upgrade).collect(),
+            Some(rare) => rare.kqueues.iter().filter_map(Weak::upgrade).collect(),
         };
         for kqueue in kqueues {
             kqueue.forget(at);
@@ -277,7 +315,10 @@ impl FdTable {
 
     /// The highest descriptor, -1 if there is none (`fd_lastfile`).
     fn last(&self) -> i32 {
-        self.with(|slots| slots.slots.len() as i32 - 1)
+        self.with(|slots| {
+            let after = slots.reserved().iter().map(|&at| at + 1).max().unwrap_or(0);
+            slots.slots.len().max(after) as i32 - 1
+        })
     }
 
     /// The close-on-exec flag of `fd`.
@@ -301,11 +342,11 @@ impl FdTable {
         let mut copy = Slots {
             console: slots.console,
             most: slots.slots.len() as u32,
-            kqueues: None,
+            rare: None,
             slots: slots.slots.clone(),
             taken: slots.taken,
         };
-        let has_kqueues = slots.kqueues.is_some();
+        let has_kqueues = slots.rare.as_ref().is_some_and(|rare| !rare.kqueues.is_empty());
         drop(slots);
         if has_kqueues {
             copy.drop_kqueues();
@@ -334,6 +375,33 @@ impl FdTable {
         for slot in closed.slots.into_iter().flatten() {
             slot.file.let_go();
         }
+    }
+}
+
+/// A number that is kept for what a call opens. It is free again when this is dropped.
+pub(super) struct Reserved {
+    table: Arc<FdTable>,
+    at: usize,
+}
+
+impl Reserved {
+    /// Gives it to `file`; the lowest free one, if dup2 has put something else there.
+    pub fn fill(&self, file: Arc<OpenFile>, close_on_exec: bool) -> Result<i32, Errno> {
+        let slot = Slot { file: file.clone(), close_on_exec };
+        let filled = self.table.with(|slots| {
+            let free = slots.unreserve(self.at);
+            if free {
+                slots.put(self.at, slot);
+            }
+            free
+        });
+        if filled { Ok(self.at as i32) } else { self.table.insert(file, 0, close_on_exec) }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.table.with(|slots| slots.unreserve(self.at));
     }
 }
 

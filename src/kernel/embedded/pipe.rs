@@ -57,8 +57,11 @@ struct State {
     low_water: usize,
     /// Writers that wait go on once there are less bytes than this.
     drained: usize,
-    /// How often they have been told to, and once more.
-    told: u64,
+    /// How often they have been told to, and readers that there is something; once more each.
+    writers_told: u64,
+    readers_told: u64,
+    /// Whether a call that waits is to hear when it should not any more (`O_NONBLOCK`).
+    listens: bool,
     /// What it may hold now: what is paid for.
     capacity: usize,
     reader: bool,
@@ -96,7 +99,7 @@ impl State {
     /// Some bytes are gone: whether writers are to go on.
     fn tell(&mut self) -> bool {
         let told = self.bytes.len() < self.drained;
-        self.told += u64::from(told);
+        self.writers_told += u64::from(told);
         told
     }
 
@@ -146,6 +149,8 @@ struct Bounds {
     low_water: usize,
     /// Writers that wait go on once there are less bytes than this.
     drained: usize,
+    /// Whether a call that waits is to hear when it should not any more (`O_NONBLOCK`).
+    listens: bool,
 }
 
 impl Pipe {
@@ -155,14 +160,16 @@ impl Pipe {
             return Err(Errno::ENOMEM);
         }
         let born = time::now();
-        let Bounds { most, low_water, drained } = bounds;
+        let Bounds { most, low_water, drained, listens } = bounds;
         Ok(Arc::new(Pipe {
             state: Mutex::new(State {
                 bytes: VecDeque::new(),
                 most,
                 low_water,
                 drained,
-                told: 1,
+                writers_told: 1,
+                readers_told: 1,
+                listens,
                 capacity: SPARE,
                 reader: true,
                 writer: true,
@@ -193,6 +200,7 @@ impl Pipe {
                 }
                 Side::Write => state.writer = false,
             }
+            state.readers_told += 1;
         }
         self.wake();
     }
@@ -211,18 +219,35 @@ impl Pipe {
     ) -> Result<()> {
         let mut waiting = false;
         loop {
+            let (told, listens) = {
+                let state = lock(&self.state);
+                (state.readers_told, state.listens)
+            };
             if transfer.total == 0 || self.take(run, transfer)? {
                 return Ok(());
             }
-            if file.has(open::NONBLOCK) {
-                return Err(Errno::EAGAIN.into());
-            }
+            self.check_blocking(run, file, told, listens)?;
+            run.keep().since = told;
             if waiting {
                 return Err(Stop::Sleep(None));
             }
             run.wait_for(self.clone(), Side::Read);
             waiting = true;
         }
+    }
+
+    /// EAGAIN for a call that should not wait. One that waits looks again only when it is told to go on:
+    /// what wakes it besides, as a close in another process may, is not for it.
+    fn check_blocking(
+        &self,
+        run: &Run<'_, '_>,
+        file: &OpenFile,
+        told: u64,
+        listens: bool,
+    ) -> Result<(), Errno> {
+        let since = run.kept().map_or(0, |kept| kept.since);
+        let looks = since == 0 || listens && since != told && !run.call.interrupted;
+        if looks && file.has(open::NONBLOCK) { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
     /// Copies out what is there; false if there is nothing but may be later.
@@ -271,7 +296,7 @@ impl Pipe {
             // Asking the client for bytes makes sense once there is room for them.
             let left = transfer.total - run.done();
             let since = run.kept().map_or(0, |kept| kept.since);
-            let (told, room) = {
+            let (told, listens, room) = {
                 let mut state = lock(&self.state);
                 if !state.reader {
                     return Err(Errno::EPIPE.into());
@@ -279,24 +304,18 @@ impl Pipe {
                 if since == 0 && run.done() == 0 {
                     self.enlarge(&mut state, left);
                 }
-                (state.told, left > 0 && state.fits(left, &self.payer) > 0)
+                let room = left > 0 && state.fits(left, &self.payer) > 0;
+                (state.writers_told, state.listens, room)
             };
             if left == 0 {
                 return Ok(());
             }
-            if since != told {
-                if room {
-                    if since != 0 {
-                        run.keep().since = 0;
-                    }
-                    self.put(run, transfer, left)?;
-                    waiting = false;
-                    continue;
-                }
-                if file.has(open::NONBLOCK) {
-                    return Err(Errno::EAGAIN.into());
-                }
+            if room && since != told {
+                self.put(run, transfer, left)?;
+                waiting = false;
+                continue;
             }
+            self.check_blocking(run, file, told, listens)?;
             run.keep().since = told;
             if waiting {
                 return Err(Stop::Sleep(None));
@@ -327,6 +346,7 @@ impl Pipe {
             }
             let count = state.fits(left, &self.payer).min(piece.len());
             state.bytes.extend(&piece[..count]);
+            state.readers_told += u64::from(count > 0);
             state.modified = time::now();
             (count, state.space())
         };
@@ -505,7 +525,7 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
         return Err(Errno::EINVAL.into());
     }
     let system = run.system();
-    let bounds = Bounds { most: CAPACITY, low_water: 1, drained: DRAINED };
+    let bounds = Bounds { most: CAPACITY, low_water: 1, drained: DRAINED, listens: true };
     let pipe = Pipe::new(&run.task.family, &run.task.credentials(), bounds)?;
     let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: AtomicI32::new(0) };
     let reader = PipeEnd { pipe, side: Side::Read, owner: AtomicI32::new(0) };

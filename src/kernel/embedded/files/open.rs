@@ -30,19 +30,35 @@ const NO_WHITEOUTS: &str = "whiteouts (S_IFWHT) answer EOPNOTSUPP";
 /// `int open(const char *path, int flags, ... mode_t mode)`, `openat`
 fn open_call(run: &mut Run<'_, '_>, named: Named) -> Answer {
     let (flags, mode) = (run.uint(named.after(1)), run.uint(named.after(2)));
+    let flags = (flags & !open::SEARCH).wrapping_add(1);
+    let close_on_exec = flags & open::CLOEXEC != 0;
+    if run.kept().is_some_and(|kept| kept.opened.is_some()) {
+        return go_on(run, flags, close_on_exec);
+    }
     let path = run.path_of(named)?;
     run.base(named)?;
-    let flags = (flags & !open::SEARCH).wrapping_add(1);
     if flags & (open::FREAD | open::FWRITE) == 0 {
         return Err(Errno::EINVAL.into());
     }
     run.task.files.check_room()?;
-    let file = match run.kept().and_then(|kept| kept.opened.clone()) {
-        Some(file) => file,
-        None => open_file(run, named, &path, flags, mode)?,
-    };
-    settle(run, &file, flags)?;
-    Ok([run.task.files.insert(file, 0, flags & open::CLOEXEC != 0)?.into(), 0])
+    let file = open_file(run, named, &path, flags, mode)?;
+    if let Err(stop) = settle(run, &file, flags) {
+        if let Stop::Sleep(_) = stop {
+            run.keep().opened = Some((file, run.task.files.reserve()?));
+        }
+        return Err(stop);
+    }
+    Ok([run.task.files.insert(file, 0, close_on_exec)?.into(), 0])
+}
+
+/// What was opened had to wait, and perhaps has no longer.
+fn go_on(run: &mut Run<'_, '_>, flags: u32, close_on_exec: bool) -> Answer {
+    let Some((file, number)) = run.keep().opened.take() else { return Err(Errno::EBADF.into()) };
+    if let Err(stop) = settle(run, &file, flags) {
+        run.keep().opened = Some((file, number));
+        return Err(stop);
+    }
+    Ok([number.fill(file, close_on_exec)?.into(), 0])
 }
 
 /// The open file, for which a place is taken first: what cannot be opened is not made. NetBSD:
@@ -141,13 +157,10 @@ fn open_fifo(run: &mut Run<'_, '_>, inode: &Arc<Inode>, flags: u32) -> Result<Ar
     Ok(OpenFile::counted(end, flags, &run.system().counters))
 }
 
-/// Waits for what it takes to have opened `file`. It stays open meanwhile. NetBSD: `open_setfp`.
+/// Waits for what it takes to have opened `file`, which stays open meanwhile. NetBSD: `open_setfp`.
 fn settle(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32) -> Result<()> {
-    let settled = file.ops.opened(run, file).and_then(|()| locks::at_open(run, file, flags));
-    if let Err(Stop::Sleep(_)) = settled {
-        run.keep().opened = Some(file.clone());
-    }
-    settled
+    file.ops.opened(run, file)?;
+    locks::at_open(run, file, flags)
 }
 
 /// `int mkfifo(const char *path, mode_t mode)`, `mkfifoat`

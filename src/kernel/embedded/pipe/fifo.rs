@@ -58,7 +58,12 @@ impl End {
         let fifo = match &mut *slot {
             Some(fifo) => fifo,
             none => {
-                let bounds = Bounds { most: CAPACITY, low_water: LOW_WATER, drained: usize::MAX };
+                let bounds = Bounds {
+                    most: CAPACITY,
+                    low_water: LOW_WATER,
+                    drained: usize::MAX,
+                    listens: false,
+                };
                 let pipe = Pipe::new(payer, own, bounds)?;
                 lock(&pipe.state).reader = false;
                 none.insert(Box::new(Fifo { pipe, readers: 0, writers: 0 }))

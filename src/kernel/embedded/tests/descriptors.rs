@@ -1,5 +1,5 @@
 use super::super::Limits;
-use super::super::testing::{Guest, kernel, kernel_with, o};
+use super::super::testing::{Guest, NOWHERE, kernel, kernel_with, o};
 use crate::kernel::Errno;
 
 const DUPFD: u64 = 0;
@@ -174,10 +174,52 @@ fn ioctl_does_what_any_descriptor_can() {
     assert_eq!(guest.fails(54, &[1, fionbio, guest.place(&[1, 0, 0, 0])]), Errno::ENOTTY);
     for (fd, request, errno) in [
         (file, tiocgeta, Errno::ENOTTY),
+        (1, fionbio, Errno::EFAULT),
         (file, 0, Errno::ENOTTY),
         (77, fionread, Errno::EBADF),
         (file, fionbio, Errno::EFAULT),
     ] {
         assert_eq!(guest.fails(54, &[fd, request, 0x10]), errno, "{request:#x}");
     }
+}
+
+#[test]
+fn a_pipe_s_end_knows_whom_its_signals_are_for() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let (reader, writer) = guest.pipe();
+    let set = |id: i32| guest.call(92, &[reader, 6, id as u64]);
+    let get = |fd| guest.call(92, &[fd, 5]).unwrap();
+    let child = guest.fork();
+    let pid = child.process.pid();
+    assert_eq!((set(pid), get(reader), get(writer)), (Ok(0), pid.into(), 0));
+    // The child's own group is in a session of its own.
+    child.call(147, &[]).unwrap();
+    assert_eq!(set(-pid), Err(Errno::EPERM));
+    assert_eq!((set(99_999), set(-99_999)), (Err(Errno::ESRCH), Err(Errno::EINVAL)));
+    assert_eq!((set(i32::MIN), set(0), get(reader)), (Err(Errno::EINVAL), Ok(0), 0));
+    let own = guest.process.pid();
+    guest.call(82, &[0, 0]).unwrap();
+    assert_eq!((set(-own), get(reader)), (Ok(0), (-own).into()));
+    let (place, out) = (guest.place(&pid.to_le_bytes()), guest.buffer());
+    for (request, errno) in [(0x8004_667c, Ok(0)), (0x8004_7476, Err(Errno::EPERM))] {
+        assert_eq!(guest.call(54, &[reader, request, place]), errno);
+    }
+    for (request, id) in [(0x4004_667b, pid), (0x4004_7477, -pid)] {
+        guest.call(54, &[reader, request, out]).unwrap();
+        assert_eq!(guest.get(out, 4), id.to_le_bytes());
+    }
+    assert_eq!(guest.fails(54, &[reader, 0x8004_7476, guest.place(&[255; 4])]), Errno::EINVAL);
+}
+
+#[test]
+fn requests_are_checked_before_anybody_sees_them() {
+    let guest = Guest::new(&kernel());
+    let (reader, _) = guest.pipe();
+    let asks = |request, addr| guest.fails(54, &[reader, request, addr]);
+    // Longer than a page; to be copied in, though nobody knows it; known to nobody.
+    assert_eq!(asks(0x1234_5678, NOWHERE), Errno::ENOTTY);
+    assert_eq!(asks(0x8004_4141, NOWHERE), Errno::EFAULT);
+    assert_eq!(asks(0x8004_4141, guest.buffer()), Errno::ENOTTY);
+    assert_eq!(asks(0x4004_667f, 0), Errno::EFAULT);
 }

@@ -107,6 +107,59 @@ fn an_open_that_will_not_wait_reads_nothing_or_has_nobody_to_write_to() {
 }
 
 #[test]
+fn an_open_that_waits_has_its_number_already() {
+    let kernel = kernel();
+    let [reader, writer] = guests(&kernel);
+    let mut reads = opening(&reader, o::RDONLY | o::CLOEXEC);
+    assert_eq!(reads.run(), None);
+    let is_open = |fd| reader.call(92, &[fd, 1]);
+    assert_eq!((is_open(3), reader.close(3)), (Err(Errno::EBADF), Err(Errno::EBADF)));
+    assert_eq!(reader.call(92, &[0, 11]), Ok(3));
+    assert_eq!(reader.open("/tmp", o::RDONLY), Ok(4));
+    assert_eq!(reader.pipe(), (5, 6));
+    // A child does not get it.
+    let child = reader.fork();
+    assert_eq!(child.open("/tmp", o::RDONLY), Ok(3));
+    assert_eq!(writer.open(NAME, o::WRONLY), Ok(3));
+    assert_eq!(reads.run(), Some(Ok([3, 0])));
+    assert_eq!(is_open(3), Ok(1));
+    // It is free again when nothing comes of it, and dup2 may take it away.
+    writer.close(3).unwrap();
+    reader.close(3).unwrap();
+    let mut reads = opening(&reader, o::RDONLY);
+    assert_eq!(reads.run(), None);
+    assert_eq!(reads.interrupt(), Err(Errno::EINTR));
+    assert_eq!(reader.open("/tmp", o::RDONLY), Ok(3));
+    reader.close(3).unwrap();
+    let mut reads = opening(&reader, o::RDONLY);
+    assert_eq!(reads.run(), None);
+    assert_eq!(reader.call(90, &[4, 3]), Ok(3));
+    writer.open(NAME, o::WRONLY).unwrap();
+    assert_eq!(reads.run(), Some(Ok([7, 0])));
+    let mut reads = opening(&writer, o::RDONLY | o::NONBLOCK);
+    assert_eq!(reads.run(), Some(Ok([4, 0])));
+    for guest in [reader, writer, child] {
+        guest.process.release();
+    }
+    assert_eq!(kernel.usage().files, 0);
+}
+
+#[test]
+fn an_open_that_waits_is_counted_among_those_there_may_be() {
+    let kernel = kernel_with(Limits { files_per_process: 5, ..Limits::default() });
+    let [reader] = guests(&kernel);
+    let mut reads = opening(&reader, o::RDONLY);
+    assert_eq!(reads.run(), None);
+    let mut more = opening(&reader, o::RDONLY);
+    assert_eq!(more.run(), None);
+    assert_eq!(reader.open("/tmp", o::RDONLY), Err(Errno::EMFILE));
+    assert_eq!(reads.interrupt(), Err(Errno::EINTR));
+    assert_eq!(reader.open("/tmp", o::RDONLY), Ok(3));
+    drop(more);
+    assert_eq!(reader.open("/tmp", o::RDONLY), Ok(4));
+}
+
+#[test]
 fn an_interrupted_open_was_none() {
     let kernel = kernel();
     let [reader, writer] = guests(&kernel);

@@ -328,3 +328,27 @@ fn two_threads_of_a_client_may_play_ping_pong() {
     guest.close(there).unwrap();
     thread.join().unwrap();
 }
+
+#[test]
+fn who_waits_hears_of_o_nonblock_only_when_there_is_something() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let (reader, writer) = guest.pipe();
+    let other = guest.fork();
+    let read = |guest: &Guest| guest.start(3, &[reader, guest.buffer(), 10]);
+    let (mut first, mut second) = (read(&guest), read(&other));
+    assert_eq!((first.run(), second.run()), (None, None));
+    guest.call(92, &[reader, 4, o::NONBLOCK]).unwrap();
+    // Closed elsewhere: that is nothing to this one.
+    guest.fork().close(reader).unwrap();
+    assert_eq!(first.run(), None);
+    guest.write(writer, b"x").unwrap();
+    assert_eq!(second.run(), Some(Ok([1, 0])));
+    assert_eq!(first.run(), Some(Err(Errno::EAGAIN)));
+    guest.call(92, &[reader, 4, 0]).unwrap();
+    let mut last = read(&guest);
+    assert_eq!(last.run(), None);
+    guest.call(92, &[reader, 4, o::NONBLOCK]).unwrap();
+    assert_eq!(last.interrupt(), Err(Errno::EINTR));
+    assert_eq!(guest.read(reader, 1), Err(Errno::EAGAIN));
+}
