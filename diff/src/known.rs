@@ -160,6 +160,11 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
+        calls: &["ioctl", "fcntl"],
+        kinds: ["ENODEV", ANY],
+        reason: "a rump kernel's null and zero are not NetBSD's own devices, and refuse every request",
+    },
+    Known {
         calls: &["getdents"],
         kinds: ["ok", "EINVAL"],
         reason: "the embedded kernel reads on behind an entry that was removed, where NetBSD's tmpfs has lost its place",

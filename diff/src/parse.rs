@@ -100,7 +100,6 @@ pub fn step(line: &str) -> Result<Step, ParseError> {
 fn pad(name: &str, args: &mut Vec<Arg>) {
     let at = match name {
         "lseek" | "truncate" | "ftruncate" | "posix_fadvise" | "posix_fallocate" | "fdiscard" => 1,
-        "mknod" => 2,
         "pread" | "pwrite" | "preadv" | "pwritev" | "mknodat" => 3,
         _ => return,
     };
@@ -397,6 +396,8 @@ mod tests {
     fn offsets_have_an_empty_slot_before_them() {
         assert_eq!(number(&call("a pread 0 out(3) # 7").args[4]), 7);
         assert_eq!(number(&call("a lseek 0 7 1").args[2]), 7);
+        assert_eq!(number(&call("a mknodat 0 'x' 1 7").args[4]), 7);
+        assert_eq!(number(&call("a mknod 'x' 1 7").args[2]), 7);
     }
 
     #[test]

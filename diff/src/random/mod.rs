@@ -128,8 +128,11 @@ impl Writer<'_> {
             }
             "name" if is_odd => self.pick(templates::ODD_NAMES),
             "name" => self.pick(templates::NAMES),
+            "path" => self.path(),
             "len" if is_odd => self.pick(&["0", "-1", "0x7fffffff", "0x8000000000000000"]),
             "len" => self.pick(&["0", "1", "5", "17", "100", "512", "4096"]),
+            "time" if is_odd => self.pick(&["-1", "-5", "0x100000000"]),
+            "time" => self.pick(&["0", "1", "50", "1000"]),
             // Nothing between: how large a file may be depends on the memory there is.
             "off" if is_odd => self.pick(&["-1", "0x7fffffffffffffff", "-100"]),
             "off" => self.pick(&["0", "1", "3", "10", "100", "5000"]),
@@ -144,6 +147,33 @@ impl Writer<'_> {
             "mode" => self.pick(&["0644", "0600", "0755", "0777", "0", "0444", "01777"]),
             other => unreachable!("no template has <{other}>"),
         }
+    }
+
+    /// A way through a few names, with dots and slashes where they may be; it does not lead out of the
+    /// directory by itself.
+    fn path(&mut self) -> String {
+        let mut path = if self.rng.u8(..8) == 0 { "@/".to_string() } else { String::new() };
+        let mut depth = 0;
+        for at in 0..self.rng.usize(1..5) {
+            if at > 0 {
+                path.push_str(if self.rng.u8(..8) == 0 { "//" } else { "/" });
+            }
+            match self.rng.u8(..12) {
+                0 => path.push('.'),
+                1 | 2 if depth > 0 => {
+                    path.push_str("..");
+                    depth -= 1;
+                }
+                _ => {
+                    path.push_str(&self.pick(&["d0", "d0", "d1", "l0", "l1", "f0", "f1"]));
+                    depth += 1;
+                }
+            }
+        }
+        if self.rng.u8(..8) == 0 {
+            path.push('/');
+        }
+        format!("\"{path}\"")
     }
 
     fn descriptor(&mut self, actor: usize, is_odd: bool) -> String {

@@ -6,6 +6,7 @@ use super::abi::{Stat, mode, poll};
 use super::call::{PIECE, Result, Run};
 use super::file::{FileOps, OpenFile};
 use super::io::{Buffer, Transfer};
+use super::ioctl;
 use super::time;
 use super::wait::Side;
 use crate::kernel::Errno;
@@ -13,8 +14,6 @@ use crate::kernel::Errno;
 /// The console, as descriptors 0, 1 and 2 of a new client.
 pub(super) struct Console;
 
-/// `TIOCGETA`: it looks like a terminal just far enough for `isatty(3)`.
-const TIOCGETA: u32 = 0x402c_7413;
 /// The size of `struct termios`.
 const TERMIOS_SIZE: usize = 44;
 
@@ -67,7 +66,8 @@ impl FileOps for Console {
         addr: u64,
     ) -> Result<()> {
         match request {
-            TIOCGETA => run.copyout(&[0; TERMIOS_SIZE], addr),
+            // It looks like a terminal just far enough for isatty(3).
+            ioctl::TIOCGETA => run.copyout(&[0; TERMIOS_SIZE], addr),
             _ => Err(Errno::ENOTTY.into()),
         }
     }

@@ -1,11 +1,12 @@
 //! Devices: `/dev/null`, `/dev/zero`, `/dev/random` and `/dev/urandom`.
 //!
-//! Sources: NetBSD `sys/dev/rndpseudo.c`,
+//! Sources: NetBSD `sys/dev/{mm,rndpseudo}.c`,
 //! `sys/rump/librump/rumpvfs/devnull.c`; null(4), zero(4), rnd(4).
 
 use super::abi;
 use super::call::{PIECE, Result, Run, Stop};
 use super::io::Transfer;
+use super::ioctl;
 use crate::kernel::Errno;
 
 /// What a device node stands for.
@@ -69,6 +70,18 @@ impl Device {
             }
         }
         Ok(())
+    }
+
+    /// NetBSD: `mm_ioctl`, `rnd_ioctl`: none waits, and none has anything to ask for.
+    pub fn ioctl(self, run: &mut Run<'_, '_>, request: u32, addr: u64) -> Result<()> {
+        let is_memory = matches!(self, Device::Null | Device::Zero);
+        match request {
+            ioctl::FIONBIO => Ok(()),
+            ioctl::FIOASYNC if !is_memory || run.copyin(addr)? == [0; 4] => Ok(()),
+            ioctl::TIOCGETA => Err(Errno::ENOTTY.into()),
+            _ if is_memory => Err(Errno::EOPNOTSUPP.into()),
+            _ => Err(Errno::ENOTTY.into()),
+        }
     }
 
     /// Takes everything and keeps nothing: the bytes are not even asked for.

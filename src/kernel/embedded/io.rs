@@ -209,11 +209,9 @@ pub(super) fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answ
 
 /// The offset of `pread` and `pwrite`, which have a slot of padding before it.
 fn position(run: &Run<'_, '_>, file: &OpenFile) -> Result<i64> {
-    if file.ops.inode().is_none_or(|inode| inode.is_fifo()) {
-        return Err(Errno::ESPIPE.into());
-    }
+    let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;
     let at = run.offset(4);
-    if at < 0 { Err(Errno::EINVAL.into()) } else { Ok(at) }
+    if at < 0 && !inode.is_node() { Err(Errno::EINVAL.into()) } else { Ok(at) }
 }
 
 /// One buffer: `buf` and `nbyte` are arguments 1 and 2.

@@ -24,6 +24,8 @@ pub(super) const FIONBIO: u32 = 0x8004_667e;
 pub(super) const FIONREAD: u32 = 0x4004_667f;
 pub(super) const FIONWRITE: u32 = 0x4004_6679;
 pub(super) const FIONSPACE: u32 = 0x4004_6678;
+/// Of a terminal, what it is set to: how isatty(3) asks.
+pub(super) const TIOCGETA: u32 = 0x402c_7413;
 pub(super) const SIOCATMARK: u32 = 0x4004_7307;
 
 /// Who gets the signals of a file: a process or, if negative, a group; the other pair has it the other
@@ -57,11 +59,10 @@ fn ioctl(run: &mut Run<'_, '_>) -> Answer {
     if request & IN != 0 && size(request) > 0 {
         let mut argument = vec![0; size(request) as usize];
         run.memory().copyin(addr, &mut argument)?;
-        if let (FIONBIO | FIOASYNC, true) = (request, file.ops.signals()) {
-            file.ops.ioctl(run, &file, request, addr)?;
+        if let FIONBIO | FIOASYNC = request {
+            // Set whatever the file says to it, as in NetBSD.
             let flag = if request == FIONBIO { open::NONBLOCK } else { open::ASYNC };
             file.set(flag, i32_at(&argument, 0) != 0);
-            return Ok([0, 0]);
         }
         if let (FIOSETOWN | TIOCSPGRP, Some(owner)) = (request, file.ops.owner()) {
             let id = i32_at(&argument, 0);

@@ -252,7 +252,7 @@ impl Pipe {
 
     /// Copies out what is there; false if there is nothing but may be later.
     fn take(&self, run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<bool> {
-        let (space, more) = {
+        let (go_on, more) = {
             let mut state = lock(&self.state);
             if state.bytes.is_empty() {
                 return Ok(!state.writer);
@@ -267,12 +267,12 @@ impl Pipe {
             if state.bytes.is_empty() {
                 state.shrink(&self.payer);
             }
-            state.tell();
+            let told = state.tell();
             state.accessed = time::now();
-            (state.space(), !state.bytes.is_empty())
+            (told || state.space() >= PIPE_BUF, !state.bytes.is_empty())
         };
-        // Less would not let every waiting writer go on, and more comes free with the next read.
-        if space >= PIPE_BUF {
+        // Else there is too little for any writer that waits and for whoever polls.
+        if go_on {
             self.writers.wake();
             // No reader waits while there is something: this is for knotes with EV_CLEAR, which hear
             // of every change.

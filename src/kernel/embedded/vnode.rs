@@ -27,7 +27,12 @@ impl FileOps for Vnode {
         position: Option<i64>,
     ) -> Result<()> {
         match self.0.device() {
-            Some(device) => device.read(run, transfer),
+            Some(device) => {
+                self.0.accessed();
+                device.read(run, transfer)?;
+                passed(run, file, position);
+                Ok(())
+            }
             None => read_file(run, file, &self.0, transfer, position),
         }
     }
@@ -40,7 +45,12 @@ impl FileOps for Vnode {
         position: Option<i64>,
     ) -> Result<()> {
         match self.0.device() {
-            Some(device) => device.write(run, transfer),
+            Some(device) => {
+                self.0.written();
+                device.write(run, transfer)?;
+                passed(run, file, position);
+                Ok(())
+            }
             None => write_file(run, file, &self.0, transfer, position),
         }
     }
@@ -50,24 +60,22 @@ impl FileOps for Vnode {
     }
 
     fn ioctl(&self, run: &mut Run<'_, '_>, file: &OpenFile, request: u32, addr: u64) -> Result<()> {
+        if let Some(device) = self.0.device() {
+            return device.ioctl(run, request, addr);
+        }
         match request {
             ioctl::FIONREAD => {
-                let left = match self.0.device() {
-                    None => self.0.stat().size - *lock(&file.offset),
-                    Some(_) => 0,
-                };
+                let left = self.0.stat().size - *lock(&file.offset);
                 run.copyout(&(left as i32).to_le_bytes(), addr)
             }
             // Nothing waits to be written, and nothing is kept free.
-            ioctl::FIONWRITE | ioctl::FIONSPACE if self.0.device().is_none() => {
-                run.copyout(&[0; 4], addr)
-            }
+            ioctl::FIONWRITE | ioctl::FIONSPACE => run.copyout(&[0; 4], addr),
             ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
             _ => Err(Errno::ENOTTY.into()),
         }
     }
 
-    /// NetBSD: `genfs_kqfilter`, `seltrue_kqfilter`.
+    /// NetBSD: `genfs_kqfilter`, which knows nobody who waits to write; `seltrue_kqfilter`.
     fn filter(&self, file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
         if self.0.device().is_some() {
             return Some(Seen { ready: true, ..Seen::default() });
@@ -82,6 +90,14 @@ impl FileOps for Vnode {
 
     fn inode(&self) -> Option<&Arc<Inode>> {
         Some(&self.0)
+    }
+}
+
+/// The open file of a device stands behind what went through it.
+fn passed(run: &Run<'_, '_>, file: &OpenFile, position: Option<i64>) {
+    if position.is_none() {
+        let mut offset = lock(&file.offset);
+        *offset = offset.wrapping_add_unsigned(run.done());
     }
 }
 

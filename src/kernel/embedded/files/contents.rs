@@ -3,8 +3,11 @@
 //! Sources: NetBSD `sys/kern/{vfs_syscalls,sys_descrip}.c`, `sys/sys/{fcntl,unistd}.h`; truncate(2),
 //! lseek(2), fsync(2), posix_fadvise(2), posix_fallocate(2).
 
+use std::sync::Arc;
+
 use super::super::abi::{mode, open};
 use super::super::call::{Answer, Result, Run, Stop};
+use super::super::memfs::Inode;
 use super::super::sync::lock;
 use super::super::table::{Listed, call};
 use super::here;
@@ -98,20 +101,20 @@ fn posix_fadvise(run: &mut Run<'_, '_>) -> Answer {
 /// sets nothing aside.
 fn posix_fallocate(run: &mut Run<'_, '_>) -> Answer {
     match set_aside(run) {
-        Ok(()) => Ok([0, 0]),
+        Ok(_) => Ok([Errno::EOPNOTSUPP.0.into(), 0]),
         Err(Stop::Errno(errno)) => Ok([errno.0.into(), 0]),
         Err(stop) => Err(stop),
     }
 }
 
-/// `int fdiscard(int fd, int PAD, off_t pos, off_t len)`: nor does it make holes.
+/// `int fdiscard(int fd, int PAD, off_t pos, off_t len)`: nor does it make holes, or a device of ours.
 fn fdiscard(run: &mut Run<'_, '_>) -> Answer {
-    set_aside(run)?;
-    Ok([0, 0])
+    let inode = set_aside(run)?;
+    Err(if inode.is_node() { Errno::ENODEV } else { Errno::EOPNOTSUPP }.into())
 }
 
-/// Checks a range that `fallocate` or `fdiscard` is to work on, and fails.
-fn set_aside(run: &Run<'_, '_>) -> Result<()> {
+/// Checks a range that `fallocate` or `fdiscard` is to work on.
+fn set_aside(run: &Run<'_, '_>) -> Result<Arc<Inode>> {
     let (from, len) = (run.offset(2), run.offset(3));
     if from < 0 || len < 0 || from.checked_add(len).is_none() {
         return Err(Errno::EINVAL.into());
@@ -121,7 +124,7 @@ fn set_aside(run: &Run<'_, '_>) -> Result<()> {
     if inode.is_directory() {
         return Err(Errno::EISDIR.into());
     }
-    Err(Errno::EOPNOTSUPP.into())
+    Ok(inode)
 }
 
 /// `off_t lseek(int fd, int PAD, off_t offset, int whence)`
@@ -136,7 +139,11 @@ fn lseek(run: &mut Run<'_, '_>) -> Answer {
         2 => inode.stat().size,
         _ => return Err(Errno::EINVAL.into()),
     };
-    let to = from.checked_add(by).filter(|&to| to >= 0).ok_or(Errno::EINVAL)?;
+    let to = from.wrapping_add(by);
+    // A device is asked, and has nothing against any place.
+    if to < 0 && !inode.is_node() {
+        return Err(Errno::EINVAL.into());
+    }
     *offset = to;
     Ok([to, 0])
 }

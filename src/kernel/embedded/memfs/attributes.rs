@@ -177,8 +177,10 @@ impl Inode {
         Ok(())
     }
 
-    /// EPERM if it may only grow, and this is an open that would write elsewhere. NetBSD: `tmpfs_open`.
+    /// EPERM if it may only grow, and this is an open that would write elsewhere. What it holds, that is:
+    /// a device or fifo does not. NetBSD: `tmpfs_open`.
     pub fn check_append(&self, writes_anywhere: bool) -> Result<(), Errno> {
-        if writes_anywhere && self.has(flags::APPEND) { Err(Errno::EPERM) } else { Ok(()) }
+        let holds = matches!(self.kind, Kind::File(_) | Kind::Directory(_));
+        if holds && writes_anywhere && self.has(flags::APPEND) { Err(Errno::EPERM) } else { Ok(()) }
     }
 }

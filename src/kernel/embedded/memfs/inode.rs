@@ -327,6 +327,11 @@ impl Inode {
         self.changed.store(now, Relaxed);
     }
 
+    /// Something was written through it that it does not hold itself: a device or a fifo.
+    pub fn written(&self) {
+        self.modified.store(time::now(), Relaxed);
+    }
+
     /// Something else of it has changed.
     pub(super) fn changed(&self) {
         self.changed.store(time::now(), Relaxed);

@@ -114,6 +114,11 @@ impl End {
     }
 }
 
+/// Whether a call runs for the first time, as far as it has waited for nobody.
+fn begins(run: &Run<'_, '_>) -> bool {
+    run.done() == 0 && run.kept().is_none_or(|kept| kept.since == 0)
+}
+
 /// Whether a read would not wait.
 fn readable(state: &State) -> bool {
     !state.bytes.is_empty() || !state.writer
@@ -132,7 +137,8 @@ impl FileOps for End {
         Ok(())
     }
 
-    /// The end of file is told once; then a reader waits for the next writer. NetBSD: `fifo_read`.
+    /// The end of file is told once; then a reader waits for the next writer. NetBSD: `fifo_read`,
+    /// `tmpfs_fifo_read`.
     fn read(
         &self,
         run: &mut Run<'_, '_>,
@@ -140,12 +146,15 @@ impl FileOps for End {
         transfer: &Transfer,
         _position: Option<i64>,
     ) -> Result<()> {
+        if begins(run) {
+            self.inode.accessed();
+        }
         if transfer.total == 0 {
             return Ok(());
         }
         match self.pipe.read(run, file, transfer) {
             Ok(()) if run.done() == 0 => lock(&self.pipe.state).writer = true,
-            Ok(()) => self.inode.accessed(),
+            Ok(()) => {}
             Err(Stop::Errno(Errno::EAGAIN))
                 if self.look(|fifo, _| fifo.writers == 0) == Some(true) => {}
             Err(stop) => return Err(stop),
@@ -153,7 +162,7 @@ impl FileOps for End {
         Ok(())
     }
 
-    /// NetBSD: `fifo_write`.
+    /// NetBSD: `fifo_write`, `tmpfs_fifo_write`.
     fn write(
         &self,
         run: &mut Run<'_, '_>,
@@ -161,9 +170,10 @@ impl FileOps for End {
         transfer: &Transfer,
         _position: Option<i64>,
     ) -> Result<()> {
-        self.pipe.write(run, file, transfer)?;
-        self.inode.modified();
-        Ok(())
+        if begins(run) {
+            self.inode.written();
+        }
+        self.pipe.write(run, file, transfer)
     }
 
     fn stat(&self) -> Result<Stat> {

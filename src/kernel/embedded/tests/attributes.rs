@@ -187,6 +187,39 @@ fn each_call_moves_the_times_it_should() {
 }
 
 #[test]
+fn what_only_passes_through_a_file_moves_times_when_it_begins() {
+    let guest = Guest::new(&kernel());
+    let s = |text: &str| guest.string(text);
+    guest.call(132, &[s("/tmp/p"), 0o600]).unwrap();
+    let fifo = guest.open("/tmp/p", o::RDWR | o::NONBLOCK).unwrap();
+    let null = guest.open("/dev/null", o::RDWR).unwrap();
+    let (read, written) = ([true, false, false], [false, true, false]);
+    for (path, fd) in [("/tmp/p", fifo), ("/dev/null", null)] {
+        let moves = |act: &dyn Fn() -> bool| moved(&guest, path, act);
+        assert_eq!(moves(&|| guest.write(fd, b"x").is_ok()), written);
+        assert_eq!(moves(&|| guest.read(fd, 1).is_ok()), read);
+        assert_eq!(moves(&|| guest.read(fd, 0).is_ok()), read);
+    }
+    // Though nothing comes of it.
+    let refused = || guest.read(fifo, 1) == Err(Errno::EAGAIN);
+    assert_eq!(moved(&guest, "/tmp/p", &refused), read);
+    let file = guest.open("/tmp/f", o::RDWR | o::CREAT).unwrap();
+    let bad = || guest.call(4, &[file, NOWHERE, 1]) == Err(Errno::EFAULT);
+    assert_eq!(moved(&guest, "/tmp/f", &bad), [false, true, true]);
+}
+
+#[test]
+fn a_fifo_that_may_only_grow_opens_as_any() {
+    let guest = Guest::new(&kernel());
+    guest.call(132, &[guest.string("/tmp/p"), 0o600]).unwrap();
+    let file = guest.open("/tmp/f", o::RDWR | o::CREAT).unwrap();
+    guest.call(35, &[file, 4]).unwrap();
+    guest.call(34, &[guest.string("/tmp/p"), 4]).unwrap();
+    assert_eq!(guest.open("/tmp/f", o::RDWR), Err(Errno::EPERM));
+    assert!(guest.open("/tmp/p", o::RDWR).is_ok());
+}
+
+#[test]
 fn limits_of_names_are_told() {
     let guest = Guest::new(&kernel());
     let fd = guest.open("/tmp/f", o::RDWR | o::CREAT).unwrap();
@@ -237,6 +270,14 @@ fn advice_is_taken_and_not_needed() {
     ] {
         assert_eq!(guest.call(416, &[fd, 0, from, len, advice]), Ok(errno.0.into()));
     }
+}
+
+#[test]
+fn a_device_of_ours_discards_nothing() {
+    let guest = Guest::new(&kernel());
+    let null = guest.open("/dev/null", o::RDWR).unwrap();
+    assert_eq!(guest.fails(480, &[null, 0, 0, 10]), Errno::ENODEV);
+    assert_eq!(guest.call(479, &[null, 0, 0, 10]), Ok(Errno::EOPNOTSUPP.0.into()));
 }
 
 #[test]

@@ -259,6 +259,14 @@ fn small_writes_are_whole_and_large_ones_begin_with_some_room() {
     assert_eq!(reader.read(3, 1).unwrap().len(), 1);
     assert!(writes.woken());
     assert_eq!(writes.run(), Some(Ok([600, 0])));
+    // What is left of one that waits may be little.
+    reader.read(3, CAPACITY).unwrap();
+    writer.write(3, &[2; 8]).unwrap();
+    let mut writes = writer.start(4, &[3, writer.buffer(), CAPACITY as u64]);
+    assert_eq!(writes.run(), None);
+    reader.read(3, 8).unwrap();
+    assert!(writes.woken());
+    assert_eq!(writes.run(), Some(Ok([CAPACITY as i64, 0])));
     let mut writes = writer.start(4, &[3, writer.buffer(), 20_000]);
     assert_eq!(writes.run(), None);
     let mut left = CAPACITY + 20_000;

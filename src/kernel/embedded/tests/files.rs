@@ -134,6 +134,84 @@ fn devices_take_and_give() {
 }
 
 #[test]
+fn a_device_is_anywhere_and_asked_little() {
+    let guest = Guest::new(&kernel());
+    let at = |fd| guest.call(199, &[fd, 0, 0, 1]).unwrap();
+    let null = guest.open("/dev/null", o::RDWR).unwrap();
+    let zero = guest.open("/dev/zero", o::RDWR).unwrap();
+    guest.write(null, b"gone").unwrap();
+    guest.read(null, 100).unwrap();
+    guest.read(zero, 70_000).unwrap();
+    assert_eq!((at(null), at(zero)), (4, 70_000));
+    guest.call(173, &[zero, guest.buffer(), 9, 0, -5i64 as u64]).unwrap();
+    assert_eq!(guest.call(199, &[zero, 0, -10i64 as u64, 0]), Ok(-10));
+    guest.read(zero, 3).unwrap();
+    assert_eq!(at(zero), -7);
+    let asks = |fd, request, arg: i32| {
+        guest.call(54, &[fd, request, guest.place(&arg.to_le_bytes())]).map_err(|errno| errno.0)
+    };
+    let (fionbio, fioasync, fionread) = (0x8004_667e, 0x8004_667d, 0x4004_667f);
+    let (tiocgeta, refused, no_tty) = (0x402c_7413, Errno::EOPNOTSUPP.0, Errno::ENOTTY.0);
+    assert_eq!([asks(null, fionbio, 1), asks(null, fioasync, 0)], [Ok(0), Ok(0)]);
+    assert_eq!([asks(zero, fioasync, 1), asks(zero, fionread, 0)], [Err(refused), Err(refused)]);
+    assert_eq!(asks(null, tiocgeta, 0), Err(no_tty));
+    let random = guest.open("/dev/urandom", o::RDONLY).unwrap();
+    assert_eq!([asks(random, fioasync, 1), asks(random, fionread, 0)], [Ok(0), Err(no_tty)]);
+}
+
+#[test]
+fn a_write_that_meets_a_bad_address_leaves_what_came_before_it_only_over_what_was_there() {
+    for flags in [0, o::APPEND] {
+        let guest = Guest::new(&kernel());
+        let fd = guest.open("/tmp/file", o::RDWR | o::CREAT | flags).unwrap();
+        guest.write(fd, b"0123456789").unwrap();
+        let bytes = guest.place(b"abcde");
+        let iov = guest.place(&[bytes, 5, NOWHERE, 7].map(u64::to_le_bytes).concat());
+        let text = || {
+            guest
+                .call(173, &[fd, guest.buffer(), 100, 0, 0])
+                .map(|len| String::from_utf8(guest.get(guest.buffer(), len as usize)).unwrap())
+        };
+        // The offset moves over what was copied, as in NetBSD.
+        assert_eq!(guest.fails(121, &[fd, iov, 2]), Errno::EFAULT);
+        assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(15));
+        assert_eq!(text().unwrap(), "0123456789");
+        guest.call(199, &[fd, 0, 2, 0]).unwrap();
+        assert_eq!(guest.fails(121, &[fd, iov, 2]), Errno::EFAULT);
+        let (offset, left) = if flags == 0 { (7, "01abcde789") } else { (15, "0123456789") };
+        assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(offset));
+        assert_eq!(text().unwrap(), left);
+    }
+}
+
+#[test]
+fn nobody_is_told_that_a_file_can_be_written() {
+    let guest = Guest::new(&kernel());
+    let kqueue = guest.call(344, &[]).unwrap() as u64;
+    let file = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
+    let null = guest.open("/dev/null", o::RDWR).unwrap();
+    let add = |fd: u64, filter: u64| {
+        let words = [fd, filter | 1 << 32, 0, 0, 0];
+        let event = guest.place(&words.map(u64::to_le_bytes).concat());
+        guest.call(435, &[kqueue, event, 1, 0, 0, 0])
+    };
+    assert_eq!((add(file, 0), add(file, 1)), (Ok(0), Err(Errno::EINVAL)));
+    assert_eq!((add(null, 0), add(null, 1)), (Ok(0), Ok(0)));
+}
+
+#[test]
+fn nobody_has_anything_at_address_zero() {
+    let guest = Guest::new(&kernel());
+    let fd = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
+    guest.write(fd, b"data").unwrap();
+    guest.call(199, &[fd, 0, 0, 0]).unwrap();
+    assert_eq!(guest.fails(3, &[fd, 0, 4]), Errno::EFAULT);
+    assert_eq!(guest.call(3, &[fd, 0, 0]), Ok(0));
+    assert_eq!(guest.fails(440, &[fd, 0]), Errno::EFAULT);
+    assert_eq!(guest.read(fd, 4).unwrap(), b"data");
+}
+
+#[test]
 fn open_takes_its_flags_to_heart() {
     let guest = Guest::new(&kernel());
     assert_eq!(guest.open("/tmp/file", o::RDWR), Err(Errno::ENOENT));
