@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::outcome::{Difference, compare};
+use rumpring::kernel::Errno;
+
+use crate::outcome::{Difference, Ending, Outcome, compare};
 use crate::side::{Broken, Side};
 use crate::step::Step;
 
@@ -147,6 +149,16 @@ impl Duel {
         }
     }
 
+    /// Signals, and whether they came with a call that is on neither server.
+    fn kinds_of_signals(&self, step: usize) -> [&'static str; 2] {
+        let mut outcomes = self.sides.iter().filter_map(|side| side.outcome(step));
+        let lacks = |outcome: &Outcome| outcome.ending == Ending::Errno(Errno::ENOSYS.0);
+        match outcomes.all(lacks) {
+            true => ["ENOSYS and signals", "ENOSYS and other signals"],
+            false => ["signals", "other signals"],
+        }
+    }
+
     /// The first step up to `last` whose outcomes differ, or the signals.
     fn difference(&self, last: usize, steps: &[Step]) -> Option<Difference> {
         let [one, other] = &self.sides;
@@ -163,7 +175,7 @@ impl Duel {
                 name: steps[last].name(),
                 text: String::new(),
                 earlier: String::new(),
-                kinds: ["signals".into(), "other signals".into()],
+                kinds: self.kinds_of_signals(last).map(String::from),
                 details: signals.map(|heard| format!("{heard:?}")),
             })
         })?;

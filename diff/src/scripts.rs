@@ -17,6 +17,7 @@ macro_rules! scripts {
 /// All of them.
 pub const SCRIPTS: &[Script] = scripts![
     "open",
+    "edges",
     "large",
     "names",
     "entries",

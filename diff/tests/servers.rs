@@ -2,6 +2,7 @@
 //!
 //! RUMP_PREFIX names where a rump kernel is installed. Without it that test says that it is skipped.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,6 +107,7 @@ impl Server {
             .arg("serve")
             .args(args)
             .arg(&url)
+            .env("LD_PRELOAD", fifos())
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -157,6 +159,18 @@ const RUMP: &[&str] = &[
     "-lrumpnet_netinet6",
     "-lrumpnet_local",
 ];
+
+/// What a rump kernel's fifos take: their library before the one that has a stand-in for it, with what that
+/// needs. Named with `-l` it would come behind it.
+fn fifos() -> OsString {
+    let prefix = std::env::var_os("RUMP_PREFIX").unwrap_or_default();
+    let names = ["rumpvfs_fifofs", "rumpvfs", "rump", "rumpuser"];
+    let paths = names.map(|name| Path::new(&prefix).join(format!("lib/lib{name}.so")));
+    if paths.iter().all(|path| path.exists()) {
+        return paths.map(PathBuf::into_os_string).join(OsStr::new(":"));
+    }
+    OsString::new()
+}
 
 /// By the scripts, the embedded kernel is NetBSD's but for the known differences.
 #[test]

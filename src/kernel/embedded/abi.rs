@@ -54,6 +54,11 @@ pub(super) mod fcntl {
     pub const DUPFD_CLOEXEC: i32 = 12;
     pub const GETNOSIGPIPE: i32 = 13;
     pub const SETNOSIGPIPE: i32 = 14;
+    /// A command for the file system: whether it takes a parameter, whose length is in it (`F_FSCTL`,
+    /// `F_FSIN`, `F_PARAM_LEN`).
+    pub const FOR_FILE_SYSTEM: i32 = i32::MIN;
+    pub const IN: i32 = 0x1000_0000;
+    pub const LENGTH: i32 = 0xfff;
     /// The flag of `F_GETFD` and `F_SETFD`.
     pub const CLOEXEC: u64 = 1;
 }

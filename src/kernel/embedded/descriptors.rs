@@ -9,7 +9,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, RwLock, Weak};
 
 use super::abi::{fcntl, open};
-use super::call::{Answer, Run};
+use super::call::{Answer, Result, Run};
 use super::console::Console;
 use super::file::OpenFile;
 use super::ioctl;
@@ -469,6 +469,9 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
         _ => {}
     }
     let file = run.file(fd)?;
+    if command & fcntl::FOR_FILE_SYSTEM != 0 {
+        return Err(for_file_system(run, &file)?.into());
+    }
     let value: i64 = match command {
         fcntl::DUPFD | fcntl::DUPFD_CLOEXEC => {
             let from = usize::try_from(arg as i32).ok().filter(|&from| from < files.limit());
@@ -501,8 +504,24 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
     Ok([value, 0])
 }
 
+/// A command for the file system, which has none. NetBSD: `fcntl_forfs`, `genfs_fcntl`.
+fn for_file_system(run: &mut Run<'_, '_>, file: &OpenFile) -> Result<Errno> {
+    let (command, addr) = (run.int(1), run.word(2));
+    file.check(open::FREAD | open::FWRITE)?;
+    let length = command >> 16 & fcntl::LENGTH;
+    if command & fcntl::IN != 0 && length > 0 {
+        let mut parameter = vec![0; length as usize];
+        run.memory().copyin(addr, &mut parameter)?;
+    }
+    Ok(if file.ops.kqueue().is_some() { Errno::ENOTTY } else { Errno::EOPNOTSUPP })
+}
+
 /// `F_SETFL`
 fn set_flags(file: &OpenFile, arg: u64) -> Result<i64, Errno> {
+    // NetBSD: `kqueue_fcntl`.
+    if file.ops.kqueue().is_some() {
+        return Err(Errno::ENOTTY);
+    }
     let wanted = (arg as u32).wrapping_add(1) & open::SETTABLE;
     let changed = (wanted ^ file.flags()) & open::SETTABLE;
     if !file.ops.signals() && changed & (open::NONBLOCK | open::ASYNC) != 0 {

@@ -106,6 +106,9 @@ fn fpathconf(run: &mut Run<'_, '_>) -> Answer {
     if let Some(inode) = file.ops.inode() {
         return Ok([limit(inode, name)?, 0]);
     }
+    if file.ops.kqueue().is_some() {
+        return Err(Errno::EINVAL.into());
+    }
     match file.ops.stat()?.mode & mode::TYPE {
         mode::FIFO | mode::SOCKET if name == name::PIPE_BUF => Ok([PIPE_BUF as i64, 0]),
         mode::FIFO | mode::SOCKET => Err(Errno::EINVAL.into()),

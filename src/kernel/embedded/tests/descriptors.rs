@@ -223,3 +223,22 @@ fn requests_are_checked_before_anybody_sees_them() {
     assert_eq!(asks(0x8004_4141, guest.buffer()), Errno::ENOTTY);
     assert_eq!(asks(0x4004_667f, 0), Errno::EFAULT);
 }
+
+#[test]
+fn commands_for_the_file_system_find_none() {
+    let guest = Guest::new(&kernel());
+    let file = guest.open("/tmp/f", o::RDWR | o::CREAT).unwrap();
+    let (reader, _) = guest.pipe();
+    let kqueue = guest.call(344, &[]).unwrap() as u64;
+    let takes = 0x9008_0000;
+    for fd in [file, reader] {
+        assert_eq!(guest.fails(92, &[fd, 0x8000_0000, 0]), Errno::EOPNOTSUPP);
+        assert_eq!(guest.fails(92, &[fd, takes, NOWHERE]), Errno::EFAULT);
+        assert_eq!(guest.fails(92, &[fd, takes, guest.buffer()]), Errno::EOPNOTSUPP);
+    }
+    assert_eq!(guest.fails(92, &[kqueue, 0x8000_0000, 0]), Errno::ENOTTY);
+    assert_eq!(guest.fails(92, &[kqueue, SETFL, 0]), Errno::ENOTTY);
+    assert_eq!(guest.fails(92, &[99, 0x8000_0000, 0]), Errno::EBADF);
+    // Nor is there a limit of names to a kqueue.
+    assert_eq!(guest.fails(192, &[kqueue, 6]), Errno::EINVAL);
+}
