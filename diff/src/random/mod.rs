@@ -164,8 +164,13 @@ impl Writer<'_> {
                     path.push_str("..");
                     depth -= 1;
                 }
+                // A link leads anywhere, so nothing leads up from it.
+                3 | 4 => {
+                    path.push_str(&self.pick(&["l0", "l1"]));
+                    depth = 0;
+                }
                 _ => {
-                    path.push_str(&self.pick(&["d0", "d0", "d1", "l0", "l1", "f0", "f1"]));
+                    path.push_str(&self.pick(&["d0", "d0", "d1", "f0", "f1"]));
                     depth += 1;
                 }
             }

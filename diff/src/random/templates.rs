@@ -199,9 +199,13 @@ pub const FAMILIES: &[Family] = &[
                 "futimens <fd> times(<time>, {0;UTIME_OMIT;UTIME_NOW}, <time>, {0;UTIME_OMIT;UTIME_NOW})",
             ),
             (2, "lutimes <name> times(<time>, 0, <time>, 0)"),
-            (4, "chflags <name> {0;1;2;4;0x20002;0x10000;0x40000;8}"),
+            // Names that do not lead out of the directory: what is immutable there stays so.
+            (
+                4,
+                "chflags {\"f0\";\"f1\";\"d0\";\"d0/f0\";\"l0\"} {0;1;2;4;0x20002;0x10000;0x40000;8}",
+            ),
             (3, "fchflags <fd> {0;0;1;2;4}"),
-            (3, "lchflags <name> {0;0;2}"),
+            (3, "lchflags {\"f0\";\"f1\";\"d0\";\"d0/f0\";\"l0\"} {0;0;2}"),
             (4, "chmod <name> <mode>"),
             (2, "fchmod <fd> <mode>"),
             (2, "lchmod <name> <mode>"),
