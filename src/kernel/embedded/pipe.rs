@@ -219,13 +219,13 @@ impl Pipe {
     ) -> Result<()> {
         let mut waiting = false;
         loop {
+            if transfer.total == 0 || self.take(run, transfer)? {
+                return Ok(());
+            }
             let (told, listens) = {
                 let state = lock(&self.state);
                 (state.readers_told, state.listens)
             };
-            if transfer.total == 0 || self.take(run, transfer)? {
-                return Ok(());
-            }
             self.check_blocking(run, file, told, listens)?;
             run.keep().since = told;
             if waiting {
@@ -296,7 +296,7 @@ impl Pipe {
             // Asking the client for bytes makes sense once there is room for them.
             let left = transfer.total - run.done();
             let since = run.kept().map_or(0, |kept| kept.since);
-            let (told, listens, room) = {
+            let (told, listens, room, size) = {
                 let mut state = lock(&self.state);
                 if !state.reader {
                     return Err(Errno::EPIPE.into());
@@ -305,13 +305,13 @@ impl Pipe {
                     self.enlarge(&mut state, left);
                 }
                 let room = left > 0 && state.fits(left, &self.payer) > 0;
-                (state.writers_told, state.listens, room)
+                (state.writers_told, state.listens, room, state.most.max(CAPACITY))
             };
             if left == 0 {
                 return Ok(());
             }
             if room && since != told {
-                self.put(run, transfer, left)?;
+                self.put(run, transfer, left, size as u64)?;
                 waiting = false;
                 continue;
             }
@@ -334,9 +334,8 @@ impl Pipe {
         }
     }
 
-    /// Puts in what fits of the next piece, which may be nothing by now.
-    fn put(&self, run: &mut Run<'_, '_>, transfer: &Transfer, left: u64) -> Result<()> {
-        let size = lock(&self.state).most.max(CAPACITY) as u64;
+    /// Puts in what fits of the next piece of this size, which may be nothing by now.
+    fn put(&self, run: &mut Run<'_, '_>, transfer: &Transfer, left: u64, size: u64) -> Result<()> {
         let mut buffer = Buffer::default();
         let piece = transfer.copyin(run, size, &mut buffer)?;
         let (count, space) = {
