@@ -105,7 +105,6 @@ pub const KNOWN: &[Known] = &[
         after: "IPV6_V6ONLY int(0)",
         kinds: ["ECONNREFUSED", ANY],
         reason: "an IPv6 socket of the embedded kernel takes no IPv4 connections, whatever IPV6_V6ONLY says",
-        ..ALWAYS
     },
     Known {
         calls: &["getrlimit"],
