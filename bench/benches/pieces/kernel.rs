@@ -1,11 +1,11 @@
-//! Calls of the embedded kernel, run to their end on this thread; and on every CPU at once, by clients that
-//! share nothing: as long as no lock is shared either, a call takes the same time then.
+//! Calls of the embedded kernel, run to their end on this thread; and by clients that share nothing, one
+//! alone and one on every CPU at once: as long as no lock is shared either, a call takes the same of a CPU.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::task::Waker;
-use std::thread::{self, available_parallelism};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use rumpring::client::numbers::{self, sys};
@@ -13,6 +13,8 @@ use rumpring::kernel::embedded::Embedded;
 use rumpring::kernel::{
     Args, Call, Client, CopyError, Kernel, MAX_ARGS, Outcome, Process, Progress, UserMemory,
 };
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Where the path of the file lies in the client's memory, and where the buffer does.
 const PATH: u64 = 0x1000;
@@ -114,13 +116,15 @@ pub fn benches(criterion: &mut Criterion) {
     });
     group.finish();
     process.release();
-    side_by_side(criterion, &kernel);
+    let allowed = sched_getaffinity(None).expect("the CPUs of this process");
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    side_by_side(criterion, &kernel, &cpus[..1]);
+    side_by_side(criterion, &kernel, &cpus);
 }
 
-/// The same two calls by a client on each CPU at once.
-fn side_by_side(criterion: &mut Criterion, kernel: &Embedded) {
-    let cpus = available_parallelism().map_or(1, |cpus| cpus.get());
-    let mut group = criterion.benchmark_group(format!("embedded, {cpus} at once"));
+/// The same two calls by a client on each of these CPUs at once.
+fn side_by_side(criterion: &mut Criterion, kernel: &Embedded, cpus: &[usize]) {
+    let mut group = criterion.benchmark_group(format!("embedded, {} at once", cpus.len()));
     group.bench_function("getpid", |bencher| {
         bencher.iter_custom(|calls| {
             at_once(kernel, cpus, |process, memory, _| {
@@ -144,27 +148,38 @@ fn side_by_side(criterion: &mut Criterion, kernel: &Embedded) {
     group.finish();
 }
 
-/// Has clients with a file each do something at once, and returns how long the slowest took.
+/// Has clients with a file each do something at once, each on a CPU of its own as on the workers, and
+/// returns what it took of the slowest's CPU: who waits for a lock spins and sleeps, which takes some,
+/// and what else this machine does takes none.
 fn at_once(
     kernel: &Embedded,
-    clients: usize,
+    cpus: &[usize],
     work: impl Fn(&dyn Process, &mut Memory, u64) + Sync,
 ) -> Duration {
-    let (begin, work) = (Barrier::new(clients), &work);
+    let (begin, work) = (Barrier::new(cpus.len()), &work);
     thread::scope(|scope| {
-        let client = || {
+        let client = |cpu: usize| {
+            let mut own = CpuSet::new();
+            own.set(cpu);
+            sched_setaffinity(None, &own).expect("a CPU of this process");
             let process = kernel.spawn(Arc::new(Nobody), b"bench").expect("a process");
             let mut memory = Memory(vec![0; SIZE]);
             let file = file(&*process, &mut memory, PAGE);
             begin.wait();
-            let start = Instant::now();
+            let start = cpu_time();
             work(&*process, &mut memory, file);
-            let time = start.elapsed();
+            let time = cpu_time() - start;
             process.release();
             time
         };
-        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+        let threads: Vec<_> = cpus.iter().map(|&cpu| scope.spawn(move || client(cpu))).collect();
         let times = threads.into_iter().map(|thread| thread.join().expect("a client that ends"));
         times.max().unwrap_or_default()
     })
+}
+
+/// What this thread has taken of a CPU.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("no negative time")
 }

@@ -47,6 +47,7 @@ struct Common {
 const TAINTED: u8 = 1;
 /// It has become another program (`PK_EXEC`).
 const EXECED: u8 = 2;
+
 /// What few processes have.
 #[derive(Default)]
 pub(super) struct Extras {
