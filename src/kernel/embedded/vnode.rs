@@ -171,33 +171,33 @@ fn write_file(
             None => *lock(&file.offset) as u64,
         };
         run.check_file_size(from, transfer.total)?;
-        content.check_room(transfer.total)?;
+        content.check_room(from, transfer.total)?;
     }
     let mut grows = false;
     while run.done() < transfer.total {
         let mut buffer = Buffer::default();
         let (piece, all) = transfer.copyin_to_fault(run, PIECE as u64, &mut buffer)?;
         let count = piece.len();
-        let extent = match run.kept().and_then(|kept| kept.extent) {
-            Some((begin, before)) => {
-                content.write(begin.saturating_add_unsigned(run.done()), piece)?;
-                (begin, before)
+        let (extent, written) = match run.kept().and_then(|kept| kept.extent) {
+            Some(extent) => {
+                let at = extent.0.saturating_add_unsigned(run.done());
+                (extent, content.write(at, piece))
             }
             None => {
                 let extent = first_piece(file, content, transfer.total, position, piece)?;
                 if transfer.total > count as u64 {
                     run.keep().extent = Some(extent);
                 }
-                extent
+                (extent, Ok(()))
             }
         };
         let (begin, before) = extent;
         grows = begin.saturating_add_unsigned(transfer.total) as u64 > before;
-        if !all {
-            let done = run.done() + count as u64;
-            take_back(file, content, extent, done, transfer.total);
+        if written.is_err() || !all {
+            let done = run.done() + written.map_or(0, |()| count as u64);
+            take_back(file, content, extent, done, transfer.total, position);
             inode.modified();
-            return Err(Errno::EFAULT.into());
+            return Err(written.err().unwrap_or(Errno::EFAULT).into());
         }
         transfer.consumed(run, PIECE as u64, count);
     }
@@ -242,12 +242,19 @@ fn first_piece(
 
 /// A write fails after `done` bytes: the file gets back the length it had, and the open file does not
 /// stand behind what did not come, unless others have gone on from there. NetBSD: `tmpfs_write`.
-fn take_back(file: &OpenFile, content: &Content, extent: (i64, u64), done: u64, total: u64) {
+fn take_back(
+    file: &OpenFile,
+    content: &Content,
+    extent: (i64, u64),
+    done: u64,
+    total: u64,
+    position: Option<i64>,
+) {
     let (begin, before) = extent;
     let (stopped, end) =
         (begin.saturating_add_unsigned(done), begin.saturating_add_unsigned(total));
     let mut offset = lock(&file.offset);
-    if *offset == end {
+    if position.is_none() && *offset == end {
         *offset = stopped;
     }
     let own = if file.has(open::APPEND) { end } else { stopped };

@@ -33,6 +33,17 @@ struct State {
     chunks: BTreeMap<u64, Vec<u8>>,
 }
 
+impl State {
+    /// The bytes that its chunks lack to hold `len` bytes at `at`.
+    fn growth(&self, at: u64, len: u64) -> u64 {
+        let lacks = |(index, skip, len)| {
+            let now = self.chunks.get(&index).map_or(0, Vec::len);
+            chunk_size(skip + len).saturating_sub(now) as u64
+        };
+        pieces(at, len as usize).map(lacks).sum()
+    }
+}
+
 impl Content {
     pub fn new(payer: &Arc<Family>) -> Self {
         Content { payer: payer.clone(), state: RwLock::new(State::default()) }
@@ -77,11 +88,13 @@ impl Content {
         Ok(())
     }
 
-    /// ENOSPC if `len` bytes more could not be held whatever they replace.
-    pub fn check_room(&self, len: u64) -> Result<(), Errno> {
+    /// ENOSPC if `len` bytes at `at` could not be held now.
+    pub fn check_room(&self, at: u64, len: u64) -> Result<(), Errno> {
         let free = self.payer.free_bytes();
-        let held = read(&self.state).held;
-        if len > free.saturating_add(held) { Err(Errno::ENOSPC) } else { Ok(()) }
+        let state = read(&self.state);
+        // Whatever they replace: no more pieces are looked at than there can be.
+        let fits = len <= free.saturating_add(state.held) && state.growth(at, len) <= free;
+        if fits { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
     /// Writes at `at`, all of `data` or none of it.
@@ -108,12 +121,7 @@ impl Content {
         }
         let end = at.checked_add(data.len() as u64).filter(|&end| end <= i64::MAX as u64);
         let end = end.ok_or(Errno::EFBIG)?;
-        let grown: u64 = pieces(at, data.len())
-            .map(|(index, skip, len)| {
-                let now = state.chunks.get(&index).map_or(0, Vec::len);
-                chunk_size(skip + len).saturating_sub(now) as u64
-            })
-            .sum();
+        let grown = state.growth(at, data.len() as u64);
         if !self.payer.take_bytes(grown) {
             return Err(Errno::ENOSPC);
         }
@@ -249,8 +257,10 @@ mod tests {
         assert_eq!(counters.bytes.get(), PIECE as u64 + 1024);
         assert_eq!(content.write(2 * PIECE as i64 - 10, &data), Err(Errno::ENOSPC));
         assert_eq!(content.size(), data.len() as u64);
-        assert_eq!(content.check_room(1 << 40), Err(Errno::ENOSPC));
-        assert_eq!(content.check_room(100), Ok(()));
+        assert_eq!(content.check_room(0, 1 << 40), Err(Errno::ENOSPC));
+        assert_eq!(content.check_room(0, PIECE as u64 + 1024), Ok(()));
+        assert_eq!(content.check_room(0, PIECE as u64 + 1025), Err(Errno::ENOSPC));
+        assert_eq!(content.check_room(2 * PIECE as u64, 1), Err(Errno::ENOSPC));
         assert_eq!(content.write(i64::MAX - 2, b"abc"), Err(Errno::EFBIG));
     }
 

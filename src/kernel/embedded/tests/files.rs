@@ -588,6 +588,49 @@ fn a_long_write_that_fails_takes_back_what_it_added() {
 }
 
 #[test]
+fn a_write_that_cannot_be_held_changes_nothing() {
+    for flags in [0, o::APPEND] {
+        let kernel = kernel_with(Limits { bytes: 150_000, ..Limits::default() });
+        let guest = Guest::new(&kernel);
+        let fd = guest.open("/tmp/file", o::RDWR | o::CREAT | flags).unwrap();
+        let dup = guest.call(41, &[fd]).unwrap() as u64;
+        guest.write(fd, b"before").unwrap();
+        let is_as_before = |bytes| {
+            assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(6));
+            assert_eq!(guest.call(199, &[fd, 0, 0, 2]), Ok(6));
+            assert_eq!(kernel.usage().bytes, bytes, "flags {flags}");
+            guest.call(199, &[fd, 0, 6, 0]).unwrap();
+        };
+        // The first of its pieces could be, all of them not.
+        assert_eq!(guest.write(fd, &[1; 149_000]), Err(Errno::ENOSPC));
+        is_as_before(512);
+        // Another takes what there was when it began.
+        let mut failing = guest.start(4, &[fd, guest.buffer(), 100_000]);
+        while guest.call(199, &[fd, 0, 0, 1]) == Ok(6) {
+            failing.step();
+        }
+        let other = guest.open("/tmp/other", o::RDWR | o::CREAT).unwrap();
+        guest.write(other, &[2; 65_536]).unwrap();
+        assert_eq!(failing.run(), Some(Err(Errno::ENOSPC)));
+        // The offset is behind the piece that was written, as it is before a bad address.
+        assert_eq!(guest.call(199, &[dup, 0, 0, 1]), Ok(6 + 65_536));
+        guest.call(199, &[fd, 0, 6, 0]).unwrap();
+        is_as_before(65_536 + 512);
+    }
+}
+
+#[test]
+fn a_write_elsewhere_that_fails_leaves_the_offset_alone() {
+    let guest = Guest::new(&kernel());
+    let fd = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
+    guest.write(fd, b"0123456789").unwrap();
+    let iov = [guest.place(b"abcde"), 5, NOWHERE, 5].map(u64::to_le_bytes).concat();
+    // It would have ended where the open file is.
+    assert_eq!(guest.fails(290, &[fd, guest.place(&iov), 2, 0, 0]), Errno::EFAULT);
+    assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(10));
+}
+
+#[test]
 fn no_file_is_longer_than_an_offset_can_say() {
     let guest = Guest::new(&kernel());
     let fd = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
