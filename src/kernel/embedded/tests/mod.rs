@@ -16,11 +16,15 @@ mod limits;
 mod links;
 mod locks;
 mod messages;
+mod model;
 mod pipes;
 mod poll;
 mod processes;
 mod rlimits;
 mod scale;
+// The one of the tool that compares two servers.
+#[path = "../../../../diff/src/shrink.rs"]
+mod shrink;
 mod signals;
 mod sockets;
 mod streams;
