@@ -2,10 +2,10 @@
 //!
 //! Source: NetBSD `sys/kern/vfs_syscalls.c`; link(2), symlink(2), readlink(2), unlink(2), rename(2).
 
-use super::super::call::{Answer, Run};
+use super::super::call::{Answer, Result, Run};
 use super::super::memfs::{Aim, Make};
 use super::super::table::{Listed, call};
-use super::{Named, at, here, there};
+use super::{Named, TRIES, at, here, there};
 use crate::kernel::Errno;
 
 pub(in super::super) const CALLS: &[Listed] = &[
@@ -31,11 +31,13 @@ fn linkat(run: &mut Run<'_, '_>) -> Answer {
 
 /// `int link(const char *path, const char *link)`
 fn link(run: &mut Run<'_, '_>, old: Named, new: Named, follow: bool) -> Answer {
-    let inode = run.look_up(old, follow)?;
+    run.look_up(old, follow)?;
     let path = run.path_of(new)?;
-    let found = run.find(new, &path, Aim::Create, false)?;
-    run.system().fs.link(&inode, &found, &run.task.family)?;
-    Ok([0, 0])
+    until_settled(|| {
+        let inode = run.look_up(old, follow)?;
+        let found = run.find(new, &path, Aim::Create, false)?;
+        Ok(run.system().fs.link(&inode, &found, &run.task.family))
+    })
 }
 
 /// `int unlinkat(int fd, const char *path, int flag)`
@@ -47,9 +49,22 @@ fn unlinkat(run: &mut Run<'_, '_>) -> Answer {
 /// `int unlink(const char *path)`, `int rmdir(const char *path)`
 fn unlink(run: &mut Run<'_, '_>, named: Named, directory: bool) -> Answer {
     let path = run.path_of(named)?;
-    let found = run.find(named, &path, Aim::Delete, false)?;
-    run.system().fs.remove(&found, directory)?;
-    Ok([0, 0])
+    until_settled(|| {
+        let found = run.find(named, &path, Aim::Delete, false)?;
+        Ok(run.system().fs.remove(&found, directory))
+    })
+}
+
+/// Runs `attempt`, which looks something up and changes it, again if that was no longer there by then:
+/// another call was faster. NetBSD keeps the directory locked meanwhile, or looks again itself.
+fn until_settled(mut attempt: impl FnMut() -> Result<Result<(), Errno>>) -> Answer {
+    for _ in 1..TRIES {
+        match attempt()? {
+            Err(Errno::ENOENT) => {}
+            done => return Ok(done.map(|()| [0, 0])?),
+        }
+    }
+    Ok(attempt()?.map(|()| [0, 0])?)
 }
 
 /// `int symlink(const char *path, const char *link)`, `symlinkat`: the first path is not looked at.
@@ -84,12 +99,13 @@ fn readlink(run: &mut Run<'_, '_>, named: Named) -> Answer {
 fn rename(run: &mut Run<'_, '_>, old: Named, new: Named, keep: bool) -> Answer {
     let from = run.path_of(old)?;
     let to = run.path_of(new)?;
-    let from = run.find(old, &from, Aim::Delete, false)?;
-    let inode = from.existing()?;
-    // A way up or back is no name to move from.
-    from.entry().map_err(|_| Errno::EINVAL)?;
-    let aim = if inode.is_directory() { Aim::RenameDirectory } else { Aim::Rename };
-    let to = run.find(new, &to, aim, false)?;
-    run.system().fs.rename(&from, &to, &run.task.credentials(), keep)?;
-    Ok([0, 0])
+    until_settled(|| {
+        let from = run.find(old, &from, Aim::Delete, false)?;
+        let inode = from.existing()?;
+        // A way up or back is no name to move from.
+        from.entry().map_err(|_| Errno::EINVAL)?;
+        let aim = if inode.is_directory() { Aim::RenameDirectory } else { Aim::Rename };
+        let to = run.find(new, &to, aim, false)?;
+        Ok(run.system().fs.rename(&from, &to, &run.task.credentials(), keep))
+    })
 }

@@ -27,6 +27,10 @@ use crate::kernel::Errno;
 /// The directory descriptor that stands for the current directory (`AT_FDCWD`).
 const AT_FDCWD: i32 = -100;
 
+/// How often a call looks a path up, if each time another changes what it has found before it does. Each
+/// time that other has come on.
+const TRIES: u32 = 1000;
+
 /// Flags of the calls that take a directory descriptor.
 mod at {
     /// Check access for the effective user and group.

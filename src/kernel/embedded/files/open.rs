@@ -13,7 +13,7 @@ use super::super::memfs::{Aim, Inode, Make};
 use super::super::pipe::fifo;
 use super::super::table::{Listed, call, partly};
 use super::super::vnode::Vnode;
-use super::{Named, here, there};
+use super::{Named, TRIES, here, there};
 use crate::kernel::Errno;
 
 pub(in super::super) const CALLS: &[Listed] = &[
@@ -94,7 +94,7 @@ fn open_or_make(
     let exclusive = create && flags & open::EXCL != 0;
     let follow = flags & open::NOFOLLOW == 0 && !exclusive;
     let aim = if create { Aim::Create } else { Aim::Lookup };
-    loop {
+    for _ in 0..TRIES {
         let found = run.find(named, path, aim, follow)?;
         if let Some(inode) = found.inode {
             if exclusive {
@@ -106,10 +106,11 @@ fn open_or_make(
         let mode = mode & mode::PERMISSIONS & !mode::STICKY;
         match run.make_at(&found, Make::File, mode) {
             // Somebody was faster: open theirs.
-            Err(stop) if stop == Errno::EEXIST.into() => continue,
+            Err(stop) if stop == Errno::EEXIST.into() => {}
             made => return made,
         }
     }
+    Err(Errno::EEXIST.into())
 }
 
 /// Whether what is there may be opened so; cuts it off if asked. NetBSD: `vn_openchk`.

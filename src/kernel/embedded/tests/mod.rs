@@ -3,6 +3,7 @@
 
 mod attributes;
 mod credentials;
+mod crowd;
 mod datagrams;
 mod descriptors;
 mod directories;
