@@ -233,9 +233,10 @@ impl Fs {
         within.removed = true;
         *lock(&inside.parent) = Weak::new();
         let gone = entries.remove(name);
-        drop((within, entries));
+        // Still locked: the directory may be the next to go, and has no links then.
         inode.links.store(0, Relaxed);
         dir.links.fetch_sub(1, Relaxed);
+        drop((within, entries));
         inode.note_unlinked();
         dir.modified();
         dir.note(note::WRITE | note::LINK);

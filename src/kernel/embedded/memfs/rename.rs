@@ -51,7 +51,7 @@ impl Fs {
         it.check_possible()?;
         it.check_permitted(credentials)?;
         it.exchange()?;
-        it.settle_links();
+        it.tell();
         Ok(())
     }
 }
@@ -129,6 +129,7 @@ impl Move<'_> {
             self.settle(&entries, &entries)?;
             let gone = entries.remove(self.new);
             entries.rename(self.old, self.new);
+            self.settle_links();
             drop(entries);
             drop(gone);
             return Ok(());
@@ -152,6 +153,7 @@ impl Move<'_> {
         if let Kind::Directory(moved) = &self.inode.kind {
             *lock(&moved.parent) = Arc::downgrade(self.target);
         }
+        self.settle_links();
         drop((taken, given));
         drop(gone);
         Ok(())
@@ -175,7 +177,8 @@ impl Move<'_> {
         Ok(())
     }
 
-    /// Link counts and times after it.
+    /// Link counts after it, while both directories are locked: one of them may be the next to go, and has
+    /// none then.
     fn settle_links(&self) {
         if self.inode.is_directory() && !Arc::ptr_eq(self.source, self.target) {
             self.source.links.fetch_sub(1, Relaxed);
@@ -191,15 +194,14 @@ impl Move<'_> {
             }
             None => {}
         }
+    }
+
+    /// Times after it, and who watches is told: what goes from one directory to another loses its name, and
+    /// gets one. NetBSD: `tmpfs_gro_rename`.
+    fn tell(&self) {
         self.source.modified();
         self.target.modified();
         self.inode.changed();
-        self.tell();
-    }
-
-    /// Tells who watches. What goes from one directory to another loses its name, and gets one. NetBSD:
-    /// `tmpfs_gro_rename`.
-    fn tell(&self) {
         let moved = !Arc::ptr_eq(self.source, self.target);
         let held = if self.inode.is_directory() { note::LINK } else { 0 };
         if moved {

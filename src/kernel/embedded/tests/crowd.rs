@@ -276,3 +276,34 @@ fn a_name_that_is_replaced_can_be_taken_away_or_moved() {
         });
     }
 }
+
+#[test]
+fn a_removed_directory_has_no_links_however_it_was_emptied() {
+    let kernel = Arc::new(kernel());
+    let guest = Guest::new(&kernel);
+    let mut other = Guest::new(&kernel);
+    other.slow = false;
+    for turn in 0..rounds() * 300 {
+        on(&guest, MKDIR, "/p").unwrap();
+        on(&guest, MKDIR, "/p/c").unwrap();
+        let fd = guest.open("/p", o::RDONLY).unwrap();
+        // One takes out the last that is in it, and the other removes it as soon as that can be done.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..100_000 {
+                    if on(&other, RMDIR, "/p") == Ok(0) {
+                        return;
+                    }
+                }
+            });
+            match turn % 2 {
+                0 => on(&guest, RMDIR, "/p/c").unwrap(),
+                _ => rename(&guest, "/p/c", "/c").unwrap(),
+            };
+        });
+        let _ = on(&guest, RMDIR, "/c");
+        guest.call(440, &[fd, guest.buffer()]).unwrap();
+        assert_eq!(word(&guest, 24) & 0xffff_ffff, 0, "turn {turn}");
+        guest.close(fd).unwrap();
+    }
+}
