@@ -17,9 +17,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use process::{Counters, SOON, Server};
-use rumpring::client::numbers::{AF_INET, CTL_KERN, O_CREAT, O_RDWR, SOCK_DGRAM, SOCK_STREAM, sys};
+use rumpring::client::numbers::{
+    AF_INET, CTL_KERN, O_CREAT, O_NONBLOCK, O_RDWR, SOCK_DGRAM, SOCK_STREAM, sys,
+};
 use rumpring::client::raw::RawConnection;
 use rumpring::client::{CallError, Client, ConnectError, Pending, sockaddr_in};
+use rumpring::kernel::embedded::by_name;
 use rumpring::url::Url;
 use rumpring::wire::ErrorCode;
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,8 +39,9 @@ const ENOSYS: i32 = 78;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the kernel is made of here.
-const COMPONENTS: [&str; 8] = [
+const COMPONENTS: [&str; 9] = [
     "-lrumpvfs",
+    "-lrumpvfs_fifofs",
     "-lrumpdev",
     "-lrumpdev_rnd",
     "-lrumpnet",
@@ -806,6 +810,42 @@ fn forks_share_files_and_execs_keep_them() {
     drop(other);
     until_empty(&url, "all have gone");
     ends_well(server);
+}
+
+fn number_of(name: &str) -> i32 {
+    by_name(name).expect("a call").number
+}
+
+/// The kernel's first root has fifos only by name.
+///
+/// Source: NetBSD `sys/fs/tmpfs/tmpfs_args.h`.
+fn mount_tmpfs(client: &Client, path: &str) {
+    let space = client.space();
+    let [kind, path] = ["tmpfs", path].map(|text| space.buffer_str(text).expect("room"));
+    // The version; no limits; root's, with mode 0755.
+    let args = [1, 0, 0, 0, 0o755u64].map(u64::to_le_bytes).concat();
+    let args = space.buffer_from(&args).expect("room");
+    let args = [kind.addr(), path.addr(), 0, args.addr(), args.len() as u64];
+    client.call(number_of("mount"), &args).expect("a tmpfs");
+}
+
+/// However the kernel and its library of fifos came together, and whichever was named first.
+#[test]
+fn fifos_work() {
+    let Some(stock) = Stock::find("fifos_work") else { return };
+    let _alone = alone();
+    let first = ["--kernel", "librump", "-lrumpvfs_fifofs"].into_iter().chain(COMPONENTS);
+    let first: Vec<&str> = first.collect();
+    let servers = WAYS.map(|way| start(&stock, way)).into_iter().chain([Server::start(&first)]);
+    for server in servers {
+        let client = connect(server.url());
+        mount_tmpfs(&client, "/");
+        let path = client.space().buffer_str("/fifo").expect("room");
+        client.call(number_of("mkfifo"), &[path.addr(), 0o600]).expect("a fifo");
+        let fifo = client.open("/fifo", O_RDWR | O_NONBLOCK, 0).expect("opened");
+        client.write(fifo, b"through").expect("a write");
+        assert_eq!(client.read(fifo, 10).expect("a read"), b"through");
+    }
 }
 
 /// SIGTERM while calls sleep and a prefork waits for its child.

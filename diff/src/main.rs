@@ -20,7 +20,7 @@ use rumpring_diff::{parse, prepare};
 /// Sequences written by hand come first, then random ones. Results, errors, bytes copied out, signals and
 /// which calls block must be the same. Ends with success if no difference was found but known ones.
 ///
-/// A rump kernel has fifos only if librumpvfs_fifofs.so comes before librumpvfs.so, as with LD_PRELOAD.
+/// A rump kernel has fifos with -l rumpvfs_fifofs.
 #[derive(Parser)]
 #[command(name = "rumpring-diff", version)]
 struct Cli {

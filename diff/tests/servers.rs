@@ -2,7 +2,6 @@
 //!
 //! RUMP_PREFIX names where a rump kernel is installed. Without it that test says that it is skipped.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -107,7 +106,6 @@ impl Server {
             .arg("serve")
             .args(args)
             .arg(&url)
-            .env("LD_PRELOAD", fifos())
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -151,6 +149,7 @@ const RUMP: &[&str] = &[
     "--kernel",
     "librump",
     "-lrumpvfs",
+    "-lrumpvfs_fifofs",
     "-lrumpfs_tmpfs",
     "-lrumpdev",
     "-lrumpnet",
@@ -159,18 +158,6 @@ const RUMP: &[&str] = &[
     "-lrumpnet_netinet6",
     "-lrumpnet_local",
 ];
-
-/// What a rump kernel's fifos take: their library before the one that has a stand-in for it, with what that
-/// needs. Named with `-l` it would come behind it.
-fn fifos() -> OsString {
-    let prefix = std::env::var_os("RUMP_PREFIX").unwrap_or_default();
-    let names = ["rumpvfs_fifofs", "rumpvfs", "rump", "rumpuser"];
-    let paths = names.map(|name| Path::new(&prefix).join(format!("lib/lib{name}.so")));
-    if paths.iter().all(|path| path.exists()) {
-        return paths.map(PathBuf::into_os_string).join(OsStr::new(":"));
-    }
-    OsString::new()
-}
 
 /// By the scripts, the embedded kernel is NetBSD's but for the known differences.
 #[test]

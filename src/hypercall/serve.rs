@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::kernel::librump::{Librump, current, load};
+use crate::kernel::librump::{Librump, current, fifos, load};
 use crate::kernel::{Errno, Identity};
 use crate::options::Options;
 use crate::server::{Bound, Config, Control, Error, ListenError, Running};
@@ -48,6 +48,7 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     }
     let url: Url = url.parse().map_err(|error| failed(&error, Errno::EINVAL))?;
     load::allow_files();
+    fifos::give();
     let kernel = Librump::new(identity).ok_or(Errno::ENXIO)?;
     let config = match PREPARED.get() {
         Some(config) => Config { url, ..config.clone() },

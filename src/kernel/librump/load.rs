@@ -144,7 +144,12 @@ pub fn next_symbol(name: &CStr) -> Option<NonNull<c_void>> {
 
 /// The same by the library's name, for it may have been loaded after this code.
 fn in_librumpuser(name: &CStr) -> Option<NonNull<c_void>> {
-    [c"librumpuser.so.0", c"librumpuser.so"].into_iter().find_map(|library| {
+    in_library(&[c"librumpuser.so.0", c"librumpuser.so"], name)
+}
+
+/// What a library that is loaded, by one of these names, has itself under this name.
+pub fn in_library(libraries: &[&CStr], name: &CStr) -> Option<NonNull<c_void>> {
+    libraries.iter().find_map(|library| {
         let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD;
         // SAFETY: a string of C; nothing new is loaded.
         let handle = unsafe { libc::dlopen(library.as_ptr(), flags) };

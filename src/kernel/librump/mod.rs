@@ -5,6 +5,7 @@
 //!
 //! - [`drive`]: what the kernel is given of the host.
 //! - [`load`] finds and loads the libraries, and boots the kernel.
+//! - [`fifos`]: what loading one by one leaves out.
 //! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
 //! - [`process`] is a client's process.
 //! - [`upcalls`] are the kernel's functions for that; [`current`] is which call a worker is in.
@@ -13,6 +14,7 @@
 
 pub mod current;
 mod drive;
+pub mod fifos;
 pub mod load;
 mod lwp;
 mod process;

@@ -1,0 +1,54 @@
+//! Fifos for a rump kernel that is loaded library by library.
+//!
+//! librumpvfs comes with a table of what fifos can do in which every operation fails, and
+//! librumpvfs_fifofs with the real one, under the same names. Linked together, who comes first counts.
+//! Loaded one after the other it is always librumpvfs that comes first: the other's tables are full of
+//! its functions and variables, and those the loader wants at once. So the kernel has filled in its
+//! vector of operations from the wrong table, and is asked here to do that again from the right one.
+//!
+//! Source: NetBSD `sys/rump/librump/rumpvfs/rumpfs.c`, `sys/kern/vfs_init.c`, `sys/miscfs/fifofs`.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use super::load::{in_library, symbol};
+use super::upcalls;
+
+/// `struct vnodeopv_desc`: where the vector goes, and what it is made from.
+#[repr(C)]
+struct Description {
+    vector: NonNull<c_void>,
+    entries: NonNull<c_void>,
+}
+
+/// Gives the kernel its fifos, if their library was loaded, and after librumpvfs. To be called once it
+/// has booted and before it has clients, from outside it.
+pub fn give() {
+    let library = [c"librumpvfs_fifofs.so.0", c"librumpvfs_fifofs.so"];
+    let Some(entries) = in_library(&library, c"rumpns_fifo_vnodeop_entries") else { return };
+    let (Ok(used), Ok(vector), Ok(init), Some(upcalls)) = (
+        symbol("rumpns_fifo_vnodeop_entries"),
+        symbol("rumpns_fifo_vnodeop_p"),
+        symbol("rumpns_vfs_opv_init"),
+        upcalls::get(),
+    ) else {
+        return;
+    };
+    if used == entries {
+        // Linked or preloaded in the order that does it.
+        return;
+    }
+    type Init = unsafe extern "C" fn(*const *const Description);
+    // SAFETY: vfs_opv_init(9) has this type.
+    let init = unsafe { std::mem::transmute::<NonNull<c_void>, Init>(init) };
+    let description = Description { vector, entries };
+    let descriptions = [&raw const description, std::ptr::null()];
+    // SAFETY: the thread is outside of the kernel, enters it and leaves it; the kernel has booted. It
+    // reads the list, which ends in null, and keeps nothing of it. The vector is the kernel's variable,
+    // and nobody uses a fifo yet.
+    unsafe {
+        (upcalls.schedule)();
+        init(descriptions.as_ptr());
+        (upcalls.unschedule)();
+    }
+}
