@@ -38,6 +38,7 @@ pub const KNOWN: &[Known] = &[
             "wait4",
             "munmap",
             "sched_yield",
+            "clock_getcpuclockid2",
         ],
         kinds: ["ENOSYS", ANY],
         reason: "a rump kernel leaves processes and memory to its host, so these calls are not in it",
@@ -177,6 +178,27 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
+        calls: &["timer_gettime", "timer_settime", "timer_getoverrun", "timer_delete"],
+        after: " exec",
+        kinds: ["EINVAL", ANY],
+        reason: TIMERS_STAY,
+        ..ALWAYS
+    },
+    Known {
+        calls: &["timer_create"],
+        after: " exec",
+        kinds: ["bytes", "other bytes"],
+        reason: TIMERS_STAY,
+        ..ALWAYS
+    },
+    Known {
+        calls: &["clock_gettime", "clock_nanosleep"],
+        with: &["0x40000000"],
+        kinds: ["EPERM", "ok"],
+        reason: "a rump kernel has no ptrace, whose rule for strangers holds for the times of processes, too",
+        ..ALWAYS
+    },
+    Known {
         calls: &["seteuid", "setegid", "setreuid", "setregid"],
         kinds: ["ok", "EPERM"],
         reason: "a rump kernel's exec leaves the saved user and group as they are",
@@ -186,6 +208,9 @@ pub const KNOWN: &[Known] = &[
 
 const NO_PROCESS_EVENTS: &str =
     "a rump kernel has no events of signals and processes, which NetBSD has";
+
+const TIMERS_STAY: &str =
+    "a rump kernel's exec leaves the timers of timer_create, which NetBSD's deletes";
 
 /// Why a difference is none to mend, if it is known.
 pub fn reason(difference: &Difference) -> Option<&'static str> {

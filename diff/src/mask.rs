@@ -29,6 +29,7 @@ pub fn mask(layout: Layout, bytes: &mut Vec<u8>, value: i64, pid: &dyn Fn(i64) -
         Layout::Now | Layout::Rusage => bytes.fill(0),
         // `tv_usec` is an int, and the four bytes behind it belong to no field.
         Layout::Timeval => bytes.chunks_exact_mut(16).for_each(|time| hide(time, 12, 16)),
+        Layout::Left => left(bytes),
         Layout::Sockaddr => sockaddr(bytes),
         Layout::Kevents => kevents(bytes, pid),
         Layout::Flock => number(bytes, 16, pid),
@@ -40,6 +41,19 @@ fn hide(bytes: &mut [u8], from: usize, to: usize) {
     let end = to.min(bytes.len());
     if from < end {
         bytes[from..end].fill(0);
+    }
+}
+
+/// A timer's interval, and what is left until it goes off: to the minute, for that falls while it is read.
+fn left(bytes: &mut [u8]) {
+    const MINUTE: i64 = 60;
+    bytes.chunks_exact_mut(16).for_each(|time| hide(time, 12, 16));
+    if let Some(seconds) = i64_at(bytes, 16) {
+        let minutes = seconds.saturating_add(MINUTE / 2) / MINUTE;
+        let is_set = bytes[16..28].iter().any(|&byte| byte != 0);
+        bytes[16..24].copy_from_slice(&minutes.to_le_bytes());
+        hide(bytes, 24, 32);
+        bytes[31] = u8::from(is_set);
     }
 }
 
@@ -183,6 +197,18 @@ mod tests {
         assert_eq!((&seen[0..8], &seen[8..12]), (&[0; 8][..], &[7; 4][..]));
         assert_eq!(seen[48..64], [0; 16]);
         assert_eq!(seen[64..72], 1000u64.to_le_bytes());
+    }
+
+    #[test]
+    fn what_is_left_of_a_timer_is_told_to_the_minute() {
+        let left = |seconds: i64, part: i64| {
+            let times = [5000, 7, seconds, part].map(i64::to_le_bytes).concat();
+            masked(Layout::Left, times, 0)
+        };
+        assert_eq!(left(1000, 0), left(999, 999_000_000));
+        assert_ne!(left(1000, 0), left(900, 0));
+        assert_ne!(left(0, 1), left(0, 0), "one is set");
+        assert_eq!(left(1, 1)[..16], [5000i64, 7].map(i64::to_le_bytes).concat());
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub fn sides(urls: &[Url; 2]) -> Result<[Side; 2], Broken> {
     let sides = [Side::new(&urls[0], &work)?, Side::new(&urls[1], &work)?];
     for side in &sides {
         mount(side);
+        name(side);
         side.make_room()?;
     }
     Ok(sides)
@@ -38,6 +39,19 @@ fn mount(side: &Side) {
     };
     let args = [kind.addr(), path.addr(), 0, args.addr(), args.len() as u64];
     let _ = side.control().call(mount.number, &args);
+}
+
+/// Gives both the same host name, `kern.hostname`: until it is set, each has its own.
+fn name(side: &Side) {
+    let space = side.control().space();
+    let node = [1, 10].map(i32::to_le_bytes).concat();
+    let (Ok(node), Ok(name)) = (space.buffer_from(&node), space.buffer_from(b"differ")) else {
+        return;
+    };
+    let args = [node.addr(), 2, 0, 0, name.addr(), name.len() as u64];
+    if let Some(sysctl) = by_name("__sysctl") {
+        let _ = side.control().call(sysctl.number, &args);
+    }
 }
 
 /// Removes what is left of all sequences.

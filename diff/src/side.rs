@@ -2,6 +2,7 @@
 //! calls under way.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,8 +70,8 @@ struct Region {
     addr: u64,
     len: usize,
     layout: Layout,
-    /// Where in it addresses are: of the client's own, so not compared.
-    pointers: Vec<usize>,
+    /// Where in it addresses and process ids are: of the server's own, so not compared.
+    own: Vec<Range<usize>>,
 }
 
 /// A call under way.
@@ -326,9 +327,9 @@ impl Side {
             Target::Nowhere => return Ok(NOWHERE),
             Target::Block(block) => block,
         };
-        let (bytes, pointers) = self.bytes(client, block, regions)?;
+        let (bytes, own) = self.bytes(client, block, regions)?;
         let addr = client.space().alloc_from(&bytes)?;
-        regions.push(Region { addr, len: bytes.len(), layout: block.layout, pointers });
+        regions.push(Region { addr, len: bytes.len(), layout: block.layout, own });
         Ok(addr)
     }
 
@@ -337,11 +338,14 @@ impl Side {
         client: &Client,
         block: &Block,
         regions: &mut Vec<Region>,
-    ) -> Result<(Vec<u8>, Vec<usize>), Broken> {
-        let (mut bytes, mut pointers) = (Vec::new(), Vec::new());
+    ) -> Result<(Vec<u8>, Vec<Range<usize>>), Broken> {
+        let (mut bytes, mut own) = (Vec::new(), Vec::new());
         for part in &block.parts {
             match part {
                 Part::Int { value, width } => {
+                    if let Value::Pid { .. } = value {
+                        own.push(bytes.len()..bytes.len() + width);
+                    }
                     bytes.extend_from_slice(&self.value(value).to_le_bytes()[..*width]);
                 }
                 Part::NetworkPort(value) => {
@@ -361,13 +365,13 @@ impl Side {
                 }
                 Part::Room(len) => bytes.resize(bytes.len() + len, UNTOUCHED),
                 Part::Pointer(target) => {
-                    pointers.push(bytes.len());
+                    own.push(bytes.len()..bytes.len() + 8);
                     let addr = self.place(client, target, regions)?;
                     bytes.extend_from_slice(&addr.to_le_bytes());
                 }
             }
         }
-        Ok((bytes, pointers))
+        Ok((bytes, own))
     }
 
     /// Takes what has come from the server; returns whether anything has ended.
@@ -424,8 +428,8 @@ impl Side {
         };
         let pid = |pid| self.pid_number(pid);
         let memory = regions.iter().zip(raw).map(|(region, mut bytes)| {
-            for &at in &region.pointers {
-                bytes[at..at + 8].fill(0);
+            for range in &region.own {
+                bytes[range.clone()].fill(0);
             }
             mask(region.layout, &mut bytes, value, &pid);
             bytes

@@ -137,6 +137,8 @@ pub enum Layout {
     Now,
     /// `struct timeval`s
     Timeval,
+    /// `struct itimerval` or `struct itimerspec`: of the value, minutes.
+    Left,
     /// `struct rusage`
     Rusage,
     /// `struct sockaddr`

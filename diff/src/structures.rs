@@ -21,6 +21,7 @@ const LAYOUTS: &[(&str, Layout, usize)] = &[
     ("dirents", Layout::Dirents, 4096),
     ("now", Layout::Now, 16),
     ("timeval", Layout::Timeval, 16),
+    ("left", Layout::Left, 32),
     ("rusage", Layout::Rusage, 144),
     ("sockaddr", Layout::Sockaddr, 128),
     ("kevents", Layout::Kevents, 160),

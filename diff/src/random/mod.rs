@@ -3,6 +3,7 @@
 //! Arguments mostly make sense: descriptors that earlier steps have made, a handful of names so that they
 //! meet. Some do not.
 
+mod processes;
 mod templates;
 
 use fastrand::Rng;

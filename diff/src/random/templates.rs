@@ -1,6 +1,8 @@
 //! What random sequences are made of: per family, calls with weights. `{a;b}` is one of these, `<fd>` and
 //! the like are filled in by [`super`].
 
+use super::processes;
+
 /// A family of calls.
 pub struct Family {
     pub name: &'static str,
@@ -546,4 +548,9 @@ pub const FAMILIES: &[Family] = &[
             (1, "clock_gettime {CLOCK_REALTIME;CLOCK_MONOTONIC;CLOCK_VIRTUAL;99} out(now)"),
         ],
     },
+    processes::DESCRIPTORS,
+    processes::PROCESSES,
+    processes::LIMITS,
+    processes::TIME,
+    processes::SYSCTL,
 ];

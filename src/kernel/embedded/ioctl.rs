@@ -14,7 +14,7 @@ use crate::kernel::Errno;
 pub(super) const CALLS: &[Listed] = &[partly(
     54,
     ioctl,
-    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, the owner of a pipe, and TIOCGETA on the console",
+    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, the owner of a pipe or socket, and TIOCGETA on the console",
 )];
 
 const FIOCLEX: u32 = 0x2000_6601;
@@ -34,6 +34,9 @@ const FIOSETOWN: u32 = 0x8004_667c;
 const FIOGETOWN: u32 = 0x4004_667b;
 const TIOCSPGRP: u32 = 0x8004_7476;
 const TIOCGPGRP: u32 = 0x4004_7477;
+/// The first pair once more, for sockets.
+const SIOCSPGRP: u32 = 0x8004_7308;
+const SIOCGPGRP: u32 = 0x4004_7309;
 
 /// A request has the size of what its argument points to in it, no more than a page, and whether that is
 /// copied in (`ioccom.h`).
@@ -53,6 +56,11 @@ fn ioctl(run: &mut Run<'_, '_>) -> Answer {
         run.task.files.set_close_on_exec(fd, request == FIOCLEX);
         return Ok([0, 0]);
     }
+    let request = match request {
+        SIOCSPGRP if file.ops.socket().is_some() => FIOSETOWN,
+        SIOCGPGRP if file.ops.socket().is_some() => FIOGETOWN,
+        _ => request,
+    };
     if size(request) > MOST {
         return Err(Errno::ENOTTY.into());
     }

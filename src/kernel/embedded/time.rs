@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::abi::{i64_at, pair, timespec};
 use super::call::{Answer, Result, Run, Stop};
+use super::process::{INIT, Task};
 use super::sync::lock;
 use super::table::{Listed, call, partly};
 use crate::kernel::Errno;
@@ -132,15 +133,16 @@ fn clock(run: &Run<'_, '_>, clock: i32) -> Result<i64> {
     }
 }
 
+/// NetBSD: `ptrace_listener_cb`.
 fn process_clock(run: &Run<'_, '_>, pid: i32) -> Result<i64> {
-    if pid != 0 && pid != run.task.pid {
-        let other = run.system().processes.find(pid).ok_or(Errno::ESRCH)?;
-        let (own, its) = (run.task.credentials(), other.credentials());
-        if own.euid != 0 && own.euid != its.uid {
-            return Err(Errno::EPERM.into());
-        }
-    }
-    Ok(0)
+    let own = run.task.credentials();
+    let may = |task: &Task| own.uid == task.credentials().uid && !task.is_tainted();
+    let allowed = match pid {
+        0 => may(run.task),
+        INIT => false,
+        _ => may(&*run.system().processes.find(pid).ok_or(Errno::ESRCH)?),
+    };
+    if allowed || own.is_superuser() { Ok(0) } else { Err(Errno::EPERM.into()) }
 }
 
 /// `int __clock_gettime50(clockid_t clock_id, struct timespec *tp)`
@@ -272,19 +274,12 @@ fn sleep(
     request: &[u8; 16],
     remains: u64,
 ) -> Result<Option<Errno>> {
-    let (seconds, nanos) = (i64_at(request, 0), i64_at(request, 8));
-    let now_there = clock(run, id)?;
-    if !(0..1_000_000_000).contains(&nanos) {
-        return Ok(Some(Errno::EINVAL));
-    }
     let now = Instant::now();
-    let first = run.done() == 0;
-    if first {
-        let wanted = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let since = if flags & ABSOLUTE != 0 { i128::from(now_there) } else { 0 };
-        let length = u64::try_from((wanted - since).max(0)).unwrap_or(u64::MAX);
-        // No deadline is one that never comes: this is centuries away.
-        run.call.progress.deadline = now.checked_add(Duration::from_nanos(length));
+    if run.done() == 0 {
+        let since = clock(run, id)?;
+        let since = (flags & ABSOLUTE != 0).then_some(since);
+        // No deadline is one that never comes: that is too far away for the clock.
+        run.call.progress.deadline = now.checked_add(length(request, since)?);
         run.call.progress.done = 1;
     }
     let deadline = run.call.progress.deadline;
@@ -298,6 +293,27 @@ fn sleep(
         run.copyout(&timespec(left), remains)?;
     }
     Ok((!over).then_some(Errno::EINTR))
+}
+
+/// How long a sleep is, if it is asked for, or the time from `since`, in nanoseconds, until the one that
+/// is; nothing if that is past. EINVAL for a part of a second that is none, once what was since has been
+/// taken off. NetBSD: `ts2timo`.
+fn length(request: &[u8; 16], since: Option<i64>) -> Result<Duration, Errno> {
+    const SECOND: i64 = 1_000_000_000;
+    let (mut seconds, mut nanos) = (i64_at(request, 0), i64_at(request, 8));
+    if let Some(since) = since {
+        seconds = seconds.saturating_sub(since.div_euclid(SECOND));
+        nanos = nanos.saturating_sub(since.rem_euclid(SECOND));
+        if nanos < 0 {
+            seconds = seconds.saturating_sub(1);
+            nanos += SECOND;
+        }
+    }
+    if !(0..SECOND).contains(&nanos) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(u64::try_from(seconds)
+        .map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos as u32)))
 }
 
 #[cfg(test)]

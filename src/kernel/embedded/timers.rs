@@ -44,7 +44,7 @@ const SIGNALS: [i32; INTERVAL_TIMERS] = [14, 26, 27, 14];
 const BY_SIGNAL: i32 = 1;
 const LAST_WAY: i32 = 3;
 
-/// The timers of a process.
+/// The timers of a process: none at all until it makes one.
 #[derive(Default)]
 pub(super) struct Timers(Mutex<Vec<Option<Arc<Timer>>>>);
 
@@ -87,13 +87,29 @@ impl Timers {
         lock(&self.0).get(number).cloned().flatten()
     }
 
-    /// Puts a timer at this number.
-    fn put(&self, number: usize, timer: Arc<Timer>) {
+    /// Takes a timer out.
+    fn take(&self, number: usize) -> Option<Arc<Timer>> {
+        lock(&self.0).get_mut(number).and_then(Option::take)
+    }
+
+    /// Whether the process has a table of timers (`p_timers`).
+    fn exist(&self) -> bool {
+        !lock(&self.0).is_empty()
+    }
+
+    /// It gets one. NetBSD: `timers_alloc`.
+    fn begin(&self) {
         let mut timers = lock(&self.0);
-        if timers.len() <= number {
-            timers.resize(number + 1, None);
+        if timers.is_empty() {
+            timers.resize(INTERVAL_TIMERS, None);
         }
-        timers[number] = Some(timer);
+    }
+
+    /// Puts an interval timer at its number.
+    fn put(&self, number: usize, timer: Arc<Timer>) {
+        self.begin();
+        let before = lock(&self.0)[number].replace(timer);
+        drop(before);
     }
 
     /// Puts a timer at the lowest free number of POSIX's; EAGAIN if there is none.
@@ -113,7 +129,11 @@ impl Timers {
         let gone: Vec<_> = {
             let mut timers = lock(&self.0);
             let from = timers.len().min(INTERVAL_TIMERS);
-            timers.drain(from..).flatten().collect()
+            let gone = timers.drain(from..).flatten().collect();
+            if timers.iter().all(Option::is_none) {
+                timers.clear();
+            }
+            gone
         };
         gone.iter().for_each(|timer| timer.stop());
     }
@@ -200,6 +220,13 @@ impl Timer {
             }
         }
         true
+    }
+}
+
+/// Two threads of a client may make the same one at once; the one that is replaced goes off no more.
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -301,6 +328,7 @@ fn setitimer(run: &mut Run<'_, '_>) -> Answer {
 fn timer_create(run: &mut Run<'_, '_>) -> Answer {
     let (clock, event, out) = (run.uint(0) as usize, run.word(1), run.word(2));
     let usual = *SIGNALS.get(clock).ok_or(Errno::EINVAL)?;
+    run.task.extras().timers.begin();
     let signo = match event {
         0 => usual,
         addr => {
@@ -320,10 +348,12 @@ fn timer_create(run: &mut Run<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// The number that a call for POSIX's timers names; EINVAL if there cannot be such a timer.
+/// The number that a call for POSIX's timers names; EINVAL if there cannot be such a timer, as where none
+/// was ever made.
 fn number(run: &Run<'_, '_>) -> Result<usize> {
     let number = usize::try_from(run.int(0)).map_err(|_| Errno::EINVAL)?;
-    if (LOWEST..TIMERS).contains(&number) { Ok(number) } else { Err(Errno::EINVAL.into()) }
+    let exist = run.task.timers().is_some_and(Timers::exist);
+    if exist && (LOWEST..TIMERS).contains(&number) { Ok(number) } else { Err(Errno::EINVAL.into()) }
 }
 
 /// The timer that a call names.
@@ -335,10 +365,7 @@ fn named(run: &Run<'_, '_>, number: usize) -> Result<Arc<Timer>> {
 /// `int timer_delete(timer_t timerid)`
 fn timer_delete(run: &mut Run<'_, '_>) -> Answer {
     let number = number(run)?;
-    let timer = named(run, number)?;
-    if let Some(timers) = run.task.timers() {
-        lock(&timers.0)[number] = None;
-    }
+    let timer = run.task.timers().and_then(|timers| timers.take(number)).ok_or(Errno::EINVAL)?;
     timer.stop();
     Ok([0, 0])
 }

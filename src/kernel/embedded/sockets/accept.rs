@@ -3,6 +3,7 @@
 //! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2}.c`; listen(2), accept(2).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::close::refuse;
 use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
@@ -129,6 +130,7 @@ fn other_end(
 ) -> Result<Option<Arc<Socket>>, Errno> {
     let server = Socket::new(&head.net, &head.payer, (head.family, head.kind, head.protocol));
     let server = server.map_err(|_| Errno::ECONNREFUSED)?;
+    server.owner.store(head.owner.load(Relaxed), Relaxed);
     let (near, far) = {
         let state = lock(&client.state);
         (state.far, state.near)

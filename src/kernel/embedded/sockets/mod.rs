@@ -37,7 +37,7 @@ mod rights;
 mod send;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::abi::open as flags;
@@ -155,6 +155,8 @@ pub(super) struct Socket {
     kind: i32,
     protocol: u8,
     born: i64,
+    /// Whom its signals are for (`so_pgid`).
+    owner: AtomicI32,
     net: Arc<Net>,
     payer: Arc<Family>,
     state: Mutex<State>,
@@ -269,6 +271,7 @@ impl Socket {
             kind,
             protocol,
             born: time::now(),
+            owner: AtomicI32::new(0),
             net: net.clone(),
             payer: payer.clone(),
             state: Mutex::new(State {

@@ -3,6 +3,7 @@
 //! Source: NetBSD `sys/kern/{sys_socket,uipc_socket}.c`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 
 use super::{LOCAL, Socket, State, close, receive, send, state};
 use crate::kernel::Errno;
@@ -144,6 +145,10 @@ impl FileOps for SocketFile {
         }
         let flights = flights.clone();
         Some(Box::new(move || flights.noticed()))
+    }
+
+    fn owner(&self) -> Option<&AtomicI32> {
+        Some(&self.0.owner)
     }
 
     fn socket(&self) -> Option<&Arc<Socket>> {

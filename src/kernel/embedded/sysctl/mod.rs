@@ -263,12 +263,14 @@ fn new_value(run: &mut Run<'_, '_>, kind: u32, size: usize, request: &Request) -
 
 /// The `struct sysctlnode` a client passes. NetBSD: `sysctl_cvt_in`.
 fn node_in(run: &mut Run<'_, '_>, request: &Request) -> Result<[u8; NODE_SIZE]> {
-    if request.new == 0 || request.new_len != NODE_SIZE as u64 {
+    if request.new == 0 || request.new_len < 4 {
         return Err(Errno::EINVAL.into());
     }
-    let node = run.copyin::<NODE_SIZE>(request.new)?;
-    let version = i32_at(&node, 0) as u32 & VERSION_MASK;
-    if version == VERSION { Ok(node) } else { Err(Errno::EINVAL.into()) }
+    let version = u32::from_le_bytes(run.copyin(request.new)?) & VERSION_MASK;
+    if request.new_len != NODE_SIZE as u64 || version != VERSION {
+        return Err(Errno::EINVAL.into());
+    }
+    run.copyin(request.new)
 }
 
 /// Says which nodes there are. NetBSD: `sysctl_query`.

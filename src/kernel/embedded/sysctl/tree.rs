@@ -95,7 +95,12 @@ static KERN: &[Node] = &[
         "Arguments of a process",
         Value::Asked(super::TYPE_NODE, 0, processes::arguments),
     ),
-    node(58, "sbmax", "Bytes a socket's buffer may have", Value::Int(256 * 1024)),
+    node(
+        58,
+        "sbmax",
+        "Bytes a socket's buffer may have",
+        Value::Bytes(TYPE_INT, 4, |_, _| Ok((256 * 1024i32).to_le_bytes().into())),
+    ),
     node(60, "monotonic_clock", "The POSIX.1 of the monotonic clock", Value::Int(200_112)),
     node(61, "urandom", "A random number", Value::Bytes(TYPE_INT, 4, |_, _| random(4))),
     node(

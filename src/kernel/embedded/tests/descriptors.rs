@@ -210,6 +210,36 @@ fn a_pipe_s_end_knows_whom_its_signals_are_for() {
         assert_eq!(guest.get(out, 4), id.to_le_bytes());
     }
     assert_eq!(guest.fails(54, &[reader, 0x8004_7476, guest.place(&[255; 4])]), Errno::EINVAL);
+    assert_eq!(guest.fails(54, &[reader, 0x8004_7308, place]), Errno::ENOTTY);
+}
+
+#[test]
+fn a_socket_knows_whom_its_signals_are_for() {
+    let guest = Guest::new(&kernel());
+    let socket = guest.call(394, &[2, 1, 0]).unwrap() as u64;
+    let pid = guest.process.pid();
+    let (place, out) = (guest.place(&pid.to_le_bytes()), guest.buffer());
+    for (set, get, id) in [
+        (0x8004_667c, 0x4004_667b, pid),
+        (0x8004_7308, 0x4004_7309, pid),
+        (0x8004_667c, 0x4004_7477, -pid),
+    ] {
+        guest.call(54, &[socket, set, guest.place(&[0; 4])]).unwrap();
+        assert_eq!(guest.call(92, &[socket, 5]), Ok(0));
+        assert_eq!(guest.call(54, &[socket, set, place]), Ok(0));
+        guest.call(54, &[socket, get, out]).unwrap();
+        assert_eq!(guest.get(out, 4), id.to_le_bytes());
+        assert_eq!(guest.call(92, &[socket, 5]), Ok(pid.into()));
+    }
+    // A connection has it from the socket that listened.
+    let name = guest.place(&[16, 2, 0x27, 0x0f, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    guest.call(104, &[socket, name, 16]).unwrap();
+    guest.call(106, &[socket, 1]).unwrap();
+    let client = guest.call(394, &[2, 1, 0]).unwrap() as u64;
+    guest.call(98, &[client, name, 16]).unwrap();
+    let server = guest.call(30, &[socket, 0, 0]).unwrap() as u64;
+    let owners = [server, client].map(|fd| guest.call(92, &[fd, 5]).unwrap());
+    assert_eq!(owners, [pid.into(), 0]);
 }
 
 #[test]

@@ -233,6 +233,25 @@ fn nodes_are_described() {
     assert_eq!(query(&guest, &[1, -7], 100, &asked).0, Err(Errno::ENOENT));
 }
 
+/// The version of what is passed comes first, so a bad address is one before it is too short.
+#[test]
+fn what_is_asked_with_is_looked_at_word_by_word() {
+    let guest = Guest::new(&kernel());
+    let query = place(&guest, &[1, -2]);
+    let good = guest.place(&asking(0));
+    for (new, len, errno) in [
+        (NOWHERE, 95, Errno::EFAULT),
+        (NOWHERE, 3, Errno::EINVAL),
+        (0, 96, Errno::EINVAL),
+        (good, 95, Errno::EINVAL),
+        (guest.place(&[0; 96]), 96, Errno::EINVAL),
+    ] {
+        assert_eq!(guest.fails(202, &[query, 2, 0, 0, new, len]), errno, "{new:#x} {len}");
+    }
+    assert_eq!(get(&guest, &[1, 58, 1], 4).0, Err(Errno::EINVAL));
+    assert_eq!(get(&guest, &[1, 8, 1], 4).0, Err(Errno::ENOTDIR));
+}
+
 #[test]
 fn nodes_are_neither_made_nor_destroyed_nor_mapped() {
     let guest = Guest::new(&kernel());

@@ -110,6 +110,13 @@ fn cpu_time_stands_still() {
         assert_eq!(guest.call(482, &[kind, id, guest.buffer()]), Ok(0));
         assert_eq!(guest.get(guest.buffer(), 4), (clock as u32).to_le_bytes());
     }
+    // Who is not the superuser sees its own user's, of programs that began as that user.
+    guest.call(23, &[5]).unwrap();
+    assert_eq!(guest.fails(427, &[process, guest.buffer()]), Errno::EPERM);
+    guest.process.exec(b"new");
+    assert_eq!(guest.call(427, &[process, guest.buffer()]), Ok(0));
+    let others = process | other.process.pid() as u64;
+    assert_eq!(guest.fails(427, &[others, guest.buffer()]), Errno::EPERM);
     assert_eq!(guest.fails(482, &[0, 0, guest.buffer()]), Errno::EINVAL);
     assert_eq!(guest.fails(482, &[3, 0, guest.buffer()]), Errno::EINVAL);
 }
@@ -163,6 +170,20 @@ fn clock_nanosleep_returns_its_error() {
     assert!(begin.elapsed() >= Duration::from_millis(15));
     assert_eq!(guest.call(477, &[3, 1, until, 0]), Ok(0));
     assert_eq!(guest.call(477, &[7, 0, until, 0]), Ok(22));
+    // Parts of a second are looked at once what the clock says has been taken off.
+    for (flags, nanos, answer) in [
+        (0, -1, 22),
+        (0, 1_000_000_000, 22),
+        (1, -1, 0),
+        (1, 1_000_000_000, 0),
+        (1, -2_000_000_000, 22),
+        (1, i64::MIN, 22),
+        (1, 3_000_000_000, 22),
+    ] {
+        let until = guest.place(&spec(1, nanos));
+        assert_eq!(guest.call(477, &[0, flags, until, 0]), Ok(answer), "{flags} {nanos}");
+    }
+    assert_eq!(guest.call(477, &[0, 1, guest.place(&spec(i64::MIN, 0)), 0]), Ok(0));
     assert_eq!(guest.call(477, &[0, 0, NOWHERE, 0]), Ok(14));
     let mut pending = guest.start(477, &[0, 0, guest.place(&spec(100, 0)), guest.buffer()]);
     assert_eq!(pending.run(), None);

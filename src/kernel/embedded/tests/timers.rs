@@ -175,6 +175,26 @@ fn posix_timers_are_bounded_and_named() {
     }
 }
 
+/// Without a table of timers no number names one, whatever else is wrong.
+#[test]
+fn a_process_without_timers_says_so_first() {
+    let guest = Guest::new(&kernel());
+    let past = guest.place(&setting((0, 0), (-1, 0)));
+    let settime = || guest.fails(446, &[4, 0, past, 0]);
+    let off = guest.place(&[0; 32]);
+    assert_eq!(guest.call(425, &[0, off, 0]), Ok(0));
+    assert_eq!(settime(), Errno::EINVAL);
+    let bad = guest.place(&sigevent(4, 30));
+    assert_eq!(create(&guest, 0, bad), Err(Errno::EINVAL));
+    assert_eq!(settime(), Errno::ETIMEDOUT);
+    guest.process.exec(b"new");
+    assert_eq!(settime(), Errno::EINVAL);
+    let long = guest.place(&setting((0, 0), (1000, 0)));
+    assert_eq!(guest.call(425, &[0, long, 0]), Ok(0));
+    guest.process.exec(b"newer");
+    assert_eq!(settime(), Errno::ETIMEDOUT);
+}
+
 #[test]
 fn timers_end_with_their_process_and_stay_with_it() {
     let kernel = kernel();
