@@ -34,6 +34,7 @@ pub fn mask(layout: Layout, bytes: &mut Vec<u8>, value: i64, pid: &dyn Fn(i64) -
         Layout::Kevents => kevents(bytes, pid),
         Layout::Flock => number(bytes, 16, pid),
         Layout::Pid => number(bytes, 0, pid),
+        Layout::Interfaces => hide(bytes, 136, 152),
     }
 }
 

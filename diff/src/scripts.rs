@@ -34,6 +34,7 @@ pub const SCRIPTS: &[Script] = scripts![
     "local",
     "inet",
     "inet6",
+    "interfaces",
     "poll",
     "kqueue",
     "time",

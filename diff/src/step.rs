@@ -149,6 +149,8 @@ pub enum Layout {
     Flock,
     /// A process id
     Pid,
+    /// What `net.route.rtable` says of interfaces: when the first was set up is the server's own.
+    Interfaces,
 }
 
 impl Part {

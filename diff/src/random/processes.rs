@@ -180,7 +180,7 @@ pub const TIME: Family = Family {
         ),
         (
             4,
-            "timer_settime <fd> {TIMER_ABSTIME;2;-1} times({0;5000}, 0, {0;0;0x7000000000;0x7fffffffffffffff}, {0;1000000000}) {null;out(now, 32)}",
+            "timer_settime <fd> {TIMER_ABSTIME;2;-1} times({0;5000}, 0, {0;0;0x7000000000}, {0;1000000000}) {null;out(now, 32)}",
         ),
         (1, "timer_settime <fd> 0 {null;bad} null"),
         (12, "timer_gettime <fd> {out(left);out(left);bad}"),

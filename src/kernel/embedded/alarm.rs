@@ -19,8 +19,8 @@ use crate::kernel::Errno;
 /// The time between two ticks of NetBSD's clock: timers go off on them (`tick`, at 100 Hz).
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// A timer further away than this is set for then: a century.
-const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// A timer further away than this is set for then: the clock goes twice as far.
+const FAR: Duration = Duration::from_secs(1 << 62);
 
 /// Something that a time comes for.
 pub(super) trait Due: Send + Sync {

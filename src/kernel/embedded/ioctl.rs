@@ -14,7 +14,7 @@ use crate::kernel::Errno;
 pub(super) const CALLS: &[Listed] = &[partly(
     54,
     ioctl,
-    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, the owner of a pipe or socket, and TIOCGETA on the console",
+    "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, SIOCATMARK, the owner of a pipe or socket, what getifaddrs(3) and ifconfig(8) ask of lo0, and TIOCGETA on the console",
 )];
 
 const FIOCLEX: u32 = 0x2000_6601;

@@ -14,7 +14,8 @@
 //! - `rlimits`, `usage`: what they may use, and what they have used
 //! - `file`, `descriptors`: open files and what a kind of them can do, and the tables that hold them
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
-//! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are
+//! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are; `interfaces`: what sockets are
+//!   asked about the network
 //! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
 //! - `locks`: locks on files and parts of them; `etfs`: files of the host
 //! - `poll`, `kqueue`: waiting for one of many
@@ -39,6 +40,7 @@ mod file;
 mod files;
 mod groups;
 mod identity;
+mod interfaces;
 mod io;
 mod ioctl;
 mod kqueue;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 
 use super::{LOCAL, Socket, State, close, receive, send, state};
-use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{Stat, mode, poll};
 use crate::kernel::embedded::call::{Result, Run};
 use crate::kernel::embedded::file::{FileOps, OpenFile, Seen};
+use crate::kernel::embedded::interfaces;
 use crate::kernel::embedded::io::Transfer;
 use crate::kernel::embedded::ioctl;
 use crate::kernel::embedded::sync::lock;
@@ -76,7 +76,7 @@ impl FileOps for SocketFile {
             FIONWRITE => self.0.sending().queued as i32,
             FIONSPACE => self.0.sending().space.max(0) as i32,
             SIOCATMARK => 0,
-            _ => return Err(Errno::EOPNOTSUPP.into()),
+            _ => return interfaces::ioctl(run, self.0.family, request, addr),
         };
         run.copyout(&value.to_le_bytes(), addr)
     }

@@ -6,6 +6,7 @@
 //! Sources: NetBSD `sys/kern/kern_sysctl.c`, `sys/sys/sysctl.h`; sysctl(3), sysctl(7).
 
 mod processes;
+mod routes;
 mod tree;
 
 use std::sync::RwLock;

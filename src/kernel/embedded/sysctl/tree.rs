@@ -8,8 +8,8 @@ use super::super::call::Result;
 use super::super::credentials::GROUPS_MAX;
 use super::super::process::Task;
 use super::super::sockets::spaces;
-use super::processes;
-use super::{Node, TYPE_INT, TYPE_STRING, TYPE_STRUCT, Value};
+use super::{Node, TYPE_INT, TYPE_NODE, TYPE_STRING, TYPE_STRUCT, Value};
+use super::{processes, routes};
 use crate::kernel::Errno;
 
 /// What holds all others.
@@ -155,6 +155,17 @@ static NET: &[Node] = &[
         ]),
     ),
     node(24, "inet6", "IPv6", Value::Node(&[node(17, "udp6", "UDP", Value::Node(UDP6))])),
+    node(
+        34,
+        "route",
+        "Interfaces",
+        Value::Node(&[node(
+            0,
+            "rtable",
+            "The interfaces and their addresses",
+            Value::Asked(TYPE_NODE, 0, routes::list),
+        )]),
+    ),
 ];
 
 const SEND: &str = "Bytes a new socket may have under way";

@@ -77,6 +77,11 @@ fn interval_timers_are_told_of_and_refused() {
         assert_eq!((seconds, micros), (7, 1));
         assert!((990..=1000).contains(&value));
     }
+    // Far away is as far as was said.
+    let far = guest.place(&setting((0, 0), (1 << 40, 0)));
+    guest.call(425, &[0, far, 0]).unwrap();
+    guest.call(426, &[0, guest.buffer()]).unwrap();
+    assert!(((1 << 40) - 20..=1 << 40).contains(&taken(&guest)[2]), "{:?}", taken(&guest));
     // Time that nobody counts stands still; short times are a tick.
     guest.call(425, &[1, guest.place(&setting((0, 1), (0, 1))), 0]).unwrap();
     guest.call(426, &[1, guest.buffer()]).unwrap();
