@@ -144,6 +144,17 @@ pub(super) fn i32_at(from: &[u8], at: usize) -> i32 {
     i32::from_le_bytes(bytes(from, at))
 }
 
+/// Seconds and nanoseconds of the `struct timespec` at offset `at`.
+pub(super) fn timespec_at(from: &[u8], at: usize) -> (i64, i64) {
+    (i64_at(from, at), i64_at(from, at + 8))
+}
+
+/// Seconds and microseconds of the `struct timeval` at offset `at`: the latter are an `int`, and the four
+/// bytes behind it are anything.
+pub(super) fn timeval_at(from: &[u8], at: usize) -> (i64, i64) {
+    (i64_at(from, at), i32_at(from, at + 8).into())
+}
+
 /// Two `int64_t`s: a `struct timespec` or `struct timeval`.
 pub(super) fn pair(first: i64, second: i64) -> [u8; 16] {
     let mut out = [0; 16];

@@ -13,7 +13,7 @@
 
 use std::time::Instant;
 
-use super::abi::{i32_at, i64_at, poll as event};
+use super::abi::{i32_at, poll as event, timespec_at, timeval_at};
 use super::call::{Answer, PIECE, Result, Run, Stop};
 use super::file::OpenFile;
 use super::table::{Listed, call};
@@ -57,9 +57,11 @@ fn pollts(run: &mut Run<'_, '_>) -> Answer {
 
 /// `int __select50(int nd, fd_set *in, fd_set *ou, fd_set *ex, struct timeval *tv)`
 fn select(run: &mut Run<'_, '_>) -> Answer {
-    let timeout = timespec(run, run.word(4))?;
-    let timeout = timeout.map(|(seconds, micros)| (seconds, micros.saturating_mul(1000)));
-    select_common(run, timeout)
+    let timeout = match run.word(4) {
+        0 => None,
+        addr => Some(timeval_at(&run.copyin::<16>(addr)?, 0)),
+    };
+    select_common(run, timeout.map(|(seconds, micros)| (seconds, micros * 1000)))
 }
 
 /// `int __pselect50(int nd, fd_set *in, fd_set *ou, fd_set *ex, const struct timespec *ts,
@@ -71,13 +73,12 @@ fn pselect(run: &mut Run<'_, '_>) -> Answer {
     select_common(run, timeout)
 }
 
-/// The two words of a time at `addr`, if there is one.
+/// The time at `addr`, if there is one.
 fn timespec(run: &mut Run<'_, '_>, addr: u64) -> Result<Option<(i64, i64)>> {
     if addr == 0 {
         return Ok(None);
     }
-    let bytes = run.copyin::<16>(addr)?;
-    Ok(Some((i64_at(&bytes, 0), i64_at(&bytes, 8))))
+    Ok(Some(timespec_at(&run.copyin::<16>(addr)?, 0)))
 }
 
 /// A `sigset_t` may be there; it changes nothing.

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::abi::{i64_at, pair, timespec};
+use super::abi::{pair, timespec, timespec_at, timeval_at};
 use super::call::{Answer, Result, Run, Stop};
 use super::process::{INIT, Task};
 use super::sync::lock;
@@ -155,11 +155,11 @@ fn clock_gettime(run: &mut Run<'_, '_>) -> Answer {
 /// `int __clock_settime50(clockid_t clock_id, const struct timespec *tp)`
 fn clock_settime(run: &mut Run<'_, '_>) -> Answer {
     let (id, addr) = (run.int(0), run.word(1));
-    let time = run.copyin::<16>(addr)?;
+    let time = timespec_at(&run.copyin::<16>(addr)?, 0);
     if id != REALTIME {
         return Err(Errno::EINVAL.into());
     }
-    set_clock(run, &time, 1)
+    set_clock(run, time)
 }
 
 /// `int __settimeofday50(const struct timeval *tv, const void *tzp)`: time zones are not the kernel's.
@@ -168,15 +168,14 @@ fn settimeofday(run: &mut Run<'_, '_>) -> Answer {
     if addr == 0 {
         return Ok([0, 0]);
     }
-    let time = run.copyin::<16>(addr)?;
-    set_clock(run, &time, 1000)
+    let (seconds, micros) = timeval_at(&run.copyin::<16>(addr)?, 0);
+    set_clock(run, (seconds, micros * 1000))
 }
 
-/// Sets the clock to seconds and parts of so many nanoseconds. Nobody looks whether that is a time.
-fn set_clock(run: &mut Run<'_, '_>, time: &[u8; 16], part: i64) -> Answer {
+/// Sets the clock to seconds and nanoseconds. Nobody looks whether that is a time.
+fn set_clock(run: &mut Run<'_, '_>, (seconds, nanos): (i64, i64)) -> Answer {
     superuser(run)?;
-    let seconds = i64_at(time, 0).saturating_mul(1_000_000_000);
-    run.system().clock.set(seconds.saturating_add(i64_at(time, 8).saturating_mul(part)));
+    run.system().clock.set(seconds.saturating_mul(1_000_000_000).saturating_add(nanos));
     Ok([0, 0])
 }
 
@@ -191,9 +190,8 @@ fn adjtime(run: &mut Run<'_, '_>) -> Answer {
     let wanted = match delta {
         0 => None,
         addr => {
-            let delta = run.copyin::<16>(addr)?;
-            let micros = i64_at(&delta, 0).saturating_mul(1_000_000);
-            Some(micros.saturating_add(i64_at(&delta, 8)))
+            let (seconds, micros) = timeval_at(&run.copyin::<16>(addr)?, 0);
+            Some(seconds.saturating_mul(1_000_000).saturating_add(micros))
         }
     };
     let left = run.system().clock.slew(wanted);
@@ -300,7 +298,7 @@ fn sleep(
 /// taken off. NetBSD: `ts2timo`.
 fn length(request: &[u8; 16], since: Option<i64>) -> Result<Duration, Errno> {
     const SECOND: i64 = 1_000_000_000;
-    let (mut seconds, mut nanos) = (i64_at(request, 0), i64_at(request, 8));
+    let (mut seconds, mut nanos) = timespec_at(request, 0);
     if let Some(since) = since {
         seconds = seconds.saturating_sub(since.div_euclid(SECOND));
         nanos = nanos.saturating_sub(since.rem_euclid(SECOND));

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::abi::{i32_at, i64_at, pair, signal};
+use super::abi::{i32_at, pair, signal, timespec_at, timeval_at};
 use super::alarm::{AlarmId, Due, TICK, after};
 use super::call::{Answer, Result, Run};
 use super::process::Task;
@@ -158,13 +158,16 @@ impl Timer {
         !matches!(self.clock, REALTIME | MONOTONIC)
     }
 
-    /// Sets it to go off at `next`, and then at every interval.
+    /// Sets it to go off at `next`, and then at every interval. Two threads of a client may do that at
+    /// once: one alarm is set then.
     fn set(self: &Arc<Self>, next: Next, interval: Duration) -> Result<(), Errno> {
-        self.stop();
-        let mut state = lock(&self.state);
-        state.next = next;
-        state.interval = interval;
-        self.set_alarm(&mut state)
+        let (before, set) = {
+            let mut state = lock(&self.state);
+            (state.next, state.interval) = (next, interval);
+            (state.alarm.take(), self.set_alarm(&mut state))
+        };
+        self.cancel(before);
+        set
     }
 
     fn set_alarm(self: &Arc<Self>, state: &mut State) -> Result<(), Errno> {
@@ -181,6 +184,10 @@ impl Timer {
             state.next = Next::Unset;
             state.alarm.take()
         };
+        self.cancel(alarm);
+    }
+
+    fn cancel(&self, alarm: Option<AlarmId>) {
         if let (Some(alarm), Some(task)) = (alarm, self.task.upgrade()) {
             task.system.alarms.cancel(alarm);
         }
@@ -239,22 +246,34 @@ impl Due for Timer {
     }
 }
 
-/// A time that a timer is set to, parts of a second in units of `part` nanoseconds: EINVAL if it is none,
-/// ETIMEDOUT if it is past, and at least a tick. NetBSD: `itimerfix`, `itimespecfix`.
-fn fixed(seconds: i64, parts: i64, part: i64) -> Result<Duration, Errno> {
-    if !(0..1_000_000_000 / part).contains(&parts) {
+/// A time that a timer is set to: EINVAL if it is none, ETIMEDOUT if it is past, and at least a tick.
+/// NetBSD: `itimerfix`, `itimespecfix`.
+fn fixed((seconds, nanos): (i64, i64)) -> Result<Duration, Errno> {
+    if !(0..1_000_000_000).contains(&nanos) {
         return Err(Errno::EINVAL);
     }
     let seconds = u64::try_from(seconds).map_err(|_| Errno::ETIMEDOUT)?;
-    let time = Duration::new(seconds, (parts * part) as u32);
+    let time = Duration::new(seconds, nanos as u32);
     Ok(if time.is_zero() { time } else { time.max(TICK) })
 }
 
-/// Two times of two words each, the value after the interval. The value is looked at first.
-fn setting(bytes: &[u8; 32], part: i64) -> Result<Setting, Errno> {
-    let value = fixed(i64_at(bytes, 16), i64_at(bytes, 24), part)?;
-    Ok(Setting { value, interval: fixed(i64_at(bytes, 0), i64_at(bytes, 8), part)? })
+/// Two times, the value after the interval, in microseconds for an interval timer. The value is looked at
+/// first.
+fn setting(bytes: &[u8; 32], part: u32) -> Result<Setting, Errno> {
+    let time = |at| match part {
+        MICROSECOND => {
+            let (seconds, micros) = timeval_at(bytes, at);
+            (seconds, micros * 1000)
+        }
+        _ => timespec_at(bytes, at),
+    };
+    let value = fixed(time(16))?;
+    Ok(Setting { value, interval: fixed(time(0))? })
 }
+
+/// What parts of a second are counted in, in nanoseconds.
+const MICROSECOND: u32 = 1000;
+const NANOSECOND: u32 = 1;
 
 /// The same, to be copied out.
 fn encode(setting: &Setting, part: u32) -> [u8; 32] {
@@ -294,7 +313,7 @@ fn copyout_interval(run: &mut Run<'_, '_>, which: usize, out: u64) -> Result<()>
     let timer = run.task.timers().and_then(|timers| timers.get(which));
     let none = Setting { value: Duration::ZERO, interval: Duration::ZERO };
     let left = timer.map_or(none, |timer| timer.left());
-    run.copyout(&encode(&left, 1000), out)
+    run.copyout(&encode(&left, MICROSECOND), out)
 }
 
 /// `int __setitimer50(int which, const struct itimerval *itv, struct itimerval *oitv)`
@@ -309,7 +328,7 @@ fn setitimer(run: &mut Run<'_, '_>) -> Answer {
         copyout_interval(run, which, old)?;
     }
     let Some(bytes) = bytes else { return Ok([0, 0]) };
-    let Setting { value, interval } = setting(&bytes, 1000).map_err(|_| Errno::EINVAL)?;
+    let Setting { value, interval } = setting(&bytes, MICROSECOND).map_err(|_| Errno::EINVAL)?;
     let task = run.task;
     let timer = match task.timers().and_then(|timers| timers.get(which)) {
         Some(timer) => timer,
@@ -376,7 +395,7 @@ fn timer_settime(run: &mut Run<'_, '_>) -> Answer {
     let (flags, new, old) = (run.int(1), run.word(2), run.word(3));
     let bytes = run.copyin::<32>(new)?;
     let number = number(run)?;
-    let Setting { value, interval } = setting(&bytes, 1)?;
+    let Setting { value, interval } = setting(&bytes, NANOSECOND)?;
     let timer = named(run, number)?;
     let now = clock(run, &timer);
     let mut before = timer.left();
@@ -391,7 +410,7 @@ fn timer_settime(run: &mut Run<'_, '_>) -> Answer {
     };
     timer.set(next, interval)?;
     if old != 0 {
-        run.copyout(&encode(&before, 1), old)?;
+        run.copyout(&encode(&before, NANOSECOND), old)?;
     }
     Ok([0, 0])
 }
@@ -407,7 +426,7 @@ fn clock(run: &Run<'_, '_>, timer: &Timer) -> Duration {
 /// `int __timer_gettime50(timer_t timerid, struct itimerspec *value)`
 fn timer_gettime(run: &mut Run<'_, '_>) -> Answer {
     let timer = named(run, number(run)?)?;
-    run.copyout(&encode(&timer.left(), 1), run.word(1))?;
+    run.copyout(&encode(&timer.left(), NANOSECOND), run.word(1))?;
     Ok([0, 0])
 }
 

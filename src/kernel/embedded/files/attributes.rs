@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::super::abi::{i64_at, mode};
+use super::super::abi::{mode, timespec_at, timeval_at};
 use super::super::call::{Answer, Result, Run};
 use super::super::memfs::{Handover, Inode};
 use super::super::table::{Listed, call, partly};
@@ -130,7 +130,8 @@ fn times(run: &mut Run<'_, '_>, addr: u64, unit: i64) -> Result<Times> {
         return Ok(Times { accessed: Some(now), modified: Some(now), now: true });
     }
     let bytes = run.copyin::<32>(addr)?;
-    let wanted = |at: usize| match (i64_at(&bytes, at), i64_at(&bytes, at + 8)) {
+    let time = if unit == MICROSECONDS { timeval_at } else { timespec_at };
+    let wanted = |at: usize| match time(&bytes, at) {
         (_, UTIME_NOW) => Some(now),
         // One second before 1970 stands for no change (`VNOVAL`).
         (_, UTIME_OMIT) | (-1, _) => None,
@@ -139,7 +140,7 @@ fn times(run: &mut Run<'_, '_>, addr: u64, unit: i64) -> Result<Times> {
             Some(nanos.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
         }
     };
-    let present = [8, 24].iter().all(|&at| i64_at(&bytes, at) == UTIME_NOW);
+    let present = [0, 16].iter().all(|&at| time(&bytes, at).1 == UTIME_NOW);
     Ok(Times { accessed: wanted(0), modified: wanted(16), now: present })
 }
 

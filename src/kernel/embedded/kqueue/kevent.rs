@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::super::abi::{i32_at, i64_at, u64_at};
+use super::super::abi::{i32_at, i64_at, timespec_at, u64_at};
 use super::super::call::{Answer, PIECE, Result, Run, Stop};
 use super::super::sync::lock;
 use super::super::wait::{Side, is_over};
@@ -61,10 +61,7 @@ pub(super) fn kevent(run: &mut Run<'_, '_>) -> Answer {
     let kqueue = file.ops.kqueue().ok_or(Errno::EBADF)?;
     let timeout = match timeout {
         0 => None,
-        addr => {
-            let bytes = run.copyin::<16>(addr)?;
-            Some((i64_at(&bytes, 0), i64_at(&bytes, 8)))
-        }
+        addr => Some(timespec_at(&run.copyin::<16>(addr)?, 0)),
     };
     if let Some(answered) = make_changes(run, kqueue, out, room)? {
         return Ok([answered as i64, 0]);

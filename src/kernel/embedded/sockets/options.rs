@@ -5,7 +5,7 @@
 
 use super::{INET, INET6, LOCAL, STREAM, Socket, State, get, state};
 use crate::kernel::Errno;
-use crate::kernel::embedded::abi::{i32_at, i64_at, open, pair};
+use crate::kernel::embedded::abi::{i32_at, open, pair, timeval_at};
 use crate::kernel::embedded::call::{Answer, Run};
 use crate::kernel::embedded::sync::lock;
 
@@ -208,7 +208,7 @@ fn set(state: &mut State, name: i32, value: &[u8], under_way: i64) -> Result<(),
             if value.len() != 16 {
                 return Err(Errno::EINVAL);
             }
-            let (seconds, micros) = (i64_at(value, 0), i64_at(value, 8));
+            let (seconds, micros) = timeval_at(value, 0);
             let part = micros / (1_000_000 / TICKS);
             if seconds > (i64::from(i32::MAX) - part) / TICKS {
                 return Err(Errno::EDOM);

@@ -8,7 +8,11 @@ fn spec(seconds: i64, nanos: i64) -> Vec<u8> {
 }
 
 fn pair(guest: &Guest) -> (i64, i64) {
-    let bytes = guest.get(guest.buffer(), 16);
+    pair_at(guest, 0)
+}
+
+fn pair_at(guest: &Guest, at: u64) -> (i64, i64) {
+    let bytes = guest.get(guest.buffer() + at, 16);
     let word = |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     (word(0), word(8))
 }
@@ -68,6 +72,45 @@ fn the_clock_can_be_set_for_all_of_this_kernel() {
     time(&guest);
     assert_eq!(guest.call(428, &[0, guest.place(&spec(i64::MIN, i64::MIN))]), Ok(0));
     time(&guest);
+}
+
+/// The microseconds of a `struct timeval` are an int, and what a client has behind it is anything.
+#[test]
+fn what_is_behind_microseconds_does_not_count() {
+    let guest = Guest::new(&kernel());
+    let timeval = |seconds: i64, micros: i32| {
+        [&seconds.to_le_bytes()[..], &micros.to_le_bytes(), &[0xa5; 4]].concat()
+    };
+    let path = guest.string("/tmp/f");
+    guest.call(5, &[path, 0x202, 0o644]).unwrap();
+    let times = [timeval(1, 2), timeval(3, 4)].concat();
+    guest.call(420, &[path, guest.place(&times)]).unwrap();
+    guest.call(439, &[path, guest.buffer()]).unwrap();
+    assert_eq!(guest.get(guest.buffer() + 64, 16), [3i64, 4000].map(i64::to_le_bytes).concat());
+    // The same of utimes' words for the present and for no change.
+    let kept = [timeval(9, (1 << 30) - 2), timeval(9, (1 << 30) - 2)].concat();
+    guest.call(420, &[path, guest.place(&kept)]).unwrap();
+    guest.call(439, &[path, guest.buffer()]).unwrap();
+    assert_eq!(guest.get(guest.buffer() + 64, 16), [3i64, 4000].map(i64::to_le_bytes).concat());
+
+    assert_eq!(guest.call(417, &[0, 0, 0, 0, guest.place(&timeval(0, 1000))]), Ok(0));
+    assert_eq!(guest.fails(417, &[0, 0, 0, 0, guest.place(&timeval(0, -1))]), Errno::EINVAL);
+    let timer = [timeval(0, 0), timeval(1000, 500)].concat();
+    assert_eq!(guest.call(425, &[0, guest.place(&timer), 0]), Ok(0));
+    guest.call(426, &[0, guest.buffer()]).unwrap();
+    assert!((900..=1000).contains(&pair_at(&guest, 16).0), "{:?}", pair_at(&guest, 16));
+    let socket = guest.call(394, &[2, 1, 0]).unwrap() as u64;
+    let time = guest.place(&timeval(0, 20_000));
+    guest.call(105, &[socket, 0xffff, 0x100c, time, 16]).unwrap();
+    let (value, len) = (guest.buffer(), guest.place(&16u32.to_le_bytes()));
+    guest.call(118, &[socket, 0xffff, 0x100c, value, len]).unwrap();
+    assert_eq!(pair(&guest), (0, 20_000));
+    assert_eq!(guest.call(421, &[guest.place(&timeval(0, 300)), 0]), Ok(0));
+    guest.call(421, &[0, guest.buffer()]).unwrap();
+    assert_eq!(pair(&guest), (0, 300));
+    assert_eq!(guest.call(419, &[guest.place(&timeval(1_000_000, 7)), 0]), Ok(0));
+    guest.call(427, &[0, guest.buffer()]).unwrap();
+    assert_eq!(pair(&guest).0, 1_000_000);
 }
 
 #[test]

@@ -200,6 +200,24 @@ fn a_process_without_timers_says_so_first() {
     assert_eq!(settime(), Errno::ETIMEDOUT);
 }
 
+/// Threads of a client that set one timer at once leave one alarm.
+#[test]
+fn a_timer_has_one_alarm_whoever_sets_it() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let long = guest.place(&setting((0, 0), (1000, 0)));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    guest.call(425, &[0, long, 0]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(kernel.system.alarms.len(), 1);
+}
+
 #[test]
 fn timers_end_with_their_process_and_stay_with_it() {
     let kernel = kernel();
