@@ -1,5 +1,5 @@
-//! Resource limits. Those on file sizes, processes and descriptors bind, and sockets may ask for theirs;
-//! what the others are about is the client's, or its host's: they are kept and inherited.
+//! Resource limits. Those on file sizes, processes, descriptors and socket buffers bind; what the others are
+//! about is the client's, or its host's: they are kept and inherited.
 //!
 //! Source: NetBSD `sys/kern/{kern_resource,kern_proc}.c`; getrlimit(2).
 
@@ -15,7 +15,8 @@ pub(super) const CALLS: &[Listed] = &[
     partly(
         195,
         setrlimit,
-        "file size, processes and descriptors bind; the other limits are kept and inherited",
+        "file size, processes, descriptors and socket buffers bind; the other limits are kept and \
+        inherited",
     ),
 ];
 
@@ -87,7 +88,6 @@ impl Rlimits {
     }
 
     /// How many bytes the socket buffers of its user may take.
-    #[allow(dead_code)]
     pub fn socket_bytes(&self) -> u64 {
         self.soft(SBSIZE)
     }

@@ -1,4 +1,5 @@
-//! How many processes each user has, by real uid (`struct uidinfo`).
+//! How much of something each user has: processes by real uid, bytes of socket buffers by the effective
+//! uid of who made the socket (`struct uidinfo`).
 //!
 //! Source: NetBSD `sys/kern/kern_uidinfo.c`.
 
@@ -26,7 +27,7 @@ impl Users {
         &self.others[uid as usize % SHARDS]
     }
 
-    /// A process more, and how many there are then. NetBSD: `chgproccnt`.
+    /// One more, and how many there are then. NetBSD: `chgproccnt`.
     pub fn add(&self, uid: u32) -> u64 {
         if uid == 0 {
             return self.root.fetch_add(1, Relaxed) + 1;
@@ -37,15 +38,35 @@ impl Users {
         *count
     }
 
-    /// A process less.
+    /// One less.
     pub fn remove(&self, uid: u32) {
+        self.give(uid, 1);
+    }
+
+    /// `n` more, unless that would be more than `most`. NetBSD: `chgsbsize`.
+    pub fn take(&self, uid: u32, n: u64, most: u64) -> bool {
+        let more = |now: u64| now.checked_add(n).filter(|&then| then <= most);
         if uid == 0 {
-            self.root.fetch_sub(1, Relaxed);
+            return self.root.fetch_update(Relaxed, Relaxed, more).is_ok();
+        }
+        let mut shard = lock(self.shard(uid));
+        let then = more(shard.get(&uid).copied().unwrap_or(0));
+        then.is_some_and(|then| {
+            shard.insert(uid, then);
+            true
+        })
+    }
+
+    /// `n` less.
+    pub fn give(&self, uid: u32, n: u64) {
+        if uid == 0 {
+            self.root.fetch_sub(n, Relaxed);
             return;
         }
         let mut shard = lock(self.shard(uid));
         if let Some(count) = shard.get_mut(&uid) {
-            *count -= 1;
+            debug_assert!(*count >= n, "gave back more than was taken");
+            *count -= n;
             if *count == 0 {
                 shard.remove(&uid);
             }
@@ -60,7 +81,7 @@ impl Users {
         }
     }
 
-    /// How many processes a user has.
+    /// How much a user has.
     pub fn count(&self, uid: u32) -> u64 {
         match uid {
             0 => self.root.load(Relaxed),

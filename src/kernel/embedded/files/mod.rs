@@ -134,8 +134,9 @@ impl Run<'_, '_> {
         Ok(task.system.fs.make(dir, name, what, mode, &task.credentials(), &task.family)?)
     }
 
-    /// What the name of a new local socket leads to. NetBSD: `unp_bind`.
-    pub fn socket_name<'p>(&self, path: &'p [u8]) -> Result<Found<'p>> {
-        self.find_as(&self.task.credentials(), None, path, Aim::Create, true)
+    /// What the name of a local socket leads to, which is new or not. NetBSD: `unp_bind`, `unp_connect`.
+    pub fn socket_name<'p>(&self, path: &'p [u8], new: bool) -> Result<Found<'p>> {
+        let aim = if new { Aim::Create } else { Aim::Lookup };
+        self.find_as(&self.task.credentials(), None, path, aim, true)
     }
 }

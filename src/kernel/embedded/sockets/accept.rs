@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::close::refuse;
+use super::close::{refuse, reset};
 use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
-use super::{LOCAL, Listener, STREAM, Socket, State, get, inet, opened, state};
+use super::{LOCAL, Listener, Owner, STREAM, Socket, State, get, inet, opened, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::open;
 use crate::kernel::embedded::call::{Answer, Result, Run, Stop};
@@ -16,6 +16,9 @@ use crate::kernel::embedded::wait::Side;
 
 /// The longest queue of connections (`SOMAXCONN`).
 const BACKLOG_MAX: i32 = 128;
+
+/// The smallest send buffer a socket is made with (`soreserve`).
+const SEND_LEAST: i64 = 2560;
 
 /// `int listen(int s, int backlog)`
 pub(super) fn listen(run: &mut Run<'_, '_>) -> Answer {
@@ -47,7 +50,20 @@ pub(super) enum Joined {
     Connected,
     /// It has to be accepted, or there must be room for it first.
     Waiting,
-    Refused,
+    Refused(Errno),
+}
+
+/// Who connects to a local socket, for its listener to know; and how many bytes the buffers of the
+/// listener's user may take then.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
+    pub id: [u32; 3],
+    pub most: u64,
+}
+
+impl Caller {
+    /// A TCP connection comes from nobody in particular.
+    pub const NOBODY: Caller = Caller { id: [0; 3], most: u64::MAX };
 }
 
 /// Whether a listener has no room for one more. NetBSD: `sonewconn`, and `syn_cache_get` before it.
@@ -57,9 +73,11 @@ fn is_full(listener: &Listener, tcp: bool) -> bool {
 }
 
 /// Makes the other end of a connection, and puts it into the queue of a listener.
-pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: [u32; 3]) -> Result<Joined> {
+pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: Caller) -> Result<Joined> {
     let server = match other_end(client, head, by) {
-        Err(Errno::ECONNREFUSED) => return Ok(Joined::Refused),
+        Err(errno @ (Errno::ECONNREFUSED | Errno::ECONNRESET)) => {
+            return Ok(Joined::Refused(errno));
+        }
         server => server?,
     };
     let made = server.is_some();
@@ -67,7 +85,7 @@ pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: [u32; 3]) -> Re
     lock(&client.state).peer = Arc::downgrade(peer);
     let Some(waits) = enter(client, head, server) else {
         lock(&client.state).peer = Default::default();
-        return Ok(Joined::Refused);
+        return Ok(Joined::Refused(Errno::ECONNREFUSED));
     };
     if waits.full {
         if made {
@@ -122,19 +140,29 @@ fn settle(state: &mut State) {
 }
 
 /// The socket that `accept` will return; nothing if the listener has no room. ECONNREFUSED if it is
-/// none. NetBSD: `sonewconn`.
+/// none; if there is no room for its buffers, the connection of a local socket is refused and one of TCP
+/// reset. NetBSD: `sonewconn`.
 fn other_end(
     client: &Arc<Socket>,
     head: &Arc<Socket>,
-    by: [u32; 3],
+    by: Caller,
 ) -> Result<Option<Arc<Socket>>, Errno> {
-    let server = Socket::new(&head.net, &head.payer, (head.family, head.kind, head.protocol));
-    let server = server.map_err(|_| Errno::ECONNREFUSED)?;
-    server.owner.store(head.owner.load(Relaxed), Relaxed);
     let (near, far) = {
         let state = lock(&client.state);
         (state.far, state.near)
     };
+    let sizes = {
+        let state = lock(&head.state);
+        [state.send_limit.max(SEND_LEAST), state.receive_limit]
+    };
+    let full = if client.is_tcp() { Errno::ECONNRESET } else { Errno::ECONNREFUSED };
+    if sizes[1] == 0 {
+        return Err(full);
+    }
+    let owner = Owner { net: &head.net, payer: &head.payer, user: head.user, most: by.most };
+    let server = Socket::new(&owner, (head.family, head.kind, head.protocol), sizes);
+    let server = server.map_err(|_| full)?;
+    server.owner.store(head.owner.load(Relaxed), Relaxed);
     {
         let head_state = lock(&head.state);
         let listener = head_state.listener.as_ref().filter(|_| !head_state.has(state::CLOSED));
@@ -147,7 +175,6 @@ fn other_end(
             state::CONNECTED | head_state.flags & (state::CANT_SEND | state::CANT_RECEIVE);
         state.options = head_state.options;
         state.linger = head_state.linger;
-        (state.send_limit, state.receive_limit) = (head_state.send_limit, head_state.receive_limit);
         state.low_water = head_state.low_water;
         state.timeouts = head_state.timeouts;
         state.lower = head_state.lower.clone();
@@ -155,7 +182,7 @@ fn other_end(
         if let Some(from) = &head_state.local {
             let to = state.local();
             to.name = from.name.clone();
-            to.peer = Some(by);
+            to.peer = Some(by.id);
             (to.wants_credentials, to.waits) = (from.wants_credentials, from.waits);
         }
     }
@@ -258,8 +285,10 @@ fn next_connection(head: &Arc<Socket>) -> Option<Arc<Socket>> {
         };
         let Some((_, client)) = waiting else { break };
         let Some(client) = client.upgrade() else { continue };
-        if !matches!(join(&client, head, [0; 3]), Ok(Joined::Connected | Joined::Waiting)) {
-            refuse(&client);
+        match join(&client, head, Caller::NOBODY) {
+            Ok(Joined::Connected | Joined::Waiting) => {}
+            Ok(Joined::Refused(errno)) => reset(&client, errno),
+            Err(_) => refuse(&client),
         }
     }
     Some(server)

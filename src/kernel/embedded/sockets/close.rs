@@ -61,6 +61,7 @@ fn shut_reading(socket: &Socket) {
     let (records, peer) = {
         let mut state = lock(&socket.state);
         state.flags |= state::CANT_RECEIVE;
+        socket.resize(state.receive_limit, 0, 0);
         (state.receive_limit, state.low_water[1]) = (0, 0);
         (state.buffer.clear(&socket.payer), state.peer.upgrade())
     };
@@ -204,7 +205,9 @@ fn part(socket: &Arc<Socket>, peer: &Arc<Socket>, before: u32, abrupt: bool, unr
             state.disconnected();
             state.peer = Default::default();
             // What was under way stays so.
-            state.send_limit -= unread;
+            let limit = state.send_limit - unread;
+            peer.resize(state.send_limit, limit, 0);
+            state.send_limit = limit;
         }
         peer.wake();
     } else if before & state::CONNECTING != 0 {

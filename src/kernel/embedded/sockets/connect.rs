@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::accept::Joined;
-use super::close::refuse;
+use super::close::reset;
 use super::{
-    DATAGRAM, INET, INET6, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, get, inet, local, opened,
-    state,
+    DATAGRAM, INET, INET6, LOCAL, Owner, RAW, SEQUENCED, STREAM, Socket, State, get, inet, local,
+    opened, space, state,
 };
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::open;
@@ -39,8 +39,8 @@ pub(super) fn socket(run: &mut Run<'_, '_>) -> Answer {
     let (domain, kind, protocol) = (run.int(0), run.uint(1), run.int(2));
     run.task.files.check_room()?;
     let (flags, kind) = (kind & FLAGS, (kind & !FLAGS) as i32);
-    let (family, protocol) = protocol_of(domain, kind, protocol)?;
-    let socket = Socket::new(&run.system().net, &run.task.family, (family, kind, protocol))?;
+    let (family, protocol) = protocol_of(run, domain, kind, protocol)?;
+    let socket = create(run, (family, kind, protocol))?;
     let file = opened(run, socket, file_flags(flags))?;
     let fd = run.task.files.insert(file, 0, flags & CLOEXEC != 0)?;
     Ok([fd.into(), 0])
@@ -50,9 +50,8 @@ pub(super) fn socket(run: &mut Run<'_, '_>) -> Answer {
 pub(super) fn socketpair(run: &mut Run<'_, '_>) -> Answer {
     let (domain, kind, protocol, addr) = (run.int(0), run.uint(1), run.int(2), run.word(3));
     let (flags, kind) = (kind & FLAGS, (kind & !FLAGS) as i32);
-    let (family, protocol) = protocol_of(domain, kind, protocol)?;
-    let system = run.system();
-    let make = || Socket::new(&system.net, &run.task.family, (family, kind, protocol));
+    let (family, protocol) = protocol_of(run, domain, kind, protocol)?;
+    let make = || create(run, (family, kind, protocol));
     let (one, two) = (make()?, make()?);
     run.task.files.check_room()?;
     if family != LOCAL {
@@ -67,8 +66,24 @@ pub(super) fn socketpair(run: &mut Run<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
+/// A new socket of the caller's.
+fn create(run: &Run<'_, '_>, what: (u8, i32, u8)) -> Result<Arc<Socket>, Errno> {
+    let task = run.task;
+    let (user, most) = (task.credentials().euid, task.rlimits().socket_bytes());
+    let owner = Owner { net: &task.system.net, payer: &task.family, user, most };
+    Socket::new(&owner, what, space(what.0, what.1))
+}
+
 /// Family and protocol of a new socket. NetBSD: `socreate`.
-fn protocol_of(domain: i32, kind: i32, protocol: i32) -> Result<(u8, u8), Errno> {
+fn protocol_of(
+    run: &Run<'_, '_>,
+    domain: i32,
+    kind: i32,
+    protocol: i32,
+) -> Result<(u8, u8), Errno> {
+    if kind == RAW {
+        run.task.credentials().check_superuser()?;
+    }
     let family = match domain {
         1 => LOCAL,
         2 => INET,
@@ -162,14 +177,14 @@ pub(super) fn connect(run: &mut Run<'_, '_>) -> Answer {
                 let before = lock(&socket.state).error.take();
                 return before.map_or(Ok([0, 0]), |errno| Err(errno.into()));
             }
-            Joined::Refused if !socket.is_tcp() => return Err(Errno::ECONNREFUSED.into()),
-            Joined::Refused => {
-                refuse(&socket);
+            Joined::Refused(errno) if !socket.is_tcp() => return Err(errno.into()),
+            Joined::Refused(errno) => {
+                reset(&socket, errno);
                 if at_once {
                     return Err(Errno::EINPROGRESS.into());
                 }
                 lock(&socket.state).error = None;
-                return Err(Errno::ECONNREFUSED.into());
+                return Err(errno.into());
             }
             Joined::Waiting if at_once => return Err(Errno::EINPROGRESS.into()),
             Joined::Waiting => run.call.progress.done = 1,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::accept::{self, Joined};
+use super::accept::{self, Caller, Joined};
 use super::buffer::{Control, Record};
 use super::options::option;
 use super::ports::{ANY, Address, End};
@@ -167,9 +167,9 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
     }
     match socket.net.ports.listener(socket.family, far) {
         Some(listener) if !Arc::ptr_eq(&listener, socket) => {
-            accept::join(socket, &listener, [0; 3])
+            accept::join(socket, &listener, Caller::NOBODY)
         }
-        _ => Ok(Joined::Refused),
+        _ => Ok(Joined::Refused(Errno::ECONNREFUSED)),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock, Weak};
 
-use super::accept::{self, Joined};
+use super::accept::{self, Caller, Joined};
 use super::buffer::{Control, Record};
 use super::{LOCAL, STREAM, Socket, State, state};
 use crate::kernel::Errno;
@@ -99,7 +99,7 @@ pub(super) fn bind(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Resu
     if path(name).is_empty() {
         return Err(Errno::ENOENT.into());
     }
-    let found = run.socket_name(path(name))?;
+    let found = run.socket_name(path(name), true)?;
     if found.inode.is_some() {
         return Err(Errno::EADDRINUSE.into());
     }
@@ -122,7 +122,7 @@ fn find(run: &Run<'_, '_>, socket: &Socket, name: &[u8]) -> Result<Arc<Socket>> 
     if path(name).is_empty() {
         return Err(Errno::ENOENT.into());
     }
-    let found = run.socket_name(path(name))?;
+    let found = run.socket_name(path(name), false)?;
     let inode = found.existing()?;
     if !inode.is_socket() {
         return Err(Errno::ENOTSOCK.into());
@@ -144,7 +144,8 @@ pub(super) fn connect(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> R
     }
     let by = lock(&other.state).local.as_ref().and_then(|local| local.bound_by);
     lock(&socket.state).local().peer = by;
-    accept::join(socket, &other, identity(run))
+    let most = run.task.rlimits().socket_bytes();
+    accept::join(socket, &other, Caller { id: identity(run), most })
 }
 
 /// Connects a datagram socket. NetBSD: `unp_connect1`.

@@ -47,6 +47,7 @@ use super::limits::{Counters, Family};
 use super::sync::lock;
 use super::table::{Listed, call, partly};
 use super::time;
+use super::users::Users;
 use super::wait::{Side, WaitQueue, Waitable};
 use crate::kernel::Errno;
 use buffer::{Buffer, Record};
@@ -129,6 +130,8 @@ pub(super) struct Net {
     ports: Ports,
     names: local::Names,
     flights: Arc<Flights>,
+    /// Bytes of each user's buffers, by how large these may become.
+    buffers: Users,
 }
 
 impl Net {
@@ -138,7 +141,14 @@ impl Net {
             ports: Ports::new(counters),
             names: local::Names::default(),
             flights: Flights::new(counters),
+            buffers: Users::new(),
         }
+    }
+
+    /// How many bytes the buffers of a user may hold.
+    #[cfg(test)]
+    pub fn reserved(&self, user: u32) -> u64 {
+        self.buffers.count(user)
     }
 
     /// How many open files are inside messages.
@@ -159,6 +169,8 @@ pub(super) struct Socket {
     owner: AtomicI32,
     net: Arc<Net>,
     payer: Arc<Family>,
+    /// Whose it is: the effective user of who made it (`so_uidinfo`).
+    user: u32,
     state: Mutex<State>,
     readers: WaitQueue,
     writers: WaitQueue,
@@ -254,17 +266,30 @@ pub(super) mod spaces {
     }
 }
 
+/// Whom a socket is made for.
+struct Owner<'o> {
+    net: &'o Arc<Net>,
+    payer: &'o Arc<Family>,
+    user: u32,
+    /// How many bytes the buffers of this user may take (`RLIMIT_SBSIZE`).
+    most: u64,
+}
+
 impl Socket {
-    /// ENOBUFS if `payer` cannot pay for it.
+    /// ENOBUFS if `owner` cannot pay for it, or may not have buffers of these sizes.
     fn new(
-        net: &Arc<Net>,
-        payer: &Arc<Family>,
+        owner: &Owner<'_>,
         (family, kind, protocol): (u8, i32, u8),
+        [send_limit, receive_limit]: [i64; 2],
     ) -> Result<Arc<Socket>, Errno> {
-        if !payer.take_bytes(buffer::SPARE) {
+        let Owner { net, payer, user, most } = *owner;
+        if !net.buffers.take(user, (send_limit + receive_limit) as u64, most) {
             return Err(Errno::ENOBUFS);
         }
-        let [send_limit, receive_limit] = space(family, kind);
+        if !payer.take_bytes(buffer::SPARE) {
+            net.buffers.give(user, (send_limit + receive_limit) as u64);
+            return Err(Errno::ENOBUFS);
+        }
         Ok(Arc::new(Socket {
             id: net.next.fetch_add(1, Relaxed),
             family,
@@ -274,6 +299,7 @@ impl Socket {
             owner: AtomicI32::new(0),
             net: net.clone(),
             payer: payer.clone(),
+            user,
             state: Mutex::new(State {
                 flags: 0,
                 error: None,
@@ -294,6 +320,18 @@ impl Socket {
             readers: WaitQueue::default(),
             writers: WaitQueue::default(),
         }))
+    }
+
+    /// Counts a buffer of `to` bytes where one of `from` was, unless its user would have more than `most`
+    /// then. What is on its way to the peer of a local stream counts on, though it makes the send buffer
+    /// smaller in NetBSD. NetBSD: `chgsbsize`.
+    fn resize(&self, from: i64, to: i64, most: u64) -> bool {
+        let (from, to) = (from.max(0) as u64, to.max(0) as u64);
+        if to > from {
+            return self.net.buffers.take(self.user, to - from, most);
+        }
+        self.net.buffers.give(self.user, from - to);
+        true
     }
 
     /// Whether it must be connected to carry anything (`PR_CONNREQUIRED`).
@@ -365,10 +403,12 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(state.buffer.clear(&self.payer));
+        let sizes = state.send_limit.max(0) + state.receive_limit.max(0);
         let (near, far) = (state.near.take(), state.far.take());
         if let Some(near) = near {
             self.net.ports.give(self, near, far);
         }
+        self.net.buffers.give(self.user, sizes as u64);
         self.payer.give_bytes(buffer::SPARE);
     }
 }

@@ -81,7 +81,8 @@ pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
     if level == option::SOCKET {
         let under_way = under_way(&socket);
         let mut state = lock(&socket.state);
-        let done = set(&mut state, name, &value, under_way);
+        let most = run.task.rlimits().socket_bytes();
+        let done = set(&socket, &mut state, name, &value, under_way, most);
         file.set(open::NOSIGPIPE, state.options & option::NOSIGPIPE != 0);
         if matches!(done, Ok(()) | Err(Errno::ENOPROTOOPT)) {
             // What is set is, but the protocol is told of it, too. NetBSD: `sosetopt`.
@@ -169,7 +170,14 @@ fn integer(value: &[u8]) -> Result<i32, Errno> {
 }
 
 /// NetBSD: `sosetopt1`.
-fn set(state: &mut State, name: i32, value: &[u8], under_way: i64) -> Result<(), Errno> {
+fn set(
+    socket: &Socket,
+    state: &mut State,
+    name: i32,
+    value: &[u8],
+    under_way: i64,
+    most: u64,
+) -> Result<(), Errno> {
     match name {
         option::LINGER => {
             if value.len() != 8 {
@@ -188,14 +196,14 @@ fn set(state: &mut State, name: i32, value: &[u8], under_way: i64) -> Result<(),
         }
         option::SNDBUF | option::RCVBUF => {
             let size = at_least_one(value)?;
-            if size > BUFFER_MAX {
+            let (limit, size_then) = match name {
+                option::SNDBUF => (&mut state.send_limit, i64::from(size) + under_way),
+                _ => (&mut state.receive_limit, i64::from(size)),
+            };
+            if size > BUFFER_MAX || !socket.resize(*limit, size_then, most) {
                 return Err(Errno::ENOBUFS);
             }
-            if name == option::SNDBUF {
-                state.send_limit = i64::from(size) + under_way;
-            } else {
-                state.receive_limit = size.into();
-            }
+            *limit = size_then;
             let side = (name - option::SNDBUF) as usize;
             state.low_water[side] = state.low_water[side].min(size);
         }

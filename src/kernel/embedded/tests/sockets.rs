@@ -1,4 +1,5 @@
-use super::super::testing::{Guest, NOWHERE, kernel, o};
+use super::super::testing::{Guest, NOWHERE, kernel, kernel_with, o};
+use super::super::{Embedded, Limits};
 use crate::kernel::Errno;
 
 pub(super) fn socket(guest: &Guest, domain: u64, kind: u64, protocol: u64) -> Result<u64, Errno> {
@@ -228,4 +229,73 @@ fn options_are_kept() {
     assert_eq!(guest.fails(105, &[fd, SOL_SOCKET, 4, 0, 4]), Errno::EINVAL);
     assert_eq!(guest.fails(105, &[fd, SOL_SOCKET, 4, NOWHERE, 4]), Errno::EFAULT);
     assert_eq!(get(&guest, 1, SOL_SOCKET, 4), Err(Errno::ENOTSOCK));
+}
+
+#[test]
+fn raw_sockets_are_the_superusers() {
+    let guest = Guest::new(&kernel());
+    assert!(socket(&guest, 2, 3, 1).is_ok());
+    guest.call(23, &[10]).unwrap();
+    // Whatever the family.
+    for domain in [2, 24, 99] {
+        assert_eq!(socket(&guest, domain, 3, 1), Err(Errno::EPERM));
+    }
+}
+
+/// Sets RLIMIT_SBSIZE.
+fn most_buffers(guest: &Guest, bytes: u64) {
+    guest.call(195, &[9, guest.place(&[bytes.to_le_bytes(); 2].concat())]).unwrap();
+}
+
+/// A client of the user `user`, whose buffers may take so many bytes.
+fn user(kernel: &Embedded, user: u64, bytes: u64) -> Guest {
+    let guest = Guest::new(kernel);
+    guest.call(23, &[user]).unwrap();
+    most_buffers(&guest, bytes);
+    guest
+}
+
+#[test]
+fn the_buffers_of_a_user_are_bounded() {
+    let kernel = kernel();
+    let guest = user(&kernel, 77, 20_000);
+    let size = |bytes: u32| bytes.to_le_bytes();
+    assert_eq!(socket(&guest, 2, 1, 0), Err(Errno::ENOBUFS));
+    let one = socket(&guest, 1, 1, 0).unwrap();
+    assert_eq!(guest.fails(135, &[1, 1, 0, guest.buffer()]), Errno::ENOBUFS);
+    let two = socket(&guest, 1, 1, 0).unwrap();
+    assert_eq!(kernel.system.net.reserved(77), 4 * 4096);
+    assert_eq!(socket(&guest, 1, 1, 0), Err(Errno::ENOBUFS));
+    // Up to the last byte.
+    set(&guest, one, SOL_SOCKET, 0x1001, &size(7712)).unwrap();
+    assert_eq!(set(&guest, one, SOL_SOCKET, 0x1001, &size(7713)), Err(Errno::ENOBUFS));
+    assert_eq!(get(&guest, one, SOL_SOCKET, 0x1001).unwrap(), size(7712));
+    // It is the user's account, and the caller's limit.
+    let other = user(&kernel, 77, 40_000);
+    let third = socket(&other, 1, 1, 0).unwrap();
+    assert_eq!(kernel.system.net.reserved(77), 20_000 + 2 * 4096);
+    assert!(socket(&user(&kernel, 78, 20_000), 1, 1, 0).is_ok());
+    // Smaller is always possible; a socket that is shut has no buffer to receive.
+    set(&guest, one, SOL_SOCKET, 0x1001, &size(1)).unwrap();
+    guest.call(134, &[two, 0]).unwrap();
+    guest.close(one).unwrap();
+    guest.close(two).unwrap();
+    assert_eq!(kernel.system.net.reserved(77), 2 * 4096);
+    other.close(third).unwrap();
+    assert_eq!(kernel.system.net.reserved(77), 0);
+}
+
+#[test]
+fn what_fails_leaves_nothing_in_the_account_of_its_user() {
+    let limits = Limits { bytes_per_family: 1500, ..Limits::default() };
+    let kernel = kernel_with(limits);
+    let guest = user(&kernel, 5, 1 << 30);
+    let one = socket(&guest, 1, 1, 0).unwrap();
+    // There is nobody to pay for a second one, nor for the other end of a connection.
+    assert_eq!(socket(&guest, 1, 1, 0), Err(Errno::ENOBUFS));
+    assert_eq!(kernel.system.net.reserved(5), 2 * 4096);
+    guest.close(one).unwrap();
+    assert_eq!(socket(&guest, 2, 3, 1), Err(Errno::EPERM));
+    assert_eq!(guest.fails(135, &[1, 1, 0, guest.buffer()]), Errno::ENOBUFS);
+    assert_eq!(kernel.system.net.reserved(5), 0);
 }

@@ -513,6 +513,7 @@ fn paths_lead_to_sockets_of_the_same_kind() {
         (1, "/tmp/none/s", Errno::ENOENT),
         (1, "/tmp", Errno::ENOTSOCK),
         (1, "\0", Errno::ENOENT),
+        (1, "", Errno::EINVAL),
     ] {
         let fd = socket(&guest, 1, kind, 0).unwrap();
         assert_eq!(connect(&guest, fd, &local(path)), Err(errno), "{path}");
@@ -597,6 +598,48 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
     guest.process.release();
     let usage = kernel.usage();
     assert_eq!((usage.files, usage.ports, usage.bytes), (0, 0, 0));
+}
+
+#[test]
+fn a_listener_without_room_for_buffers_takes_no_connections() {
+    let kernel = kernel();
+    // One that has shut down receiving: TCP has answered already, and resets.
+    for (domain, at, errno) in
+        [(1, local("/tmp/head"), Errno::ECONNREFUSED), (2, inet(LOOPBACK, 80), Errno::ECONNRESET)]
+    {
+        let guest = Guest::new(&kernel);
+        let head = listen(&guest, domain, &at, 5);
+        guest.call(134, &[head, 0]).unwrap();
+        let client = socket(&guest, domain, 1, 0).unwrap();
+        assert_eq!(connect(&guest, client, &at), Err(errno));
+        assert_eq!(accept(&guest, head), Err(Errno::ECONNABORTED));
+        let client = socket(&guest, domain, 1, 0).unwrap();
+        blocking(&guest, client, false);
+        let later = if domain == 2 { Errno::EINPROGRESS } else { errno };
+        assert_eq!(connect(&guest, client, &at), Err(later));
+        assert_eq!(error(&guest, client), if domain == 2 { 54 } else { 0 });
+    }
+    // The limit is that of who connects to a local socket, the account that of who listens.
+    let guest = Guest::new(&kernel);
+    let head = listen(&guest, 1, &local("/tmp/other"), 5);
+    set(&guest, head, SOL_SOCKET, 0x1001, &100u32.to_le_bytes()).unwrap();
+    let client = socket(&guest, 1, 1, 0).unwrap();
+    let now = kernel.system.net.reserved(0);
+    let limit = |bytes: u64| {
+        guest.call(195, &[9, guest.place(&[bytes.to_le_bytes(); 2].concat())]).unwrap();
+    };
+    limit(now + 2560 + 4095);
+    assert_eq!(connect(&guest, client, &local("/tmp/other")), Err(Errno::ECONNREFUSED));
+    limit(now + 2560 + 4096);
+    assert_eq!(connect(&guest, client, &local("/tmp/other")), Ok(0));
+    let server = accept(&guest, head).unwrap();
+    // No send buffer is made smaller than this.
+    assert_eq!(get(&guest, server, SOL_SOCKET, 0x1001).unwrap(), 2560u32.to_le_bytes());
+    guest.write(client, b"unread").unwrap();
+    for fd in [server, client, head] {
+        guest.close(fd).unwrap();
+    }
+    assert_eq!(kernel.system.net.reserved(0), 0);
 }
 
 #[test]
