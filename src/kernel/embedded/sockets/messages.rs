@@ -181,9 +181,11 @@ fn receive(
     let result = try_receive(run, file, socket, incoming, before);
     let some = run.done() > 0;
     match result {
-        Err(Stop::Errno(Errno::EAGAIN | Errno::EINTR)) if some => Ok(receive::nothing(incoming)),
+        Err(Stop::Errno(Errno::EAGAIN | Errno::EINTR)) if some => {
+            Ok(receive::nothing(run, incoming))
+        }
         Err(Stop::Sleep(_) | Stop::Flush) if run.call.interrupted && some => {
-            Ok(receive::nothing(incoming))
+            Ok(receive::nothing(run, incoming))
         }
         Err(stop) => Err(unfinished(run, file, stop)),
         Ok(received) => Ok(received),
@@ -201,7 +203,7 @@ fn try_receive(
         let comes = receive::ready(run, file, socket, incoming)?;
         before(run)?;
         if !comes {
-            return Ok(receive::nothing(incoming));
+            return Ok(receive::nothing(run, incoming));
         }
         if let Some(received) = receive::take(run, socket, incoming)? {
             return Ok(received);
@@ -307,12 +309,7 @@ fn copyout_control(
         }
         (at, left) = (at + len, left - len);
     }
-    for message in rest {
-        for fd in message.fds {
-            // Somebody else may have been faster.
-            let _ = run.task.files.close(fd);
-        }
-    }
+    receive::close_all(run, rest);
     Ok(at as u32)
 }
 

@@ -38,10 +38,29 @@ pub(super) struct Arrived {
     pub fds: Vec<i32>,
 }
 
-/// A message that has left its socket and not yet reached the client in full.
-pub(in crate::kernel::embedded) struct Message {
-    data: Vec<u8>,
-    received: Received,
+/// What has left its socket and not yet reached the client in full.
+pub(in crate::kernel::embedded) struct Message(Rest);
+
+enum Rest {
+    /// A message.
+    Whole(Vec<u8>, Received),
+    /// What came with the first bytes of a stream, while the call waits for more of them.
+    Begun(Received),
+}
+
+/// Whether a message waits to be copied out.
+fn has_message(run: &Run<'_, '_>) -> bool {
+    let message = run.kept().and_then(|kept| kept.message.as_deref());
+    matches!(message, Some(Message(Rest::Whole(..))))
+}
+
+/// Takes what came with the first bytes of a stream, if anything did.
+fn begun(run: &mut Run<'_, '_>) -> Option<Received> {
+    run.kept()?.message.as_ref()?;
+    match run.keep().message.take().map(|message| message.0) {
+        Some(Rest::Begun(received)) => Some(received),
+        _ => None,
+    }
 }
 
 /// What a look at the buffer says.
@@ -82,7 +101,7 @@ pub(super) fn ready(
     }
     let mut waiting = false;
     loop {
-        if run.kept().is_some_and(|kept| kept.message.is_some()) {
+        if has_message(run) {
             return Ok(true);
         }
         let left = incoming.transfer.total - run.done();
@@ -162,13 +181,11 @@ pub(super) fn take(
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
 ) -> Result<Option<Received>> {
-    if let Some(message) = run
-        .kept()
-        .is_some_and(|kept| kept.message.is_some())
-        .then(|| run.keep().message.take())
-        .flatten()
+    if has_message(run)
+        && let Some(Rest::Whole(data, received)) =
+            run.keep().message.take().map(|message| message.0)
     {
-        return deliver(run, incoming.transfer, message).map(Some);
+        return deliver(run, incoming.transfer, data, received).map(Some);
     }
     if incoming.transfer.total > run.done() && run.memory().room() == 0 {
         return Err(Stop::Flush);
@@ -240,25 +257,29 @@ fn take_message(
         received.flags |= msg::EOR;
     }
     data.truncate(wanted);
-    deliver(run, incoming.transfer, Box::new(Message { data, received })).map(Some)
+    deliver(run, incoming.transfer, data, received).map(Some)
 }
 
 /// Copies out what is left of a message.
 fn deliver(
     run: &mut Run<'_, '_>,
     transfer: &Transfer,
-    mut message: Box<Message>,
+    data: Vec<u8>,
+    received: Received,
 ) -> Result<Received> {
-    while (run.done() as usize) < message.data.len() {
+    while (run.done() as usize) < data.len() {
         let from = run.done() as usize;
-        let count = (message.data.len() - from).min(run.memory().room());
+        let count = (data.len() - from).min(run.memory().room());
         if count == 0 {
-            run.keep().message = Some(message);
+            run.keep().message = Some(Box::new(Message(Rest::Whole(data, received))));
             return Err(Stop::Flush);
         }
-        transfer.copyout(run, &message.data[from..from + count])?;
+        if let Err(stop) = transfer.copyout(run, &data[from..from + count]) {
+            close_all(run, received.control);
+            return Err(stop);
+        }
     }
-    Ok(std::mem::take(&mut message.received))
+    Ok(received)
 }
 
 fn take_stream(
@@ -288,7 +309,11 @@ fn take_stream(
     let mut ends = count == here && record.ends && count > 0;
     if count > 0 {
         let bytes = state.buffer.bytes(count);
-        incoming.transfer.copyout(run, bytes)?;
+        if let Err(stop) = incoming.transfer.copyout(run, bytes) {
+            drop(state);
+            close_all(run, received.control);
+            return Err(stop);
+        }
     }
     if !peek {
         ends |= state.buffer.consume(count, &socket.payer);
@@ -298,7 +323,7 @@ fn take_stream(
     }
     let over = state.has(state::CANT_RECEIVE) || state.error.is_some();
     let more = incoming.flags & msg::WAITALL != 0
-        && !(over || ends || !received.control.is_empty() || peek)
+        && !(over || ends || peek)
         && (count as u64) < wanted
         && (state.buffer.front().is_none() || count as u64 == room);
     let peer = state.peer.upgrade();
@@ -307,10 +332,16 @@ fn take_stream(
         peer.writers.wake();
     }
     if more && count > 0 {
+        if came {
+            run.keep().message = Some(Box::new(Message(Rest::Begun(received))));
+        }
         return Err(Stop::Flush);
     }
     if count == 0 && wanted > 0 && !(ends || came || over) {
         return Ok(None);
+    }
+    if let Some(earlier) = begun(run) {
+        received.control = earlier.control;
     }
     Ok(Some(received))
 }
@@ -336,9 +367,18 @@ fn stream_control(
     arrived
 }
 
-/// What comes back when nothing has come.
-pub(super) fn nothing(incoming: &Incoming<'_>) -> Received {
-    Received { flags: flags(incoming), ..Received::default() }
+/// Closes the files that came with what does not reach the client. NetBSD: `free_control_mbuf`.
+pub(super) fn close_all(run: &Run<'_, '_>, control: impl IntoIterator<Item = Arrived>) {
+    for fd in control.into_iter().flat_map(|message| message.fds) {
+        // Somebody else may have been faster.
+        let _ = run.task.files.close(fd);
+    }
+}
+
+/// What comes back when nothing more will come.
+pub(super) fn nothing(run: &mut Run<'_, '_>, incoming: &Incoming<'_>) -> Received {
+    let flags = flags(incoming);
+    begun(run).unwrap_or(Received { flags, ..Received::default() })
 }
 
 /// The flags of a message as they come back.

@@ -206,6 +206,24 @@ fn files_that_do_not_reach_the_client_are_closed() {
 }
 
 #[test]
+fn files_that_come_with_bytes_for_nowhere_are_closed() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let file = guest.open("/dev/zero", o::RDONLY).unwrap();
+    for kind in [1, 2] {
+        let (one, two) = pair(&guest, kind);
+        let before = files(&kernel);
+        send(&guest, one, b"abc", &rights(&[file]), 0).unwrap();
+        let header = header(&guest, (0, 10), (guest.buffer(), 100));
+        assert_eq!(guest.fails(27, &[two, guest.place(&header), 0]), Errno::EFAULT);
+        assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+        let next = guest.open("/dev/zero", o::RDONLY).unwrap();
+        assert_eq!(next, two + 1, "no descriptor is left");
+        guest.close(next).unwrap();
+    }
+}
+
+#[test]
 fn a_receiver_without_descriptors_gets_none() {
     let limits = Limits { files_per_process: 8, ..Limits::default() };
     let kernel = kernel_with(limits);
@@ -475,6 +493,55 @@ fn waitall_goes_on_after_files_nobody_takes() {
     guest.write(one, b"cde").unwrap();
     assert_eq!(pending.run(), Some(Ok([5, 0])));
     assert_eq!(guest.get(into, 5), b"abcde");
+}
+
+#[test]
+fn waitall_waits_for_more_after_files_that_came() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let (one, two) = pair(&guest, 1);
+    let file = guest.open("/dev/zero", o::RDONLY).unwrap();
+    // The rest comes, the end, a record of its own, or the time is over.
+    for end in 0..4 {
+        let (data, control) = (guest.buffer() + 1000, guest.buffer() + 2000);
+        let header = header(&guest, (data, 5), (control, 100));
+        let at = guest.place(&header);
+        let before = files(&kernel);
+        send(&guest, one, b"ab", &rights(&[file]), 0).unwrap();
+        if end == 3 {
+            let time = [0i64.to_le_bytes(), 20_000i64.to_le_bytes()].concat();
+            set(&guest, two, SOL_SOCKET, 0x100c, &time).unwrap();
+        }
+        let mut pending = guest.start(27, &[two, at, 0x40]);
+        assert_eq!(pending.run(), None, "two bytes are not all");
+        // The file has come, and was not told of yet.
+        assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+        let got: &[u8] = match end {
+            0 => {
+                guest.write(one, b"c").unwrap();
+                assert!(pending.woken());
+                assert_eq!(pending.run(), None);
+                guest.write(one, b"defg").unwrap();
+                b"abcde"
+            }
+            1 => {
+                send(&guest, one, b"next", &rights(&[file]), 0).unwrap();
+                b"ab"
+            }
+            2 => b"ab",
+            _ => b"ab",
+        };
+        let count = if end == 2 { pending.interrupt() } else { pending.wait() };
+        assert_eq!(count, Ok([got.len() as i64, 0]), "{end}");
+        assert_eq!(guest.get(data, got.len()), got);
+        let word = |from| u32::from_le_bytes(guest.get(at + from, 4).try_into().unwrap());
+        assert_eq!((word(40), word(44)), (24, 0x40), "{end}");
+        let fd = u64::from(guest.get(control + 16, 1)[0]);
+        assert_eq!(guest.read(fd, 1).unwrap(), [0]);
+        guest.close(fd).unwrap();
+        while end < 2 && guest.call(29, &[two, data, 9, 0x80, 0, 0]).is_ok() {}
+        assert_eq!(files(&kernel), before);
+    }
 }
 
 #[test]
