@@ -147,7 +147,7 @@ struct System {
     places: Arc<Places>,
     processes: ProcessTable,
     fs: Fs,
-    alarms: Alarms,
+    alarms: Arc<Alarms>,
     clock: Clock,
     net: Arc<Net>,
     variables: Variables,
@@ -188,6 +188,7 @@ impl Embedded {
         };
         let version = concat!("rumpring ", env!("CARGO_PKG_VERSION"), ", embedded");
         let fs = Fs::new(&counters);
+        let alarms = Arc::default();
         let system = System {
             version: format!("NetBSD {OSRELEASE} ({version})\n"),
             cpus: available_parallelism().map_or(1, |count| count.get() as i32),
@@ -200,9 +201,9 @@ impl Embedded {
             processes: ProcessTable::new(limits.processes),
             places: Places::first(fs.root()),
             fs,
-            alarms: Alarms::default(),
             clock: Clock::default(),
-            net: Arc::new(Net::new(&counters)),
+            net: Arc::new(Net::new(&counters, &alarms)),
+            alarms,
             variables: Variables::new(&hostname),
             missing: Missing::new(),
             waits: Arc::default(),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::close::{refuse, reset};
+use super::close::{refuse, reset, stop_waiting};
 use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
 use super::{LOCAL, Listener, Owner, STREAM, Socket, State, get, inet, opened, state};
 use crate::kernel::Errno;
@@ -34,7 +34,7 @@ pub(super) fn listen(run: &mut Run<'_, '_>) -> Answer {
         }
     } else if socket.kind != STREAM {
         return Err(Errno::EOPNOTSUPP.into());
-    } else if state.has(state::DEAD) {
+    } else if socket.is_over(&state) {
         return Err(Errno::EINVAL.into());
     } else {
         inet::bind_any(&socket, &mut state)?;
@@ -80,31 +80,52 @@ pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: Caller) -> Resu
         }
         server => server?,
     };
-    let made = server.is_some();
-    let peer = server.as_ref().unwrap_or(head);
-    lock(&client.state).peer = Arc::downgrade(peer);
-    let Some(waits) = enter(client, head, server) else {
+    lock(&client.state).peer = Arc::downgrade(server.as_ref().unwrap_or(head));
+    let Some(waits) = enter(client, head, server.clone()) else {
         lock(&client.state).peer = Default::default();
         return Ok(Joined::Refused(Errno::ECONNREFUSED));
     };
-    if waits.full {
-        if made {
-            lock(&client.state).peer = Arc::downgrade(head);
-        }
-        return Ok(Joined::Waiting);
-    }
     let joined = {
         let mut state = lock(&client.state);
-        if waits.for_accept || state.local.as_ref().is_some_and(|local| local.waits) {
+        if !state.has(state::CONNECTING) {
+            Joined::Refused(Errno::ECONNABORTED)
+        } else if waits.full {
+            state.peer = Arc::downgrade(head);
+            if state.alarm.is_none() {
+                client.arm(&mut state);
+            }
+            Joined::Waiting
+        } else if waits.for_accept || state.local.as_ref().is_some_and(|local| local.waits) {
             Joined::Waiting
         } else {
-            settle(&mut state);
+            settle(client, &mut state);
             Joined::Connected
         }
     };
-    client.wake();
-    head.readers.wake();
+    if let Joined::Refused(_) = joined {
+        withdraw(client, head, server.filter(|_| !waits.full));
+    } else if !waits.full {
+        client.wake();
+        head.readers.wake();
+    }
     Ok(joined)
+}
+
+/// The client was closed, or too late, while it came together with its listener.
+fn withdraw(client: &Socket, head: &Socket, server: Option<Arc<Socket>>) {
+    stop_waiting(client, head);
+    if let Some(server) = server {
+        if let Some(listener) = &mut lock(&head.state).listener {
+            listener.queue.retain(|other| !Arc::ptr_eq(other, &server));
+        }
+        if server.is_tcp() {
+            reset(&server, Errno::ECONNRESET);
+        } else {
+            lock(&server.state).disconnected();
+            server.wake();
+        }
+        head.readers.wake();
+    }
 }
 
 /// What a connection that has reached its listener waits for.
@@ -132,8 +153,9 @@ fn enter(client: &Arc<Socket>, head: &Socket, server: Option<Arc<Socket>>) -> Op
 }
 
 /// A connection is made, unless it is over already.
-fn settle(state: &mut State) {
+fn settle(socket: &Socket, state: &mut State) {
     if state.has(state::CONNECTING) {
+        socket.disarm(state);
         state.flags &= !state::CONNECTING;
         state.flags |= state::CONNECTED;
     }
@@ -274,7 +296,7 @@ fn next_connection(head: &Arc<Socket>) -> Option<Arc<Socket>> {
     let server = lock(&head.state).listener.as_mut()?.queue.pop_front()?;
     let client = lock(&server.state).peer.upgrade();
     if let Some(client) = client.filter(|client| client.family == LOCAL) {
-        settle(&mut lock(&client.state));
+        settle(&client, &mut lock(&client.state));
         client.wake();
     }
     loop {

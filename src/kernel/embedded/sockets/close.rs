@@ -4,12 +4,18 @@
 //! shutdown(2).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::options::option;
+use super::options::{self, option};
+use super::ports::{End, TIME_WAIT};
 use super::{LOCAL, Listener, Socket, State, get, local, state};
 use crate::kernel::Errno;
+use crate::kernel::embedded::alarm::{Due, after};
 use crate::kernel::embedded::call::{Answer, Result, Run};
 use crate::kernel::embedded::sync::lock;
+
+/// The unit of TCP's times (`PR_SLOWHZ`).
+const SLOW_TICK: Duration = Duration::from_millis(500);
 
 /// A TCP connection is refused.
 pub(super) fn refuse(socket: &Arc<Socket>) {
@@ -18,25 +24,81 @@ pub(super) fn refuse(socket: &Arc<Socket>) {
 
 /// A TCP connection has ended at the other side's word. NetBSD: `tcp_drop`, `tcp_close`.
 pub(super) fn reset(socket: &Arc<Socket>, errno: Errno) {
-    {
+    let head = {
         let mut state = lock(&socket.state);
         if state.has(state::DEAD) {
             return;
         }
+        let head = state.peer.upgrade().filter(|_| state.has(state::CONNECTING));
         state.error = Some(errno);
+        if let (Some(near), Some(far)) = (state.near, state.far) {
+            socket.net.ports.forget(far, near);
+        }
         finish(socket, &mut state);
+        head
+    };
+    if let Some(head) = head {
+        stop_waiting(socket, &head);
     }
     socket.wake();
 }
 
-/// A TCP connection is over: its ports are free.
+/// A connection does not wait for room at a listener any more.
+pub(super) fn stop_waiting(socket: &Socket, head: &Socket) {
+    if let Some(listener) = &mut lock(&head.state).listener {
+        listener.waiting.remove(&socket.id);
+    }
+}
+
+/// A TCP connection is over: its port is free.
 fn finish(socket: &Socket, state: &mut State) {
     state.disconnected();
     state.flags |= state::DEAD;
     state.peer = Default::default();
+    socket.disarm(state);
     let (near, far) = (state.near.take(), state.far.take());
     if let Some(near) = near {
         socket.net.ports.give(socket, near, far);
+    }
+}
+
+impl Socket {
+    /// Whether it is done: a TCP connection that is over, and whose port is free.
+    pub(super) fn is_over(&self, state: &State) -> bool {
+        let ended = self.is_tcp() && state.has(state::DISCONNECTED);
+        state.has(state::DEAD)
+            || match (state.near, state.far) {
+                (Some(near), Some(far)) if ended => !self.net.ports.has(self, near, far),
+                _ => false,
+            }
+    }
+
+    /// Has a TCP connection that is not made after some time end.
+    pub(super) fn arm(self: &Arc<Self>, state: &mut State) {
+        let ticks = state.lower(options::KEEP_INIT).unwrap_or(options::KEEP_INIT_DEFAULT) as u32;
+        let me: Arc<dyn Due> = self.clone();
+        let at = after(Instant::now(), SLOW_TICK * ticks);
+        // Without a thread for it, it waits on.
+        let alarm = self.net.alarms.set(at, Arc::downgrade(&me)).ok();
+        if let Some(before) = std::mem::replace(&mut state.alarm, alarm) {
+            self.net.alarms.cancel(before);
+        }
+    }
+
+    /// It is made, or not any more.
+    pub(super) fn disarm(&self, state: &mut State) {
+        if let Some(alarm) = state.alarm.take() {
+            self.net.alarms.cancel(alarm);
+        }
+    }
+}
+
+impl Due for Socket {
+    /// NetBSD: `tcp_timer_keep`.
+    fn due(self: Arc<Self>) {
+        if lock(&self.state).has(state::CONNECTING) {
+            reset(&self, Errno::ETIMEDOUT);
+        }
     }
 }
 
@@ -77,7 +139,7 @@ fn shut_writing(socket: &Arc<Socket>) -> Result<(), Errno> {
     let (peer, again, deaf) = {
         let mut state = lock(&socket.state);
         let deaf = state.has(state::CANT_RECEIVE);
-        if state.has(state::DEAD) {
+        if socket.is_over(&state) {
             return Err(Errno::EINVAL);
         }
         let again = state.has(state::CANT_SEND);
@@ -101,10 +163,10 @@ fn shut_writing(socket: &Arc<Socket>) -> Result<(), Errno> {
 }
 
 /// Tells the peer that nothing more will come. A TCP connection of which both ends have said so is
-/// over: the first to have said so keeps its address for a while, the other is done.
+/// over: the first to have said so keeps its port for a while, the other is done.
 fn hang_up(socket: &Arc<Socket>, peer: Option<Arc<Socket>>) {
     let mut both = false;
-    if let Some(peer) = peer {
+    if let Some(peer) = &peer {
         {
             let mut state = lock(&peer.state);
             state.flags |= state::CANT_RECEIVE;
@@ -117,30 +179,52 @@ fn hang_up(socket: &Arc<Socket>, peer: Option<Arc<Socket>>) {
     } else if lock(&socket.state).has(state::CANT_RECEIVE) {
         both = true;
     }
-    if both && socket.is_tcp() {
-        finish(socket, &mut lock(&socket.state));
+    if !both || !socket.is_tcp() {
+        return;
     }
+    let itself = peer.is_some_and(|peer| Arc::ptr_eq(&peer, socket));
+    let mut state = lock(&socket.state);
+    if let (Some(near), Some(far)) = (state.near, state.far) {
+        socket.net.ports.wait(far, near);
+    }
+    if !itself {
+        finish(socket, &mut state);
+    }
+}
+
+/// What is left of a socket whose last descriptor is gone.
+struct Left {
+    /// Its flags before.
+    flags: u32,
+    /// With SO_LINGER and no time, a TCP connection is reset.
+    abrupt: bool,
+    unread: i64,
+    peer: Option<Arc<Socket>>,
+    near: Option<End>,
+    far: Option<End>,
 }
 
 /// The last descriptor of a socket is gone. NetBSD: `soclose`.
 pub(super) fn close(socket: &Arc<Socket>) {
-    let (before, abrupt, peer, listener, local, unread, records) = {
+    let (left, listener, local, records) = {
         let mut state = lock(&socket.state);
         if state.has(state::CLOSED) {
             return;
         }
-        let before = state.flags;
+        let flags = state.flags;
         state.disconnected();
         state.flags |= state::CLOSED;
-        let abrupt = state.on(option::LINGER) && state.linger == 0;
-        let peer = std::mem::take(&mut state.peer).upgrade();
-        let (near, far) = (state.near.take(), state.far.take());
-        if let Some(near) = near {
-            socket.net.ports.give(socket, near, far);
-        }
-        let unread = state.buffer.len() as i64;
+        socket.disarm(&mut state);
+        let left = Left {
+            flags,
+            abrupt: state.on(option::LINGER) && state.linger == 0,
+            unread: state.buffer.len() as i64,
+            peer: std::mem::take(&mut state.peer).upgrade(),
+            near: state.near.take(),
+            far: state.far.take(),
+        };
         let records = state.buffer.clear(&socket.payer);
-        (before, abrupt, peer, state.listener.take(), state.local.take(), unread, records)
+        (left, state.listener.take(), state.local.take(), records)
     };
     drop(records);
     if let Some(listener) = listener {
@@ -149,10 +233,38 @@ pub(super) fn close(socket: &Arc<Socket>) {
     if let Some(local) = local {
         leave(socket, *local);
     }
-    if let Some(peer) = peer {
-        part(socket, &peer, before, abrupt, unread);
+    give_port(socket, &left);
+    if let Some(peer) = &left.peer {
+        part(socket, peer, &left);
     }
     socket.wake();
+}
+
+/// Gives up the port of a socket that is closed. A TCP connection that this end has ended first keeps it for
+/// a while; of one that the other end has ended first, that one does.
+fn give_port(socket: &Socket, left: &Left) {
+    let ports = &socket.net.ports;
+    let (near, far) = match (left.near, left.far) {
+        (Some(near), Some(far)) if socket.is_tcp() && left.flags & state::CONNECTING == 0 => {
+            (near, far)
+        }
+        (Some(near), far) => return ports.give(socket, near, far),
+        (None, _) => return,
+    };
+    let itself = near == far;
+    let peer = left.peer.as_ref().filter(|_| !itself);
+    let ended = peer.is_none_or(|peer| lock(&peer.state).has(state::CANT_SEND | state::CLOSED));
+    if left.abrupt {
+        ports.give(socket, near, Some(far));
+        ports.forget(far, near);
+    } else if itself {
+        ports.linger(socket, near, far, Some(TIME_WAIT));
+    } else if ended {
+        ports.give(socket, near, Some(far));
+        ports.wait(far, near);
+    } else {
+        ports.linger(socket, near, far, None);
+    }
 }
 
 /// Ends the connections nobody has accepted.
@@ -192,7 +304,7 @@ fn leave(socket: &Arc<Socket>, local: local::Local) {
 }
 
 /// Tells the peer that this end is gone.
-fn part(socket: &Arc<Socket>, peer: &Arc<Socket>, before: u32, abrupt: bool, unread: i64) {
+fn part(socket: &Arc<Socket>, peer: &Arc<Socket>, left: &Left) {
     if !socket.needs_connection() {
         if socket.family == LOCAL && !Arc::ptr_eq(socket, peer) {
             lock(&peer.state).local().senders.remove(&socket.id);
@@ -205,19 +317,16 @@ fn part(socket: &Arc<Socket>, peer: &Arc<Socket>, before: u32, abrupt: bool, unr
             state.disconnected();
             state.peer = Default::default();
             // What was under way stays so.
-            let limit = state.send_limit - unread;
+            let limit = state.send_limit - left.unread;
             peer.resize(state.send_limit, limit, 0);
             state.send_limit = limit;
         }
         peer.wake();
-    } else if before & state::CONNECTING != 0 {
-        let mut state = lock(&peer.state);
-        if let Some(listener) = &mut state.listener {
-            listener.waiting.remove(&socket.id);
-        }
-    } else if before & state::CONNECTED != 0 && abrupt {
+    } else if left.flags & state::CONNECTING != 0 {
+        stop_waiting(socket, peer);
+    } else if left.flags & state::CONNECTED != 0 && left.abrupt {
         reset(peer, Errno::ECONNRESET);
-    } else if before & state::CANT_SEND == 0 {
+    } else if left.flags & state::CANT_SEND == 0 {
         {
             let mut state = lock(&peer.state);
             state.flags |= state::CANT_RECEIVE;

@@ -228,7 +228,7 @@ fn begin(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<Joined>
         if !connected && name[1] != socket.family {
             return Err(Errno::EAFNOSUPPORT.into());
         }
-        if state.has(state::DEAD) {
+        if socket.is_over(&state) {
             return Err(Errno::EINVAL.into());
         }
         if needed {
@@ -293,7 +293,7 @@ pub(super) fn getsockname(run: &mut Run<'_, '_>) -> Answer {
     let (_, socket) = get(run, run.int(0))?;
     let name = {
         let state = lock(&socket.state);
-        if state.has(state::DEAD) {
+        if socket.is_over(&state) {
             return Err(Errno::EINVAL.into());
         }
         match socket.family {

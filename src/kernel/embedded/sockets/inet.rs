@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::accept::{self, Caller, Joined};
 use super::buffer::{Control, Record};
-use super::options::option;
-use super::ports::{ANY, Address, End};
-use super::{INET, RAW, Socket, State, state};
+use super::options::{self, option};
+use super::ports::{Address, Binding, End, any, is_any, is_mapped, mapped};
+use super::{INET, INET6, RAW, Socket, State, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::pair;
 use crate::kernel::embedded::call::{Result, Run};
@@ -25,73 +25,83 @@ const PACKET_MAX: usize = 65_535;
 const HEADERS: usize = 28;
 const HEADERS_6: usize = 8;
 
-/// 127.0.0.1 or ::1.
-fn loopback(family: u8) -> Address {
-    let mut addr = ANY;
-    if family == INET {
-        addr[..4].copy_from_slice(&[127, 0, 0, 1]);
-    } else {
-        addr[15] = 1;
-    }
-    addr
+/// 127.0.0.1 and ::1.
+const LOOPBACK_4: Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
+const LOOPBACK_6: Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+fn is_own(addr: &Address) -> bool {
+    *addr == LOOPBACK_4 || *addr == LOOPBACK_6
 }
 
-fn is_multicast(family: u8, addr: &Address) -> bool {
-    if family == INET { addr[0] & 0xf0 == 0xe0 } else { addr[0] == 0xff }
-}
-
-fn is_mapped(family: u8, addr: &Address) -> bool {
-    family != INET && addr[..10] == [0; 10] && addr[10..12] == [0xff; 2]
+fn is_multicast(addr: &Address) -> bool {
+    if is_mapped(addr) { addr[12] & 0xf0 == 0xe0 } else { addr[0] == 0xff }
 }
 
 /// An end as a `sockaddr`; none is the wildcard and port 0.
 pub(super) fn encode(family: u8, end: Option<End>) -> Box<[u8]> {
-    let (addr, port) = end.unwrap_or((ANY, 0));
-    let (size, at, len) = if family == INET { (16, 4, 4) } else { (28, 8, 16) };
+    let (addr, port) = end.unwrap_or((any(family), 0));
+    let (size, at, part) = if family == INET { (16, 4, &addr[12..]) } else { (28, 8, &addr[..]) };
     let mut name = vec![0; size];
     (name[0], name[1]) = (size as u8, family);
     name[2..4].copy_from_slice(&port.to_be_bytes());
-    name[at..at + len].copy_from_slice(&addr[..len]);
+    name[at..at + part.len()].copy_from_slice(part);
     name.into()
 }
 
 /// The end a `sockaddr` names, EINVAL if it is not as long as it must be.
 fn decode(family: u8, name: &[u8]) -> Result<End, Errno> {
-    let (size, at, len) = if family == INET { (16, 4, 4) } else { (28, 8, 16) };
-    if name.len() != size {
-        return Err(Errno::EINVAL);
+    let port = |name: &[u8]| u16::from_be_bytes([name[2], name[3]]);
+    match (family, name.len()) {
+        (INET, 16) => Ok((mapped([name[4], name[5], name[6], name[7]]), port(name))),
+        (INET6, 28) => {
+            let mut addr = any(INET6);
+            addr.copy_from_slice(&name[8..24]);
+            Ok((addr, port(name)))
+        }
+        _ => Err(Errno::EINVAL),
     }
-    let mut addr = ANY;
-    addr[..len].copy_from_slice(&name[at..at + len]);
-    Ok((addr, u16::from_be_bytes([name[2], name[3]])))
+}
+
+/// Whether an IPv6 socket in this state takes IPv4 too.
+fn is_dual(socket: &Socket, state: &State) -> bool {
+    socket.family == INET6 && state.lower(options::IPV6_ONLY) == Some(0)
 }
 
 /// NetBSD: `in_pcbbind`, `in6_pcbbind`.
 pub(super) fn bind(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<()> {
     let mut state = lock(&socket.state);
-    if state.has(state::DEAD) || state.near.is_some() {
+    if socket.is_over(&state) || state.near.is_some() {
         return Err(Errno::EINVAL.into());
     }
     let (addr, port) = decode(socket.family, name)?;
-    if is_mapped(socket.family, &addr) {
+    if socket.family == INET6 && is_mapped(&addr) && !is_dual(socket, &state) {
         return Err(Errno::EINVAL.into());
     }
-    let multicast = is_multicast(socket.family, &addr);
-    if addr != ANY && addr != loopback(socket.family) && !multicast {
+    if !is_any(&addr) && !is_own(&addr) && !is_multicast(&addr) {
         return Err(Errno::EADDRNOTAVAIL.into());
     }
     if (1..RESERVED).contains(&port) && socket.kind != RAW && run.task.credentials().euid != 0 {
         return Err(Errno::EACCES.into());
     }
-    let reuse = option::REUSEADDR | option::REUSEPORT;
-    let many = multicast && state.on(reuse);
-    let shares = many || state.on(option::REUSEPORT);
     let port = match socket.kind {
         RAW => port,
-        _ => socket.net.ports.take(socket, addr, port, !state.on(reuse), shares)?,
+        _ => socket.net.ports.take(socket, port, binding(socket, &state, addr))?,
     };
     state.near = Some((addr, port));
     Ok(())
+}
+
+/// How a socket in this state is bound to an address.
+fn binding(socket: &Socket, state: &State, addr: Address) -> Binding {
+    let reuse = state.on(option::REUSEADDR | option::REUSEPORT);
+    let multicast = is_multicast(&addr);
+    Binding {
+        addr,
+        dual: is_dual(socket, state),
+        wild: !reuse,
+        shares: multicast && reuse || state.on(option::REUSEPORT),
+        guarded: socket.family == INET && socket.user != 0 && !multicast,
+    }
 }
 
 /// Gives a socket a port if it has none.
@@ -99,9 +109,10 @@ pub(super) fn bind_any(socket: &Arc<Socket>, state: &mut State) -> Result<End, E
     if let Some(near) = state.near {
         return Ok(near);
     }
-    let port = socket.net.ports.take(socket, ANY, 0, true, state.on(option::REUSEPORT))?;
-    state.near = Some((ANY, port));
-    Ok((ANY, port))
+    let addr = any(socket.family);
+    let port = socket.net.ports.take(socket, 0, binding(socket, state, addr))?;
+    state.near = Some((addr, port));
+    Ok((addr, port))
 }
 
 /// Where a connection goes.
@@ -112,33 +123,43 @@ struct Route {
     leads: bool,
 }
 
-/// Where a `sockaddr` leads from a socket at `near`. NetBSD: `in_pcbconnect`, `in6_pcbconnect`.
-fn route(socket: &Socket, near: Address, name: &[u8]) -> Result<Route, Errno> {
+/// Where a `sockaddr` leads from a socket in this state. NetBSD: `in_pcbconnect`, `in6_pcbconnect`.
+fn route(socket: &Socket, state: &State, name: &[u8]) -> Result<Route, Errno> {
     let family = socket.family;
+    let mut near = state.near.map_or(any(family), |near| near.0);
     let (mut addr, port) = decode(family, name)?;
     if name[1] != family {
         return Err(Errno::EAFNOSUPPORT);
     }
-    let multicast = is_multicast(family, &addr) && socket.is_tcp();
-    if port == 0 || multicast {
+    let refused = family == INET || !is_mapped(&addr);
+    if port == 0 || socket.is_tcp() && is_multicast(&addr) && refused {
         return Err(Errno::EADDRNOTAVAIL);
     }
-    if is_mapped(family, &addr) {
+    if family == INET && is_any(&addr) {
+        addr = LOOPBACK_4;
+    }
+    if is_mapped(&addr) {
+        if family == INET6 && !is_dual(socket, state) {
+            return Err(Errno::EINVAL);
+        }
+        if near == any(INET6) {
+            near = any(INET);
+        }
+    }
+    if is_mapped(&addr) != is_mapped(&near) {
         return Err(Errno::EINVAL);
     }
-    let own = loopback(family);
-    if family == INET && addr == ANY {
-        addr = own;
-    }
-    let close = addr == own || family == INET && addr[0] == 127;
-    if !close && family != INET {
+    let close = is_own(&addr) || is_mapped(&addr) && addr[12] == 127;
+    if !close && !is_mapped(&addr) {
         return Err(Errno::EHOSTUNREACH);
     }
-    if !close && near == ANY {
+    if !close && is_any(&near) {
         return Err(Errno::EADDRNOTAVAIL);
     }
-    let near = if near == ANY { own } else { near };
-    Ok(Route { near, far: (addr, port), leads: addr == own })
+    if is_any(&near) {
+        near = if is_mapped(&addr) { LOOPBACK_4 } else { LOOPBACK_6 };
+    }
+    Ok(Route { near, far: (addr, port), leads: is_own(&addr) })
 }
 
 /// Connects a stream that the caller has marked as connecting. NetBSD: `tcp_connect`.
@@ -146,9 +167,10 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
     let far = {
         let mut state = lock(&socket.state);
         let near = bind_any(socket, &mut state)?;
-        let route = route(socket, near.0, name)?;
+        let route = route(socket, &state, name)?;
         let joined = (route.near, near.1);
-        socket.net.ports.connect(socket, Some(near), joined, route.far)?;
+        // It may have been connected before: an ended connection or one that led nowhere.
+        socket.net.ports.connect(socket, Some((near, state.far)), joined, route.far)?;
         state.near = Some(joined);
         state.far = Some(route.far);
         if !route.leads {
@@ -165,7 +187,7 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
         socket.wake();
         return Ok(Joined::Connected);
     }
-    match socket.net.ports.listener(socket.family, far) {
+    match socket.net.ports.listener(far) {
         Some(listener) if !Arc::ptr_eq(&listener, socket) => {
             accept::join(socket, &listener, Caller::NOBODY)
         }
@@ -177,10 +199,10 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
 pub(super) fn connect_datagram(socket: &Arc<Socket>, name: &[u8]) -> Result<()> {
     {
         let mut state = lock(&socket.state);
-        let route = route(socket, state.near.map_or(ANY, |near| near.0), name)?;
+        let route = route(socket, &state, name)?;
         let near = bind_any(socket, &mut state)?;
         let joined = (route.near, near.1);
-        socket.net.ports.connect(socket, Some(near), joined, route.far)?;
+        socket.net.ports.connect(socket, Some((near, None)), joined, route.far)?;
         state.near = Some(joined);
         state.far = Some(route.far);
         state.flags |= state::CONNECTED;
@@ -194,20 +216,15 @@ pub(super) fn part_datagram(socket: &Arc<Socket>) {
     let mut state = lock(&socket.state);
     state.flags &= !state::CONNECTED;
     if let (Some(near), Some(far)) = (state.near, state.far.take()) {
-        socket.net.ports.disconnect(socket, near, far, ANY);
-        state.near = Some((ANY, near.1));
+        let addr = any(socket.family);
+        socket.net.ports.disconnect(socket, near, far, addr);
+        state.near = Some((addr, near.1));
     }
 }
 
 /// Sends a datagram, to an address or the peer. Nobody there is no error now, but comes back to who is
 /// connected. NetBSD: `udp_send`.
-pub(super) fn send_datagram(
-    run: &Run<'_, '_>,
-    socket: &Arc<Socket>,
-    to: Option<&[u8]>,
-    data: Vec<u8>,
-) -> Result<()> {
-    let _ = run;
+pub(super) fn send_datagram(socket: &Arc<Socket>, to: Option<&[u8]>, data: Vec<u8>) -> Result<()> {
     let (from, far, leads) = {
         let mut state = lock(&socket.state);
         let connected = state.has(state::CONNECTED);
@@ -218,26 +235,24 @@ pub(super) fn send_datagram(
             }
             Some(_) if connected => return Err(Errno::EISCONN.into()),
             Some(to) => {
-                let route = route(socket, state.near.map_or(ANY, |near| near.0), to)?;
+                let route = route(socket, &state, to)?;
                 let near = bind_any(socket, &mut state)?;
                 ((route.near, near.1), route.far, route.leads)
             }
             None => match (state.near, state.far) {
-                (Some(near), Some(far)) if connected => {
-                    (near, far, far.0 == loopback(socket.family))
-                }
+                (Some(near), Some(far)) if connected => (near, far, is_own(&far.0)),
                 _ => return Err(Errno::ENOTCONN.into()),
             },
         }
     };
-    let headers = if socket.family == INET { HEADERS } else { HEADERS_6 };
+    let headers = if is_mapped(&far.0) { HEADERS } else { HEADERS_6 };
     if data.len() > PACKET_MAX - headers {
         return Err(Errno::EMSGSIZE.into());
     }
     if !leads {
         return Err(Errno::EHOSTUNREACH.into());
     }
-    match socket.net.ports.receiver(socket.family, from, far) {
+    match socket.net.ports.receiver(from, far) {
         Some(receiver) => arrive(&receiver, from, far, data),
         None if to.is_none() => {
             lock(&socket.state).error = Some(Errno::ECONNREFUSED);
@@ -259,7 +274,7 @@ fn arrive(receiver: &Arc<Socket>, from: End, to: End, data: Vec<u8>) {
             control.push(Control::Data(0xffff, 0x8, now.into()));
         }
         if receiver.family == INET && state.lower.iter().any(|set| matches!(set, (0, 7, 1..))) {
-            control.push(Control::Data(0, 7, to.0[..4].into()));
+            control.push(Control::Data(0, 7, to.0[12..].into()));
         }
         let record = Record::message(Some(encode(receiver.family, Some(from))), control, data);
         let fits = record.len() as i64 <= state.space();

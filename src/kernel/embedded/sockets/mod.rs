@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::abi::open as flags;
+use super::alarm::{AlarmId, Alarms};
 use super::call::{Result, Run};
 use super::file::OpenFile;
 use super::limits::{Counters, Family};
@@ -62,18 +63,8 @@ pub(super) const CALLS: &[Listed] = &[
     call(30, accept::accept),
     call(31, connect::getpeername),
     call(32, connect::getsockname),
-    partly(
-        98,
-        connect::connect,
-        "only loopback addresses lead anywhere; a full TCP backlog keeps a \
-        connect waiting without end",
-    ),
-    partly(
-        104,
-        connect::bind,
-        "the only addresses are the wildcard, loopback and multicast ones; \
-        TCP has no TIME_WAIT",
-    ),
+    partly(98, connect::connect, "only loopback addresses lead anywhere"),
+    partly(104, connect::bind, "the only addresses are the wildcard, loopback and multicast ones"),
     partly(
         105,
         options::setsockopt,
@@ -132,16 +123,18 @@ pub(super) struct Net {
     flights: Arc<Flights>,
     /// Bytes of each user's buffers, by how large these may become.
     buffers: Users,
+    alarms: Arc<Alarms>,
 }
 
 impl Net {
-    pub fn new(counters: &Arc<Counters>) -> Self {
+    pub fn new(counters: &Arc<Counters>, alarms: &Arc<Alarms>) -> Self {
         Net {
             next: AtomicU64::new(1),
             ports: Ports::new(counters),
             names: local::Names::default(),
             flights: Flights::new(counters),
             buffers: Users::new(),
+            alarms: alarms.clone(),
         }
     }
 
@@ -149,6 +142,12 @@ impl Net {
     #[cfg(test)]
     pub fn reserved(&self, user: u32) -> u64 {
         self.buffers.count(user)
+    }
+
+    /// How many ended connections may keep their ports.
+    #[cfg(test)]
+    pub fn ended(&self) -> usize {
+        self.ports.ended()
     }
 
     /// How many open files are inside messages.
@@ -199,6 +198,8 @@ struct State {
     /// The ends of an internet socket: its own, once it has one, and the other.
     near: Option<End>,
     far: Option<End>,
+    /// When connecting has taken too long, while TCP waits for room at a listener.
+    alarm: Option<AlarmId>,
 }
 
 /// What a listening socket has.
@@ -316,6 +317,7 @@ impl Socket {
                 local: None,
                 near: None,
                 far: None,
+                alarm: None,
             }),
             readers: WaitQueue::default(),
             writers: WaitQueue::default(),

@@ -42,7 +42,7 @@ const LOWER: [(u8, i32, i32, i32, i32); 17] = [
     (0, STREAM, TCP, 3, 14400),
     (0, STREAM, TCP, 5, 150),
     (0, STREAM, TCP, 6, 8),
-    (0, STREAM, TCP, 7, 150),
+    (0, STREAM, TCP, 7, KEEP_INIT_DEFAULT),
     (INET, 0, 0, 3, 0),
     (INET, 0, 0, 4, 64),
     (INET, 0, 0, 5, 0),
@@ -55,6 +55,12 @@ const LOWER: [(u8, i32, i32, i32, i32); 17] = [
     (INET6, 0, 41, 4, -1),
     (INET6, 0, 41, 27, 1),
 ];
+
+/// IPV6_V6ONLY: level and name.
+pub(super) const IPV6_ONLY: (i32, i32) = (41, 27);
+/// TCP_KEEPINIT: how long connecting may take, in slow ticks of TCP.
+pub(super) const KEEP_INIT: (i32, i32) = (TCP, 7);
+pub(super) const KEEP_INIT_DEFAULT: i32 = 150;
 
 /// The level of TCP's options, and those of them that can be set and not be asked for.
 const TCP: i32 = 6;
@@ -99,9 +105,23 @@ pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
     check_alive(&socket, &state)?;
     lower(&socket, level, name).ok_or(Errno::ENOPROTOOPT)?;
     let value = integer(&value)?;
+    if (level, name) == IPV6_ONLY && state.near.is_some() {
+        return Err(Errno::EINVAL.into());
+    }
     state.lower.retain(|&(at, which, _)| (at, which) != (level, name));
     state.lower.push((level, name, value));
+    if (level, name) == KEEP_INIT && state.alarm.is_some() {
+        socket.arm(&mut state);
+    }
     Ok([0, 0])
+}
+
+impl State {
+    /// What an option below `SOL_SOCKET` was set to, if it was.
+    pub(super) fn lower(&self, option: (i32, i32)) -> Option<i32> {
+        let mut kept = self.lower.iter();
+        kept.find(|&&(level, name, _)| (level, name) == option).map(|kept| kept.2)
+    }
 }
 
 /// What makes the send buffer of a local socket smaller: bytes its peer has not taken.
@@ -152,7 +172,7 @@ fn ask_local(state: &State, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
 
 /// ECONNRESET if this was a TCP connection. NetBSD: `tcp_ctloutput`.
 fn check_alive(socket: &Socket, state: &State) -> Result<(), Errno> {
-    if socket.is_tcp() && state.has(state::DEAD) { Err(Errno::ECONNRESET) } else { Ok(()) }
+    if socket.is_tcp() && socket.is_over(state) { Err(Errno::ECONNRESET) } else { Ok(()) }
 }
 
 /// The initial value of an internet socket's option below `SOL_SOCKET`, if there is one like this.
@@ -260,9 +280,7 @@ pub(super) fn getsockopt(run: &mut Run<'_, '_>) -> Answer {
             let told = level != TCP || !UNTOLD.contains(&name);
             let initial = lower(&socket, level, name).filter(|_| told);
             let initial = initial.ok_or(Errno::ENOPROTOOPT)?;
-            let mut kept = state.lower.iter();
-            let kept = kept.find(|&&(at, which, _)| (at, which) == (level, name));
-            kept.map_or(initial, |kept| kept.2).to_le_bytes().to_vec()
+            state.lower((level, name)).unwrap_or(initial).to_le_bytes().to_vec()
         }
     };
     if size > 0 {

@@ -317,7 +317,7 @@ fn message(
         }
         _ => {
             debug_assert!(socket.kind != STREAM);
-            inet::send_datagram(run, socket, out.to.as_deref(), data)?;
+            inet::send_datagram(socket, out.to.as_deref(), data)?;
             Ok(Put::All)
         }
     }

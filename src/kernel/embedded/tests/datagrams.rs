@@ -107,6 +107,82 @@ fn udp_connects_and_parts() {
     assert_eq!(receive(&guest, fd, 0).unwrap().0, b"now");
 }
 
+/// `::ffff:127.0.0.1`
+fn in_six(port: u16) -> Vec<u8> {
+    let mut name = vec![0; 28];
+    name[1] = 24;
+    name[2..4].copy_from_slice(&port.to_be_bytes());
+    (name[18], name[19], name[20], name[23]) = (0xff, 0xff, 127, 1);
+    name
+}
+
+#[test]
+fn an_ipv6_socket_may_speak_to_ipv4() {
+    let guest = Guest::new(&kernel());
+    let six = socket(&guest, 24, 2, 0).unwrap();
+    assert_eq!(send(&guest, six, b"x", &in_six(90)), Err(Errno::EINVAL));
+    set(&guest, six, 41, 27, &0u32.to_le_bytes()).unwrap();
+    let mut all = in_six(80);
+    all[18..].fill(0);
+    bind(&guest, six, &all).unwrap();
+    let four = udp(&guest, 90);
+    assert_eq!(send(&guest, four, b"hello", &inet([127, 0, 0, 1], 80)), Ok(5));
+    let (data, from) = receive(&guest, six, 0).unwrap();
+    let mut told = in_six(90);
+    told[0] = 28;
+    assert_eq!((&data[..], from), (&b"hello"[..], told));
+    assert_eq!(send(&guest, six, b"back", &in_six(90)), Ok(4));
+    let (data, from) = receive(&guest, four, 0).unwrap();
+    assert_eq!((&data[..], &from[..8]), (&b"back"[..], &[16, 2, 0, 80, 127, 0, 0, 1][..]));
+    // Connected, it has an IPv4 address, until it parts.
+    guest.call(98, &[six, guest.place(&in_six(90)), 28]).unwrap();
+    assert_eq!(name(&guest, six)[18..24], [0xff, 0xff, 127, 0, 0, 1]);
+    assert_eq!(guest.write(six, b"again"), Ok(5));
+    assert_eq!(receive(&guest, four, 0).unwrap().0, b"again");
+    send(&guest, four, b"answer", &inet([127, 0, 0, 1], 80)).unwrap();
+    assert_eq!(receive(&guest, six, 0).unwrap().0, b"answer");
+    assert_eq!(guest.fails(98, &[six, guest.place(&in_six(0)), 28]), Errno::EADDRNOTAVAIL);
+    assert_eq!(name(&guest, six)[8..24], [0; 16]);
+    // Of two that are there, the IPv4 one is meant.
+    let own = socket(&guest, 2, 2, 0).unwrap();
+    assert_eq!(bind(&guest, own, &inet([127, 0, 0, 1], 80)), Err(Errno::EADDRINUSE));
+    set(&guest, own, SOL_SOCKET, 4, &1u32.to_le_bytes()).unwrap();
+    assert_eq!(bind(&guest, own, &inet([127, 0, 0, 1], 80)), Ok(0));
+    send(&guest, four, b"mine", &inet([127, 0, 0, 1], 80)).unwrap();
+    assert_eq!(receive(&guest, own, 0).unwrap().0, b"mine");
+    assert_eq!(receive(&guest, six, 0x80), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn another_user_does_not_share_a_port() {
+    let kernel = kernel();
+    let users = [77, 78, 77].map(|user| {
+        let guest = Guest::new(&kernel);
+        guest.call(23, &[user]).unwrap();
+        guest
+    });
+    let shares = |guest: &Guest, domain: u64| {
+        let fd = socket(guest, domain, 2, 0).unwrap();
+        set(guest, fd, SOL_SOCKET, 0x200, &1u32.to_le_bytes()).unwrap();
+        fd
+    };
+    let at = inet([127, 0, 0, 1], 5000);
+    assert_eq!(bind(&users[0], shares(&users[0], 2), &at), Ok(0));
+    for at in [&at, &inet([0; 4], 5000)] {
+        assert_eq!(bind(&users[1], shares(&users[1], 2), at), Err(Errno::EADDRINUSE));
+    }
+    assert_eq!(bind(&users[2], shares(&users[2], 2), &at), Ok(0));
+    // The superuser may, and two wildcards go together, as in NetBSD; IPv6 does not look.
+    let root = Guest::new(&kernel);
+    assert_eq!(bind(&root, shares(&root, 2), &at), Ok(0));
+    for guest in &users[..2] {
+        assert_eq!(bind(guest, shares(guest, 2), &inet([0; 4], 5001)), Ok(0));
+        let mut six = vec![0; 28];
+        (six[1], six[2], six[3], six[23]) = (24, 19, 136, 1);
+        assert_eq!(bind(guest, shares(guest, 24), &six), Ok(0));
+    }
+}
+
 #[test]
 fn udp_says_no_where_it_must() {
     let (guest, task) = seen(&kernel());

@@ -242,6 +242,60 @@ fn raw_sockets_are_the_superusers() {
     }
 }
 
+#[test]
+fn low_ports_and_paths_need_rights() {
+    let kernel = kernel();
+    let (root, guest) = (Guest::new(&kernel), Guest::new(&kernel));
+    root.call(136, &[root.string("/tmp/open"), 0o777]).unwrap();
+    root.call(15, &[root.string("/tmp/open"), 0o777]).unwrap();
+    root.call(136, &[root.string("/tmp/shut"), 0o700]).unwrap();
+    root.call(136, &[root.string("/tmp/fixed"), 0o755]).unwrap();
+    let path = |path: &str| [b"\0\x01", path.as_bytes()].concat();
+    let listens = |at: &str, mode: u64| {
+        let fd = socket(&root, 1, 1, 0).unwrap();
+        bind(&root, fd, &path(at)).unwrap();
+        root.call(106, &[fd, 5]).unwrap();
+        root.call(15, &[root.string(at), mode]).unwrap();
+    };
+    listens("/tmp/open/all", 0o666);
+    listens("/tmp/open/mine", 0o755);
+    listens("/tmp/shut/s", 0o777);
+    guest.call(23, &[10]).unwrap();
+    for domain in [2, 24] {
+        for kind in [1, 2] {
+            let fd = socket(&guest, domain, kind, 0).unwrap();
+            let name = |port: u16| match domain {
+                2 => inet([127, 0, 0, 1], port),
+                _ => [&[0, 24], &port.to_be_bytes()[..], &[0; 19], &[1], &[0; 4]].concat(),
+            };
+            assert_eq!(bind(&guest, fd, &name(1)), Err(Errno::EACCES));
+            assert_eq!(bind(&guest, fd, &name(1023)), Err(Errno::EACCES));
+            assert_eq!(bind(&guest, fd, &name(1024)), Ok(0));
+        }
+    }
+    // To make a name takes writing to the directory.
+    let fd = socket(&guest, 1, 1, 0).unwrap();
+    for (at, errno) in [
+        ("/tmp/fixed/s", Errno::EACCES),
+        ("/tmp/shut/t", Errno::EACCES),
+        ("/tmp/open/all", Errno::EADDRINUSE),
+    ] {
+        assert_eq!(bind(&guest, fd, &path(at)), Err(errno), "{at}");
+    }
+    assert_eq!(bind(&guest, fd, &path("/tmp/open/s")), Ok(0));
+    // To connect takes searching it, and writing to the socket.
+    let connect = |at: &str| {
+        let fd = socket(&guest, 1, 1, 0).unwrap();
+        let name = path(at);
+        guest.call(98, &[fd, guest.place(&name), name.len() as u64])
+    };
+    assert_eq!(connect("/tmp/open/all"), Ok(0));
+    assert_eq!(connect("/tmp/open/mine"), Err(Errno::EACCES));
+    assert_eq!(connect("/tmp/shut/s"), Err(Errno::EACCES));
+    assert_eq!(connect("/tmp/shut/none"), Err(Errno::EACCES));
+    assert_eq!(connect("/tmp/fixed/none"), Err(Errno::ENOENT), "nothing is made");
+}
+
 /// Sets RLIMIT_SBSIZE.
 fn most_buffers(guest: &Guest, bytes: u64) {
     guest.call(195, &[9, guest.place(&[bytes.to_le_bytes(); 2].concat())]).unwrap();

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::process::Task;
 use super::super::testing::{Guest, NOWHERE, Signals, kernel, kernel_with, o};
@@ -598,6 +599,322 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
     guest.process.release();
     let usage = kernel.usage();
     assert_eq!((usage.files, usage.ports, usage.bytes), (0, 0, 0));
+}
+
+/// A listener without room: TCP_KEEPINIT of the others is half a second.
+fn full(guest: &Guest, port: u16) -> u64 {
+    let head = listen(guest, 2, &inet(LOOPBACK, port), 0);
+    let first = socket(guest, 2, 1, 0).unwrap();
+    assert_eq!(connect(guest, first, &inet(LOOPBACK, port)), Ok(0));
+    head
+}
+
+fn hasty(guest: &Guest) -> u64 {
+    let fd = socket(guest, 2, 1, 0).unwrap();
+    set(guest, fd, 6, 7, &1u32.to_le_bytes()).unwrap();
+    fd
+}
+
+#[test]
+fn connecting_takes_only_so_long() {
+    let kernel = kernel();
+    let (guest, task) = seen(&kernel);
+    let head = full(&guest, 80);
+    let to = guest.place(&inet(LOOPBACK, 80));
+    let begun = Instant::now();
+    let fd = hasty(&guest);
+    let mut pending = guest.start(98, &[fd, to, 16]);
+    assert_eq!(pending.run(), None);
+    let other = hasty(&guest);
+    blocking(&guest, other, false);
+    assert_eq!(guest.fails(98, &[other, to, 16]), Errno::EINPROGRESS);
+    assert_eq!((poll(&task, other), error(&guest, other)), (0, 0));
+    let patient = socket(&guest, 2, 1, 0).unwrap();
+    let mut waits = guest.start(98, &[patient, to, 16]);
+    assert_eq!(waits.run(), None);
+    assert_eq!(kernel.system.alarms.len(), 3);
+    assert_eq!(pending.wait(), Err(Errno::ETIMEDOUT));
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    while poll(&task, other) == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((poll(&task, other), error(&guest, other), error(&guest, other)), (0x45, 60, 0));
+    // The socket is done.
+    for fd in [fd, other] {
+        assert_eq!(guest.fails(98, &[fd, to, 16]), Errno::EINVAL);
+        assert_eq!(guest.write(fd, b"x"), Err(Errno::EPIPE));
+    }
+    // The one with time is still there, and gets the place.
+    assert_eq!(kernel.system.alarms.len(), 1);
+    accept(&guest, head).unwrap();
+    assert_eq!(waits.run(), Some(Ok([0, 0])));
+    assert_eq!(kernel.system.alarms.len(), 0);
+    accept(&guest, head).unwrap();
+    assert_eq!(guest.call(92, &[head, 4, o::NONBLOCK]), Ok(0));
+    assert_eq!(accept(&guest, head), Err(Errno::EAGAIN), "who is late is not accepted");
+}
+
+#[test]
+fn who_waits_to_connect_may_be_interrupted_and_closed() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let head = full(&guest, 80);
+    let to = guest.place(&inet(LOOPBACK, 80));
+    let fd = hasty(&guest);
+    let mut pending = guest.start(98, &[fd, to, 16]);
+    assert_eq!(pending.run(), None);
+    assert_eq!(pending.interrupt(), Err(Errno::EINTR));
+    // It goes on connecting.
+    assert_eq!(guest.fails(98, &[fd, to, 16]), Errno::EALREADY);
+    assert_eq!(kernel.system.alarms.len(), 1);
+    guest.close(fd).unwrap();
+    assert_eq!(kernel.system.alarms.len(), 0);
+    // Another time, from now on.
+    let fd = socket(&guest, 2, 1, 0).unwrap();
+    let mut pending = guest.start(98, &[fd, to, 16]);
+    assert_eq!(pending.run(), None);
+    set(&guest, fd, 6, 7, &1u32.to_le_bytes()).unwrap();
+    assert_eq!(kernel.system.alarms.len(), 1);
+    assert_eq!(pending.wait(), Err(Errno::ETIMEDOUT));
+    accept(&guest, head).unwrap();
+    guest.process.release();
+    assert_eq!((kernel.usage().ports, kernel.system.alarms.len()), (0, 0));
+}
+
+/// A connection from port 90 to port 80: the client's end and the server's.
+fn from_port(guest: &Guest) -> (u64, u64) {
+    let head = listen(guest, 2, &inet(LOOPBACK, 80), 5);
+    let client = socket(guest, 2, 1, 0).unwrap();
+    bind(guest, client, &inet(LOOPBACK, 90)).unwrap();
+    assert_eq!(connect(guest, client, &inet(LOOPBACK, 80)), Ok(0));
+    let server = accept(guest, head).unwrap();
+    guest.close(head).unwrap();
+    (client, server)
+}
+
+/// What binding a new socket to port 90 comes to.
+fn port_90(guest: &Guest) -> Result<i64, Errno> {
+    let fd = socket(guest, 2, 1, 0).unwrap();
+    let bound = bind(guest, fd, &inet(LOOPBACK, 90));
+    guest.close(fd).unwrap();
+    bound
+}
+
+#[test]
+fn who_ends_a_connection_first_keeps_its_port_for_a_while() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let (client, server) = from_port(&guest);
+    guest.close(client).unwrap();
+    assert_eq!((port_90(&guest), kernel.usage().ports), (Err(Errno::EADDRINUSE), 1));
+    guest.close(server).unwrap();
+    let ended = Instant::now();
+    assert_eq!(kernel.usage().ports, 0, "nobody has it");
+    assert_eq!(port_90(&guest), Err(Errno::EADDRINUSE));
+    // With SO_REUSEADDR another may be bound there, but not connected to the same end.
+    let head = listen(&guest, 2, &inet(LOOPBACK, 80), 5);
+    let again = socket(&guest, 2, 1, 0).unwrap();
+    set(&guest, again, SOL_SOCKET, 4, &1u32.to_le_bytes()).unwrap();
+    assert_eq!(bind(&guest, again, &inet(LOOPBACK, 90)), Ok(0));
+    assert_eq!(connect(&guest, again, &inet(LOOPBACK, 80)), Err(Errno::EADDRINUSE));
+    guest.close(again).unwrap();
+    // The server's port was never taken by connections, nor is a port that the other end had ended.
+    let (client, server) = (socket(&guest, 2, 1, 0).unwrap(), head);
+    connect(&guest, client, &inet(LOOPBACK, 80)).unwrap();
+    let chosen = u16::from_be_bytes(name(&guest, client)[2..4].try_into().unwrap());
+    let accepted = accept(&guest, server).unwrap();
+    guest.close(accepted).unwrap();
+    guest.close(server).unwrap();
+    guest.close(client).unwrap();
+    for port in [80, chosen] {
+        let fd = socket(&guest, 2, 1, 0).unwrap();
+        assert_eq!(bind(&guest, fd, &inet([0; 4], port)), Ok(0), "{port}");
+        guest.close(fd).unwrap();
+    }
+    thread::sleep((ended + Duration::from_secs(2)).saturating_duration_since(Instant::now()));
+    assert_eq!(port_90(&guest), Ok(0));
+    assert_eq!(kernel.system.net.ended(), 0);
+}
+
+#[test]
+fn an_ended_connection_that_is_open_keeps_its_name_as_long() {
+    let guest = Guest::new(&kernel());
+    let (client, server) = from_port(&guest);
+    guest.call(134, &[client, 1]).unwrap();
+    guest.close(server).unwrap();
+    assert_eq!(name(&guest, client)[..4], [16, 2, 0, 90]);
+    assert_eq!(connect(&guest, client, &inet(LOOPBACK, 81)), Err(Errno::ECONNREFUSED));
+    // It was moved to the other connection, and is free after that has failed.
+    assert_eq!(port_90(&guest), Ok(0));
+    let (client, server) = from_port(&guest);
+    guest.call(134, &[client, 1]).unwrap();
+    guest.close(server).unwrap();
+    let head = listen(&guest, 2, &inet(LOOPBACK, 80), 5);
+    assert_eq!(connect(&guest, client, &inet(LOOPBACK, 80)), Err(Errno::EADDRINUSE));
+    guest.close(head).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(guest.fails(32, &[client, guest.buffer(), guest.buffer() + 200]), Errno::EINVAL);
+    assert_eq!(set(&guest, client, 6, 1, &[1, 0, 0, 0]), Err(Errno::ECONNRESET));
+    assert_eq!(guest.fails(134, &[client, 2]), Errno::EINVAL);
+    assert_eq!(port_90(&guest), Ok(0));
+    // A reset ends it at once.
+    let (client, server) = from_port(&guest);
+    guest.close(client).unwrap();
+    assert_eq!(guest.write(server, b"x"), Ok(1));
+    assert_eq!(port_90(&guest), Ok(0));
+    guest.close(server).unwrap();
+    let (client, server) = from_port(&guest);
+    set(&guest, client, SOL_SOCKET, 0x80, &[1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    guest.close(client).unwrap();
+    assert_eq!(port_90(&guest), Ok(0));
+    guest.close(server).unwrap();
+    assert_eq!(port_90(&guest), Ok(0));
+}
+
+#[test]
+fn ended_connections_are_so_many() {
+    let mut guest = Guest::new(&kernel());
+    guest.slow = false;
+    let kernel = kernel();
+    let guest = guest.beside(&kernel);
+    let at = inet(LOOPBACK, 80);
+    let head = listen(&guest, 2, &at, 5);
+    let mut first = 0;
+    for round in 0..5000 {
+        let client = socket(&guest, 2, 1, 0).unwrap();
+        assert_eq!(connect(&guest, client, &at), Ok(0), "{round}");
+        if round == 0 {
+            first = u16::from_be_bytes(name(&guest, client)[2..4].try_into().unwrap());
+        }
+        let server = accept(&guest, head).unwrap();
+        guest.close(client).unwrap();
+        guest.close(server).unwrap();
+        assert!(kernel.system.net.ended() <= 4096);
+    }
+    // What the first had was given back before its time, or after it.
+    let fd = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(bind(&guest, fd, &inet(LOOPBACK, first)), Ok(0));
+    assert_eq!(kernel.usage().ports, 2);
+}
+
+#[test]
+fn an_address_that_led_nowhere_leaves_no_port_behind() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let _head = listen(&guest, 2, &inet(LOOPBACK, 80), 5);
+    let fd = socket(&guest, 2, 1, 0).unwrap();
+    for last in 2..5 {
+        let to = inet([127, 0, 0, last], 80);
+        assert_eq!(connect(&guest, fd, &to), Err(Errno::EHOSTUNREACH));
+    }
+    assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 80)), Ok(0));
+    guest.close(fd).unwrap();
+    guest.process.release();
+    assert_eq!(kernel.usage().ports, 0);
+}
+
+/// An IPv6 socket that takes IPv4 too, as it should be bound.
+fn dual(guest: &Guest, kind: u64) -> u64 {
+    let fd = socket(guest, 24, kind, 0).unwrap();
+    set(guest, fd, 41, 27, &0u32.to_le_bytes()).unwrap();
+    fd
+}
+
+/// `::ffff:a.b.c.d`
+fn in_six(addr: [u8; 4], port: u16) -> Vec<u8> {
+    inet6(0xffff_0000_0000 | u128::from(u32::from_be_bytes(addr)), port)
+}
+
+/// As the kernel tells a name: with its length.
+fn told(mut name: Vec<u8>) -> Vec<u8> {
+    name[0] = name.len() as u8;
+    name
+}
+
+#[test]
+fn an_ipv6_listener_may_take_ipv4_connections() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let head = dual(&guest, 1);
+    bind(&guest, head, &inet6(0, 80)).unwrap();
+    assert_eq!(set(&guest, head, 41, 27, &1u32.to_le_bytes()), Err(Errno::EINVAL), "too late");
+    guest.call(106, &[head, 5]).unwrap();
+    let client = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(connect(&guest, client, &inet(LOOPBACK, 80)), Ok(0));
+    let port = u16::from_be_bytes(name(&guest, client)[2..4].try_into().unwrap());
+    let server = accept(&guest, head).unwrap();
+    assert_eq!(name(&guest, server), told(in_six(LOOPBACK, 80)));
+    assert_eq!(peer(&guest, server).unwrap(), told(in_six(LOOPBACK, port)));
+    assert_eq!(peer(&guest, client).unwrap()[..8], told(inet(LOOPBACK, 80))[..8]);
+    guest.write(client, b"four").unwrap();
+    assert_eq!(guest.read(server, 10).unwrap(), b"four");
+    // IPv6 comes as ever; an IPv4 listener comes first for what is its own.
+    let six = socket(&guest, 24, 1, 0).unwrap();
+    assert_eq!(connect(&guest, six, &inet6(1, 80)), Ok(0));
+    let server = accept(&guest, head).unwrap();
+    assert_eq!(name(&guest, server), told(inet6(1, 80)));
+    let four = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(bind(&guest, four, &inet(LOOPBACK, 80)), Err(Errno::EADDRINUSE));
+    assert_eq!(bind(&guest, four, &inet([0; 4], 80)), Err(Errno::EADDRINUSE));
+    set(&guest, four, SOL_SOCKET, 4, &1u32.to_le_bytes()).unwrap();
+    assert_eq!(bind(&guest, four, &inet(LOOPBACK, 80)), Ok(0));
+    guest.call(106, &[four, 5]).unwrap();
+    let client = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(connect(&guest, client, &inet(LOOPBACK, 80)), Ok(0));
+    blocking(&guest, head, false);
+    assert_eq!(accept(&guest, head), Err(Errno::EAGAIN));
+    assert!(accept(&guest, four).is_ok());
+    // Without its say so, it takes none.
+    let only = listen(&guest, 24, &inet6(0, 81), 5);
+    let client = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(connect(&guest, client, &inet(LOOPBACK, 81)), Err(Errno::ECONNREFUSED));
+    let four = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(bind(&guest, four, &inet([0; 4], 81)), Ok(0));
+    guest.close(only).unwrap();
+    guest.process.release();
+    assert_eq!(kernel.usage().ports, 0);
+}
+
+#[test]
+fn ipv6_sockets_have_ipv4_addresses_if_they_take_them() {
+    let guest = Guest::new(&kernel());
+    let only = socket(&guest, 24, 1, 0).unwrap();
+    assert_eq!(bind(&guest, only, &in_six(LOOPBACK, 80)), Err(Errno::EINVAL));
+    let head = dual(&guest, 1);
+    assert_eq!(bind(&guest, head, &in_six([8, 8, 8, 8], 80)), Err(Errno::EADDRNOTAVAIL));
+    assert_eq!(bind(&guest, head, &in_six(LOOPBACK, 80)), Ok(0));
+    let four = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(bind(&guest, four, &inet(LOOPBACK, 80)), Err(Errno::EADDRINUSE));
+    guest.call(106, &[head, 5]).unwrap();
+    assert_eq!(connect(&guest, only, &in_six(LOOPBACK, 80)), Err(Errno::EINVAL));
+    assert_eq!(connect(&guest, only, &inet6(1, 80)), Err(Errno::ECONNREFUSED));
+    // An IPv6 client in the world of IPv4.
+    let client = dual(&guest, 1);
+    for (addr, errno) in [
+        ([0; 4], Errno::EADDRNOTAVAIL),
+        ([8, 8, 8, 8], Errno::EADDRNOTAVAIL),
+        ([224, 0, 0, 1], Errno::EADDRNOTAVAIL),
+        ([127, 0, 0, 2], Errno::EHOSTUNREACH),
+    ] {
+        assert_eq!(connect(&guest, client, &in_six(addr, 80)), Err(errno), "{addr:?}");
+    }
+    assert_eq!(connect(&guest, client, &inet6(1, 80)), Err(Errno::EINVAL), "it is in there now");
+    assert_eq!(connect(&guest, client, &in_six(LOOPBACK, 80)), Ok(0));
+    assert_eq!(peer(&guest, client).unwrap(), told(in_six(LOOPBACK, 80)));
+    let server = accept(&guest, head).unwrap();
+    assert_eq!(peer(&guest, server).unwrap(), name(&guest, client));
+    // One that has an IPv6 address is not.
+    let client = dual(&guest, 1);
+    bind(&guest, client, &inet6(1, 90)).unwrap();
+    assert_eq!(connect(&guest, client, &in_six(LOOPBACK, 80)), Err(Errno::EINVAL));
+    // To an IPv4 listener it is an IPv4 client.
+    let four = listen(&guest, 2, &inet(LOOPBACK, 81), 5);
+    let client = dual(&guest, 1);
+    assert_eq!(connect(&guest, client, &in_six(LOOPBACK, 81)), Ok(0));
+    let server = accept(&guest, four).unwrap();
+    assert_eq!(peer(&guest, server).unwrap()[..2], [16, 2]);
+    assert_eq!(peer(&guest, server).unwrap()[4..8], LOOPBACK);
+    assert_eq!(name(&guest, server)[..8], told(inet(LOOPBACK, 81))[..8]);
 }
 
 #[test]
