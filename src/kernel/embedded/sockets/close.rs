@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::options::{self, option};
+use super::lower;
+use super::options::option;
 use super::ports::{End, TIME_WAIT};
 use super::{LOCAL, Listener, Socket, State, get, local, state};
 use crate::kernel::Errno;
@@ -75,7 +76,7 @@ impl Socket {
 
     /// Has a TCP connection that is not made after some time end.
     pub(super) fn arm(self: &Arc<Self>, state: &mut State) {
-        let ticks = state.lower(options::KEEP_INIT).unwrap_or(options::KEEP_INIT_DEFAULT) as u32;
+        let ticks = state.lower(lower::KEEP_INIT).unwrap_or(lower::KEEP_INIT_DEFAULT) as u32;
         let me: Arc<dyn Due> = self.clone();
         let at = after(Instant::now(), SLOW_TICK * ticks);
         // Without a thread for it, it waits on.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::accept::{self, Caller, Joined};
 use super::buffer::{Control, Record};
-use super::options::{self, option};
+use super::lower::{self, Which};
+use super::options::option;
 use super::ports::{Address, Binding, End, any, is_any, is_mapped, mapped};
 use super::{INET, INET6, RAW, Socket, State, state};
 use crate::kernel::Errno;
@@ -64,7 +65,7 @@ fn decode(family: u8, name: &[u8]) -> Result<End, Errno> {
 
 /// Whether an IPv6 socket in this state takes IPv4 too.
 fn is_dual(socket: &Socket, state: &State) -> bool {
-    socket.family == INET6 && state.lower(options::IPV6_ONLY) == Some(0)
+    socket.family == INET6 && state.lower(lower::IPV6_ONLY) == Some(0)
 }
 
 /// NetBSD: `in_pcbbind`, `in6_pcbbind`.
@@ -225,13 +226,16 @@ pub(super) fn part_datagram(socket: &Arc<Socket>) {
 /// Sends a datagram, to an address or the peer. Nobody there is no error now, but comes back to who is
 /// connected. NetBSD: `udp_send`.
 pub(super) fn send_datagram(socket: &Arc<Socket>, to: Option<&[u8]>, data: Vec<u8>) -> Result<()> {
-    let (from, far, leads) = {
+    let (from, far, leads, manner) = {
         let mut state = lock(&socket.state);
         let connected = state.has(state::CONNECTED);
-        match to {
+        let (from, far, leads) = match to {
             // NetBSD: `udp6_output`.
             Some(to) if socket.family != INET && to[1] != socket.family => {
                 return Err(Errno::EAFNOSUPPORT.into());
+            }
+            Some(to) if socket.family != INET && decode(INET6, to)?.1 == 0 => {
+                return Err(Errno::EADDRNOTAVAIL.into());
             }
             Some(_) if connected => return Err(Errno::EISCONN.into()),
             Some(to) => {
@@ -243,7 +247,8 @@ pub(super) fn send_datagram(socket: &Arc<Socket>, to: Option<&[u8]>, data: Vec<u
                 (Some(near), Some(far)) if connected => (near, far, is_own(&far.0)),
                 _ => return Err(Errno::ENOTCONN.into()),
             },
-        }
+        };
+        (from, far, leads, Manner::of(socket, &state, &far.0))
     };
     let headers = if is_mapped(&far.0) { HEADERS } else { HEADERS_6 };
     if data.len() > PACKET_MAX - headers {
@@ -253,7 +258,7 @@ pub(super) fn send_datagram(socket: &Arc<Socket>, to: Option<&[u8]>, data: Vec<u
         return Err(Errno::EHOSTUNREACH.into());
     }
     match socket.net.ports.receiver(from, far) {
-        Some(receiver) => arrive(&receiver, from, far, data),
+        Some(receiver) => arrive(&receiver, from, far, manner, data),
         None if to.is_none() => {
             lock(&socket.state).error = Some(Errno::ECONNREFUSED);
             socket.wake();
@@ -263,19 +268,34 @@ pub(super) fn send_datagram(socket: &Arc<Socket>, to: Option<&[u8]>, data: Vec<u
     Ok(())
 }
 
-/// A datagram arrives; it is lost if there is no room. NetBSD: `udp4_sendup`.
-fn arrive(receiver: &Arc<Socket>, from: End, to: End, data: Vec<u8>) {
+/// What a datagram brings along: how far it may go yet, and how it is to be treated (`IP_TTL`,
+/// `IPV6_TCLASS`).
+#[derive(Clone, Copy)]
+struct Manner {
+    hops: i32,
+    class: i32,
+}
+
+impl Manner {
+    /// That of what a socket in this state sends there.
+    fn of(socket: &Socket, state: &State, to: &Address) -> Manner {
+        let hops = match (socket.family, is_mapped(to)) {
+            (INET, _) => state.lower(lower::TTL),
+            (_, true) => None,
+            (_, false) => state.lower(lower::HOPS).filter(|&hops| hops >= 0),
+        };
+        Manner {
+            hops: hops.unwrap_or(lower::TTL_DEFAULT),
+            class: state.lower(lower::TCLASS).unwrap_or(0),
+        }
+    }
+}
+
+/// A datagram arrives; it is lost if there is no room. NetBSD: `udp4_sendup`, `udp6_sendup`.
+fn arrive(receiver: &Arc<Socket>, from: End, to: End, manner: Manner, data: Vec<u8>) {
     {
         let mut state = lock(&receiver.state);
-        let mut control = Vec::new();
-        if state.on(option::TIMESTAMP) {
-            let micros = time::now() / 1000;
-            let now = pair(micros / 1_000_000, micros % 1_000_000);
-            control.push(Control::Data(0xffff, 0x8, now.into()));
-        }
-        if receiver.family == INET && state.lower.iter().any(|set| matches!(set, (0, 7, 1..))) {
-            control.push(Control::Data(0, 7, to.0[12..].into()));
-        }
+        let control = told(receiver, &state, from, to, manner);
         let record = Record::message(Some(encode(receiver.family, Some(from))), control, data);
         let fits = record.len() as i64 <= state.space();
         if !fits || state.buffer.push(record, &receiver.payer).is_err() {
@@ -285,3 +305,35 @@ fn arrive(receiver: &Arc<Socket>, from: End, to: End, data: Vec<u8>) {
     }
     receiver.readers.wake();
 }
+
+/// What a receiver in this state is told of a datagram. NetBSD: `ip_savecontrol`, `ip6_savecontrol`.
+fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) -> Vec<Control> {
+    let mut control = Vec::new();
+    if state.on(option::TIMESTAMP) {
+        let micros = time::now() / 1000;
+        let now = pair(micros / 1_000_000, micros % 1_000_000);
+        control.push(Control::Data(0xffff, 0x8, now.into()));
+    }
+    let mut tell = |asked: Which, (level, kind): Which, data: &[u8]| {
+        if state.lower_is_on(asked) {
+            control.push(Control::Data(level, kind, data.into()));
+        }
+    };
+    let interface = u32::from(lower::INTERFACE).to_le_bytes();
+    if receiver.family == INET {
+        let packet = |addr: Address| [&addr[12..], &interface[..]].concat();
+        tell(lower::RECEIVE_TO, lower::RECEIVE_TO, &to.0[12..]);
+        tell(lower::PACKET_FROM, lower::PACKET_FROM, &packet(from.0));
+        tell(lower::PACKET_TO, lower::PACKET_TO, &packet(to.0));
+        tell(lower::RECEIVE_INTERFACE, lower::RECEIVE_INTERFACE, &LINK);
+        tell(lower::RECEIVE_TTL, lower::RECEIVE_TTL, &[manner.hops as u8]);
+    } else if !is_mapped(&to.0) {
+        tell(lower::RECEIVE_PACKET_6, lower::PACKET_6, &[&to.0[..], &interface[..]].concat());
+        tell(lower::RECEIVE_HOPS_6, lower::HOPS_6, &manner.hops.to_le_bytes());
+        tell(lower::RECEIVE_TCLASS_6, lower::TCLASS, &manner.class.to_le_bytes());
+    }
+    control
+}
+
+/// The one interface as a `struct sockaddr_dl`: length, AF_LINK, number.
+const LINK: [u8; 8] = [8, 18, lower::INTERFACE as u8, 0, 0, 0, 0, 0];

@@ -8,7 +8,7 @@
 //! - `local`, `inet`, `ports`: the families' part of that
 //! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
 //! - `messages`: the calls that send and receive
-//! - `options`: setsockopt and getsockopt
+//! - `options`, `lower`: setsockopt and getsockopt
 //!
 //! A socket has a lock of its own, and knows its peer; what is sent goes right into the buffer of the
 //! peer. No two sockets are locked at once, so no order of them matters: who needs something of both
@@ -28,6 +28,7 @@ mod close;
 mod connect;
 mod inet;
 mod local;
+mod lower;
 mod messages;
 mod open;
 mod options;
@@ -68,10 +69,15 @@ pub(super) const CALLS: &[Listed] = &[
     partly(
         105,
         options::setsockopt,
-        "of the options below SOL_SOCKET a handful, most without effect",
+        "the options below SOL_SOCKET that programs set, most without effect; no multicast groups, IP \
+        options and accept filters",
     ),
     call(106, accept::listen),
-    partly(118, options::getsockopt, "of the options below SOL_SOCKET a handful"),
+    partly(
+        118,
+        options::getsockopt,
+        "no TCP_INFO, and of IPv6's advanced options only the switches",
+    ),
     partly(133, messages::sendto, OUT_OF_BAND),
     call(134, close::shutdown),
     call(135, connect::socketpair),

@@ -3,7 +3,8 @@
 //! Sources: NetBSD `sys/kern/uipc_socket.c` (`sosetopt1`, `sogetopt1`), `sys/kern/uipc_usrreq.c`
 //! (`uipc_ctloutput`); getsockopt(2), unix(4), tcp(4), ip(4), ip6(4).
 
-use super::{INET, INET6, LOCAL, STREAM, Socket, State, get, state};
+use super::lower::{self, integer};
+use super::{INET, LOCAL, Socket, State, get, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{i32_at, open, pair, timeval_at};
 use crate::kernel::embedded::call::{Answer, Run};
@@ -18,9 +19,12 @@ pub(super) mod option {
     pub const LINGER: i32 = 0x80;
     pub const NOSIGPIPE: i32 = 0x800;
     pub const TIMESTAMP: i32 = 0x2000;
+    /// There is an accept filter; there are none here.
+    pub const ACCEPTFILTER: i32 = 0x1000;
     /// Those that are on or off: DEBUG, REUSEADDR, KEEPALIVE, DONTROUTE, BROADCAST, USELOOPBACK,
-    /// OOBINLINE, REUSEPORT, NOSIGPIPE, TIMESTAMP.
-    pub const SWITCHES: [i32; 10] = [0x1, 0x4, 0x8, 0x10, 0x20, 0x40, 0x100, 0x200, 0x800, 0x2000];
+    /// OOBINLINE, REUSEPORT, OTIMESTAMP, NOSIGPIPE, TIMESTAMP.
+    pub const SWITCHES: [i32; 11] =
+        [0x1, 0x4, 0x8, 0x10, 0x20, 0x40, 0x100, 0x200, 0x400, 0x800, 0x2000];
     pub const SNDBUF: i32 = 0x1001;
     pub const RCVBUF: i32 = 0x1002;
     pub const SNDLOWAT: i32 = 0x1003;
@@ -28,48 +32,20 @@ pub(super) mod option {
     pub const ERROR: i32 = 0x1007;
     pub const TYPE: i32 = 0x1008;
     pub const OVERFLOWED: i32 = 0x1009;
+    pub const NOHEADER: i32 = 0x100a;
+    /// The same times as the next two, by the numbers of earlier releases.
+    pub const OLD_SNDTIMEO: i32 = 0x1005;
+    pub const OLD_RCVTIMEO: i32 = 0x1006;
     pub const SNDTIMEO: i32 = 0x100b;
     pub const RCVTIMEO: i32 = 0x100c;
 }
-
-/// Options below `SOL_SOCKET` that are kept: family (0: both internet families), socket type (0:
-/// any), level, name and initial value. TCP_NODELAY, MAXSEG, KEEPIDLE, KEEPINTVL, KEEPCNT, KEEPINIT;
-/// IP_TOS, IP_TTL, IP_RECVOPTS, IP_RECVRETOPTS, IP_RECVDSTADDR, IP_PORTRANGE, IP_RECVIF, IP_RECVTTL,
-/// IP_MINTTL; IPV6_UNICAST_HOPS, IPV6_V6ONLY.
-const LOWER: [(u8, i32, i32, i32, i32); 17] = [
-    (0, STREAM, TCP, 1, 0),
-    (0, STREAM, TCP, 2, 536),
-    (0, STREAM, TCP, 3, 14400),
-    (0, STREAM, TCP, 5, 150),
-    (0, STREAM, TCP, 6, 8),
-    (0, STREAM, TCP, 7, KEEP_INIT_DEFAULT),
-    (INET, 0, 0, 3, 0),
-    (INET, 0, 0, 4, 64),
-    (INET, 0, 0, 5, 0),
-    (INET, 0, 0, 6, 0),
-    (INET, 0, 0, 7, 0),
-    (INET, 0, 0, 19, 0),
-    (INET, 0, 0, 20, 0),
-    (INET, 0, 0, 23, 0),
-    (INET, 0, 0, 24, 0),
-    (INET6, 0, 41, 4, -1),
-    (INET6, 0, 41, 27, 1),
-];
-
-/// IPV6_V6ONLY: level and name.
-pub(super) const IPV6_ONLY: (i32, i32) = (41, 27);
-/// TCP_KEEPINIT: how long connecting may take, in slow ticks of TCP.
-pub(super) const KEEP_INIT: (i32, i32) = (TCP, 7);
-pub(super) const KEEP_INIT_DEFAULT: i32 = 150;
-
-/// The level of TCP's options, and those of them that can be set and not be asked for.
-const TCP: i32 = 6;
-const UNTOLD: [i32; 4] = [3, 5, 6, 7];
 
 /// Clock ticks a second, in which socket timeouts are counted (`hz`).
 pub(super) const TICKS: i64 = 100;
 /// The largest buffer that may be asked for (`sb_max_adj`).
 const BUFFER_MAX: i32 = 209_715;
+/// The length of a `struct accept_filter_arg`.
+const ACCEPT_FILTER: usize = 256;
 /// The longest option value (`MCLBYTES`).
 const OPTION_MAX: u32 = 2048;
 
@@ -103,25 +79,11 @@ pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
     }
     let mut state = lock(&socket.state);
     check_alive(&socket, &state)?;
-    lower(&socket, level, name).ok_or(Errno::ENOPROTOOPT)?;
-    let value = integer(&value)?;
-    if (level, name) == IPV6_ONLY && state.near.is_some() {
-        return Err(Errno::EINVAL.into());
-    }
-    state.lower.retain(|&(at, which, _)| (at, which) != (level, name));
-    state.lower.push((level, name, value));
-    if (level, name) == KEEP_INIT && state.alarm.is_some() {
+    lower::set(&socket, &mut state, (level, name), &value)?;
+    if (level, name) == lower::KEEP_INIT && state.alarm.is_some() {
         socket.arm(&mut state);
     }
     Ok([0, 0])
-}
-
-impl State {
-    /// What an option below `SOL_SOCKET` was set to, if it was.
-    pub(super) fn lower(&self, option: (i32, i32)) -> Option<i32> {
-        let mut kept = self.lower.iter();
-        kept.find(|&&(level, name, _)| (level, name) == option).map(|kept| kept.2)
-    }
 }
 
 /// What makes the send buffer of a local socket smaller: bytes its peer has not taken.
@@ -175,20 +137,6 @@ fn check_alive(socket: &Socket, state: &State) -> Result<(), Errno> {
     if socket.is_tcp() && socket.is_over(state) { Err(Errno::ECONNRESET) } else { Ok(()) }
 }
 
-/// The initial value of an internet socket's option below `SOL_SOCKET`, if there is one like this.
-fn lower(socket: &Socket, level: i32, name: i32) -> Option<i32> {
-    let fits = |&&(family, kind, at, which, _): &&(u8, i32, i32, i32, i32)| {
-        (family == socket.family || family == 0)
-            && (kind == socket.kind || kind == 0)
-            && (at, which) == (level, name)
-    };
-    LOWER.iter().find(fits).map(|lower| lower.4)
-}
-
-fn integer(value: &[u8]) -> Result<i32, Errno> {
-    if value.len() == 4 { Ok(i32_at(value, 0)) } else { Err(Errno::EINVAL) }
-}
-
 /// NetBSD: `sosetopt1`.
 fn set(
     socket: &Socket,
@@ -199,6 +147,9 @@ fn set(
     most: u64,
 ) -> Result<(), Errno> {
     match name {
+        option::ACCEPTFILTER => return no_filter(state, value).map_or(Ok(()), Err),
+        // For raw sockets it is, and the protocol says yes to all.
+        option::NOHEADER if socket.family == INET => {}
         option::LINGER => {
             if value.len() != 8 {
                 return Err(Errno::EINVAL);
@@ -232,7 +183,7 @@ fn set(
             let size = [state.send_limit - under_way, state.receive_limit][side];
             state.low_water[side] = at_least_one(value)?.min(size as i32);
         }
-        option::SNDTIMEO | option::RCVTIMEO => {
+        option::SNDTIMEO | option::RCVTIMEO | option::OLD_SNDTIMEO | option::OLD_RCVTIMEO => {
             if value.len() != 16 {
                 return Err(Errno::EINVAL);
             }
@@ -243,11 +194,25 @@ fn set(
             }
             let ticks = seconds.saturating_mul(TICKS).saturating_add(part);
             let ticks = if ticks == 0 && micros != 0 { 1 } else { ticks };
-            state.timeouts[(name - option::SNDTIMEO) as usize] = ticks;
+            state.timeouts[time_side(name)] = ticks;
         }
         _ => return Err(Errno::ENOPROTOOPT),
     }
     Ok(())
+}
+
+/// Which side a timeout is of: that of sending first.
+fn time_side(name: i32) -> usize {
+    usize::from(matches!(name, option::RCVTIMEO | option::OLD_RCVTIMEO))
+}
+
+/// Why an accept filter cannot be set, or taken away. NetBSD: `accept_filt_setopt`.
+fn no_filter(state: &State, value: &[u8]) -> Option<Errno> {
+    match value.len() {
+        0 if state.has(state::LISTENING) => None,
+        ACCEPT_FILTER => Some(Errno::ENOENT),
+        _ => Some(Errno::EINVAL),
+    }
 }
 
 fn switch(state: &mut State, name: i32, on: bool) {
@@ -277,15 +242,14 @@ pub(super) fn getsockopt(run: &mut Run<'_, '_>) -> Answer {
             ask_local(&state, level, name)?
         } else {
             check_alive(&socket, &state)?;
-            let told = level != TCP || !UNTOLD.contains(&name);
-            let initial = lower(&socket, level, name).filter(|_| told);
-            let initial = initial.ok_or(Errno::ENOPROTOOPT)?;
-            state.lower((level, name)).unwrap_or(initial).to_le_bytes().to_vec()
+            lower::get(&socket, &state, (level, name))?
         }
     };
     if size > 0 {
         let part = &value[..value.len().min(size as usize)];
-        run.copyout(part, addr)?;
+        if !part.is_empty() {
+            run.copyout(part, addr)?;
+        }
         run.copyout(&(part.len() as u32).to_le_bytes(), size_addr)?;
     }
     Ok([0, 0])
@@ -298,8 +262,9 @@ fn ask(socket: &Socket, state: &mut State, name: i32, under_way: i64) -> Result<
             let on = i32::from(state.options & name != 0);
             return Ok([on.to_le_bytes(), state.linger.to_le_bytes()].concat());
         }
-        option::SNDTIMEO | option::RCVTIMEO => {
-            let ticks = state.timeouts[(name - option::SNDTIMEO) as usize];
+        option::ACCEPTFILTER => return Err(Errno::EINVAL),
+        option::SNDTIMEO | option::RCVTIMEO | option::OLD_SNDTIMEO | option::OLD_RCVTIMEO => {
+            let ticks = state.timeouts[time_side(name)];
             let micros = ticks % TICKS * (1_000_000 / TICKS);
             return Ok(pair(ticks / TICKS, micros).to_vec());
         }

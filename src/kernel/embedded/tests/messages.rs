@@ -402,6 +402,64 @@ fn datagrams_say_when_and_for_whom() {
     }
 }
 
+/// The control messages in `bytes`: level, type, data.
+fn messages(mut bytes: &[u8]) -> Vec<(u32, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let len = word(0) as usize;
+        all.push((word(4), word(8), bytes[16..len].to_vec()));
+        bytes = &bytes[len.next_multiple_of(8).min(bytes.len())..];
+    }
+    all
+}
+
+#[test]
+fn datagrams_say_how_they_came() {
+    let guest = Guest::new(&kernel());
+    let on = 1u32.to_le_bytes();
+    let server = socket(&guest, 2, 2, 0).unwrap();
+    bind(&guest, server, &inet([0; 4], 500)).unwrap();
+    for option in [20, 23, 25, 26] {
+        set(&guest, server, 0, option, &on).unwrap();
+    }
+    let client = socket(&guest, 2, 2, 0).unwrap();
+    set(&guest, client, 0, 4, &9u32.to_le_bytes()).unwrap();
+    connect(&guest, client, &inet(LOOPBACK, 500)).unwrap();
+    guest.write(client, b"x").unwrap();
+    let got = receive(&guest, server, 10, 300, 0).unwrap();
+    let packet = vec![127, 0, 0, 1, 1, 0, 0, 0];
+    let expected = [
+        (0, 26, packet.clone()),
+        (0, 25, packet),
+        (0, 20, vec![8, 18, 1, 0, 0, 0, 0, 0]),
+        (0, 23, vec![9]),
+    ];
+    assert_eq!(messages(&got.control), expected);
+    // IPv6, of which an IPv4 sender brings nothing.
+    let server = socket(&guest, 24, 2, 0).unwrap();
+    set(&guest, server, 41, 27, &[0; 4]).unwrap();
+    let mut at = vec![0; 28];
+    (at[1], at[2], at[3]) = (24, 1, 245);
+    bind(&guest, server, &at).unwrap();
+    for option in [36, 37, 57] {
+        set(&guest, server, 41, option, &on).unwrap();
+    }
+    let client = socket(&guest, 24, 2, 0).unwrap();
+    set(&guest, client, 41, 61, &5u32.to_le_bytes()).unwrap();
+    at[23] = 1;
+    connect(&guest, client, &at).unwrap();
+    guest.write(client, b"x").unwrap();
+    let got = receive(&guest, server, 10, 300, 0).unwrap();
+    let int = |value: u32| value.to_le_bytes().to_vec();
+    let expected = [(41, 46, [&at[8..24], &on].concat()), (41, 47, int(64)), (41, 61, int(5))];
+    assert_eq!(messages(&got.control), expected);
+    let four = socket(&guest, 2, 2, 0).unwrap();
+    connect(&guest, four, &inet(LOOPBACK, 501)).unwrap();
+    guest.write(four, b"x").unwrap();
+    assert_eq!(receive(&guest, server, 10, 300, 0).unwrap().control, []);
+}
+
 #[test]
 fn headers_are_checked() {
     let guest = Guest::new(&kernel());
