@@ -115,6 +115,13 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
+        calls: &["sendto", "sendmsg", "write", "writev"],
+        after: "rights(",
+        kinds: ["EPIPE", "ok"],
+        reason: "a socket in a message that was thrown away is closed at once; NetBSD's unp_thread does it when another local socket goes",
+        ..ALWAYS
+    },
+    Known {
         calls: &["__sysctl"],
         with: &["[i32 1, i32 18]"],
         kinds: ["ENOENT", ANY],

@@ -209,7 +209,7 @@ pub const SYSCTL: Family = Family {
         ),
         (
             4,
-            "__sysctl [i32 {1;6;4;10;13;8;99;0;-1}, i32 {-2;-3;-4;-5;-6;-8;-100;99}, i32 0] {1;2;3;0;13} {out(64);null} {long(64);null} {null;[i32 0x01000000, zero 92];[zero 96];bad} {0;96;95}",
+            "__sysctl [i32 {1;6;4;10;13;8;99;0;-1}, i32 {-3;-4;-5;-6;-8;-100;99}, i32 0] {1;2;3;0;13} {out(64);null} {long(64);null} {null;[i32 0x01000000, zero 92];[zero 96];bad} {0;96;95}",
         ),
         (
             6,
@@ -226,6 +226,10 @@ pub const SYSCTL: Family = Family {
         (2, "__sysctl [i32 1, i32 61] 2 {null;out(now, 4)} {long(4);long(2);long(8)} null 0"),
         (2, "__sysctl [i32 1, i32 81] 2 {null;out(now, 300)} {long(4);long(256);long(257)} null 0"),
         (2, "__sysctl {bad;null} 2 out(64) long(64) null 0"),
+        (
+            2,
+            "__sysctl [i32 {8;9;5}, i32 -2, i32 0] {2;3} {out(200);null} {long(200);long(95);null} {null;[i32 0x01000000, zero 92];[zero 96];bad} {0;96;95;3}",
+        ),
         (2, "{setuid;seteuid} {0;5}"),
     ],
 };

@@ -313,6 +313,22 @@ impl FdTable {
         slots.slots.iter().flatten().map(|slot| slot.file.clone()).collect()
     }
 
+    /// Every descriptor: its number, its file, and whether an exec closes it. A table that nobody has looked
+    /// at stays as it is.
+    pub fn listed(&self) -> Vec<(i32, Arc<OpenFile>, bool)> {
+        let slots = read(&self.slots);
+        if slots.console {
+            self.counters.files.take(1, u64::MAX);
+            let file = OpenFile::counted(Console, open::FWRITE, &self.counters);
+            return (0..3).map(|fd| (fd, file.clone(), false)).collect();
+        }
+        let slots = (0..).zip(&slots.slots);
+        slots
+            .filter_map(|(fd, slot)| slot.as_ref().map(|slot| (fd, slot)))
+            .map(|(fd, slot)| (fd, slot.file.clone(), slot.close_on_exec))
+            .collect()
+    }
+
     /// The highest descriptor, -1 if there is none (`fd_lastfile`).
     fn last(&self) -> i32 {
         self.with(|slots| {

@@ -29,7 +29,7 @@ pub(super) const CAPACITY: usize = 16 * 1024;
 /// What it holds from the first write on that found it empty and was larger (`BIG_PIPE_SIZE`), as long as
 /// there are not too many such pipes (`LIMITBIGPIPES`).
 const LARGE: usize = 4 * CAPACITY;
-const MOST_LARGE: u64 = 32;
+pub(super) const MOST_LARGE: u64 = 32;
 
 /// Writers that wait go on once a read has left less than this (`MINPIPESIZE`).
 const DRAINED: usize = CAPACITY / 3;

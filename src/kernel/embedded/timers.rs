@@ -18,7 +18,11 @@ use super::time::{ABSOLUTE, MONOTONIC, REALTIME};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
-    partly(235, timer_create, "signals come without the sigev_value"),
+    partly(
+        235,
+        timer_create,
+        "signals come without the sigev_value, for clients are sent a number only",
+    ),
     call(236, timer_delete),
     call(239, timer_getoverrun),
     call(425, setitimer),

@@ -37,7 +37,11 @@ use knote::Key;
 pub(super) const CALLS: &[Listed] = &[
     call(344, |run| make(run, 0)),
     call(455, |run| make(run, run.uint(0))),
-    partly(435, kevent::kevent, "NOTE_EXIT comes without an exit status"),
+    partly(
+        435,
+        kevent::kevent,
+        "NOTE_EXIT comes without an exit status, for no client says how it ended",
+    ),
 ];
 
 /// `sys/event.h`

@@ -27,6 +27,7 @@ mod buffer;
 mod close;
 mod connect;
 mod inet;
+pub(super) mod listing;
 mod local;
 mod lower;
 mod messages;
@@ -259,6 +260,11 @@ fn space(family: u8, kind: i32) -> [i64; 2] {
 /// The same for `net.inet` and `net.inet6` to tell.
 pub(super) mod spaces {
     use super::{DATAGRAM, INET, INET6, STREAM, space};
+
+    /// The first port that is chosen for a socket without one; the last is the last there is.
+    pub fn chosen_from() -> u16 {
+        super::ports::CHOSEN_FROM
+    }
 
     pub fn tcp() -> [i64; 2] {
         space(INET, STREAM)

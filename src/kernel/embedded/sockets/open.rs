@@ -165,6 +165,11 @@ fn failure(state: &State, eof: bool) -> u32 {
 }
 
 impl Socket {
+    /// How much of what it sent waits on this side.
+    pub(super) fn sending_queue(&self) -> u64 {
+        self.sending().queued as u64
+    }
+
     /// Room to send, as poll, kqueue and FIONSPACE see it, and what waits on this side (`so_snd`).
     fn sending(&self) -> Sending {
         let (peer, mut sending) = {

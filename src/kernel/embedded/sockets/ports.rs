@@ -19,7 +19,7 @@ use crate::kernel::embedded::limits::Counters;
 use crate::kernel::embedded::sync::{lock, read, write};
 
 /// The ports that are chosen for who asks for none in particular (`IPPORT_ANONMIN`).
-const CHOSEN_FROM: u16 = 49152;
+pub(super) const CHOSEN_FROM: u16 = 49152;
 
 const SHARDS: usize = 64;
 

@@ -5,6 +5,9 @@
 //!
 //! Sources: NetBSD `sys/kern/kern_sysctl.c`, `sys/sys/sysctl.h`; sysctl(3), sysctl(7).
 
+mod elements;
+mod files;
+mod pcbs;
 mod processes;
 mod routes;
 mod tree;
@@ -24,8 +27,9 @@ use tree::TOP;
 pub(super) const CALLS: &[Listed] = &[partly(
     202,
     sysctl,
-    "kern, hw, proc and security as far as uname(3), hostname(1), sysconf(3), ps(1) and sysctl(8) \
-     need; bounds cannot be changed; nobody can make or destroy nodes, where the superuser may at \
+    "kern, hw, net, proc and security as far as uname(3), hostname(1), sysconf(3), getifaddrs(3), \
+     ps(1), netstat(1), sockstat(1) and sysctl(8) need, without counts of packets, memory or load; \
+     bounds cannot be changed; nobody can make or destroy nodes, where the superuser may at \
      the top and in vendor",
 )];
 

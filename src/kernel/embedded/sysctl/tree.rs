@@ -6,10 +6,11 @@
 use super::super::abi::{IOV_MAX, timespec};
 use super::super::call::Result;
 use super::super::credentials::GROUPS_MAX;
+use super::super::pipe::MOST_LARGE;
 use super::super::process::Task;
 use super::super::sockets::spaces;
 use super::{Node, TYPE_INT, TYPE_NODE, TYPE_STRING, TYPE_STRUCT, Value};
-use super::{processes, routes};
+use super::{files, pcbs, processes, routes};
 use crate::kernel::Errno;
 
 /// What holds all others.
@@ -31,7 +32,7 @@ const MADE: i32 = 1024;
 static TREE: &[Node] = &[
     node(1, "kern", "The kernel", Value::Node(KERN)),
     node(2, "vm", "Memory", Value::Node(&[])),
-    node(3, "vfs", "File systems", Value::Node(&[])),
+    node(3, "vfs", "File systems", Value::Node(VFS)),
     node(4, "net", "Networks", Value::Node(NET)),
     node(5, "debug", "For debugging", Value::Node(&[])),
     node(6, "hw", "The machine", Value::Node(HW)),
@@ -96,6 +97,20 @@ static KERN: &[Node] = &[
         Value::Asked(super::TYPE_NODE, 0, processes::arguments),
     ),
     node(
+        56,
+        "pipe",
+        "Pipes",
+        Value::Node(&[
+            node(3, "maxbigpipes", "Pipes that may hold more", Value::Int(MOST_LARGE as i32)),
+            node(
+                4,
+                "nbigpipes",
+                "Pipes that do",
+                Value::Number(|task| int(task.system.counters.large_pipes.get())),
+            ),
+        ]),
+    ),
+    node(
         58,
         "sbmax",
         "Bytes a socket's buffer may have",
@@ -103,6 +118,7 @@ static KERN: &[Node] = &[
     ),
     node(60, "monotonic_clock", "The POSIX.1 of the monotonic clock", Value::Int(200_112)),
     node(61, "urandom", "A random number", Value::Bytes(TYPE_INT, 4, |_, _| random(4))),
+    node(77, "file2", "Open files", Value::Asked(TYPE_STRUCT, 0, files::list)),
     node(
         80,
         "hardclock_ticks",
@@ -144,17 +160,54 @@ static HW: &[Node] = &[
     node(16, "ncpuonline", "Processors that run", Value::Number(|task| task.system.cpus)),
 ];
 
+static VFS: &[Node] = &[node(
+    0,
+    "generic",
+    "Of any of them",
+    Value::Node(&[node(MADE + 12, "fstypes", "Their kinds", Value::Text(|_| "tmpfs"))]),
+)];
+
+static IP: &[Node] = &[
+    node(1, "forwarding", "Packets are passed on to other hosts", Value::Int(0)),
+    node(
+        10,
+        "anonportmin",
+        "The first port that is chosen for a socket",
+        Value::Number(|_| spaces::chosen_from().into()),
+    ),
+    node(11, "anonportmax", "The last", Value::Int(u16::MAX as i32)),
+];
+
 static NET: &[Node] = &[
+    node(
+        1,
+        "local",
+        "Local sockets",
+        Value::Node(&[
+            node(1, "stream", "Streams", Value::Node(STREAMS)),
+            node(2, "dgram", "Datagrams", Value::Node(DATAGRAMS)),
+            node(5, "seqpacket", "Records in sequence", Value::Node(SEQUENCES)),
+        ]),
+    ),
     node(
         2,
         "inet",
         "IPv4",
         Value::Node(&[
+            node(0, "ip", "IP", Value::Node(IP)),
             node(6, "tcp", "TCP", Value::Node(TCP)),
             node(17, "udp", "UDP", Value::Node(UDP)),
         ]),
     ),
-    node(24, "inet6", "IPv6", Value::Node(&[node(17, "udp6", "UDP", Value::Node(UDP6))])),
+    node(
+        24,
+        "inet6",
+        "IPv6",
+        Value::Node(&[
+            node(6, "tcp6", "TCP", Value::Node(TCP6)),
+            node(17, "udp6", "UDP", Value::Node(UDP6)),
+        ]),
+    ),
     node(
         34,
         "route",
@@ -171,19 +224,32 @@ static NET: &[Node] = &[
 const SEND: &str = "Bytes a new socket may have under way";
 const RECEIVE: &str = "Bytes that may wait in a new socket";
 
+/// The list of sockets of a kind. Each has a number of its own.
+const fn sockets(number: i32) -> Node {
+    node(MADE + 5 + number, "pcblist", "Sockets", Value::Asked(TYPE_STRUCT, 0, pcbs::list))
+}
+
+static STREAMS: &[Node] = &[sockets(0)];
+static SEQUENCES: &[Node] = &[sockets(1)];
+static DATAGRAMS: &[Node] = &[sockets(2)];
+static TCP6: &[Node] = &[sockets(3)];
+
 static TCP: &[Node] = &[
     node(2, "sendspace", SEND, Value::Number(|_| spaces::tcp()[0] as i32)),
     node(3, "recvspace", RECEIVE, Value::Number(|_| spaces::tcp()[1] as i32)),
+    sockets(4),
 ];
 
 static UDP: &[Node] = &[
     node(2, "sendspace", SEND, Value::Number(|_| spaces::udp()[0] as i32)),
     node(3, "recvspace", RECEIVE, Value::Number(|_| spaces::udp()[1] as i32)),
+    sockets(5),
 ];
 
 static UDP6: &[Node] = &[
     node(1, "sendspace", SEND, Value::Number(|_| spaces::udp6()[0] as i32)),
     node(2, "recvspace", RECEIVE, Value::Number(|_| spaces::udp6()[1] as i32)),
+    sockets(6),
 ];
 
 static PROC: &[Node] =

@@ -31,6 +31,7 @@ mod signals;
 mod sockets;
 mod streams;
 mod sysctl;
+mod sysctl_lists;
 mod time;
 mod timers;
 mod usage;
