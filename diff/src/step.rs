@@ -149,7 +149,7 @@ pub enum Layout {
     Flock,
     /// A process id
     Pid,
-    /// What `net.route.rtable` says of interfaces: when the first was set up is the server's own.
+    /// What `net.route.rtable` says of an interface and of its addresses.
     Interfaces,
 }
 
