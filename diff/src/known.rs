@@ -115,6 +115,13 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
+        calls: &["recvmsg"],
+        with: &["MSG_PEEK"],
+        after: "rights(",
+        kinds: ["bytes", "other bytes"],
+        reason: "who only looks at a message with descriptors gets NetBSD's addresses of the files, and zeros of the embedded kernel",
+    },
+    Known {
         calls: &["sendto", "sendmsg", "write", "writev"],
         after: "rights(",
         kinds: ["EPIPE", "ok"],

@@ -9,7 +9,7 @@ use super::descriptors::Reserved;
 use super::file::OpenFile;
 use super::process::Task;
 use super::sockets::Message;
-use super::wait::{Registration, Side, Waitable};
+use super::wait::{FREE_PLACES, Places, Registration, Side, Waitable};
 use crate::kernel::{Call, CopyError, Errno, Outcome, UserMemory};
 
 /// What a call comes to, or why its run stopped.
@@ -61,6 +61,8 @@ pub(super) const PIECE: usize = 64 * 1024;
 pub(super) struct CallState {
     /// Places in queues; given up when the call runs again.
     waits: Vec<Registration>,
+    /// What many of them are paid for with.
+    places: Option<Box<Places>>,
     /// The open file an unfinished transfer works on.
     pub file: Option<Weak<OpenFile>>,
     /// The client's `iovec`s, once checked.
@@ -181,9 +183,17 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Makes room for `count` places in queues.
-    pub fn expect_waits(&mut self, count: usize) {
-        self.keep().waits.reserve_exact(count);
+    /// Makes room for `count` places in queues. ENOMEM if they are many, and cannot be paid for.
+    pub fn expect_waits(&mut self, count: usize) -> Result<()> {
+        let payer = &self.task.family;
+        let kept = self.keep();
+        let all = kept.waits.len() + count;
+        if all > FREE_PLACES {
+            let places = kept.places.get_or_insert_with(|| Places::none(payer));
+            places.pay(all - FREE_PLACES)?;
+        }
+        kept.waits.reserve_exact(count);
+        Ok(())
     }
 
     /// Has this call run again when `source` changes. The caller looks at its condition once more
@@ -205,6 +215,7 @@ pub(super) fn run(
     if let Some(kept) = call.progress.state.as_mut().and_then(|kept| kept.downcast_mut()) {
         let kept: &mut CallState = kept;
         kept.waits.clear();
+        kept.places = None;
     }
     let answer = body(&mut Run { task, call });
     let outcome = match answer {

@@ -4,7 +4,7 @@
 //! and sleeps; woken, it begins anew. While it sleeps it holds, for each file and side (something to
 //! read, room to write) that it waits for, 32 bytes of its own and 16 in the file's queue, beside what
 //! its client sent: 8 bytes a file, or the sets. Whoever makes one file ready wakes those that wait for
-//! that file, and touches no others.
+//! that file, and touches no others. Who waits for more than 64 at a time pays for the places.
 //!
 //! The signal mask of pollts and pselect is copied in and has no effect: signals are taken, and held
 //! back, by the client's own system.
@@ -98,19 +98,19 @@ fn poll_common(run: &mut Run<'_, '_>, timeout: Option<(i64, i64)>) -> Answer {
     let mut fds = vec![0; count * POLLFD];
     copyin(run, addr, &mut fds)?;
     let deadline = run.deadline(timeout)?;
-    let found = until_found(run, deadline, |run, waiting| Ok(poll_scan(run, &mut fds, waiting)))?;
+    let found = until_found(run, deadline, |run, waiting| poll_scan(run, &mut fds, waiting))?;
     copyout(run, &fds, addr)?;
     Ok([found, 0])
 }
 
 /// Looks at every file of `fds` and notes the events found; says for how many there are some.
 /// NetBSD: `pollscan`.
-fn poll_scan(run: &mut Run<'_, '_>, fds: &mut [u8], waiting: bool) -> i64 {
+fn poll_scan(run: &mut Run<'_, '_>, fds: &mut [u8], waiting: bool) -> Result<i64> {
     let wanted = |fd: &[u8]| u32::from(u16::from_le_bytes([fd[4], fd[5]]));
     if waiting {
         let sides =
             fds.chunks_exact(POLLFD).map(|fd| sides(wanted(fd)).into_iter().flatten().count());
-        run.expect_waits(sides.sum());
+        run.expect_waits(sides.sum())?;
     }
     let mut found = 0;
     for fd in fds.chunks_exact_mut(POLLFD) {
@@ -125,7 +125,7 @@ fn poll_scan(run: &mut Run<'_, '_>, fds: &mut [u8], waiting: bool) -> i64 {
         fd[6..].copy_from_slice(&(events as u16).to_le_bytes());
         found += i64::from(events != 0);
     }
-    found
+    Ok(found)
 }
 
 /// NetBSD: `selcommon`.
@@ -171,7 +171,7 @@ fn select_scan(
     count: usize,
 ) -> Result<i64> {
     if waiting {
-        run.expect_waits(wanted.iter().map(|byte| byte.count_ones() as usize).sum());
+        run.expect_waits(wanted.iter().map(|byte| byte.count_ones() as usize).sum())?;
     }
     let mut sum = 0;
     // Words are little-endian: their bytes in order are their bits in order.

@@ -11,6 +11,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::call::{Result, Run};
+use super::limits::Family;
 use super::sync::lock;
 use crate::kernel::Errno;
 
@@ -147,6 +148,39 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.source.queue(self.side).leave(self.round, self.key);
+    }
+}
+
+/// Places that any call may have, and what each further one is paid for with: here, and in its queue.
+pub(super) const FREE_PLACES: usize = 64;
+const PLACE_BYTES: u64 = (size_of::<Registration>() + size_of::<Slot>()) as u64;
+
+/// The many places of one call, which its family pays for: a client may have very many calls that wait.
+pub(super) struct Places {
+    payer: Arc<Family>,
+    bytes: u64,
+}
+
+impl Places {
+    /// None so far.
+    pub fn none(payer: &Arc<Family>) -> Box<Places> {
+        Box::new(Places { payer: payer.clone(), bytes: 0 })
+    }
+
+    /// Pays until as many are paid for. ENOMEM if that is too much.
+    pub fn pay(&mut self, count: usize) -> Result<(), Errno> {
+        let more = (count as u64 * PLACE_BYTES).saturating_sub(self.bytes);
+        if !self.payer.take_bytes(more) {
+            return Err(Errno::ENOMEM);
+        }
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.payer.give_bytes(self.bytes);
     }
 }
 

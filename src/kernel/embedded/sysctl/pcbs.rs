@@ -36,5 +36,5 @@ pub(super) fn list(
         LOCAL => socket.is(family, Some(kind), None),
         _ => socket.is(family, None, Some(kind)),
     });
-    elements(run, request, needed, &found, (fixed, count, SLOP), |socket| listing::entry(socket))
+    elements(run, request, needed, &found, (fixed, count, SLOP), listing::entry)
 }

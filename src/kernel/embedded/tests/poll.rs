@@ -1,7 +1,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::testing::{Guest, NOWHERE, Pending, kernel, o};
+use super::super::Limits;
+use super::super::testing::{Guest, NOWHERE, Pending, kernel, kernel_with, o};
 use crate::kernel::Errno;
 
 const IN: i16 = 0x1;
@@ -224,6 +225,37 @@ fn pick(guest: &Guest, nd: u64, sets: [&[u64]; 3]) -> Result<(i64, [Vec<u8>; 3])
     let now = guest.place(&times(0, 0));
     let count = guest.call(417, &[nd, at[0], at[1], at[2], now])?;
     Ok((count, at.map(|at| guest.get(at, 32))))
+}
+
+/// Very many calls may wait for very many files: beyond a few, the places are paid for.
+#[test]
+fn many_places_are_paid_for_while_a_call_sleeps() {
+    let limits = Limits { bytes_per_family: 60_000, ..Limits::default() };
+    let kernel = kernel_with(limits);
+    let guest = Guest::new(&kernel);
+    let (reader, writer) = guest.pipe();
+    let before = kernel.usage().bytes;
+    let many = |count| start(&guest, &vec![(reader, IN); count], FOREVER).1;
+    let mut few = many(64);
+    assert_eq!((few.run(), kernel.usage().bytes), (None, before));
+    let mut more = many(1000);
+    assert_eq!((more.run(), kernel.usage().bytes), (None, before + 936 * 48));
+    // Asleep again it has paid once.
+    assert_eq!((more.run(), kernel.usage().bytes), (None, before + 936 * 48));
+    let mut third = many(600);
+    assert_eq!(third.run(), Some(Err(Errno::ENOMEM)));
+    // All sets of a select together.
+    guest.call(90, &[writer, 100]).unwrap();
+    for fd in 0..64 {
+        guest.call(90, &[reader, fd]).unwrap();
+    }
+    let all = guest.place(&[0xff; 8]);
+    let mut select = guest.start(417, &[64, all, 0, all, 0]);
+    assert_eq!((select.run(), kernel.usage().bytes), (None, before + (936 + 64) * 48));
+    for mut call in [few, more, select] {
+        assert_eq!(call.interrupt(), Err(Errno::EINTR));
+    }
+    assert_eq!(kernel.usage().bytes, before);
 }
 
 #[test]
