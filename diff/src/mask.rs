@@ -34,6 +34,8 @@ pub fn mask(layout: Layout, bytes: &mut Vec<u8>, value: i64, pid: &dyn Fn(i64) -
         Layout::Kevents => kevents(bytes, pid),
         Layout::Flock => number(bytes, 16, pid),
         Layout::Pid => number(bytes, 0, pid),
+        // What aligns the descriptors behind a `struct cmsghdr`.
+        Layout::Control => hide(bytes, 12, 16),
         // The packets of a machine, and when its interface was set up.
         Layout::Interfaces => hide(bytes, 48, 152),
     }
@@ -261,6 +263,12 @@ mod tests {
         assert_ne!(seen(20_000), seen(20_001));
         let local = vec![16, 1, 0xff, 0xff];
         assert_eq!(masked(Layout::Sockaddr, local.clone(), 0), local);
+    }
+
+    #[test]
+    fn what_aligns_a_control_message_is_hidden() {
+        let seen = masked(Layout::Control, vec![7; 24], 0);
+        assert_eq!(seen, [vec![7; 12], vec![0; 4], vec![7; 8]].concat());
     }
 
     #[test]

@@ -149,6 +149,8 @@ pub enum Layout {
     Flock,
     /// A process id
     Pid,
+    /// A control message
+    Control,
     /// What `net.route.rtable` says of an interface and of its addresses.
     Interfaces,
 }

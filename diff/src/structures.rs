@@ -26,6 +26,7 @@ const LAYOUTS: &[(&str, Layout, usize)] = &[
     ("sockaddr", Layout::Sockaddr, 128),
     ("kevents", Layout::Kevents, 160),
     ("pid", Layout::Pid, 4),
+    ("control", Layout::Control, 40),
     ("interfaces", Layout::Interfaces, 1024),
 ];
 

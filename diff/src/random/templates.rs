@@ -424,7 +424,7 @@ pub const FAMILIES: &[Family] = &[
             (4, "sendmsg <fd> msg(null, iov('fd'), rights({<fd>;<fd>, <fd>})) 0"),
             (
                 6,
-                "recvmsg <fd> msg(out(sockaddr), iov(out(4), out(20)), out(40)) {0;MSG_PEEK;MSG_CMSG_CLOEXEC}",
+                "recvmsg <fd> msg(out(sockaddr), iov(out(4), out(20)), out(control)) {0;MSG_PEEK;MSG_CMSG_CLOEXEC}",
             ),
             (4, "write <fd> 'written'*{1;1;1000} #"),
             (4, "read <fd> out(100) {100;4}"),
@@ -475,7 +475,7 @@ pub const FAMILIES: &[Family] = &[
                 "recvfrom <fd> out(50) {50;3;0} {0;MSG_PEEK;MSG_WAITALL;MSG_TRUNC} out(sockaddr) int(128)",
             ),
             (3, "sendmsg <fd> msg(null, iov('abc', 'de'), null) 0"),
-            (3, "recvmsg <fd> msg(out(sockaddr), iov(out(4), out(20)), out(40)) {0;MSG_PEEK}"),
+            (3, "recvmsg <fd> msg(out(sockaddr), iov(out(4), out(20)), out(control)) {0;MSG_PEEK}"),
             (3, "write <fd> 'written'*{1;1;1000} #"),
             (3, "read <fd> out(100) {100;4}"),
             (5, "shutdown <fd> {0;1;2;3}"),
