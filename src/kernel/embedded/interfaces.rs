@@ -4,7 +4,7 @@
 //! for the rest by name. Nobody counts packets, so those counters stay at zero.
 //!
 //! Sources: NetBSD `sys/net/{if,rtsock,if_loop}.c`, `sys/netinet/in.c`, `sys/net/{if,if_dl,route}.h`,
-//! `sys/sys/sockio.h`; networking(4), route(4).
+//! `sys/sys/sockio.h`; netintro(4), route(4).
 
 use super::System;
 use super::abi::{i32_at, timespec, u64_at};

@@ -39,7 +39,7 @@ pub fn give() {
         return;
     }
     type Init = unsafe extern "C" fn(*const *const Description);
-    // SAFETY: vfs_opv_init(9) has this type.
+    // SAFETY: the kernel's `vfs_opv_init` has this type.
     let init = unsafe { std::mem::transmute::<NonNull<c_void>, Init>(init) };
     let description = Description { vector, entries };
     let descriptions = [&raw const description, std::ptr::null()];
