@@ -180,6 +180,12 @@ impl FdTable {
         if free < self.limit() { Ok(()) } else { Err(Errno::EMFILE) }
     }
 
+    /// EMFILE if no two are.
+    pub fn check_room_for_two(&self) -> Result<(), Errno> {
+        let second = self.with(|slots| slots.free(slots.free(0) + 1));
+        if second < self.limit() { Ok(()) } else { Err(Errno::EMFILE) }
+    }
+
     /// Gives `file` the lowest free number from `from` on.
     pub fn insert(
         &self,

@@ -528,7 +528,10 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     let pipe = Pipe::new(&run.task.family, &run.task.credentials(), bounds)?;
     let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: AtomicI32::new(0) };
     let reader = PipeEnd { pipe, side: Side::Read, owner: AtomicI32::new(0) };
+    // Each end has its number before it is an open file.
+    run.task.files.check_room()?;
     let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;
+    run.task.files.check_room_for_two()?;
     let writer = OpenFile::new(writer, open::FWRITE | flags, &system.limits, &system.counters)?;
     Ok(run.task.files.insert_pair([reader, writer], flags & open::CLOEXEC != 0)?)
 }

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::Embedded;
 use super::super::testing::{Guest, kernel, o};
@@ -225,6 +226,68 @@ fn whatever_many_do_to_the_same_names_adds_up() {
         let left = kernel.usage();
         assert_eq!((left.inodes, left.bytes), (7, 0), "round {round}");
     }
+}
+
+/// Where two wait for each other, awake: neither is to be much later than the other.
+#[derive(Default)]
+struct Gate(AtomicU64);
+
+impl Gate {
+    fn pass(&self) {
+        let (at, begun) = (self.0.fetch_add(1, SeqCst), Instant::now());
+        while self.0.load(SeqCst) < (at / 2 + 1) * 2 {
+            assert!(begun.elapsed() < PATIENCE, "the other one does not come");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn two_directories_are_never_moved_into_each_other() {
+    let kernel = Arc::new(kernel());
+    let guest = Guest::new(&kernel);
+    on(&guest, MKDIR, "/a").unwrap();
+    on(&guest, MKDIR, "/b").unwrap();
+    let (gate, came) = (Gate::default(), AtomicU64::new(0));
+    together(&kernel, 2, 1, move |guest, _| {
+        let is_first = came.fetch_add(1, SeqCst) == 0;
+        for turn in 0..rounds() * 500 {
+            gate.pass();
+            let _ =
+                if is_first { rename(guest, "/a", "/b/a") } else { rename(guest, "/b", "/a/b") };
+            gate.pass();
+            // The one that was moved goes back.
+            if is_first {
+                let back = [rename(guest, "/b/a", "/a"), rename(guest, "/a/b", "/b")];
+                let moved = back.iter().filter(|moved| moved.is_ok()).count();
+                assert_eq!(moved, 1, "in turn {turn}, then {back:?}");
+            }
+        }
+    });
+    Tree::check(&kernel, &guest);
+}
+
+#[test]
+fn nobody_waits_for_ever_where_a_directory_is_older_than_the_one_it_is_in() {
+    let kernel = Arc::new(kernel());
+    let guest = Guest::new(&kernel);
+    for path in ["/inner", "/inner/stays", "/inner/moves", "/outer"] {
+        on(&guest, MKDIR, path).unwrap();
+    }
+    rename(&guest, "/inner", "/outer/inner").unwrap();
+    let came = AtomicU64::new(0);
+    together(&kernel, 2, 1, move |guest, _| {
+        let is_first = came.fetch_add(1, SeqCst) == 0;
+        for _ in 0..rounds() * 1000 {
+            if is_first {
+                assert_eq!(rename(guest, "/outer/inner/moves", "/outer/moves"), Ok(0));
+                assert_eq!(rename(guest, "/outer/moves", "/outer/inner/moves"), Ok(0));
+            } else {
+                assert_eq!(on(guest, RMDIR, "/outer/inner"), Err(Errno::ENOTEMPTY));
+            }
+        }
+    });
+    Tree::check(&kernel, &guest);
 }
 
 #[test]

@@ -273,7 +273,7 @@ fn number(name: &str) -> Option<u64> {
 fn sequences() {
     let seeds = match (number("SEED"), number("SEQUENCES")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, many) => 0..many.unwrap_or(150),
+        (None, many) => 0..many.unwrap_or(200),
     };
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
     let outcomes: Vec<_> = std::thread::scope(|scope| {

@@ -175,9 +175,11 @@ impl Source {
 
     /// At a bound, or nearly a path.
     fn odd_path(&mut self) -> String {
-        match self.0.u32(..6) {
+        match self.0.u32(..8) {
             0 => "x".repeat(self.0.usize(255..257)),
             1 => "a/".repeat(self.0.usize(510..513)),
+            // As many links as a path may lead through, if they lead back.
+            2 | 3 => "/l".repeat(self.0.usize(31..34)),
             _ => self.pick(&["", "/", "//", "/..", ".", "..", "a/.", "a/.."]).to_string(),
         }
     }
@@ -187,7 +189,12 @@ impl Source {
     }
 
     fn at_to(&mut self, names: &[&str]) -> At {
-        let dir = if self.one_in(12) { Some(self.fd()) } else { None };
+        let dir = match self.0.u32(..24) {
+            0 => Some(self.fd()),
+            // Where everybody has a directory at first.
+            1..=3 => Some(5),
+            _ => None,
+        };
         At { dir, path: self.path_to(names) }
     }
 
@@ -224,7 +231,7 @@ impl Source {
         let others = [
             (o::CREAT, 2),
             (o::APPEND, 5),
-            (o::TRUNC, 8),
+            (o::TRUNC, 5),
             (o::EXCL, 8),
             (o::DIRECTORY, 15),
             (NOFOLLOW, 12),
@@ -247,9 +254,12 @@ impl Source {
             Op::MakeDirectory(here(self.pick(&["/a", "/a/b", "/b", "/tmp/a"])), mode),
             open(self.pick(&["/c", "/a/c", "/b/d"]), flags),
             open(self.pick(&["/d", "/tmp/a/c", "/c"]), flags),
-            open(self.pick(&["/a", "/", "/tmp"]), o::RDONLY),
+            open(self.pick(&["/a", "/a/b", "/tmp/a", "/tmp", "/"]), o::RDONLY),
         ];
-        if self.one_in(3) {
+        if self.one_in(6) {
+            ops.push(Op::Symlink { target: ".".into(), at: here("/l") });
+        }
+        if self.one_in(2) {
             ops.push(Op::Chdir(self.pick(&["/a", "/tmp", "/a/b"]).to_string()));
         }
         ops.into_iter().map(|op| Step { who, op }).collect()
@@ -263,13 +273,13 @@ impl Source {
     fn op(&mut self) -> Op {
         match self.0.u32(..100) {
             0..=9 => self.open(),
-            10..=16 => Op::MakeDirectory(self.at_to(&["a", "b", "b", "c"]), self.mode()),
-            17..=30 => Op::Rename { old: self.at(), new: self.at() },
-            31..=33 => Op::PosixRename { old: self.path(), new: self.path() },
-            34..=39 => Op::Link { old: self.at(), new: self.at(), follow: self.0.bool() },
-            40..=43 => Op::Symlink { target: self.path(), at: self.at_to(&["l", "l", "d", "b"]) },
-            44..=47 => Op::Unlink(self.at_to(&["c", "d", "l", "l", "a"])),
-            48..=51 => Op::RemoveDirectory(self.at_to(&["a", "b", "b", "c"])),
+            10..=15 => Op::MakeDirectory(self.at_to(&["a", "b", "b", "c"]), self.mode()),
+            16..=28 => Op::Rename { old: self.at(), new: self.at() },
+            29..=31 => Op::PosixRename { old: self.path(), new: self.path() },
+            32..=37 => Op::Link { old: self.at(), new: self.at(), follow: self.0.bool() },
+            38..=41 => Op::Symlink { target: self.path(), at: self.at_to(&["l", "l", "d", "b"]) },
+            42..=45 => Op::Unlink(self.at_to(&["c", "d", "l", "l", "a"])),
+            46..=51 => Op::RemoveDirectory(self.at_to(&["a", "b", "b", "c"])),
             52..=54 => Op::Chdir(self.path_to(&["a", "b", "l", "", ".."])),
             55 => Op::ChdirOpen(self.fd()),
             56..=77 => self.transfer(),
