@@ -178,18 +178,13 @@ fn write_file(
         let mut buffer = Buffer::default();
         let (piece, all) = transfer.copyin_to_fault(run, PIECE as u64, &mut buffer)?;
         let count = piece.len();
-        let (extent, written) = match run.kept().and_then(|kept| kept.extent) {
-            Some(extent) => {
-                let at = extent.0.saturating_add_unsigned(run.done());
-                (extent, content.write(at, piece))
-            }
-            None => {
-                let extent = first_piece(file, content, transfer.total, position, piece)?;
-                if transfer.total > count as u64 {
-                    run.keep().extent = Some(extent);
-                }
-                (extent, Ok(()))
-            }
+        let extent = match run.kept().and_then(|kept| kept.extent) {
+            Some(extent) => extent,
+            None => begin_write(run, file, content, transfer.total, position, piece)?,
+        };
+        let written = match run.done() {
+            0 => Ok(()),
+            done => content.write(extent.0.saturating_add_unsigned(done), piece),
         };
         let (begin, before) = extent;
         grows = begin.saturating_add_unsigned(transfer.total) as u64 > before;
@@ -209,6 +204,22 @@ fn write_file(
         inode.note(note::WRITE);
     }
     Ok(())
+}
+
+/// Writes the first piece, and has the call remember where that was if others follow.
+fn begin_write(
+    run: &mut Run<'_, '_>,
+    file: &OpenFile,
+    content: &Content,
+    total: u64,
+    position: Option<i64>,
+    piece: &[u8],
+) -> Result<(i64, u64), Errno> {
+    let extent = first_piece(file, content, total, position, piece)?;
+    if total > piece.len() as u64 {
+        run.keep().extent = Some(extent);
+    }
+    Ok(extent)
 }
 
 /// Writes the first piece of a write of `total` bytes, and keeps room for the others behind it: where
