@@ -56,6 +56,8 @@ pub(super) struct Fs {
     next: AtomicU64,
     /// Held while names are moved, so that no directory ends up inside itself.
     renaming: Mutex<()>,
+    /// Counts each move of a directory into another twice, before it and after: odd while there is one.
+    moves: AtomicU64,
 }
 
 impl Fs {
@@ -72,6 +74,7 @@ impl Fs {
             counters: counters.clone(),
             next: AtomicU64::new(3),
             renaming: Mutex::new(()),
+            moves: AtomicU64::new(0),
         };
         // What is there from the start is so whatever the bound.
         fs.furnish(&rootly, &payer);

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 
 use super::super::abi::mode;
 use super::super::call::PATH_MAX;
@@ -108,9 +109,9 @@ impl Walk<'_> {
         let first = *path.first().ok_or(Errno::ENOENT)?;
         let mut dir = if first == b'/' { self.root().clone() } else { self.from.clone() };
         dir.directory()?;
-        let mut links = 0;
+        let (mut links, mut inside) = (0, None);
         while let Some(part) = rest.part() {
-            let inode = self.step(&mut dir, &rest, &part)?;
+            let inode = self.step(&mut dir, &mut inside, &rest, &part)?;
             let Some(inode) = inode else { return Ok(rest.found(&part, dir, None)) };
             if let Some(target) = inode.target()
                 && (part.slash() || self.follow)
@@ -150,11 +151,25 @@ impl Walk<'_> {
         self.root.unwrap_or(&self.fs.root)
     }
 
+    /// Whether `dir` is in the root. What is reached from there is, too, as long as no directory has moved:
+    /// `seen` is how many moves there were when it was. So a path that goes up many times out of the
+    /// depths counts them once.
+    fn is_inside(&self, dir: &Arc<Inode>, root: &Arc<Inode>, seen: &mut Option<u64>) -> bool {
+        let moves = self.fs.moves.load(Acquire);
+        if *seen == Some(moves) {
+            return true;
+        }
+        let inside = dir.is_inside(root);
+        *seen = (inside && moves.is_multiple_of(2)).then_some(moves);
+        inside
+    }
+
     /// One component: what is there, if anything. Who has got out of the root is put back there.
     /// NetBSD: `lookup_once`, `tmpfs_lookup`.
     fn step(
         &self,
         dir: &mut Arc<Inode>,
+        inside: &mut Option<u64>,
         rest: &Rest<'_>,
         part: &Part,
     ) -> Result<Option<Arc<Inode>>, Errno> {
@@ -163,7 +178,7 @@ impl Walk<'_> {
             return Err(Errno::ENAMETOOLONG);
         }
         if name == b".." {
-            let outside = self.root.filter(|root| !dir.is_inside(root));
+            let outside = self.root.filter(|root| !self.is_inside(dir, root, inside));
             if let Some(root) = outside {
                 *dir = root.clone();
             }

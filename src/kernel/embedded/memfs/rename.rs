@@ -3,7 +3,7 @@
 //! Sources: NetBSD `sys/kern/vfs_syscalls.c` (`do_sys_renameat`), `sys/miscfs/genfs/genfs_rename.c`,
 //! `sys/fs/tmpfs/tmpfs_rename.c`; rename(2).
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Weak};
 
 use super::super::abi::mode;
@@ -50,7 +50,11 @@ impl Fs {
         }
         it.check_possible()?;
         it.check_permitted(credentials)?;
-        it.exchange()?;
+        let moves = u64::from(inode.is_directory() && !Arc::ptr_eq(source, target));
+        self.moves.fetch_add(moves, AcqRel);
+        let exchanged = it.exchange();
+        self.moves.fetch_add(moves, AcqRel);
+        exchanged?;
         it.tell();
         Ok(())
     }

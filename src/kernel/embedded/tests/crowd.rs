@@ -18,6 +18,7 @@ const LINK: i32 = 9;
 const UNLINK: i32 = 10;
 const CHDIR: i32 = 12;
 const SYMLINK: i32 = 57;
+const CHROOT: i32 = 61;
 const MKDIR: i32 = 136;
 const RMDIR: i32 = 137;
 const POSIX_RENAME: i32 = 270;
@@ -288,6 +289,34 @@ fn nobody_waits_for_ever_where_a_directory_is_older_than_the_one_it_is_in() {
         }
     });
     Tree::check(&kernel, &guest);
+}
+
+#[test]
+fn who_is_moved_out_of_his_root_gets_no_further_than_that() {
+    let kernel = Arc::new(kernel());
+    let guest = Guest::new(&kernel);
+    for path in ["/x", "/x/y", "/x/y/out", "/jail", "/jail/d", "/jail/d/e", "/jail/d/e/f"] {
+        on(&guest, MKDIR, path).unwrap();
+    }
+    let above = ["/", "/x", "/x/y"].map(|path| look(&guest, path).0);
+    let (gate, came) = (Gate::default(), AtomicU64::new(0));
+    together(&kernel, 2, 1, move |guest, _| {
+        if came.fetch_add(1, SeqCst) == 0 {
+            gate.pass();
+            for _ in 0..rounds() * 500 {
+                assert_eq!(rename(guest, "/jail/d", "/x/y/out/d"), Ok(0));
+                assert_eq!(rename(guest, "/x/y/out/d", "/jail/d"), Ok(0));
+            }
+            return;
+        }
+        on(guest, CHDIR, "/jail/d/e/f").unwrap();
+        on(guest, CHROOT, "/jail").unwrap();
+        gate.pass();
+        for _ in 0..rounds() * 500 {
+            // The directory it was in when it was moved may be in another by the next name.
+            assert!(!above.contains(&look(guest, "../../../../../../../..").0));
+        }
+    });
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn limits(seed: u64) -> Limits {
     match seed % 3 {
         0 => Limits { files_per_process, ..limits },
         1 => Limits { files_per_process, inodes: 16, bytes: 150_000, files: 14, ..limits },
-        _ => Limits { files_per_process, bytes_per_family: 3000, bytes: 5000, ..limits },
+        _ => Limits { files_per_process, bytes_per_family: 1540, bytes: 4000, ..limits },
     }
 }
 
