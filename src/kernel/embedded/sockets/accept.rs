@@ -184,7 +184,6 @@ fn other_end(
     let owner = Owner { net: &head.net, payer: &head.payer, user: head.user, most: by.most };
     let server = Socket::new(&owner, (head.family, head.kind, head.protocol), sizes);
     let server = server.map_err(|_| full)?;
-    server.owner.store(head.owner.load(Relaxed), Relaxed);
     {
         let head_state = lock(&head.state);
         let listener = head_state.listener.as_ref().filter(|_| !head_state.has(state::CLOSED));
@@ -193,6 +192,7 @@ fn other_end(
         }
         // Nobody else knows it yet.
         let mut state = lock(&server.state);
+        server.owner.store(head.owner.load(Relaxed), Relaxed);
         state.flags =
             state::CONNECTED | head_state.flags & (state::CANT_SEND | state::CANT_RECEIVE);
         state.options = head_state.options;

@@ -7,7 +7,7 @@
 //! - `open`: a socket as an open file, with poll, kqueue and ioctl
 //! - `local`, `inet`, `ports`: the families' part of that
 //! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
-//! - `messages`: the calls that send and receive
+//! - `messages`: the calls that send and receive; `urgent`: what TCP sends past them
 //! - `options`, `lower`: setsockopt and getsockopt
 //!
 //! A socket has a lock of its own, and knows its peer; what is sent goes right into the buffer of the
@@ -37,6 +37,7 @@ mod ports;
 mod receive;
 mod rights;
 mod send;
+mod urgent;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -59,9 +60,9 @@ pub(super) use receive::Message;
 use rights::Flights;
 
 pub(super) const CALLS: &[Listed] = &[
-    partly(27, messages::recvmsg, OUT_OF_BAND),
-    partly(28, messages::sendmsg, OUT_OF_BAND),
-    partly(29, messages::recvfrom, OUT_OF_BAND),
+    call(27, messages::recvmsg),
+    call(28, messages::sendmsg),
+    call(29, messages::recvfrom),
     call(30, accept::accept),
     call(31, connect::getpeername),
     call(32, connect::getsockname),
@@ -79,7 +80,7 @@ pub(super) const CALLS: &[Listed] = &[
         options::getsockopt,
         "no TCP_INFO, and of IPv6's advanced options only the switches",
     ),
-    partly(133, messages::sendto, OUT_OF_BAND),
+    call(133, messages::sendto),
     call(134, close::shutdown),
     call(135, connect::socketpair),
     partly(
@@ -88,11 +89,9 @@ pub(super) const CALLS: &[Listed] = &[
         "AF_LOCAL, AF_INET and AF_INET6 only; raw sockets can only be made",
     ),
     partly(456, accept::paccept, "the signal mask is read and not used"),
-    partly(475, messages::recvmmsg, OUT_OF_BAND),
-    partly(476, messages::sendmmsg, OUT_OF_BAND),
+    call(475, messages::recvmmsg),
+    call(476, messages::sendmmsg),
 ];
-
-const OUT_OF_BAND: &str = "TCP has no out-of-band data: sending some answers EOPNOTSUPP";
 
 const LOCAL: u8 = 1;
 const INET: u8 = 2;
@@ -207,6 +206,7 @@ struct State {
     far: Option<End>,
     /// When connecting has taken too long, while TCP waits for room at a listener.
     alarm: Option<AlarmId>,
+    urgent: Option<Box<urgent::Urgent>>,
 }
 
 /// What a listening socket has.
@@ -330,6 +330,7 @@ impl Socket {
                 near: None,
                 far: None,
                 alarm: None,
+                urgent: None,
             }),
             readers: WaitQueue::default(),
             writers: WaitQueue::default(),

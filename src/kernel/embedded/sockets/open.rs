@@ -75,7 +75,7 @@ impl FileOps for SocketFile {
             ioctl::FIONREAD => lock(&self.0.state).buffer.len() as i32,
             FIONWRITE => self.0.sending().queued as i32,
             FIONSPACE => self.0.sending().space.max(0) as i32,
-            SIOCATMARK => 0,
+            SIOCATMARK => lock(&self.0.state).is_at_mark().into(),
             _ => return interfaces::ioctl(run, self.0.family, request, addr),
         };
         run.copyout(&value.to_le_bytes(), addr)
@@ -83,7 +83,10 @@ impl FileOps for SocketFile {
 
     /// NetBSD: `sopoll`.
     fn poll(&self, _file: &OpenFile) -> u32 {
-        let readable = lock(&self.0.state).is_readable();
+        let (readable, urgent) = {
+            let state = lock(&self.0.state);
+            (state.is_readable(), state.has_mark())
+        };
         let sending = self.0.sending();
         let joined = sending.flags & state::CONNECTED != 0 || !self.0.needs_connection();
         let writable = sending.space >= sending.low_water && joined
@@ -95,6 +98,9 @@ impl FileOps for SocketFile {
         }
         if writable {
             events |= poll::OUT;
+        }
+        if urgent {
+            events |= poll::PRI | poll::RDBAND;
         }
         events
     }

@@ -17,6 +17,7 @@ pub(super) mod option {
     pub const REUSEADDR: i32 = 0x4;
     pub const REUSEPORT: i32 = 0x200;
     pub const LINGER: i32 = 0x80;
+    pub const OOBINLINE: i32 = 0x100;
     pub const NOSIGPIPE: i32 = 0x800;
     pub const TIMESTAMP: i32 = 0x2000;
     /// There is an accept filter; there are none here.

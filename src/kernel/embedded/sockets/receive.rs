@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::buffer::{Control, Record};
 use super::send::msg;
+use super::urgent::is_urgent;
 use super::{RAW, Socket, State, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::open;
@@ -94,7 +95,12 @@ pub(super) fn ready(
     incoming: &Incoming<'_>,
 ) -> Result<bool> {
     if incoming.flags & msg::OOB != 0 {
-        return Err(if socket.is_tcp() { Errno::EINVAL } else { Errno::EOPNOTSUPP }.into());
+        // NetBSD: `unp_recvoob`, `udp_recvoob`.
+        return if is_urgent(socket, incoming.flags) {
+            Ok(true)
+        } else {
+            Err(Errno::EOPNOTSUPP.into())
+        };
     }
     if socket.kind == RAW {
         return Err(Errno::EOPNOTSUPP.into());
@@ -190,7 +196,9 @@ pub(super) fn take(
     if incoming.transfer.total > run.done() && run.memory().room() == 0 {
         return Err(Stop::Flush);
     }
-    let taken = if socket.is_atomic() {
+    let taken = if incoming.flags & msg::OOB != 0 {
+        take_urgent(run, socket, incoming).map(Some)
+    } else if socket.is_atomic() {
         take_message(run, socket, incoming)
     } else {
         take_stream(run, socket, incoming)
@@ -203,6 +211,25 @@ pub(super) fn take(
 fn has_rights(record: Option<&Record>) -> bool {
     let control = record.into_iter().flat_map(|record| &record.control);
     control.into_iter().any(|control| matches!(control, Control::Rights(_)))
+}
+
+/// Takes the byte that is out of band.
+fn take_urgent(
+    run: &mut Run<'_, '_>,
+    socket: &Arc<Socket>,
+    incoming: &Incoming<'_>,
+) -> Result<Received> {
+    let byte = {
+        let mut state = lock(&socket.state);
+        if socket.is_over(&state) {
+            return Err(Errno::EINVAL.into());
+        }
+        state.take_urgent(incoming.flags & msg::PEEK != 0)?
+    };
+    if incoming.transfer.total > 0 {
+        incoming.transfer.copyout(run, &[byte])?;
+    }
+    Ok(nothing(run, incoming))
 }
 
 fn take_message(
@@ -305,7 +332,8 @@ fn take_stream(
         return Ok(came.then_some(received));
     }
     let here = record.data.len();
-    let count = usize::try_from(wanted.min(room)).unwrap_or(usize::MAX).min(here);
+    let most = here.min(state.to_mark());
+    let count = usize::try_from(wanted.min(room)).unwrap_or(usize::MAX).min(most);
     let mut ends = count == here && record.ends && count > 0;
     if count > 0 {
         let bytes = state.buffer.bytes(count);
@@ -315,6 +343,7 @@ fn take_stream(
             return Err(stop);
         }
     }
+    let marked = state.pass(count, peek);
     if !peek {
         ends |= state.buffer.consume(count, &socket.payer);
     }
@@ -323,7 +352,7 @@ fn take_stream(
     }
     let over = state.has(state::CANT_RECEIVE) || state.error.is_some();
     let more = incoming.flags & msg::WAITALL != 0
-        && !(over || ends || peek)
+        && !(over || ends || peek || marked)
         && (count as u64) < wanted
         && (state.buffer.front().is_none() || count as u64 == room);
     let peer = state.peer.upgrade();

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::buffer::{self, Control, Record};
+use super::urgent::is_urgent;
 use super::{DATAGRAM, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, close, inet, local, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{i32_at, open};
@@ -30,6 +31,9 @@ pub(super) mod msg {
     /// Those a client may use.
     pub const USER: u32 = 0xff_ffff;
 }
+
+/// How far out-of-band data may go over the bound of a buffer.
+const URGENT_MORE: i64 = 1024;
 
 /// The pieces in which a stream is sent.
 const PIECE: u64 = 16 * 1024;
@@ -144,7 +148,7 @@ fn has_room(socket: &Socket, out: &Outgoing<'_>, left: u64, done: u64) -> Result
         }
     }
     if out.flags & msg::OOB != 0 {
-        space += 1024;
+        space += URGENT_MORE;
     }
     let left = i64::try_from(left).unwrap_or(i64::MAX);
     let atomic = socket.is_atomic();
@@ -169,13 +173,20 @@ fn put(run: &mut Run<'_, '_>, socket: &Arc<Socket>, out: &Outgoing<'_>, left: u6
     let mut buffer = Buffer::default();
     let piece = out.transfer.copyin(run, PIECE, &mut buffer)?;
     let mut control = match &out.control {
+        // NetBSD: `tcp_sendoob`, which does not look at it.
+        _ if is_urgent(socket, out.flags) => Vec::new(),
         Some(control) if run.done() == 0 => controls(run, socket, out.flags, control)?,
         _ if out.flags & msg::OOB != 0 => return Err(Errno::EOPNOTSUPP.into()),
         _ => Vec::new(),
     };
-    let ends = out.flags & msg::EOR != 0 && socket.family == LOCAL && piece.len() as u64 == left;
-    let asked = if control.is_empty() { 0 } else { out.control.as_ref().map_or(0, Vec::len) };
-    let Some(count) = append(run, socket, piece, &mut control, asked, ends)? else {
+    let last = piece.len() as u64 == left;
+    let piece = Piece {
+        bytes: piece,
+        asked: if control.is_empty() { 0 } else { out.control.as_ref().map_or(0, Vec::len) },
+        ends: out.flags & msg::EOR != 0 && socket.family == LOCAL && last,
+        urgent: is_urgent(socket, out.flags) && last && !piece.is_empty(),
+    };
+    let Some(count) = append(run, socket, &piece, &mut control)? else {
         return Ok(Put::Unpaid);
     };
     out.transfer.consumed(run, PIECE, count);
@@ -217,16 +228,26 @@ fn controls(
     Ok(vec![Control::Rights(rights)])
 }
 
+/// Bytes of a stream that are to be sent.
+struct Piece<'p> {
+    bytes: &'p [u8],
+    /// How long the control message with them is, as the client has passed it.
+    asked: usize,
+    /// A record ends with them.
+    ends: bool,
+    /// The last of them is out of band.
+    urgent: bool,
+}
+
 /// Adds bytes of a stream to the buffer of the peer, and says how many; nothing if they cannot be
 /// paid for but may be later.
 fn append(
     run: &Run<'_, '_>,
     socket: &Arc<Socket>,
-    piece: &[u8],
+    piece: &Piece<'_>,
     control: &mut Vec<Control>,
-    asked: usize,
-    ends: bool,
 ) -> Result<Option<usize>> {
+    let all = piece.bytes.len();
     let (peer, limit) = {
         let state = lock(&socket.state);
         if state.has(state::CANT_SEND) {
@@ -237,46 +258,75 @@ fn append(
         }
         (state.peer.upgrade(), state.send_limit)
     };
-    let Some(peer) = peer else { return gone(socket, piece.len()) };
+    let Some(peer) = peer else { return gone(socket, all) };
     let mut state = lock(&peer.state);
     if state.has(state::CLOSED) {
         drop(state);
-        return gone(socket, piece.len());
+        return gone(socket, all);
     }
     if socket.is_tcp() && state.has(state::CANT_RECEIVE) {
         // It has shut down reading: nobody will take these bytes.
-        return Ok(Some(piece.len()));
+        return Ok(Some(all));
     }
     if is_lost(&state, control) {
         drop(state);
         control.clear();
-        return Ok(Some(piece.len()));
+        return Ok(Some(all));
     }
-    // A control message goes whole, and with what there was room for beside it as the client has passed
-    // it: inside it counts for more, and may go over the bound by that much.
-    let room = usize::try_from(room_at(socket, limit, &state)).unwrap_or(0);
-    if room == 0 && !piece.is_empty() {
+    let room = room_at(socket, limit, &state) + if piece.urgent { URGENT_MORE } else { 0 };
+    let put = fill(run, &peer, &mut state, piece, control, usize::try_from(room).unwrap_or(0));
+    drop(state);
+    if let Ok(Some(count)) = put
+        && (count > 0 || all == 0)
+    {
+        peer.readers.wake();
+        if piece.urgent && count == all {
+            peer.signal_urgent(run);
+        }
+    }
+    put
+}
+
+/// Fills the buffer of the peer as far as there is room. A control message goes whole, and with what there
+/// was room for beside it as the client has passed it: inside it counts for more, and may go over the bound
+/// by that much.
+fn fill(
+    run: &Run<'_, '_>,
+    peer: &Socket,
+    state: &mut State,
+    piece: &Piece<'_>,
+    control: &mut Vec<Control>,
+    room: usize,
+) -> Result<Option<usize>> {
+    let bytes = piece.bytes;
+    if room == 0 && !bytes.is_empty() {
         return Ok(Some(0));
     }
-    let credentials = local::wanted_credentials(run, &mut state, true);
+    let credentials = local::wanted_credentials(run, state, true);
     let told = credentials.is_some();
     control.extend(credentials);
-    let count = piece.len().min(room.saturating_sub(asked).max(1));
+    let count = bytes.len().min(room.saturating_sub(piece.asked).max(1));
+    let urgent = piece.urgent && count == bytes.len();
+    let part = if urgent { state.without_urgent(bytes) } else { &bytes[..count] };
     let with_control = !control.is_empty();
-    let taken = state.buffer.append(&piece[..count], control, &peer.payer);
-    if taken == 0 && count > 0 || with_control && !control.is_empty() {
+    let taken = state.buffer.append(part, control, &peer.payer);
+    if taken == 0 && !part.is_empty() || with_control && !control.is_empty() {
         if told {
             state.local().wants_credentials = true;
         }
         let empty = state.buffer.front().is_none();
         return if empty { Err(Errno::ENOBUFS.into()) } else { Ok(None) };
     }
-    if ends && taken == piece.len() {
+    if piece.ends && taken == bytes.len() {
         state.buffer.end_record();
     }
-    drop(state);
-    peer.readers.wake();
-    Ok(Some(taken))
+    match bytes.last() {
+        Some(&byte) if urgent && taken == part.len() => {
+            state.mark(byte);
+            Ok(Some(bytes.len()))
+        }
+        _ => Ok(Some(taken)),
+    }
 }
 
 /// Whether what is sent is lost: a local socket that has shut down reading takes bytes all the same, but no

@@ -601,6 +601,106 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
     assert_eq!((usage.files, usage.ports, usage.bytes), (0, 0, 0));
 }
 
+const OOB: u64 = 1;
+const SIGURG: i32 = 16;
+
+/// Receives with these flags.
+fn take(guest: &Guest, fd: u64, len: u64, flags: u64) -> Result<Vec<u8>, Errno> {
+    let into = guest.buffer() + 4096;
+    let count = guest.call(29, &[fd, into, len, flags, 0, 0])?;
+    Ok(guest.get(into, count as usize))
+}
+
+fn urgent(guest: &Guest, fd: u64, bytes: &[u8]) -> Result<i64, Errno> {
+    guest.call(133, &[fd, guest.place(bytes), bytes.len() as u64, OOB, 0, 0])
+}
+
+fn at_mark(guest: &Guest, fd: u64) -> bool {
+    guest.call(54, &[fd, 0x4004_7307, guest.buffer()]).unwrap();
+    guest.get(guest.buffer(), 4) == [1, 0, 0, 0]
+}
+
+#[test]
+fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
+    let (guest, task) = seen(&kernel());
+    let (one, two) = connected(&guest, 2);
+    assert_eq!(take(&guest, two, 3, OOB), Err(Errno::EINVAL));
+    // Its owner gets SIGURG, a poll for POLLPRI wakes.
+    guest.call(92, &[two, 6, task.pid as u64]).unwrap();
+    let set = guest.place(&[[two as u32, 2].map(u32::to_le_bytes).concat(), vec![0; 8]].concat());
+    let mut pending = guest.start(209, &[set, 1, u64::MAX]);
+    assert_eq!(pending.run(), None);
+    assert_eq!(urgent(&guest, one, b"abcX"), Ok(4));
+    assert!(pending.woken());
+    assert_eq!(pending.run(), Some(Ok([1, 0])));
+    assert_eq!(guest.signals.taken(), [SIGURG]);
+    guest.write(one, b"def").unwrap();
+    assert_eq!(poll(&task, two), 0x45 | 0x2 | 0x80);
+    // The byte is not among the others, and what is read ends at the mark.
+    assert_eq!(take(&guest, two, 10, 2).unwrap(), b"abc");
+    assert_eq!(take(&guest, two, 2, 0).unwrap(), b"ab");
+    assert!(!at_mark(&guest, two));
+    assert_eq!(take(&guest, two, 4, 0x40).unwrap(), b"c");
+    assert!(at_mark(&guest, two));
+    assert_eq!(take(&guest, two, 10, OOB | 2).unwrap(), b"X");
+    assert_eq!(take(&guest, two, 10, OOB).unwrap(), b"X");
+    assert_eq!(take(&guest, two, 10, OOB), Err(Errno::EINVAL), "once");
+    assert_eq!(take(&guest, two, 10, 0).unwrap(), b"def");
+    assert!(!at_mark(&guest, two));
+    assert_eq!(poll(&task, two), 0x4);
+    assert_eq!(take(&guest, two, 10, OOB), Err(Errno::EINVAL));
+    // Alone, it is no byte to read; the next takes its place.
+    urgent(&guest, one, b"Y").unwrap();
+    assert!(at_mark(&guest, two));
+    assert_eq!(take(&guest, two, 10, 0x80), Err(Errno::EAGAIN));
+    urgent(&guest, one, b"12").unwrap();
+    assert_eq!(take(&guest, two, 10, OOB).unwrap(), b"2");
+    assert_eq!(take(&guest, two, 10, 0).unwrap(), b"1");
+    assert_eq!(guest.signals.taken(), [SIGURG; 2]);
+    // To a group, and to nobody.
+    guest.call(54, &[two, 0x8004_7308, guest.place(&(-1i32).to_le_bytes())]).unwrap_err();
+    guest.call(54, &[two, 0x8004_7308, guest.place(&[0; 4])]).unwrap();
+    urgent(&guest, one, b"Z").unwrap();
+    assert_eq!(guest.signals.taken(), []);
+    // Not of a socket without a connection, nor of a local one.
+    let three = socket(&guest, 2, 1, 0).unwrap();
+    assert_eq!(urgent(&guest, three, b"x"), Err(Errno::ENOTCONN));
+    let (one, _two) = pair(&guest, 1);
+    assert_eq!(urgent(&guest, one, b"x"), Err(Errno::EOPNOTSUPP));
+}
+
+#[test]
+fn urgent_bytes_may_stay_in_line() {
+    let (guest, task) = seen(&kernel());
+    let (one, two) = connected(&guest, 24);
+    set(&guest, two, SOL_SOCKET, 0x100, &1u32.to_le_bytes()).unwrap();
+    urgent(&guest, one, b"abcX").unwrap();
+    guest.write(one, b"def").unwrap();
+    assert_eq!(poll(&task, two), 0x45 | 0x2 | 0x80);
+    assert_eq!(take(&guest, two, 10, OOB), Err(Errno::EINVAL));
+    assert_eq!(guest.read(two, 10).unwrap(), b"abc");
+    assert!(at_mark(&guest, two));
+    assert_eq!(guest.read(two, 10).unwrap(), b"Xdef");
+    assert!(!at_mark(&guest, two));
+}
+
+#[test]
+fn urgent_bytes_go_where_no_others_do() {
+    let guest = Guest::new(&kernel());
+    let (one, two) = connected(&guest, 2);
+    blocking(&guest, one, false);
+    assert_eq!(guest.write(one, &vec![7; TCP_ROOM]), Ok(TCP_ROOM as i64));
+    assert_eq!(guest.write(one, b"x"), Err(Errno::EAGAIN));
+    assert_eq!(urgent(&guest, one, b"!"), Ok(1));
+    assert_eq!(take(&guest, two, 1, OOB).unwrap(), b"!");
+    // No further than so many.
+    assert_eq!(urgent(&guest, one, &[8; 1025]), Err(Errno::EAGAIN));
+    assert_eq!(take(&guest, two, 1, OOB), Err(Errno::EINVAL), "it was not sent");
+    assert_eq!(urgent(&guest, one, &[8; 1024]), Ok(1024));
+    assert_eq!(take(&guest, two, 1, OOB).unwrap(), [8]);
+    assert_eq!(urgent(&guest, one, b"no"), Err(Errno::EAGAIN));
+}
+
 /// A listener without room: TCP_KEEPINIT of the others is half a second.
 fn full(guest: &Guest, port: u16) -> u64 {
     let head = listen(guest, 2, &inet(LOOPBACK, port), 0);
