@@ -87,13 +87,6 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
-        calls: &["sendto", "sendmsg"],
-        with: &["MSG_OOB"],
-        kinds: ["EOPNOTSUPP", ANY],
-        reason: "the embedded kernel's TCP has no out-of-band data, and says so",
-        ..ALWAYS
-    },
-    Known {
         calls: &["getrlimit"],
         with: &["RLIMIT_NPROC"],
         kinds: ["bytes", ANY],
