@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::close::{refuse, reset, stop_waiting};
 use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
-use super::{LOCAL, Listener, Owner, STREAM, Socket, State, get, inet, opened, state};
+use super::{LOCAL, Listener, Owner, Place, STREAM, Socket, State, get, inet, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::open;
 use crate::kernel::embedded::call::{Answer, Result, Run, Stop};
@@ -191,29 +191,32 @@ fn other_end(
             return Ok(None);
         }
         // Nobody else knows it yet.
-        let mut state = lock(&server.state);
-        server.owner.store(head.owner.load(Relaxed), Relaxed);
-        state.flags =
-            state::CONNECTED | head_state.flags & (state::CANT_SEND | state::CANT_RECEIVE);
-        state.options = head_state.options;
-        state.linger = head_state.linger;
-        state.low_water = head_state.low_water;
-        state.timeouts = head_state.timeouts;
-        state.lower = head_state.lower.clone();
-        state.peer = Arc::downgrade(client);
-        if let Some(from) = &head_state.local {
-            let to = state.local();
-            to.name = from.name.clone();
-            to.peer = Some(by.id);
-            (to.wants_credentials, to.waits) = (from.wants_credentials, from.waits);
-        }
+        inherit(&mut lock(&server.state), &head_state, by);
+        lock(&server.state).peer = Arc::downgrade(client);
     }
+    server.owner.store(head.owner.load(Relaxed), Relaxed);
     if let (Some(near), Some(far)) = (near, far) {
         head.net.ports.connect(&server, None, near, far)?;
         let mut state = lock(&server.state);
         (state.near, state.far) = (Some(near), Some(far));
     }
     Ok(Some(server))
+}
+
+/// What the other end of a connection has from its listener.
+fn inherit(state: &mut State, head: &State, by: Caller) {
+    state.flags = state::CONNECTED | head.flags & (state::CANT_SEND | state::CANT_RECEIVE);
+    state.options = head.options;
+    state.linger = head.linger;
+    state.low_water = head.low_water;
+    state.timeouts = head.timeouts;
+    state.lower = head.lower.clone();
+    if let Some(from) = &head.local {
+        let to = state.local();
+        to.name = from.name.clone();
+        to.peer = Some(by.id);
+        (to.wants_credentials, to.waits) = (from.wants_credentials, from.waits);
+    }
 }
 
 /// `int accept(int s, struct sockaddr *name, socklen_t *anamelen)`
@@ -234,7 +237,9 @@ pub(super) fn paccept(run: &mut Run<'_, '_>) -> Answer {
 fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
     let (file, head) = get(run, run.int(0))?;
     let (addr, len_addr) = (run.word(1), run.word(2));
-    run.task.files.check_room()?;
+    let task = run.task;
+    task.files.check_room()?;
+    let place = Place::take(&task.system)?;
     if !head.needs_connection() {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -257,7 +262,7 @@ fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
         waiting = true;
     };
     let kept = file.flags() & (open::NONBLOCK | open::NOSIGPIPE) & !clear;
-    let accepted = opened(run, server.clone(), kept | file_flags(flags))?;
+    let accepted = place.open(server.clone(), kept | file_flags(flags)).ok_or(Errno::ENFILE)?;
     room?;
     let name = {
         let state = lock(&server.state);

@@ -159,6 +159,12 @@ pub(super) fn join_datagram(socket: &Arc<Socket>, other: &Arc<Socket>) {
     }
     {
         let mut state = lock(&socket.state);
+        if state.has(state::CLOSED) {
+            // It was closed meanwhile, and will not part from whom it was not with.
+            drop(state);
+            lock(&other.state).local().senders.remove(&socket.id);
+            return;
+        }
         state.peer = Arc::downgrade(other);
         state.flags |= state::CONNECTED;
     }

@@ -43,6 +43,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::System;
 use super::abi::open as flags;
 use super::alarm::{AlarmId, Alarms};
 use super::call::{Result, Run};
@@ -440,6 +441,33 @@ fn opened(run: &Run<'_, '_>, socket: Arc<Socket>, more: u32) -> Result<Arc<OpenF
     let system = run.system();
     let flags = flags::FREAD | flags::FWRITE | more;
     Ok(OpenFile::new(open::SocketFile(socket), flags, &system.limits, &system.counters)?)
+}
+
+/// A place among the open files of the system, for a socket that is to be opened.
+struct Place(Option<Arc<Counters>>);
+
+impl Place {
+    /// ENFILE if there is none.
+    fn take(system: &System) -> Result<Place, Errno> {
+        let counters = &system.counters;
+        let taken = counters.files.take(1, system.limits.files);
+        if taken { Ok(Place(Some(counters.clone()))) } else { Err(Errno::ENFILE) }
+    }
+
+    /// Opens `socket`, with these flags more.
+    fn open(mut self, socket: Arc<Socket>, more: u32) -> Option<Arc<OpenFile>> {
+        let counters = self.0.take()?;
+        let flags = flags::FREAD | flags::FWRITE | more;
+        Some(OpenFile::counted(open::SocketFile(socket), flags, &counters))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(counters) = &self.0 {
+            counters.files.give(1);
+        }
+    }
 }
 
 /// When a wait on this side of a socket ends, for one that begins now.

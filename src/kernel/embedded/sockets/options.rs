@@ -185,21 +185,25 @@ fn set(
             state.low_water[side] = at_least_one(value)?.min(size as i32);
         }
         option::SNDTIMEO | option::RCVTIMEO | option::OLD_SNDTIMEO | option::OLD_RCVTIMEO => {
-            if value.len() != 16 {
-                return Err(Errno::EINVAL);
-            }
-            let (seconds, micros) = timeval_at(value, 0);
-            let part = micros / (1_000_000 / TICKS);
-            if seconds > (i64::from(i32::MAX) - part) / TICKS {
-                return Err(Errno::EDOM);
-            }
-            let ticks = seconds.saturating_mul(TICKS).saturating_add(part);
-            let ticks = if ticks == 0 && micros != 0 { 1 } else { ticks };
-            state.timeouts[time_side(name)] = ticks;
+            state.timeouts[time_side(name)] = ticks(value)?;
         }
         _ => return Err(Errno::ENOPROTOOPT),
     }
     Ok(())
+}
+
+/// A `struct timeval` in ticks; its microseconds are an `int`.
+fn ticks(value: &[u8]) -> Result<i64, Errno> {
+    if value.len() != 16 {
+        return Err(Errno::EINVAL);
+    }
+    let (seconds, micros) = (i64_at(value, 0), i64::from(i32_at(value, 8)));
+    let part = micros / (1_000_000 / TICKS);
+    if seconds > (i64::from(i32::MAX) - part) / TICKS {
+        return Err(Errno::EDOM);
+    }
+    let ticks = seconds.saturating_mul(TICKS).saturating_add(part);
+    Ok(if ticks == 0 && micros != 0 { 1 } else { ticks })
 }
 
 /// Which side a timeout is of: that of sending first.

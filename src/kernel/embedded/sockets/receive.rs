@@ -139,13 +139,7 @@ fn verdict(
     more: bool,
 ) -> Result<Verdict, Errno> {
     if more {
-        let over = state.error.is_some() || state.has(state::CANT_RECEIVE);
-        return Ok(match state.buffer.front() {
-            Some(record) if record.control.is_empty() => Verdict::Ready,
-            Some(_) => Verdict::Over,
-            None if over => Verdict::Over,
-            None => Verdict::Wait,
-        });
+        return Ok(verdict_on_more(state));
     }
     let count = state.buffer.len() as u64;
     let front = state.buffer.front();
@@ -179,6 +173,17 @@ fn verdict(
         return Err(Errno::ENOTCONN);
     }
     Ok(if left == 0 { Verdict::Over } else { Verdict::Wait })
+}
+
+/// Whether bytes can be taken that belong to those before them: up to the next control message.
+fn verdict_on_more(state: &State) -> Verdict {
+    let over = state.error.is_some() || state.has(state::CANT_RECEIVE);
+    match state.buffer.front() {
+        Some(record) if record.control.is_empty() => Verdict::Ready,
+        Some(_) => Verdict::Over,
+        None if over => Verdict::Over,
+        None => Verdict::Wait,
+    }
 }
 
 /// Takes what there is; nothing if somebody else was faster, or an empty record was passed over.
@@ -245,22 +250,15 @@ fn take_message(
     if has_rights(state.buffer.front()) != files {
         return Ok(None);
     }
-    let (mut received, mut data) =
-        (Received { flags: flags(incoming), ..Received::default() }, Vec::new());
-    let (control, ends, whole);
-    if peek {
-        let Some(record) = state.buffer.front() else { return Ok(None) };
-        received.name = record.name.clone();
-        received.control = record.control.iter().map(seen).collect();
-        (ends, whole) = (record.ends, record.data.len());
-        let wanted = usize::try_from(incoming.transfer.total).unwrap_or(usize::MAX);
-        data.extend(record.data.iter().take(wanted));
-        control = Vec::new();
+    let wanted = usize::try_from(incoming.transfer.total).unwrap_or(usize::MAX);
+    let record = if peek {
+        state.buffer.front().map(|record| Taken::looked_at(record, wanted))
     } else {
-        let Some(record) = state.buffer.pop(&socket.payer) else { return Ok(None) };
-        (ends, whole) = (record.ends, record.data.len());
-        (received.name, control, data) = (record.name, record.control, record.data.into());
-    }
+        state.buffer.pop(&socket.payer).map(Taken::from)
+    };
+    let Some(Taken { name, control, shown, mut data, len, ends }) = record else {
+        return Ok(None);
+    };
     let over = state.has(state::CANT_RECEIVE);
     let peer = state.peer.upgrade();
     drop(state);
@@ -269,22 +267,51 @@ fn take_message(
     {
         peer.writers.wake();
     }
-    let came = received.name.is_some() || !control.is_empty() || !received.control.is_empty();
-    if !peek {
-        received.control = externalize(run, control, incoming)?;
-    }
+    let came = name.is_some() || !control.is_empty() || !shown.is_empty();
+    let control = if peek { shown } else { externalize(run, control, incoming)? };
     drop(moving);
-    let wanted = usize::try_from(incoming.transfer.total).unwrap_or(usize::MAX);
-    if whole == 0 && wanted > 0 && !came && !ends && !over {
+    if len == 0 && wanted > 0 && !came && !ends && !over {
         return Ok(None);
     }
-    if whole > wanted || wanted == 0 {
+    let mut received = Received { name, control, flags: flags(incoming) };
+    if len > wanted || wanted == 0 {
         received.flags |= msg::TRUNC;
     } else if ends {
         received.flags |= msg::EOR;
     }
     data.truncate(wanted);
     deliver(run, incoming.transfer, data, received).map(Some)
+}
+
+/// A message that was taken out, or of which as much was copied as is wanted.
+struct Taken {
+    name: Option<Box<[u8]>>,
+    control: Vec<Control>,
+    /// What a look shows of its control messages.
+    shown: Vec<Arrived>,
+    data: Vec<u8>,
+    /// How long all of it is.
+    len: usize,
+    ends: bool,
+}
+
+impl Taken {
+    fn looked_at(record: &Record, wanted: usize) -> Taken {
+        Taken {
+            name: record.name.clone(),
+            control: Vec::new(),
+            shown: record.control.iter().map(seen).collect(),
+            data: record.data.iter().take(wanted).copied().collect(),
+            len: record.data.len(),
+            ends: record.ends,
+        }
+    }
+
+    fn from(record: Record) -> Taken {
+        let (len, ends) = (record.data.len(), record.ends);
+        let Record { name, control, data, .. } = record;
+        Taken { name, control, shown: Vec::new(), data: data.into(), len, ends }
+    }
 }
 
 /// Copies out what is left of a message.
@@ -316,63 +343,87 @@ fn take_stream(
 ) -> Result<Option<Received>> {
     let peek = incoming.flags & msg::PEEK != 0;
     let mut received = Received { flags: flags(incoming), ..Received::default() };
-    let mut came = false;
-    if lock(&socket.state).buffer.front().is_some_and(|record| !record.control.is_empty()) {
-        came = true;
+    let came = lock(&socket.state).buffer.front().is_some_and(|record| !record.control.is_empty());
+    if came {
+        if run.done() > 0 {
+            // That is for the next call.
+            return Ok(Some(nothing(run, incoming)));
+        }
         received.control = stream_control(run, socket, incoming, peek)?;
     }
-    let wanted = incoming.transfer.total - run.done();
-    let room = run.memory().room() as u64;
-    let mut state = lock(&socket.state);
-    let Some(record) = state.buffer.front() else {
-        return Ok(came.then_some(received));
-    };
-    if !peek && !record.control.is_empty() {
-        // Somebody else took what was before it: this comes with the next call.
-        return Ok(came.then_some(received));
-    }
-    let here = record.data.len();
-    let most = here.min(state.to_mark());
-    let count = usize::try_from(wanted.min(room)).unwrap_or(usize::MAX).min(most);
-    let mut ends = count == here && record.ends && count > 0;
-    if count > 0 {
-        let bytes = state.buffer.bytes(count);
-        if let Err(stop) = incoming.transfer.copyout(run, bytes) {
-            drop(state);
+    let bytes = match take_bytes(run, socket, incoming, peek) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(came.then_some(received)),
+        Err(stop) => {
             close_all(run, received.control);
             return Err(stop);
         }
-    }
-    let marked = state.pass(count, peek);
-    if !peek {
-        ends |= state.buffer.consume(count, &socket.payer);
-    }
-    if ends {
+    };
+    if bytes.ends {
         received.flags |= msg::EOR;
     }
-    let over = state.has(state::CANT_RECEIVE) || state.error.is_some();
-    let more = incoming.flags & msg::WAITALL != 0
-        && !(over || ends || peek || marked)
-        && (count as u64) < wanted
-        && (state.buffer.front().is_none() || count as u64 == room);
-    let peer = state.peer.upgrade();
-    drop(state);
-    if !peek && let Some(peer) = peer {
-        peer.writers.wake();
-    }
-    if more && count > 0 {
+    if bytes.more {
         if came {
             run.keep().message = Some(Box::new(Message(Rest::Begun(received))));
         }
         return Err(Stop::Flush);
     }
-    if count == 0 && wanted > 0 && !(ends || came || over) {
+    if bytes.none && !came {
         return Ok(None);
     }
     if let Some(earlier) = begun(run) {
         received.control = earlier.control;
     }
     Ok(Some(received))
+}
+
+/// What taking bytes of a stream came to.
+struct Bytes {
+    /// They end with MSG_EOR.
+    ends: bool,
+    /// The call goes on for more.
+    more: bool,
+    /// There were none where some are wanted, and there may be some.
+    none: bool,
+}
+
+/// Takes bytes of a stream's first record; nothing if there is none, or one with control messages.
+fn take_bytes(
+    run: &mut Run<'_, '_>,
+    socket: &Socket,
+    incoming: &Incoming<'_>,
+    peek: bool,
+) -> Result<Option<Bytes>> {
+    let wanted = incoming.transfer.total - run.done();
+    let room = run.memory().room() as u64;
+    let mut state = lock(&socket.state);
+    let Some(record) = state.buffer.front() else { return Ok(None) };
+    if !peek && !record.control.is_empty() {
+        // Somebody else took what was before it: this comes with the next call.
+        return Ok(None);
+    }
+    let here = record.data.len();
+    let most = here.min(state.to_mark());
+    let count = usize::try_from(wanted.min(room)).unwrap_or(usize::MAX).min(most);
+    let mut ends = count == here && record.ends && count > 0;
+    if count > 0 {
+        incoming.transfer.copyout(run, state.buffer.bytes(count))?;
+    }
+    let marked = state.pass(count, peek);
+    if !peek {
+        ends |= state.buffer.consume(count, &socket.payer);
+    }
+    let over = state.has(state::CANT_RECEIVE) || state.error.is_some();
+    let more = incoming.flags & msg::WAITALL != 0
+        && !(over || ends || peek || marked)
+        && (1..wanted).contains(&(count as u64))
+        && (state.buffer.front().is_none() || count as u64 == room);
+    let peer = state.peer.upgrade();
+    drop(state);
+    if !peek && let Some(peer) = peer {
+        peer.writers.wake();
+    }
+    Ok(Some(Bytes { ends, more, none: count == 0 && wanted > 0 && !(ends || over) }))
 }
 
 /// Takes the control messages of a stream's first record.

@@ -5,7 +5,7 @@
 //! descriptors of local sockets are closed and when such sockets are sent.
 //!
 //! Locks: moving a message with files, and collecting, is done under the lock `moving`, which is taken
-//! before the lock of any socket. `Rights` are dropped without any lock held.
+//! before the lock of any socket. `Rights` are dropped without the lock of a socket held.
 //!
 //! Source: NetBSD `sys/kern/uipc_usrreq.c` (`unp_internalize`, `unp_externalize`, `unp_gc`).
 

@@ -701,6 +701,29 @@ fn urgent_bytes_go_where_no_others_do() {
     assert_eq!(urgent(&guest, one, b"no"), Err(Errno::EAGAIN));
 }
 
+#[test]
+fn a_connection_is_not_lost_where_no_file_can_be_opened() {
+    let kernel = kernel_with(Limits { files: 7, ..Limits::default() });
+    let guest = Guest::new(&kernel);
+    let head = listen(&guest, 2, &inet(LOOPBACK, 80), 5);
+    let client = socket(&guest, 2, 1, 0).unwrap();
+    connect(&guest, client, &inet(LOOPBACK, 80)).unwrap();
+    let mut others = Vec::new();
+    while let Ok(fd) = guest.open("/dev/null", o::RDONLY) {
+        others.push(fd);
+    }
+    assert_eq!(accept(&guest, head), Err(Errno::ENFILE));
+    // That comes before all else.
+    assert_eq!(accept(&guest, client), Err(Errno::ENFILE));
+    guest.close(others.pop().expect("a file more")).unwrap();
+    assert_eq!(accept(&guest, client), Err(Errno::EINVAL));
+    let server = accept(&guest, head).unwrap();
+    guest.write(client, b"here").unwrap();
+    assert_eq!(guest.read(server, 10).unwrap(), b"here");
+    guest.process.release();
+    assert_eq!(kernel.usage().files, 0);
+}
+
 /// A listener without room: TCP_KEEPINIT of the others is half a second.
 fn full(guest: &Guest, port: u16) -> u64 {
     let head = listen(guest, 2, &inet(LOOPBACK, port), 0);
