@@ -51,6 +51,13 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
+        calls: &["fcntl"],
+        with: &["F_GETFL"],
+        after: "AF_LOCAL",
+        kinds: ["value", "other value"],
+        reason: "NetBSD's search for sockets that only messages hold (unp_gc) leaves its marks, FMARK and FDEFER, in the flags of open files",
+    },
+    Known {
         calls: &["kevent"],
         with: &["EVFILT_SIGNAL", "EVFILT_PROC"],
         kinds: ["EOPNOTSUPP", ANY],
