@@ -309,10 +309,12 @@ fn arrive(receiver: &Arc<Socket>, from: End, to: End, manner: Manner, data: Vec<
 /// What a receiver in this state is told of a datagram. NetBSD: `ip_savecontrol`, `ip6_savecontrol`.
 fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) -> Vec<Control> {
     let mut control = Vec::new();
-    if state.on(option::TIMESTAMP) {
+    if state.on(option::TIMESTAMP | option::OLD_TIMESTAMP) {
         let micros = time::now() / 1000;
         let now = pair(micros / 1_000_000, micros % 1_000_000);
-        control.push(Control::Data(0xffff, 0x8, now.into()));
+        // SCM_OTIMESTAMP, SCM_TIMESTAMP
+        let kind = if state.on(option::OLD_TIMESTAMP) { 0x2 } else { 0x8 };
+        control.push(Control::Data(0xffff, kind, now.into()));
     }
     let mut tell = |asked: Which, (level, kind): Which, data: &[u8]| {
         if state.lower_is_on(asked) {

@@ -157,6 +157,12 @@ impl Net {
         self.ports.ended()
     }
 
+    /// Looks for sockets in flight that nobody can reach, if there may be more than the last time.
+    #[cfg(test)]
+    pub fn collect(&self) -> bool {
+        self.flights.collect()
+    }
+
     /// How many open files are inside messages.
     #[cfg(test)]
     pub fn in_flight(&self) -> u64 {

@@ -19,6 +19,8 @@ pub(super) mod option {
     pub const LINGER: i32 = 0x80;
     pub const OOBINLINE: i32 = 0x100;
     pub const NOSIGPIPE: i32 = 0x800;
+    /// With the time of day of earlier releases, which had other numbers.
+    pub const OLD_TIMESTAMP: i32 = 0x400;
     pub const TIMESTAMP: i32 = 0x2000;
     /// There is an accept filter; there are none here.
     pub const ACCEPTFILTER: i32 = 0x1000;

@@ -97,6 +97,8 @@ impl Flights {
             }
         }
         self.known.store(sockets.len(), Relaxed);
+        // What one of them was reached by may be gone.
+        self.events.fetch_add(1, Relaxed);
     }
 
     /// A local socket may have become unreachable: looks for those that have, now or a little later.
@@ -121,12 +123,17 @@ impl Flights {
         self.known.load(Relaxed) > 0
     }
 
-    /// Empties the sockets in flight that nobody can receive any more.
-    pub fn collect(&self) {
+    /// Empties the sockets in flight that nobody can receive any more; false if there are no more of them
+    /// than at the last time, so that who is refused over and over does not have all looked through.
+    pub fn collect(&self) -> bool {
+        if self.events.load(Relaxed) == 0 {
+            return false;
+        }
         let still = self.moving();
         let emptied = self.find();
         drop(still);
         drop(emptied);
+        true
     }
 
     /// What was in sockets nobody can reach any more.

@@ -220,10 +220,8 @@ fn controls(
     let flights = &socket.net.flights;
     let rights = match flights.send(files.clone()) {
         Ok(rights) => rights,
-        Err(_) => {
-            flights.collect();
-            flights.send(files)?
-        }
+        Err(_) if flights.collect() => flights.send(files)?,
+        Err(errno) => return Err(errno.into()),
     };
     Ok(vec![Control::Rights(rights)])
 }

@@ -302,6 +302,7 @@ fn files_in_flight_are_bounded() {
         }
     };
     assert_eq!((sent, refused), (20, Errno::EAGAIN));
+    assert!(!kernel.system.net.collect(), "there is nothing to look through all for");
     receive(&guest, two, 1, 0, 0).unwrap();
     assert_eq!(send(&guest, one, b"x", &rights(&[file]), 0), Ok(1));
     // Whoever hides sockets in themselves fills that up and no more, and what nobody can reach is
@@ -436,6 +437,16 @@ fn datagrams_say_how_they_came() {
         (0, 23, vec![9]),
     ];
     assert_eq!(messages(&got.control), expected);
+    // The time by its number of earlier releases.
+    let timed = socket(&guest, 2, 2, 0).unwrap();
+    bind(&guest, timed, &inet([0; 4], 502)).unwrap();
+    set(&guest, timed, SOL_SOCKET, 0x400, &on).unwrap();
+    let client = socket(&guest, 2, 2, 0).unwrap();
+    connect(&guest, client, &inet(LOOPBACK, 502)).unwrap();
+    guest.write(client, b"x").unwrap();
+    let got = receive(&guest, timed, 10, 300, 0).unwrap();
+    let told = messages(&got.control);
+    assert_eq!((told.len(), told[0].0, told[0].1, told[0].2.len()), (1, 0xffff, 2, 16));
     // IPv6, of which an IPv4 sender brings nothing.
     let server = socket(&guest, 24, 2, 0).unwrap();
     set(&guest, server, 41, 27, &[0; 4]).unwrap();

@@ -189,7 +189,8 @@ fn options_below_the_socket_have_the_values_they_have() {
     let no = Errno::ENOPROTOOPT;
     // Domain, type, level, name: what it is at first; what comes of 1, 0, -1, 500.
     type Told = Result<i32, Errno>;
-    let all: &[(u64, u64, u64, u64, Told, [Told; 4])] = &[
+    type Case = (u64, u64, u64, u64, Told, [Told; 4]);
+    let all: &[Case] = &[
         (2, 1, TCP, 1, Ok(0), [Ok(4), Ok(0), Ok(4), Ok(4)]),
         (
             2,
