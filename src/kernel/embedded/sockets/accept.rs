@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::close::{refuse, reset, stop_waiting};
 use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
-use super::{LOCAL, Listener, Owner, Place, STREAM, Socket, State, get, inet, state};
+use super::{LOCAL, Listener, Payer, Place, STREAM, Socket, State, get, inet, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::open;
 use crate::kernel::embedded::call::{Answer, Result, Run, Stop};
@@ -181,8 +181,8 @@ fn other_end(
     if sizes[1] == 0 {
         return Err(full);
     }
-    let owner = Owner { net: &head.net, payer: &head.payer, user: head.user, most: by.most };
-    let server = Socket::new(&owner, (head.family, head.kind, head.protocol), sizes);
+    let payer = Payer { net: &head.net, payer: &head.payer, user: head.user, most: by.most };
+    let server = Socket::new(&payer, (head.family, head.kind, head.protocol), sizes);
     let server = server.map_err(|_| full)?;
     {
         let head_state = lock(&head.state);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::accept::Joined;
 use super::close::reset;
 use super::{
-    DATAGRAM, INET, INET6, LOCAL, Owner, RAW, SEQUENCED, STREAM, Socket, State, get, inet, local,
+    DATAGRAM, INET, INET6, LOCAL, Payer, RAW, SEQUENCED, STREAM, Socket, State, get, inet, local,
     opened, space, state,
 };
 use crate::kernel::Errno;
@@ -70,8 +70,8 @@ pub(super) fn socketpair(run: &mut Run<'_, '_>) -> Answer {
 fn create(run: &Run<'_, '_>, what: (u8, i32, u8)) -> Result<Arc<Socket>, Errno> {
     let task = run.task;
     let (user, most) = (task.credentials().euid, task.rlimits().socket_bytes());
-    let owner = Owner { net: &task.system.net, payer: &task.family, user, most };
-    Socket::new(&owner, what, space(what.0, what.1))
+    let payer = Payer { net: &task.system.net, payer: &task.family, user, most };
+    Socket::new(&payer, what, space(what.0, what.1))
 }
 
 /// Family and protocol of a new socket. NetBSD: `socreate`.

@@ -287,7 +287,7 @@ pub(super) mod spaces {
 }
 
 /// Whom a socket is made for.
-struct Owner<'o> {
+struct Payer<'o> {
     net: &'o Arc<Net>,
     payer: &'o Arc<Family>,
     user: u32,
@@ -296,13 +296,13 @@ struct Owner<'o> {
 }
 
 impl Socket {
-    /// ENOBUFS if `owner` cannot pay for it, or may not have buffers of these sizes.
+    /// ENOBUFS if `by` cannot pay for it, or may not have buffers of these sizes.
     fn new(
-        owner: &Owner<'_>,
+        by: &Payer<'_>,
         (family, kind, protocol): (u8, i32, u8),
         [send_limit, receive_limit]: [i64; 2],
     ) -> Result<Arc<Socket>, Errno> {
-        let Owner { net, payer, user, most } = *owner;
+        let Payer { net, payer, user, most } = *by;
         if !net.buffers.take(user, (send_limit + receive_limit) as u64, most) {
             return Err(Errno::ENOBUFS);
         }

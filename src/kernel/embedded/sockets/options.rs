@@ -199,7 +199,7 @@ fn ticks(value: &[u8]) -> Result<i64, Errno> {
     if value.len() != 16 {
         return Err(Errno::EINVAL);
     }
-    let (seconds, micros) = (i64_at(value, 0), i64::from(i32_at(value, 8)));
+    let (seconds, micros) = timeval_at(value, 0);
     let part = micros / (1_000_000 / TICKS);
     if seconds > (i64::from(i32::MAX) - part) / TICKS {
         return Err(Errno::EDOM);
