@@ -1,4 +1,4 @@
-//! AF_INET and AF_INET6: addresses, binding, connecting over loopback, datagrams.
+//! AF_INET and AF_INET6: addresses, binding, connecting over loopback.
 //!
 //! The addresses of this kernel are 127.0.0.1 and ::1, as those of a rump kernel that was given none.
 //!
@@ -7,30 +7,22 @@
 use std::sync::Arc;
 
 use super::accept::{self, Caller, Joined};
-use super::buffer::{Control, Record};
-use super::lower::{self, Which};
+use super::lower;
 use super::options::option;
 use super::ports::{Address, Binding, End, any, is_any, is_mapped, mapped};
 use super::{INET, INET6, RAW, Socket, State, state};
 use crate::kernel::Errno;
-use crate::kernel::embedded::abi::pair;
 use crate::kernel::embedded::call::{Result, Run};
 use crate::kernel::embedded::sync::lock;
-use crate::kernel::embedded::time;
 
 /// The ports only the superuser may bind to (`IPPORT_RESERVED`).
 const RESERVED: u16 = 1024;
-
-/// The longest packet (`IP_MAXPACKET`), and the headers of a datagram that count as part of it.
-const PACKET_MAX: usize = 65_535;
-const HEADERS: usize = 28;
-const HEADERS_6: usize = 8;
 
 /// 127.0.0.1 and ::1.
 const LOOPBACK_4: Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
 const LOOPBACK_6: Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-fn is_own(addr: &Address) -> bool {
+pub(super) fn is_own(addr: &Address) -> bool {
     *addr == LOOPBACK_4 || *addr == LOOPBACK_6
 }
 
@@ -50,7 +42,7 @@ pub(super) fn encode(family: u8, end: Option<End>) -> Box<[u8]> {
 }
 
 /// The end a `sockaddr` names, EINVAL if it is not as long as it must be.
-fn decode(family: u8, name: &[u8]) -> Result<End, Errno> {
+pub(super) fn decode(family: u8, name: &[u8]) -> Result<End, Errno> {
     let port = |name: &[u8]| u16::from_be_bytes([name[2], name[3]]);
     match (family, name.len()) {
         (INET, 16) => Ok((mapped([name[4], name[5], name[6], name[7]]), port(name))),
@@ -117,15 +109,15 @@ pub(super) fn bind_any(socket: &Arc<Socket>, state: &mut State) -> Result<End, E
 }
 
 /// Where a connection goes.
-struct Route {
-    near: Address,
-    far: End,
+pub(super) struct Route {
+    pub near: Address,
+    pub far: End,
     /// Whether there is anybody: other addresses of the loopback network lead nowhere.
-    leads: bool,
+    pub leads: bool,
 }
 
 /// Where a `sockaddr` leads from a socket in this state. NetBSD: `in_pcbconnect`, `in6_pcbconnect`.
-fn route(socket: &Socket, state: &State, name: &[u8]) -> Result<Route, Errno> {
+pub(super) fn route(socket: &Socket, state: &State, name: &[u8]) -> Result<Route, Errno> {
     let family = socket.family;
     let mut near = state.near.map_or(any(family), |near| near.0);
     let (mut addr, port) = decode(family, name)?;
@@ -222,120 +214,3 @@ pub(super) fn part_datagram(socket: &Arc<Socket>) {
         state.near = Some((addr, near.1));
     }
 }
-
-/// Sends a datagram, to an address or the peer. Nobody there is no error now, but comes back to who is
-/// connected. NetBSD: `udp_send`.
-pub(super) fn send_datagram(socket: &Arc<Socket>, to: Option<&[u8]>, data: Vec<u8>) -> Result<()> {
-    let (from, far, leads, manner) = {
-        let mut state = lock(&socket.state);
-        let connected = state.has(state::CONNECTED);
-        let (from, far, leads) = match to {
-            // NetBSD: `udp6_output`.
-            Some(to) if socket.family != INET && to[1] != socket.family => {
-                return Err(Errno::EAFNOSUPPORT.into());
-            }
-            Some(to) if socket.family != INET && decode(INET6, to)?.1 == 0 => {
-                return Err(Errno::EADDRNOTAVAIL.into());
-            }
-            Some(_) if connected => return Err(Errno::EISCONN.into()),
-            Some(to) => {
-                let route = route(socket, &state, to)?;
-                let near = bind_any(socket, &mut state)?;
-                ((route.near, near.1), route.far, route.leads)
-            }
-            None => match (state.near, state.far) {
-                (Some(near), Some(far)) if connected => (near, far, is_own(&far.0)),
-                _ => return Err(Errno::ENOTCONN.into()),
-            },
-        };
-        (from, far, leads, Manner::of(socket, &state, &far.0))
-    };
-    let headers = if is_mapped(&far.0) { HEADERS } else { HEADERS_6 };
-    if data.len() > PACKET_MAX - headers {
-        return Err(Errno::EMSGSIZE.into());
-    }
-    if !leads {
-        return Err(Errno::EHOSTUNREACH.into());
-    }
-    match socket.net.ports.receiver(from, far) {
-        Some(receiver) => arrive(&receiver, from, far, manner, data),
-        None if to.is_none() => {
-            lock(&socket.state).error = Some(Errno::ECONNREFUSED);
-            socket.wake();
-        }
-        None => {}
-    }
-    Ok(())
-}
-
-/// What a datagram brings along: how far it may go yet, and how it is to be treated (`IP_TTL`,
-/// `IPV6_TCLASS`).
-#[derive(Clone, Copy)]
-struct Manner {
-    hops: i32,
-    class: i32,
-}
-
-impl Manner {
-    /// That of what a socket in this state sends there.
-    fn of(socket: &Socket, state: &State, to: &Address) -> Manner {
-        let hops = match (socket.family, is_mapped(to)) {
-            (INET, _) => state.lower(lower::TTL),
-            (_, true) => None,
-            (_, false) => state.lower(lower::HOPS).filter(|&hops| hops >= 0),
-        };
-        Manner {
-            hops: hops.unwrap_or(lower::TTL_DEFAULT),
-            class: state.lower(lower::TCLASS).unwrap_or(0),
-        }
-    }
-}
-
-/// A datagram arrives; it is lost if there is no room. NetBSD: `udp4_sendup`, `udp6_sendup`.
-fn arrive(receiver: &Arc<Socket>, from: End, to: End, manner: Manner, data: Vec<u8>) {
-    {
-        let mut state = lock(&receiver.state);
-        let control = told(receiver, &state, from, to, manner);
-        let record = Record::message(Some(encode(receiver.family, Some(from))), control, data);
-        let fits = record.len() as i64 <= state.space();
-        if !fits || state.buffer.push(record, &receiver.payer).is_err() {
-            state.buffer.overflowed += 1;
-            return;
-        }
-    }
-    receiver.readers.wake();
-}
-
-/// What a receiver in this state is told of a datagram. NetBSD: `ip_savecontrol`, `ip6_savecontrol`.
-fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) -> Vec<Control> {
-    let mut control = Vec::new();
-    if state.on(option::TIMESTAMP | option::OLD_TIMESTAMP) {
-        let micros = time::now() / 1000;
-        let now = pair(micros / 1_000_000, micros % 1_000_000);
-        // SCM_OTIMESTAMP, SCM_TIMESTAMP
-        let kind = if state.on(option::OLD_TIMESTAMP) { 0x2 } else { 0x8 };
-        control.push(Control::Data(0xffff, kind, now.into()));
-    }
-    let mut tell = |asked: Which, (level, kind): Which, data: &[u8]| {
-        if state.lower_is_on(asked) {
-            control.push(Control::Data(level, kind, data.into()));
-        }
-    };
-    let interface = u32::from(lower::INTERFACE).to_le_bytes();
-    if receiver.family == INET {
-        let packet = |addr: Address| [&addr[12..], &interface[..]].concat();
-        tell(lower::RECEIVE_TO, lower::RECEIVE_TO, &to.0[12..]);
-        tell(lower::PACKET_FROM, lower::PACKET_FROM, &packet(from.0));
-        tell(lower::PACKET_TO, lower::PACKET_TO, &packet(to.0));
-        tell(lower::RECEIVE_INTERFACE, lower::RECEIVE_INTERFACE, &LINK);
-        tell(lower::RECEIVE_TTL, lower::RECEIVE_TTL, &[manner.hops as u8]);
-    } else if !is_mapped(&to.0) {
-        tell(lower::RECEIVE_PACKET_6, lower::PACKET_6, &[&to.0[..], &interface[..]].concat());
-        tell(lower::RECEIVE_HOPS_6, lower::HOPS_6, &manner.hops.to_le_bytes());
-        tell(lower::RECEIVE_TCLASS_6, lower::TCLASS, &manner.class.to_le_bytes());
-    }
-    control
-}
-
-/// The one interface as a `struct sockaddr_dl`: length, AF_LINK, number.
-const LINK: [u8; 8] = [8, 18, lower::INTERFACE as u8, 0, 0, 0, 0, 0];

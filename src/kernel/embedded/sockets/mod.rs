@@ -5,7 +5,7 @@
 //!
 //! - `connect`, `accept`, `close`: how they begin, come together and part
 //! - `open`: a socket as an open file, with poll, kqueue and ioctl
-//! - `local`, `inet`, `ports`: the families' part of that
+//! - `local`, `inet`, `ports`: the families' part of that; `udp`: datagrams of the internet
 //! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
 //! - `messages`: the calls that send and receive; `urgent`: what TCP sends past them
 //! - `options`, `lower`: setsockopt and getsockopt
@@ -15,8 +15,8 @@
 //! looks at its own first, lets go, and then at the other (a new socket, which nobody knows yet, is no
 //! other). What one end does to the other (the end of
 //! file, a reset) is said by flags in the other's state, which only ever go one way. After the lock of
-//! a socket those of `ports`, of the file system and of the names of local sockets may be taken, and
-//! none of a socket after them.
+//! a socket those of `ports`, of the file system, of the names of local sockets, of the timers and of what
+//! users have may be taken, and none of a socket after them.
 //! Queues are woken, and messages and sockets dropped, with no lock held.
 //!
 //! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2,uipc_usrreq,sys_socket}.c`,
@@ -37,6 +37,7 @@ mod ports;
 mod receive;
 mod rights;
 mod send;
+mod udp;
 mod urgent;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::buffer::{self, Control, Record};
 use super::urgent::is_urgent;
-use super::{DATAGRAM, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, close, inet, local, state};
+use super::{
+    DATAGRAM, INET6, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, close, local, state, udp,
+};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{i32_at, open};
 use crate::kernel::embedded::call::{Result, Run, Stop};
@@ -349,7 +351,10 @@ fn message(
     out: &Outgoing<'_>,
     data: Vec<u8>,
 ) -> Result<Put> {
+    let own = socket.family == INET6 && out.flags & msg::OOB == 0;
     let control = match &out.control {
+        // NetBSD: `udp6_output`, which reads them itself.
+        Some(_) if own => Vec::new(),
         Some(control) => controls(run, socket, out.flags, control)?,
         None if out.flags & msg::OOB != 0 => return Err(Errno::EOPNOTSUPP.into()),
         None => Vec::new(),
@@ -365,7 +370,7 @@ fn message(
         }
         _ => {
             debug_assert!(socket.kind != STREAM);
-            inet::send_datagram(socket, out.to.as_deref(), data)?;
+            udp::send(socket, out.to.as_deref(), out.control.as_deref().filter(|_| own), data)?;
             Ok(Put::All)
         }
     }

@@ -472,6 +472,52 @@ fn datagrams_say_how_they_came() {
 }
 
 #[test]
+fn an_ipv6_sender_asks_how_a_datagram_is_to_go() {
+    let guest = Guest::new(&kernel());
+    let on = 1u32.to_le_bytes();
+    let mut at = vec![0; 28];
+    (at[1], at[2], at[3], at[23]) = (24, 1, 244, 1);
+    let server = socket(&guest, 24, 2, 0).unwrap();
+    bind(&guest, server, &at).unwrap();
+    set(&guest, server, 41, 37, &on).unwrap();
+    set(&guest, server, 41, 57, &on).unwrap();
+    let client = socket(&guest, 24, 2, 0).unwrap();
+    connect(&guest, client, &at).unwrap();
+    let message = |level: u32, kind: u32, data: &[u8]| {
+        let mut bytes = [16 + data.len() as u32, level, kind, 0].map(u32::to_le_bytes).concat();
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    };
+    let int = |value: i32| value.to_le_bytes().to_vec();
+    let packet =
+        |last: u8, interface: u32| [&[0; 15][..], &[last], &interface.to_le_bytes()].concat();
+    let all = [message(41, 46, &packet(1, 1)), message(41, 47, &int(9)), message(41, 61, &int(3))];
+    assert_eq!(send(&guest, client, b"x", &all.concat(), 0), Ok(1));
+    let got = receive(&guest, server, 10, 300, 0).unwrap();
+    assert_eq!(messages(&got.control), [(41, 47, int(9)), (41, 61, int(3))]);
+    for (control, errno) in [
+        (message(41, 47, &int(256)), Errno::EINVAL),
+        (message(41, 61, &int(-2)), Errno::EINVAL),
+        (message(41, 47, &[1]), Errno::EINVAL),
+        (message(41, 46, &int(1)), Errno::EINVAL),
+        (message(41, 46, &packet(1, 7)), Errno::ENXIO),
+        (message(41, 46, &packet(2, 0)), Errno::EADDRNOTAVAIL),
+        (message(41, 99, &int(1)), Errno::ENOPROTOOPT),
+        (vec![0; 16], Errno::EINVAL),
+        (vec![0xff; 16], Errno::EINVAL),
+        ([message(41, 47, &int(9)), vec![16, 0, 0, 0]].concat(), Errno::EINVAL),
+    ] {
+        assert_eq!(send(&guest, client, b"x", &control, 0), Err(errno), "{control:?}");
+    }
+    // What is for others means nothing; IPv4 takes none at all.
+    assert_eq!(send(&guest, client, b"x", &message(0, 47, &int(256)), 0), Ok(1));
+    let four = socket(&guest, 2, 2, 0).unwrap();
+    connect(&guest, four, &inet(LOOPBACK, 500)).unwrap();
+    assert_eq!(send(&guest, four, b"x", &message(0, 25, &int(1)), 0), Err(Errno::EINVAL));
+}
+
+#[test]
 fn headers_are_checked() {
     let guest = Guest::new(&kernel());
     let (one, two) = pair(&guest, 1);
