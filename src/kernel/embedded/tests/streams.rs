@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -1224,6 +1225,57 @@ fn many_clients_connect_at_once() {
     });
     guest.process.release();
     assert_eq!(kernel.usage().ports, 0);
+}
+
+#[test]
+fn clients_that_hang_up_while_they_connect_leave_nothing() {
+    for (domain, at) in [(1, local("/tmp/head")), (2, inet(LOOPBACK, 80)), (24, inet6(1, 80))] {
+        let kernel = kernel();
+        let guest = Guest::new(&kernel);
+        let head = listen(&guest, domain, &at, 0);
+        blocking(&guest, head, false);
+        let done = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for step in 1..4 {
+                let client = Guest::new(&kernel);
+                let (at, done) = (&at, &done);
+                scope.spawn(move || {
+                    for round in 0..150 {
+                        let fd = socket(&client, domain, 1, 0).unwrap();
+                        blocking(&client, fd, false);
+                        let waits = client.fork();
+                        let _ = connect(&client, fd, at);
+                        // Two have the descriptor, and close it at about the same time.
+                        let close = |guest: &Guest| guest.close(fd).is_ok();
+                        thread::scope(|two| {
+                            two.spawn(|| close(&waits));
+                            if round % step == 0 {
+                                let _ = client.write(fd, b"x");
+                            }
+                            close(&client);
+                        });
+                        waits.process.release();
+                    }
+                    client.process.release();
+                    done.fetch_add(1, Relaxed);
+                });
+            }
+            let mut more = true;
+            while more {
+                more = done.load(Relaxed) < 3;
+                while let Ok(fd) = accept(&guest, head) {
+                    // What the client has sent, or its end: nobody waits for ever.
+                    blocking(&guest, fd, true);
+                    let _ = guest.read(fd, 10);
+                    guest.close(fd).unwrap();
+                }
+            }
+        });
+        guest.process.release();
+        let usage = kernel.usage();
+        assert_eq!((usage.files, usage.ports, usage.bytes), (0, 0, 0), "{domain}");
+        assert_eq!((kernel.system.alarms.len(), kernel.system.net.reserved(0)), (0, 0), "{domain}");
+    }
 }
 
 #[test]
