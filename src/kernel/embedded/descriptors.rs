@@ -215,7 +215,7 @@ impl FdTable {
             slots.rare.get_or_insert_default().reserved.push(at);
             Ok(at)
         })?;
-        Ok(Reserved { table: self.clone(), at })
+        Ok(Reserved { table: Some(self.clone()), at })
     }
 
     /// Gives two files the lowest free numbers, or neither.
@@ -402,28 +402,32 @@ impl FdTable {
 
 /// A number that is kept for what a call opens. It is free again when this is dropped.
 pub(super) struct Reserved {
-    table: Arc<FdTable>,
+    /// Nothing once it has been given out: from then on the number is somebody else's to reserve.
+    table: Option<Arc<FdTable>>,
     at: usize,
 }
 
 impl Reserved {
     /// Gives it to `file`; the lowest free one, if dup2 has put something else there.
-    pub fn fill(&self, file: Arc<OpenFile>, close_on_exec: bool) -> Result<i32, Errno> {
+    pub fn fill(mut self, file: Arc<OpenFile>, close_on_exec: bool) -> Result<i32, Errno> {
+        let Some(table) = self.table.take() else { return Err(Errno::EBADF) };
         let slot = Slot { file: file.clone(), close_on_exec };
-        let filled = self.table.with(|slots| {
+        let filled = table.with(|slots| {
             let free = slots.unreserve(self.at);
             if free {
                 slots.put(self.at, slot);
             }
             free
         });
-        if filled { Ok(self.at as i32) } else { self.table.insert(file, 0, close_on_exec) }
+        if filled { Ok(self.at as i32) } else { table.insert(file, 0, close_on_exec) }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.table.with(|slots| slots.unreserve(self.at));
+        if let Some(table) = &self.table {
+            table.with(|slots| slots.unreserve(self.at));
+        }
     }
 }
 
