@@ -125,6 +125,15 @@ struct Copy<'s> {
     left_out: u64,
 }
 
+/// A directory that is being copied, and the names in it that are still to come.
+struct Directory {
+    from: OwnedFd,
+    stat: Stat,
+    to: Arc<Inode>,
+    path: PathBuf,
+    names: std::vec::IntoIter<CString>,
+}
+
 impl Copy<'_> {
     fn mount(&mut self, mount: &Etfs) -> Result<()> {
         let key = Path::new(OsStr::from_bytes(&mount.key));
@@ -139,7 +148,7 @@ impl Copy<'_> {
         };
         let inode = self.make(&dir, name, make, stat.st_mode).map_err(at(key))?;
         match make {
-            Make::Directory => self.directory(there, &stat, &inode, host, DEPTH),
+            Make::Directory => self.tree(there, stat, inode, host.clone()),
             _ => self.file(there, &stat, &inode, host),
         }
     }
@@ -182,45 +191,62 @@ impl Copy<'_> {
         })
     }
 
-    /// Copies what is in a directory, in the order of names. `path` is for messages.
-    fn directory(
-        &mut self,
-        from: OwnedFd,
-        stat: &Stat,
-        to: &Arc<Inode>,
-        path: &Path,
-        depth: usize,
-    ) -> Result<()> {
-        let depth = depth.checked_sub(1).ok_or_else(|| at(path)(Why::Deep))?;
-        for name in self.names(&from).map_err(at(path))? {
-            let path = path.join(OsStr::from_bytes(name.to_bytes()));
-            let stat = statat(&from, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(at(&path))?;
-            let (make, flags) = match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => (Make::File, OFlags::empty()),
-                FileType::Directory => (Make::Directory, OFlags::DIRECTORY),
-                FileType::Symlink => {
-                    self.symlink(&from, &name, &stat, to, &path)?;
-                    continue;
-                }
-                _ => {
-                    self.leave_out(&path);
-                    continue;
-                }
+    /// Copies a directory and what is in it, in the order of names. `path` is for messages.
+    fn tree(&mut self, from: OwnedFd, stat: Stat, to: Arc<Inode>, path: PathBuf) -> Result<()> {
+        let mut under_way = vec![self.directory(from, stat, to, path)?];
+        while let Some(directory) = under_way.last_mut() {
+            let Some(name) = directory.names.next() else {
+                self.directories += 1;
+                self.finish(&directory.to, &directory.stat);
+                under_way.pop();
+                continue;
             };
-            // It may have become something else meanwhile, but not something behind a link.
-            let there = open(&from, name.as_c_str(), flags | OFlags::NOFOLLOW);
-            let there = there.map_err(at(&path))?;
-            let stat = fstat(&there).map_err(at(&path))?;
-            let name = name.to_bytes();
-            let inode = self.make(to, name, make, stat.st_mode).map_err(at(&path))?;
-            match make {
-                Make::Directory => self.directory(there, &stat, &inode, &path, depth)?,
-                _ => self.file(there, &stat, &inode, &path)?,
+            if let Some(inside) = self.entry(directory, &name)? {
+                if under_way.len() == DEPTH {
+                    return Err(at(&inside.path)(Why::Deep));
+                }
+                under_way.push(inside);
             }
         }
-        self.directories += 1;
-        self.finish(to, stat);
         Ok(())
+    }
+
+    fn directory(
+        &self,
+        from: OwnedFd,
+        stat: Stat,
+        to: Arc<Inode>,
+        path: PathBuf,
+    ) -> Result<Directory> {
+        let names = self.names(&from).map_err(at(&path))?.into_iter();
+        Ok(Directory { from, stat, to, path, names })
+    }
+
+    /// Copies what a name in a directory is of. What is in a directory is still to come.
+    fn entry(&mut self, within: &Directory, name: &CStr) -> Result<Option<Directory>> {
+        let path = within.path.join(OsStr::from_bytes(name.to_bytes()));
+        let stat = statat(&within.from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(at(&path))?;
+        let (make, flags) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => (Make::File, OFlags::empty()),
+            FileType::Directory => (Make::Directory, OFlags::DIRECTORY),
+            FileType::Symlink => {
+                self.symlink(&within.from, name, &stat, &within.to, &path)?;
+                return Ok(None);
+            }
+            _ => {
+                self.leave_out(&path);
+                return Ok(None);
+            }
+        };
+        // It may have become something else meanwhile, but not something behind a link.
+        let there = open(&within.from, name, flags | OFlags::NOFOLLOW).map_err(at(&path))?;
+        let stat = fstat(&there).map_err(at(&path))?;
+        let inode =
+            self.make(&within.to, name.to_bytes(), make, stat.st_mode).map_err(at(&path))?;
+        match make {
+            Make::Directory => self.directory(there, stat, inode, path).map(Some),
+            _ => self.file(there, &stat, &inode, &path).map(|()| None),
+        }
     }
 
     /// Copies a symbolic link, not what is behind it: it leads to where it leads in the kernel.
