@@ -59,6 +59,8 @@ pub(super) fn socketpair(run: &mut Run<'_, '_>) -> Answer {
     }
     local::pair(run, &one, &two);
     let one = opened(run, one, file_flags(flags))?;
+    // The other has its number before it is an open file, too.
+    run.task.files.check_room_for_two()?;
     let two = opened(run, two, file_flags(flags))?;
     let fds = run.task.files.insert_pair([one, two], flags & CLOEXEC != 0)?;
     let bytes: Vec<u8> = fds.iter().flat_map(|fd| fd.to_le_bytes()).collect();

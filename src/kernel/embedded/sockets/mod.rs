@@ -74,7 +74,7 @@ pub(super) const CALLS: &[Listed] = &[
         105,
         options::setsockopt,
         "the options below SOL_SOCKET that programs set, most without effect; no multicast groups, IP \
-        options and accept filters",
+        options or accept filters, and of IPv6's advanced options only the switches",
     ),
     call(106, accept::listen),
     partly(
