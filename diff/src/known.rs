@@ -178,6 +178,13 @@ pub const KNOWN: &[Known] = &[
         ..ALWAYS
     },
     Known {
+        calls: &["clock_gettime"],
+        after: " exec",
+        kinds: ["EPERM", ANY],
+        reason: "a rump kernel's exec does not forget that users have changed (PK_SUGID), and the CPU time of such a process is the superuser's to read",
+        ..ALWAYS
+    },
+    Known {
         calls: &["timer_gettime", "timer_settime", "timer_getoverrun", "timer_delete"],
         after: " exec",
         kinds: ["EINVAL", ANY],
