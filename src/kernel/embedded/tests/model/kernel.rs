@@ -69,7 +69,7 @@ impl Model {
             model.open.push(Open { node: None, offset: 0, flags: WRITES });
             let console = model.open.len() - 1;
             model.guests.push(Some(Guest {
-                person: Person { uid: 0, gid: 0, current: ROOT, root: ROOT },
+                person: Person { uid: 0, gid: 0, current: ROOT, root: ROOT, rooted: false },
                 // The system is family 0.
                 family: family + 1,
                 umask: 0o022,

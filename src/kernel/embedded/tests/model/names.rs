@@ -2,7 +2,7 @@
 
 use super::kernel::{Answer, DONE, Guest, Model, READS, check_length};
 use super::nodes::{Entry, Id, ROOT, What};
-use super::paths::{Place, Want};
+use super::paths::{Person, Place, Want};
 use super::steps::{At, here};
 use crate::kernel::Errno;
 
@@ -169,8 +169,8 @@ impl Model {
     pub fn chdir_open(&mut self, who: usize, fd: u64) -> Result<Answer, Errno> {
         let (_, node) = self.on_node(who, fd)?;
         self.check_place(who, node)?;
-        let root = self.guest(who).person.root;
-        if root != ROOT && !self.nodes.is_inside(node, root) {
+        let Person { root, rooted, .. } = self.guest(who).person;
+        if rooted && !self.nodes.is_inside(node, root) {
             return Err(Errno::EPERM);
         }
         self.guest_mut(who).person.current = node;
@@ -185,7 +185,8 @@ impl Model {
         if !self.nodes.is_inside(self.guest(who).person.current, node) {
             self.guest_mut(who).person.current = node;
         }
-        self.guest_mut(who).person.root = node;
+        let person = &mut self.guest_mut(who).person;
+        (person.root, person.rooted) = (node, true);
         DONE
     }
 

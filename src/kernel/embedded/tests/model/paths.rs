@@ -10,6 +10,8 @@ pub struct Person {
     pub gid: u32,
     pub current: Id,
     pub root: Id,
+    /// It has been changed: be it to the same, from then on it is looked at.
+    pub rooted: bool,
 }
 
 /// What a path is looked up for.
