@@ -72,30 +72,73 @@ fn is_full(listener: &Listener, tcp: bool) -> bool {
     listener.queue.len() > most
 }
 
-/// Makes the other end of a connection, and puts it into the queue of a listener.
+/// Makes the other end of a connection, and puts it into the queue of a listener. If there is no room, TCP
+/// waits for some; from when it can be found there, whoever accepts may make the connection, so that only
+/// who is not there yet may be given a peer.
 pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: Caller) -> Result<Joined> {
-    let server = match other_end(client, head, by) {
-        Err(errno @ (Errno::ECONNREFUSED | Errno::ECONNRESET)) => {
-            return Ok(Joined::Refused(errno));
+    for _ in 0..TRIES {
+        let server = match other_end(client, head, by) {
+            Err(errno @ (Errno::ECONNREFUSED | Errno::ECONNRESET)) => {
+                return Ok(Joined::Refused(errno));
+            }
+            server => server?,
+        };
+        let joined = match server {
+            Some(server) => enter(client, head, server),
+            None => wait_for_room(client, head),
+        };
+        if let Some(joined) = joined {
+            return Ok(joined);
         }
-        server => server?,
-    };
-    lock(&client.state).peer = Arc::downgrade(server.as_ref().unwrap_or(head));
-    let Some(waits) = enter(client, head, server.clone()) else {
-        lock(&client.state).peer = Default::default();
-        return Ok(Joined::Refused(Errno::ECONNREFUSED));
+    }
+    Ok(Joined::Refused(Errno::ECONNREFUSED))
+}
+
+/// How often it is tried if room comes and goes at each turn: every time, others have come on.
+const TRIES: u32 = 1000;
+
+/// The client was closed, or too late, while it came together with its listener.
+fn withdraw(head: &Socket, server: &Arc<Socket>) {
+    if let Some(listener) = &mut lock(&head.state).listener {
+        listener.queue.retain(|other| !Arc::ptr_eq(other, server));
+    }
+    if server.is_tcp() {
+        reset(server, Errno::ECONNRESET);
+    } else {
+        lock(&server.state).disconnected();
+        server.wake();
+    }
+    head.readers.wake();
+}
+
+/// Puts the other end into the queue of its listener. Nothing if there is no room any more, and it may be
+/// waited for.
+fn enter(client: &Arc<Socket>, head: &Socket, server: Arc<Socket>) -> Option<Joined> {
+    lock(&client.state).peer = Arc::downgrade(&server);
+    let for_accept = {
+        let mut head_state = lock(&head.state);
+        let for_accept = head_state.local.as_ref().is_some_and(|local| local.waits);
+        let closed = head_state.has(state::CLOSED);
+        let listener = head_state.listener.as_mut().filter(|_| !closed);
+        match listener.map(|listener| (is_full(listener, client.is_tcp()), listener)) {
+            Some((false, listener)) => listener.queue.push_back(server.clone()),
+            Some((true, _)) if client.is_tcp() => return None,
+            _ => {
+                drop(head_state);
+                lock(&client.state).peer = Default::default();
+                return Some(Joined::Refused(Errno::ECONNREFUSED));
+            }
+        }
+        for_accept
     };
     let joined = {
         let mut state = lock(&client.state);
-        if !state.has(state::CONNECTING) {
+        if state.has(state::DISCONNECTED) {
             Joined::Refused(Errno::ECONNABORTED)
-        } else if waits.full {
-            state.peer = Arc::downgrade(head);
-            if state.alarm.is_none() {
-                client.arm(&mut state);
-            }
-            Joined::Waiting
-        } else if waits.for_accept || state.local.as_ref().is_some_and(|local| local.waits) {
+        } else if !state.has(state::CONNECTING) {
+            // It was accepted already.
+            Joined::Connected
+        } else if for_accept || state.local.as_ref().is_some_and(|local| local.waits) {
             Joined::Waiting
         } else {
             settle(client, &mut state);
@@ -103,53 +146,44 @@ pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: Caller) -> Resu
         }
     };
     if let Joined::Refused(_) = joined {
-        withdraw(client, head, server.filter(|_| !waits.full));
-    } else if !waits.full {
+        withdraw(head, &server);
+    } else {
         client.wake();
         head.readers.wake();
     }
-    Ok(joined)
+    Some(joined)
 }
 
-/// The client was closed, or too late, while it came together with its listener.
-fn withdraw(client: &Socket, head: &Socket, server: Option<Arc<Socket>>) {
-    stop_waiting(client, head);
-    if let Some(server) = server {
-        if let Some(listener) = &mut lock(&head.state).listener {
-            listener.queue.retain(|other| !Arc::ptr_eq(other, &server));
+/// Has a connection wait until its listener has room. Nothing if there is some by now.
+fn wait_for_room(client: &Arc<Socket>, head: &Arc<Socket>) -> Option<Joined> {
+    if !client.is_tcp() {
+        return Some(Joined::Refused(Errno::ECONNREFUSED));
+    }
+    {
+        let mut state = lock(&client.state);
+        if state.has(state::CONNECTING) {
+            state.peer = Arc::downgrade(head);
+            if state.alarm.is_none() {
+                client.arm(&mut state);
+            }
         }
-        if server.is_tcp() {
-            reset(&server, Errno::ECONNRESET);
-        } else {
-            lock(&server.state).disconnected();
-            server.wake();
-        }
-        head.readers.wake();
     }
-}
-
-/// What a connection that has reached its listener waits for.
-struct Waits {
-    full: bool,
-    for_accept: bool,
-}
-
-/// Puts the other end into the queue of its listener; if there is no room, TCP waits for some.
-/// Nothing if the connection is refused.
-fn enter(client: &Arc<Socket>, head: &Socket, server: Option<Arc<Socket>>) -> Option<Waits> {
-    let mut head_state = lock(&head.state);
-    if head_state.has(state::CLOSED) {
-        return None;
+    {
+        let mut head_state = lock(&head.state);
+        let closed = head_state.has(state::CLOSED);
+        match head_state.listener.as_mut().filter(|_| !closed) {
+            None => return Some(Joined::Refused(Errno::ECONNREFUSED)),
+            Some(listener) if !is_full(listener, true) => return None,
+            Some(listener) => listener.waiting.insert(client.id, Arc::downgrade(client)),
+        };
     }
-    let for_accept = head_state.local.as_ref().is_some_and(|local| local.waits);
-    let listener = head_state.listener.as_mut()?;
-    let full = is_full(listener, client.is_tcp());
-    match server {
-        Some(server) if !full => listener.queue.push_back(server),
-        _ if !client.is_tcp() => return None,
-        _ => drop(listener.waiting.insert(client.id, Arc::downgrade(client))),
+    // Perhaps it was closed, or somebody has made the connection.
+    let flags = lock(&client.state).flags;
+    if flags & state::DISCONNECTED != 0 {
+        stop_waiting(client, head);
+        return Some(Joined::Refused(Errno::ECONNABORTED));
     }
-    Some(Waits { full, for_accept })
+    Some(if flags & state::CONNECTING != 0 { Joined::Waiting } else { Joined::Connected })
 }
 
 /// A connection is made, unless it is over already.

@@ -1200,31 +1200,36 @@ fn many_threads_send_in_order() {
 
 #[test]
 fn many_clients_connect_at_once() {
-    let kernel = kernel();
-    let guest = Guest::new(&kernel);
-    let head = listen(&guest, 2, &inet(LOOPBACK, 80), 3);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            let client = Guest::new(&kernel);
-            scope.spawn(move || {
-                for i in 0..50u8 {
-                    let fd = socket(&client, 2, 1, 0).unwrap();
-                    assert_eq!(connect(&client, fd, &inet(LOOPBACK, 80)), Ok(0));
-                    assert_eq!(client.write(fd, &[i]), Ok(1));
-                    assert_eq!(client.read(fd, 10).unwrap(), [i]);
-                    client.close(fd).unwrap();
-                }
-            });
-        }
-        for _ in 0..200 {
-            let fd = accept(&guest, head).unwrap();
-            let byte = guest.read(fd, 10).unwrap();
-            assert_eq!(guest.write(fd, &byte), Ok(1));
-            guest.close(fd).unwrap();
-        }
-    });
-    guest.process.release();
-    assert_eq!(kernel.usage().ports, 0);
+    let internet = |backlog| (2, inet(LOOPBACK, 80), backlog);
+    // A local listener without room refuses who comes, so it has some; one of TCP has them wait.
+    for (domain, at, backlog) in [(1, local("/tmp/head"), 5), internet(3), internet(0)] {
+        let kernel = kernel();
+        let guest = Guest::new(&kernel);
+        let head = listen(&guest, domain, &at, backlog);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let client = Guest::new(&kernel);
+                let at = &at;
+                scope.spawn(move || {
+                    for i in 0..50u8 {
+                        let fd = socket(&client, domain, 1, 0).unwrap();
+                        assert_eq!(connect(&client, fd, at), Ok(0));
+                        assert_eq!(client.write(fd, &[i]), Ok(1));
+                        assert_eq!(client.read(fd, 10).unwrap(), [i]);
+                        client.close(fd).unwrap();
+                    }
+                });
+            }
+            for _ in 0..200 {
+                let fd = accept(&guest, head).unwrap();
+                let byte = guest.read(fd, 10).unwrap();
+                assert_eq!(guest.write(fd, &byte), Ok(1));
+                guest.close(fd).unwrap();
+            }
+        });
+        guest.process.release();
+        assert_eq!(kernel.usage().ports, 0);
+    }
 }
 
 #[test]
