@@ -27,6 +27,8 @@ pub mod hypercall;
 pub mod kernel;
 pub mod options;
 pub mod pool;
+#[cfg(test)]
+mod seeds;
 pub mod server;
 pub mod session;
 mod sync;

@@ -45,7 +45,7 @@ pub(super) trait FileOps: Send + Sync {
     /// `fo_stat`
     fn stat(&self) -> Result<Stat>;
 
-    /// A request of its own; the flag of FIONBIO and FIOASYNC is set after this (`fo_ioctl`).
+    /// A request of its own; the flag of FIONBIO and FIOASYNC is set whatever it answers (`fo_ioctl`).
     fn ioctl(
         &self,
         _run: &mut Run<'_, '_>,
@@ -98,7 +98,7 @@ pub(super) trait FileOps: Send + Sync {
         true
     }
 
-    /// Whether it takes an owner for its signals, FIOASYNC and FIONBIO.
+    /// Whether it takes an owner for its signals, O_ASYNC and O_NONBLOCK.
     fn signals(&self) -> bool {
         true
     }

@@ -9,10 +9,13 @@
 use super::System;
 use super::abi::{i32_at, timespec, u64_at};
 use super::call::{Result, Run};
+use super::ioctl;
+use super::sockets::{INET as AF_INET, INET6 as AF_INET6, LOCAL as AF_LOCAL};
 use crate::kernel::Errno;
 
 const NAME: &[u8] = b"lo0";
-const INDEX: u16 = 1;
+/// Its number, the only one there is (`if_index`).
+pub(super) const INDEX: u16 = 1;
 /// Up, running, a loopback, and good for multicast.
 const FLAGS: u16 = 0x8049;
 /// `IFT_LOOP`, `DLT_NULL`
@@ -21,10 +24,7 @@ const LINK_TYPE: i32 = 0;
 /// `LOMTU`
 const MTU: u32 = 33_624;
 
-const AF_LOCAL: u8 = 1;
-const AF_INET: u8 = 2;
 const AF_LINK: u8 = 18;
-const AF_INET6: u8 = 24;
 
 /// An address of the interface: `struct sockaddr`s, without what is zero at their ends.
 struct Address {
@@ -91,9 +91,8 @@ pub(super) fn ioctl(run: &mut Run<'_, '_>, family: u8, request: u32, addr: u64) 
     if request == SIOCGIFCONF {
         return list(run, addr);
     }
-    let size = request >> 16 & 0x1fff;
-    let mut argument = vec![0; size as usize];
-    if size > 0 {
+    let mut argument = vec![0; ioctl::size(request) as usize];
+    if !argument.is_empty() {
         run.memory().copyin(addr, &mut argument)?;
     }
     let name = argument.get(..NAME_SIZE).unwrap_or_default();

@@ -43,7 +43,8 @@ const SIOCGPGRP: u32 = 0x4004_7309;
 const MOST: u32 = 4096;
 const IN: u32 = 0x8000_0000;
 
-const fn size(request: u32) -> u32 {
+/// The bytes that its argument has.
+pub(super) const fn size(request: u32) -> u32 {
     request >> 16 & 0x1fff
 }
 

@@ -35,6 +35,7 @@ use super::job::{Context, Job};
 use super::limits::Limits;
 use super::mailbox::{Mailbox, Message};
 use crate::pool::{Pool, Task as _};
+use crate::seeds::on_all_cpus;
 use crate::wire;
 
 use client::{Broken, FakeClient, Manners};
@@ -484,10 +485,6 @@ fn run(seed: u64, troupe: &mut Troupe) -> Result<(), Broken> {
     outcome
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// Runs the schedules of these seeds, every `step`th; says what is wrong with the first that fails.
 fn run_all(seeds: std::ops::Range<u64>, step: usize) -> Result<(), Broken> {
     let mut troupe = Troupe::default();
@@ -503,21 +500,5 @@ fn run_all(seeds: std::ops::Range<u64>, step: usize) -> Result<(), Broken> {
 
 #[test]
 fn schedules() {
-    let seeds = match (number("SEED"), number("SCHEDULES")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, many) => 0..many.unwrap_or(3000),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let run_some = |first| {
-            let seeds = seeds.start + first as u64..seeds.end;
-            scope.spawn(move || run_all(seeds, threads))
-        };
-        let running: Vec<_> = (0..threads).map(run_some).collect();
-        running.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()
-    });
-    for outcome in outcomes {
-        outcome.unwrap_or_else(|broken| panic!("{broken}"));
-    }
-    println!("{} schedules", seeds.end - seeds.start);
+    println!("{} schedules", on_all_cpus("SCHEDULES", 3000, run_all));
 }

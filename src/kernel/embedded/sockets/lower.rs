@@ -7,6 +7,7 @@
 use super::{DATAGRAM, INET, INET6, RAW, STREAM, Socket, State};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::i32_at;
+use crate::kernel::embedded::interfaces;
 
 /// Levels (`in.h`).
 const IP: i32 = 0;
@@ -41,9 +42,6 @@ pub(super) const RECEIVE_TCLASS_6: Which = (IPV6, 57);
 /// Those of them by their numbers as control messages: IPV6_PKTINFO, IPV6_HOPLIMIT.
 pub(super) const PACKET_6: Which = (IPV6, 46);
 pub(super) const HOPS_6: Which = (IPV6, 47);
-
-/// The number of the one interface, the loopback (`if_index`).
-pub(super) const INTERFACE: u16 = 1;
 
 /// What values an option has.
 enum Rule {
@@ -221,7 +219,7 @@ impl Rule {
             Rule::Ports => within(0, 2)? & 2,
             Rule::Small(high) => within(0, high)?,
             Rule::Address if ![0, LOOPBACK].contains(&value) => return Err(Errno::EADDRNOTAVAIL),
-            Rule::Interface if !(0..=INTERFACE.into()).contains(&value) => {
+            Rule::Interface if !(0..=interfaces::INDEX.into()).contains(&value) => {
                 return Err(Errno::ENXIO);
             }
             _ => value,

@@ -95,9 +95,9 @@ pub(super) const CALLS: &[Listed] = &[
     call(476, messages::sendmmsg),
 ];
 
-const LOCAL: u8 = 1;
-const INET: u8 = 2;
-const INET6: u8 = 24;
+pub(super) const LOCAL: u8 = 1;
+pub(super) const INET: u8 = 2;
+pub(super) const INET6: u8 = 24;
 
 const STREAM: i32 = 1;
 const DATAGRAM: i32 = 2;

@@ -18,11 +18,6 @@ use crate::kernel::embedded::wait::{Side, Waitable};
 /// A socket that is open.
 pub(super) struct SocketFile(pub Arc<Socket>);
 
-/// `filio.h`, `sockio.h`
-const FIONWRITE: u32 = 0x4004_6679;
-const FIONSPACE: u32 = 0x4004_6678;
-const SIOCATMARK: u32 = 0x4004_7307;
-
 impl FileOps for SocketFile {
     fn read(
         &self,
@@ -73,9 +68,9 @@ impl FileOps for SocketFile {
         let value = match request {
             ioctl::FIONBIO | ioctl::FIOASYNC => return Ok(()),
             ioctl::FIONREAD => lock(&self.0.state).buffer.len() as i32,
-            FIONWRITE => self.0.sending().queued as i32,
-            FIONSPACE => self.0.sending().space.max(0) as i32,
-            SIOCATMARK => lock(&self.0.state).is_at_mark().into(),
+            ioctl::FIONWRITE => self.0.sending().queued as i32,
+            ioctl::FIONSPACE => self.0.sending().space.max(0) as i32,
+            ioctl::SIOCATMARK => lock(&self.0.state).is_at_mark().into(),
             _ => return interfaces::ioctl(run, self.0.family, request, addr),
         };
         run.copyout(&value.to_le_bytes(), addr)

@@ -14,6 +14,7 @@ use super::{INET, INET6, Socket, State, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{i32_at, pair};
 use crate::kernel::embedded::call::Result;
+use crate::kernel::embedded::interfaces;
 use crate::kernel::embedded::sync::lock;
 use crate::kernel::embedded::time;
 
@@ -65,7 +66,7 @@ fn source(data: &[u8]) -> Result<Address, Errno> {
     }
     match i32_at(interface, 0) {
         0 => Ok(*addr),
-        number if number == lower::INTERFACE.into() => Ok(*addr),
+        number if number == interfaces::INDEX.into() => Ok(*addr),
         _ => Err(Errno::ENXIO),
     }
 }
@@ -184,7 +185,7 @@ fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) ->
             control.push(Control::Data(level, kind, data.into()));
         }
     };
-    let interface = u32::from(lower::INTERFACE).to_le_bytes();
+    let interface = u32::from(interfaces::INDEX).to_le_bytes();
     if receiver.family == INET {
         let packet = |addr: Address| [&addr[12..], &interface[..]].concat();
         tell(lower::RECEIVE_TO, lower::RECEIVE_TO, &to.0[12..]);
@@ -201,4 +202,4 @@ fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) ->
 }
 
 /// The one interface as a `struct sockaddr_dl`: length, AF_LINK, number.
-const LINK: [u8; 8] = [8, 18, lower::INTERFACE as u8, 0, 0, 0, 0, 0];
+const LINK: [u8; 8] = [8, 18, interfaces::INDEX as u8, 0, 0, 0, 0, 0];

@@ -4,7 +4,7 @@
 //! (`sysctl_inpcblist`).
 
 use super::super::call::{Result, Run};
-use super::super::sockets::listing;
+use super::super::sockets::{self, listing};
 use super::elements::elements;
 use super::{Request, generic, query};
 use crate::kernel::Errno;
@@ -12,7 +12,7 @@ use crate::kernel::Errno;
 /// Entries to have room for beyond those there are when the client asks (`PCB_SLOP`).
 const SLOP: u64 = 20;
 
-const LOCAL: i32 = 1;
+const LOCAL: i32 = sockets::LOCAL as i32;
 
 /// `net.FAMILY.KIND.pcblist.0.0.SIZE.COUNT`: for AF_LOCAL the kind is that of sockets, else a protocol.
 pub(super) fn list(

@@ -13,6 +13,7 @@ use super::super::Embedded;
 use super::super::testing::{Guest, kernel, o};
 use super::files::{on, rename, word};
 use crate::kernel::Errno;
+use crate::seeds::number;
 
 const LINK: i32 = 9;
 const UNLINK: i32 = 10;
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const STEPS: usize = 400;
 
 fn rounds() -> u64 {
-    std::env::var("ROUNDS").ok().and_then(|many| many.parse().ok()).unwrap_or(6)
+    number("ROUNDS").unwrap_or(6)
 }
 
 /// Lets so many guests do this at once, each with random numbers of its own.

@@ -24,6 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::super::testing::o;
 use super::super::{Limits, Usage};
 use super::shrink::shrink;
+use crate::seeds::on_all_cpus;
 use guests::Real;
 use kernel::{Answer, Model};
 use nodes::{DIRECTORY, FILE, ROOT, What};
@@ -265,26 +266,7 @@ fn run_all(seeds: Range<u64>, step: usize) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[test]
 fn sequences() {
-    let seeds = match (number("SEED"), number("SEQUENCES")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, many) => 0..many.unwrap_or(200),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let run_some = |first| {
-            let seeds = seeds.start + first as u64..seeds.end;
-            scope.spawn(move || run_all(seeds, threads))
-        };
-        let running: Vec<_> = (0..threads).map(run_some).collect();
-        running.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()
-    });
-    for outcome in outcomes {
-        outcome.unwrap_or_else(|wrong| panic!("{wrong}"));
-    }
+    on_all_cpus("SEQUENCES", 200, run_all);
 }
