@@ -66,6 +66,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// anybody's (`lwproc_rfork` with `RUMP_RFFD_CLEAR`). `command` is the client's name for
     /// itself, without a NUL.
     fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno>;
+
+    /// A thread that has run calls of this kernel ends: what the kernel keeps for it is to go.
+    fn thread_end(&self) {}
 }
 
 /// A process inside the kernel, the home of one client.

@@ -94,7 +94,12 @@ impl Options {
                 spin,
                 ..ring::Config::default()
             },
-            pool: pool::Config { cpus: self.cpus()?, spin, max_asleep: self.max_asleep },
+            pool: pool::Config {
+                cpus: self.cpus()?,
+                spin,
+                max_asleep: self.max_asleep,
+                ..pool::Config::default()
+            },
             limits: self.limits.limits(),
             access: self.access()?,
             socket: self.access.socket()?,

@@ -3,7 +3,7 @@
 //! Each core has one deque of tasks. One thread, the owner of the [`Dispatcher`], fills them all; to
 //! run a core's tasks a worker thread needs that core's *seat*. A thread with a seat is pinned to
 //! the core, takes from the core's deque first and steals from the others when it is empty. There
-//! are as many seats as cores, so no more threads run than that, however many exist.
+//! are as many seats as cores, so no more threads run calls than that, however many exist.
 //!
 //! A thread gives its seat back when it finds no task, and parks. It also gives it back when it is
 //! about to sleep inside a task ([`blocking`]): another thread may then sit down, one from the bench
@@ -12,6 +12,9 @@
 //!
 //! Tasks made ready by other threads than the dispatcher's (a pipe was written, a reader wakes) come
 //! in through the [`Injector`].
+//!
+//! Some tasks are short and go ahead of others ([`Dispatcher::push_priority`]). While long tasks have all
+//! seats, one thread more runs those, on a seat of its own: the *reserve*.
 //!
 //! A wake-up costs more than many a task takes. So tasks that come while a worker is awake are left to
 //! it, and another is woken only when some have waited for too long: see [`watch`].
@@ -65,6 +68,9 @@ pub trait Task: Send + 'static {
     /// The thread that has run some tasks finds no more, or is about to sleep in one: what they put off
     /// has to be done.
     fn pause(_context: &Self::Context) {}
+
+    /// A worker's thread ends while the pool goes on: what it holds on to has to be given back.
+    fn thread_end(_context: &Self::Context) {}
 }
 
 /// How a pool is laid out.
@@ -79,6 +85,8 @@ pub struct Config {
     /// How long a worker looks for tasks before it gives its seat back, as long as that pays (see
     /// [`ring::Spin`]).
     pub spin: Duration,
+    /// How long a thread waits for something to do before it ends. A few wait for ever.
+    pub keep_alive: Duration,
 }
 
 impl Default for Config {
@@ -87,6 +95,7 @@ impl Default for Config {
             cpus: Vec::new(),
             max_asleep: NonZeroUsize::new(10_000).expect("not zero"),
             spin: Duration::ZERO,
+            keep_alive: Duration::from_secs(5),
         }
     }
 }
@@ -112,9 +121,12 @@ struct Shared<T: Task> {
     stealers: Vec<deque::Stealer<T>>,
     /// Tasks from elsewhere than the dispatcher.
     injector: deque::Injector<T>,
+    /// Tasks that go ahead of those in the deques.
+    priority: deque::Injector<T>,
     roster: Roster,
     asleep: Asleep<T>,
     spin: Duration,
+    keep_alive: Duration,
     /// Tasks have waited for too long, and none has run out of them since.
     pressed: AtomicBool,
 }
@@ -126,15 +138,17 @@ impl<T: Task> Shared<T> {
         deques: &[deque::Worker<T>],
         cpus: Vec<usize>,
         most_asleep: usize,
-        spin: Duration,
+        (spin, keep_alive): (Duration, Duration),
     ) -> Arc<Shared<T>> {
         Arc::new(Shared {
             context,
             stealers: deques.iter().map(deque::Worker::stealer).collect(),
             injector: deque::Injector::new(),
+            priority: deque::Injector::new(),
             roster: Roster::new(cpus),
             asleep: Asleep::new(most_asleep),
             spin,
+            keep_alive,
             pressed: AtomicBool::new(false),
         })
     }
@@ -151,7 +165,9 @@ impl<T: Task> Shared<T> {
     }
 
     fn has_tasks(&self) -> bool {
-        !self.injector.is_empty() || self.stealers.iter().any(|deque| !deque.is_empty())
+        !self.priority.is_empty()
+            || !self.injector.is_empty()
+            || self.stealers.iter().any(|deque| !deque.is_empty())
     }
 }
 
@@ -171,6 +187,14 @@ impl<T: Task> Dispatcher<T> {
         self.watch.pushed();
     }
 
+    /// Puts a task ahead of those in the deques: a worker takes one of either in turn. It is not to run for
+    /// long: if it has waited for too long, for all cores have long tasks, another thread runs it beside
+    /// them.
+    pub fn push_priority(&mut self, task: T) {
+        self.shared.priority.push(task);
+        self.watch.pushed();
+    }
+
     /// Sees to it that somebody runs what was pushed: whoever is awake, or else one worker is woken.
     /// Once after a batch of pushes is enough. [`Dispatcher::look`] has to follow in time.
     pub fn notify(&mut self, now: Instant) {
@@ -185,10 +209,14 @@ impl<T: Task> Dispatcher<T> {
 
     /// Wakes another worker if tasks have waited for too long.
     pub fn look(&mut self, now: Instant) {
-        let waiting = self.deques.iter().map(|deque| deque.len() as u64).sum();
-        if self.watch.has_seen_too_long_a_wait(now, waiting) {
+        let priority = self.shared.priority.len();
+        let queued: usize = self.deques.iter().map(|deque| deque.len()).sum();
+        if self.watch.has_seen_too_long_a_wait(now, (priority + queued) as u64) {
             self.shared.pressed.store(true, Ordering::Relaxed);
             worker::notify(&self.shared);
+            if priority > 0 {
+                worker::notify_reserve(&self.shared);
+            }
         }
     }
 
@@ -225,7 +253,7 @@ impl<T: Task> Injector<T> {
 impl<T: Task> Injector<T> {
     /// A way into a pool without seats: nothing is run.
     pub fn without_seats(context: T::Context) -> Injector<T> {
-        Injector(Shared::new(context, &[], Vec::new(), 1, Duration::ZERO))
+        Injector(Shared::new(context, &[], Vec::new(), 1, (Duration::ZERO, Duration::MAX)))
     }
 
     /// The next task that was injected.
@@ -261,7 +289,8 @@ impl<T: Task> Pool<T> {
         let cpus = choose_cpus(&config.cpus)?;
         let deques: Vec<_> = cpus.iter().map(|_| deque::Worker::new_fifo()).collect();
         let most_asleep = most_asleep(config.max_asleep.get());
-        let shared = Shared::new(context, &deques, cpus, most_asleep, config.spin);
+        let times = (config.spin, config.keep_alive);
+        let shared = Shared::new(context, &deques, cpus, most_asleep, times);
         // The first thread is made here, so that a machine which refuses threads is found out now.
         worker::start(&shared)?;
         Ok((
@@ -274,17 +303,19 @@ impl<T: Task> Pool<T> {
     #[cfg(test)]
     pub fn without_threads(cores: usize, context: T::Context) -> (Pool<T>, Dispatcher<T>) {
         let deques: Vec<_> = (0..cores).map(|_| deque::Worker::new_fifo()).collect();
-        let shared = Shared::new(context, &deques, Vec::new(), usize::MAX, Duration::ZERO);
+        let times = (Duration::ZERO, Duration::MAX);
+        let shared = Shared::new(context, &deques, Vec::new(), usize::MAX, times);
         (Pool { shared: shared.clone() }, Dispatcher { deques, shared, watch: Watch::default() })
     }
 
-    /// Takes the oldest task of a core's deque, or an injected one if `core` is past the last.
+    /// Takes a task of priority, else the oldest of a core's deque, or an injected one if `core` is past
+    /// the last.
     #[cfg(test)]
     pub fn take_one(&self, core: usize) -> Option<T> {
-        match self.shared.stealers.get(core) {
+        worker::take_priority(&self.shared).or_else(|| match self.shared.stealers.get(core) {
             Some(deque) => worker::take(|| deque.steal()),
             None => worker::take(|| self.shared.injector.steal()),
-        }
+        })
     }
 
     /// A way into this pool from any thread.

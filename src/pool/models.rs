@@ -5,10 +5,11 @@
 //! loom calls that a deadlock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom::thread;
 
-use super::roster::{Berth, Need, Roster, Seat};
+use super::roster::{Berth, Need, Roster, Seat, Waited};
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::sync::{Condvar, Mutex};
 
@@ -104,7 +105,12 @@ impl Model {
             if !self.deque.is_empty() {
                 self.fill(self.roster.fill_a_seat());
             }
-            given = berth.wait();
+            given = match berth.wait_for(Duration::MAX) {
+                Waited::Seat(seat) => Some(seat),
+                Waited::End => None,
+                // Loom has no time: as if it had passed, when it wakes for nothing.
+                Waited::TimedOut => berth.wait(),
+            };
         }
         self.roster.thread_ended();
         self.note(|ends| ends.1 += 1);

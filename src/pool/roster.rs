@@ -13,6 +13,7 @@
 //! [`Berth`] under that berth's lock, and it looks there before it sleeps.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::Stats;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -22,10 +23,15 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 /// over this bound end when their task has.
 pub const MOST_WAITING: usize = 256;
 
-/// The right to run on a core. As many exist as there are cores.
+/// Threads that wait for a seat for as long as it takes. Those over this bound wait for
+/// [`super::Config::keep_alive`] only, so that the threads of a burst go in the end.
+pub const KEPT_WAITING: usize = 16;
+
+/// The right to run on a core. As many exist as there are cores, and one more, the reserve: it runs tasks
+/// of priority only, while long tasks have all the others.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seat {
-    /// Index of the core's deque.
+    /// Index of the core's deque. The reserve has none: its index is the number of cores.
     pub core: usize,
     /// The CPU it stands on.
     pub cpu: usize,
@@ -46,8 +52,18 @@ enum Given {
     End,
 }
 
+/// How waiting in a [`Berth`] has ended.
+pub enum Waited {
+    /// A seat was given.
+    Seat(Seat),
+    /// The thread is to end.
+    End,
+    /// Nothing has come in that time.
+    TimedOut,
+}
+
 impl Berth {
-    /// Waits until a seat is given, or returns `None` because the pool ends.
+    /// Waits until a seat is given, or the thread is to end.
     pub fn wait(&self) -> Option<Seat> {
         let mut given = lock(&self.given);
         loop {
@@ -58,6 +74,20 @@ impl Berth {
                     given = self.wake.wait(given).unwrap_or_else(PoisonError::into_inner);
                 }
             }
+        }
+    }
+
+    /// Waits for this long, or until it is woken for nothing.
+    pub fn wait_for(&self, time: Duration) -> Waited {
+        let mut given = lock(&self.given);
+        if matches!(*given, Given::Nothing) {
+            let waited = self.wake.wait_timeout(given, time);
+            given = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        match std::mem::take(&mut *given) {
+            Given::Seat(seat) => Waited::Seat(seat),
+            Given::End => Waited::End,
+            Given::Nothing => Waited::TimedOut,
         }
     }
 
@@ -83,6 +113,8 @@ pub struct Roster {
 
 struct State {
     seats: Vec<Seat>,
+    /// The seat for tasks of priority, if nobody has it.
+    reserve: Option<Seat>,
     /// Threads that wait for a seat, with the core each sat on last.
     bench: Vec<(usize, Arc<Berth>)>,
     threads: usize,
@@ -102,11 +134,18 @@ impl Roster {
     pub fn new(cpus: Vec<usize>) -> Roster {
         let seats: Vec<Seat> =
             cpus.into_iter().enumerate().map(|(core, cpu)| Seat { core, cpu }).collect();
+        let reserve = seats.last().map(|last| Seat { core: seats.len(), cpu: last.cpu });
         Roster {
             seats: seats.len(),
             free: AtomicUsize::new(seats.len()),
             closed: AtomicBool::new(false),
-            state: Mutex::new(State { seats, bench: Vec::new(), threads: 0, closed: false }),
+            state: Mutex::new(State {
+                seats,
+                reserve,
+                bench: Vec::new(),
+                threads: 0,
+                closed: false,
+            }),
             wakes: AtomicU64::new(0),
             hand_offs: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -138,6 +177,20 @@ impl Roster {
             return Need::Nothing;
         };
         self.free.store(state.seats.len(), Ordering::Relaxed);
+        self.give(state, seat)
+    }
+
+    /// Fills the reserve, because tasks of priority wait and nobody who has a seat gets to them.
+    pub fn fill_the_reserve(&self) -> Need {
+        let mut state = lock(&self.state);
+        match state.reserve.take().filter(|_| !state.closed) {
+            Some(seat) => self.give(state, seat),
+            None => Need::Nothing,
+        }
+    }
+
+    /// Gives a seat to a thread that waits for one, if any does.
+    fn give(&self, mut state: MutexGuard<'_, State>, seat: Seat) -> Need {
         if let Some(berth) = state.take_from_bench(seat.core) {
             drop(state);
             self.wakes.fetch_add(1, Ordering::Relaxed);
@@ -182,6 +235,17 @@ impl Roster {
         };
         self.free.store(state.seats.len(), Ordering::Relaxed);
         seat
+    }
+
+    /// A thread has waited for long: whether it is to end, and waits no more. If not it has been given
+    /// something, or few enough wait.
+    pub fn retire(&self, berth: &Arc<Berth>) -> bool {
+        let mut state = lock(&self.state);
+        if state.bench.len() <= KEPT_WAITING {
+            return false;
+        }
+        let at = state.bench.iter().position(|(_, other)| Arc::ptr_eq(other, berth));
+        at.map(|at| state.bench.remove(at)).is_some()
     }
 
     /// A thread that was to be started could not be: its seat is free again.
@@ -236,6 +300,10 @@ impl Roster {
     }
 
     fn put_back(&self, state: &mut MutexGuard<'_, State>, seat: Seat) {
+        if seat.core == self.seats {
+            state.reserve = Some(seat);
+            return;
+        }
         state.seats.push(seat);
         self.free.store(state.seats.len(), Ordering::Relaxed);
     }

@@ -210,6 +210,98 @@ fn a_task_behind_a_long_one_gets_a_worker_of_its_own() {
     gate.wait();
 }
 
+/// A job of which the number of threads that ended is counted.
+struct Counting(Job);
+
+impl Task for Counting {
+    type Context = Arc<AtomicUsize>;
+
+    fn run(self, _: &Self::Context) {
+        self.0.run(&());
+    }
+
+    fn thread_end(ended: &Self::Context) {
+        ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn threads_that_have_nothing_to_do_end_but_for_a_few() {
+    const SLEEPERS: usize = 100;
+    let ended = Arc::new(AtomicUsize::new(0));
+    let config = Config { keep_alive: Duration::from_millis(50), ..Config::default() };
+    let (pool, mut dispatcher) = Pool::<Counting>::new(&config, ended.clone()).unwrap();
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().unwrap();
+    for i in 0..SLEEPERS {
+        let gate = gate.clone();
+        dispatcher.push(i, Counting(job(move || blocking(|| drop(gate.lock().unwrap())))));
+    }
+    dispatcher.notify(Instant::now());
+    until("all of them sleep", || pool.stats().asleep == SLEEPERS);
+    let most = pool.stats().threads;
+    assert_eq!(ended.load(Ordering::SeqCst), 0, "nobody ends who sleeps in a task");
+    drop(held);
+    until("a few are left", || pool.stats().threads <= roster::KEPT_WAITING + dispatcher.cores());
+    let left = pool.stats().threads;
+    until("each that ended said so", || ended.load(Ordering::SeqCst) >= most - left);
+    let (done, wait) = mpsc::channel();
+    for i in 0..SLEEPERS {
+        let done = done.clone();
+        dispatcher.push(i, Counting(job(move || done.send(()).unwrap())));
+    }
+    dispatcher.notify(Instant::now());
+    for _ in 0..SLEEPERS {
+        wait.recv_timeout(PATIENCE).expect("those that are left go on");
+    }
+    assert!(pool.stats().threads > 0);
+}
+
+#[test]
+fn tasks_of_priority_run_while_long_ones_have_all_cores() {
+    let (pool, mut dispatcher) = pool(Duration::ZERO);
+    let cores = dispatcher.cores();
+    let gate = Arc::new(Barrier::new(cores + 1));
+    let (runs, running) = mpsc::channel();
+    for core in 0..cores {
+        let (gate, runs) = (gate.clone(), runs.clone());
+        // They do not announce their sleep, as long computations do not.
+        dispatcher.push(
+            core,
+            job(move || {
+                runs.send(()).unwrap();
+                gate.wait();
+            }),
+        );
+    }
+    // A worker more is woken when one waits for too long.
+    dispatcher.notify(Instant::now());
+    for _ in 0..cores {
+        until("a long one runs", || {
+            dispatcher.look(Instant::now());
+            running.try_recv().is_ok()
+        });
+    }
+    let (done, wait) = mpsc::channel();
+    let other = done.clone();
+    dispatcher.push(0, job(move || other.send("behind").unwrap()));
+    for _ in 0..3 {
+        let done = done.clone();
+        dispatcher.push_priority(job(move || done.send("ahead").unwrap()));
+        dispatcher.notify(Instant::now());
+        let mut came = None;
+        until("the reserve has run it", || {
+            dispatcher.look(Instant::now());
+            came = wait.try_recv().ok();
+            came.is_some()
+        });
+        assert_eq!(came, Some("ahead"), "the reserve leaves all else to the cores");
+    }
+    assert!(pool.stats().threads <= cores + 1, "there is one more thread and not one each");
+    gate.wait();
+    assert_eq!(wait.recv_timeout(PATIENCE), Ok("behind"));
+}
+
 #[test]
 fn threads_that_pause_say_so() {
     static PAUSES: AtomicUsize = AtomicUsize::new(0);

@@ -10,7 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use crossbeam_deque::Steal;
 use ring::Spin;
 
-use super::roster::{Berth, Need, Roster, Seat};
+use super::roster::{Berth, Need, Roster, Seat, Waited};
 use super::{Shared, Task};
 
 /// Tasks taken from the own deque between two looks at the injector, so that neither starves.
@@ -89,6 +89,13 @@ pub(super) fn notify_if_idle<T: Task>(shared: &Arc<Shared<T>>) {
     }
 }
 
+/// Has a thread take the reserve, if nobody has it.
+pub(super) fn notify_reserve<T: Task>(shared: &Arc<Shared<T>>) {
+    if let Need::Thread(seat) = shared.roster.fill_the_reserve() {
+        spawn(shared, seat);
+    }
+}
+
 /// Makes the first thread of a pool.
 pub(super) fn start<T: Task>(shared: &Arc<Shared<T>>) -> io::Result<()> {
     match shared.roster.fill_a_seat() {
@@ -135,9 +142,26 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
         sit_down(given);
         run_tasks(&shared, &mut spin);
         rest(&shared, &berth);
-        seat = berth.wait();
+        seat = wait_for_seat(&shared, &berth);
+    }
+    if !shared.roster.is_closed() {
+        let ends = catch_unwind(AssertUnwindSafe(|| T::thread_end(&shared.context)));
+        if ends.is_err() {
+            shared.roster.count_panic();
+        }
     }
     shared.roster.thread_ended();
+}
+
+/// Waits for a seat, or returns `None` because the thread is to end: the pool does, or the thread is one of
+/// many that have had nothing to do for long.
+fn wait_for_seat<T: Task>(shared: &Shared<T>, berth: &Arc<Berth>) -> Option<Seat> {
+    match berth.wait_for(shared.keep_alive) {
+        Waited::Seat(seat) => Some(seat),
+        Waited::End => None,
+        Waited::TimedOut if shared.roster.retire(berth) => None,
+        Waited::TimedOut => berth.wait(),
+    }
 }
 
 /// Runs tasks until there are none, or the seat is gone.
@@ -174,9 +198,18 @@ fn next_task<T: Task>(
     turn: &mut u32,
     spin: &mut Spin,
 ) -> Option<T> {
+    if core == shared.stealers.len() {
+        return take_priority(shared);
+    }
     *turn = turn.wrapping_add(1);
     if turn.is_multiple_of(INJECTOR_EVERY)
         && let Some(task) = take(|| shared.injector.steal())
+    {
+        return Some(task);
+    }
+    // Every other time only, so that many of priority do not starve the others.
+    if turn.is_multiple_of(2)
+        && let Some(task) = take_priority(shared)
     {
         return Some(task);
     }
@@ -194,11 +227,18 @@ fn next_task<T: Task>(
     task
 }
 
-/// A task from the own deque, the injector or another core, in this order.
+/// A task from the own deque, one of priority, or one from the injector or another core, in this order.
 fn find_task<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
     take(|| shared.stealers[core].steal())
+        .or_else(|| take_priority(shared))
         .or_else(|| take(|| shared.injector.steal()))
         .or_else(|| steal_elsewhere(shared, core))
+}
+
+/// A task of priority. All that whoever has the reserve may take.
+pub(super) fn take_priority<T: Task>(shared: &Shared<T>) -> Option<T> {
+    // A steal has a fence, and most often there is none.
+    if shared.priority.is_empty() { None } else { take(|| shared.priority.steal()) }
 }
 
 fn steal_elsewhere<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {

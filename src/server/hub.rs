@@ -165,12 +165,20 @@ impl Hub {
         self.halted = true;
     }
 
-    /// Has something else done inside the kernel, unless that has halted.
+    /// Has something else done inside the kernel, unless that has halted. New clients and children go ahead
+    /// of everything: long calls of others are not to keep them out.
     pub fn work(&mut self, socket: Socket, work: Work) {
         if self.halted {
             return;
         }
-        self.push(socket.index(), Job::Work(Box::new(WorkFor { socket, work })));
+        let is_new = matches!(work, Work::Spawn { .. } | Work::Adopt { .. } | Work::Prefork { .. });
+        let job = Job::Work(Box::new(WorkFor { socket, work }));
+        if is_new {
+            self.dispatcher.push_priority(job);
+            self.pushed = true;
+        } else {
+            self.push(socket.index(), job);
+        }
     }
 
     /// Has a process released that is no session's.

@@ -67,6 +67,10 @@ impl pool::Task for Job {
     fn pause(context: &Context) {
         context.mailbox.deliver();
     }
+
+    fn thread_end(context: &Context) {
+        context.kernel.thread_end();
+    }
 }
 
 impl WorkFor {
