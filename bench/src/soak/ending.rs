@@ -37,7 +37,7 @@ pub fn end(run: &Run, server: &mut Server, before: &Sample) -> io::Result<Ending
 fn comes_to_rest(run: &Run, server: &Server, before: &Sample) -> Option<Sample> {
     let mut after = None;
     becomes_true(DRAIN, || {
-        after = Sample::take(server.books(), run.elapsed().as_secs_f64()).ok();
+        after = Sample::take(server.books(), &server.url, run.elapsed().as_secs_f64()).ok();
         after.is_some_and(|after| {
             let rest = verdict::at_rest(before, &after);
             rest.iter().all(|finding| finding.is_good == Some(true))

@@ -132,7 +132,7 @@ impl Soak {
         let dir = tempfile::tempdir()?;
         let mut server = self.target.server_at(&self.url(dir.path())?, dir.path())?;
         std::thread::sleep(REST);
-        let before = Sample::take(server.books(), 0.0)?;
+        let before = Sample::take(server.books(), &server.url, 0.0)?;
         let seed = self.seed.unwrap_or_else(time_as_seed);
         let run = Run::new(server.url.clone(), seed, self.duration, interrupted);
         eprintln!("soak of {}, seed {seed}", self.target.name);

@@ -91,7 +91,7 @@ fn watch(
     let mut samples = Vec::new();
     loop {
         let start = Instant::now();
-        match Sample::take(server.books(), run.elapsed().as_secs_f64()) {
+        match Sample::take(server.books(), &server.url, run.elapsed().as_secs_f64()) {
             Ok(sample) => {
                 look(&sample);
                 samples.push(sample);

@@ -36,11 +36,14 @@ pub struct Found {
 
 /// A look at the server, in a line.
 pub fn line(sample: &Sample) -> String {
-    let Sample { at, resident, anonymous, descriptors, threads, cpu, counted } = sample;
+    let Sample { at, resident, anonymous, descriptors, threads, lwps, cpu, counted } = sample;
     let mut line = format!(
         "{at:.0} s: {resident} KiB resident, {anonymous} anonymous, {descriptors} descriptors, \
          {threads} threads, {cpu:.1} s of CPU time"
     );
+    if let Some(lwps) = lwps {
+        let _ = write!(line, ", {lwps} lwps");
+    }
     if let Some(counted) = counted {
         let _ = write!(line, ", {} connections, {} calls", counted.connections, counted.calls);
     }
@@ -180,10 +183,10 @@ impl Found {
         let few = samples.iter().step_by(step);
         let last = samples.last().filter(|_| !(samples.len().max(1) - 1).is_multiple_of(step));
         let mut text = String::from(
-            "## What the server held\n\n| s | resident KiB | anonymous KiB | descriptors | threads | \
+            "## What the server held\n\n| s | resident KiB | anonymous KiB | descriptors | threads | lwps | \
              CPU s | connections | calls | in flight | preforks | hang-ups |\n",
         );
-        text += &format!("|{}\n", " ---: |".repeat(11));
+        text += &format!("|{}\n", " ---: |".repeat(12));
         text += &row("before", &self.before);
         for sample in few.chain(last) {
             text += &row(&format!("{:.0}", sample.at), sample);
@@ -243,7 +246,8 @@ impl Found {
 }
 
 fn row(when: &str, sample: &Sample) -> String {
-    let Sample { resident, anonymous, descriptors, threads, cpu, counted, .. } = sample;
+    let Sample { resident, anonymous, descriptors, threads, lwps, cpu, counted, .. } = sample;
+    let lwps = lwps.map_or(String::new(), |lwps| lwps.to_string());
     let counted = counted.map_or(" | | | | |".into(), |counted| {
         format!(
             " {} | {} | {} | {} | {} |",
@@ -255,6 +259,6 @@ fn row(when: &str, sample: &Sample) -> String {
         )
     });
     format!(
-        "| {when} | {resident} | {anonymous} | {descriptors} | {threads} | {cpu:.1} |{counted}\n"
+        "| {when} | {resident} | {anonymous} | {descriptors} | {threads} | {lwps} | {cpu:.1} |{counted}\n"
     )
 }

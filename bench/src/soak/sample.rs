@@ -1,7 +1,12 @@
 //! What the server's process holds at one moment: memory, descriptors, threads, CPU time, and what it
 //! counts itself.
 
+use std::time::Duration;
 use std::{fs, io};
+
+use rumpring::client::Client;
+use rumpring::client::numbers::CTL_KERN;
+use rumpring::url::Url;
 
 use serde_json::{Value, json};
 
@@ -9,6 +14,9 @@ use crate::bill::Usage;
 use crate::counters::{self, number};
 use crate::measure::Books;
 use crate::memory::resident_and_anonymous_kib;
+
+/// How long a kernel has to say how many lwps there are.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How often a ring is asked for its files.
 const TRIES: u32 = 100;
@@ -24,6 +32,8 @@ pub struct Sample {
     /// Open files, those that only its rings have included.
     pub descriptors: u64,
     pub threads: u64,
+    /// Threads that its kernel has in its first process, as ps(1) would see them, if the kernel tells.
+    pub lwps: Option<u64>,
     /// Seconds of CPU time since its start.
     pub cpu: f64,
     /// What it counts, if it tells.
@@ -44,7 +54,8 @@ pub struct Counted {
 }
 
 impl Sample {
-    pub fn take(books: Books<'_>, at: f64) -> io::Result<Sample> {
+    /// What there is to see of the process, and of the kernel of the server at `url`.
+    pub fn take(books: Books<'_>, url: &Url, at: f64) -> io::Result<Sample> {
         let pid = books.pid.ok_or_else(|| io::Error::other("which process it is is not known"))?;
         let [resident, anonymous] = resident_and_anonymous_kib(pid)?;
         let usage = Usage::of(pid)?;
@@ -56,6 +67,7 @@ impl Sample {
             anonymous,
             descriptors: descriptors(pid)?,
             threads,
+            lwps: lwps_of_init(url),
             cpu: usage.cpu().as_secs_f64(),
             counted,
         })
@@ -80,10 +92,26 @@ impl Sample {
             "anonymous_kib": self.anonymous,
             "descriptors": self.descriptors,
             "threads": self.threads,
+            "lwps": self.lwps,
             "cpu_seconds": self.cpu,
             "counters": counted,
         })
     }
+}
+
+/// How many lwps process 1 has: a server that makes one for each of its threads has to free them, too.
+///
+/// Source: NetBSD `sys/sys/sysctl.h`, `KERN_PROC2` and `struct kinfo_proc2`.
+fn lwps_of_init(url: &Url) -> Option<u64> {
+    const KERN_PROC2: i32 = 47;
+    const KERN_PROC_PID: i32 = 1;
+    const INIT: i32 = 1;
+    const LEN: usize = 680;
+    const NLWPS: usize = 616;
+    let client = Client::builder().name("soak").timeout(LOOK).connect(url).ok()?;
+    let name = [CTL_KERN, KERN_PROC2, KERN_PROC_PID, INIT, LEN as i32, 1];
+    let info = client.sysctl(&name, LEN, None).ok()?;
+    info.get(NLWPS..NLWPS + 8)?.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// How many files a process has open. A ring's own table of files is not among its descriptors.
@@ -151,9 +179,11 @@ mod tests {
     #[test]
     fn this_process_has_something_of_each() {
         let books = Books { pid: Some(std::process::id()), teller: None };
-        let sample = Sample::take(books, 1.0).unwrap();
+        let nowhere = "unix:///nowhere".parse().unwrap();
+        let sample = Sample::take(books, &nowhere, 1.0).unwrap();
+        assert_eq!(sample.lwps, None, "nobody tells");
         assert!(sample.resident > 100 && sample.anonymous > 10, "{sample:?}");
         assert!(sample.descriptors >= 3 && sample.threads >= 1, "{sample:?}");
-        assert!(Sample::take(Books::default(), 1.0).is_err());
+        assert!(Sample::take(Books::default(), &nowhere, 1.0).is_err());
     }
 }

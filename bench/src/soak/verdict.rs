@@ -13,7 +13,7 @@ const FEWEST: usize = 3;
 const MEMORY: f64 = 4096.0;
 const MEMORY_PART: f64 = 0.05;
 
-/// By how many descriptors and threads may grow. So many come and go with clients.
+/// By how many descriptors, threads and lwps may grow. So many come and go with clients.
 const DESCRIPTORS: f64 = 16.0;
 const THREADS: f64 = 16.0;
 
@@ -25,7 +25,7 @@ pub const RULES: &str = "\
 Flat is judged by medians: that of the samples of the last tenth of the time against that of the second \
 tenth. In the first, the warm-up, all hostile clients make the same attack at a time, one after the other, \
 so that what a server keeps for use again is as large as it gets; later each is by chance. Resident and anonymous memory may have grown by 5 % or 4 MiB, whichever is \
-more, descriptors and threads by 16, as they come and go with clients. When the load has gone the server \
+more, descriptors, threads and the kernel's lwps by 16, as they come and go with clients. When the load has gone the server \
 has 30 s until it has no connection, no call in flight and no prefork, and at most 4 descriptors more than \
 before the load, then 15 s to end at SIGTERM, with success. None of its tasks may have panicked. No answer \
 may have been wrong, no well-behaved client refused, and the canary served within 5 s each time.";
@@ -45,15 +45,19 @@ pub struct Finding {
 
 type Number = fn(&Sample) -> f64;
 
-/// Whether memory, descriptors and threads are flat over a soak of that many seconds.
+/// Whether memory, descriptors, threads and lwps are flat over a soak of that many seconds.
 pub fn flat(samples: &[Sample], seconds: f64) -> Vec<Finding> {
     let memory = |was: f64| was + MEMORY.max(was * MEMORY_PART);
-    let rules: [(_, Number, &dyn Fn(f64) -> f64); 4] = [
+    let mut rules: Vec<(_, Number, &dyn Fn(f64) -> f64)> = vec![
         ("resident memory, KiB", |sample| sample.resident as f64, &memory),
         ("anonymous memory, KiB", |sample| sample.anonymous as f64, &memory),
         ("descriptors", |sample| sample.descriptors as f64, &|was| was + DESCRIPTORS),
         ("threads", |sample| sample.threads as f64, &|was| was + THREADS),
     ];
+    if samples.iter().any(|sample| sample.lwps.is_some()) {
+        let lwps = |sample: &Sample| sample.lwps.unwrap_or_default() as f64;
+        rules.push(("lwps", lwps, &|was| was + THREADS));
+    }
     let tenth = |number: f64| -> Vec<&Sample> {
         let (from, to) = (seconds * number / PARTS, seconds * (number + 1.0) / PARTS);
         // What was sampled at the very end belongs to the last.
@@ -110,7 +114,8 @@ pub mod tests {
 
     pub fn sample(at: f64, resident: u64, descriptors: u64, threads: u64) -> Sample {
         let (anonymous, cpu, counted) = (resident / 2, at / 2.0, Some(Counted::default()));
-        Sample { at, resident, anonymous, descriptors, threads, cpu, counted }
+        let lwps = Some(threads);
+        Sample { at, resident, anonymous, descriptors, threads, lwps, cpu, counted }
     }
 
     /// One a second for 100 seconds.
@@ -125,10 +130,10 @@ pub mod tests {
     #[test]
     fn what_stays_is_flat_whatever_the_warm_up_was() {
         let samples = soak(|at| sample(at, if at < 10.0 { 10 } else { 50_000 }, 20, 5));
-        assert_eq!(is_good(&samples), [Some(true); 4]);
+        assert_eq!(is_good(&samples), [Some(true); 5]);
         // Single peaks are no growth.
         let samples = soak(|at| sample(at, if at > 98.0 { 900_000 } else { 50_000 }, 20, 5));
-        assert_eq!(is_good(&samples), [Some(true); 4]);
+        assert_eq!(is_good(&samples), [Some(true); 5]);
     }
 
     #[test]
@@ -141,7 +146,7 @@ pub mod tests {
         let descriptors = soak(|at| sample(at, 50_000, 20 + grows(at, 0.3), 5));
         assert_eq!(is_good(&descriptors)[2], Some(false));
         let threads = soak(|at| sample(at, 50_000, 20, 5 + grows(at, 0.3)));
-        assert_eq!(is_good(&threads)[3], Some(false));
+        assert_eq!(is_good(&threads)[3..], [Some(false); 2]);
     }
 
     #[test]
@@ -155,7 +160,7 @@ pub mod tests {
     fn too_few_samples_say_nothing() {
         let samples: Vec<_> =
             [5.0, 15.0, 95.0].map(|at| sample(at, 1 << 10, 20, 5)).into_iter().collect();
-        assert_eq!(is_good(&samples), [None; 4]);
+        assert_eq!(is_good(&samples), [None; 5]);
         assert_eq!(is_good(&[]), [None; 4]);
     }
 

@@ -1,9 +1,10 @@
-//! What a hostile client does: with [`bytes`], [`calls`], [`copies`] and [`tokens`]. A call that halts the
+//! What a hostile client does: with [`bytes`], [`calls`], [`copies`], [`leftovers`] and [`tokens`]. A call that halts the
 //! kernel is not among it: who may connect may do that.
 
 mod bytes;
 mod calls;
 mod copies;
+mod leftovers;
 mod tokens;
 
 use rumpring::client::numbers::sys;
@@ -15,7 +16,7 @@ use super::hostile::{Attacker, Met};
 type Attack = fn(&mut Attacker<'_>) -> Result<(), Met>;
 
 /// All attacks, by their names.
-pub const ATTACKS: [(&str, Attack); 20] = [
+pub const ATTACKS: [(&str, Attack); 29] = [
     ("random bytes before the handshake", |a| bytes::random_bytes(a, false)),
     ("random bytes behind the handshake", |a| bytes::random_bytes(a, true)),
     ("no handshake", |a| a.silent().and_then(|raw| a.hold_and_go(raw))),
@@ -36,6 +37,15 @@ pub const ATTACKS: [(&str, Attack); 20] = [
     ("calls with wild arguments", calls::wild_calls),
     ("a byte at a time", bytes::byte_at_a_time),
     ("half closes with calls in flight", calls::half_closes),
+    ("leaves timers behind", leftovers::timers),
+    ("leaves sleepers behind", leftovers::sleepers),
+    ("leaves a burst of readers behind", leftovers::burst_of_readers),
+    ("answers half of what is asked", leftovers::half_answers),
+    ("hoards files", leftovers::all_files),
+    ("hoards files in flight", leftovers::files_in_flight),
+    ("makes a file long and short", leftovers::long_file),
+    ("reads no signals", leftovers::unread_signals),
+    ("watches a child that ends", leftovers::watched_child),
 ];
 
 /// Calls that can be made with any arguments and do no harm to other clients of the kernel.

@@ -6,7 +6,7 @@ use rumpring::wire::{self, Class, TOKEN_LEN, Token};
 use super::super::canary::bytes;
 use super::super::hostile::{Attacker, Met};
 
-fn prefork(a: &Attacker<'_>, raw: &mut RawConnection, reqno: u64) -> Result<Token, Met> {
+pub fn prefork(a: &Attacker<'_>, raw: &mut RawConnection, reqno: u64) -> Result<Token, Met> {
     let mut out = Vec::new();
     wire::prefork_request(&mut out, reqno);
     a.send(raw, &out)?;
