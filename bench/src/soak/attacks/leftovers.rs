@@ -179,13 +179,21 @@ pub fn all_files(a: &mut Attacker<'_>) -> Result<(), Met> {
 
 /// Sends descriptors in messages that nobody receives, as many as it may.
 pub fn files_in_flight(a: &mut Attacker<'_>) -> Result<(), Met> {
-    const AT_ONCE: u32 = 100;
     let mut raw = a.guest()?;
-    let pair = call(numbers::SOCKETPAIR, 1, &[AF_LOCAL as u64, SOCK_STREAM as u64, 0, THERE]);
-    let Answered { result: Ok(_), out: ends } = answered(a, &mut raw, &pair, &[])? else {
-        return Err(Met::Refused);
-    };
-    let end = ends.first_chunk().map_or(0, |end| u32::from_le_bytes(*end));
+    for _ in 0..30 {
+        let pair = call(numbers::SOCKETPAIR, 1, &[AF_LOCAL as u64, SOCK_STREAM as u64, 0, THERE]);
+        let Answered { result: Ok(_), out: ends } = answered(a, &mut raw, &pair, &[])? else {
+            break;
+        };
+        fill_with_files(a, &mut raw, ends.first_chunk().map_or(0, |end| u32::from_le_bytes(*end)))?;
+    }
+    a.hold_and_go(raw)
+}
+
+/// Sends a socket over itself until its other end takes no more.
+fn fill_with_files(a: &Attacker<'_>, raw: &mut RawConnection, end: u32) -> Result<(), Met> {
+    const AT_ONCE: u32 = 100;
+    const MSG_DONTWAIT: u64 = 0x80;
     // A struct msghdr of 48 bytes, its struct iovec, its byte, and a struct cmsghdr with the descriptors, which
     // begin at a multiple of 8.
     let control = 16 + 4 * u64::from(AT_ONCE);
@@ -194,12 +202,12 @@ pub fn files_in_flight(a: &mut Attacker<'_>) -> Result<(), Met> {
     memory.extend(cmsghdr.iter().flat_map(|word| word.to_le_bytes()));
     (0..AT_ONCE).for_each(|_| memory.extend_from_slice(&end.to_le_bytes()));
     for reqno in 2..200 {
-        let send = call(numbers::SENDMSG, reqno, &[end.into(), HERE, 0x80]);
-        if answered(a, &mut raw, &send, &memory)?.result.is_err() {
+        let send = call(numbers::SENDMSG, reqno, &[end.into(), HERE, MSG_DONTWAIT]);
+        if answered(a, raw, &send, &memory)?.result.is_err() {
             break;
         }
     }
-    a.hold_and_go(raw)
+    Ok(())
 }
 
 /// Makes a file long and short.
