@@ -41,12 +41,18 @@ impl Ring {
         entry.user_data(socket.token(Op::Shutdown).pack())
     }
 
-    pub(crate) fn on_shutdown(&mut self, token: Token) {
+    pub(crate) fn on_shutdown(&mut self, token: Token, result: i32) {
         let socket = Socket::of(token);
-        if let Some(slot) = self.slots.get(socket) {
-            slot.pending -= 1;
-            self.settle(socket);
+        let Some(slot) = self.slots.get(socket) else { return };
+        slot.pending -= 1;
+        if result == -libc::ECANCELED {
+            // The link before it broke. The send it was to follow makes it again, unless that is over.
+            slot.properties &= !property::SHUT;
+            if slot.send == NO_SEND {
+                self.shutdown(socket);
+            }
         }
+        self.settle(socket);
     }
 
     /// Closes a socket, whatever is in flight on it. The one thing still heard of it is

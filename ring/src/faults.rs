@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use io_uring::{opcode, squeue};
+use io_uring::{EnterFlags, opcode, squeue};
 
 use crate::token::{Op, Token};
 
@@ -16,6 +16,9 @@ pub(crate) struct Faults {
     pub pass: usize,
     /// The next `io_uring_enter` fails with this errno.
     pub enters: VecDeque<i32>,
+    /// The next `io_uring_enter` with more entries than this takes only so many, as the kernel does
+    /// that can allocate no more requests.
+    pub takes: VecDeque<u32>,
 }
 
 impl Faults {
@@ -40,9 +43,24 @@ impl Faults {
         Some(nop(result).flags(linked).user_data(entry.get_user_data()))
     }
 
-    /// The failure of this enter, if it is to fail.
-    pub fn enter(&mut self) -> io::Result<()> {
-        self.enters.pop_front().map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    /// The failure of this enter, if it is to fail; else what it asks for.
+    pub fn enter(
+        &mut self,
+        queued: u32,
+        want: u32,
+        flags: EnterFlags,
+    ) -> io::Result<(u32, u32, EnterFlags)> {
+        if let Some(errno) = self.enters.pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        match self.takes.front().copied() {
+            Some(takes) if takes < queued => {
+                self.takes.pop_front();
+                // The kernel returns at once.
+                Ok((takes, 0, EnterFlags::empty()))
+            }
+            _ => Ok((queued, want, flags)),
+        }
     }
 }
 
@@ -162,13 +180,130 @@ mod tests {
         close(&mut ring, socket);
     }
 
+    /// Chunks of a message that does not fit into a socket's buffer: sends wait for their reader.
+    fn long_message(ring: &Ring, bytes: usize) -> (Vec<u8>, Vec<Chunk>) {
+        let bytes: Vec<u8> = (0..bytes).map(|i| (i / 251 * 7 + i) as u8).collect();
+        let chunk = |bytes: &[u8]| {
+            let mut chunk = ring.arena().chunk(bytes.len());
+            assert_eq!(chunk.put(bytes), bytes.len());
+            chunk
+        };
+        let chunks = bytes.chunks(4096).map(chunk).collect();
+        (bytes, chunks)
+    }
+
+    /// Sends a long message while the kernel takes so many entries of each chain in turn, and reads it
+    /// in small pieces.
+    fn send_cut(then: Then, takes: &[u32], config: Config) {
+        let what = format!("{then:?}, cut after {takes:?}");
+        let (mut ring, socket, mut far) = connected(config);
+        ring.wait(Some(Instant::now()), || true).unwrap();
+        far.write_all(b"hello").unwrap();
+        let len = takes.len() * (2 << 20);
+        let (bytes, chunks) = long_message(&ring, len);
+        ring.queue.faults.takes.extend(takes);
+        ring.send(socket, chunks, then).unwrap();
+        let reader = std::thread::spawn(move || {
+            let (mut got, mut piece) = (Vec::<u8>::new(), [0; 3000]);
+            while got.len() < len {
+                let read = far.read(&mut piece).unwrap();
+                assert!(read > 0, "it ended after {}", got.len());
+                got.extend(&piece[..read]);
+            }
+            (got, far)
+        });
+        let sent = next(&mut ring);
+        assert!(matches!(sent, Event::Sent { result: Ok(n), .. } if n == len), "{what}: {sent:?}");
+        let (got, mut far) = reader.join().unwrap();
+        let differs = got.iter().zip(&bytes).position(|(got, sent)| got != sent);
+        assert_eq!(differs, None, "{what}: the first byte that is another");
+        assert!(ring.queue.faults.takes.is_empty(), "{what}: {:?}", ring.queue.faults.takes);
+        assert_eq!(ring.stats().cut_chains, takes.len() as u64, "{what}");
+        match then {
+            Then::Nothing => {}
+            Then::Receive => assert!(matches!(next(&mut ring), Event::Received { .. }), "{what}"),
+            Then::Shutdown => {
+                let end = std::thread::spawn(move || far.read(&mut [0; 1]).unwrap());
+                let limit = Instant::now() + PATIENCE;
+                while !end.is_finished() {
+                    assert!(Instant::now() < limit, "{what}: no end");
+                    ring.wait(Some(Instant::now() + Duration::from_millis(10)), || true).unwrap();
+                    assert!(ring.next_event().is_none(), "{what}");
+                }
+                assert_eq!(end.join().unwrap(), 0, "{what}");
+            }
+        }
+        close(&mut ring, socket);
+    }
+
+    #[test]
+    fn a_chain_that_is_taken_in_part_stays_in_order() {
+        // 64 chunks are a step, so a round is a chain of 8 steps and what follows the last of them.
+        for then in [Then::Nothing, Then::Receive, Then::Shutdown] {
+            for first in 1..8 {
+                send_cut(then, &[first], small());
+            }
+            send_cut(then, &[3, 7], small());
+        }
+        let restricted = Config { without: Features::NONE, ..small() };
+        send_cut(Then::Receive, &[2], restricted);
+    }
+
+    #[test]
+    fn what_follows_a_send_is_made_when_it_is_cut_off_alone() {
+        for then in [Then::Receive, Then::Shutdown] {
+            let (mut ring, socket, mut far) = connected(small());
+            ring.wait(Some(Instant::now()), || true).unwrap();
+            far.write_all(b"hello").unwrap();
+            let (bytes, chunks) = message(&ring, 65);
+            ring.queue.faults.takes.push_back(2);
+            ring.send(socket, chunks, then).unwrap();
+            let sent = next(&mut ring);
+            assert!(matches!(sent, Event::Sent { result: Ok(65), .. }), "{then:?}: {sent:?}");
+            let mut got = [0; 65];
+            far.read_exact(&mut got).unwrap();
+            assert_eq!((&got[..], ring.stats().cut_chains), (&bytes[..], 1), "{then:?}");
+            if then == Then::Receive {
+                assert!(matches!(next(&mut ring), Event::Received { .. }), "{then:?}");
+            } else {
+                ring.wait(Some(Instant::now() + Duration::from_millis(10)), || true).unwrap();
+                while ring.next_event().is_some() {}
+                ring.wait(Some(Instant::now()), || true).unwrap();
+                assert_eq!(far.read(&mut got).unwrap(), 0, "{then:?}");
+            }
+            close(&mut ring, socket);
+        }
+    }
+
+    #[test]
+    fn a_socket_whose_chain_was_cut_can_be_closed() {
+        for then in [Then::Nothing, Then::Receive, Then::Shutdown] {
+            for takes in 1..8 {
+                let (mut ring, socket, mut far) = connected(small());
+                ring.wait(Some(Instant::now()), || true).unwrap();
+                let (_, chunks) = long_message(&ring, 2 << 20);
+                ring.queue.faults.takes.push_back(takes);
+                ring.send(socket, chunks, then).unwrap();
+                ring.wait(Some(Instant::now()), || true).unwrap();
+                assert_eq!(ring.stats().cut_chains, 1);
+                close(&mut ring, socket);
+                drop(ring);
+                while far.read(&mut [0; 4096]).unwrap() > 0 {}
+            }
+        }
+    }
+
     /// Closes, and checks that nothing is left.
     fn close(ring: &mut Ring, which: Socket) {
-        ring.close(which);
-        while !matches!(next(ring), Event::Closed { socket } if socket == which) {}
+        close_one(ring, which);
         let stats = ring.stats();
         assert_eq!((stats.sockets, stats.sends, stats.chunks), (0, 0, 0), "{stats:?}");
         assert_eq!(stats.free_recv_buffers, u32::from(small().recv_buffers));
+    }
+
+    fn close_one(ring: &mut Ring, which: Socket) {
+        ring.close(which);
+        while !matches!(next(ring), Event::Closed { socket } if socket == which) {}
     }
 
     #[test]
@@ -351,6 +486,26 @@ mod tests {
                 close(&mut ring, socket);
             }
         }
+    }
+
+    #[test]
+    fn entries_that_are_no_chain_wait_for_the_next_system_call() {
+        let (mut ring, one, _far) = connected(small());
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let two = ring.adopt(near.into()).unwrap();
+        ring.wait(Some(Instant::now()), || true).unwrap();
+        for socket in [one, two] {
+            let (_, chunks) = message(&ring, 5);
+            ring.send(socket, chunks, Then::Nothing).unwrap();
+        }
+        ring.queue.faults.takes.push_back(1);
+        for _ in 0..2 {
+            assert!(matches!(next(&mut ring), Event::Sent { result: Ok(5), .. }));
+        }
+        assert_eq!(ring.stats().cut_chains, 0);
+        far.read_exact(&mut [0; 5]).unwrap();
+        close_one(&mut ring, one);
+        close(&mut ring, two);
     }
 
     #[test]

@@ -114,6 +114,7 @@
 //! | the CQ is full | the kernel keeps completions until there is room | [`cq_overflows`](Stats::cq_overflows) |
 //! | `io_uring_enter`: EINTR | [`Ring::wait`] returns early | |
 //! | `io_uring_enter`: EAGAIN, ENOMEM, EBUSY | [`Ring::wait`] returns early, after 1 ms for want of memory; what is queued stays queued | [`refused_enters`](Stats::refused_enters) |
+//! | `io_uring_enter` takes a part of a chain (no memory for the next request) | cancels the rest of the chain, which is made again once the part has ended | [`cut_chains`](Stats::cut_chains) |
 //! | `io_uring_enter`: EBADR, a completion was lost | [`Error::CompletionLost`]: the ring cannot go on | |
 //!
 //! # What is needed

@@ -1,11 +1,21 @@
 //! The submission and completion queues, and the one system call that moves both.
+//!
+//! # A chain that the kernel takes a part of
+//!
+//! Linux takes entries one by one. When it cannot allocate a request it stops there: `io_uring_enter`
+//! returns how many it took, and what it has of a chain begins as if that were all (`io_submit_sqes`
+//! in the kernel's `io_uring.c`, `io_uring_enter(2)` on the return value). The rest of the chain is the
+//! head of the queue then, and would begin with the next enter, beside the entries it was to follow:
+//! bytes of one message would overtake each other. So the rest is cancelled where it stands in the
+//! queue, as the kernel cancels what is behind a link that broke, and is made again in the same way.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use io_uring::{EnterFlags, IoUring, cqueue, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::stats::Stats;
 use crate::token::Token;
@@ -31,6 +41,10 @@ impl Completion {
 /// Both queues of a ring.
 pub(crate) struct Queue {
     io: IoUring,
+    /// The entries of the SQ.
+    entries: MmapRaw,
+    /// How many entries were ever put there; wraps around.
+    pushed: u32,
     /// The ring's index among the thread's registered rings.
     registered: Option<u32>,
     /// What found the SQ full even after submitting, oldest first. Bounded by what the sockets and
@@ -43,15 +57,20 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub fn new(io: IoUring, registered: Option<u32>) -> Queue {
-        Queue {
+    pub fn new(io: IoUring, registered: Option<u32>) -> io::Result<Queue> {
+        let bytes = io.params().sq_entries() as usize * size_of::<squeue::Entry>();
+        let entries = MmapOptions::new().offset(OFF_SQES).len(bytes).map_raw(io.as_raw_fd())?;
+        entries.advise(Advice::DontFork)?;
+        Ok(Queue {
             io,
+            entries,
+            pushed: 0,
             registered,
             backlog: VecDeque::new(),
             in_flight: 0,
             #[cfg(test)]
             faults: Default::default(),
-        }
+        })
     }
 
     #[cfg(test)]
@@ -94,7 +113,11 @@ impl Queue {
         // SAFETY: what an entry points to lives until its completion was handled: iovecs and chunks in
         // the send's state, an answer in the question's, receive buffers and the arena in the ring,
         // which waits in its drop.
-        unsafe { self.io.submission().push_multiple(chain).is_ok() }
+        let pushed = unsafe { self.io.submission().push_multiple(chain).is_ok() };
+        if pushed {
+            self.pushed = self.pushed.wrapping_add(chain.len() as u32);
+        }
+        pushed
     }
 
     /// Queues what was left over, whole chains at a time, submitting as often as it takes. False if
@@ -146,8 +169,10 @@ impl Queue {
         if !cqueue::more(cqe.flags()) {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        let token = Token::unpack(cqe.user_data());
-        Some(Completion { token, result: cqe.result(), flags: cqe.flags() })
+        let cut_off = cqe.user_data() & CUT_OFF != 0;
+        let token = Token::unpack(cqe.user_data() & !CUT_OFF);
+        let result = if cut_off { -libc::ECANCELED } else { cqe.result() };
+        Some(Completion { token, result, flags: cqe.flags() })
     }
 
     /// Submits what is queued, and does with completions as told. `io_uring_enter(2)`.
@@ -172,9 +197,54 @@ impl Queue {
         }
         stats.enters += 1;
         #[cfg(test)]
-        self.faults.enter()?;
-        stats.sqes += u64::from(self.system_call(queued, want, flags, &arg)?);
+        let (submit, want, flags) = self.faults.enter(queued, want, flags)?;
+        #[cfg(not(test))]
+        let submit = queued;
+        let submitted = self.system_call(submit, want, flags, &arg)?;
+        stats.sqes += u64::from(submitted);
+        if submitted < queued {
+            self.cancel_cut_off(stats);
+        }
         Ok(())
+    }
+
+    /// The kernel has not taken all there is: if it has stopped in a chain, cancels what is left of that.
+    fn cancel_cut_off(&mut self, stats: &mut Stats) {
+        let left = self.io.submission().len() as u32;
+        let first = self.pushed.wrapping_sub(left);
+        if !is_linked(&self.entry(first.wrapping_sub(1))) {
+            return;
+        }
+        stats.cut_chains += 1;
+        for at in (0..left).map(|at| first.wrapping_add(at)) {
+            let entry = self.entry(at);
+            // What finds nothing to cancel does nothing, and every ring may make it.
+            let nothing = opcode::AsyncCancel::new(u64::MAX).build();
+            self.set_entry(at, nothing.user_data(entry.get_user_data() | CUT_OFF));
+            if !is_linked(&entry) {
+                return;
+            }
+        }
+    }
+
+    /// The entry that was the so-many-th to be put into the SQ. It is one of those still there, or the
+    /// one right before them.
+    fn entry(&self, number: u32) -> squeue::Entry {
+        // SAFETY: `place` points to an entry, which is plain bytes, any of them valid. The kernel only
+        // reads there.
+        unsafe { self.place(number).read() }
+    }
+
+    fn set_entry(&mut self, number: u32, entry: squeue::Entry) {
+        // SAFETY: `place` points to an entry. Without IORING_SETUP_SQPOLL, which `setup` does not use, the
+        // kernel looks there within io_uring_enter only, which this thread makes.
+        unsafe { self.place(number).write(entry) };
+    }
+
+    fn place(&self, number: u32) -> *mut squeue::Entry {
+        // A power of two. The SQ was empty at first, so entries lie where their number says.
+        let slot = number % self.io.params().sq_entries();
+        self.entries.as_mut_ptr().cast::<squeue::Entry>().wrapping_add(slot as usize)
     }
 
     fn system_call(
@@ -220,6 +290,12 @@ pub(crate) enum Enter {
     /// As `Poll`, and sleeps until there is a completion, at most so long.
     Wait(Option<Duration>),
 }
+
+/// `IORING_OFF_SQES`: where a ring's descriptor maps the entries of its SQ.
+const OFF_SQES: u64 = 0x1000_0000;
+
+/// Marks the `user_data` of an entry that was cancelled in the SQ. No [`Token`] has this bit.
+const CUT_OFF: u64 = 1 << 63;
 
 /// `IORING_ENTER_REGISTERED_RING`.
 const ENTER_REGISTERED_RING: u32 = 1 << 4;

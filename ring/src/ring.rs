@@ -64,7 +64,7 @@ impl Ring {
         let Setup { io, features, registered } = setup(config, &buffers, &arena)?;
         let zero_copy = features.contains(Features::SEND_ZC);
         let mut ring = Ring {
-            queue: Queue::new(io, registered),
+            queue: Queue::new(io, registered).map_err(Error::system("mapping the SQ"))?,
             features,
             zero_copy_from: config.zero_copy_from.filter(|_| zero_copy),
             slots: Slots::new(config.sockets),
@@ -236,7 +236,7 @@ impl Ring {
             Op::CancelAccept => self.on_cancel_accept(token),
             Op::CancelRecv => self.on_cancel_recv(token, completion.result),
             Op::CancelAll => self.on_cancel_all(token),
-            Op::Shutdown => self.on_shutdown(token),
+            Op::Shutdown => self.on_shutdown(token, completion.result),
             Op::Wake => self.on_wake(completion),
         }
         None
