@@ -197,6 +197,12 @@ impl Chunk {
         self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
+    /// Where it lies. The kernel may be reading there for as long as a send keeps the chunk, so this is
+    /// no pointer out of a reference.
+    pub(crate) fn place(&self) -> *mut u8 {
+        self.data.as_ptr()
+    }
+
     /// Whether it lies in the arena's mapping, which may be registered.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.home, Home::Class { .. })

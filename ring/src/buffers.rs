@@ -11,34 +11,53 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::types::BufRingEntry;
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 /// The one buffer group of a ring.
 pub(crate) const GROUP: u16 = 0;
 
 /// The provided buffer ring and its buffers.
+///
+/// The kernel reads and writes both mappings at any time, so there is no reference to either as a whole:
+/// only to the bytes of a buffer that is lent out, which is none of the kernel's until it is given back.
 pub(crate) struct Buffers {
-    /// The ring itself: entries, with the tail in the padding of the first.
-    entries: MmapMut,
-    data: MmapMut,
+    /// The ring itself: [`Entry`]s, with the tail in the padding of the first.
+    entries: MmapRaw,
+    data: MmapRaw,
     count: u16,
     len: u32,
     tail: Cell<u16>,
     free: Cell<u16>,
+    /// Of each buffer, whether it is lent out.
+    lent: Box<[Cell<bool>]>,
+}
+
+/// `struct io_uring_buf`.
+#[repr(C)]
+struct Entry {
+    addr: u64,
+    len: u32,
+    bid: u16,
+    /// Of the first entry, the ring's tail: `struct io_uring_buf_ring`.
+    tail: u16,
 }
 
 impl Buffers {
     /// Maps `count` buffers of `len` bytes, all in the ring. `count` is a power of two.
     pub fn new(count: u16, len: u32) -> io::Result<Rc<Buffers>> {
-        let entries = MmapMut::map_anon(count as usize * size_of::<BufRingEntry>())?;
-        let data = MmapMut::map_anon(count as usize * len as usize)?;
-        let (tail, free) = (Cell::new(0), Cell::new(0));
-        let buffers = Rc::new(Buffers { entries, data, count, len, tail, free });
+        let buffers = Buffers {
+            entries: MmapMut::map_anon(count as usize * size_of::<Entry>())?.into(),
+            data: MmapMut::map_anon(count as usize * len as usize)?.into(),
+            count,
+            len,
+            tail: Cell::new(0),
+            free: Cell::new(0),
+            lent: vec![Cell::new(true); count as usize].into(),
+        };
         for id in 0..count {
             buffers.give(id);
         }
-        Ok(buffers)
+        Ok(Rc::new(buffers))
     }
 
     /// The address to register. Page aligned, as a mapping is.
@@ -57,36 +76,45 @@ impl Buffers {
     }
 
     /// The kernel has put `len` bytes into buffer `id`: lends it out. `None` for an id or a length
-    /// that cannot be.
+    /// that cannot be, and for a buffer that is lent out.
     pub fn lend(self: &Rc<Self>, id: u16, len: usize) -> Option<RecvBuffer> {
-        if id >= self.count || len > self.len as usize {
+        let lent = self.lent.get(usize::from(id))?;
+        if len > self.len as usize || lent.replace(true) {
             return None;
         }
         self.free.set(self.free.get() - 1);
         Some(RecvBuffer { buffers: Rc::clone(self), id, len: len as u32 })
     }
 
+    /// Puts a buffer that is lent out into the ring.
     fn give(&self, id: u16) {
+        let was_lent = self.lent[usize::from(id)].replace(false);
+        debug_assert!(was_lent);
         let tail = self.tail.get();
-        let slot = (tail & (self.count - 1)) as usize;
-        let address = self.data.as_ptr() as u64 + u64::from(id) * u64::from(self.len);
-        let base = self.entries.as_ptr().cast::<BufRingEntry>().cast_mut();
-        // SAFETY: `slot` is below `count`, the number of entries mapped at `base`. The kernel does
+        let slot = usize::from(tail & (self.count - 1));
+        let entries = self.entries.as_mut_ptr().cast::<Entry>();
+        // SAFETY: `slot` is below `count`, the number of entries mapped at `entries`. The kernel does
         // not read this entry before it sees the tail beyond it, stored below; there are as many
-        // entries as buffers and each buffer is in the ring at most once, so it is not one the kernel
-        // has yet to read. Setting address, length and id leaves the padding, where the tail lives.
+        // entries as buffers and each buffer is in the ring at most once (`lent`), so it is not one the
+        // kernel has yet to read. The last field is left alone: there lies the tail.
         unsafe {
-            let entry = &mut *base.add(slot);
-            entry.set_addr(address);
-            entry.set_len(self.len);
-            entry.set_bid(id);
+            let entry = entries.add(slot);
+            (&raw mut (*entry).addr).write(self.place(id) as u64);
+            (&raw mut (*entry).len).write(self.len);
+            (&raw mut (*entry).bid).write(id);
         }
         let tail = tail.wrapping_add(1);
-        // SAFETY: the tail lies in the first entry, aligned for its type; only this thread writes it.
-        let shared = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut()) };
+        // SAFETY: the tail lies in the first entry, aligned for its type, and lives as long as `self`;
+        // this thread and the kernel access it atomically only.
+        let shared = unsafe { AtomicU16::from_ptr(&raw mut (*entries).tail) };
         shared.store(tail, Ordering::Release);
         self.tail.set(tail);
         self.free.set(self.free.get() + 1);
+    }
+
+    /// Where a buffer lies.
+    fn place(&self, id: u16) -> *mut u8 {
+        self.data.as_mut_ptr().wrapping_add(usize::from(id) * self.len as usize)
     }
 }
 
@@ -103,8 +131,11 @@ pub struct RecvBuffer {
 impl Deref for RecvBuffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        let start = self.id as usize * self.buffers.len as usize;
-        &self.buffers.data[start..][..self.len as usize]
+        let place = self.buffers.place(self.id);
+        // SAFETY: `lend` has checked that the id is one of the mapped buffers and that the length is
+        // within it. The kernel has handed it back with its completion, and does not write there before
+        // `give`, which our drop calls.
+        unsafe { std::slice::from_raw_parts(place, self.len as usize) }
     }
 }
 
@@ -117,5 +148,47 @@ impl Drop for RecvBuffer {
 impl fmt::Debug for RecvBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecvBuffer").field("id", &self.id).field("len", &self.len).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(buffers: &Buffers, slot: usize) -> (u64, u32, u16) {
+        // SAFETY: there is no kernel here, and `slot` is one of the entries.
+        let entry = unsafe { buffers.entries.as_ptr().cast::<Entry>().add(slot).read() };
+        (entry.addr, entry.len, entry.bid)
+    }
+
+    #[test]
+    fn a_buffer_is_lent_once_and_within_its_bounds() {
+        let buffers = Buffers::new(4, 64).unwrap();
+        assert!(buffers.lend(4, 1).is_none() && buffers.lend(u16::MAX, 0).is_none());
+        assert!(buffers.lend(3, 65).is_none(), "longer than a buffer");
+        let whole = buffers.lend(3, 64).unwrap();
+        assert_eq!((whole.len(), buffers.free()), (64, 3));
+        assert!(buffers.lend(3, 1).is_none(), "somebody has it");
+        assert_eq!(buffers.free(), 3);
+        drop(whole);
+        assert_eq!(buffers.free(), 4);
+        assert!(buffers.lend(3, 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn buffers_go_back_behind_those_that_are_there() {
+        let buffers = Buffers::new(4, 64).unwrap();
+        let base = buffers.data.as_ptr() as u64;
+        for slot in 0..4 {
+            assert_eq!(entry(&buffers, slot), (base + 64 * slot as u64, 64, slot as u16));
+        }
+        let (one, two) = (buffers.lend(0, 5).unwrap(), buffers.lend(1, 5).unwrap());
+        drop(two);
+        drop(one);
+        assert_eq!([entry(&buffers, 0).2, entry(&buffers, 1).2, entry(&buffers, 2).2], [1, 0, 2]);
+        // SAFETY: as above, and aligned as a page is.
+        let first = unsafe { buffers.entries.as_ptr().cast::<Entry>().read() };
+        assert_eq!(first.tail, 6, "where the kernel looks for it");
+        const _: () = assert!(size_of::<Entry>() == 16 && std::mem::offset_of!(Entry, tail) == 14);
     }
 }

@@ -185,10 +185,10 @@ impl State {
         let longest = if zero_copy { 1 } else { style.steps };
         let (steps, ends) = self.gather(longest, widest);
         self.headers.clear();
-        let mut start = 0;
+        let mut next = self.iovecs.as_mut_ptr();
         for step in &steps {
-            self.headers.push(header(&mut self.iovecs[start..][..step.iovecs]));
-            start += step.iovecs;
+            self.headers.push(header(next, step.iovecs));
+            next = next.wrapping_add(step.iovecs);
         }
         let token = Token { op: Op::Send, index, generation: self.generation }.pack();
         let flags = if style.waitall { FLAGS | libc::MSG_WAITALL } else { FLAGS };
@@ -207,18 +207,17 @@ impl State {
         self.iovecs.clear();
         let mut steps = Steps::default();
         let mut offset = self.offset;
-        for chunk in &mut self.chunks[self.chunk..] {
-            let mut rest = &mut chunk[offset..];
-            offset = 0;
-            while !rest.is_empty() {
-                let piece;
-                (piece, rest) = rest.split_at_mut(rest.len().min(MAX_STEP_BYTES));
-                if !steps.add(piece.len(), most, widest) {
+        for chunk in &self.chunks[self.chunk..] {
+            while offset < chunk.len() {
+                let iov_len = (chunk.len() - offset).min(MAX_STEP_BYTES);
+                if !steps.add(iov_len, most, widest) {
                     return (steps, false);
                 }
-                let (iov_base, iov_len) = (piece.as_mut_ptr().cast(), piece.len());
+                let iov_base = chunk.place().wrapping_add(offset).cast();
                 self.iovecs.push(libc::iovec { iov_base, iov_len });
+                offset += iov_len;
             }
+            offset = 0;
         }
         (steps, true)
     }

@@ -59,12 +59,13 @@ impl<'a> IntoIterator for &'a Steps {
     }
 }
 
-/// The header of a step's message. It points to the iovecs, which must not move before it is submitted.
-pub(crate) fn header(iovecs: &mut [libc::iovec]) -> libc::msghdr {
+/// The header of a step's message. It points to so many iovecs, which must not move before it is
+/// submitted.
+pub(crate) fn header(iovecs: *mut libc::iovec, len: usize) -> libc::msghdr {
     // SAFETY: a msghdr of zeros is one without name, data or control messages.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = iovecs.as_mut_ptr();
-    header.msg_iovlen = iovecs.len() as _;
+    header.msg_iov = iovecs;
+    header.msg_iovlen = len as _;
     header
 }
 
