@@ -10,8 +10,8 @@ use rumpring::server::Access;
 use rumpring::wire::{ErrorCode, Kind};
 use support::*;
 
-/// A time that comes soon, and is yet long enough to do something before.
-const SOON: Duration = Duration::from_millis(300);
+/// A time that comes, and is yet long enough to do something before, also where there is other work.
+const SOON: Duration = Duration::from_secs(3);
 
 /// What a client asks for that has 64 KiB in one ask.
 const PIECE: u64 = 65_536;
@@ -38,7 +38,7 @@ fn who_makes_no_handshake_is_hung_up_on() {
         early.getpid();
         drop(early);
         house.becomes_empty();
-        assert_eq!(house.board().timers, 0, "timers of who has gone");
+        house.board_becomes("no timers of who has gone", |board| board.timers == 0);
     }
 }
 
@@ -230,7 +230,7 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
             said => panic!("expected two writes and reads: {said:?}"),
         }
         if asks > 0 && !is_reading && left > 0 {
-            // Both writes are asleep by then, or were never to be.
+            // Both writes are asleep by then, most likely, or were never to be.
             house.is_sound();
             is_reading = true;
             client.send(&call(sys::READ, 3, &[reader, 0x1000, 1 << 20]));
@@ -242,7 +242,8 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
 #[test]
 fn what_sleeping_calls_keep() {
     assert_eq!(asks_of_a_sleeper(4 << 20), 1, "within the bound a call keeps what it has");
-    assert!(asks_of_a_sleeper(0) > 1, "beyond, it asks for the same again");
+    // Unless it was read to before it fell asleep.
+    eventually("a call beyond the bound that asks for the same again", || asks_of_a_sleeper(0) > 1);
 }
 
 /// Whether the server lets this process in.

@@ -331,9 +331,6 @@ fn calls_that_sleep_have_the_drain_time() {
         until_in_flight(&mut server, 1);
         let start = Instant::now();
         server.signal(signal);
-        thread::sleep(Duration::from_millis(300));
-        assert!(server.is_running(), "{signal:?}: a call in flight has its time");
-        assert_eq!(read.try_finish(), None, "{signal:?}: and goes on");
         assert!(server.ended_within(SOON, "the drain time").success());
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(950), "{signal:?}: it ended after {took:?} already");
@@ -352,8 +349,11 @@ fn calls_that_end_in_the_drain_time_are_answered() {
         let mut server = Server::start(&["--drain", "600"]);
         let clients: Vec<Client> = (0..3).map(|_| connect(server.url())).collect();
         let sleeps: Vec<Pending> =
-            clients.iter().map(|client| nanosleep(client, Duration::from_millis(800))).collect();
-        until_in_flight(&mut server, 3);
+            clients.iter().map(|client| nanosleep(client, Duration::from_secs(2))).collect();
+        for client in &clients {
+            // What it sent before has been taken, and is in flight unless it has ended already.
+            client.call(GETPID, &[]).expect("getpid");
+        }
         server.signal(signal);
         for mut sleep in sleeps {
             let answer = sleep.finish_timeout(SOON);
@@ -399,7 +399,6 @@ fn clients_that_answer_or_read_nothing_do_not_keep_a_server() {
         server.signal(signal);
         assert!(server.ended_within(SOON, "the drain time").success());
         println!("{signal:?}: ended after {:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     }
 }
 

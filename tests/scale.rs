@@ -8,14 +8,14 @@ mod process;
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use process::{Counters, Server};
 use rumpring::client::{CallError, Client, ForkToken, Pending};
-use rumpring::kernel::embedded::Embedded;
+use rumpring::kernel::embedded::{Embedded, Usage};
 use rumpring::server::{Config, Running};
 use rumpring::url::Url;
 use rumpring::wire::ErrorCode;
@@ -109,18 +109,15 @@ fn ten_thousand_sleep_while_one_is_served() {
     server.until(PATIENCE, "the first client gone", |c| c.get("connections") == 0.0);
     let before = server.rss();
 
-    let stop = AtomicBool::new(false);
+    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let url = server.url().clone();
-    let (answered, worst) = thread::scope(|scope| {
-        let caller = scope.spawn(|| call_until(&url, &stop));
-        sleep_and_wake(&mut server, clients, before);
+    let worst = thread::scope(|scope| {
+        let caller = scope.spawn(|| call_until(&url, &stop, &answered));
+        sleep_and_wake(&mut server, clients, before, &answered);
         stop.store(true, Relaxed);
         caller.join().expect("getpid kept answering")
     });
-    println!("meanwhile {answered} getpid of another client, the slowest in {worst:?}");
-    let least = clients as u64 / 100;
-    assert!(answered > least, "another client's getpid was answered {answered} times only");
-    assert!(worst < Duration::from_secs(5), "another client's getpid took {worst:?}");
+    println!("meanwhile {answered:?} getpid of another client, the slowest in {worst:?}");
     let end = server.until(PATIENCE, "nobody left", Counters::is_idle);
     println!("{}", end.line());
 }
@@ -146,19 +143,28 @@ fn halt_ends_two_thousand_sleepers_over_tcp() {
     }
 }
 
-/// Calls getpid until told to stop; how often, and how long the slowest took.
-fn call_until(url: &Url, stop: &AtomicBool) -> (u64, Duration) {
+/// Calls getpid until told to stop, and counts; returns how long the slowest took.
+fn call_until(url: &Url, stop: &AtomicBool, answered: &AtomicU64) -> Duration {
     let client = connect(url);
     let pid = call(&client, GETPID, &[])[0];
-    let (mut answered, mut worst) = (0, Duration::ZERO);
+    let mut worst = Duration::ZERO;
     while !stop.load(Relaxed) {
         let start = Instant::now();
         assert_eq!(call(&client, GETPID, &[])[0], pid, "its pid is always the same");
         worst = worst.max(start.elapsed());
-        answered += 1;
+        answered.fetch_add(1, Relaxed);
         thread::sleep(Duration::from_millis(2));
     }
-    (answered, worst)
+    worst
+}
+
+/// Waits until a hundred more were answered.
+fn goes_on(answered: &AtomicU64) {
+    let (before, end) = (answered.load(Relaxed), Instant::now() + PATIENCE);
+    while answered.load(Relaxed) < before + 100 {
+        assert!(Instant::now() < end, "another client's getpid was not answered a hundred times");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// So many clients asleep, with the threads and the memory that the server has for them.
@@ -177,8 +183,9 @@ fn sleepers(server: &mut Server, clients: usize, rss_before: u64) -> Vec<Sleeper
     let rss = server.rss();
     let each = rss.saturating_sub(rss_before) as f64 / clients as f64;
     println!("{rss_before} KiB before, {rss} KiB with all asleep: {each:.2} KiB a client");
-    // Some comes with the first clients and stays the same for any number: buffers, tables, stacks.
-    let most = rss_before + 8192 + 8 * clients as u64;
+    // Some comes with the first clients and stays the same for any number: buffers, tables, and what a
+    // worker on each CPU has.
+    let most = rss_before + 8192 + 256 * process::cpus() + 8 * clients as u64;
     assert!(rss <= most, "{rss} KiB of memory for {clients} sleeping clients, of at most {most}");
 
     for (i, sleeper) in sleepers.iter_mut().enumerate() {
@@ -187,8 +194,9 @@ fn sleepers(server: &mut Server, clients: usize, rss_before: u64) -> Vec<Sleeper
     sleepers
 }
 
-fn sleep_and_wake(server: &mut Server, clients: usize, rss_before: u64) {
+fn sleep_and_wake(server: &mut Server, clients: usize, rss_before: u64, others: &AtomicU64) {
     let mut sleepers = sleepers(server, clients, rss_before);
+    goes_on(others);
     let start = Instant::now();
     for (i, sleeper) in sleepers.iter().enumerate() {
         let from = sleeper.client.space().alloc_from(&[byte(i)]).expect("a byte of memory");
@@ -202,6 +210,7 @@ fn sleep_and_wake(server: &mut Server, clients: usize, rss_before: u64) {
         assert_eq!(bytes, Ok(vec![byte(i)]), "and has its own byte");
     }
     println!("every reader has its byte after {:?}", start.elapsed());
+    goes_on(others);
     let (threads, most) = (server.threads(), most_threads());
     assert!(threads <= most, "{threads} threads after all were woken, of at most {most}");
 }
@@ -269,7 +278,9 @@ impl Guest {
     }
 }
 
+/// Rounds of the storm, at least; and at most, should the memory still grow.
 const ROUNDS: usize = 5;
+const MOST_ROUNDS: usize = 15;
 
 /// Has each receive buffer used once: they are taken in turn, so that a server's memory grows until all
 /// have been.
@@ -290,7 +301,16 @@ fn a_storm_leaves_nothing_behind() {
     server.until(PATIENCE, "the first client gone", |c| c.get("connections") == 0.0);
     let fds = server.fds();
     let mut rss = vec![server.rss()];
-    for round in 1..=ROUNDS {
+    // What is kept for use again, chunks and tasks among it, grows with the most there was to do at once,
+    // which differs from round to round. What is lost grows with every round.
+    let grows = |rss: &[u64]| match rss[..] {
+        [.., before, last] => last > before + before / 100 + 512,
+        _ => true,
+    };
+    for round in 1..=MOST_ROUNDS {
+        if round > ROUNDS && !grows(&rss) {
+            break;
+        }
         let start = Instant::now();
         let guests: Vec<Guest> = (0..clients).map(|i| Guest::new(server.url(), i)).collect();
         let came = start.elapsed();
@@ -312,9 +332,7 @@ fn a_storm_leaves_nothing_behind() {
         let (threads, most) = (server.threads(), most_threads());
         assert!(threads <= most, "{threads} threads in the server, of at most {most}");
     }
-    // What is kept for use again, chunks and tasks among it, grows with the most there was to do at once.
-    let (last, before) = (rss[ROUNDS], rss[ROUNDS - 1]);
-    assert!(last <= before + before / 20 + 512, "memory grows each round: {rss:?} KiB after each");
+    assert!(!grows(&rss), "memory grows each round: {rss:?} KiB after each");
     let end = server.until(PATIENCE, "no preforks and no timers", Counters::is_idle);
     println!("{}", end.line());
     assert_eq!(end.get("panics"), 0.0, "panics of the server");
@@ -420,29 +438,34 @@ fn a_storm_leaves_no_process_and_no_file_in_the_kernel() {
     config.ring.sockets = clients as u32 + 10;
     config.limits.orphan = Duration::from_millis(200);
     let server = Running::start(config, kernel.clone()).expect("a server");
-    // The file that the storm opens stays: it is made before.
-    drop(Guest::new(&url, 4));
-    let idle = |why: &str| {
+    let empty = kernel.usage();
+    // Nobody is connected, and what they had in the kernel has been released, which comes later.
+    let idle = |why: &str, is_as_before: &dyn Fn(&Usage) -> bool| {
         let end = Instant::now() + PATIENCE;
         loop {
             let stats = server.control().stats().expect("the server answers");
-            let board = stats.board;
-            if (board.connections, board.calls_in_flight, board.preforks) == (0, 0, 0) {
-                return kernel.usage();
+            let (board, held) = (stats.board, kernel.usage());
+            let is_deserted =
+                (board.connections, board.calls_in_flight, board.preforks) == (0, 0, 0);
+            if is_deserted && is_as_before(&held) {
+                return held;
             }
-            assert!(Instant::now() < end, "{why}: expected nobody left, but {board:?}");
+            assert!(Instant::now() < end, "{why}: expected nothing left, but {board:?} {held:?}");
             thread::sleep(Duration::from_millis(20));
         }
     };
-    let before = idle("before the storm");
+    // The file that the storm opens stays: it is made before.
+    drop(Guest::new(&url, 4));
+    let before = idle("before the storm", &|held| {
+        (held.processes, held.files, held.ports) == (empty.processes, empty.files, empty.ports)
+    });
     for _ in 0..3 {
         let guests: Vec<Guest> = (0..clients).map(|i| Guest::new(&url, i)).collect();
         let during = kernel.usage();
         assert!(during.processes > before.processes, "{during:?}");
         drop(guests);
-        let after = idle("after the storm");
+        let after = idle("after the storm", &|held| *held == before);
         println!("{clients} clients: {before:?} before, {during:?} with them, {after:?} after");
-        assert_eq!(after, before, "what the kernel holds");
     }
     server.stop().expect("the server stops");
 }

@@ -108,7 +108,7 @@ fn with_calls_that_sleep() {
             house.board_becomes("all sleep", |board| board.calls_in_flight >= 52);
             client
         });
-        assert_eq!(house.board().timers, 0, "no timer stays");
+        house.board_becomes("no timer stays", |board| board.timers == 0);
     });
 }
 

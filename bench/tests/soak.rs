@@ -40,7 +40,7 @@ fn passes(args: &str) {
     assert!(output.status.success(), "{text}");
     assert_eq!((&json["passed"], &json["wrongs"]), (&true.into(), &0.into()), "{text}");
     assert_eq!(json["seed"], 7);
-    for number in ["/load/count", "/canary/count", "/after/counters/hang_ups", "/samples/4/threads"]
+    for number in ["/load/count", "/canary/count", "/after/counters/hang_ups", "/samples/2/threads"]
     {
         assert!(json.pointer(number).and_then(Value::as_u64) > Some(0), "{number}: {text}");
     }
@@ -66,15 +66,15 @@ fn a_server_on_tcp_passes() {
 #[test]
 fn a_server_that_dies_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let command = "=sh -c 'SERVE {url} & sleep 2; kill -9 $!; echo no more; exit 3'";
-    let output = soak(dir.path(), command, "--duration 60");
+    let command = "=sh -c 'SERVE {url} & sleep 5; kill -9 $!; echo no more; exit 3'";
+    let output = soak(dir.path(), command, "--duration 120");
     assert_eq!(output.status.code(), Some(1));
     let (text, json) = report(dir.path());
     assert_eq!(json["passed"], false);
     for words in ["it has ended: exit status: 3", "no more", "it did not end as it was told to"] {
         assert!(text.contains(words), "{words}: {text}");
     }
-    assert!(json["seconds"].as_f64().unwrap() < 30.0, "it was not waited for: {text}");
+    assert!(json["seconds"].as_f64().unwrap() < 60.0, "it was not waited for: {text}");
 }
 
 #[test]

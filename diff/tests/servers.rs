@@ -44,7 +44,7 @@ impl House {
 fn found(urls: [Url; 2], body: impl FnOnce(&mut Run<'_>)) -> Report {
     let sides = prepare::sides(&urls).expect("servers to prepare");
     let mut tell = |example: &Example| println!("{example}");
-    let mut run = Run::new(Duel::new(sides, Times::new(Duration::from_millis(100))), &mut tell);
+    let mut run = Run::new(Duel::new(sides, Times::new(Duration::from_millis(300))), &mut tell);
     body(&mut run);
     run.end()
 }

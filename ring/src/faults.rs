@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::{Chunk, Config, Error, Event, Features, Ring, Socket, Then};
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn small() -> Config {
         let without = Features::RESTRICTIONS;

@@ -79,8 +79,7 @@ fn a_socket_that_waits_for_a_buffer() {
             }
         }
     }
-    server.settle(Duration::from_millis(20));
-    assert!(server.ring.stats().recv_buffers_exhausted > 0);
+    server.until("no buffer", |server| server.ring.stats().recv_buffers_exhausted > 0);
     server.close(socket);
     let (mut client, socket) = server.connect();
     server.ring.resume(socket);

@@ -11,7 +11,7 @@ use std::time::Instant;
 use rumpring::client::Client;
 use rumpring::wire::ErrorCode;
 
-use crate::process::say;
+use crate::process::{raise_file_limit, say};
 use crate::support::{Said, Speaker, refusal};
 use crate::target::{Kind, Target};
 
@@ -74,6 +74,7 @@ pub fn run(group: &Group, kind: Kind) {
     if attacks().next().is_none() {
         return;
     }
+    raise_file_limit();
     let target = Target::start(kind);
     let begun = Instant::now();
     let resident = target.client();

@@ -31,7 +31,7 @@ const COMPONENTS: [&str; 3] = ["-lrumpvfs", "-lrumpdev", "-lrumpfs_tmpfs"];
 
 /// How long a well-behaved client waits for anything. Not a measure of speed: whoever waits so long
 /// waits for ever.
-pub const AT_ONCE: Duration = Duration::from_secs(5);
+pub const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// Bytes that a good client has go in and come out; less than any kernel's pipe takes.
 const BYTES: usize = 3000;

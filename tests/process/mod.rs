@@ -4,6 +4,9 @@
 // Each test crate has this module to itself and uses what it needs of it.
 #![allow(dead_code)]
 
+#[allow(clippy::duplicate_mod)]
+mod files;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -16,11 +19,13 @@ use std::time::{Duration, Instant};
 
 use rumpring::client::raw::RawConnection;
 use rumpring::url::Url;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+pub use files::raise_file_limit;
+
 /// The longest anything may take that should take no time, on a machine with other work.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_rumpring");
@@ -61,6 +66,7 @@ impl Server {
 
     /// `command serve ARGS URL`, until it says that it listens.
     pub fn run(mut command: Command, dir: TempDir, url: &str, args: &[&str]) -> Server {
+        raise_file_limit();
         command.arg("serve").args(args).arg(url).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let stderr = lines(child.stderr.take().expect("stderr is a pipe"));
@@ -345,14 +351,6 @@ pub fn output(command: &mut Command, most: Duration) -> Output {
 /// Tells whoever runs the tests, also when they pass: what is captured is only shown when they fail.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Raises the soft limit of open files to the hard one, and returns it.
-pub fn raise_file_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
-    limit.current.unwrap_or(u64::MAX)
 }
 
 /// How many CPUs this process, and what it starts, may run on.

@@ -139,7 +139,7 @@ pub fn with_lifetime(command: &mut Command) -> &mut Command {
     for name in ["RUMP_PREFIX", "RUMP_NCPU", "RUMP_VERBOSE", "RUMP_MEMLIMIT", "LD_PRELOAD"] {
         command.env_remove(name);
     }
-    command.env("STANDIN_LIFETIME", "120")
+    command.env("STANDIN_LIFETIME", "600")
 }
 
 /// `rumpring serve --kernel librump` with the stand-in as the kernel.

@@ -10,8 +10,10 @@ use rumpring::server::{BoardStats, Config, Running, Stats};
 use rumpring::url::Url;
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use super::speaker::Speaker;
+
+/// How long anything may take before a test gives up on it, on a machine with other work.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a server listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,8 @@ impl House {
         change: impl FnOnce(&mut Config),
         wrap: impl FnOnce(Arc<Embedded>) -> Arc<K>,
     ) -> House {
+        // The tests of a file share one process, and their clients are many.
+        super::files::raise_file_limit();
         let dir = tempfile::tempdir().expect("a directory for the socket");
         let url = match transport {
             Transport::Unix => Url::Unix(dir.path().join("sock")),
@@ -153,6 +157,26 @@ impl House {
     /// server has seen what was in its sockets before.
     pub fn barrier(&self, other: &Client) {
         other.getpid().expect("a getpid of a good client");
+    }
+
+    /// Has `client` send what `batch` makes until the server takes no more, and returns what is left of
+    /// the last batch. That it took nothing for a moment may have been the machine's fault: it has also
+    /// served somebody else meanwhile.
+    pub fn fill(&self, client: &mut Speaker, mut batch: impl FnMut() -> Vec<u8>) -> Vec<u8> {
+        let other = self.client();
+        let (mut left, mut refusals) = (Vec::new(), 0);
+        while refusals < 3 {
+            if left.is_empty() {
+                left = batch();
+            }
+            let written = client.send_within(&left, Duration::from_millis(50));
+            left.drain(..written);
+            refusals = if written == 0 { refusals + 1 } else { 0 };
+            for _ in 0..20 {
+                self.barrier(&other);
+            }
+        }
+        left
     }
 
     /// Stops the server, which must end well.

@@ -4,6 +4,10 @@
 // Each test file uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+// Some test files have both this and `process`.
+#[allow(clippy::duplicate_mod)]
+#[path = "../process/files.rs"]
+mod files;
 pub mod frames;
 pub mod house;
 pub mod speaker;

@@ -346,7 +346,7 @@ mod tests {
         let url = server.url().clone();
         let mut counter = Counter { server, seen: None };
         let load = Load::connect(&url, plan, &settings, &counter).unwrap();
-        let measured = load.run(Duration::ZERO, Duration::from_millis(20), &mut counter).unwrap();
+        let measured = load.run(Duration::ZERO, Duration::from_millis(500), &mut counter).unwrap();
         assert!(measured.calls > 0);
         assert_eq!(counter.seen, Some(6));
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rumpring_ring::{Ask, Chunk, Config, Error, Event, Listener, Peer, Ring, Socket, Then};
 
 /// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A configuration small enough for many rings at once.
 pub fn small() -> Config {
@@ -131,11 +131,13 @@ impl Server {
         self.until(note.clone(), |server| server.log.contains(&note));
     }
 
-    /// Handles events for a while.
+    /// Handles events for a while, and ten times at least: however much of that time the machine had for
+    /// others.
     pub fn settle(&mut self, time: Duration) {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
+        let (end, mut turns) = (Instant::now() + time, 0);
+        while turns < 10 || Instant::now() < end {
             self.turn(time / 10);
+            turns += 1;
         }
     }
 
@@ -210,4 +212,16 @@ pub fn chunk(ring: &Ring, bytes: &[u8]) -> Chunk {
 /// Bytes that tell where they belong.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect()
+}
+
+/// Raises the soft limit of open files to the hard one, and returns it.
+pub fn file_limit() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a limit of ours.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }

@@ -17,8 +17,8 @@ pub const BASE: u64 = 0x10_0000;
 pub const SIZE: usize = 1 << 20;
 /// An address no client has.
 pub const NOWHERE: u64 = 0x10;
-/// The longest a test waits for a call to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest a test waits for a call to end, or for a signal.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn kernel() -> Embedded {
     Embedded::default()

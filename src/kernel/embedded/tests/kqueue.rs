@@ -8,7 +8,7 @@ use super::super::file::{FileOps, OpenFile, Seen};
 use super::super::io::Transfer;
 use super::super::kqueue::{KNOTE_BYTES, Kevent, Watched, note};
 use super::super::process::Task;
-use super::super::testing::{Guest, NOWHERE, Pending, kernel, kernel_with, o};
+use super::super::testing::{Guest, NOWHERE, PATIENCE, Pending, kernel, kernel_with, o};
 use super::super::wait::Side;
 use super::super::{Embedded, abi::Stat};
 use crate::kernel::Errno;
@@ -560,14 +560,17 @@ fn timers_count_their_periods() {
     let kernel = kernel();
     let guest = Guest::new(&kernel);
     let queue = Queue::new(&guest);
+    queue.change(Kevent { data: 3_600_000, ..event(1, TIMER, ADD) }).unwrap();
+    assert_eq!(queue.found(), [], "it is not time");
     let begin = Instant::now();
-    queue.change(Kevent { data: 20, ..event(1, TIMER, ADD) }).unwrap();
     queue.change(Kevent { data: 1, ..event(2, TIMER, ADD | ONESHOT) }).unwrap();
-    assert_eq!(queue.found(), []);
     assert_eq!(queue.start(&[], 1, true).wait(), Ok([1, 0]));
     assert!(begin.elapsed() >= Duration::from_millis(10), "a tick at least");
     assert_eq!(queue.events(1), [Kevent { data: 1, ..event(2, TIMER, ADD | ONESHOT | CLEAR) }]);
     assert_eq!(queue.change(event(2, TIMER, DELETE)), Err(Errno::ENOENT));
+    queue.change(event(1, TIMER, DELETE)).unwrap();
+    let begin = Instant::now();
+    queue.change(Kevent { data: 20, ..event(1, TIMER, ADD) }).unwrap();
     let mut sum = 0;
     while sum < 6 {
         assert_eq!(queue.start(&[], 1, true).wait(), Ok([1, 0]));
@@ -576,10 +579,13 @@ fn timers_count_their_periods() {
         sum += event.data;
     }
     let periods = begin.elapsed().as_millis() as i64 / 20;
-    assert!((sum..sum + 1000).contains(&periods), "{sum} times in {periods} periods");
+    assert!(sum <= periods, "{sum} times in {periods} periods");
     // Nobody looks for a while: those times are counted, and none is waited for.
     thread::sleep(Duration::from_millis(70));
-    assert_eq!(kernel.system.alarms.len(), 0);
+    while kernel.system.alarms.len() > 0 {
+        assert!(begin.elapsed() < PATIENCE, "it does not go off");
+        thread::sleep(Duration::from_millis(1));
+    }
     let found = queue.found();
     assert!(found.len() == 1 && found[0].2 >= 3, "{found:?}");
     assert_eq!(kernel.system.alarms.len(), 1);

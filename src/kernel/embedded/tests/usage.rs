@@ -28,7 +28,7 @@ fn time_sleeps_and_signals_are_counted() {
     let (reader, writer) = guest.pipe();
     let mut asleep = guest.start(3, &[reader, guest.buffer(), 1]);
     assert_eq!(asleep.run(), None);
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     guest.write(writer, b"x").unwrap();
     assert_eq!(asleep.run(), Some(Ok([1, 0])));
     guest.call(37, &[guest.process.pid() as u64, 30]).unwrap();
@@ -37,7 +37,7 @@ fn time_sleeps_and_signals_are_counted() {
     assert_eq!((counted[11], counted[12]), (1, 1), "a signal and a sleep");
     assert!(counted.iter().sum::<i64>() == 2);
     // Many calls take some time, and time asleep does not count.
-    assert!(after - before < 50_000, "{} us", after - before);
+    assert!(after - before < 1_000_000, "{} us", after - before);
     for _ in 0..2_000 {
         guest.call(20, &[]).unwrap();
     }
