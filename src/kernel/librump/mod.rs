@@ -4,6 +4,7 @@
 //! announces itself (see [`upcalls`]) and the worker gives its seat away first.
 //!
 //! - [`drive`]: what the kernel is given of the host.
+//! - [`escape`] leaves a call that would not end.
 //! - [`load`] finds and loads the libraries, and boots the kernel.
 //! - [`fifos`]: what loading one by one leaves out.
 //! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
@@ -14,6 +15,8 @@
 
 pub mod current;
 mod drive;
+#[allow(dead_code)]
+mod escape;
 pub mod fifos;
 pub mod load;
 mod lwp;
