@@ -9,7 +9,7 @@ use std::slice;
 use std::sync::OnceLock;
 
 use super::{pages, serve};
-use crate::kernel::librump::{self, Handle, Upcalls, current, upcalls};
+use crate::kernel::librump::{self, OwnerId, Upcalls, current, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
 use crate::server::MAX_ASK;
 
@@ -235,17 +235,11 @@ pub unsafe extern "C" fn rumpuser_sp_anonmmap(
     unsafe { waiting(map) }
 }
 
-/// Delivers a signal to the client.
-///
-/// # Safety
-///
-/// `client` is what the kernel was given with the process.
+/// Delivers a signal to the client. The kernel may say the name of one that has gone, long after: that
+/// reaches nobody.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int {
-    // SAFETY: the caller's promise: it is a handle of ours, alive as long as the process.
-    if let Some(handle) = unsafe { client.cast::<Handle>().as_ref() } {
-        handle.raise(signo);
-    }
+pub extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int {
+    librump::raise(OwnerId::from_kernel(client), signo);
     0
 }
 

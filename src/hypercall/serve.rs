@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::kernel::librump::{Librump, current, fifos, load};
+use crate::kernel::librump::{Librump, current, fifos, load, timers};
 use crate::kernel::{Errno, Identity};
 use crate::options::Options;
 use crate::server::{Bound, Config, Control, Error, ListenError, Running};
@@ -49,6 +49,7 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     let url: Url = url.parse().map_err(|error| failed(&error, Errno::EINVAL))?;
     load::allow_files();
     fifos::give();
+    timers::end_with_process();
     let kernel = Librump::new(identity).ok_or(Errno::ENXIO)?;
     let config = match PREPARED.get() {
         Some(config) => Config { url, ..config.clone() },

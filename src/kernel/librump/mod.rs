@@ -8,7 +8,8 @@
 //! - [`load`] finds and loads the libraries, and boots the kernel.
 //! - [`fifos`]: what loading one by one leaves out.
 //! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
-//! - [`process`] is a client's process.
+//! - [`process`] is a client's process; [`owners`] is how the kernel knows its client.
+//! - [`timers`]: what the end of a process leaves out.
 //! - [`upcalls`] are the kernel's functions for that; [`current`] is which call a worker is in.
 //!
 //! The other direction, what the kernel calls, is [`crate::hypercall`].
@@ -20,12 +21,14 @@ mod escape;
 pub mod fifos;
 pub mod load;
 mod lwp;
+mod owners;
 mod process;
+pub mod timers;
 pub mod upcalls;
 
 pub use drive::{Drive, DriveKind, Extent, load_module};
 pub use load::next_symbol;
-pub use process::Handle;
+pub use owners::{OwnerId, raise};
 pub use upcalls::Upcalls;
 
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::current;
 use super::lwp::{self, Inside, Parked};
+use super::owners::Owner;
 use crate::kernel::{Args, Call, Client, Errno, Outcome, Process};
 use crate::pool;
 
@@ -27,30 +28,14 @@ const KEPT: usize = 1;
 const FIRST_PATIENCE: Duration = Duration::from_millis(5);
 const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the kernel is given as the owner of a process, and hands back to raise a signal.
-pub struct Handle {
-    /// `None` for a prefork, whose client has yet to come.
-    client: Option<Arc<dyn Client>>,
-}
-
-impl Handle {
-    /// Delivers a signal.
-    pub fn raise(&self, signo: c_int) {
-        if let Some(client) = &self.client {
-            client.raise(signo);
-        }
-    }
-}
-
 struct RumpProcess {
     pid: libc::pid_t,
     main: Mutex<Option<Parked>>,
     lwps: Mutex<Lwps>,
     /// Nobody is on the way in any more, or no call is left.
     changed: Condvar,
-    /// Its address is the kernel's name of the process's owner. It lives as long as the process: the
-    /// kernel's process is gone when `release` returns, and nobody holds on to this for longer.
-    _handle: Box<Handle>,
+    /// How the kernel knows its client.
+    owner: Owner,
 }
 
 #[derive(Default)]
@@ -77,25 +62,19 @@ fn rfork(
     descriptors: c_int,
     command: Option<&[u8]>,
 ) -> Result<Arc<dyn Process>, Errno> {
-    let handle = Box::new(Handle { client });
+    let owner = Owner::new(client)?;
     let command = command.map(c_string);
     let name = command.as_ref().map_or(std::ptr::null(), |command| command.as_ptr());
-    let owner = (&raw const *handle).cast_mut().cast::<c_void>();
-    // SAFETY: the thread has a CPU; `name` is null or a string of C; `owner` outlives the process.
-    match unsafe { (inside.upcalls().lwproc_rfork)(owner, descriptors, name) } {
+    let number = owner.id().for_kernel();
+    // SAFETY: the thread has a CPU; `name` is null or a string of C; the kernel does not follow the owner.
+    match unsafe { (inside.upcalls().lwproc_rfork)(number, descriptors, name) } {
         0 => {}
         error => return Err(Errno(error)),
     }
     // SAFETY: the thread has a CPU, and is in the new process.
     let pid = unsafe { (inside.upcalls().getpid)() };
     let main = Mutex::new(Some(inside.switch_back()));
-    Ok(Arc::new(RumpProcess {
-        pid,
-        main,
-        lwps: Mutex::default(),
-        changed: Condvar::new(),
-        _handle: handle,
-    }))
+    Ok(Arc::new(RumpProcess { pid, main, lwps: Mutex::default(), changed: Condvar::new(), owner }))
 }
 
 impl Process for RumpProcess {
@@ -152,6 +131,8 @@ impl Process for RumpProcess {
     }
 
     fn release(&self) {
+        // Nobody is signalled for a process that goes.
+        self.owner.forget();
         let kept = std::mem::take(&mut self.lwps().kept);
         let main = lock(&self.main).take();
         log(lwp::enter().map(|inside| free(&inside, kept.into_iter().chain(main))));
