@@ -1,5 +1,5 @@
-//! The program exports the hypercalls it implements, so that librump, loaded at run time, finds them
-//! before librumpuser's.
+//! The program exports the functions that it has in place of librumpuser's and librump's: what is loaded
+//! at run time finds these first.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -7,6 +7,9 @@ fn main() {
         "rumpuser_init",
         "rumpuser_malloc",
         "rumpuser_free",
+        "rumpuser_clock_sleep",
+        "rumpns_tsleep",
+        "rumpns_mtsleep",
         "rumpuser_sp_init",
         "rumpuser_sp_fini",
         "rumpuser_sp_copyin",

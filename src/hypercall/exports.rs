@@ -9,7 +9,8 @@ use std::slice;
 use std::sync::OnceLock;
 
 use super::{pages, serve};
-use crate::kernel::librump::{self, OwnerId, Upcalls, current, upcalls};
+use crate::kernel::librump::current::memory_of;
+use crate::kernel::librump::{self, OwnerId, Upcalls, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
 use crate::server::MAX_ASK;
 
@@ -124,7 +125,7 @@ pub unsafe extern "C" fn rumpuser_sp_fini(_client: *mut c_void) {
 /// `to` is good for `len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyin(
-    _client: *mut c_void,
+    client: *mut c_void,
     from: *const c_void,
     to: *mut c_void,
     len: usize,
@@ -143,11 +144,12 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
         }
         Ok(())
     };
-    if current::memory(|memory| memory.is_here(from as u64, len)) == Some(true) {
-        return result(current::memory(fetch).map_or(Err(FAULT), translate));
+    let owner = OwnerId::from_kernel(client);
+    if memory_of(owner, |memory| memory.is_here(from as u64, len)) == Some(true) {
+        return result(memory_of(owner, fetch).map_or(Err(FAULT), translate));
     }
     // SAFETY: the caller has a CPU.
-    unsafe { waiting(fetch) }
+    unsafe { waiting(OwnerId::from_kernel(client), fetch) }
 }
 
 /// Fetches a string of at most `*len` bytes into `to`, and says in `*len` how many it took with its
@@ -158,7 +160,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
 /// `to` is good for `*len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyinstr(
-    _client: *mut c_void,
+    client: *mut c_void,
     from: *const c_void,
     to: *mut c_void,
     len: *mut usize,
@@ -172,7 +174,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyinstr(
         Ok(())
     };
     // SAFETY: the caller has a CPU.
-    unsafe { waiting(fetch) }
+    unsafe { waiting(OwnerId::from_kernel(client), fetch) }
 }
 
 /// Puts `len` bytes at the client's `to`.
@@ -182,7 +184,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyinstr(
 /// `from` is good for `len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyout(
-    _client: *mut c_void,
+    client: *mut c_void,
     from: *const c_void,
     to: *mut c_void,
     len: usize,
@@ -193,7 +195,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyout(
     // SAFETY: the caller's promise.
     let data = unsafe { slice::from_raw_parts(from.cast(), len) };
     // SAFETY: the caller has a CPU.
-    unsafe { putting(|memory| memory.copyout(data, to as u64)) }
+    unsafe { putting(OwnerId::from_kernel(client), |memory| memory.copyout(data, to as u64)) }
 }
 
 /// Puts a string of `*len` bytes at the client's `to`.
@@ -203,7 +205,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyout(
 /// `from` is good for `*len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyoutstr(
-    _client: *mut c_void,
+    client: *mut c_void,
     from: *const c_void,
     to: *mut c_void,
     len: *mut usize,
@@ -211,7 +213,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyoutstr(
     // SAFETY: the caller's promise.
     let data = unsafe { slice::from_raw_parts(from.cast(), *len) };
     // SAFETY: the caller has a CPU.
-    unsafe { putting(|memory| memory.copyoutstr(data, to as u64)) }
+    unsafe { putting(OwnerId::from_kernel(client), |memory| memory.copyoutstr(data, to as u64)) }
 }
 
 /// Has the client map memory, and says where.
@@ -221,7 +223,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyoutstr(
 /// `addr` is good for a pointer; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_anonmmap(
-    _client: *mut c_void,
+    client: *mut c_void,
     len: usize,
     addr: *mut *mut c_void,
 ) -> c_int {
@@ -232,7 +234,7 @@ pub unsafe extern "C" fn rumpuser_sp_anonmmap(
         Ok(())
     };
     // SAFETY: the caller has a CPU.
-    unsafe { waiting(map) }
+    unsafe { waiting(OwnerId::from_kernel(client), map) }
 }
 
 /// Delivers a signal to the client. The kernel may say the name of one that has gone, long after: that
@@ -248,9 +250,12 @@ pub extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int 
 /// # Safety
 ///
 /// The thread has a CPU of the kernel.
-unsafe fn waiting(copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>) -> c_int {
+unsafe fn waiting(
+    owner: OwnerId,
+    copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>,
+) -> c_int {
     // SAFETY: the caller's promise.
-    result(unsafe { upcalls::without_cpu(|| current::memory(copy)) }.map_or(Err(FAULT), translate))
+    result(unsafe { upcalls::without_cpu(|| memory_of(owner, copy)) }.map_or(Err(FAULT), translate))
 }
 
 /// Something that goes into what is sent with the response: it waits only when that is full.
@@ -258,20 +263,23 @@ unsafe fn waiting(copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError
 /// # Safety
 ///
 /// The thread has a CPU of the kernel.
-unsafe fn putting(copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>) -> c_int {
-    if current::memory(|memory| memory.room()) == Some(0) {
+unsafe fn putting(
+    owner: OwnerId,
+    copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>,
+) -> c_int {
+    if memory_of(owner, |memory| memory.room()) == Some(0) {
         // Without the CPU: a client that does not read would keep it.
         // SAFETY: the caller's promise.
-        let error = unsafe { waiting(|memory| memory.wait_for_room()) };
+        let error = unsafe { waiting(owner, |memory| memory.wait_for_room()) };
         if error != 0 {
             return error;
         }
     }
     // It does not wait, even if others of the client's calls have taken the room.
-    result(current::memory(copy).map_or(Err(FAULT), translate))
+    result(memory_of(owner, copy).map_or(Err(FAULT), translate))
 }
 
-/// A copy outside of any call, or one that went wrong in any way.
+/// A copy outside of any call, of another's memory than the call's, or one that went wrong in any way.
 const FAULT: Errno = Errno::EFAULT;
 
 fn translate(copied: Result<(), CopyError>) -> Result<(), Errno> {

@@ -1,5 +1,5 @@
-//! The C surface that librump calls: `rumpuser_init`, the eight `rumpuser_sp_*`, and the two that hand
-//! out memory, of which [`pages`] are better off here.
+//! The C surface that librump calls: `rumpuser_init`, the eight `rumpuser_sp_*`, the two that hand out
+//! memory, of which [`pages`] are better off here, and [`sleeps`] that a client which leaves has to end.
 //!
 //! librumpuser exports these symbols too. This program, or `librumpring.so` when it is preloaded,
 //! comes earlier in the link scope, so librump finds these. Everything else of librumpuser stays.
@@ -13,5 +13,6 @@
 mod exports;
 mod pages;
 mod serve;
+mod sleeps;
 
 pub use serve::{Serving, prepare, server};

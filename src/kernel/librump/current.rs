@@ -1,40 +1,79 @@
-//! Which system call a worker is in: the kernel calls back for its client's memory without saying.
+//! Which system call a thread is in: the kernel calls back for its client's memory, and to sleep, without
+//! saying.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
 
+use super::escape::Context;
+use super::owners::OwnerId;
+use super::sleepers::Sleepers;
 use crate::kernel::UserMemory;
 
-thread_local! {
-    static CURRENT: Cell<Option<NonNull<dyn UserMemory>>> = const { Cell::new(None) };
+/// A system call of a client, on the thread that runs it.
+pub struct InCall<'a> {
+    /// As the kernel knows its process.
+    owner: OwnerId,
+    /// `None` while it is in use.
+    memory: Cell<Option<NonNull<dyn UserMemory + 'a>>>,
+    /// The sleepers of its process.
+    pub sleepers: &'a Sleepers,
+    /// How the call can be left, if it was begun so.
+    pub way_out: Context,
 }
 
-/// Runs `call`, during which this thread's hypercalls reach `memory`.
-pub fn with<R>(memory: &mut dyn UserMemory, call: impl FnOnce() -> R) -> R {
-    struct Reset(Option<NonNull<dyn UserMemory>>);
+thread_local! {
+    static CURRENT: Cell<Option<NonNull<InCall<'static>>>> = const { Cell::new(None) };
+}
+
+/// Runs `call`, during which this thread's hypercalls reach what belongs to it.
+pub fn with<R>(
+    owner: OwnerId,
+    memory: &mut dyn UserMemory,
+    sleepers: &Sleepers,
+    call: impl FnOnce(&InCall<'_>) -> R,
+) -> R {
+    struct Reset(Option<NonNull<InCall<'static>>>);
     impl Drop for Reset {
         fn drop(&mut self) {
             CURRENT.set(self.0);
         }
     }
-    // SAFETY: only the lifetime changes. What is kept is used by `memory` alone, on this thread, and
-    // is gone again before this function returns, while the caller lends `memory` to it.
-    let memory: NonNull<dyn UserMemory> = unsafe { std::mem::transmute(NonNull::from(memory)) };
-    let _reset = Reset(CURRENT.replace(Some(memory)));
-    call()
+    let memory = Cell::new(Some(NonNull::from(memory)));
+    let in_call = InCall { owner, memory, sleepers, way_out: Context::new() };
+    // SAFETY: only the lifetime changes. What is kept is used by `in_call` alone, on this thread, and is
+    // gone again before this function returns, while the caller lends all of it.
+    let kept = unsafe {
+        std::mem::transmute::<NonNull<InCall<'_>>, NonNull<InCall<'static>>>(NonNull::from(
+            &in_call,
+        ))
+    };
+    let _reset = Reset(CURRENT.replace(Some(kept)));
+    call(&in_call)
+}
+
+/// Looks at this thread's call. `None` if it is in none.
+pub fn in_call<R>(look: impl FnOnce(&InCall<'_>) -> R) -> Option<R> {
+    // SAFETY: `with` keeps the call for as long as the pointer is there, and it is only shared.
+    Some(look(unsafe { CURRENT.get()?.as_ref() }))
 }
 
 /// Uses the memory of this thread's call. `None` if the thread is in none, or is using it already.
 pub fn memory<R>(using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
-    let mut memory = CURRENT.take()?;
-    // SAFETY: `with` lends the memory for as long as the pointer is there, and nobody else on this
-    // thread can have it meanwhile, for it has just been taken out.
-    let result = using(unsafe { memory.as_mut() });
-    CURRENT.set(Some(memory));
-    Some(result)
+    in_call(|call| call.use_memory(using))?
 }
 
-/// Whether this thread is in a system call of a client.
-pub fn is_in_call() -> bool {
-    CURRENT.get().is_some()
+/// The same for a copy of this owner: `None`, too, if the thread's call is another's.
+pub fn memory_of<R>(owner: OwnerId, using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
+    in_call(|call| if call.owner == owner { call.use_memory(using) } else { None })?
+}
+
+impl InCall<'_> {
+    fn use_memory<R>(&self, using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
+        let mut memory = self.memory.take()?;
+        // SAFETY: `with` borrows the memory for as long as the call is there, and nobody else on this
+        // thread can have it meanwhile, for it has just been taken out.
+        let result = using(unsafe { memory.as_mut() });
+        self.memory.set(Some(memory));
+        Some(result)
+    }
 }

@@ -38,6 +38,17 @@ impl Context {
     pub const fn new() -> Context {
         Context { stack: Cell::new(ptr::null_mut()) }
     }
+
+    /// Whether there is a call to escape from. Never where the assembly is missing.
+    pub fn is_open(&self) -> bool {
+        !self.stack.get().is_null()
+    }
+}
+
+impl Default for Context {
+    fn default() -> Context {
+        Context::new()
+    }
 }
 
 /// Calls `f` with `arg`. Returns `true` if it returned, `false` if it was left by [`escape`].
@@ -201,7 +212,7 @@ mod tests {
         let context = &raw const dive_of.context;
         // SAFETY: `dive` takes what it is given, and what it may leave are frames without drops.
         let returned = unsafe { call_escapable(dive, &raw mut dive_of, &*context) };
-        assert!(dive_of.context.stack.get().is_null(), "the stack is forgotten");
+        assert!(!dive_of.context.is_open(), "the stack is forgotten");
         (returned, dive_of.reached)
     }
 

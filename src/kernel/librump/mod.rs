@@ -9,6 +9,7 @@
 //! - [`fifos`]: what loading one by one leaves out.
 //! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
 //! - [`process`] is a client's process; [`owners`] is how the kernel knows its client.
+//! - [`sleepers`]: sleeps that the kernel cannot end.
 //! - [`timers`]: what the end of a process leaves out.
 //! - [`upcalls`] are the kernel's functions for that; [`current`] is which call a worker is in.
 //!
@@ -16,13 +17,13 @@
 
 pub mod current;
 mod drive;
-#[allow(dead_code)]
-mod escape;
+pub mod escape;
 pub mod fifos;
 pub mod load;
 mod lwp;
 mod owners;
 mod process;
+pub mod sleepers;
 pub mod timers;
 pub mod upcalls;
 

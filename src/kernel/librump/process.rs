@@ -5,12 +5,16 @@
 //! most calls do; before an exec, and at the end, the kernel must see them gone.
 
 use std::ffi::{CString, c_int, c_long, c_void};
+use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::current;
+use super::current::{self, InCall};
+use super::escape::call_escapable;
+use super::load;
 use super::lwp::{self, Inside, Parked};
 use super::owners::Owner;
+use super::sleepers::{self, Sleepers};
 use crate::kernel::{Args, Call, Client, Errno, Outcome, Process};
 use crate::pool;
 
@@ -34,6 +38,8 @@ struct RumpProcess {
     lwps: Mutex<Lwps>,
     /// Nobody is on the way in any more, or no call is left.
     changed: Condvar,
+    /// Those that the kernel does not wake.
+    sleepers: Sleepers,
     /// How the kernel knows its client.
     owner: Owner,
 }
@@ -74,7 +80,14 @@ fn rfork(
     // SAFETY: the thread has a CPU, and is in the new process.
     let pid = unsafe { (inside.upcalls().getpid)() };
     let main = Mutex::new(Some(inside.switch_back()));
-    Ok(Arc::new(RumpProcess { pid, main, lwps: Mutex::default(), changed: Condvar::new(), owner }))
+    Ok(Arc::new(RumpProcess {
+        pid,
+        main,
+        lwps: Mutex::default(),
+        changed: Condvar::new(),
+        sleepers: Sleepers::default(),
+        owner,
+    }))
 }
 
 impl Process for RumpProcess {
@@ -105,6 +118,7 @@ impl Process for RumpProcess {
             unsafe { (inside.upcalls().execnotify)(command.as_ptr()) };
         });
         log(done);
+        self.sleepers.go_on();
         self.lwps().leaving = false;
     }
 
@@ -114,6 +128,7 @@ impl Process for RumpProcess {
             lwps.leaving = true;
             std::mem::take(&mut lwps.kept)
         };
+        self.sleepers.end();
         // The kernel wakes the lwps that it has when it is told. One made a little later would sleep on.
         self.wait_while(Duration::MAX, |lwps| lwps.entering > 0);
         log(lwp::enter().map(|inside| free(&inside, kept)));
@@ -121,8 +136,11 @@ impl Process for RumpProcess {
         // have heard.
         let mut patience = FIRST_PATIENCE;
         loop {
-            // SAFETY: the thread has a CPU and is in the process.
-            log(self.on_main(|inside| unsafe { (inside.upcalls().lwpexit)() }));
+            log(self.on_main(|inside| {
+                // SAFETY: the thread has a CPU and is in the process.
+                unsafe { (inside.upcalls().lwpexit)() };
+                wake(&self.sleepers);
+            }));
             if !self.wait_while(patience, |lwps| lwps.inside > 0) {
                 return;
             }
@@ -143,7 +161,9 @@ impl RumpProcess {
     /// Runs a call on one of the process's lwps.
     fn run(&self, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
         let inside = self.enter()?;
-        let result = current::with(call.memory, || invoke(&inside, call.number, call.args));
+        let result = current::with(self.owner.id(), call.memory, &self.sleepers, |here| {
+            invoke(&inside, here, call.number, call.args)
+        });
         self.leave(&inside);
         result
     }
@@ -227,17 +247,74 @@ fn free(inside: &Inside, lwps: impl IntoIterator<Item = Parked>) {
     }
 }
 
-/// The call itself. The kernel may write to its arguments, and reads as many as the call has: the
-/// block is longer than the longest of its argument structures.
-fn invoke(inside: &Inside, number: i32, args: &Args) -> Result<[i64; 2], Errno> {
-    let mut args = *args;
-    let mut retval: [c_long; 2] = [0, 0];
-    let block = args.as_mut_ptr().cast::<c_void>();
-    // SAFETY: the thread has a CPU and is on an lwp of the client's process; the number is not
-    // negative, and the kernel checks its upper end; block and result are ours and long enough.
-    match unsafe { (inside.upcalls().syscall)(number, block, retval.as_mut_ptr()) } {
-        0 => Ok(retval),
+/// Wakes those that sleep on a channel, from inside the kernel.
+fn wake(sleepers: &Sleepers) {
+    type Wakeup = unsafe extern "C" fn(*const c_void);
+    let channels = sleepers.channels();
+    if channels.is_empty() {
+        return;
+    }
+    match load::symbol("rumpns_wakeup") {
+        Ok(wakeup) => {
+            // SAFETY: the kernel's function has this type.
+            let wakeup = unsafe { std::mem::transmute::<NonNull<c_void>, Wakeup>(wakeup) };
+            for channel in channels {
+                // SAFETY: the thread has a CPU. A channel is only compared, and a wake-up too many is
+                // what whoever sleeps on one is ready for.
+                unsafe { wakeup(std::ptr::without_provenance(channel)) };
+            }
+        }
+        Err(error) => tracing::error!("{error}: calls of a client that has left sleep on"),
+    }
+}
+
+/// A call, as it is handed to the kernel.
+struct Syscall {
+    upcall: unsafe extern "C" fn(c_int, *mut c_void, *mut c_long) -> c_int,
+    number: c_int,
+    /// The kernel may write to its arguments, and reads as many as the call has: the block is longer than
+    /// the longest of its argument structures.
+    args: Args,
+    retval: [c_long; 2],
+    error: c_int,
+}
+
+/// The call itself. It ends with EINTR if it is left.
+fn invoke(inside: &Inside, here: &InCall<'_>, number: i32, args: &Args) -> Result<[i64; 2], Errno> {
+    let mut syscall = Syscall {
+        upcall: inside.upcalls().syscall,
+        number,
+        args: *args,
+        retval: [0, 0],
+        error: Errno::EINTR.0,
+    };
+    let this = &raw mut syscall;
+    if sleepers::can_be_left(number, args) {
+        // SAFETY: `run` may be called, and such a call holds nothing where it is left.
+        unsafe { call_escapable(run, this, &here.way_out) };
+    } else {
+        // SAFETY: as in `run`.
+        unsafe { run(this) };
+    }
+    match syscall.error {
+        0 => Ok(syscall.retval),
         error => Err(Errno(error)),
+    }
+}
+
+/// Hands a call to the kernel. In this frame is nothing to drop.
+///
+/// # Safety
+///
+/// The thread has a CPU and is on an lwp of the client's process; the number is not negative; the call is
+/// there until this returns, and nobody else's.
+unsafe extern "C" fn run(syscall: *mut Syscall) {
+    // SAFETY: the caller's promise; the kernel checks the number's upper end; block and result are in the
+    // call and long enough.
+    unsafe {
+        let block = (&raw mut (*syscall).args).cast();
+        let retval = (&raw mut (*syscall).retval).cast();
+        (*syscall).error = ((*syscall).upcall)((*syscall).number, block, retval);
     }
 }
 

@@ -1,0 +1,142 @@
+//! Sleeps of the kernel that go through here, so that they end when their client leaves: see
+//! [`crate::kernel::librump::sleepers`].
+//!
+//! `tsleep` and `mtsleep` are no hypercalls but the kernel's own. Its components, which are libraries of
+//! their own, find these first.
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::kernel::Errno;
+use crate::kernel::librump::escape::{Context, escape};
+use crate::kernel::librump::{current, load, next_symbol, upcalls};
+
+/// `RUMPUSER_CLOCK_RELWALL`: for a time, not until one.
+const FOR_A_TIME: c_int = 0;
+
+/// `PCATCH`: whoever sleeps so is ready to hear EINTR.
+const CATCH: c_int = 0x100;
+
+/// Sleeps. A pause of a call that can be left ends with it when the client leaves.
+///
+/// # Safety
+///
+/// The thread has a CPU of the kernel. If it is in a call that can be left, it pauses for nothing but that
+/// call, and without a lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_clock_sleep(clock: c_int, sec: i64, nsec: c_long) -> c_int {
+    type Sleep = unsafe extern "C" fn(c_int, i64, c_long) -> c_int;
+    static NEXT: OnceLock<Option<Sleep>> = OnceLock::new();
+    let way_out =
+        current::in_call(|call| call.way_out.is_open().then_some(&raw const call.way_out));
+    if let Some(Some(way_out)) = way_out
+        && clock == FOR_A_TIME
+    {
+        // SAFETY: the caller's promise.
+        unsafe { pause(way_out, time(sec, nsec)) };
+        return 0;
+    }
+    // SAFETY: librumpuser's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Sleep>(next) };
+    match NEXT.get_or_init(|| next_symbol(c"rumpuser_clock_sleep").map(typed)) {
+        // SAFETY: the caller's promise.
+        Some(next) => unsafe { next(clock, sec, nsec) },
+        None => Errno::ENOSYS.0,
+    }
+}
+
+/// Sleeps, and leaves the call if it is to end.
+///
+/// # Safety
+///
+/// As of [`rumpuser_clock_sleep`]; the way out is open, on this thread.
+unsafe fn pause(way_out: *const Context, time: Duration) {
+    let sleep = || current::in_call(|call| call.sleepers.pause(time)) == Some(true);
+    // SAFETY: the caller has a CPU, and has one again afterwards, which the call needs to end.
+    let is_over = unsafe { upcalls::without_cpu(sleep) };
+    if is_over {
+        // SAFETY: the way out is open. In between are frames of the kernel, which holds nothing for a call
+        // that can be left, of `invoke`, and of these two functions, in which nothing is to be dropped.
+        unsafe { escape(way_out) };
+    }
+}
+
+fn time(sec: i64, nsec: c_long) -> Duration {
+    let sec = u64::try_from(sec).unwrap_or(0);
+    Duration::from_secs(sec).saturating_add(Duration::from_nanos(u64::try_from(nsec).unwrap_or(0)))
+}
+
+/// Sleeps on a channel until `wakeup` of it, or for some time.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpns_tsleep(
+    channel: *const c_void,
+    priority: c_int,
+    message: *const c_char,
+    ticks: c_int,
+) -> c_int {
+    type Sleep = unsafe extern "C" fn(*const c_void, c_int, *const c_char, c_int) -> c_int;
+    static NEXT: OnceLock<Option<Sleep>> = OnceLock::new();
+    // SAFETY: the kernel's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Sleep>(next) };
+    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_tsleep").map(typed)) else {
+        return Errno::ENOSYS.0;
+    };
+    if is_over(priority) {
+        return Errno::EINTR.0;
+    }
+    // SAFETY: the caller's promise.
+    let slept = on_channel(channel, || unsafe { next(channel, priority, message, ticks) });
+    if is_over(priority) { Errno::EINTR.0 } else { slept }
+}
+
+/// The same, with a lock that is let go meanwhile. The kernel wakes these itself, but does not say why.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpns_mtsleep(
+    channel: *const c_void,
+    priority: c_int,
+    message: *const c_char,
+    ticks: c_int,
+    lock: *mut c_void,
+) -> c_int {
+    type Sleep =
+        unsafe extern "C" fn(*const c_void, c_int, *const c_char, c_int, *mut c_void) -> c_int;
+    static NEXT: OnceLock<Option<Sleep>> = OnceLock::new();
+    // SAFETY: the kernel's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Sleep>(next) };
+    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_mtsleep").map(typed)) else {
+        return Errno::ENOSYS.0;
+    };
+    // SAFETY: the caller's promise.
+    let slept = unsafe { next(channel, priority, message, ticks, lock) };
+    if is_over(priority) { Errno::EINTR.0 } else { slept }
+}
+
+/// Whether a sleep of this priority is to end with EINTR.
+fn is_over(priority: c_int) -> bool {
+    priority & CATCH != 0
+        && current::in_call(|call| call.sleepers.are_ending()).is_some_and(|is_so| is_so)
+}
+
+/// Runs a sleep on a channel. If it is a call's, the call's process knows.
+fn on_channel<R>(channel: *const c_void, mut sleep: impl FnMut() -> R) -> R {
+    let channel = channel as usize;
+    match current::in_call(|call| call.sleepers.on_channel(channel, &mut sleep)) {
+        Some(slept) => slept,
+        None => sleep(),
+    }
+}
+
+/// The kernel's function of a name that this program or library exports itself.
+fn in_kernel(name: &CStr) -> Option<NonNull<c_void>> {
+    load::in_library(&[c"librump.so.0", c"librump.so"], name).or_else(|| next_symbol(name))
+}
