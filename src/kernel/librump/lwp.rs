@@ -3,7 +3,7 @@
 //! Each worker has an lwp of its own, in init's process, made at its first entry: with it a
 //! schedule is a compare-and-swap, without it the kernel makes and frees one every time. Inside, the
 //! worker switches to an lwp of the client's process and back; those are kept, too (see
-//! [`super::process`]).
+//! [`super::process`]). A worker that ends frees its own.
 //!
 //! Source: NetBSD `sys/rump/librump/rumpkern/scheduler.c` and `lwproc.c`, rump_lwproc(3).
 
@@ -45,6 +45,21 @@ pub fn enter() -> Result<Inside, Errno> {
         OWN.set(inside.current());
     }
     Ok(inside)
+}
+
+/// Frees the thread's own lwp, if it has one: the kernel keeps it otherwise when the thread has ended. A
+/// thread that enters again makes another.
+pub fn end_thread() {
+    if OWN.get().is_null() {
+        return;
+    }
+    let Ok(inside) = enter() else {
+        return;
+    };
+    OWN.set(ptr::null_mut());
+    // SAFETY: the thread has a CPU, and is on its own lwp, which nobody else knows and which it does not go
+    // back to. The kernel frees it when the thread leaves, next of all.
+    unsafe { (inside.upcalls.lwproc_release)() };
 }
 
 impl Inside {

@@ -79,4 +79,8 @@ impl Kernel for Librump {
     fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {
         process::spawn(client, command)
     }
+
+    fn thread_end(&self) {
+        lwp::end_thread();
+    }
 }
