@@ -235,6 +235,7 @@ impl Rig {
                 progress: &mut call.progress,
                 waker: Waker::noop(),
                 interrupted,
+                inline: false,
             });
             assert_eq!(outcome == Outcome::Copy, memory.asked.is_some(), "asked, and said so");
             match outcome {
@@ -247,6 +248,7 @@ impl Rig {
                     return true;
                 }
                 Outcome::Halt => return true,
+                Outcome::Elsewhere => unreachable!("it was not inline"),
                 Outcome::Sleep(_) => return false,
                 Outcome::Copy => memory.answer(),
                 Outcome::Flush => memory.deliver(),
@@ -331,6 +333,7 @@ fn by_path(guest: &mut Guest, number: i32, path: &[u8]) -> bool {
         progress: &mut progress,
         waker: Waker::noop(),
         interrupted: false,
+        inline: false,
     });
     matches!(outcome, Outcome::Done(Ok(_)))
 }

@@ -2,7 +2,8 @@
 //!
 //! A kernel knows neither sockets nor sessions: it is given processes to make and to end, calls to
 //! run, and for each call the [`UserMemory`] of the client that made it. Every entry is made on a
-//! worker of the pool, never on the submission thread.
+//! worker of the pool, but for calls that run inline: those whose work is bounded
+//! ([`Kernel::runs_inline`]) are run on the submission thread.
 //!
 //! A call may end in three ways ([`Outcome`]): with a result, by asking to be run again from the top
 //! once something has happened, or with the halt of the kernel. The rule for calls that are run
@@ -48,10 +49,11 @@ pub trait Kernel: Send + Sync + 'static {
         true
     }
 
-    /// Whether calls of this number never sleep on the thread that runs them, and do not wait there for
-    /// their client: then any thread may run them, the one that must not sleep included. The number is
-    /// unchecked.
-    fn is_prompt(&self, _number: i32) -> bool {
+    /// Whether a call of this number with these arguments may run on the thread that serves all clients:
+    /// it never sleeps there and does not wait there for its client, and its work is bounded whatever
+    /// clients have built. One that finds out late that it is not ends with [`Outcome::Elsewhere`]. The
+    /// number is unchecked.
+    fn runs_inline(&self, _number: i32, _args: &Args) -> bool {
         self.restarts()
     }
 
@@ -124,6 +126,9 @@ pub struct Call<'a> {
     pub waker: &'a Waker,
     /// The client is gone or becomes another program: a call that would sleep ends with EINTR.
     pub interrupted: bool,
+    /// It runs on the thread that serves all clients: its work must be bounded. What is not is for
+    /// [`Outcome::Elsewhere`], or left in [`Progress::later`].
+    pub inline: bool,
 }
 
 /// What a call keeps from run to run.
@@ -135,7 +140,13 @@ pub struct Progress {
     pub deadline: Option<Instant>,
     /// Anything else.
     pub state: Option<Box<dyn Any + Send>>,
+    /// What an inline run has left undone since it may take long. A worker does it before the outcome of
+    /// that run counts.
+    pub later: Vec<Later>,
 }
+
+/// Work that is left to a worker.
+pub type Later = Box<dyn FnOnce() + Send>;
 
 impl Progress {
     /// Forgets everything, for the next call.
@@ -157,6 +168,9 @@ pub enum Outcome {
     /// Send what this run copied out, and run it again once the client has taken it. The call has
     /// noted in its [`Progress`] how far it came.
     Flush,
+    /// Run it again on a worker, from the top: it was inline, and may take long. Its copyouts of this run
+    /// are dropped.
+    Elsewhere,
     /// The kernel has halted: answer this call with success, then end the server.
     Halt,
 }

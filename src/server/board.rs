@@ -349,7 +349,9 @@ impl Board {
                 desk.owe_copyouts(&task);
                 return connection.link.go_on(key, hub);
             }
-            Some(Outcome::Flush | Outcome::Sleep(_)) | None => Err(Errno::EINTR),
+            Some(Outcome::Flush | Outcome::Sleep(_) | Outcome::Elsewhere) | None => {
+                Err(Errno::EINTR)
+            }
         };
         desk.owe_copyouts(&task);
         session.respond(key, result, &mut desk);

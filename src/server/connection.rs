@@ -264,13 +264,11 @@ impl Host for Desk<'_> {
     }
 
     fn interrupt_calls(&mut self) {
-        for call in self.link.calls.iter().flatten() {
-            call.task.interrupt();
-        }
+        let calls = self.link.calls.iter().flatten().map(|call| call.task.clone()).collect();
         for key in std::mem::take(&mut self.link.held) {
             self.link.dispatch(key, self.hub);
         }
-        self.hub.reconsider();
+        self.hub.interrupt(self.link.socket, calls);
     }
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {

@@ -1,26 +1,26 @@
 //! Calls that the submission thread runs itself.
 //!
 //! To hand a call to a worker and its result back takes two wake-ups, of some microseconds each; most
-//! calls take far less. So a call that never sleeps on its thread (see
-//! [`crate::kernel::Kernel::is_prompt`]) and has been short so far (see [`super::costs`]) is run between
-//! the events that brought it and the sends that come of it. What is left when a turn's [`BUDGET`] is
-//! spent goes to the workers, so that neither one long call nor many short ones keep the ring waiting
-//! for longer than that.
+//! calls take far less. So a call that never sleeps on its thread and whose work is bounded, which its kernel
+//! says of it (see [`crate::kernel::Kernel::runs_inline`]), is run between the events that brought it and
+//! the sends that come of it. What is left when a turn's [`BUDGET`] is spent goes to the workers, so that
+//! many short calls do not keep the ring waiting either.
 //!
 //! Calls that are woken on this thread, by the one it runs or by a timer, are run here as well.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::Job;
+use super::task::Task;
 
 /// How long the submission thread may run calls in one turn: about what waking a worker takes.
 pub const BUDGET: Duration = Duration::from_micros(50);
 
 thread_local! {
     /// Calls woken on this thread, if it is one that runs calls itself. Each is there once at most.
-    static WOKEN: RefCell<Option<VecDeque<Job>>> = const { RefCell::new(None) };
+    static WOKEN: RefCell<Option<VecDeque<Arc<Task>>>> = const { RefCell::new(None) };
 }
 
 /// Calls woken on this thread wait for it, as long as this lives.
@@ -39,18 +39,18 @@ impl Here {
     }
 
     /// The next that was.
-    pub fn next_woken() -> Option<Job> {
+    pub fn next_woken() -> Option<Arc<Task>> {
         WOKEN.with_borrow_mut(|woken| woken.as_mut()?.pop_front())
     }
 
     /// Leaves a woken call to this thread, or gives it back if it is not one that runs calls.
-    pub fn wake(job: Job) -> Option<Job> {
+    pub fn wake(task: Arc<Task>) -> Option<Arc<Task>> {
         WOKEN.with_borrow_mut(|woken| match woken {
             Some(woken) => {
-                woken.push_back(job);
+                woken.push_back(task);
                 None
             }
-            None => Some(job),
+            None => Some(task),
         })
     }
 }

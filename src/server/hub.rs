@@ -19,11 +19,14 @@ use super::task::Task;
 use super::timers::{TimerId, Timers};
 use super::wanted::Wanted;
 use crate::kernel::Process;
-use crate::pool::{self, Dispatcher, Injector};
+use crate::pool::{Dispatcher, Injector};
 use crate::session::{Ask, CallKey, Work};
 
 /// Calls run here between two looks at the clock, which costs a tenth of the shortest.
 const LOOK_EVERY: usize = 4;
+
+/// So many calls are interrupted here: each of them is woken. More are left to a worker.
+const FEW: usize = 64;
 
 /// What a time may have come for.
 pub enum Timer {
@@ -62,7 +65,7 @@ pub struct Hub {
     /// See [`crate::kernel::Kernel::restarts`].
     restarts: bool,
     /// Calls that are to be run here.
-    ready: VecDeque<Job>,
+    ready: VecDeque<Arc<Task>>,
     /// Something was put into a deque since workers were last told.
     pushed: bool,
     /// The kernel has halted in a call that is still in it: processes are left as they are.
@@ -127,10 +130,10 @@ impl Hub {
 
     /// Has a call run: here, or by the core its connection is bound to.
     pub fn dispatch(&mut self, socket: Socket, task: Arc<Task>, share: &Share) {
-        task.queue(share);
-        let is_prompt = self.context.kernel.is_prompt(task.number());
-        if is_prompt && self.context.costs.is_short(task.kind()) {
-            self.ready.push_back(Job::Call(task));
+        let inline = self.context.kernel.runs_inline(task.number(), task.body().args());
+        task.queue(share, inline);
+        if inline {
+            self.ready.push_back(task);
         } else {
             self.push(socket.index(), Job::Call(task));
         }
@@ -147,13 +150,13 @@ impl Hub {
         let had_any = self.has_ready();
         let mut late = false;
         let mut count = 0;
-        while let Some(job) = self.ready.pop_front().or_else(Here::next_woken) {
+        while let Some(task) = self.ready.pop_front().or_else(Here::next_woken) {
             late = late || (count % LOOK_EVERY == 0 && is_late());
             count += 1;
             if late {
-                self.push(count, job);
+                self.push(count, Job::Call(task));
             } else {
-                pool::Task::run(job, &self.context);
+                task.run(&self.context, true);
             }
         }
         self.context.mailbox.deliver();
@@ -194,10 +197,15 @@ impl Hub {
         self.pushed = true;
     }
 
-    /// Calls were interrupted: those among them that wait to start are to end.
-    pub fn reconsider(&self) {
+    /// Has these calls of a connection end, where they wait and before they start.
+    pub fn interrupt(&mut self, socket: Socket, tasks: Vec<Arc<Task>>) {
         if !self.restarts {
+            tasks.iter().for_each(Task::interrupt);
             self.dispatcher.reconsider();
+        } else if tasks.len() <= FEW {
+            tasks.iter().for_each(Task::interrupt);
+        } else {
+            self.push(socket.index(), Job::Interrupt(tasks));
         }
     }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 
 use ring::Socket;
 
-use super::costs::Costs;
 use super::mailbox::{ClientAt, Done, Mailbox, Message};
 use super::task::{CALL_KINDS, Task};
 use crate::kernel::{Errno, Kernel, Process};
@@ -16,6 +15,8 @@ use crate::session::Work;
 pub enum Job {
     /// A system call.
     Call(Arc<Task>),
+    /// Calls that are to end: there may be thousands.
+    Interrupt(Vec<Arc<Task>>),
     /// The end of a process that is no session's.
     Discard(Arc<dyn Process>),
     /// Anything else. Rare next to calls, hence not in place.
@@ -33,7 +34,6 @@ pub struct WorkFor {
 pub struct Context {
     pub kernel: Arc<dyn Kernel>,
     pub mailbox: Arc<Mailbox>,
-    pub costs: Arc<Costs>,
     /// Calls that panicked.
     pub panics: Arc<AtomicU64>,
 }
@@ -46,13 +46,14 @@ impl pool::Task for Job {
     fn kind(&self) -> Option<usize> {
         match self {
             Job::Call(task) => task.may_sleep().then(|| task.kind()),
-            Job::Discard(_) | Job::Work(_) => None,
+            Job::Interrupt(_) | Job::Discard(_) | Job::Work(_) => None,
         }
     }
 
     fn run(self, context: &Context) {
         match self {
-            Job::Call(task) => context.costs.time(task.kind(), || task.run(context)),
+            Job::Call(task) => task.run(context, false),
+            Job::Interrupt(tasks) => tasks.iter().for_each(Task::interrupt),
             Job::Discard(process) => process.release(),
             Job::Work(work) => (*work).run(context),
         }

@@ -9,7 +9,7 @@
 //! - [`connection`]: one client; [`hub`]: what all connections share.
 //! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it;
 //!   [`ahead`]: what is fetched of it before it is asked for; [`wanted`]: when that is.
-//! - [`here`]: which calls this thread runs itself; [`costs`]: which of them are short.
+//! - [`here`]: which calls this thread runs itself.
 //! - [`outbox`]: what is owed to a client; [`share`]: what one client takes of what all share;
 //!   [`rendezvous`]: where a call that cannot restart waits for its client.
 //! - [`access`]: who may connect.
@@ -19,7 +19,6 @@ mod access;
 mod ahead;
 mod board;
 mod connection;
-mod costs;
 mod here;
 mod hub;
 mod job;
@@ -200,12 +199,7 @@ impl Server {
         let identity = kernel.identity();
         let banner = wire::banner(&identity.ostype, &identity.osrelease, &identity.machine);
         let restarts = kernel.restarts();
-        let context = Context {
-            kernel,
-            mailbox: mailbox.clone(),
-            costs: Arc::default(),
-            panics: Arc::default(),
-        };
+        let context = Context { kernel, mailbox: mailbox.clone(), panics: Arc::default() };
         let panics = context.panics.clone();
         let mut pool_config = config.pool.clone();
         if restarts {

@@ -92,7 +92,6 @@ impl Queued {
         let context = Context {
             kernel: Arc::new(Nothing),
             mailbox: Arc::new(Mailbox::new(Box::new(|| {}))),
-            costs: Arc::default(),
             panics: Arc::default(),
         };
         let injector = Injector::without_seats(context.clone());
@@ -103,13 +102,13 @@ impl Queued {
         let process: Arc<dyn Process> = flag.clone();
         let share = Arc::new(Share::new(Arc::new(All::new(&Limits::default()))));
         task.set(socket, CallKey(0), &process, &request, &share);
-        task.queue(&share);
+        task.queue(&share, false);
         Queued { flag, task: Arc::new(task), injector, context }
     }
 
     /// What a worker does with it.
     fn run(&self) {
-        self.task.clone().run(&self.context);
+        self.task.clone().run(&self.context, false);
         self.context.mailbox.deliver();
     }
 
@@ -117,7 +116,7 @@ impl Queued {
     fn run_injected(&self) -> usize {
         let mut times = 0;
         while let Some(Job::Call(task)) = self.injector.take() {
-            task.run(&self.context);
+            task.run(&self.context, false);
             times += 1;
         }
         self.context.mailbox.deliver();

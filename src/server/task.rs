@@ -51,6 +51,8 @@ pub struct Task {
     interrupted: AtomicBool,
     /// It counts among its client's queued calls.
     counted: AtomicBool,
+    /// It is run, and woken, on the submission thread where that wakes it.
+    inline: AtomicBool,
     /// The number of the call.
     number: AtomicI32,
     body: Mutex<Body>,
@@ -66,6 +68,8 @@ pub struct Body {
     pub memory: CallMemory,
     /// How the last run ended.
     pub outcome: Option<Outcome>,
+    /// How an inline run ended that has left something to be done before that counts.
+    unfinished: Option<Outcome>,
     process: Option<Arc<dyn Process>>,
     args: Args,
     progress: Progress,
@@ -74,6 +78,16 @@ pub struct Body {
 }
 
 impl Body {
+    /// Does what an inline run has left to be done.
+    fn finish(&mut self, outcome: Outcome) -> Outcome {
+        for work in self.progress.later.drain(..) {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                tracing::error!("what a system call left to a worker panicked");
+            }
+        }
+        outcome
+    }
+
     /// The arguments of the call.
     pub fn args(&self) -> &Args {
         &self.args
@@ -92,12 +106,14 @@ impl Task {
             state: AtomicU8::new(IDLE),
             interrupted: AtomicBool::new(false),
             counted: AtomicBool::new(false),
+            inline: AtomicBool::new(false),
             number: AtomicI32::new(0),
             body: Mutex::new(Body {
                 socket,
                 key: CallKey(0),
                 memory: CallMemory::new(arena),
                 outcome: None,
+                unfinished: None,
                 process: None,
                 args: [0; MAX_ARGS],
                 progress: Progress::default(),
@@ -141,6 +157,7 @@ impl Task {
         let mut body = self.body();
         body.process = None;
         body.outcome = None;
+        body.unfinished = None;
         body.until = None;
         body.progress.clear();
         body.memory.clear();
@@ -152,10 +169,11 @@ impl Task {
         Arc::get_mut(self).is_some()
     }
 
-    /// Before the submission thread puts it into a deque.
-    pub fn queue(&self, share: &Share) {
+    /// Before the submission thread puts it into a deque, or runs it itself.
+    pub fn queue(&self, share: &Share, inline: bool) {
         let before = self.state.swap(QUEUED, Ordering::AcqRel);
         debug_assert_eq!(before, IDLE, "a task is queued once");
+        self.inline.store(inline, Ordering::Relaxed);
         share.queue();
         self.counted.store(true, Ordering::Relaxed);
     }
@@ -196,15 +214,32 @@ impl Task {
         self.clone().wake();
     }
 
-    /// Runs the call, again and again until it ends, sleeps, or needs the submission thread.
-    pub fn run(self: Arc<Task>, context: &Context) {
+    /// Runs the call, again and again until it ends, sleeps, or needs another thread: the submission
+    /// thread, or if it is `inline` and finds that it may take long, a worker.
+    pub fn run(self: Arc<Task>, context: &Context, inline: bool) {
         let mailbox = &context.mailbox;
         let waker = Waker::from(self.clone());
         loop {
-            self.state.store(RUNNING, Ordering::SeqCst);
             let mut body = self.body();
             self.leave_queue(&body, mailbox);
-            let outcome = self.run_once(&mut body, &waker, context);
+            let outcome = match body.unfinished.take() {
+                // It still counts as running.
+                Some(outcome) => body.finish(outcome),
+                None => {
+                    self.state.store(RUNNING, Ordering::SeqCst);
+                    self.run_once(&mut body, &waker, context, inline)
+                }
+            };
+            if outcome == Outcome::Elsewhere {
+                drop(body);
+                self.state.store(QUEUED, Ordering::SeqCst);
+                return self.go_elsewhere();
+            }
+            if !body.progress.later.is_empty() {
+                body.unfinished = Some(outcome);
+                drop(body);
+                return self.go_elsewhere();
+            }
             let Outcome::Sleep(until) = outcome else {
                 body.outcome = Some(outcome);
                 drop(body);
@@ -228,8 +263,15 @@ impl Task {
         }
     }
 
+    /// From here on this call is a worker's.
+    fn go_elsewhere(self: Arc<Task>) {
+        self.inline.store(false, Ordering::Relaxed);
+        let injector = self.injector.clone();
+        injector.inject(Job::Call(self));
+    }
+
     /// One run. A panic of the kernel is an I/O error to the client, and the pool goes on.
-    fn run_once(&self, body: &mut Body, waker: &Waker, context: &Context) -> Outcome {
+    fn run_once(&self, body: &mut Body, waker: &Waker, context: &Context, inline: bool) -> Outcome {
         let interrupted = self.interrupted.load(Ordering::SeqCst);
         if interrupted && self.rendezvous.is_some() {
             // It has not started, and would only be in the way of who waits for its end.
@@ -248,6 +290,7 @@ impl Task {
             progress: &mut body.progress,
             waker,
             interrupted,
+            inline,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| process.syscall(&mut call)));
         body.process = Some(process);
@@ -256,7 +299,8 @@ impl Task {
             context.panics.fetch_add(1, Ordering::Relaxed);
             Outcome::Done(Err(Errno::EIO))
         });
-        if matches!(outcome, Outcome::Sleep(_) | Outcome::Copy) {
+        debug_assert!(inline || outcome != Outcome::Elsewhere, "there is no other place for it");
+        if matches!(outcome, Outcome::Sleep(_) | Outcome::Copy | Outcome::Elsewhere) {
             // Not when it runs again: until then this would count as copied.
             body.memory.drop_out();
         }
@@ -273,8 +317,12 @@ impl Wake for Task {
         loop {
             if self.change(ASLEEP, QUEUED) {
                 let injector = self.injector.clone();
-                if let Some(job) = Here::wake(Job::Call(self)) {
-                    injector.inject(job);
+                let left = match self.inline.load(Ordering::Relaxed) {
+                    true => Here::wake(self),
+                    false => Some(self),
+                };
+                if let Some(task) = left {
+                    injector.inject(Job::Call(task));
                 }
                 return;
             }

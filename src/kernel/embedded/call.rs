@@ -10,6 +10,7 @@ use super::file::OpenFile;
 use super::process::Task;
 use super::sockets::Message;
 use super::wait::{FREE_PLACES, Places, Registration, Side, Waitable};
+use super::work;
 use crate::kernel::{Call, CopyError, Errno, Outcome, UserMemory};
 
 /// What a call comes to, or why its run stopped.
@@ -29,13 +30,15 @@ pub(super) enum Stop {
     Sleep(Option<Instant>),
     /// Send what was copied out, then run again.
     Flush,
+    /// Run again from the top, on a worker.
+    Elsewhere,
     /// The kernel has halted.
     Halt,
 }
 
 impl From<Errno> for Stop {
     fn from(errno: Errno) -> Self {
-        Stop::Errno(errno)
+        if errno == work::ELSEWHERE { Stop::Elsewhere } else { Stop::Errno(errno) }
     }
 }
 
@@ -214,9 +217,11 @@ pub(super) fn run(
 ) -> Outcome {
     if let Some(kept) = call.progress.state.as_mut().and_then(|kept| kept.downcast_mut()) {
         let kept: &mut CallState = kept;
+        work::count(kept.waits.len());
         kept.waits.clear();
         kept.places = None;
     }
+    let inline = call.inline.then(work::Inline::begin);
     let answer = body(&mut Run { task, call });
     let outcome = match answer {
         Ok(values) => Outcome::Done(Ok(values)),
@@ -225,10 +230,14 @@ pub(super) fn run(
         Err(Stop::Asked) => Outcome::Copy,
         Err(Stop::Sleep(until)) => Outcome::Sleep(until),
         Err(Stop::Flush) => Outcome::Flush,
+        Err(Stop::Elsewhere) => Outcome::Elsewhere,
         Err(Stop::Halt) => Outcome::Halt,
     };
     if matches!(outcome, Outcome::Done(_) | Outcome::Halt) {
         call.progress.state = None;
+    }
+    if let Some(inline) = inline {
+        call.progress.later = inline.take_later();
     }
     outcome
 }

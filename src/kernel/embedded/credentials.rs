@@ -6,23 +6,23 @@
 //! setuid(2), setreuid(2), getgroups(2), setgroups(2), issetugid(2).
 
 use super::call::{Answer, Result, Run};
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(23, |run| set_all(run, USER)),
-    call(24, getuid),
-    call(25, geteuid),
-    call(43, getegid),
-    call(47, getgid),
-    call(79, getgroups),
-    call(80, setgroups),
-    call(126, |run| set_two(run, USER)),
-    call(127, |run| set_two(run, GROUP)),
-    call(181, |run| set_all(run, GROUP)),
-    call(182, |run| set_effective(run, GROUP)),
-    call(183, |run| set_effective(run, USER)),
-    call(305, issetugid),
+    call(23, Runs::Inline, |run| set_all(run, USER)),
+    call(24, Runs::Inline, getuid),
+    call(25, Runs::Inline, geteuid),
+    call(43, Runs::Inline, getegid),
+    call(47, Runs::Inline, getgid),
+    call(79, Runs::Inline, getgroups),
+    call(80, Runs::Inline, setgroups),
+    call(126, Runs::Inline, |run| set_two(run, USER)),
+    call(127, Runs::Inline, |run| set_two(run, GROUP)),
+    call(181, Runs::Inline, |run| set_all(run, GROUP)),
+    call(182, Runs::Inline, |run| set_effective(run, GROUP)),
+    call(183, Runs::Inline, |run| set_effective(run, USER)),
+    call(305, Runs::Inline, issetugid),
 ];
 
 /// The most groups beside the effective one (`NGROUPS_MAX`).

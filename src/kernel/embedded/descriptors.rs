@@ -17,15 +17,15 @@ use super::kqueue::Kqueue;
 use super::limits::{Counters, Limits};
 use super::locks;
 use super::sync::{read, write};
-use super::table::{Listed, call, partly};
-use crate::kernel::Errno;
+use super::table::{Listed, Runs, call, partly};
+use crate::kernel::{Args, Errno};
 
 pub(super) const CALLS: &[Listed] = &[
-    call(6, close),
-    call(41, dup),
-    call(90, dup2),
-    partly(92, fcntl_call, "O_ASYNC sends no SIGIO"),
-    call(454, dup3),
+    call(6, Runs::Inline, close),
+    call(41, Runs::Inline, dup),
+    call(90, Runs::Inline, dup2),
+    partly(92, Runs::InlineIf(is_short), fcntl_call, "O_ASYNC sends no SIGIO"),
+    call(454, Runs::Inline, dup3),
 ];
 
 #[derive(Clone)]
@@ -474,6 +474,12 @@ fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
         }
     }
     Ok([to.into(), 0])
+}
+
+/// Whether a command neither closes many descriptors nor works on locks, of which there may be many.
+fn is_short(args: &Args) -> bool {
+    let command = args[1] as i32;
+    !matches!(command, fcntl::CLOSEM | fcntl::GETLK | fcntl::SETLK | fcntl::SETLKW)
 }
 
 /// `int fcntl(int fd, int cmd, ... void *arg)`

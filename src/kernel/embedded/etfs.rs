@@ -309,7 +309,7 @@ impl Copy<'_> {
             }
         }
         if size != content.size() {
-            content.truncate(size);
+            content.truncate(size).map_err(|_| at(path)(Why::Bytes))?;
         }
         self.files += 1;
         self.bytes += size;

@@ -2,8 +2,8 @@
 //!
 //! Source: NetBSD `sys/sys/file.h` (`struct file`, `struct fileops`).
 
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::abi::{Stat, poll};
 use super::call::{Result, Run};
@@ -14,6 +14,7 @@ use super::limits::{Counters, Limits};
 use super::locks;
 use super::memfs::Inode;
 use super::sockets::Socket;
+use super::sync::lock_or_go;
 use super::wait::{Side, Waitable};
 use crate::kernel::Errno;
 
@@ -144,11 +145,50 @@ pub(super) struct Seen {
     pub flags: u32,
 }
 
+/// Where reading and writing go on. It is known without a lock; a transfer that moves it holds one, and may
+/// wait for the file with it, so that an inline run does not wait for that.
+#[derive(Default)]
+pub(super) struct Offset {
+    value: AtomicI64,
+    moving: Mutex<()>,
+}
+
+/// An offset that nobody else moves meanwhile.
+pub(super) struct HeldOffset<'o> {
+    value: &'o AtomicI64,
+    _moving: MutexGuard<'o, ()>,
+}
+
+impl Offset {
+    pub fn get(&self) -> i64 {
+        self.value.load(Relaxed)
+    }
+
+    pub fn lock(&self) -> Result<HeldOffset<'_>, Errno> {
+        Ok(HeldOffset { _moving: lock_or_go(&self.moving)?, value: &self.value })
+    }
+
+    /// Moves it on, past `count` bytes.
+    pub fn add(&self, count: u64) {
+        self.value.fetch_add(count as i64, Relaxed);
+    }
+}
+
+impl HeldOffset<'_> {
+    pub fn get(&self) -> i64 {
+        self.value.load(Relaxed)
+    }
+
+    pub fn set(&mut self, to: i64) {
+        self.value.store(to, Relaxed);
+    }
+}
+
 /// An open file: shared by the descriptors that were made from one another, in one process or many.
 /// It is closed when the last of them goes.
 pub(super) struct OpenFile {
     flags: AtomicU32,
-    pub offset: Mutex<i64>,
+    pub offset: Offset,
     pub ops: Box<dyn FileOps>,
     counters: Arc<Counters>,
 }
@@ -177,7 +217,7 @@ impl OpenFile {
     ) -> Arc<OpenFile> {
         Arc::new(OpenFile {
             flags: AtomicU32::new(flags),
-            offset: Mutex::new(0),
+            offset: Offset::default(),
             ops: Box::new(ops),
             counters: counters.clone(),
         })

@@ -13,17 +13,17 @@ use super::System;
 use super::call::{Answer, Result, Run};
 use super::process::{INIT, Task};
 use super::sync::lock;
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 use crate::kernel::{CopyError, Errno};
 
 pub(super) const CALLS: &[Listed] = &[
-    call(49, getlogin),
-    call(50, setlogin),
-    call(81, getpgrp),
-    call(82, setpgid),
-    call(147, setsid),
-    call(207, getpgid),
-    call(286, getsid),
+    call(49, Runs::Inline, getlogin),
+    call(50, Runs::Inline, setlogin),
+    call(81, Runs::Inline, getpgrp),
+    call(82, Runs::InlineIf(|args| args[0] as i32 == 0), setpgid),
+    call(147, Runs::Inline, setsid),
+    call(207, Runs::Inline, getpgid),
+    call(286, Runs::Inline, getsid),
 ];
 
 /// The longest login name, which has no NUL then (`MAXLOGNAME`).

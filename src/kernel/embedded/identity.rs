@@ -3,9 +3,13 @@
 //! Sources: NetBSD `sys/kern/{kern_prot,kern_descrip}.c`; getpid(2), umask(2).
 
 use super::call::{Answer, Run};
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 
-pub(super) const CALLS: &[Listed] = &[call(20, getpid), call(39, getppid), call(60, umask)];
+pub(super) const CALLS: &[Listed] = &[
+    call(20, Runs::Inline, getpid),
+    call(39, Runs::Inline, getppid),
+    call(60, Runs::Inline, umask),
+];
 
 /// `pid_t getpid(void)`; the parent's pid comes along as the second value.
 fn getpid(run: &mut Run<'_, '_>) -> Answer {

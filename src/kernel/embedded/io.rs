@@ -8,19 +8,39 @@ use std::sync::Arc;
 use super::abi::{IOV_MAX, open, signal, u64_at};
 use super::call::{Answer, PIECE, Result, Run, Stop};
 use super::file::OpenFile;
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(3, |run| transfer(run, Way::Read, false, false)),
-    call(4, |run| transfer(run, Way::Write, false, false)),
-    call(120, |run| transfer(run, Way::Read, true, false)),
-    call(121, |run| transfer(run, Way::Write, true, false)),
-    call(173, |run| transfer(run, Way::Read, false, true)),
-    call(174, |run| transfer(run, Way::Write, false, true)),
-    call(289, |run| transfer(run, Way::Read, true, true)),
-    call(290, |run| transfer(run, Way::Write, true, true)),
+    call(3, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+        transfer(run, Way::Read, false, false)
+    }),
+    call(4, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+        transfer(run, Way::Write, false, false)
+    }),
+    call(120, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+        transfer(run, Way::Read, true, false)
+    }),
+    call(121, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+        transfer(run, Way::Write, true, false)
+    }),
+    call(173, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+        transfer(run, Way::Read, false, true)
+    }),
+    call(174, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+        transfer(run, Way::Write, false, true)
+    }),
+    call(289, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+        transfer(run, Way::Read, true, true)
+    }),
+    call(290, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+        transfer(run, Way::Write, true, true)
+    }),
 ];
+
+/// As many bytes, in as many buffers, are moved where all clients are served.
+pub(super) const INLINE_BYTES: u64 = 256 * 1024;
+const INLINE_SEGMENTS: u32 = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {

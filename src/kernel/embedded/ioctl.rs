@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use super::abi::{i32_at, open};
 use super::call::{Answer, Run};
 use super::process::INIT;
-use super::table::{Listed, partly};
+use super::table::{Listed, Runs, partly};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[partly(
     54,
+    Runs::Inline,
     ioctl,
     "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, SIOCATMARK, the owner of a pipe or socket, what getifaddrs(3) and ifconfig(8) ask of lo0, and TIOCGETA on the console",
 )];

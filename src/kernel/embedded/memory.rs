@@ -5,11 +5,15 @@
 //! NetBSD's `sys/uvm/uvm_mmap.c`; mmap(2).
 
 use super::call::{Answer, Run};
-use super::table::{Listed, partly};
+use super::table::{Listed, Runs, partly};
 use crate::kernel::Errno;
 
-pub(super) const CALLS: &[Listed] =
-    &[partly(197, mmap, "anonymous private memory at an address of the client's choice only")];
+pub(super) const CALLS: &[Listed] = &[partly(
+    197,
+    Runs::Inline,
+    mmap,
+    "anonymous private memory at an address of the client's choice only",
+)];
 
 const SHARED: u32 = 0x1;
 const PRIVATE: u32 = 0x2;

@@ -22,6 +22,7 @@
 //! - `time`, `timers`, `memory`, `sysctl`, `system`: a family of calls each
 //! - `alarm`: the one thread of the kernel, which timers have once there is one
 //! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
+//! - `work`: how much is done where all clients are served
 //!
 //! No lock is shared by processes that share nothing: `getpid` takes none at all, reading a file takes
 //! the process's descriptor table, the open file's offset and the file, each for reading where that
@@ -69,12 +70,13 @@ mod usage;
 mod users;
 mod vnode;
 mod wait;
+mod work;
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use super::{Client, Errno, Identity, Kernel, Process};
+use super::{Args, Client, Errno, Identity, Kernel, Process};
 use alarm::Alarms;
 use cwd::Places;
 pub use etfs::{Etfs, EtfsError, Why};
@@ -237,6 +239,10 @@ impl Embedded {
 impl Kernel for Embedded {
     fn identity(&self) -> Identity {
         self.system.identity.clone()
+    }
+
+    fn runs_inline(&self, number: i32, args: &Args) -> bool {
+        table::runs_inline(number, args)
     }
 
     fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {

@@ -16,12 +16,12 @@ use super::ioctl;
 use super::limits::Family;
 use super::process::Credentials;
 use super::sync::lock;
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 use super::time;
 use super::wait::{Side, WaitQueue, Waitable};
 use crate::kernel::Errno;
 
-pub(super) const CALLS: &[Listed] = &[call(42, pipe), call(453, pipe2)];
+pub(super) const CALLS: &[Listed] = &[call(42, Runs::Inline, pipe), call(453, Runs::Inline, pipe2)];
 
 /// Bytes a pipe holds (`PIPE_SIZE`).
 pub(super) const CAPACITY: usize = 16 * 1024;

@@ -16,12 +16,19 @@ use std::time::Instant;
 use super::abi::{i32_at, poll as event, timespec_at, timeval_at};
 use super::call::{Answer, PIECE, Result, Run, Stop};
 use super::file::OpenFile;
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 use super::wait::{Side, is_over};
 use crate::kernel::Errno;
 
-pub(super) const CALLS: &[Listed] =
-    &[call(209, poll), call(417, select), call(436, pselect), call(437, pollts)];
+pub(super) const CALLS: &[Listed] = &[
+    call(209, Runs::InlineIf(|args| args[1] as u32 <= FEW), poll),
+    call(417, Runs::InlineIf(|args| args[0] as u32 <= FEW), select),
+    call(436, Runs::InlineIf(|args| args[0] as u32 <= FEW), pselect),
+    call(437, Runs::InlineIf(|args| args[1] as u32 <= FEW), pollts),
+];
+
+/// So many files are looked at where all clients are served.
+const FEW: u32 = 128;
 
 /// `struct pollfd`: a descriptor, and two halves of a word for the events asked for and found.
 const POLLFD: usize = 8;

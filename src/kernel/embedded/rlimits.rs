@@ -7,13 +7,14 @@ use super::abi::{signal, u64_at};
 use super::call::{Answer, Run};
 use super::limits::Limits;
 use super::process::Task;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, Runs, call, partly};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(194, getrlimit),
+    call(194, Runs::Inline, getrlimit),
     partly(
         195,
+        Runs::Inline,
         setrlimit,
         "file size, processes, descriptors and socket buffers bind; the other limits are kept and \
         inherited",

@@ -12,10 +12,10 @@
 use super::abi::signal;
 use super::call::{Answer, Result, Run};
 use super::process::{INIT, Task};
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 use crate::kernel::Errno;
 
-pub(super) const CALLS: &[Listed] = &[call(37, kill)];
+pub(super) const CALLS: &[Listed] = &[call(37, Runs::InlineIf(|args| args[0] as i32 > 0), kill)];
 
 /// `int kill(pid_t pid, int signum)`: signal 0 only looks. NetBSD: `kill1`.
 fn kill(run: &mut Run<'_, '_>) -> Answer {

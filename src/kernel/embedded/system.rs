@@ -3,9 +3,9 @@
 //! Sources: NetBSD `sys/kern/kern_xxx.c`, `sys/rump/librump/rumpkern/emul.c`; reboot(2).
 
 use super::call::{Answer, Run, Stop};
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 
-pub(super) const CALLS: &[Listed] = &[call(208, reboot)];
+pub(super) const CALLS: &[Listed] = &[call(208, Runs::Inline, reboot)];
 
 /// `RB_STRING`: a boot string comes along.
 const STRING: u32 = 0x400;

@@ -10,6 +10,7 @@ use super::{
     credentials, descriptors, files, groups, identity, io, ioctl, kqueue, locks, memory, pipe,
     poll, rlimits, signal, sockets, sysctl, system, time, timers, usage,
 };
+use crate::kernel::Args;
 
 /// Numbers from here on are no system calls (`SYS_NSYSENT`).
 pub const LIMIT: i32 = 512;
@@ -39,26 +40,35 @@ pub struct Entry {
     pub status: Status,
 }
 
+/// Where a call may run.
+#[derive(Clone, Copy)]
+pub(super) enum Runs {
+    /// Where all clients are served: its work is bounded whatever clients have built, or it finds out in
+    /// time that it is not (see [`super::work`]).
+    Inline,
+    /// The same with arguments of which this says yes.
+    InlineIf(fn(&Args) -> bool),
+    /// On a worker: it may take long, and may hold locks that no inline call waits for.
+    OnWorker,
+}
+
 /// A call as its family lists it.
 pub(super) struct Listed {
     pub number: i32,
+    pub runs: Runs,
     pub run: fn(&mut Run<'_, '_>) -> Answer,
     /// What is missing, or nothing.
     pub missing: &'static str,
 }
 
 /// A call that is all there.
-pub(super) const fn call(number: i32, run: fn(&mut Run<'_, '_>) -> Answer) -> Listed {
-    Listed { number, run, missing: "" }
+pub(super) const fn call(number: i32, runs: Runs, run: Body) -> Listed {
+    Listed { number, runs, run, missing: "" }
 }
 
 /// A call of which something is missing.
-pub(super) const fn partly(
-    number: i32,
-    run: fn(&mut Run<'_, '_>) -> Answer,
-    missing: &'static str,
-) -> Listed {
-    Listed { number, run, missing }
+pub(super) const fn partly(number: i32, runs: Runs, run: Body, missing: &'static str) -> Listed {
+    Listed { number, runs, run, missing }
 }
 
 const FAMILIES: &[(&str, &[Listed])] = &[
@@ -92,10 +102,10 @@ const FAMILIES: &[(&str, &[Listed])] = &[
 
 type Body = fn(&mut Run<'_, '_>) -> Answer;
 
-static BODIES: [Option<Body>; LIMIT as usize] = bodies();
+static BODIES: [Option<(Body, Runs)>; LIMIT as usize] = bodies();
 
-const fn bodies() -> [Option<Body>; LIMIT as usize] {
-    let mut bodies: [Option<Body>; LIMIT as usize] = [None; LIMIT as usize];
+const fn bodies() -> [Option<(Body, Runs)>; LIMIT as usize] {
+    let mut bodies = [None; LIMIT as usize];
     let mut family = 0;
     while family < FAMILIES.len() {
         let calls = FAMILIES[family].1;
@@ -103,7 +113,7 @@ const fn bodies() -> [Option<Body>; LIMIT as usize] {
         while i < calls.len() {
             let number = calls[i].number as usize;
             assert!(bodies[number].is_none(), "two calls with one number");
-            bodies[number] = Some(calls[i].run);
+            bodies[number] = Some((calls[i].run, calls[i].runs));
             i += 1;
         }
         family += 1;
@@ -113,7 +123,21 @@ const fn bodies() -> [Option<Body>; LIMIT as usize] {
 
 /// What runs call `number`, if there is such a call here.
 pub(super) fn body(number: i32) -> Option<Body> {
+    found(number).map(|(body, _)| body)
+}
+
+fn found(number: i32) -> Option<(Body, Runs)> {
     BODIES.get(usize::try_from(number).ok()?).copied().flatten()
+}
+
+/// Whether a call with these arguments may run where all clients are served. What is not there is answered
+/// at once.
+pub(super) fn runs_inline(number: i32, args: &Args) -> bool {
+    match found(number) {
+        Some((_, Runs::InlineIf(is_short))) => is_short(args),
+        Some((_, Runs::OnWorker)) => false,
+        Some((_, Runs::Inline)) | None => true,
+    }
 }
 
 static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {

@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::sync::lock;
-use super::{Config, Embedded, Limits};
+use super::{Config, Embedded, Limits, table};
 use crate::kernel::{
     Args, Call, Client, CopyError, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress, UserMemory,
 };
@@ -163,6 +163,7 @@ impl Guest {
             progress: Progress::default(),
             alarm: Arc::new(Alarm::default()),
             interrupted: false,
+            elsewhere: false,
             runs: 0,
             copied: 0,
             halted: false,
@@ -220,6 +221,8 @@ pub struct Pending {
     progress: Progress,
     alarm: Arc<Alarm>,
     interrupted: bool,
+    /// It has found out that it is not to run inline, or has left something to a worker.
+    pub elsewhere: bool,
     /// How often it was run.
     pub runs: usize,
     /// Bytes it copied out.
@@ -247,6 +250,7 @@ impl Pending {
                     self.alarm.until(until);
                     return None;
                 }
+                Outcome::Elsewhere => unreachable!("it went there"),
                 Outcome::Halt => {
                     self.halted = true;
                     return Some(Ok([0, 0]));
@@ -270,13 +274,27 @@ impl Pending {
         assert!(self.runs < 1_000_000, "a call that never ends");
         let waker = Waker::from(self.alarm.clone());
         self.alarm.woken.store(false, Ordering::SeqCst);
+        let inline = !self.elsewhere && table::runs_inline(self.number, &self.args);
+        let outcome = self.run_once(&waker, inline);
+        let later = std::mem::take(&mut self.progress.later);
+        self.elsewhere |= !later.is_empty() || outcome == Outcome::Elsewhere;
+        later.into_iter().for_each(|work| work());
+        if outcome == Outcome::Elsewhere {
+            self.memory.out.clear();
+            return self.run_once(&waker, false);
+        }
+        outcome
+    }
+
+    fn run_once(&mut self, waker: &Waker, inline: bool) -> Outcome {
         self.process.syscall(&mut Call {
             number: self.number,
             args: &self.args,
             memory: &mut self.memory,
             progress: &mut self.progress,
-            waker: &waker,
+            waker,
             interrupted: self.interrupted,
+            inline,
         })
     }
 

@@ -11,19 +11,19 @@ use super::abi::{pair, timespec, timespec_at, timeval_at};
 use super::call::{Answer, Result, Run, Stop};
 use super::process::{INIT, Task};
 use super::sync::lock;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, Runs, call, partly};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(418, gettimeofday),
-    partly(419, settimeofday, SET),
-    call(421, adjtime),
-    call(427, clock_gettime),
-    partly(428, clock_settime, SET),
-    call(429, clock_getres),
-    call(430, nanosleep),
-    call(477, clock_nanosleep),
-    call(482, clock_getcpuclockid2),
+    call(418, Runs::Inline, gettimeofday),
+    partly(419, Runs::Inline, settimeofday, SET),
+    call(421, Runs::Inline, adjtime),
+    call(427, Runs::Inline, clock_gettime),
+    partly(428, Runs::Inline, clock_settime, SET),
+    call(429, Runs::Inline, clock_getres),
+    call(430, Runs::Inline, nanosleep),
+    call(477, Runs::Inline, clock_nanosleep),
+    call(482, Runs::Inline, clock_getcpuclockid2),
 ];
 
 /// What is missing of setting the clock.

@@ -13,22 +13,23 @@ use super::alarm::{AlarmId, Due, TICK, after};
 use super::call::{Answer, Result, Run};
 use super::process::Task;
 use super::sync::lock;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, Runs, call, partly};
 use super::time::{ABSOLUTE, MONOTONIC, REALTIME};
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
     partly(
         235,
+        Runs::Inline,
         timer_create,
         "signals come without the sigev_value, for clients are sent a number only",
     ),
-    call(236, timer_delete),
-    call(239, timer_getoverrun),
-    call(425, setitimer),
-    call(426, getitimer),
-    call(446, timer_settime),
-    call(447, timer_gettime),
+    call(236, Runs::Inline, timer_delete),
+    call(239, Runs::Inline, timer_getoverrun),
+    call(425, Runs::Inline, setitimer),
+    call(426, Runs::Inline, getitimer),
+    call(446, Runs::Inline, timer_settime),
+    call(447, Runs::Inline, timer_gettime),
 ];
 
 /// How many timers a process has (`TIMER_MAX`), the interval timers among them (`TIMER_MIN`).

@@ -9,14 +9,20 @@ use std::time::Duration;
 use super::abi::pair;
 use super::call::{Answer, Result, Run};
 use super::process::Task;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, Runs, call, partly};
 use crate::kernel::{Errno, Outcome};
 
 pub(super) const CALLS: &[Listed] = &[
-    partly(96, setpriority, "kept and inherited, but all are served alike"),
-    call(100, getpriority),
+    partly(
+        96,
+        Runs::InlineIf(|args| args[0] as i32 == PROCESS),
+        setpriority,
+        "kept and inherited, but all are served alike",
+    ),
+    call(100, Runs::InlineIf(|args| args[0] as i32 == PROCESS), getpriority),
     partly(
         445,
+        Runs::Inline,
         getrusage,
         "system time, sleeps and signals only: the rest of what a client uses is its host's; \
          nothing of children, as nobody can wait for them",

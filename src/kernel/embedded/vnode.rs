@@ -11,8 +11,8 @@ use super::io::{Buffer, Transfer};
 use super::ioctl;
 use super::kqueue::{Watched, note};
 use super::memfs::{Content, Inode};
-use super::sync::lock;
 use super::wait::Side;
+use super::work;
 use crate::kernel::Errno;
 
 /// A file, directory or device that is open.
@@ -65,7 +65,7 @@ impl FileOps for Vnode {
         }
         match request {
             ioctl::FIONREAD => {
-                let left = self.0.stat().size - *lock(&file.offset);
+                let left = self.0.stat().size - file.offset.get();
                 run.copyout(&(left as i32).to_le_bytes(), addr)
             }
             // Nothing waits to be written, and nothing is kept free.
@@ -80,7 +80,7 @@ impl FileOps for Vnode {
         if self.0.device().is_some() {
             return Some(Seen { ready: true, ..Seen::default() });
         }
-        let data = self.0.stat().size - *lock(&file.offset);
+        let data = self.0.stat().size - file.offset.get();
         (side == Side::Read).then(|| Seen { ready: data != 0, data, ..Seen::default() })
     }
 
@@ -96,8 +96,7 @@ impl FileOps for Vnode {
 /// The open file of a device stands behind what went through it.
 fn passed(run: &Run<'_, '_>, file: &OpenFile, position: Option<i64>) {
     if position.is_none() {
-        let mut offset = lock(&file.offset);
-        *offset = offset.wrapping_add_unsigned(run.done());
+        file.offset.add(run.done());
     }
 }
 
@@ -115,25 +114,27 @@ fn read_file(
         (Some(from), _) => (from, transfer.total),
         (None, Some(extent)) => extent,
         (None, None) if transfer.total <= run.memory().room() as u64 => {
-            let mut offset = lock(&file.offset);
+            let mut offset = file.offset.lock()?;
             let before = run.done();
-            content.read(*offset, transfer.total, |data| transfer.copyout(run, data))?;
-            *offset += (run.done() - before) as i64;
+            content.read(offset.get(), transfer.total, |data| transfer.copyout(run, data))?;
+            offset.set(offset.get() + (run.done() - before) as i64);
             if transfer.total > 0 {
                 inode.accessed();
             }
             return Ok(());
         }
         (None, None) => {
-            let mut offset = lock(&file.offset);
-            let total = transfer.total.min(content.size().saturating_sub(*offset as u64));
-            let extent = (*offset, total);
-            *offset += total as i64;
+            let mut offset = file.offset.lock()?;
+            let at = offset.get();
+            let total = transfer.total.min(content.size().saturating_sub(at as u64));
+            let extent = (at, total);
+            offset.set(at + total as i64);
             drop(offset);
             run.keep().extent = Some(extent);
             extent
         }
     };
+    let begun = run.done();
     while run.done() < total {
         let room = run.memory().room() as u64;
         if room == 0 {
@@ -141,7 +142,11 @@ fn read_file(
         }
         let before = run.done();
         let Some(at) = from.checked_add_unsigned(before) else { break };
-        content.read(at, room.min(total - before), |data| transfer.copyout(run, data))?;
+        match content.read(at, room.min(total - before), |data| transfer.copyout(run, data)) {
+            // What was copied out so far counts.
+            Err(Stop::Elsewhere) if before > begun => return Err(Stop::Flush),
+            read => read?,
+        }
         if run.done() == before {
             break;
         }
@@ -168,7 +173,7 @@ fn write_file(
         let from = match position {
             _ if file.has(open::APPEND) => content.size(),
             Some(from) => from as u64,
-            None => *lock(&file.offset) as u64,
+            None => file.offset.get() as u64,
         };
         run.check_file_size(from, transfer.total)?;
         content.check_room(from, transfer.total)?;
@@ -188,9 +193,12 @@ fn write_file(
         };
         let (begin, before) = extent;
         grows = begin.saturating_add_unsigned(transfer.total) as u64 > before;
+        if written == Err(work::ELSEWHERE) {
+            return Err(Stop::Elsewhere);
+        }
         if written.is_err() || !all {
             let done = run.done() + written.map_or(0, |()| count as u64);
-            take_back(file, content, extent, done, transfer.total, position);
+            take_back(file, content, extent, done, transfer.total, position)?;
             inode.modified();
             return Err(written.err().unwrap_or(Errno::EFAULT).into());
         }
@@ -236,18 +244,18 @@ fn first_piece(
         content.write(from, piece)?;
         return Ok((from, before));
     }
-    let mut offset = lock(&file.offset);
+    let mut offset = file.offset.lock()?;
     if file.has(open::APPEND) {
         let begin = content.append(piece, total)?;
         if position.is_none() {
-            *offset = begin.saturating_add_unsigned(total);
+            offset.set(begin.saturating_add_unsigned(total));
         }
         return Ok((begin, begin as u64));
     }
-    let (begin, before) = (*offset, content.size());
+    let (begin, before) = (offset.get(), content.size());
     let end = begin.checked_add_unsigned(total).ok_or(Errno::EFBIG)?;
     content.write(begin, piece)?;
-    *offset = end;
+    offset.set(end);
     Ok((begin, before))
 }
 
@@ -260,14 +268,15 @@ fn take_back(
     done: u64,
     total: u64,
     position: Option<i64>,
-) {
+) -> Result<(), Errno> {
     let (begin, before) = extent;
     let (stopped, end) =
         (begin.saturating_add_unsigned(done), begin.saturating_add_unsigned(total));
-    let mut offset = lock(&file.offset);
-    if position.is_none() && *offset == end {
-        *offset = stopped;
-    }
+    let mut offset = file.offset.lock()?;
     let own = if file.has(open::APPEND) { end } else { stopped };
-    content.cut_back(own as u64, before);
+    content.cut_back(own as u64, before)?;
+    if position.is_none() && offset.get() == end {
+        offset.set(stopped);
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::call::{Result, Run};
 use super::limits::Family;
 use super::sync::lock;
+use super::work;
 use crate::kernel::Errno;
 
 /// Something that calls wait for, with a queue for each side of it.
@@ -64,10 +65,14 @@ impl WaitQueue {
             self.waiting.store(0, Ordering::Release);
             slots.clear()
         };
-        for slot in woken {
-            if let Slot::Waiting(waker) = slot {
-                waker.wake();
+        // There may be as many as all clients have calls: those that are too many are woken later.
+        let mut left = woken.into_iter();
+        while let Some(slot) = left.next() {
+            if work::is_full() {
+                return work::later(move || wake_all(Some(slot).into_iter().chain(left)));
             }
+            work::count(4);
+            wake_all([slot]);
         }
     }
 
@@ -111,12 +116,20 @@ impl WaitQueue {
         if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             let left = slots.clear();
             drop(slots);
-            drop(left);
+            work::free(left.len() / 16, left);
         } else {
             let free = Slot::Free(std::mem::replace(&mut slots.free, key + 1));
             let left = std::mem::replace(&mut slots.slots[key as usize], free);
             drop(slots);
             drop(left);
+        }
+    }
+}
+
+fn wake_all(slots: impl IntoIterator<Item = Slot>) {
+    for slot in slots {
+        if let Slot::Waiting(waker) = slot {
+            waker.wake();
         }
     }
 }

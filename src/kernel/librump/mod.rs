@@ -61,7 +61,7 @@ impl Kernel for Librump {
     /// while it waits for a client, and copy nothing. What they may wait for is a CPU of the kernel.
     ///
     /// Source: NetBSD `sys/kern/kern_prot.c`.
-    fn is_prompt(&self, number: i32) -> bool {
+    fn runs_inline(&self, number: i32, _args: &Args) -> bool {
         const GETPID: i32 = 20;
         const GETUID: i32 = 24;
         const GETEUID: i32 = 25;

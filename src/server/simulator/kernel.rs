@@ -172,7 +172,7 @@ impl Kernel for FakeKernel {
         self.world.restarts
     }
 
-    fn is_prompt(&self, number: i32) -> bool {
+    fn runs_inline(&self, number: i32, _: &Args) -> bool {
         // Calls that may wait on their threads are not for the submission thread.
         let never_waits = [sys::NOP, sys::SIGNAL, sys::PANIC, sys::RAISE].contains(&number);
         (self.world.restarts || never_waits)

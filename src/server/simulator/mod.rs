@@ -28,7 +28,6 @@ use ring::{Arena, ArenaClass, ArenaConfig, Peer, Socket};
 
 use super::access::Access;
 use super::board::Board;
-use super::costs::Costs;
 use super::here::Here;
 use super::hub::Hub;
 use super::job::{Context, Job};
@@ -110,12 +109,7 @@ impl House {
         let classes = [64, 1024, 8192].map(|capacity| ArenaClass { capacity, count: 16 });
         let arena = Arena::new(&ArenaConfig { classes }).expect("some memory");
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
-        let context = Context {
-            kernel,
-            mailbox: mailbox.clone(),
-            costs: Arc::new(Costs::unknown()),
-            panics: Arc::default(),
-        };
+        let context = Context { kernel, mailbox: mailbox.clone(), panics: Arc::default() };
         let (pool, dispatcher) = Pool::without_threads(CORES, context.clone());
         let is_strict = random.u8(..4) == 0;
         let limits = limits(&mut random, is_strict);

@@ -8,32 +8,32 @@ use std::sync::Arc;
 use super::super::abi::{mode, timespec_at, timeval_at};
 use super::super::call::{Answer, Result, Run};
 use super::super::memfs::{Handover, Inode};
-use super::super::table::{Listed, call, partly};
+use super::super::table::{Listed, Runs, call, partly};
 use super::super::time;
 use super::{Named, here, there};
 
 use Handover::{Native, Posix};
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(15, |run| chmod(run, here(0), true)),
-    call(16, |run| chown(run, here(0), true, Native)),
-    call(34, |run| chflags(run, true)),
-    call(35, fchflags),
-    call(123, |run| fchown(run, Native)),
-    call(124, fchmod),
-    call(274, |run| chmod(run, here(0), false)),
-    call(275, |run| chown(run, here(0), false, Native)),
-    call(283, |run| chown(run, here(0), true, Posix)),
-    call(284, |run| fchown(run, Posix)),
-    call(285, |run| chown(run, here(0), false, Posix)),
-    call(304, |run| chflags(run, false)),
-    partly(420, |run| utimes(run, true), FAR_TIMES),
-    partly(423, futimes, FAR_TIMES),
-    partly(424, |run| utimes(run, false), FAR_TIMES),
-    call(463, fchmodat),
-    call(464, fchownat),
-    partly(467, utimensat, FAR_TIMES),
-    partly(472, futimens, FAR_TIMES),
+    call(15, Runs::Inline, |run| chmod(run, here(0), true)),
+    call(16, Runs::Inline, |run| chown(run, here(0), true, Native)),
+    call(34, Runs::Inline, |run| chflags(run, true)),
+    call(35, Runs::Inline, fchflags),
+    call(123, Runs::Inline, |run| fchown(run, Native)),
+    call(124, Runs::Inline, fchmod),
+    call(274, Runs::Inline, |run| chmod(run, here(0), false)),
+    call(275, Runs::Inline, |run| chown(run, here(0), false, Native)),
+    call(283, Runs::Inline, |run| chown(run, here(0), true, Posix)),
+    call(284, Runs::Inline, |run| fchown(run, Posix)),
+    call(285, Runs::Inline, |run| chown(run, here(0), false, Posix)),
+    call(304, Runs::Inline, |run| chflags(run, false)),
+    partly(420, Runs::Inline, |run| utimes(run, true), FAR_TIMES),
+    partly(423, Runs::Inline, futimes, FAR_TIMES),
+    partly(424, Runs::Inline, |run| utimes(run, false), FAR_TIMES),
+    call(463, Runs::Inline, fchmodat),
+    call(464, Runs::Inline, fchownat),
+    partly(467, Runs::Inline, utimensat, FAR_TIMES),
+    partly(472, Runs::Inline, futimens, FAR_TIMES),
 ];
 
 const FAR_TIMES: &str =

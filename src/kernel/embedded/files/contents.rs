@@ -8,22 +8,21 @@ use std::sync::Arc;
 use super::super::abi::{mode, open};
 use super::super::call::{Answer, Result, Run, Stop};
 use super::super::memfs::Inode;
-use super::super::sync::lock;
-use super::super::table::{Listed, call};
+use super::super::table::{Listed, Runs, call};
 use super::here;
 use crate::kernel::Errno;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(36, |_| Ok([0, 0])),
-    call(95, fsync),
-    call(199, lseek),
-    call(200, truncate),
-    call(201, ftruncate),
-    call(241, fdatasync),
-    call(354, fsync_range),
-    call(416, posix_fadvise),
-    call(479, posix_fallocate),
-    call(480, fdiscard),
+    call(36, Runs::Inline, |_| Ok([0, 0])),
+    call(95, Runs::Inline, fsync),
+    call(199, Runs::Inline, lseek),
+    call(200, Runs::OnWorker, truncate),
+    call(201, Runs::OnWorker, ftruncate),
+    call(241, Runs::Inline, fdatasync),
+    call(354, Runs::Inline, fsync_range),
+    call(416, Runs::Inline, posix_fadvise),
+    call(479, Runs::Inline, posix_fallocate),
+    call(480, Runs::Inline, fdiscard),
 ];
 
 /// `int truncate(const char *path, int PAD, off_t length)`
@@ -132,10 +131,10 @@ fn lseek(run: &mut Run<'_, '_>) -> Answer {
     let (by, whence) = (run.offset(2), run.int(3));
     let file = run.file(run.int(0))?;
     let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;
-    let mut offset = lock(&file.offset);
+    let mut offset = file.offset.lock()?;
     let from = match whence {
         0 => 0,
-        1 => *offset,
+        1 => offset.get(),
         2 => inode.stat().size,
         _ => return Err(Errno::EINVAL.into()),
     };
@@ -144,6 +143,6 @@ fn lseek(run: &mut Run<'_, '_>) -> Answer {
     if to < 0 && !inode.is_node() {
         return Err(Errno::EINVAL.into());
     }
-    *offset = to;
+    offset.set(to);
     Ok([to, 0])
 }

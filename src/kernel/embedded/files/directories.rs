@@ -5,15 +5,14 @@
 use super::super::abi::open;
 use super::super::call::{Answer, PIECE, Run, Stop};
 use super::super::memfs::{Aim, Make, NAME_MAX};
-use super::super::sync::lock;
-use super::super::table::{Listed, call};
+use super::super::table::{Listed, Runs, call};
 use super::{Named, here, there};
 use crate::kernel::Errno;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(136, |run| mkdir(run, here(0))),
-    call(390, getdents),
-    call(461, |run| mkdir(run, there(0))),
+    call(136, Runs::Inline, |run| mkdir(run, here(0))),
+    call(390, Runs::InlineIf(|args| args[2] <= 8192), getdents),
+    call(461, Runs::Inline, |run| mkdir(run, there(0))),
 ];
 
 /// `int mkdir(const char *path, mode_t mode)`, `mkdirat`
@@ -48,8 +47,8 @@ fn getdents(run: &mut Run<'_, '_>) -> Answer {
         return Err(Stop::Flush);
     }
     let mut out = Vec::new();
-    let mut offset = lock(&file.offset);
-    let next = inode.list(&run.system().fs, *offset, |entry| {
+    let mut offset = file.offset.lock()?;
+    let next = inode.list(&run.system().fs, offset.get(), |entry| {
         let len = record(entry.name.len());
         let fits = out.len() + len <= count.min(room);
         if fits {
@@ -66,6 +65,6 @@ fn getdents(run: &mut Run<'_, '_>) -> Answer {
     if !out.is_empty() {
         run.copyout(&out, addr)?;
     }
-    *offset = next;
+    offset.set(next);
     Ok([out.len() as i64, 0])
 }

@@ -11,18 +11,18 @@ use super::super::file::OpenFile;
 use super::super::locks;
 use super::super::memfs::{Aim, Inode, Make};
 use super::super::pipe::fifo;
-use super::super::table::{Listed, call, partly};
+use super::super::table::{Listed, Runs, call, partly};
 use super::super::vnode::Vnode;
 use super::{Named, TRIES, here, there};
 use crate::kernel::Errno;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(5, |run| open_call(run, here(0))),
-    call(132, |run| mkfifo(run, here(0))),
-    partly(450, |run| mknod(run, here(0), 2), NO_WHITEOUTS),
-    call(459, |run| mkfifo(run, there(0))),
-    partly(460, |run| mknod(run, there(0), 4), NO_WHITEOUTS),
-    call(468, |run| open_call(run, there(0))),
+    call(5, Runs::Inline, |run| open_call(run, here(0))),
+    call(132, Runs::Inline, |run| mkfifo(run, here(0))),
+    partly(450, Runs::Inline, |run| mknod(run, here(0), 2), NO_WHITEOUTS),
+    call(459, Runs::Inline, |run| mkfifo(run, there(0))),
+    partly(460, Runs::Inline, |run| mknod(run, there(0), 4), NO_WHITEOUTS),
+    call(468, Runs::Inline, |run| open_call(run, there(0))),
 ];
 
 const NO_WHITEOUTS: &str = "whiteouts (S_IFWHT) answer EOPNOTSUPP";

@@ -7,12 +7,17 @@ use std::sync::Arc;
 use super::super::abi::mode;
 use super::super::call::{Answer, PATH_MAX, Result, Run};
 use super::super::memfs::{Aim, Inode};
-use super::super::table::{Listed, call};
+use super::super::table::{Listed, Runs, call};
 use super::here;
 use crate::kernel::Errno;
 
-pub(in super::super) const CALLS: &[Listed] =
-    &[call(12, chdir), call(13, fchdir), call(61, chroot), call(296, getcwd), call(297, fchroot)];
+pub(in super::super) const CALLS: &[Listed] = &[
+    call(12, Runs::Inline, chdir),
+    call(13, Runs::Inline, fchdir),
+    call(61, Runs::Inline, chroot),
+    call(296, Runs::Inline, getcwd),
+    call(297, Runs::Inline, fchroot),
+];
 
 /// `int chdir(const char *path)`
 fn chdir(run: &mut Run<'_, '_>) -> Answer {

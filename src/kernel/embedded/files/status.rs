@@ -7,22 +7,22 @@ use super::super::abi::{PIPE_BUF, mode};
 use super::super::call::{Answer, PATH_MAX, Result, Run};
 use super::super::memfs::{Aim, FILE_SYSTEM, Inode, LINK_MAX, NAME_MAX, PAGE};
 use super::super::process::Credentials;
-use super::super::table::{Listed, call};
+use super::super::table::{Listed, Runs, call};
 use super::{Named, at, here, there};
 use crate::kernel::Errno;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(33, |run| access(run, here(0), 0)),
-    call(191, pathconf),
-    call(192, fpathconf),
-    call(356, getvfsstat),
-    call(357, statvfs),
-    call(358, fstatvfs),
-    call(439, |run| stat(run, here(0), true)),
-    call(440, fstat),
-    call(441, |run| stat(run, here(0), false)),
-    call(462, faccessat),
-    call(466, fstatat),
+    call(33, Runs::Inline, |run| access(run, here(0), 0)),
+    call(191, Runs::Inline, pathconf),
+    call(192, Runs::Inline, fpathconf),
+    call(356, Runs::Inline, getvfsstat),
+    call(357, Runs::Inline, statvfs),
+    call(358, Runs::Inline, fstatvfs),
+    call(439, Runs::Inline, |run| stat(run, here(0), true)),
+    call(440, Runs::Inline, fstat),
+    call(441, Runs::Inline, |run| stat(run, here(0), false)),
+    call(462, Runs::Inline, faccessat),
+    call(466, Runs::Inline, fstatat),
 ];
 
 /// `int __stat50(const char *path, struct stat *ub)`, `__lstat50`

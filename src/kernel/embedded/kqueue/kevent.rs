@@ -8,6 +8,7 @@ use super::super::abi::{i32_at, i64_at, timespec_at, u64_at};
 use super::super::call::{Answer, PIECE, Result, Run, Stop};
 use super::super::sync::lock;
 use super::super::wait::{Side, is_over};
+use super::super::work;
 use super::knote::Verdict;
 use super::{Kqueue, abi};
 use crate::kernel::Errno;
@@ -143,7 +144,7 @@ fn report(run: &mut Run<'_, '_>, kqueue: &Arc<Kqueue>, out: u64, room: u64) -> R
         return Err(Stop::Flush);
     }
     let mut found = Vec::new();
-    let count = kqueue.scan(room, |kevent| found.extend(kevent.encode()));
+    let count = kqueue.scan(room, |kevent| found.extend(kevent.encode()))?;
     if count > 0 {
         run.copyout(&found, out)?;
     }
@@ -151,19 +152,22 @@ fn report(run: &mut Run<'_, '_>, kqueue: &Arc<Kqueue>, out: u64, room: u64) -> R
 }
 
 impl Kqueue {
-    /// Looks at what is on the list now, in its order, until `room` knotes were ready.
-    fn scan(self: &Arc<Self>, room: usize, mut each: impl FnMut(Kevent)) -> usize {
-        let mut left = lock(&self.state).active.len();
+    /// Looks at what is on the list now, in its order, until `room` knotes were ready. An inline run looks
+    /// at so many only: if none of those was ready, the others are looked at elsewhere.
+    fn scan(self: &Arc<Self>, room: usize, mut each: impl FnMut(Kevent)) -> Result<usize, Errno> {
+        let end = lock(&self.state).turn;
         let mut count = 0;
-        while left > 0 && count < room {
-            left -= 1;
+        while count < room {
+            if work::spend(4).is_err() {
+                return if count > 0 { Ok(count) } else { Err(work::ELSEWHERE) };
+            }
             let knote = {
                 let mut state = lock(&self.state);
-                let Some(knote) = state.active.pop_front() else { break };
-                if knote.is_removed() {
-                    state.stale -= 1;
-                    continue;
-                }
+                let Some(first) = state.active.first_entry().filter(|first| *first.key() < end)
+                else {
+                    break;
+                };
+                let knote = first.remove();
                 if !knote.taken_off() {
                     continue;
                 }
@@ -188,6 +192,6 @@ impl Kqueue {
             each(kevent);
             count += 1;
         }
-        count
+        Ok(count)
     }
 }

@@ -49,8 +49,8 @@ struct State {
     value: i64,
     /// Its filter was satisfied (`KN_ACTIVE`).
     active: bool,
-    /// It is on its kqueue's list (`KN_QUEUED`).
-    queued: bool,
+    /// Its turn on its kqueue's list, if it is there (`KN_QUEUED`).
+    queued: Option<u64>,
     disabled: bool,
     removed: bool,
     /// Its place in its file's queue, if nobody has taken it out to wake it.
@@ -86,7 +86,7 @@ impl Knote {
             wanted: fflags,
             value: data,
             active: false,
-            queued: false,
+            queued: None,
             disabled: false,
             removed: false,
             place: None,
@@ -173,33 +173,32 @@ impl Knote {
         state.active
     }
 
-    /// It is satisfied; whether it has to go on the list now. Its kqueue's lock is held.
-    pub(super) fn activate(&self) -> bool {
+    /// It is satisfied; whether it has to go on the list now, in this turn. Its kqueue's lock is held.
+    pub(super) fn activate(&self, turn: u64) -> bool {
         let mut state = lock(&self.state);
         if state.removed {
             return false;
         }
         state.active = true;
-        let put = !state.queued && !state.disabled;
-        state.queued |= put;
+        let put = state.queued.is_none() && !state.disabled;
+        if put {
+            state.queued = Some(turn);
+        }
         put
     }
 
-    /// It is no knote of its kqueue any more; whether it is on the list. Its kqueue's lock is held.
-    pub(super) fn remove(&self) -> bool {
+    /// It is no knote of its kqueue any more; its turn on the list, if it is there. Its kqueue's lock is
+    /// held, or that is closed.
+    pub(super) fn remove(&self) -> Option<u64> {
         let mut state = lock(&self.state);
         state.removed = true;
         state.queued
     }
 
-    pub(super) fn is_removed(&self) -> bool {
-        lock(&self.state).removed
-    }
-
     /// It has been taken off the list; whether it is to be looked at. Its kqueue's lock is held.
     pub(super) fn taken_off(&self) -> bool {
         let mut state = lock(&self.state);
-        state.queued = false;
+        state.queued = None;
         !state.disabled
     }
 
@@ -253,9 +252,9 @@ impl Knote {
 
     /// Says what becomes of it after a look for a kevent call: it has been taken off the list, and its
     /// kqueue's lock is held.
-    pub(super) fn verdict(self: &Arc<Self>, ready: bool) -> Verdict {
+    pub(super) fn verdict(self: &Arc<Self>, ready: bool, turn: u64) -> Verdict {
         let mut state = lock(&self.state);
-        if state.removed || state.queued {
+        if state.removed || state.queued.is_some() {
             return Verdict::Elsewhere;
         }
         // One that is reported once is, whatever has become of it.
@@ -276,7 +275,7 @@ impl Knote {
             state.disabled = true;
             state.active = false;
         } else {
-            state.queued = true;
+            state.queued = Some(turn);
             return Verdict::Again(kevent);
         }
         Verdict::Report(kevent)

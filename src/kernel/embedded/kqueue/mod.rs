@@ -16,7 +16,7 @@ mod register;
 mod watched;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 pub(super) use kevent::Kevent;
@@ -29,16 +29,18 @@ use super::file::{FileOps, OpenFile, Seen};
 use super::io::Transfer;
 use super::limits::Family;
 use super::sync::lock;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, Runs, call, partly};
 use super::wait::{Side, WaitQueue, Waitable};
+use super::work;
 use crate::kernel::Errno;
 use knote::Key;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(344, |run| make(run, 0)),
-    call(455, |run| make(run, run.uint(0))),
+    call(344, Runs::Inline, |run| make(run, 0)),
+    call(455, Runs::Inline, |run| make(run, run.uint(0))),
     partly(
         435,
+        Runs::InlineIf(|args| args[2] <= FEW),
         kevent::kevent,
         "NOTE_EXIT comes without an exit status, for no client says how it ended",
     ),
@@ -86,6 +88,9 @@ mod abi {
     pub const CHILD: u32 = 0x4;
 }
 
+/// So many changes are made where all clients are served.
+const FEW: u64 = 64;
+
 /// Knotes one kqueue has at most; past it ENOMEM.
 const KNOTES_MAX: usize = 1 << 16;
 
@@ -104,32 +109,25 @@ pub(super) struct Kqueue {
 #[derive(Default)]
 struct State {
     knotes: BTreeMap<Key, Arc<Knote>>,
-    /// What is to be looked at by the next kevent call (`kq_head`).
-    active: VecDeque<Arc<Knote>>,
-    /// How many of these have been removed since.
-    stale: usize,
+    /// What is to be looked at by the next kevent call (`kq_head`), by the turn it was put there in.
+    active: BTreeMap<u64, Arc<Knote>>,
+    /// The next turn.
+    turn: u64,
+    /// The last descriptor is gone: nothing is put here any more.
+    closed: bool,
 }
 
 impl State {
-    /// How many knotes are on the list (`kq_count`).
-    fn count(&self) -> usize {
-        self.active.len() - self.stale
-    }
-
-    /// A knote on the list was removed. They are taken off it when they are many, so that removing one
-    /// does not cost by the length of the list.
-    fn stale(&mut self) {
-        self.stale += 1;
-        if self.stale > self.active.len() / 2 {
-            self.active.retain(|knote| !knote.is_removed());
-            self.stale = 0;
-        }
+    /// Puts a knote at the end of the list.
+    fn put(&mut self, knote: &Arc<Knote>) {
+        self.active.insert(self.turn, knote.clone());
+        self.turn += 1;
     }
 }
 
 impl Kqueue {
     fn count(&self) -> usize {
-        lock(&self.state).count()
+        lock(&self.state).active.len()
     }
 
     /// Removes what watches descriptor `fd`: it is closed. NetBSD: `knote_fdclose`.
@@ -144,8 +142,8 @@ impl Kqueue {
         let knote = {
             let mut state = lock(&self.state);
             let Some(knote) = state.knotes.remove(&key) else { return };
-            if knote.remove() {
-                state.stale();
+            if let Some(turn) = knote.remove() {
+                state.active.remove(&turn);
             }
             knote
         };
@@ -163,9 +161,9 @@ impl Kqueue {
     fn activate(self: &Arc<Self>, knote: &Arc<Knote>) {
         let put = {
             let mut state = lock(&self.state);
-            let put = knote.activate();
+            let put = !state.closed && knote.activate(state.turn);
             if put {
-                state.active.push_back(knote.clone());
+                state.put(knote);
             }
             put
         };
@@ -187,6 +185,7 @@ impl Kqueue {
         let _end = EndOfTurns;
         while let Some(next) = WAKING.with_borrow_mut(|turns| turns.as_mut()?.pop()) {
             next.waiting.wake();
+            work::count(1);
         }
     }
 }
@@ -292,17 +291,17 @@ impl FileOps for KqueueFile {
     fn close(&self) {
         let knotes = {
             let mut state = lock(&self.0.state);
-            state.active = VecDeque::new();
-            state.stale = 0;
-            let knotes = std::mem::take(&mut state.knotes);
-            for knote in knotes.values() {
-                knote.remove();
-            }
-            knotes
+            state.closed = true;
+            (std::mem::take(&mut state.knotes), std::mem::take(&mut state.active))
         };
-        for knote in knotes.values() {
-            self.0.removed(knote);
-        }
+        let kqueue = self.0.clone();
+        // There may be very many: they find it closed until they are gone.
+        work::now_or_later(8 * knotes.0.len(), move || {
+            for knote in knotes.0.values() {
+                knote.remove();
+                kqueue.removed(knote);
+            }
+        });
     }
 
     fn travels(&self) -> bool {

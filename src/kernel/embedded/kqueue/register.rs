@@ -108,7 +108,7 @@ impl Kqueue {
     /// ENOMEM if there are too many, or its family cannot pay for it.
     fn put(&self, knote: &Arc<Knote>) -> Result<(), Errno> {
         let mut state = lock(&self.state);
-        let many = state.knotes.len() >= KNOTES_MAX;
+        let many = state.knotes.len() >= KNOTES_MAX || state.closed;
         match state.knotes.entry(knote.key) {
             // Another thread of the client was faster with the same.
             Entry::Occupied(_) => Err(Errno::EEXIST),
@@ -133,9 +133,9 @@ impl Kqueue {
     pub(super) fn judge(&self, knote: &Arc<Knote>) -> Verdict {
         let ready = knote.evaluate();
         let mut state = lock(&self.state);
-        let verdict = knote.verdict(ready);
+        let verdict = knote.verdict(ready, state.turn);
         if let Verdict::Again(_) = verdict {
-            state.active.push_back(knote.clone());
+            state.put(knote);
         }
         verdict
     }

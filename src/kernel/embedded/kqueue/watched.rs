@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::super::process::Task;
 use super::super::sync::lock;
+use super::super::work;
 use super::Knote;
 
 /// `sys/event.h`: what happens to a file.
@@ -54,9 +55,18 @@ impl Watched {
     /// Tells every knote. To be called without a lock held that a filter or a waker may want.
     pub fn tell(&self, event: Event<'_>) {
         let Some(watchers) = self.0.get() else { return };
-        let told: Vec<Arc<Knote>> = lock(&watchers.0).values().filter_map(Weak::upgrade).collect();
-        for knote in told {
-            knote.told(event);
+        let mut from = 0;
+        loop {
+            // Those that are too many are told later, of all but forks: a worker makes those.
+            if work::is_full()
+                && let Some(event) = event.owned()
+            {
+                let watchers = watchers.clone();
+                return work::later(move || while watchers.tell_some(&mut from, event) {});
+            }
+            if !watchers.tell_some(&mut from, event) {
+                return;
+            }
         }
     }
 
@@ -77,7 +87,40 @@ impl Watched {
     }
 }
 
+impl<'e> Event<'e> {
+    /// The same for later, unless it is a fork.
+    fn owned(self) -> Option<Event<'static>> {
+        match self {
+            Event::File(hints) => Some(Event::File(hints)),
+            Event::Signal(signo) => Some(Event::Signal(signo)),
+            Event::Fork(_) => None,
+            Event::Exec => Some(Event::Exec),
+            Event::Exit => Some(Event::Exit),
+        }
+    }
+}
+
+/// So many knotes are told between two looks at the list.
+const SOME: usize = 16;
+
 impl Watchers {
+    /// Tells some knotes from that address on; whether there may be more.
+    fn tell_some(&self, from: &mut usize, event: Event<'_>) -> bool {
+        let told: Vec<Arc<Knote>> = {
+            let knotes = lock(&self.0);
+            let some = knotes.range(*from..).take(SOME);
+            some.inspect(|(at, _)| *from = **at + 1)
+                .filter_map(|(_, knote)| knote.upgrade())
+                .collect()
+        };
+        let more = lock(&self.0).range(*from..).next().is_some();
+        work::count(8 * told.len());
+        for knote in told {
+            knote.told(event);
+        }
+        more
+    }
+
     pub fn add(&self, knote: &Arc<Knote>) {
         lock(&self.0).insert(Arc::as_ptr(knote) as usize, Arc::downgrade(knote));
     }

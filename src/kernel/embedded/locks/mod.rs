@@ -20,12 +20,12 @@ use super::file::OpenFile;
 use super::memfs::Inode;
 use super::process::Task;
 use super::sync::lock;
-use super::table::{Listed, call};
+use super::table::{Listed, Runs, call};
 use super::wait::Side;
 use crate::kernel::Errno;
 use list::{END, List, Owner, Range, Ticket, Wish, Woken};
 
-pub(super) const CALLS: &[Listed] = &[call(131, flock)];
+pub(super) const CALLS: &[Listed] = &[call(131, Runs::OnWorker, flock)];
 
 /// The locks of a file.
 #[derive(Default)]
@@ -104,7 +104,7 @@ pub(super) fn record(run: &mut Run<'_, '_>) -> Answer {
     let file = the_file(run, fd)?;
     let inode = file.ops.inode().ok_or(Errno::EINVAL)?;
     if wanted.whence == 1 {
-        wanted.start = wanted.start.wrapping_add(*lock(&file.offset));
+        wanted.start = wanted.start.wrapping_add(file.offset.get());
     }
     match (command, wanted.kind) {
         (fcntl::GETLK, READ | UNLOCK | WRITE) => {

@@ -168,7 +168,7 @@ impl Inode {
         }
         let content = self.content()?;
         let before = content.size();
-        if content.truncate(size) {
+        if content.truncate(size)? {
             self.modified();
             if size > before {
                 self.note(note::EXTEND);

@@ -1,15 +1,19 @@
 //! The bytes of a regular file: chunks of up to 64 KiB, of which a hole has none and the last is as
 //! long as it is used. What chunks take is paid for by the family that made the file, whoever wrote it, as by the
 //! owner of a file under a quota; it is given back when the file is cut off or gone.
+//!
+//! There may be half a million chunks, and to cut some off takes as long as there are: an inline run does
+//! not wait for the lock, and what was cut off is freed without it.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::call::{PIECE, Result};
 use super::super::device::zeros;
 use super::super::limits::Family;
-use super::super::sync::{read, write};
+use super::super::sync::{read_or_go, write_or_go};
+use super::super::work;
 use crate::kernel::Errno;
 
 /// The smallest chunk.
@@ -21,23 +25,44 @@ pub(in super::super) const PAGE: u64 = 4096;
 /// The contents of a regular file.
 pub(in super::super) struct Content {
     payer: Arc<Family>,
-    state: RwLock<State>,
+    /// How long it is, and the bytes of all chunks: read without the lock, changed under it.
+    size: AtomicU64,
+    held: AtomicU64,
+    chunks: RwLock<Chunks>,
 }
 
+/// By `offset / PIECE`. A byte past a chunk's end is zero.
 #[derive(Default)]
-struct State {
-    size: u64,
-    /// Bytes of all chunks.
-    held: u64,
-    /// By `offset / PIECE`. A byte past a chunk's end is zero.
+struct Chunks(BTreeMap<u64, Vec<u8>>);
+
+/// Chunks that were cut off, whose bytes are given back once they are free.
+struct Cut {
+    payer: Arc<Family>,
+    bytes: u64,
     chunks: BTreeMap<u64, Vec<u8>>,
 }
 
-impl State {
-    /// The bytes that its chunks lack to hold `len` bytes at `at`.
+impl Cut {
+    /// Frees them, which takes as long as there are many: not with a lock held.
+    fn free(self) {
+        // Memory that goes back to the host takes longer than a step.
+        let steps = self.chunks.len() * 16;
+        work::free(steps, self);
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        drop(std::mem::take(&mut self.chunks));
+        self.payer.give_bytes(self.bytes);
+    }
+}
+
+impl Chunks {
+    /// The bytes that these chunks lack to hold `len` bytes at `at`.
     fn growth(&self, at: u64, len: u64) -> u64 {
         let lacks = |(index, skip, len)| {
-            let now = self.chunks.get(&index).map_or(0, Vec::len);
+            let now = self.0.get(&index).map_or(0, Vec::len);
             chunk_size(skip + len).saturating_sub(now) as u64
         };
         pieces(at, len as usize).map(lacks).sum()
@@ -46,18 +71,18 @@ impl State {
 
 impl Content {
     pub fn new(payer: &Arc<Family>) -> Self {
-        Content { payer: payer.clone(), state: RwLock::new(State::default()) }
+        let (size, held, chunks) = Default::default();
+        Content { payer: payer.clone(), size, held, chunks }
     }
 
     pub fn size(&self) -> u64 {
-        read(&self.state).size
+        self.size.load(Relaxed)
     }
 
     /// Size, and the bytes that hold it: whole pages as in NetBSD, but none for a hole.
     pub fn extent(&self) -> (u64, u64) {
-        let state = read(&self.state);
-        let pages = state.size.next_multiple_of(PAGE).min(state.held.next_multiple_of(PAGE));
-        (state.size, pages)
+        let (size, held) = (self.size(), self.held.load(Relaxed));
+        (size, size.next_multiple_of(PAGE).min(held.next_multiple_of(PAGE)))
     }
 
     /// Hands up to `len` bytes from offset `from` to `sink`, straight from where they are kept.
@@ -68,15 +93,16 @@ impl Content {
         mut sink: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let from = u64::try_from(from).map_err(|_| Errno::EINVAL)?;
-        let state = read(&self.state);
-        let end = from.saturating_add(len).min(state.size);
+        let chunks = read_or_go(&self.chunks)?;
+        let end = from.saturating_add(len).min(self.size());
         let mut at = from;
         while at < end {
             let (index, skip) = (at / PIECE as u64, (at % PIECE as u64) as usize);
             let wanted = (end - at).min((PIECE - skip) as u64) as usize;
-            let chunk = state.chunks.get(&index).map_or(&[][..], Vec::as_slice);
+            let chunk = chunks.0.get(&index).map_or(&[][..], Vec::as_slice);
             let there = chunk.get(skip..).unwrap_or_default();
             let there = &there[..there.len().min(wanted)];
+            work::count(1);
             if there.is_empty() {
                 sink(zeros(wanted))?;
                 at += wanted as u64;
@@ -91,44 +117,46 @@ impl Content {
     /// ENOSPC if `len` bytes at `at` could not be held now.
     pub fn check_room(&self, at: u64, len: u64) -> Result<(), Errno> {
         let free = self.payer.free_bytes();
-        let state = read(&self.state);
+        let chunks = read_or_go(&self.chunks)?;
         // Whatever they replace: no more pieces are looked at than there can be.
-        let fits = len <= free.saturating_add(state.held) && state.growth(at, len) <= free;
+        let fits =
+            len <= free.saturating_add(self.held.load(Relaxed)) && chunks.growth(at, len) <= free;
         if fits { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
     /// Writes at `at`, all of `data` or none of it.
     pub fn write(&self, at: i64, data: &[u8]) -> Result<(), Errno> {
         let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
-        self.put(&mut write(&self.state), at, data)
+        self.put(&mut *write_or_go(&self.chunks)?, at, data)
     }
 
     /// Writes at the end, and lets the file end `total` bytes behind that, in a hole if `data` is less.
     /// Returns where the end was.
     pub fn append(&self, data: &[u8], total: u64) -> Result<i64, Errno> {
-        let mut state = write(&self.state);
-        let before = state.size;
+        let mut chunks = write_or_go(&self.chunks)?;
+        let before = self.size();
         let end = before.checked_add(total).filter(|&end| end <= i64::MAX as u64);
         let end = end.ok_or(Errno::EFBIG)?;
-        self.put(&mut state, before, data)?;
-        state.size = state.size.max(end);
+        self.put(&mut chunks, before, data)?;
+        self.size.store(self.size().max(end), Relaxed);
         Ok(before as i64)
     }
 
-    fn put(&self, state: &mut State, at: u64, data: &[u8]) -> Result<(), Errno> {
+    fn put(&self, chunks: &mut Chunks, at: u64, data: &[u8]) -> Result<(), Errno> {
         if data.is_empty() {
             return Ok(());
         }
         let end = at.checked_add(data.len() as u64).filter(|&end| end <= i64::MAX as u64);
         let end = end.ok_or(Errno::EFBIG)?;
-        let grown = state.growth(at, data.len() as u64);
+        let grown = chunks.growth(at, data.len() as u64);
         if !self.payer.take_bytes(grown) {
             return Err(Errno::ENOSPC);
         }
-        state.held += grown;
+        self.held.fetch_add(grown, Relaxed);
         let mut rest = data;
         for (index, skip, len) in pieces(at, data.len()) {
-            let chunk = state.chunks.entry(index).or_default();
+            work::count(1);
+            let chunk = chunks.0.entry(index).or_default();
             if chunk.len() < skip + len {
                 let size = chunk_size(skip + len);
                 chunk.reserve_exact(size - chunk.len());
@@ -138,58 +166,69 @@ impl Content {
             chunk[skip..skip + len].copy_from_slice(now);
             rest = after;
         }
-        state.size = state.size.max(end);
+        self.size.store(self.size().max(end), Relaxed);
         Ok(())
     }
 
-    /// Cuts the file off, or lets it end in a hole; says whether that changed anything.
-    pub fn truncate(&self, size: u64) -> bool {
-        self.cut(&mut write(&self.state), size)
+    /// Cuts the file off, or lets it end in a hole; says whether that changed anything. What was cut off
+    /// is freed with no lock held.
+    pub fn truncate(&self, size: u64) -> Result<bool, Errno> {
+        let cut = self.cut(&mut *write_or_go(&self.chunks)?, size);
+        let changed = cut.is_some();
+        cut.map(Cut::free);
+        Ok(changed)
     }
 
     /// Cuts the file off at `size` if it still ends at `end`, behind that.
-    pub fn cut_back(&self, end: u64, size: u64) {
-        let mut state = write(&self.state);
-        if state.size == end && size < end {
-            self.cut(&mut state, size);
-        }
+    pub fn cut_back(&self, end: u64, size: u64) -> Result<(), Errno> {
+        let cut = {
+            let mut chunks = write_or_go(&self.chunks)?;
+            let back = self.size() == end && size < end;
+            back.then(|| self.cut(&mut chunks, size)).flatten()
+        };
+        cut.map(Cut::free);
+        Ok(())
     }
 
-    fn cut(&self, state: &mut State, size: u64) -> bool {
-        if size == state.size {
-            return false;
+    /// Takes out what is behind `size`, which becomes the file's. Nothing if it is that already.
+    fn cut(&self, chunks: &mut Chunks, size: u64) -> Option<Cut> {
+        let before = self.size.swap(size, Relaxed);
+        let mut cut = Cut { payer: self.payer.clone(), bytes: 0, chunks: BTreeMap::new() };
+        if size >= before {
+            return (size > before).then_some(cut);
         }
-        if size < state.size {
-            let (last, used) = (size / PIECE as u64, (size % PIECE as u64) as usize);
-            let mut gone: u64 = 0;
-            let cut = state.chunks.split_off(&last);
-            for (index, mut chunk) in cut {
-                if index == last && used > 0 {
-                    let before = chunk.len();
-                    chunk.truncate(chunk_size(used));
-                    chunk.shrink_to_fit();
-                    if used < chunk.len() {
-                        chunk[used..].fill(0);
-                    }
-                    gone += (before - chunk.len()) as u64;
-                    if let Entry::Vacant(place) = state.chunks.entry(index) {
-                        place.insert(chunk);
-                    }
-                } else {
-                    gone += chunk.len() as u64;
-                }
+        let (last, used) = (size / PIECE as u64, (size % PIECE as u64) as usize);
+        let kept = if used > 0 { last + 1 } else { last };
+        cut.chunks = match kept {
+            0 => std::mem::take(&mut chunks.0),
+            _ => chunks.0.split_off(&kept),
+        };
+        if used > 0
+            && let Some(chunk) = chunks.0.get_mut(&last)
+        {
+            let before = chunk.len();
+            chunk.truncate(chunk_size(used));
+            chunk.shrink_to_fit();
+            if used < chunk.len() {
+                chunk[used..].fill(0);
             }
-            state.held -= gone;
-            self.payer.give_bytes(gone);
+            cut.bytes = (before - chunk.len()) as u64;
         }
-        state.size = size;
-        true
+        cut.bytes += match chunks.0.len() {
+            // All of it, which is known.
+            0 => self.held.load(Relaxed) - cut.bytes,
+            _ => cut.chunks.values().map(|chunk| chunk.len() as u64).sum(),
+        };
+        self.held.fetch_sub(cut.bytes, Relaxed);
+        Some(cut)
     }
 }
 
 impl Drop for Content {
     fn drop(&mut self) {
-        self.payer.give_bytes(read(&self.state).held);
+        let chunks = self.chunks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let chunks = std::mem::take(&mut chunks.0);
+        Cut { payer: self.payer.clone(), bytes: *self.held.get_mut(), chunks }.free();
     }
 }
 
@@ -268,22 +307,22 @@ mod tests {
     fn what_is_cut_off_is_gone() {
         let (content, counters) = content(1 << 30);
         content.write(0, &vec![7; 3 * PIECE]).unwrap();
-        content.truncate(PIECE as u64 + 700);
+        content.truncate(PIECE as u64 + 700).unwrap();
         assert_eq!(counters.bytes.get(), PIECE as u64 + 1024);
-        content.truncate(2 * PIECE as u64);
+        content.truncate(2 * PIECE as u64).unwrap();
         let read = all(&content, PIECE as i64 + 699, 4);
         assert_eq!(read, [7, 0, 0, 0]);
-        content.truncate(0);
+        content.truncate(0).unwrap();
         assert_eq!(counters.bytes.get(), 0);
-        content.truncate(5);
+        content.truncate(5).unwrap();
         assert_eq!(all(&content, 0, 100), [0; 5]);
         assert_eq!(content.append(b"xy", 2).unwrap(), 5);
         assert_eq!(all(&content, 0, 100), b"\0\0\0\0\0xy");
         assert_eq!(content.append(b"z", 3).unwrap(), 7);
         assert_eq!(all(&content, 6, 100), b"yz\0\0");
-        content.cut_back(11, 7);
+        content.cut_back(11, 7).unwrap();
         assert_eq!(content.size(), 10);
-        content.cut_back(10, 7);
+        content.cut_back(10, 7).unwrap();
         assert_eq!(content.size(), 7);
         assert_eq!(content.append(b"", u64::MAX), Err(Errno::EFBIG));
     }

@@ -49,9 +49,10 @@ use super::abi::open as flags;
 use super::alarm::{AlarmId, Alarms};
 use super::call::{Result, Run};
 use super::file::OpenFile;
+use super::io::INLINE_BYTES;
 use super::limits::{Counters, Family};
 use super::sync::lock;
-use super::table::{Listed, call, partly};
+use super::table::{Listed, Runs, call, partly};
 use super::time;
 use super::users::Users;
 use super::wait::{Side, WaitQueue, Waitable};
@@ -62,37 +63,45 @@ pub(super) use receive::Message;
 use rights::Flights;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(27, messages::recvmsg),
-    call(28, messages::sendmsg),
-    call(29, messages::recvfrom),
-    call(30, accept::accept),
-    call(31, connect::getpeername),
-    call(32, connect::getsockname),
-    partly(98, connect::connect, "only loopback addresses lead anywhere"),
-    partly(104, connect::bind, "the only addresses are the wildcard, loopback and multicast ones"),
+    call(27, Runs::Inline, messages::recvmsg),
+    call(28, Runs::Inline, messages::sendmsg),
+    call(29, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::recvfrom),
+    call(30, Runs::Inline, accept::accept),
+    call(31, Runs::Inline, connect::getpeername),
+    call(32, Runs::Inline, connect::getsockname),
+    partly(98, Runs::Inline, connect::connect, "only loopback addresses lead anywhere"),
+    partly(
+        104,
+        Runs::Inline,
+        connect::bind,
+        "the only addresses are the wildcard, loopback and multicast ones",
+    ),
     partly(
         105,
+        Runs::Inline,
         options::setsockopt,
         "the options below SOL_SOCKET that programs set, most without effect; no multicast groups, IP \
         options or accept filters, and of IPv6's advanced options only the switches",
     ),
-    call(106, accept::listen),
+    call(106, Runs::Inline, accept::listen),
     partly(
         118,
+        Runs::Inline,
         options::getsockopt,
         "no TCP_INFO, and of IPv6's advanced options only the switches",
     ),
-    call(133, messages::sendto),
-    call(134, close::shutdown),
-    call(135, connect::socketpair),
+    call(133, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::sendto),
+    call(134, Runs::Inline, close::shutdown),
+    call(135, Runs::Inline, connect::socketpair),
     partly(
         394,
+        Runs::Inline,
         connect::socket,
         "AF_LOCAL, AF_INET and AF_INET6 only; raw sockets can only be made",
     ),
-    partly(456, accept::paccept, "the signal mask is read and not used"),
-    call(475, messages::recvmmsg),
-    call(476, messages::sendmmsg),
+    partly(456, Runs::Inline, accept::paccept, "the signal mask is read and not used"),
+    call(475, Runs::Inline, messages::recvmmsg),
+    call(476, Runs::Inline, messages::sendmmsg),
 ];
 
 pub(super) const LOCAL: u8 = 1;

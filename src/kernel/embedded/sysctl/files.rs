@@ -13,7 +13,6 @@ use super::super::abi::mode;
 use super::super::call::{Result, Run};
 use super::super::file::OpenFile;
 use super::super::process::Task;
-use super::super::sync::lock;
 use super::elements::elements;
 use super::{Request, generic, query};
 use crate::kernel::Errno;
@@ -112,7 +111,7 @@ fn entry(descriptor: &Descriptor, count: u32) -> [u8; ENTRY] {
     put(8, &file.flags().to_le_bytes());
     put(16, &kind.to_le_bytes());
     put(20, &count.to_le_bytes());
-    put(56, &lock(&file.offset).to_le_bytes());
+    put(56, &file.offset.get().to_le_bytes());
     put(64, &data.to_le_bytes());
     if kind == kind::VNODE {
         put(80, &stat.size.to_le_bytes());

@@ -20,12 +20,13 @@ use super::abi::{i32_at, u64_at};
 use super::call::{Answer, Result, Run, Stop};
 use super::process::Task;
 use super::sync::{read, write};
-use super::table::{Listed, partly};
+use super::table::{Listed, Runs, partly};
 use crate::kernel::Errno;
 use tree::TOP;
 
 pub(super) const CALLS: &[Listed] = &[partly(
     202,
+    Runs::Inline,
     sysctl,
     "kern, hw, net, proc and security as far as uname(3), hostname(1), sysconf(3), getifaddrs(3), \
      ps(1), netstat(1), sockstat(1) and sysctl(8) need, without counts of packets, memory or load; \
