@@ -5,6 +5,8 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     for symbol in [
         "rumpuser_init",
+        "rumpuser_getparam",
+        "rumpuser_cv_wait_nowrap",
         "rumpuser_malloc",
         "rumpuser_free",
         "rumpuser_clock_sleep",

@@ -3,14 +3,14 @@
 //! They return 0 or one of NetBSD's errno values, which is what the kernel expects whatever host it
 //! runs on.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::OnceLock;
 
 use super::{pages, serve};
 use crate::kernel::librump::current::memory_of;
-use crate::kernel::librump::{self, OwnerId, Upcalls, upcalls};
+use crate::kernel::librump::{self, OwnerId, Upcalls, caught, cpus, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
 use crate::server::MAX_ASK;
 
@@ -22,20 +22,105 @@ use crate::server::MAX_ASK;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_init(version: c_int, hyp: *const Upcalls) -> c_int {
     type Init = unsafe extern "C" fn(c_int, *const Upcalls) -> c_int;
-    let Some(next) = librump::next_symbol(c"rumpuser_init") else {
-        eprintln!("rumpring: there is no librumpuser behind librump");
-        return Errno::ENXIO.0;
+    caught("rumpuser_init", Errno::ENXIO.0, || {
+        let Some(next) = librump::next_symbol(c"rumpuser_init") else {
+            eprintln!("rumpring: there is no librumpuser behind librump");
+            return Errno::ENXIO.0;
+        };
+        // SAFETY: librumpuser's function of that name has this type.
+        let init: Init = unsafe { std::mem::transmute(next) };
+        if version != upcalls::VERSION {
+            eprintln!("rumpring: librump speaks version {version} of rumpuser, not 17");
+            return Errno::EPROTONOSUPPORT.0;
+        }
+        // SAFETY: the caller's promise.
+        let wrapped = upcalls::intercept(unsafe { &*hyp });
+        // SAFETY: librumpuser copies what it is given.
+        unsafe { init(version, &wrapped) }
+    })
+}
+
+/// What the kernel asks the host about: how many CPUs it is to have, if its user has not said, is ours to say.
+///
+/// # Safety
+///
+/// `name` is a string of C; `buf` is good for `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_getparam(
+    name: *const c_char,
+    buf: *mut c_void,
+    len: usize,
+) -> c_int {
+    type Getparam = unsafe extern "C" fn(*const c_char, *mut c_void, usize) -> c_int;
+    caught("rumpuser_getparam", Errno::EIO.0, || {
+        // SAFETY: the caller's promise.
+        let is_ncpu = unsafe { CStr::from_ptr(name) } == NCPU;
+        if is_ncpu && std::env::var_os("RUMP_NCPU").is_none() {
+            let count = CString::new(serve::cpus().to_string()).expect("a number has no NUL");
+            let bytes = count.as_bytes_with_nul();
+            if bytes.len() > len {
+                return Errno::E2BIG.0;
+            }
+            // SAFETY: the caller's promise; they fit.
+            unsafe { buf.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        } else {
+            let Some(next) = librump::next_symbol(c"rumpuser_getparam") else {
+                return Errno::ENOENT.0;
+            };
+            // SAFETY: librumpuser's function of that name has this type.
+            let next: Getparam = unsafe { std::mem::transmute(next) };
+            // SAFETY: the caller's promise.
+            let error = unsafe { next(name, buf, len) };
+            if error != 0 || !is_ncpu {
+                return error;
+            }
+        }
+        // SAFETY: a string of C has been written there.
+        let count = unsafe { CStr::from_ptr(buf.cast()) }.to_string_lossy();
+        cpus::set_count(count.parse().unwrap_or(1));
+        0
+    })
+}
+
+/// The kernel's question for the number of its CPUs (`RUMPUSER_PARAM_NCPU`).
+const NCPU: &CStr = c"_RUMPUSER_NCPU";
+
+/// A thread waits for something while it is outside of the kernel: a CPU, most often. If it has only tried to
+/// get one it goes back to where it did.
+///
+/// Nothing here panics, nor does anything need a drop.
+///
+/// # Safety
+///
+/// As in librumpuser: a condition variable and a mutex of the kernel, which the thread has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpuser_cv_wait_nowrap(cv: *mut c_void, mutex: *mut c_void) {
+    type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void);
+    type Exit = unsafe extern "C" fn(*mut c_void);
+    static NEXT: OnceLock<Option<(Wait, Exit)>> = OnceLock::new();
+    let resolve = || {
+        let wait = librump::next_symbol(c"rumpuser_cv_wait_nowrap")?;
+        let exit = librump::next_symbol(c"rumpuser_mutex_exit")?;
+        // SAFETY: librumpuser's functions of these names have these types.
+        let wait: Wait = unsafe { std::mem::transmute(wait) };
+        // SAFETY: as above.
+        let exit: Exit = unsafe { std::mem::transmute(exit) };
+        Some((wait, exit))
     };
-    // SAFETY: librumpuser's function of that name has this type.
-    let init: Init = unsafe { std::mem::transmute(next) };
-    if version != upcalls::VERSION {
-        eprintln!("rumpring: librump speaks version {version} of rumpuser, not 17");
-        return Errno::EPROTONOSUPPORT.0;
+    let Some((wait, exit)) = *NEXT.get_or_init(resolve) else {
+        eprintln!("rumpring: librumpuser has nothing to wait with");
+        std::process::abort();
+    };
+    match cpus::stop_trying() {
+        // SAFETY: the thread has the mutex, and nothing else: it is in a call that takes a CPU, of which `cpus`
+        // says what it may leave behind.
+        Some(way_out) => unsafe {
+            exit(mutex);
+            way_out.take();
+        },
+        // SAFETY: the caller's promise.
+        None => unsafe { wait(cv, mutex) },
     }
-    // SAFETY: the caller's promise.
-    let wrapped = upcalls::intercept(unsafe { &*hyp });
-    // SAFETY: librumpuser copies what it is given.
-    unsafe { init(version, &wrapped) }
 }
 
 /// Memory for the kernel: a page is one of ours, all else librumpuser's.
@@ -51,7 +136,8 @@ pub unsafe extern "C" fn rumpuser_malloc(
 ) -> c_int {
     type Malloc = unsafe extern "C" fn(usize, c_int, *mut *mut c_void) -> c_int;
     static NEXT: OnceLock<Option<Malloc>> = OnceLock::new();
-    if let Some(page) = usize::try_from(alignment).ok().and_then(|align| pages::take(len, align)) {
+    let page = || usize::try_from(alignment).ok().and_then(|align| pages::take(len, align));
+    if let Some(page) = caught("rumpuser_malloc", None, page) {
         // SAFETY: the caller's promise.
         unsafe { memory.write(page.as_ptr()) };
         return 0;
@@ -75,7 +161,7 @@ pub unsafe extern "C" fn rumpuser_malloc(
 pub unsafe extern "C" fn rumpuser_free(memory: *mut c_void, len: usize) {
     type Free = unsafe extern "C" fn(*mut c_void, usize);
     static NEXT: OnceLock<Option<Free>> = OnceLock::new();
-    if pages::give_back(memory) {
+    if caught("rumpuser_free", true, || pages::give_back(memory)) {
         return;
     }
     // SAFETY: librumpuser's function of that name has this type.
@@ -101,9 +187,11 @@ pub unsafe extern "C" fn rumpuser_sp_init(
 ) -> c_int {
     // SAFETY: the caller's promise; the text is copied.
     let text = |c| unsafe { CStr::from_ptr(c) }.to_string_lossy().into_owned();
-    let identity =
-        Identity { ostype: text(ostype), osrelease: text(osrelease), machine: text(machine) };
-    result(serve::serve(&text(url), identity))
+    caught("rumpuser_sp_init", Errno::EIO.0, || {
+        let identity =
+            Identity { ostype: text(ostype), osrelease: text(osrelease), machine: text(machine) };
+        result(serve::serve(&text(url), identity))
+    })
 }
 
 /// The kernel has halted: everything owed to the client that halted it goes out, then it returns. The
@@ -115,7 +203,7 @@ pub unsafe extern "C" fn rumpuser_sp_init(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_fini(_client: *mut c_void) {
     // SAFETY: the caller's promise.
-    unsafe { upcalls::without_cpu(serve::halted) };
+    caught("rumpuser_sp_fini", (), || unsafe { upcalls::without_cpu(serve::halted) });
 }
 
 /// Fills `len` bytes at `to` from the client's `from`.
@@ -145,11 +233,13 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
         Ok(())
     };
     let owner = OwnerId::from_kernel(client);
-    if memory_of(owner, |memory| memory.is_here(from as u64, len)) == Some(true) {
-        return result(memory_of(owner, fetch).map_or(Err(FAULT), translate));
-    }
-    // SAFETY: the caller has a CPU.
-    unsafe { waiting(OwnerId::from_kernel(client), fetch) }
+    caught("rumpuser_sp_copyin", FAULT.0, || {
+        if memory_of(owner, |memory| memory.is_here(from as u64, len)) == Some(true) {
+            return result(memory_of(owner, fetch).map_or(Err(FAULT), translate));
+        }
+        // SAFETY: the caller has a CPU.
+        unsafe { waiting(owner, fetch) }
+    })
 }
 
 /// Fetches a string of at most `*len` bytes into `to`, and says in `*len` how many it took with its
@@ -173,8 +263,9 @@ pub unsafe extern "C" fn rumpuser_sp_copyinstr(
         *len = end + 1;
         Ok(())
     };
+    let owner = OwnerId::from_kernel(client);
     // SAFETY: the caller has a CPU.
-    unsafe { waiting(OwnerId::from_kernel(client), fetch) }
+    caught("rumpuser_sp_copyinstr", FAULT.0, || unsafe { waiting(owner, fetch) })
 }
 
 /// Puts `len` bytes at the client's `to`.
@@ -194,8 +285,11 @@ pub unsafe extern "C" fn rumpuser_sp_copyout(
     }
     // SAFETY: the caller's promise.
     let data = unsafe { slice::from_raw_parts(from.cast(), len) };
+    let owner = OwnerId::from_kernel(client);
     // SAFETY: the caller has a CPU.
-    unsafe { putting(OwnerId::from_kernel(client), |memory| memory.copyout(data, to as u64)) }
+    caught("rumpuser_sp_copyout", FAULT.0, || unsafe {
+        putting(owner, |memory| memory.copyout(data, to as u64))
+    })
 }
 
 /// Puts a string of `*len` bytes at the client's `to`.
@@ -212,8 +306,11 @@ pub unsafe extern "C" fn rumpuser_sp_copyoutstr(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let data = unsafe { slice::from_raw_parts(from.cast(), *len) };
+    let owner = OwnerId::from_kernel(client);
     // SAFETY: the caller has a CPU.
-    unsafe { putting(OwnerId::from_kernel(client), |memory| memory.copyoutstr(data, to as u64)) }
+    caught("rumpuser_sp_copyoutstr", FAULT.0, || unsafe {
+        putting(owner, |memory| memory.copyoutstr(data, to as u64))
+    })
 }
 
 /// Has the client map memory, and says where.
@@ -233,15 +330,17 @@ pub unsafe extern "C" fn rumpuser_sp_anonmmap(
         unsafe { *addr = mapped as *mut c_void };
         Ok(())
     };
+    let owner = OwnerId::from_kernel(client);
     // SAFETY: the caller has a CPU.
-    unsafe { waiting(OwnerId::from_kernel(client), map) }
+    caught("rumpuser_sp_anonmmap", FAULT.0, || unsafe { waiting(owner, map) })
 }
 
 /// Delivers a signal to the client. The kernel may say the name of one that has gone, long after: that
 /// reaches nobody.
 #[unsafe(no_mangle)]
 pub extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int {
-    librump::raise(OwnerId::from_kernel(client), signo);
+    let owner = OwnerId::from_kernel(client);
+    caught("rumpuser_sp_raise", (), || librump::raise(owner, signo));
     0
 }
 

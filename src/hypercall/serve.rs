@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::kernel::librump::{Librump, current, fifos, load, timers};
+use crate::kernel::librump::{Librump, cpus, current, fifos, load, timers};
 use crate::kernel::{Errno, Identity};
 use crate::options::Options;
 use crate::server::{Bound, Config, Control, Error, ListenError, Running};
@@ -38,6 +38,15 @@ pub fn prepare(config: Config, bound: Option<Bound>) {
     *BOUND.lock().unwrap_or_else(PoisonError::into_inner) = bound;
     // A second one would come too late anyway.
     let _ = PREPARED.set(config);
+}
+
+/// How many CPUs the kernel is to have: more than seats of the pool.
+pub fn cpus() -> usize {
+    let seats = match PREPARED.get() {
+        Some(config) if !config.pool.cpus.is_empty() => config.pool.cpus.len(),
+        _ => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    cpus::wanted(seats)
 }
 
 /// Starts the server that the kernel asks for.

@@ -43,8 +43,8 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Whether its calls can be run again from the top. Those of a kernel that says no run once:
     /// their [`UserMemory`] waits for the client on the calling thread, outside the pool's seats, and
-    /// never returns [`CopyError::Asked`]; nor may they end with anything but [`Outcome::Done`] or
-    /// [`Outcome::Halt`].
+    /// never returns [`CopyError::Asked`]; nor may they end with anything but [`Outcome::Done`],
+    /// [`Outcome::Halt`] or [`Outcome::Elsewhere`].
     fn restarts(&self) -> bool {
         true
     }
@@ -80,8 +80,8 @@ pub trait Process: Send + Sync {
     /// Its process id, positive.
     fn pid(&self) -> i32;
 
-    /// Runs a call. Called again with the same `call` after [`Outcome::Sleep`], [`Outcome::Copy`]
-    /// and [`Outcome::Flush`].
+    /// Runs a call. Called again with the same `call` after [`Outcome::Sleep`], [`Outcome::Copy`],
+    /// [`Outcome::Flush`] and [`Outcome::Elsewhere`].
     fn syscall(&self, call: &mut Call<'_>) -> Outcome;
 
     /// Makes a process that waits for a client not connected yet: a child with a copy of the
@@ -126,8 +126,8 @@ pub struct Call<'a> {
     pub waker: &'a Waker,
     /// The client is gone or becomes another program: a call that would sleep ends with EINTR.
     pub interrupted: bool,
-    /// It runs on the thread that serves all clients: its work must be bounded. What is not is for
-    /// [`Outcome::Elsewhere`], or left in [`Progress::later`].
+    /// It runs on the thread that serves all clients, which must not wait, and its work must be bounded. What
+    /// is not is for [`Outcome::Elsewhere`], or left in [`Progress::later`].
     pub inline: bool,
 }
 
@@ -168,8 +168,8 @@ pub enum Outcome {
     /// Send what this run copied out, and run it again once the client has taken it. The call has
     /// noted in its [`Progress`] how far it came.
     Flush,
-    /// Run it again on a worker, from the top: it was inline, and may take long. Its copyouts of this run
-    /// are dropped.
+    /// Run it again on a worker, from the top: it was inline, and may take long or would have to wait. Its
+    /// copyouts of this run are dropped.
     Elsewhere,
     /// The kernel has halted: answer this call with success, then end the server.
     Halt,

@@ -221,7 +221,9 @@ impl Task {
         let waker = Waker::from(self.clone());
         loop {
             let mut body = self.body();
-            self.leave_queue(&body, mailbox);
+            if !inline {
+                self.leave_queue(&body, mailbox);
+            }
             let outcome = match body.unfinished.take() {
                 // It still counts as running.
                 Some(outcome) => body.finish(outcome),
@@ -235,6 +237,8 @@ impl Task {
                 self.state.store(QUEUED, Ordering::SeqCst);
                 return self.go_elsewhere();
             }
+            // Not before it was certain that no worker has to run it: until then it counts as queued.
+            self.leave_queue(&body, mailbox);
             if !body.progress.later.is_empty() {
                 body.unfinished = Some(outcome);
                 drop(body);

@@ -5,13 +5,12 @@
 #define _GNU_SOURCE
 #include "standin.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_CPUS 8
+#define MAX_CPUS 256
 #define RB_HALT 8
 
 struct sysproxy_ops rump_sysproxy_ops;
@@ -24,8 +23,8 @@ static bool is_up;
 
 static int ncpu;
 static struct lwp *on_cpu[MAX_CPUS];
-static pthread_mutex_t cpu_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t cpu_free = PTHREAD_COND_INITIALIZER;
+static struct rumpuser_mtx *cpu_lock;
+static struct rumpuser_cv *cpu_free;
 
 static void *
 alloc(size_t size)
@@ -55,41 +54,66 @@ take_cpu(struct lwp *l)
 {
 	int cpu;
 
-	pthread_mutex_lock(&cpu_lock);
+	rumpuser_mutex_enter_nowrap(cpu_lock);
 	if (l->cpu != -1)
 		standin_panic("lwp %d:%d has a CPU and asks for one", l->proc->pid, l->lid);
 	while ((cpu = free_cpu(l->last_cpu)) == -1)
-		pthread_cond_wait(&cpu_free, &cpu_lock);
+		rumpuser_cv_wait_nowrap(cpu_free, cpu_lock);
 	on_cpu[cpu] = l;
 	l->cpu = l->last_cpu = cpu;
-	pthread_mutex_unlock(&cpu_lock);
+	rumpuser_mutex_exit(cpu_lock);
 }
 
 static void
 give_cpu(struct lwp *l)
 {
 
-	pthread_mutex_lock(&cpu_lock);
+	rumpuser_mutex_enter_nowrap(cpu_lock);
 	if (l->cpu == -1 || on_cpu[l->cpu] != l)
 		standin_panic("lwp %d:%d leaves a CPU it has not", l->proc->pid, l->lid);
 	on_cpu[l->cpu] = NULL;
 	l->cpu = -1;
-	pthread_cond_signal(&cpu_free);
-	pthread_mutex_unlock(&cpu_lock);
+	rumpuser_cv_broadcast(cpu_free);
+	rumpuser_mutex_exit(cpu_lock);
 }
 
 static void
 pass_cpu(struct lwp *from, struct lwp *to)
 {
 
-	pthread_mutex_lock(&cpu_lock);
+	rumpuser_mutex_enter_nowrap(cpu_lock);
 	if (to->cpu != -1)
 		standin_panic("switch to lwp %d:%d, which has a CPU", to->proc->pid, to->lid);
 	to->cpu = to->last_cpu = from->cpu;
 	on_cpu[to->cpu] = to;
 	from->cpu = -1;
-	pthread_mutex_unlock(&cpu_lock);
+	rumpuser_mutex_exit(cpu_lock);
 	rumpuser_curlwp_set(to);
+}
+
+/* Puts a thread that is outside of the kernel on an lwp that is on no other, and takes it off. */
+void
+rump_lwproc_curlwp_set(struct lwp *l)
+{
+
+	if (rumpuser_curlwp() != NULL)
+		standin_panic("a thread that is on an lwp is put on another");
+	rumpuser_mutex_enter_nowrap(cpu_lock);
+	if (l->running || l->cpu != -1 || l->state != LWP_LIVE)
+		standin_panic("a thread is put on lwp %d:%d, which is in use", l->proc->pid, l->lid);
+	l->running = true;
+	rumpuser_mutex_exit(cpu_lock);
+	rumpuser_curlwp_set(l);
+}
+
+void
+rump_lwproc_curlwp_clear(struct lwp *l)
+{
+
+	if (rumpuser_curlwp() != l || l->cpu != -1)
+		standin_panic("a thread is taken off an lwp it is not on, or inside of the kernel");
+	l->running = false;
+	rumpuser_curlwp_set(NULL);
 }
 
 /* The lwp this thread is on, which has to have a CPU. */
@@ -500,6 +524,7 @@ rump_init(void)
 		.hyp_getpid = wrap_getpid,
 	};
 	const char *value;
+	char number[16];
 
 	if (is_up)
 		standin_panic("booted twice");
@@ -507,15 +532,18 @@ rump_init(void)
 		return E_INVAL;
 	if ((value = getenv("STANDIN_LIFETIME")) != NULL)
 		alarm((unsigned)atoi(value));
-	value = getenv("RUMP_NCPU");
-	ncpu = value != NULL ? atoi(value) : 1;
-	if (ncpu < 1 || ncpu > MAX_CPUS)
-		return E_INVAL;
 	if (rumpuser_init(HYPERVERSION, &upcalls) != 0)
+		return E_INVAL;
+	if (rumpuser_getparam("_RUMPUSER_NCPU", number, sizeof(number)) != 0)
+		return E_INVAL;
+	ncpu = atoi(number);
+	if (ncpu < 1 || ncpu > MAX_CPUS)
 		return E_INVAL;
 	if (rumpuser__hyp.hyp_schedule != schedule || rumpuser__hyp.hyp_syscall != wrap_syscall)
 		standin_panic("librumpuser was given other upcalls");
 	rumpuser_mutex_init(&standin_lock);
+	rumpuser_mutex_init(&cpu_lock);
+	rumpuser_cv_init(&cpu_free);
 	initproc = alloc(sizeof(*initproc));
 	initproc->pid = next_pid;
 	initproc->fds = new_fds();

@@ -31,6 +31,7 @@ enum {
 	SYS_COUNT, /* which */
 	SYS_COMMAND, /* to */
 	SYS_HOSTPID,
+	SYS_HOLD, /* path: keeps its CPU until the host has this file, or for some time */
 	SYS_END = 600
 };
 
@@ -174,6 +175,22 @@ signal_to(pid_t pid, int signo)
 	return p != NULL ? 0 : E_SRCH;
 }
 
+/* As a long call of the real one: it never sleeps, and nobody takes its CPU away. */
+static int
+hold(uint64_t from)
+{
+	char path[256];
+	size_t len = sizeof(path);
+	int error;
+
+	if ((error = rumpuser_sp_copyinstr(owner(), (const void *)from, path, &len)) != 0)
+		return error;
+	fprintf(stderr, "standin: a CPU is held\n");
+	for (int turn = 0; turn < 6000 && access(path, F_OK) != 0; turn++)
+		usleep(10000);
+	return 0;
+}
+
 /* The first from there on, or MAX_FDS. With the lock. */
 static int
 free_fd(struct fdtab *fds, int from)
@@ -217,7 +234,7 @@ make_pipe(struct fdtab *fds, bool cloexec, long *retval)
 
 /* A pipe's end, held for a call. It is let go by putting it into a descriptor that is closed. */
 static struct file *
-hold(struct fdtab *fds, uint64_t fd, int end)
+hold_end(struct fdtab *fds, uint64_t fd, int end)
 {
 	struct file *file = fd < MAX_FDS ? fds->files[fd] : NULL;
 
@@ -245,7 +262,7 @@ read_pipe(struct fdtab *fds, uint64_t fd, uint64_t to, uint64_t len, long *retva
 	int error = 0;
 
 	rumpuser_mutex_enter(standin_lock);
-	if ((file = hold(fds, fd, 0)) == NULL) {
+	if ((file = hold_end(fds, fd, 0)) == NULL) {
 		rumpuser_mutex_exit(standin_lock);
 		return E_BADF;
 	}
@@ -282,7 +299,7 @@ write_pipe(struct fdtab *fds, uint64_t fd, uint64_t from, uint64_t len, long *re
 		return error;
 	}
 	rumpuser_mutex_enter(standin_lock);
-	if ((file = hold(fds, fd, 1)) == NULL) {
+	if ((file = hold_end(fds, fd, 1)) == NULL) {
 		rumpuser_mutex_exit(standin_lock);
 		free(bytes);
 		return E_BADF;
@@ -378,6 +395,8 @@ invoke(struct proc *p, int number, uint64_t *args, long *retval)
 	case SYS_HOSTPID:
 		retval[0] = getpid();
 		return 0;
+	case SYS_HOLD:
+		return hold(args[0]);
 	default:
 		return E_NOSYS;
 	}

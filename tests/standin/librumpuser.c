@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,6 +87,15 @@ rumpuser_mutex_enter(struct rumpuser_mtx *mtx)
 	mtx->owner = curlwp;
 }
 
+/* With whatever CPU the thread has. */
+void
+rumpuser_mutex_enter_nowrap(struct rumpuser_mtx *mtx)
+{
+
+	pthread_mutex_lock(&mtx->mutex);
+	mtx->owner = curlwp;
+}
+
 void
 rumpuser_mutex_exit(struct rumpuser_mtx *mtx)
 {
@@ -122,6 +132,15 @@ rumpuser_cv_wait(struct rumpuser_cv *cv, struct rumpuser_mtx *mtx)
 {
 
 	(void)rumpuser_cv_timedwait(cv, mtx, -1);
+}
+
+void
+rumpuser_cv_wait_nowrap(struct rumpuser_cv *cv, struct rumpuser_mtx *mtx)
+{
+
+	mtx->owner = NULL;
+	pthread_cond_wait(&cv->cond, &mtx->mutex);
+	mtx->owner = curlwp;
 }
 
 /* Whether the time was up; a negative one never is. */
@@ -166,6 +185,18 @@ rumpuser_clock_sleep(long ms)
 	while (nanosleep(&time, &time) == -1 && errno == EINTR)
 		continue;
 	rumpuser__hyp.hyp_backend_schedule(nlocks, NULL);
+}
+
+/* What the kernel asks for as it boots. */
+int
+rumpuser_getparam(const char *name, void *buf, size_t len)
+{
+	const char *value = getenv("RUMP_NCPU");
+
+	if (strcmp(name, "_RUMPUSER_NCPU") != 0)
+		return E_NOENT;
+	snprintf(buf, len, "%s", value != NULL ? value : "1");
+	return 0;
 }
 
 void

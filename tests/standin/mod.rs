@@ -42,6 +42,8 @@ pub mod sys {
     /// To, 17 bytes.
     pub const COMMAND: i32 = 529;
     pub const HOSTPID: i32 = 530;
+    /// Path: keeps its CPU until the host has this file, and says so on stderr when it begins.
+    pub const HOLD: i32 = 531;
     /// The first number that is out of range.
     pub const END: i32 = 600;
 }

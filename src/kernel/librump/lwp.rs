@@ -10,6 +10,7 @@
 use std::cell::Cell;
 use std::ptr;
 
+use super::cpus;
 use super::upcalls::{self, Lwp, Upcalls};
 use crate::kernel::Errno;
 
@@ -34,11 +35,28 @@ pub struct Inside {
     upcalls: &'static Upcalls,
 }
 
+impl Parked {
+    /// The lwp, for who has borrowed it.
+    pub fn address(&self) -> *mut Lwp {
+        self.0
+    }
+}
+
+/// Whether this thread has an lwp of its own, which it is on while it is outside of the kernel.
+pub fn has_own() -> bool {
+    !OWN.get().is_null()
+}
+
 /// Enters the kernel.
 pub fn enter() -> Result<Inside, Errno> {
     let upcalls = upcalls::get().ok_or(Errno::ENXIO)?;
-    // SAFETY: the thread is not inside; the kernel has booted, or it would not have a server.
-    unsafe { (upcalls.schedule)() };
+    if has_own() {
+        // SAFETY: the thread is not inside; the kernel has booted, or it would not have a server.
+        unsafe { cpus::take(upcalls) };
+    } else {
+        // SAFETY: as above.
+        unsafe { (upcalls.schedule)() };
+    }
     let inside = Inside { upcalls };
     if OWN.get().is_null() {
         inside.make_lwp(INIT)?;

@@ -3,6 +3,7 @@
 //! Its calls sleep on threads, and its copies wait on them. What makes that bearable: every sleep
 //! announces itself (see [`upcalls`]) and the worker gives its seat away first.
 //!
+//! - [`cpus`]: the kernel's CPUs, and how to take one only if it is free.
 //! - [`drive`]: what the kernel is given of the host.
 //! - [`escape`] leaves a call that would not end.
 //! - [`load`] finds and loads the libraries, and boots the kernel.
@@ -15,6 +16,7 @@
 //!
 //! The other direction, what the kernel calls, is [`crate::hypercall`].
 
+pub mod cpus;
 pub mod current;
 mod drive;
 pub mod escape;
@@ -32,9 +34,19 @@ pub use load::next_symbol;
 pub use owners::{OwnerId, raise};
 pub use upcalls::Upcalls;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Args, Client, Errno, Identity, Kernel, Process};
+
+/// Runs what C has called. If it panics, which would end the program here, that is an error in the log and the
+/// kernel is told `otherwise`.
+pub fn caught<R>(name: &str, otherwise: R, run: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        tracing::error!("{name} panicked");
+        otherwise
+    })
+}
 
 /// The rump kernel of this process: there can be one.
 pub struct Librump {
@@ -57,8 +69,8 @@ impl Kernel for Librump {
         false
     }
 
-    /// Those that only look at what their process is: they take no lock that another call could hold
-    /// while it waits for a client, and copy nothing. What they may wait for is a CPU of the kernel.
+    /// Those that only look at what their process is: they take no lock, and copy nothing. A CPU of the kernel
+    /// they have only if one is free: see [`cpus`].
     ///
     /// Source: NetBSD `sys/kern/kern_prot.c`.
     fn runs_inline(&self, number: i32, _args: &Args) -> bool {
@@ -69,6 +81,7 @@ impl Kernel for Librump {
         const GETEGID: i32 = 43;
         const GETGID: i32 = 47;
         matches!(number, GETPID | GETUID | GETEUID | GETPPID | GETEGID | GETGID)
+            && cpus::can_visit()
     }
 
     /// write(2), sendto(2) and pwrite(2).

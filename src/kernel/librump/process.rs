@@ -9,12 +9,14 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::cpus::Visit;
 use super::current::{self, InCall};
 use super::escape::call_escapable;
 use super::load;
 use super::lwp::{self, Inside, Parked};
 use super::owners::Owner;
 use super::sleepers::{self, Sleepers};
+use super::upcalls::Upcalls;
 use crate::kernel::{Args, Call, Client, Errno, Outcome, Process};
 use crate::pool;
 
@@ -47,12 +49,49 @@ struct RumpProcess {
 #[derive(Default)]
 struct Lwps {
     kept: Vec<Parked>,
+    /// To be freed by the next call that may wait.
+    spent: Vec<Parked>,
     /// Calls on their way to an lwp.
     entering: usize,
     /// Calls that have one.
     inside: usize,
+    /// Those of them that may change credentials.
+    changing: usize,
+    /// How often such calls have ended: an lwp from before has the old credentials.
+    changes: u64,
     /// They are to go: calls that end free theirs, and no call begins.
     leaving: bool,
+}
+
+impl Lwps {
+    /// Whether the lwp of a call is kept that has seen so many changes of credentials before it began.
+    fn keeps(&self, changes: u64) -> bool {
+        !self.leaving && changes == self.changes && self.kept.len() < KEPT
+    }
+
+    /// Those that are on no thread, the main one apart.
+    fn take(&mut self) -> Vec<Parked> {
+        let mut lwps = std::mem::take(&mut self.kept);
+        lwps.append(&mut self.spent);
+        lwps
+    }
+}
+
+/// A call on one of the process's lwps.
+struct Entered {
+    inside: Inside,
+    /// As [`Lwps::changes`] was before.
+    changes: u64,
+    is_changing: bool,
+}
+
+/// Whether a call of this number gives its process other credentials. Its other lwps get theirs when the kernel
+/// schedules them, which is not how they are entered here, so that they are not kept.
+///
+/// Source: NetBSD, the callers of `proc_crmod_leave`: setuid(2), chroot(2), setgroups(2), setreuid(2),
+/// setregid(2), setgid(2), setegid(2), seteuid(2), fchroot(2); syscall(2) and __syscall(2) may be any of them.
+fn changes_credentials(number: i32) -> bool {
+    matches!(number, 0 | 23 | 61 | 80 | 126 | 127 | 181 | 182 | 183 | 198 | 297)
 }
 
 /// Forks a guest's process off init's.
@@ -100,7 +139,7 @@ impl Process for RumpProcess {
             // The kernel checks the upper end only.
             return Outcome::Done(Err(Errno::ENOSYS));
         }
-        Outcome::Done(self.run(call))
+        if call.inline { self.run_here(call) } else { Outcome::Done(self.run(call)) }
     }
 
     fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
@@ -126,7 +165,7 @@ impl Process for RumpProcess {
         let kept = {
             let mut lwps = self.lwps();
             lwps.leaving = true;
-            std::mem::take(&mut lwps.kept)
+            lwps.take()
         };
         self.sleepers.end();
         // The kernel wakes the lwps that it has when it is told. One made a little later would sleep on.
@@ -142,16 +181,21 @@ impl Process for RumpProcess {
                 wake(&self.sleepers);
             }));
             if !self.wait_while(patience, |lwps| lwps.inside > 0) {
-                return;
+                break;
             }
             patience = (patience * 2).min(MOST_PATIENCE);
+        }
+        // Calls that must not wait have freed nothing.
+        let spent = self.lwps().take();
+        if !spent.is_empty() {
+            log(lwp::enter().map(|inside| free(&inside, spent)));
         }
     }
 
     fn release(&self) {
         // Nobody is signalled for a process that goes.
         self.owner.forget();
-        let kept = std::mem::take(&mut self.lwps().kept);
+        let kept = self.lwps().take();
         let main = lock(&self.main).take();
         log(lwp::enter().map(|inside| free(&inside, kept.into_iter().chain(main))));
     }
@@ -160,23 +204,63 @@ impl Process for RumpProcess {
 impl RumpProcess {
     /// Runs a call on one of the process's lwps.
     fn run(&self, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
-        let inside = self.enter()?;
-        let result = current::with(self.owner.id(), call.memory, &self.sleepers, |here| {
-            invoke(&inside, here, call.number, call.args)
-        });
-        self.leave(&inside);
+        let entered = self.enter(call.number)?;
+        let upcalls = entered.inside.upcalls();
+        let result = self.run_in(upcalls, call);
+        self.leave(&entered);
         result
     }
 
-    /// Enters the kernel on an lwp of the process.
-    fn enter(&self) -> Result<Inside, Errno> {
-        let kept = {
+    /// Runs a call on a thread that is in the process.
+    fn run_in(&self, upcalls: &Upcalls, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
+        current::with(self.owner.id(), call.memory, &self.sleepers, |here| {
+            invoke(upcalls, here, call.number, call.args)
+        })
+    }
+
+    /// Runs a call on a thread that must not wait: only if an lwp and a CPU are there.
+    fn run_here(&self, call: &mut Call<'_>) -> Outcome {
+        let (lwp, changes) = {
+            let mut lwps = self.lwps();
+            if lwps.leaving {
+                return Outcome::Done(Err(Errno::EINTR));
+            }
+            if lwps.changing > 0 || changes_credentials(call.number) {
+                return Outcome::Elsewhere;
+            }
+            let Some(lwp) = lwps.kept.pop() else { return Outcome::Elsewhere };
+            lwps.inside += 1;
+            (lwp, lwps.changes)
+        };
+        let outcome = match Visit::begin(&lwp) {
+            Some(visit) => Outcome::Done(self.run_in(visit.upcalls, call)),
+            None => Outcome::Elsewhere,
+        };
+        let mut lwps = self.lwps();
+        if lwps.keeps(changes) {
+            lwps.kept.push(lwp);
+        } else {
+            // Freeing it takes locks.
+            lwps.spent.push(lwp);
+        }
+        lwps.inside -= 1;
+        if lwps.leaving {
+            self.changed.notify_all();
+        }
+        outcome
+    }
+
+    /// Enters the kernel on an lwp of the process, for a call of this number.
+    fn enter(&self, number: i32) -> Result<Entered, Errno> {
+        let is_changing = changes_credentials(number);
+        let (kept, changes) = {
             let mut lwps = self.lwps();
             if lwps.leaving {
                 return Err(Errno::EINTR);
             }
             lwps.entering += 1;
-            lwps.kept.pop()
+            lwps.changing += usize::from(is_changing);
+            (lwps.kept.pop(), lwps.changes)
         };
         let entered = lwp::enter().and_then(|inside| {
             match kept {
@@ -187,11 +271,14 @@ impl RumpProcess {
         });
         let mut lwps = self.lwps();
         lwps.entering -= 1;
-        lwps.inside += usize::from(entered.is_ok());
+        match entered {
+            Ok(_) => lwps.inside += 1,
+            Err(_) => lwps.changing -= usize::from(is_changing),
+        }
         if lwps.leaving {
             self.changed.notify_all();
         }
-        entered
+        entered.map(|inside| Entered { inside, changes, is_changing })
     }
 
     /// Waits while that is so, for some time at most; whether it still is.
@@ -208,14 +295,24 @@ impl RumpProcess {
     }
 
     /// Switches back from the lwp of a call, which is kept or freed.
-    fn leave(&self, inside: &Inside) {
+    fn leave(&self, Entered { inside, changes, is_changing }: &Entered) {
         let lwp = inside.switch_back();
         let mut lwps = self.lwps();
-        if !lwps.leaving && lwps.kept.len() < KEPT {
+        lwps.changing -= usize::from(*is_changing);
+        lwps.changes += u64::from(*is_changing);
+        if *is_changing {
+            let mut kept = std::mem::take(&mut lwps.kept);
+            lwps.spent.append(&mut kept);
+        }
+        if lwps.keeps(*changes) {
             lwps.kept.push(lwp);
         } else {
+            lwps.spent.push(lwp);
+        }
+        if !lwps.spent.is_empty() {
+            let spent = std::mem::take(&mut lwps.spent);
             drop(lwps);
-            free(inside, [lwp]);
+            free(inside, spent);
             lwps = self.lwps();
         }
         lwps.inside -= 1;
@@ -280,9 +377,14 @@ struct Syscall {
 }
 
 /// The call itself. It ends with EINTR if it is left.
-fn invoke(inside: &Inside, here: &InCall<'_>, number: i32, args: &Args) -> Result<[i64; 2], Errno> {
+fn invoke(
+    upcalls: &Upcalls,
+    here: &InCall<'_>,
+    number: i32,
+    args: &Args,
+) -> Result<[i64; 2], Errno> {
     let mut syscall = Syscall {
-        upcall: inside.upcalls().syscall,
+        upcall: upcalls.syscall,
         number,
         args: *args,
         retval: [0, 0],

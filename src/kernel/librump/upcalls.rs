@@ -6,8 +6,10 @@
 //! seat away first (see [`crate::pool::leave_seat`]).
 
 use std::ffi::{c_char, c_int, c_long, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 
+use super::{caught, cpus};
 use crate::pool;
 
 /// An lwp of the rump kernel; only its address is of use here.
@@ -71,9 +73,11 @@ pub unsafe extern "C" fn backend_unschedule(
     interlock: *mut c_void,
 ) {
     let upcalls = UPCALLS.get().expect("set before librumpuser has this function");
+    // A thread that had only tried to get a CPU has one, and must have one again behind its sleep.
+    cpus::stop_trying();
     // SAFETY: the caller's promise is the one the kernel's function needs.
     unsafe { (upcalls.backend_unschedule)(keep, nlocks, interlock) };
-    pool::leave_seat();
+    caught("backend_unschedule", (), pool::leave_seat);
 }
 
 /// A CPU of the kernel is taken after a sleep.
@@ -83,9 +87,14 @@ pub unsafe extern "C" fn backend_unschedule(
 /// As `rump_user_schedule`: after [`backend_unschedule`] on the same thread, with what that one gave.
 pub unsafe extern "C" fn backend_schedule(nlocks: c_int, interlock: *mut c_void) {
     let upcalls = UPCALLS.get().expect("set before librumpuser has this function");
-    pool::take_seat_again();
-    // SAFETY: the caller's promise is the one the kernel's function needs.
-    unsafe { (upcalls.backend_schedule)(nlocks, interlock) };
+    caught("backend_schedule", (), pool::take_seat_again);
+    if interlock.is_null() {
+        // SAFETY: the caller's promise is the one the kernel's function needs.
+        unsafe { cpus::take_again(upcalls, nlocks) };
+    } else {
+        // SAFETY: as above.
+        unsafe { (upcalls.backend_schedule)(nlocks, interlock) };
+    }
 }
 
 /// Runs `sleep` without a CPU of the kernel, and without a seat of the pool.
@@ -97,8 +106,8 @@ pub unsafe fn without_cpu<R>(sleep: impl FnOnce() -> R) -> R {
     let mut nlocks = 0;
     // SAFETY: the caller has a CPU; `nlocks` is ours; there is no interlock.
     unsafe { backend_unschedule(0, &mut nlocks, std::ptr::null_mut()) };
-    let result = sleep();
+    let result = catch_unwind(AssertUnwindSafe(sleep));
     // SAFETY: it follows the call above, on the same thread, with what that gave.
     unsafe { backend_schedule(nlocks, std::ptr::null_mut()) };
-    result
+    result.unwrap_or_else(|panic| resume_unwind(panic))
 }

@@ -317,6 +317,9 @@ impl Process for FakeProcess {
         self.is_alive();
         self.running.fetch_add(1, SeqCst);
         let _running = Running(&self.running);
+        if call.inline && !self.world.restarts && self.world.one_in(3) {
+            return Outcome::Elsewhere;
+        }
         match self.run(call) {
             Ok(outcome) => outcome,
             Err(CopyError::Asked) => Outcome::Copy,
