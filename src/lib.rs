@@ -13,10 +13,12 @@
 //!
 //! Rooms depend on those below them only, from the top: [`cli`], [`hypercall`] (the C surface that
 //! NetBSD's kernel calls), [`options`] (a server in words), [`server`], [`session`] and [`client`] (the other side of the protocol),
-//! [`kernel`], and on the ground [`pool`], [`wire`], [`url`] and the crate `ring`.
+//! [`kernel`], and on the ground [`output`] (lines on stderr), [`pool`], [`wire`], [`url`] and the crate `ring`.
 
 // Only what talks to C may do otherwise, and says so.
 #![deny(unsafe_code)]
+// They panic when nobody takes what they print: see `output`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 // The documentation is for those who read the source, too: `--document-private-items`.
 #![allow(rustdoc::private_intra_doc_links)]
 
@@ -26,6 +28,7 @@ pub mod client;
 pub mod hypercall;
 pub mod kernel;
 pub mod options;
+pub mod output;
 pub mod pool;
 #[cfg(test)]
 mod seeds;

@@ -18,6 +18,8 @@
 //! - [`floor`]: servers without a kernel, for what the machine itself can do.
 
 #![forbid(unsafe_code)]
+// They panic when nobody takes what they print: see `rumpring::output`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod bill;
 mod compare;
@@ -44,6 +46,10 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rumpring::output;
+
+/// What errors begin with.
+const NAME: &str = "rumpring-bench";
 
 /// Measure how fast a system call server answers.
 ///
@@ -77,7 +83,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match output::parse(NAME) {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let result = match &cli.command {
         None => cli.once.run(),
         Some(Command::Compare(compare)) => compare.run(),
@@ -88,11 +97,5 @@ fn main() -> ExitCode {
         Some(Command::Victim(victim)) => victim.run(),
         Some(Command::Share(share)) => share.run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rumpring-bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    output::end(NAME, result)
 }

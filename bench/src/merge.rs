@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rumpring::output;
 
 use crate::histogram::{self, About};
 
@@ -30,8 +31,11 @@ impl Merge {
                 .map_err(|error| format!("{}: {error}", file.display()))?;
         }
         let sum = sum.ok_or("no log")?;
-        println!("{} calls of {} logs", sum.len(), self.files.len());
-        println!("{}", histogram::in_words(&sum));
+        let (calls, logs) = (sum.len(), self.files.len());
+        output::print(format_args!(
+            "{calls} calls of {logs} logs\n{}\n",
+            histogram::in_words(&sum)
+        ))?;
         if let Some(file) = &self.output {
             let words = format!("the sum of {} logs", self.files.len());
             histogram::write(file, &sum, &About { words, length: longest })?;

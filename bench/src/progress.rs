@@ -1,9 +1,10 @@
 //! How far a long run has come: a bar on a terminal, a line now and then elsewhere.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rumpring::output;
 
 use crate::load::Measured;
 
@@ -41,8 +42,7 @@ impl Progress {
             }
             Progress::Lines { total } => {
                 let (elapsed, total) = (elapsed.as_secs_f64(), total.as_secs_f64());
-                // Who has closed stderr does not want to know.
-                let _ = writeln!(io::stderr(), "{elapsed:.0} of {total:.0} s: {text}");
+                output::say(format_args!("{elapsed:.0} of {total:.0} s: {text}"));
             }
         }
     }

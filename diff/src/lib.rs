@@ -7,6 +7,7 @@
 //! room in a server and clean up; [`run`] puts all of it together.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod duel;
 pub mod known;

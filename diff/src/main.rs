@@ -1,12 +1,16 @@
 //! `rumpring-diff`: do two servers give the same answers?
 
 #![forbid(unsafe_code)]
+// They panic when nobody takes what they print: see `rumpring::output`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use rumpring::output::{self, PrintError};
 use rumpring::url::Url;
 use rumpring_diff::duel::{Duel, Times};
 use rumpring_diff::random::{self, FAMILIES, Family};
@@ -14,6 +18,9 @@ use rumpring_diff::report::{Example, Report};
 use rumpring_diff::run::{Run, RunError};
 use rumpring_diff::scripts::{SCRIPTS, Script};
 use rumpring_diff::{parse, prepare};
+
+/// What errors begin with.
+const NAME: &str = "rumpring-diff";
 
 /// Run the same system calls on two servers and compare the answers.
 ///
@@ -96,21 +103,26 @@ impl Cli {
     }
 }
 
-fn list() {
+fn list() -> Result<(), PrintError> {
     let scripts: Vec<&str> = SCRIPTS.iter().map(|script| script.name).collect();
     let families: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
-    println!("scripts: {}", scripts.join(" "));
-    println!("families: {}", families.join(" "));
+    let (scripts, families) = (scripts.join(" "), families.join(" "));
+    output::print(format_args!("scripts: {scripts}\nfamilies: {families}\n"))
 }
 
 /// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(30);
 
-fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, RunError> {
+fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, Box<dyn Error>> {
     let sides = prepare::sides(urls)
         .map_err(|source| RunError::Broken { during: "preparing".into(), source })?;
     let times = Times::new(Duration::from_millis(cli.grace));
-    let mut tell = |example: &Example| println!("{example}");
+    let mut printed = Ok(());
+    let mut tell = |example: &Example| {
+        if printed.is_ok() {
+            printed = output::print(format_args!("{example}\n"));
+        }
+    };
     let mut run = Run::new(Duel::new(sides, times), &mut tell);
     for path in &cli.file {
         let option = format!("--file {}", path.display());
@@ -127,27 +139,27 @@ fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, RunError> {
             run.random(family, cli.seed.wrapping_add(number), cli.steps.into())?;
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
-                eprintln!("{}: {} of {} sequences", family.name, number + 1, cli.sequences);
+                let (name, done, all) = (family.name, number + 1, cli.sequences);
+                output::say(format_args!("{name}: {done} of {all} sequences"));
             }
         }
     }
-    Ok(run.end())
+    let report = run.end();
+    printed?;
+    output::print(format_args!("{report}\n"))?;
+    Ok(report)
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match output::parse(NAME) {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let (Some(one), Some(other), false) = (&cli.one, &cli.other, cli.list) else {
-        list();
-        return ExitCode::SUCCESS;
+        return output::end(NAME, list());
     };
     match run(&cli, &[one.clone(), other.clone()]) {
-        Ok(report) => {
-            println!("{report}");
-            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("rumpring-diff: {error}");
-            ExitCode::FAILURE
-        }
+        Ok(report) if !report.is_clean() => ExitCode::FAILURE,
+        result => output::end(NAME, result.map(drop)),
     }
 }

@@ -134,6 +134,7 @@
 //! do tried, and `sync` lets it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 #![warn(missing_docs)]
 
 mod accept;

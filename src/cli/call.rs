@@ -1,13 +1,12 @@
 //! `rumpring call` and `rumpring halt`: a system call from the command line, at `$RUMP_SERVER`.
 
-use std::io::{self, Write};
-
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 
 use super::Failure;
 use crate::client::{AddressSpace, CallError, Client};
 use crate::kernel::embedded;
+use crate::output;
 use crate::url::Url;
 
 /// NetBSD's number of reboot(2).
@@ -168,19 +167,18 @@ fn print(
     space: &AddressSpace,
     buffers: &[(u64, usize)],
 ) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match retval {
-        [value, 0] => writeln!(out, "{name} = {value}")?,
-        [value, second] => writeln!(out, "{name} = {value}, {second}")?,
-    }
+    let mut out = match retval {
+        [value, 0] => format!("{name} = {value}\n"),
+        [value, second] => format!("{name} = {value}, {second}\n"),
+    };
     for &(addr, len) in buffers {
         for (line, bytes) in space.read(addr, len as u64)?.chunks(16).enumerate() {
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x} ")).collect();
             let text: String = bytes.iter().map(|&byte| printable(byte)).collect();
-            writeln!(out, "  {:6x}  {hex:48} {text}", line * 16)?;
+            out += &format!("  {:6x}  {hex:48} {text}\n", line * 16);
         }
     }
-    Ok(())
+    Ok(output::print(out)?)
 }
 
 fn printable(byte: u8) -> char {

@@ -1,12 +1,12 @@
 //! `rumpring calls`: what the embedded kernel has, as the README shows it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use clap::Args;
 
 use super::Failure;
 use crate::kernel::embedded::{self, Status};
+use crate::output;
 
 /// List the system calls of the embedded kernel, as a table in Markdown.
 #[derive(Args)]
@@ -14,8 +14,7 @@ pub struct Calls {}
 
 impl Calls {
     pub fn run(&self) -> Result<(), Failure> {
-        print!("{}", table());
-        Ok(())
+        Ok(output::print(table())?)
     }
 }
 
@@ -34,7 +33,7 @@ pub fn table() -> String {
     let mut text = String::from("| family | calls | of which is missing |\n| --- | --- | --- |\n");
     for (family, calls) in &families {
         for (missing, names) in calls {
-            let _ = writeln!(text, "| {family} | {} | {missing} |", names.join(", "));
+            text += &format!("| {family} | {} | {missing} |\n", names.join(", "));
         }
     }
     text

@@ -7,6 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
+use crate::output;
 use crate::server::Control;
 use crate::url::Url;
 
@@ -16,14 +17,13 @@ pub fn take_signals() -> Result<Signals, Failure> {
     Ok(Signals::new([SIGTERM, SIGINT, SIGUSR1])?)
 }
 
-/// From here on SIGTERM and SIGINT stop the server, and SIGUSR1 has it print its counters. Says
-/// later whether a signal has stopped it.
-pub fn heed(signals: Signals, control: Control) -> Result<Arc<AtomicBool>, Failure> {
+/// From here on SIGTERM and SIGINT stop the server, SIGUSR1 has it print its counters, and what it says on
+/// stderr is written. Says later whether a signal has stopped it.
+pub fn heed(signals: Signals, control: &Control) -> Result<Arc<AtomicBool>, Failure> {
     let stopped = Arc::new(AtomicBool::new(false));
-    let by_signal = stopped.clone();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || handle(signals, &control, &by_signal))?;
+    let (its_control, by_signal) = (control.clone(), stopped.clone());
+    control.run_for_good("log", output::write_lines)?;
+    control.run_for_good("signals", move || handle(signals, &its_control, &by_signal))?;
     Ok(stopped)
 }
 
@@ -31,14 +31,14 @@ fn handle(mut signals: Signals, control: &Control, stopped: &AtomicBool) {
     for signal in signals.forever() {
         if signal == SIGUSR1 {
             match control.stats() {
-                Some(stats) => eprintln!("{stats}"),
+                Some(stats) => output::say(stats),
                 None => tracing::warn!("the server does not answer"),
             }
         } else if stopped.swap(true, Ordering::SeqCst) {
-            std::process::exit(1);
+            output::exit(1);
         } else if control.has_ended() {
             // A client has halted the kernel for good, and nothing else ends the process.
-            std::process::exit(0);
+            output::exit(0);
         } else {
             control.stop();
         }
@@ -47,7 +47,7 @@ fn handle(mut signals: Signals, control: &Control, stopped: &AtomicBool) {
 
 /// Connections are accepted: says so.
 pub fn ready(url: &Url) {
-    eprintln!("listening on {url}");
+    output::say(format_args!("listening on {url}"));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("cannot tell NOTIFY_SOCKET that the server is ready: {error}");
     }

@@ -14,6 +14,8 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::output;
+
 /// Lines of one kind in a second, unless told otherwise.
 pub const LINES: u32 = 10;
 
@@ -26,7 +28,7 @@ pub fn start(verbose: u8, lines: u32) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    log(filter, lines, std::io::stderr, std::io::stderr().is_terminal()).init();
+    log(filter, lines, || output::Lines, std::io::stderr().is_terminal()).init();
 }
 
 /// The log on `writer`. What is left out is left out by layers before the one that writes: a filter of that
@@ -36,6 +38,8 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let written = fmt::layer().with_writer(writer).with_ansi(ansi).with_target(false);
+    // It would tell of them by `eprintln!`.
+    let written = written.log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(Throttle::new(lines)).with(written)
 }
 
@@ -79,7 +83,9 @@ impl<S: Subscriber> Layer<S> for Throttle {
         let (passes, left_out) = self.pass(event.metadata().callsite(), Instant::now());
         if left_out > 0 {
             // Not by the log itself, which is in the middle of a line.
-            eprintln!("rumpring: {left_out} more lines like the next were left out before it");
+            output::say(format_args!(
+                "rumpring: {left_out} more lines like the next were left out before it"
+            ));
         }
         passes
     }

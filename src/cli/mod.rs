@@ -20,6 +20,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::output;
+
+/// What errors begin with.
+const NAME: &str = "rumpring";
+
 /// A system call server for NetBSD rump kernel clients, on io_uring.
 #[derive(Parser)]
 #[command(
@@ -58,17 +63,14 @@ pub use calls::table as calls_table;
 
 /// Runs the program, under whichever of its names.
 pub fn main() -> ExitCode {
-    match if is_rump_server() { rump_server() } else { rumpring() } {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rumpring: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let result = match is_rump_server() {
+        true => output::parse(NAME).map(rump_server),
+        false => output::parse(NAME).map(rumpring),
+    };
+    result.map_or_else(|status| status, |result| output::end(NAME, result))
 }
 
-fn rumpring() -> Result<(), Failure> {
-    let cli = Cli::parse();
+fn rumpring(cli: Cli) -> Result<(), Failure> {
     log::start(cli.verbose, cli.log_lines);
     match cli.command {
         Command::Serve(serve) => serve.run(),
@@ -78,9 +80,9 @@ fn rumpring() -> Result<(), Failure> {
     }
 }
 
-fn rump_server() -> Result<(), Failure> {
+fn rump_server(cli: rump_server::Cli) -> Result<(), Failure> {
     log::start(0, log::LINES);
-    rump_server::main()
+    cli.run()
 }
 
 /// Whether the program was called by the name of NetBSD's.

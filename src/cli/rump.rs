@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{Failure, lifetime};
 use crate::hypercall;
 use crate::kernel::librump::{self, Drive, load};
+use crate::output;
 use crate::server::{Bound, Config};
 
 /// What there is to load and to set up.
@@ -39,10 +40,15 @@ impl Rump {
         let started = self.start(config, bound);
         match (parent, &started) {
             (None, _) => {}
-            (Some(parent), Ok(_)) => parent.tell(true),
+            (Some(parent), Ok(_)) => {
+                // From there on stderr leads nowhere.
+                output::flush();
+                parent.tell(true);
+            }
             (Some(parent), Err(error)) => {
                 // It is the parent's failure, and said once.
-                eprintln!("rumpring: {error}");
+                output::say(format_args!("rumpring: {error}"));
+                output::flush();
                 parent.tell(false);
                 std::process::exit(1);
             }
@@ -64,12 +70,12 @@ impl Rump {
         self.drives.iter().try_for_each(Drive::register)?;
         load::init_server(&url.to_string())?;
         let server = hypercall::server().ok_or("the kernel asked for no server")?;
-        let stopped = lifetime::heed(signals, server.control.clone())?;
+        let stopped = lifetime::heed(signals, &server.control)?;
         if self.announce {
             lifetime::ready(&server.url);
         }
         Ok(move || {
-            server.control.wait_for_end();
+            server.control.wait_for_end()?;
             if stopped.load(Ordering::SeqCst) {
                 load::halt()?;
             }

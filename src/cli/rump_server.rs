@@ -12,12 +12,13 @@ use super::Failure;
 use super::rump::Rump;
 use crate::kernel::librump::{Drive, DriveKind, Extent, load};
 use crate::options::{self, Options};
+use crate::output;
 use crate::url::Url;
 
 /// Serve a rump kernel's system calls at URL.
 #[derive(Parser)]
 #[command(name = "rump_server", version)]
-struct Cli {
+pub struct Cli {
     /// Stay in the foreground. Without it the server detaches once it is ready.
     #[arg(short)]
     s: bool,
@@ -52,26 +53,28 @@ struct Cli {
     url: Url,
 }
 
-/// Runs the program.
-pub fn main() -> Result<(), Failure> {
-    let cli = Cli::parse();
-    let mut config = Options::from_env()?.config(cli.url)?;
-    // As the program whose name this is.
-    config.access.anywhere = true;
-    let mut environment = Vec::new();
-    environment.extend(cli.c.map(|ncpu| ("RUMP_NCPU", ncpu.to_string())));
-    environment.extend(cli.r.map(|bytes| ("RUMP_MEMLIMIT", bytes)));
-    environment.extend(cli.v.then(|| ("RUMP_VERBOSE", "1".to_string())));
-    let rump = Rump {
-        prefix: load::prefix_from_env(),
-        libraries: cli.l,
-        modules: cli.m,
-        drives: cli.d,
-        environment,
-        detach: !cli.s,
-        announce: false,
-    };
-    rump.serve(config, None)
+impl Cli {
+    /// Runs the program.
+    pub fn run(self) -> Result<(), Failure> {
+        output::queue_lines();
+        let mut config = Options::from_env()?.config(self.url)?;
+        // As the program whose name this is.
+        config.access.anywhere = true;
+        let mut environment = Vec::new();
+        environment.extend(self.c.map(|ncpu| ("RUMP_NCPU", ncpu.to_string())));
+        environment.extend(self.r.map(|bytes| ("RUMP_MEMLIMIT", bytes)));
+        environment.extend(self.v.then(|| ("RUMP_VERBOSE", "1".to_string())));
+        let rump = Rump {
+            prefix: load::prefix_from_env(),
+            libraries: self.l,
+            modules: self.m,
+            drives: self.d,
+            environment,
+            detach: !self.s,
+            announce: false,
+        };
+        rump.serve(config, None)
+    }
 }
 
 /// Parses what `-d` says.

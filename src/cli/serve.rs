@@ -9,6 +9,7 @@ use super::rump::Rump;
 use super::{Failure, embedded, etfs, lifetime, sandbox, user};
 use crate::kernel::librump::load;
 use crate::options::Options;
+use crate::output;
 use crate::server::{Config, Server, bind};
 use crate::url::Url;
 
@@ -60,6 +61,7 @@ enum Choice {
 
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
+        output::queue_lines();
         let config = self.options.config(self.url.clone())?;
         match self.kernel {
             Choice::Embedded => self.serve_embedded(&config),
@@ -76,7 +78,7 @@ impl Serve {
         let sandbox = self.sandbox.enter(&bound)?;
         let signals = lifetime::take_signals()?;
         let server = Server::on(bound, config, kernel)?;
-        lifetime::heed(signals, server.control())?;
+        lifetime::heed(signals, &server.control())?;
         lifetime::ready(server.url());
         sandbox.map_or(Ok(()), |sandbox| sandbox.seal())?;
         server.run()?;

@@ -12,6 +12,7 @@ use super::{pages, serve};
 use crate::kernel::librump::current::memory_of;
 use crate::kernel::librump::{self, OwnerId, Upcalls, caught, cpus, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
+use crate::output;
 use crate::server::MAX_ASK;
 
 /// librump's first call. librumpuser has to be told, too: it keeps the upcalls for itself.
@@ -21,16 +22,22 @@ use crate::server::MAX_ASK;
 /// `upcalls` points to the upcalls of that version.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_init(version: c_int, hyp: *const Upcalls) -> c_int {
+    output::queue_lines();
+    output::open_standard_files();
     type Init = unsafe extern "C" fn(c_int, *const Upcalls) -> c_int;
     caught("rumpuser_init", Errno::ENXIO.0, || {
         let Some(next) = librump::next_symbol(c"rumpuser_init") else {
-            eprintln!("rumpring: there is no librumpuser behind librump");
+            output::say("rumpring: there is no librumpuser behind librump");
+            output::flush();
             return Errno::ENXIO.0;
         };
         // SAFETY: librumpuser's function of that name has this type.
         let init: Init = unsafe { std::mem::transmute(next) };
         if version != upcalls::VERSION {
-            eprintln!("rumpring: librump speaks version {version} of rumpuser, not 17");
+            output::say(format_args!(
+                "rumpring: librump speaks version {version} of rumpuser, not 17"
+            ));
+            output::flush();
             return Errno::EPROTONOSUPPORT.0;
         }
         // SAFETY: the caller's promise.
@@ -108,7 +115,8 @@ pub unsafe extern "C" fn rumpuser_cv_wait_nowrap(cv: *mut c_void, mutex: *mut c_
         Some((wait, exit))
     };
     let Some((wait, exit)) = *NEXT.get_or_init(resolve) else {
-        eprintln!("rumpring: librumpuser has nothing to wait with");
+        output::say("rumpring: librumpuser has nothing to wait with");
+        output::flush();
         std::process::abort();
     };
     match cpus::stop_trying() {

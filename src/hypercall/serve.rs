@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::kernel::librump::{Librump, cpus, current, fifos, load, timers};
 use crate::kernel::{Errno, Identity};
 use crate::options::Options;
+use crate::output;
 use crate::server::{Bound, Config, Control, Error, ListenError, Running};
 use crate::url::Url;
 
@@ -51,6 +52,7 @@ pub fn cpus() -> usize {
 
 /// Starts the server that the kernel asks for.
 pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
+    output::queue_lines();
     let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if SERVER.get().is_some() {
         return Err(Errno::EBUSY);
@@ -71,9 +73,28 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     };
     let running = running.map_err(|error| failed(&error, errno_of(&error)))?;
     let serving = Serving { control: running.control().clone(), url: running.url().clone() };
-    // It runs until it is stopped, or the process ends.
-    running.detach();
+    if PREPARED.get().is_some() {
+        // The command line waits for its end.
+        running.detach();
+    } else {
+        look_after(running).map_err(|error| failed(&error, Errno::EAGAIN))?;
+    }
     SERVER.set(serving).map_err(|_| Errno::EBUSY)
+}
+
+/// Sees to a server in somebody else's program, which does not wait for it: its lines are written, and if it
+/// ends though nobody has stopped it, so does the program, with SIGABRT. Clients would wait for ever for a
+/// server that is gone, and whoever started the program would not know.
+fn look_after(running: Running) -> std::io::Result<()> {
+    running.control().run_for_good("log", output::write_lines)?;
+    let wait = move || {
+        if let Err(error) = running.wait() {
+            output::say(format_args!("rumpring: {error}"));
+            output::flush();
+            std::process::abort();
+        }
+    };
+    std::thread::Builder::new().name("server's end".into()).spawn(wait).map(drop)
 }
 
 /// What a program without a command line of ours is to serve with. As with the program it stands in for,
@@ -96,12 +117,15 @@ pub fn halted() {
     if current::memory(|memory| memory.halted()).is_none() {
         serving.control.abandon();
     }
-    serving.control.wait_for_end();
+    // The process ends anyway.
+    drop(serving.control.wait_for_end());
+    output::flush();
 }
 
 /// Says on stderr what the kernel's caller will only have a number of.
 fn failed(error: &dyn std::fmt::Display, errno: Errno) -> Errno {
-    eprintln!("rumpring: {error}");
+    output::say(format_args!("rumpring: {error}"));
+    output::flush();
     errno
 }
 

@@ -71,6 +71,9 @@ pub trait Task: Send + 'static {
 
     /// A worker's thread ends while the pool goes on: what it holds on to has to be given back.
     fn thread_end(_context: &Self::Context) {}
+
+    /// A worker has panicked outside of any task, and the pool is not what it was.
+    fn worker_panicked(_context: &Self::Context) {}
 }
 
 /// How a pool is laid out.

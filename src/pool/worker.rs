@@ -120,7 +120,12 @@ fn try_spawn<T: Task>(shared: &Arc<Shared<T>>, seat: Seat) -> Result<(), (Seat, 
     let thread_shared = shared.clone();
     std::thread::Builder::new()
         .name(format!("worker {core}"))
-        .spawn(move || thread_main(thread_shared, seat))
+        .spawn(move || {
+            let context = thread_shared.clone();
+            if catch_unwind(AssertUnwindSafe(|| thread_main(thread_shared, seat))).is_err() {
+                T::worker_panicked(&context.context);
+            }
+        })
         .map(drop)
         .map_err(|error| (Seat { core, cpu }, error))
 }

@@ -72,6 +72,10 @@ impl pool::Task for Job {
     fn thread_end(context: &Context) {
         context.kernel.thread_end();
     }
+
+    fn worker_panicked(context: &Context) {
+        context.mailbox.fail("a worker panicked".into());
+    }
 }
 
 impl WorkFor {

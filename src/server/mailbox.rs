@@ -1,7 +1,7 @@
 //! The way back: what workers and other threads have to tell the submission thread.
 
 use std::cell::RefCell;
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ring::{Chunk, Socket};
@@ -83,13 +83,14 @@ struct PutOff {
 pub struct Mailbox {
     messages: Mutex<Vec<Message>>,
     wake: Box<dyn Fn() + Send + Sync>,
+    failure: OnceLock<String>,
 }
 
 impl Mailbox {
     /// An empty mailbox; `wake` is called after each message and has to be cheap when the reader is
     /// awake.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Mailbox {
-        Mailbox { messages: Mutex::default(), wake }
+        Mailbox { messages: Mutex::default(), wake, failure: OnceLock::new() }
     }
 
     /// Leaves a message. Messages of one thread arrive in order.
@@ -131,6 +132,18 @@ impl Mailbox {
     pub fn take(&self, into: &mut Vec<Message>) {
         debug_assert!(into.is_empty());
         std::mem::swap(&mut *self.lock(), into);
+    }
+
+    /// Something has gone that the server cannot do without, for this reason: has it end at once.
+    pub fn fail(&self, reason: String) {
+        // The first reason is the one to know.
+        drop(self.failure.set(reason));
+        self.post(Message::Stop);
+    }
+
+    /// What has gone that the server cannot do without.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// Whether nothing is there.

@@ -46,6 +46,7 @@ pub use memory::{MAX_ASK, ROOM};
 pub use stats::{BoardStats, Stats};
 
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -111,13 +112,17 @@ pub enum Error {
     /// The server's thread could not be made, or panicked.
     #[error("the server's thread: {0}")]
     Thread(String),
+    /// Something has gone that it cannot do without.
+    #[error("the server has ended: {0}")]
+    Ended(String),
 }
 
 /// A server that listens. It stays on the thread that made it.
 pub struct Server {
+    // Before the ring, which has the socket: see [`SocketFile`].
+    file: Option<SocketFile>,
     ring: Ring,
     listener: Option<Listener>,
-    file: Option<SocketFile>,
     url: Url,
     board: Board,
     mailbox: Arc<Mailbox>,
@@ -135,20 +140,26 @@ pub struct Control {
     ended: Arc<Ended>,
 }
 
-/// Whether a server has ended.
+/// Whether a server has ended, and if so why, should it not have.
 #[derive(Default)]
 struct Ended {
-    has: Mutex<bool>,
+    how: Mutex<Option<Result<(), String>>>,
     changed: Condvar,
 }
 
 /// Says so when the server goes, however it does.
-struct SayEnded(Arc<Ended>);
+#[derive(Default)]
+struct SayEnded {
+    ended: Arc<Ended>,
+    why: Option<String>,
+}
 
 impl Drop for SayEnded {
     fn drop(&mut self) {
-        *self.0.has.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.changed.notify_all();
+        let panicked = std::thread::panicking().then(|| "its thread panicked".to_string());
+        let how = self.why.take().or(panicked).map_or(Ok(()), Err);
+        *self.ended.how.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
+        self.ended.changed.notify_all();
     }
 }
 
@@ -170,15 +181,40 @@ impl Control {
         stats.recv_timeout(Duration::from_secs(10)).ok()
     }
 
-    /// Waits until the server has ended, its socket file with it.
-    pub fn wait_for_end(&self) {
-        let has = self.ended.has.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.ended.changed.wait_while(has, |has| !*has));
+    /// Has the server end at once with this as its error.
+    pub fn fail(&self, reason: String) {
+        self.mailbox.fail(reason);
+    }
+
+    /// Runs `body` on a thread that the server cannot do without: if it ends before the server, by a panic
+    /// or otherwise, that is the server's end.
+    pub fn run_for_good(
+        &self,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let control = self.clone();
+        let run = move || {
+            let how = match catch_unwind(AssertUnwindSafe(body)) {
+                Ok(()) => "ended",
+                Err(_) => "panicked",
+            };
+            control.fail(format!("the thread `{name}` {how}"));
+        };
+        std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
+    }
+
+    /// Waits until the server has ended, its socket file with it. Returns why, should it not have.
+    pub fn wait_for_end(&self) -> Result<(), Error> {
+        let how = self.ended.how.lock().unwrap_or_else(PoisonError::into_inner);
+        let how = self.ended.changed.wait_while(how, |how| how.is_none());
+        let how = how.unwrap_or_else(PoisonError::into_inner).clone();
+        how.unwrap_or(Ok(())).map_err(Error::Ended)
     }
 
     /// Whether it has.
     pub fn has_ended(&self) -> bool {
-        *self.ended.has.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ended.how.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
@@ -222,7 +258,7 @@ impl Server {
             mailbox,
             pool,
             panics,
-            ended: SayEnded(Arc::default()),
+            ended: SayEnded::default(),
         })
     }
 
@@ -233,11 +269,20 @@ impl Server {
 
     /// A way to stop and to ask this server.
     pub fn control(&self) -> Control {
-        Control { mailbox: self.mailbox.clone(), ended: self.ended.0.clone() }
+        Control { mailbox: self.mailbox.clone(), ended: self.ended.ended.clone() }
     }
 
     /// Serves until it is stopped, or until a client halts the kernel.
     pub fn run(mut self) -> Result<(), Error> {
+        let result = self.serve();
+        self.ended.why = result.as_ref().err().map(|error| match error {
+            Error::Ended(why) => why.clone(),
+            error => error.to_string(),
+        });
+        result
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
         let _here = Here::begin();
         let mut last_wait = None;
         while !self.board.is_over() {
@@ -250,6 +295,9 @@ impl Server {
             }
             self.board.turn(&self.mailbox, &mut self.ring, Instant::now);
             self.answer_the_curious();
+            if let Some(why) = self.mailbox.failure() {
+                return Err(Error::Ended(why.into()));
+            }
             if self.board.is_stopping() {
                 self.listen_no_more();
                 let limit = *last_wait.get_or_insert_with(|| self.board.stop_limit(LAST_WAIT));
@@ -286,8 +334,8 @@ impl Server {
 
     fn listen_no_more(&mut self) {
         if let Some(listener) = self.listener.take() {
-            self.ring.stop_listening(listener);
             self.file = None;
+            self.ring.stop_listening(listener);
         }
     }
 

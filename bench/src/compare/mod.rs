@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use rumpring::output;
 
 use crate::files;
 use crate::interrupt;
@@ -140,13 +141,13 @@ impl Compare {
         let is_enough = interrupt::flag(running::end_all)?;
         let progress = Progress::new(self.turns(), self.quiet);
         let mut runner = Runner::new(self, dir.path(), progress, is_enough)?;
-        runner.progress.print(&self.introduction());
+        runner.progress.print(&self.introduction())?;
         for (demand, who) in self.demands() {
             let case = runner.case(demand, &who, &findings);
             if case.rounds.has_any() {
                 let rows = tables::lines(&self.targets, &case);
                 let lines: String = rows.iter().map(|row| tables::line(row)).collect();
-                runner.progress.print(&lines);
+                runner.progress.print(&lines)?;
                 findings.cases.push(case);
             }
         }
@@ -193,10 +194,10 @@ impl Compare {
     /// Prints what the lines so far have not told, and writes the files.
     fn tell(&self, findings: &Findings<'_>) -> Result<(), Box<dyn std::error::Error>> {
         for table in tables::others(findings) {
-            print!("\n{}", table.markdown());
+            output::print(format_args!("\n{}", table.markdown()))?;
         }
         if let Some(why) = &findings.cut_short {
-            println!("\nThis was {why}.");
+            output::print(format_args!("\nThis was {why}.\n"))?;
         }
         if let Some(file) = &self.json {
             std::fs::write(file, format!("{:#}\n", findings.json())).map_err(in_file(file))?;

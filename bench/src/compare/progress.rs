@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rumpring::output::{self, PrintError};
 
 pub struct Progress {
     way: Way,
@@ -48,22 +49,22 @@ impl Progress {
                 bar.set_position(done);
                 bar.set_message(text);
             }
-            Way::Lines => eprintln!("{text}"),
+            Way::Lines => output::say(text),
             Way::Quiet => {}
         }
     }
 
     /// Prints to stdout, without harm to the bar.
-    pub fn print(&self, text: &str) {
-        self.around(|| print!("{text}"));
+    pub fn print(&self, text: &str) -> Result<(), PrintError> {
+        self.around(|| output::print(text))
     }
 
     /// Prints a line to stderr, however quiet.
     pub fn complain(&self, text: &str) {
-        self.around(|| eprintln!("{text}"));
+        self.around(|| output::say(text));
     }
 
-    fn around(&self, print: impl FnOnce()) {
+    fn around<R>(&self, print: impl FnOnce() -> R) -> R {
         match &self.way {
             Way::Bar(bar) => bar.suspend(print),
             Way::Lines | Way::Quiet => print(),

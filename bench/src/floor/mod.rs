@@ -13,12 +13,15 @@ mod peer;
 mod server;
 mod worker;
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ring::{Ring, Waker};
+use rumpring::output;
 use rumpring::server::{SocketMode, listen};
 use rumpring::url::Url;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -64,6 +67,7 @@ enum Way {
 
 impl Floor {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
+        output::queue_lines();
         // Before it says that it listens: from there on it may be told to end.
         let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
         let spin = Duration::from_micros(self.spin);
@@ -71,45 +75,70 @@ impl Floor {
         let mut ring = Ring::new(&config)?;
         let bound = listen(&self.url, SocketMode::default())?;
         ring.listen(bound.fd)?;
-        let wishes = Arc::new(Wishes::default());
-        heed(signals, wishes.clone(), ring.waker())?;
+        let wishes = Arc::new(Wishes::new(ring.waker()));
+        Wishes::run_for_good(&wishes, "log", output::write_lines)?;
+        heed(signals, &wishes)?;
         let worker = match self.way {
             Way::Ring => None,
-            Way::Hop => Some(Worker::start(ring.arena(), ring.waker(), spin)?),
+            Way::Hop => Some(Worker::start(ring.arena(), ring.waker(), spin, &wishes)?),
         };
-        eprintln!("listening on {}", bound.url);
+        output::say(format_args!("listening on {}", bound.url));
         Server::new(ring, worker).run(&wishes)?;
-        Ok(())
+        wishes.gone.get().map_or(Ok(()), |name| Err(format!("the thread `{name}` is gone").into()))
     }
 }
 
 /// What signals ask of the server.
-#[derive(Default)]
 struct Wishes {
     end: AtomicBool,
     counters: AtomicBool,
+    /// A thread without which the server has to end.
+    gone: OnceLock<&'static str>,
+    waker: Waker,
 }
 
 impl Wishes {
+    fn new(waker: Waker) -> Wishes {
+        let (end, counters) = (AtomicBool::new(false), AtomicBool::new(false));
+        Wishes { end, counters, gone: OnceLock::new(), waker }
+    }
+
+    /// Runs `body` on a thread that the server cannot do without: if it panics, the server ends.
+    fn run_for_good(
+        wishes: &Arc<Wishes>,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let wishes = wishes.clone();
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                let _ = wishes.gone.set(name);
+                wishes.end.store(true, Ordering::SeqCst);
+                wishes.waker.wake();
+            }
+        })
+    }
+
     fn has_any(&self) -> bool {
         self.end.load(Ordering::SeqCst) || self.counters.load(Ordering::SeqCst)
     }
 }
 
 /// From here on signals are heeded; a second one that ends the server does so at once.
-fn heed(mut signals: Signals, wishes: Arc<Wishes>, waker: Waker) -> std::io::Result<()> {
+fn heed(mut signals: Signals, wishes: &Arc<Wishes>) -> std::io::Result<()> {
+    let its_wishes = wishes.clone();
     let handle = move || {
+        let wishes = its_wishes;
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 wishes.counters.store(true, Ordering::SeqCst);
             } else if wishes.end.swap(true, Ordering::SeqCst) {
-                std::process::exit(1);
+                output::exit(1);
             }
-            waker.wake();
+            wishes.waker.wake();
         }
     };
-    std::thread::Builder::new().name("signals".into()).spawn(handle)?;
-    Ok(())
+    Wishes::run_for_good(wishes, "signals", handle).map(drop)
 }
 
 /// As many sockets as the limit of open files allows.

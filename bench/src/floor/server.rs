@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use ring::{Arena, Chunk, Error, Event, Ring, Socket, Then};
-use rumpring::wire;
+use rumpring::{output, wire};
 
 use super::Wishes;
 use super::answers::{Answer, Call, RESPONSE_LEN, answer};
@@ -54,7 +54,8 @@ impl Server {
             self.answer();
             self.flush();
             if wishes.counters.swap(false, Ordering::SeqCst) {
-                eprintln!("calls {} enters {}", self.answered, self.ring.stats().enters);
+                let enters = self.ring.stats().enters;
+                output::say(format_args!("calls {} enters {enters}", self.answered));
             }
         }
         Ok(())
@@ -66,7 +67,9 @@ impl Server {
             Event::Received { socket, data } => self.received(socket, &data),
             Event::Sent { socket, result: Ok(len) } => self.sent(socket, len),
             Event::Sent { socket, .. } | Event::RecvEnded { socket, .. } => self.close(socket),
-            Event::AcceptFailed { error, .. } => eprintln!("cannot accept a connection: {error}"),
+            Event::AcceptFailed { error, .. } => {
+                output::say(format_args!("cannot accept a connection: {error}"));
+            }
             Event::Closed { .. } => {}
         }
     }
@@ -144,14 +147,14 @@ impl Server {
             if let Some(chunks) = find(&mut self.peers, socket).and_then(Peer::next)
                 && let Err(error) = self.ring.send(socket, chunks, Then::Nothing)
             {
-                eprintln!("a send was refused: {error}");
+                output::say(format_args!("a send was refused: {error}"));
             }
         }
     }
 
     fn send(&mut self, socket: Socket, chunks: impl IntoIterator<Item = Chunk>, then: Then) {
         if let Err(error) = self.ring.send(socket, chunks, then) {
-            eprintln!("a send was refused: {error}");
+            output::say(format_args!("a send was refused: {error}"));
         }
     }
 

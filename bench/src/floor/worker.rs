@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ring::{Arena, Spin, Waker};
 
+use super::Wishes;
 use super::answers::{Answer, Call, answer};
 
 /// The thread, seen from the ring's. It ends when this is dropped.
@@ -71,12 +72,16 @@ impl<T> Batch<T> {
 
 impl Worker {
     /// Starts the thread. It looks for work this long before it sleeps, as long as that pays.
-    pub fn start(arena: Arena, waker: Waker, spin: Duration) -> io::Result<Worker> {
+    pub fn start(
+        arena: Arena,
+        waker: Waker,
+        spin: Duration,
+        wishes: &Arc<Wishes>,
+    ) -> io::Result<Worker> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
-        let thread = thread::Builder::new()
-            .name("worker".into())
-            .spawn(move || work(&of_thread, &arena, &waker, Spin::new(spin)))?;
+        let work = move || work(&of_thread, &arena, &waker, Spin::new(spin));
+        let thread = Wishes::run_for_good(wishes, "worker", work)?;
         Ok(Worker { shared, thread: Some(thread) })
     }
 
@@ -112,8 +117,9 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.shared.has_ended.store(true, Ordering::Release);
         self.wake();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            eprintln!("the worker panicked");
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has been caught.
+            drop(thread.join());
         }
     }
 }

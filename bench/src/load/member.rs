@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 
+use rumpring::output;
+
 use super::engine::{Control, Engine, Run, Task};
 use super::measured::Measured;
 use super::process::Process;
@@ -96,7 +98,7 @@ impl Thread {
 
     fn end(self) {
         if self.handle.join().is_err() {
-            eprintln!("rumpring-bench: a load thread panicked");
+            output::say("rumpring-bench: a load thread panicked");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use rumpring::output;
 use rumpring::url::Url;
 
 use crate::histogram::{self, About};
@@ -80,11 +81,10 @@ impl Once {
             return Err("ended while warming up: nothing was measured".into());
         }
         let asked = report::Asked { url, plan: self.plan(), rate: self.load.rate };
-        if self.json {
-            println!("{:#}", report::json(&asked, &result));
-        } else {
-            print!("{}", report::text(&asked, &result));
-        }
+        output::print(match self.json {
+            true => format!("{:#}\n", report::json(&asked, &result)),
+            false => report::text(&asked, &result).to_string(),
+        })?;
         if let Some(file) = &self.histogram {
             let Plan { call, connections, in_flight } = self.plan();
             let words = format!("{call} {connections} x {in_flight}");

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use rumpring::output;
 use rumpring::url::Url;
 
 use crate::compare::{Target, What, end_all};
@@ -135,10 +136,10 @@ impl Soak {
         let before = Sample::take(server.books(), &server.url, 0.0)?;
         let seed = self.seed.unwrap_or_else(time_as_seed);
         let run = Run::new(server.url.clone(), seed, self.duration, interrupted);
-        eprintln!("soak of {}, seed {seed}", self.target.name);
+        output::say(format_args!("soak of {}, seed {seed}", self.target.name));
         let look = |sample: &Sample| {
             if !self.quiet {
-                eprintln!("{}", report::line(sample));
+                output::say(report::line(sample));
             }
         };
         let done = run_all(&run, &self.cast(), &mut server, self.every, look)?;
@@ -190,11 +191,11 @@ impl Soak {
         let text = found.markdown();
         match &self.report {
             Some(file) => std::fs::write(file, text).map_err(in_file(file))?,
-            None => print!("{text}"),
+            None => output::print(text)?,
         }
         let verdict = format!("{}: {}", self.target.name, found.verdict());
         if found.has_passed() {
-            eprintln!("{verdict}");
+            output::say(verdict);
             return Ok(());
         }
         Err(verdict.into())

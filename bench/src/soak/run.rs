@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rumpring::output;
 use rumpring::url::Url;
 
 use crate::workload::Random;
@@ -116,7 +117,7 @@ impl Run {
     /// Something went wrong: the soak will have failed.
     pub fn wrong(&self, part: &'static str, what: impl Into<String>) {
         let wrong = Wrong { at: self.elapsed().as_secs_f64(), part, what: what.into() };
-        eprintln!("{:.1} s: {part}: {}", wrong.at, wrong.what);
+        output::say(format_args!("{:.1} s: {part}: {}", wrong.at, wrong.what));
         let mut wrongs = self.wrongs.lock().unwrap_or_else(PoisonError::into_inner);
         wrongs.count += 1;
         if wrongs.first.len() < MOST_WRONGS {

@@ -14,6 +14,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use rumpring::output;
 
 use crate::compare::{Target, What, end_all};
 use crate::{files, interrupt};
@@ -99,7 +100,7 @@ impl Wake {
             .into());
         }
         let interrupted = interrupt::flag(end_all)?;
-        table::print_head(&self.target, self.things, self.on == Things::Sockets);
+        output::print(table::head(&self.target, self.things, self.on == Things::Sockets))?;
         for &way in &self.by {
             let mut crowds = Vec::new();
             for &clients in &self.clients {
@@ -113,7 +114,7 @@ impl Wake {
                     break;
                 }
             }
-            table::print(way.name(), &crowds);
+            output::print(table::lines(way.name(), &crowds))?;
         }
         Ok(())
     }

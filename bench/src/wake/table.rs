@@ -3,25 +3,24 @@
 use super::crowd::{Crowd, Round};
 use crate::compare::Target;
 
-pub fn print_head(target: &Target, things: u32, sockets: bool) {
+pub fn head(target: &Target, things: u32, sockets: bool) -> String {
     let what = if sockets { "socket pairs" } else { "pipes" };
-    println!("{}: clients that wait for {things} {what} each", target.name);
-    println!();
-    println!(
-        "| by | waiting | threads | KiB each | woken, us | CPU, us | woken, ratio | CPU, ratio |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    format!(
+        "{}: clients that wait for {things} {what} each\n\n\
+         | by | waiting | threads | KiB each | woken, us | CPU, us | woken, ratio | CPU, ratio |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        target.name
+    )
 }
 
-pub fn print(by: &str, crowds: &[Crowd]) {
-    let Some(first) = crowds.first() else { return };
-    for crowd in crowds {
+pub fn lines(by: &str, crowds: &[Crowd]) -> String {
+    let line = |first: &Crowd, crowd: &Crowd| {
         let ratio = |of: fn(&Round) -> f64| {
             let ratios = crowd.rounds.iter().zip(&first.rounds).map(|(a, b)| of(a) / of(b));
             median(ratios.collect())
         };
-        println!(
-            "| {by} | {} | {} | {:.1} | {:.0} | {:.1} | {:.2} | {:.2} |",
+        format!(
+            "| {by} | {} | {} | {:.1} | {:.0} | {:.1} | {:.2} | {:.2} |\n",
             crowd.clients(),
             crowd.threads,
             crowd.kib_each,
@@ -29,8 +28,9 @@ pub fn print(by: &str, crowds: &[Crowd]) {
             median(crowd.rounds.iter().map(|round| round.cpu_us).collect()),
             ratio(|round| round.median_us),
             ratio(|round| round.cpu_us),
-        );
-    }
+        )
+    };
+    crowds.iter().map(|crowd| line(&crowds[0], crowd)).collect()
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {

@@ -93,7 +93,10 @@ impl Alarms {
         let mut thread = lock(&self.thread);
         if thread.is_none() {
             let shared = self.shared.clone();
-            let made = thread::Builder::new().name("timers".into()).spawn(move || shared.run());
+            let made = thread::Builder::new().name("timers".into()).spawn(move || {
+                // A panic between two timers is no end of the others.
+                while catch_unwind(AssertUnwindSafe(|| shared.run())).is_err() {}
+            });
             *thread = Some(made.map_err(|_| Errno::EAGAIN)?);
         }
         Ok(())
