@@ -1,11 +1,14 @@
 //! The listening socket: from a URL to a descriptor, and away again.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
@@ -22,6 +25,12 @@ const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// How long to wait between two looks at them.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long somebody else may have the directory locked. Servers have it for less than a millisecond.
+const LOCKED: Duration = Duration::from_secs(10);
+
+/// The same when a server ends. Its file stays then, and the next server replaces it.
+const LOCKED_AT_END: Duration = Duration::from_secs(1);
 
 /// Why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -54,28 +63,25 @@ pub struct SocketMode {
 
 /// A bound and listening socket, before the ring has it.
 pub struct Bound {
+    /// The socket file.
+    pub file: Option<SocketFile>,
     pub fd: OwnedFd,
     /// Where it really is: with the port the system chose, if it was to.
     pub url: Url,
-    /// The socket file.
-    pub file: Option<SocketFile>,
 }
 
-/// A file that was made by binding, and goes when this is dropped.
+/// A file that was made by binding, and goes when this is dropped. That has to be before its socket is
+/// closed: until then no other file can have the same identity.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    directory: Directory,
     /// So that the file of a later server is left alone.
     identity: Identity,
 }
 
-/// Device, inode and time of creation: inode numbers are used again at once.
-type Identity = (u64, u64, i64, i64);
-
-fn identity(path: &Path) -> rustix::io::Result<Identity> {
-    let stat = rustix::fs::lstat(path)?;
-    Ok((stat.st_dev, stat.st_ino, stat.st_mtime, stat.st_mtime_nsec as i64))
-}
+/// Device and inode.
+type Identity = (u64, u64);
 
 /// Listens there. A socket file that a dead server left behind is replaced; a live server's, or a file
 /// that is no socket, is an error.
@@ -99,19 +105,112 @@ fn socket(url: &Url, family: AddressFamily) -> Result<OwnedFd, ListenError> {
 
 fn listen_unix(url: &Url, path: &Path, mode: SocketMode) -> Result<Bound, ListenError> {
     let addr = SocketAddrUnix::new(path).map_err(failed(url, "path"))?;
-    remove_stale(url, path, &addr)?;
+    let directory = Directory::of(url, path)?;
+    let end = Instant::now() + LETTING_GO;
+    let mut seen_dead = None;
+    loop {
+        directory.lock(LOCKED).map_err(failed(url, "locking its directory"))?;
+        match look(url, &directory, &addr)? {
+            Found::Nothing => return bind_unix(url, path, &addr, mode, directory),
+            // One that has bound and is about to listen looks dead, too, if it takes no lock.
+            Found::Dead(file) if seen_dead != Some(file) && Instant::now() < end => {
+                seen_dead = Some(file);
+                directory.unlock();
+            }
+            Found::Dead(_) => {
+                tracing::info!("removing the socket file that a dead server left at {url}");
+                directory.remove().map_err(failed(url, "removing the old socket file"))?;
+                return bind_unix(url, path, &addr, mode, directory);
+            }
+            Found::Alive(probe) => {
+                directory.unlock();
+                if Instant::now() >= end || probe.is_none_or(|probe| is_greeted(&probe, end)) {
+                    return Err(ListenError::Live(url.clone()));
+                }
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Makes the socket file, under the lock, which is released when the server can be seen to be alive.
+fn bind_unix(
+    url: &Url,
+    path: &Path,
+    addr: &SocketAddrUnix,
+    mode: SocketMode,
+    directory: Directory,
+) -> Result<Bound, ListenError> {
     let fd = socket(url, AddressFamily::UNIX)?;
-    net::bind(&fd, &addr).map_err(failed(url, "bind"))?;
-    let file = SocketFile::new(path).map_err(failed(url, "stat"))?;
+    net::bind(&fd, addr).map_err(failed(url, "bind"))?;
+    let identity = directory.identity().map_err(failed(url, "stat"))?;
+    let file = SocketFile { path: path.into(), directory, identity };
     // Nobody can connect before it listens, so nobody comes by the wrong permissions.
     mode.set(path).map_err(failed(url, "owner and mode of the socket file"))?;
     net::listen(&fd, BACKLOG).map_err(failed(url, "listen"))?;
-    Ok(Bound { fd, url: url.clone(), file: Some(file) })
+    file.directory.unlock();
+    Ok(Bound { file: Some(file), fd, url: url.clone() })
+}
+
+/// Where a socket file is. Whoever makes one, replaces it or removes it has the directory locked meanwhile
+/// (flock(2)), so a file that is seen under the lock has a server that listens, or one that is dead; and
+/// what was seen stays true until the lock is released. The lock is no file of its own, and goes with the
+/// process that has it.
+#[derive(Debug)]
+struct Directory {
+    fd: OwnedFd,
+    /// The file's name in it.
+    name: OsString,
+}
+
+impl Directory {
+    fn of(url: &Url, path: &Path) -> Result<Directory, ListenError> {
+        let Some(name) = path.file_name() else {
+            return Err(ListenError::NotASocket(url.clone()));
+        };
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = fs::open(parent, flags, Mode::empty())
+            .map_err(failed(url, "opening its directory, to lock it"))?;
+        Ok(Directory { fd, name: name.into() })
+    }
+
+    /// Locks it, unless somebody else has done so for that long.
+    fn lock(&self, most: Duration) -> rustix::io::Result<()> {
+        let end = Instant::now() + most;
+        loop {
+            match fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::AGAIN) if Instant::now() < end => std::thread::sleep(PAUSE),
+                Err(Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn unlock(&self) {
+        // What is locked can be unlocked.
+        let _ = fs::flock(&self.fd, FlockOperation::Unlock);
+    }
+
+    fn stat(&self) -> rustix::io::Result<Stat> {
+        fs::statat(&self.fd, &self.name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn identity(&self) -> rustix::io::Result<Identity> {
+        self.stat().map(|stat| (stat.st_dev, stat.st_ino))
+    }
+
+    fn remove(&self) -> rustix::io::Result<()> {
+        fs::unlinkat(&self.fd, &self.name, AtFlags::empty())
+    }
 }
 
 impl SocketMode {
     fn set(self, path: &Path) -> rustix::io::Result<()> {
-        use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmod, chownat};
+        use rustix::fs::{CWD, Gid, Uid, chmod, chownat};
         if self.user.is_some() || self.group.is_some() {
             let (user, group) = (self.user.map(Uid::from_raw), self.group.map(Gid::from_raw));
             chownat(CWD, path, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -120,38 +219,45 @@ impl SocketMode {
     }
 }
 
-/// Removes a socket file nobody listens at.
-fn remove_stale(url: &Url, path: &Path, addr: &SocketAddrUnix) -> Result<(), ListenError> {
-    use rustix::fs::{FileType, lstat, unlink};
-    let Ok(stat) = lstat(path) else {
-        return Ok(());
+/// What there is where a socket file is to be.
+enum Found {
+    Nothing,
+    /// A socket file that nobody listens at.
+    Dead(Identity),
+    /// A server, and a connection to it; none if as many wait for it as may.
+    Alive(Option<OwnedFd>),
+}
+
+fn look(url: &Url, directory: &Directory, addr: &SocketAddrUnix) -> Result<Found, ListenError> {
+    let stat = match directory.stat() {
+        Err(Errno::NOENT) => return Ok(Found::Nothing),
+        stat => stat.map_err(failed(url, "stat"))?,
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(ListenError::NotASocket(url.clone()));
     }
-    let end = Instant::now() + LETTING_GO;
-    loop {
-        let probe = socket(url, AddressFamily::UNIX)?;
-        match net::connect(&probe, addr) {
-            Err(Errno::CONNREFUSED) => {
-                tracing::info!("removing the socket file that a dead server left at {url}");
-                return unlink(path).map_err(failed(url, "removing the old socket file"));
-            }
-            Ok(()) if Instant::now() >= end || is_greeted(&probe, end) => {
-                return Err(ListenError::Live(url.clone()));
-            }
-            Ok(()) => std::thread::sleep(PAUSE),
-            Err(errno) => return Err(failed(url, "asking whether a server is there")(errno)),
-        }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(failed(url, "socket"))?;
+    match net::connect(&probe, addr) {
+        Ok(()) => Ok(Found::Alive(Some(probe))),
+        Err(Errno::AGAIN) => Ok(Found::Alive(None)),
+        Err(Errno::CONNREFUSED) => Ok(Found::Dead((stat.st_dev, stat.st_ino))),
+        // It has just been removed by somebody who takes no lock.
+        Err(Errno::NOENT) => Ok(Found::Nothing),
+        Err(errno) => Err(failed(url, "asking whether a server is there")(errno)),
     }
 }
 
 /// Whether there is, until then, a banner or at least no end of the connection.
 fn is_greeted(probe: &OwnedFd, end: Instant) -> bool {
     let left = end.saturating_duration_since(Instant::now()).max(PAUSE);
-    let timeout = sockopt::set_socket_timeout(probe, sockopt::Timeout::Recv, Some(left));
-    let came = timeout.and_then(|()| net::recv(probe, &mut [0; 1], RecvFlags::empty()));
-    !matches!(came, Ok((_, 0)) | Err(Errno::CONNRESET))
+    let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+    let _ = poll(&mut [PollFd::new(probe, PollFlags::IN)], Some(&left));
+    !matches!(
+        net::recv(probe, &mut [0; 1], RecvFlags::DONTWAIT),
+        Ok((_, 0)) | Err(Errno::CONNRESET)
+    )
 }
 
 fn listen_tcp(url: &Url, addr: SocketAddr) -> Result<Bound, ListenError> {
@@ -181,18 +287,19 @@ fn bind_tcp(fd: &OwnedFd, addr: &SocketAddr) -> rustix::io::Result<()> {
     }
 }
 
-impl SocketFile {
-    fn new(path: &Path) -> rustix::io::Result<SocketFile> {
-        Ok(SocketFile { path: path.into(), identity: identity(path)? })
-    }
-}
-
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = identity(&self.path) == Ok(self.identity);
-        if is_ours && let Err(error) = rustix::fs::unlink(&self.path) {
+        if let Err(error) = self.directory.lock(LOCKED_AT_END) {
+            return tracing::warn!(
+                "cannot remove {}: its directory is locked: {error}",
+                self.path.display()
+            );
+        }
+        let is_ours = self.directory.identity() == Ok(self.identity);
+        if is_ours && let Err(error) = self.directory.remove() {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
+        self.directory.unlock();
     }
 }
 
@@ -214,15 +321,93 @@ mod tests {
             "a live server is left alone"
         );
         let Bound { fd, file, .. } = live;
+        // As if it were killed.
+        std::mem::forget(file);
         drop(fd);
         let again = listen(&url, SocketMode::default()).expect("a stale file is replaced");
-        drop(file);
-        assert!(
-            matches!(listen(&url, SocketMode::default()), Err(ListenError::Live(_))),
-            "the first took only its own file"
-        );
         drop(again);
         assert!(!dir.path().join("s").exists(), "its own file goes with it");
+    }
+
+    #[test]
+    fn a_server_takes_only_its_own_file_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = url_in(&dir);
+        let first = listen(&url, SocketMode::default()).unwrap();
+        std::fs::remove_file(dir.path().join("s")).unwrap();
+        let second = listen(&url, SocketMode::default()).unwrap();
+        drop(first);
+        assert!(dir.path().join("s").exists(), "the second's is left alone");
+        drop(second);
+        assert!(!dir.path().join("s").exists(), "the second takes it");
+    }
+
+    #[test]
+    fn of_many_at_once_one_listens_also_where_a_dead_one_was() {
+        for round in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let url = url_in(&dir);
+            if round % 2 == 0 {
+                let Bound { file, .. } = listen(&url, SocketMode::default()).unwrap();
+                std::mem::forget(file);
+            }
+            let all: Vec<_> = std::thread::scope(|scope| {
+                let start = || scope.spawn(|| listen(&url, SocketMode::default()));
+                let all: Vec<_> = (0..8).map(|_| start()).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let listening = all.iter().filter(|one| one.is_ok()).count();
+            assert_eq!(listening, 1, "of 8 in round {round}");
+            for error in all.iter().filter_map(|one| one.as_ref().err()) {
+                assert!(matches!(error, ListenError::Live(_)), "{error}");
+            }
+            assert!(dir.path().join("s").exists());
+        }
+    }
+
+    #[test]
+    fn who_meddles_with_the_file_has_its_directory_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = url_in(&dir);
+        let path = dir.path().join("s");
+        let other = Directory::of(&url, &path).unwrap();
+        other.lock(LOCKED).unwrap();
+        let waiting = std::thread::spawn({
+            let url = url.clone();
+            move || listen(&url, SocketMode::default())
+        });
+        // It has time to make a mistake in.
+        std::thread::sleep(PAUSE * 10);
+        assert!(!path.exists() && !waiting.is_finished(), "it waits for the lock");
+        other.unlock();
+        let bound = waiting.join().unwrap().expect("nobody has it locked any more");
+        other.lock(Duration::ZERO).expect("who listens has let go of it");
+        let ending = std::thread::spawn(move || drop(bound));
+        ending.join().unwrap();
+        assert!(path.exists(), "who cannot lock it leaves the file to the next server");
+        other.unlock();
+        listen(&url, SocketMode::default()).expect("which replaces it");
+    }
+
+    #[test]
+    fn a_server_with_as_many_waiting_as_may_is_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = url_in(&dir);
+        let addr = SocketAddrUnix::new(dir.path().join("s")).unwrap();
+        let fd = socket(&url, AddressFamily::UNIX).unwrap();
+        net::bind(&fd, &addr).unwrap();
+        net::listen(&fd, 0).unwrap();
+        let probe = || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+        };
+        let waiting: Vec<_> = (0..4).map(|_| probe()).collect();
+        let connected = waiting.iter().map(|one| net::connect(one, &addr));
+        assert!(
+            connected.collect::<Vec<_>>().contains(&Err(Errno::AGAIN)),
+            "there is no more room"
+        );
+        assert!(matches!(listen(&url, SocketMode::default()), Err(ListenError::Live(_))));
     }
 
     #[test]

@@ -74,6 +74,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
+    libc::SYS_flock,
     libc::SYS_unlink,
     libc::SYS_unlinkat,
     // Allowed here, but hidden by [`begin`].
