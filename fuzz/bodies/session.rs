@@ -212,6 +212,7 @@ impl Host for Checked {
     }
 
     fn interrupt_calls(&mut self) {}
+    fn interrupt_sleep(&mut self) {}
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
         if self.preforks.len() > PREFORKS {

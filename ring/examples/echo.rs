@@ -47,7 +47,9 @@ fn handle(ring: &mut Ring, arena: &Arena, clients: &mut HashMap<Socket, Client>,
             client.sending = false;
             client.pay(ring, socket);
         }
-        Event::Sent { socket, .. } | Event::RecvEnded { socket, .. } => ring.close(socket),
+        Event::Sent { socket, .. } | Event::RecvEnded { socket, .. } | Event::HungUp { socket } => {
+            ring.close(socket)
+        }
         Event::Closed { socket } => drop(clients.remove(&socket)),
         Event::AcceptFailed { error, .. } => eprintln!("accept: {error}"),
     }

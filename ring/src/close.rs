@@ -66,7 +66,7 @@ impl Ring {
         let starved = slot.is(flag::STARVED);
         self.drop_resting_send(socket);
         let Some(slot) = self.slots.get(socket) else { return };
-        if slot.is(flag::ARMED) || slot.send != NO_SEND {
+        if slot.has_cancellable() {
             self.cancel_all(socket);
         }
         if starved {
@@ -75,14 +75,15 @@ impl Ring {
         self.settle(socket);
     }
 
-    /// Cancels the recv and the send of a closing socket.
+    /// Cancels the recv, the poll and the send of a closing socket.
     fn cancel_all(&mut self, socket: Socket) {
         let Some(slot) = self.slots.get(socket) else { return };
         slot.cancels += 1;
         let recv = slot.is(flag::ARMED).then(|| socket.token(Op::Recv));
+        let watch = slot.has(property::WATCHED).then(|| socket.token(Op::HangUp));
         let send = (slot.send != NO_SEND).then_some(slot.send);
         let send = send.map(|index| self.sends.token(index));
-        for request in recv.into_iter().chain(send) {
+        for request in recv.into_iter().chain(watch).chain(send) {
             slot.pending += 1;
             let token = socket.token(Op::CancelAll).pack();
             let entry = opcode::AsyncCancel::new(request.pack()).build().user_data(token);
@@ -106,7 +107,7 @@ impl Ring {
         for _ in 0..self.unsettled.len() {
             let Some(socket) = self.unsettled.pop() else { return };
             let Some(slot) = self.slots.get(socket) else { continue };
-            if slot.is(flag::CLOSE_SENT) || !(slot.is(flag::ARMED) || slot.send != NO_SEND) {
+            if slot.is(flag::CLOSE_SENT) || !slot.has_cancellable() {
                 continue;
             }
             if slot.cancels < MOST_CANCELS {

@@ -70,6 +70,11 @@ pub enum Event {
         /// What is wrong, if anything.
         error: Option<io::Error>,
     },
+    /// The peer has gone: see [`Ring::watch_hang_up`](crate::Ring::watch_hang_up).
+    HungUp {
+        /// Which.
+        socket: Socket,
+    },
     /// A [`Ring::send`](crate::Ring::send) is over, as a whole: all of it is sent, or it failed.
     Sent {
         /// To whom.

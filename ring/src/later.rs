@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::Ring;
 use crate::token::{Op, Token};
+use crate::{Ring, Socket};
 
 /// How often in a row something is tried again.
 pub(crate) const MOST_TRIES: u8 = 100;
@@ -17,7 +17,7 @@ pub(crate) const MOST_TRIES: u8 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Requests to make again, oldest first. What is gone when its time comes is passed over. Bounded: a
-/// socket has at most a recv, and a send or a close, here.
+/// socket has at most a recv or the poll that follows its end, and a send or a close, here.
 #[derive(Default)]
 pub(crate) struct Later {
     queue: VecDeque<(Instant, Token)>,
@@ -55,6 +55,7 @@ impl Ring {
                 Op::Send => self.send_again(token),
                 Op::Close => self.close_again(token),
                 Op::Wake => self.arm_waker(),
+                Op::HangUp => self.watch_hang_up(Socket::of(token)),
                 _ => debug_assert!(false, "{token:?} is never put off"),
             }
         }

@@ -109,6 +109,7 @@
 //! | zero copy send: ENOMEM, ENOBUFS, EOPNOTSUPP | goes on with a copy | |
 //! | send: EINTR | goes on at once; after 8 times without a byte [`Event::Sent`] has the error | |
 //! | send: EPIPE, ECONNRESET, any other | [`Event::Sent`] has the error | |
+//! | watching for a hang-up: any error | tries again each 10 ms; after 100 times [`Event::HungUp`] | [`put_off`](Stats::put_off) |
 //! | close: ENOMEM, EAGAIN, EINTR | tries again each 10 ms, 100 times | [`put_off`](Stats::put_off) |
 //! | the SQ is full | submits in between; what still finds no room waits in order | [`sq_full`](Stats::sq_full) |
 //! | the CQ is full | the kernel keeps completions until there is room | [`cq_overflows`](Stats::cq_overflows) |
@@ -129,7 +130,7 @@
 //! CQ and the system call), `token` (what a completion carries), `setup`, `features` and
 //! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `ask` and
 //! `peer` (who has connected), `adopt`, `recv`, `send` with `steps`,
-//! `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
+//! `hangup` and `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
 //! `later` (what failed for want of memory), `wake`, `spin`. `models` has every order of what threads
 //! do tried, and `sync` lets it.
 
@@ -150,6 +151,7 @@ mod event;
 mod faults;
 mod features;
 mod freelist;
+mod hangup;
 mod later;
 #[cfg(loom)]
 pub mod models;

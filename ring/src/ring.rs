@@ -233,6 +233,7 @@ impl Ring {
             Op::Send => return self.on_send(token, completion),
             Op::Ask => return self.on_answer(token, completion.result),
             Op::Close => return self.on_close(token, completion.result),
+            Op::HangUp => return self.on_hang_up(token, completion),
             Op::CancelAccept => self.on_cancel_accept(token),
             Op::CancelRecv => self.on_cancel_recv(token, completion.result),
             Op::CancelAll => self.on_cancel_all(token),

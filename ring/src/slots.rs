@@ -25,7 +25,7 @@ pub(crate) mod flag {
     pub const ENDED: u8 = 1 << 7;
 }
 
-/// What is set once in a socket's life.
+/// What is set seldom in a socket's life.
 pub(crate) mod property {
     /// The user never heard of this socket: no `Event::Closed`.
     pub const SILENT: u8 = 1 << 0;
@@ -33,6 +33,10 @@ pub(crate) mod property {
     pub const ZERO_COPY: u8 = 1 << 1;
     /// A shutdown was asked for.
     pub const SHUT: u8 = 1 << 2;
+    /// A poll for the end of its peer is in flight.
+    pub const WATCHED: u8 = 1 << 3;
+    /// The user has been told of that end.
+    pub const HUNG_UP: u8 = 1 << 4;
 }
 
 /// The state of one socket.
@@ -69,6 +73,11 @@ impl Slot {
 
     pub fn has(&self, property: u8) -> bool {
         self.properties & property != 0
+    }
+
+    /// Whether requests are in flight that end only when the peer does something.
+    pub fn has_cancellable(&self) -> bool {
+        self.is(flag::ARMED) || self.has(property::WATCHED) || self.send != NO_SEND
     }
 }
 

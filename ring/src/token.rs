@@ -21,6 +21,8 @@ pub(crate) enum Op {
     Wake,
     /// Asks who has connected: `index` is the question's.
     Ask,
+    /// On a socket: the poll for the end of its peer.
+    HangUp,
 }
 
 /// Who a completion is for: `op` in 8 bits, `index` in 24, `generation` in 32.
@@ -55,6 +57,7 @@ impl Token {
             8 => Op::Send,
             9 => Op::Wake,
             10 => Op::Ask,
+            11 => Op::HangUp,
             _ => return None,
         };
         let index = (user_data >> 32) as u32 & (Token::INDICES - 1);
@@ -69,7 +72,7 @@ mod tests {
     #[test]
     fn packs_and_unpacks() {
         use Op::*;
-        let sockets = [Recv, CancelRecv, CancelAll, Shutdown, Close, Send];
+        let sockets = [Recv, CancelRecv, CancelAll, Shutdown, Close, Send, HangUp];
         for op in [Accept, CancelAccept, Wake, Ask].into_iter().chain(sockets) {
             for index in [0, 1, Token::INDICES - 1] {
                 for generation in [0, 1, u32::MAX] {

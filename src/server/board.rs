@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ring::{Chunk, Peer, Socket, Then};
 
 use super::access::{Access, Door};
-use super::connection::{Connection, Desk, Stage};
+use super::connection::{Connection, Desk, Input, Stage};
 use super::here;
 use super::hub::{Hub, Timer};
 use super::mailbox::{Done, Mailbox, Message, Out};
@@ -26,6 +26,8 @@ pub trait Net {
     fn pause(&mut self, socket: Socket);
     /// Receives again.
     fn resume(&mut self, socket: Socket);
+    /// Tells by [`Board::hung_up`] when the client of a socket, which sends no more, has gone.
+    fn watch_hang_up(&mut self, socket: Socket);
     /// Ends the connection in both directions.
     fn shutdown(&mut self, socket: Socket);
     /// Lets go of the socket; [`Board::closed`] follows.
@@ -39,6 +41,8 @@ pub struct Board {
     connections: Vec<Option<Box<Connection>>>,
     hub: Hub,
     door: Door,
+    /// Clients are processes of this host.
+    is_local: bool,
     stop: Stopping,
     /// Who halted a kernel that leaves its caller behind, and who wants to know of the answer: the first
     /// that hears of it ends the program.
@@ -63,13 +67,14 @@ enum Stopping {
 
 impl Board {
     /// A board without connections, which greets with this banner.
-    pub fn new(banner: Vec<u8>, hub: Hub, access: Access) -> Board {
+    pub fn new(banner: Vec<u8>, hub: Hub, access: Access, is_local: bool) -> Board {
         let door = Door::new(access);
         Board {
             banner,
             connections: Vec::new(),
             hub,
             door,
+            is_local,
             stop: Stopping::No,
             halts: Vec::new(),
             messages: Vec::new(),
@@ -152,8 +157,23 @@ impl Board {
         hub.look_at(&mut connection.link);
     }
 
-    /// Nothing more will come from this client.
-    pub fn receive_ended(&mut self, socket: Socket) {
+    /// Nothing more will come from this client: it has gone, or it sends no more and waits for its
+    /// answers. What it has sent before counts; without any of that left it is let go.
+    pub fn receive_ended(&mut self, socket: Socket, net: &mut impl Net) {
+        let Some((connection, hub)) = self.find(socket) else {
+            return;
+        };
+        if connection.link.stage < Stage::Gone {
+            connection.link.input = Input::Ending;
+            hub.look_at(&mut connection.link);
+            if !connection.is_served() {
+                net.watch_hang_up(socket);
+            }
+        }
+    }
+
+    /// This client has gone: it has closed its socket, or the connection broke.
+    pub fn hung_up(&mut self, socket: Socket) {
         self.gone(socket);
     }
 
@@ -443,12 +463,15 @@ impl Board {
     /// Looks at one connection: what the session could not take before, what to send, whether to
     /// receive, whether it is over.
     fn flush_one(&mut self, socket: Socket, net: &mut impl Net) {
-        let draining = self.stop == Stopping::Draining;
+        let (draining, is_local) = (self.stop == Stopping::Draining, self.is_local);
         let Some((connection, hub)) = self.find(socket) else {
             return;
         };
         connection.link.dirty = false;
         take_backlog(connection, hub);
+        if connection.link.input != Input::Open {
+            end_of_input(connection, hub, is_local);
+        }
         if let Some(timer) = connection.link.handshake.filter(|_| !connection.session.is_new()) {
             connection.link.handshake = None;
             hub.timers.cancel(timer);
@@ -460,7 +483,8 @@ impl Board {
         send(connection, net);
         set_receiving(connection, hub, net);
         let is_idle = connection.session.calls() == 0 && connection.link.outbox.owed() == 0;
-        if draining && is_idle && !connection.session.is_stalled() {
+        let is_drained = draining && is_idle && !connection.session.is_stalled();
+        if is_drained || (connection.link.input != Input::Open && connection.is_served()) {
             self.gone(socket);
         }
         self.close_if_finished(socket, net);
@@ -554,6 +578,23 @@ impl Board {
         for process in self.hub.preforks.drain() {
             self.hub.discard(process);
         }
+    }
+}
+
+/// The client sends no more. Once all that it has sent is taken, calls that wait for answers of it end, and
+/// what is owed to it has only so long. At TCP nobody can tell whether it has gone, so its calls must not
+/// sleep on; those that did not find that out get as long.
+fn end_of_input(connection: &mut Connection, hub: &mut Hub, is_local: bool) {
+    let is_taken = connection.link.backlog.is_empty() && !connection.session.is_stalled();
+    if connection.link.input == Input::Ending && is_taken {
+        connection.link.input = Input::Ended;
+        let (session, mut desk) = connection.split(hub);
+        session.end_of_input(!is_local, &mut desk);
+    }
+    let is_answered = connection.link.input == Input::Ended && connection.session.is_idle();
+    let has_time = is_local && !is_answered;
+    if !has_time && connection.link.linger.is_none() && !connection.is_served() {
+        connection.link.linger = Some(hub.set_linger(connection.link.socket));
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Link {
     /// Bytes received that the session could not take yet.
     pub backlog: Vec<u8>,
     pub stage: Stage,
+    pub input: Input,
     /// Receiving is switched off.
     pub paused: bool,
     /// In the list of connections to look at before the next submission.
@@ -62,6 +63,16 @@ pub enum Stage {
     Closing,
 }
 
+/// Whether more will come from a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    Open,
+    /// It sends no more; what it has sent may not all be taken.
+    Ending,
+    /// All is taken, and the session knows.
+    Ended,
+}
+
 struct InFlight {
     task: Arc<Task>,
     /// Ends its sleep.
@@ -85,12 +96,20 @@ impl Connection {
                 wanted: Wanted::default(),
                 backlog: Vec::new(),
                 stage: Stage::New,
+                input: Input::Open,
                 paused: false,
                 dirty: false,
                 linger: None,
                 handshake: Some(hub.set_handshake_time(socket)),
             },
         }
+    }
+
+    /// Whether all that the client has sent is answered, and it has the answers.
+    pub fn is_served(&self) -> bool {
+        let is_hung_up_on = self.link.stage > Stage::Open;
+        let is_answered = self.link.backlog.is_empty() && self.session.is_idle();
+        self.link.outbox.owed() == 0 && (is_hung_up_on || is_answered)
     }
 
     /// The session, and what it is told with.
@@ -151,6 +170,11 @@ impl Link {
         if let Some(before) = call.timer.replace(timer) {
             hub.timers.cancel(before);
         }
+    }
+
+    /// The tasks of all calls in flight.
+    fn tasks(&self) -> Vec<Arc<Task>> {
+        self.calls.iter().flatten().map(|call| call.task.clone()).collect()
     }
 
     /// What this client takes of what all share.
@@ -263,12 +287,16 @@ impl Host for Desk<'_> {
         }
     }
 
+    fn interrupt_sleep(&mut self) {
+        self.hub.interrupt(self.link.socket, self.link.tasks(), Task::interrupt_sleep);
+    }
+
     fn interrupt_calls(&mut self) {
-        let calls = self.link.calls.iter().flatten().map(|call| call.task.clone()).collect();
+        let calls = self.link.tasks();
         for key in std::mem::take(&mut self.link.held) {
             self.link.dispatch(key, self.hub);
         }
-        self.hub.interrupt(self.link.socket, calls);
+        self.hub.interrupt(self.link.socket, calls, Task::interrupt);
     }
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {

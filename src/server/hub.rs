@@ -198,14 +198,14 @@ impl Hub {
     }
 
     /// Has these calls of a connection end, where they wait and before they start.
-    pub fn interrupt(&mut self, socket: Socket, tasks: Vec<Arc<Task>>) {
+    pub fn interrupt(&mut self, socket: Socket, tasks: Vec<Arc<Task>>, how: fn(&Arc<Task>)) {
         if !self.restarts {
-            tasks.iter().for_each(Task::interrupt);
+            tasks.iter().for_each(how);
             self.dispatcher.reconsider();
         } else if tasks.len() <= FEW {
-            tasks.iter().for_each(Task::interrupt);
+            tasks.iter().for_each(how);
         } else {
-            self.push(socket.index(), Job::Interrupt(tasks));
+            self.push(socket.index(), Job::Interrupt(tasks, how));
         }
     }
 

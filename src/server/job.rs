@@ -16,7 +16,7 @@ pub enum Job {
     /// A system call.
     Call(Arc<Task>),
     /// Calls that are to end: there may be thousands.
-    Interrupt(Vec<Arc<Task>>),
+    Interrupt(Vec<Arc<Task>>, fn(&Arc<Task>)),
     /// The end of a process that is no session's.
     Discard(Arc<dyn Process>),
     /// Anything else. Rare next to calls, hence not in place.
@@ -46,14 +46,14 @@ impl pool::Task for Job {
     fn kind(&self) -> Option<usize> {
         match self {
             Job::Call(task) => task.may_sleep().then(|| task.kind()),
-            Job::Interrupt(_) | Job::Discard(_) | Job::Work(_) => None,
+            Job::Interrupt(..) | Job::Discard(_) | Job::Work(_) => None,
         }
     }
 
     fn run(self, context: &Context) {
         match self {
             Job::Call(task) => task.run(context, false),
-            Job::Interrupt(tasks) => tasks.iter().for_each(Task::interrupt),
+            Job::Interrupt(tasks, how) => tasks.iter().for_each(how),
             Job::Discard(process) => process.release(),
             Job::Work(work) => (*work).run(context),
         }

@@ -254,7 +254,7 @@ impl Server {
             listener: Some(listener),
             file: bound.file,
             url: bound.url,
-            board: Board::new(banner, hub, config.access.clone()),
+            board: Board::new(banner, hub, config.access.clone(), config.url.path().is_some()),
             mailbox,
             pool,
             panics,
@@ -321,12 +321,14 @@ impl Server {
                 tracing::warn!("cannot accept a connection: {error}");
             }
             Event::Received { socket, data } => self.board.received(socket, &data),
-            Event::RecvEnded { socket, error } => {
-                if let Some(error) = error {
-                    tracing::debug!(client = socket.index(), "receiving failed: {error}");
-                }
-                self.board.receive_ended(socket);
+            Event::RecvEnded { socket, error: None } => {
+                self.board.receive_ended(socket, &mut self.ring);
             }
+            Event::RecvEnded { socket, error: Some(error) } => {
+                tracing::debug!(client = socket.index(), "receiving failed: {error}");
+                self.board.hung_up(socket);
+            }
+            Event::HungUp { socket } => self.board.hung_up(socket),
             Event::Sent { socket, result } => self.board.sent(socket, result.is_ok()),
             Event::Closed { socket } => self.board.closed(socket),
         }
@@ -394,6 +396,10 @@ impl Net for Ring {
 
     fn resume(&mut self, socket: Socket) {
         Ring::resume(self, socket);
+    }
+
+    fn watch_hang_up(&mut self, socket: Socket) {
+        Ring::watch_hang_up(self, socket);
     }
 
     fn shutdown(&mut self, socket: Socket) {

@@ -42,13 +42,21 @@ const RUNNING: u8 = 2;
 const WOKEN: u8 = 3;
 const ASLEEP: u8 = 4;
 
+/// What an interrupt has asked of a call: nothing,
+const GO_ON: u8 = 0;
+/// to end where it would sleep,
+const END_FOR_SLEEP: u8 = 1;
+/// to end where it would wait for anything.
+const END: u8 = 2;
+
 /// Kinds of calls: by number, all high ones together. NetBSD has some five hundred.
 pub const CALL_KINDS: usize = 512;
 
 /// A call. Used again for others after its end.
 pub struct Task {
     state: AtomicU8,
-    interrupted: AtomicBool,
+    /// One of [`GO_ON`], [`END_FOR_SLEEP`], [`END`].
+    interrupt: AtomicU8,
     /// It counts among its client's queued calls.
     counted: AtomicBool,
     /// It is run, and woken, on the submission thread where that wakes it.
@@ -104,7 +112,7 @@ impl Task {
     pub fn new(socket: Socket, arena: Arena, injector: Injector<Job>, restarts: bool) -> Task {
         Task {
             state: AtomicU8::new(IDLE),
-            interrupted: AtomicBool::new(false),
+            interrupt: AtomicU8::new(GO_ON),
             counted: AtomicBool::new(false),
             inline: AtomicBool::new(false),
             number: AtomicI32::new(0),
@@ -134,7 +142,7 @@ impl Task {
         request: &CallRequest<'_>,
         share: &Arc<Share>,
     ) {
-        self.interrupted.store(false, Ordering::Relaxed);
+        self.interrupt.store(GO_ON, Ordering::Relaxed);
         self.number.store(request.number, Ordering::Relaxed);
         let mut body = self.body();
         body.socket = socket;
@@ -200,7 +208,7 @@ impl Task {
 
     /// Whether it may sleep on its thread.
     pub fn may_sleep(&self) -> bool {
-        self.rendezvous.is_some() && !self.interrupted.load(Ordering::SeqCst)
+        self.rendezvous.is_some() && !self.is_interrupted()
     }
 
     /// What the task is about. Held only by whoever has it: never waited for.
@@ -210,8 +218,19 @@ impl Task {
 
     /// The client has gone or becomes another program: the call is to end, not to sleep.
     pub fn interrupt(self: &Arc<Task>) {
-        self.interrupted.store(true, Ordering::SeqCst);
+        self.interrupt.store(END, Ordering::SeqCst);
         self.clone().wake();
+    }
+
+    /// The client may have gone: the call is to end if it sleeps, or comes to that. One that sleeps on its
+    /// thread is for the kernel to wake.
+    pub fn interrupt_sleep(self: &Arc<Task>) {
+        self.interrupt.fetch_max(END_FOR_SLEEP, Ordering::SeqCst);
+        self.clone().wake();
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::SeqCst) == END
     }
 
     /// Runs the call, again and again until it ends, sleeps, or needs another thread: the submission
@@ -252,6 +271,10 @@ impl Task {
                 drop(waker);
                 return mailbox.post_later(Message::Ran(self));
             };
+            if self.interrupt.load(Ordering::SeqCst) == END_FOR_SLEEP {
+                self.interrupt.fetch_max(END, Ordering::SeqCst);
+                continue;
+            }
             body.memory.fall_asleep();
             if let Some(until) = until
                 && body.until != Some(until)
@@ -276,7 +299,7 @@ impl Task {
 
     /// One run. A panic of the kernel is an I/O error to the client, and the pool goes on.
     fn run_once(&self, body: &mut Body, waker: &Waker, context: &Context, inline: bool) -> Outcome {
-        let interrupted = self.interrupted.load(Ordering::SeqCst);
+        let interrupted = self.is_interrupted();
         if interrupted && self.rendezvous.is_some() {
             // It has not started, and would only be in the way of who waits for its end.
             return Outcome::Done(Err(Errno::EINTR));

@@ -97,6 +97,8 @@ pub trait Host {
     fn answer(&mut self, key: CallKey, answer: Answer<'_>);
     /// Wakes all calls of this session that sleep, for good: they are to end.
     fn interrupt_calls(&mut self);
+    /// The same, but calls that can go on without sleep do so.
+    fn interrupt_sleep(&mut self);
     /// Keeps a prefork of this session and returns its token, or gives it back at a limit.
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>>;
     /// The prefork with this token, which is good no more.
@@ -121,6 +123,8 @@ pub struct Session {
     has_preforked: bool,
     /// Requests are dropped: see [`Session::take_no_more`].
     closed: bool,
+    /// The client answers no more: see [`Session::end_of_input`].
+    has_ended: bool,
     /// Distinguishes the asks of calls that used the same key.
     next_ask: u32,
 }
@@ -192,6 +196,7 @@ impl Default for Session {
             asks: 0,
             has_preforked: false,
             closed: false,
+            has_ended: false,
             next_ask: 0,
         }
     }
@@ -236,17 +241,32 @@ impl Session {
         if self.has_preforked {
             host.orphan_preforks();
         }
+        self.refuse_asks(host);
+        host.interrupt_calls();
+        if let Some(process) = self.process.clone().filter(|_| !self.calls.is_empty()) {
+            self.start(Work::Interrupt { process }, host);
+        }
+        self.release_if_over(host);
+    }
+
+    /// The client sends no more, though it may still read: what its calls ask of it is refused from here
+    /// on. With `wake`, calls that sleep end; the others go on in any case.
+    pub fn end_of_input(&mut self, wake: bool, host: &mut impl Host) {
+        self.has_ended = true;
+        self.refuse_asks(host);
+        if let Some(process) = self.process.clone().filter(|_| wake && !self.calls.is_empty()) {
+            host.interrupt_sleep();
+            self.start(Work::Interrupt { process }, host);
+        }
+    }
+
+    fn refuse_asks(&mut self, host: &mut impl Host) {
         for (key, call) in &mut self.calls {
             if call.asked.take().is_some() {
                 self.asks -= 1;
                 host.answer(CallKey(key as u32), Err(()));
             }
         }
-        host.interrupt_calls();
-        if let Some(process) = self.process.clone().filter(|_| !self.calls.is_empty()) {
-            self.start(Work::Interrupt { process }, host);
-        }
-        self.release_if_over(host);
     }
 
     /// The kernel has made the process, or refused to.
@@ -338,7 +358,7 @@ impl Session {
 
     /// A call needs something of its client before it can go on.
     pub fn ask(&mut self, key: CallKey, ask: Ask, host: &mut impl Host) {
-        if self.is_over() {
+        if self.is_over() || self.has_ended {
             return host.answer(key, Err(()));
         }
         self.next_ask = self.next_ask.wrapping_add(1);
@@ -397,6 +417,11 @@ impl Session {
     /// Calls not yet answered.
     pub fn calls(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether nothing is under way, and nothing will be until the client sends something.
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty() && self.working == 0 && self.exec.is_none()
     }
 
     /// Whether client and process are gone and nothing of the session is left in the kernel.

@@ -40,6 +40,7 @@ struct Noted {
     answers: Vec<(CallKey, Result<Vec<u8>, ()>)>,
     hung_up: bool,
     interrupts: usize,
+    sleep_interrupts: usize,
     orphaned: bool,
     preforks: HashMap<Token, Arc<dyn Process>>,
     full: bool,
@@ -77,6 +78,9 @@ impl Host for Noted {
     }
     fn interrupt_calls(&mut self) {
         self.interrupts += 1;
+    }
+    fn interrupt_sleep(&mut self) {
+        self.sleep_interrupts += 1;
     }
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
         if self.full {
@@ -582,5 +586,29 @@ fn a_script_cut_at_every_byte_has_the_same_effect() {
         let calls: Vec<_> = rig.host.calls.iter().map(|c| (c.1, c.2, c.3.len())).collect();
         assert_eq!(calls, [(2, 20, 8), (4, 4, 24)], "cut at {cut}");
         assert_eq!(rig.host.sent.len(), 1);
+    }
+}
+
+#[test]
+fn calls_of_a_client_that_sends_no_more_go_on_and_are_asked_nothing() {
+    for wake in [false, true] {
+        let mut rig = Rig::running();
+        let (runs, asking) = (rig.call(1), rig.call(2));
+        rig.ask(asking, Ask::Copyin { addr: 1, len: 8 });
+        rig.host.sent.clear();
+        rig.session.end_of_input(wake, &mut rig.host);
+        assert_eq!(rig.host.answers, [(asking, Err(()))]);
+        assert_eq!((rig.host.interrupts, rig.host.sleep_interrupts), (0, usize::from(wake)));
+        assert_eq!(rig.host.work.pop().is_some(), wake, "the kernel wakes those on its threads");
+        if wake {
+            rig.session.interrupted(&mut rig.host);
+        }
+        rig.session.ask(runs, Ask::Copyin { addr: 1, len: 8 }, &mut rig.host);
+        assert_eq!(rig.host.answers[1..], [(runs, Err(()))]);
+        assert!(rig.host.sent.is_empty() && !rig.session.is_idle());
+        rig.session.respond(asking, Err(Errno::EFAULT), &mut rig.host);
+        rig.session.respond(runs, Ok([1, 0]), &mut rig.host);
+        assert_eq!(rig.host.sent.len(), 2, "both are answered");
+        assert!(rig.session.is_idle());
     }
 }

@@ -54,7 +54,7 @@ pub fn hold<T: Any>(held: T) -> Held {
 type Way = (&'static str, fn(Speaker));
 
 const WAYS: [Way; 3] =
-    [("a close", drop), ("a reset", Speaker::reset), ("a half-close", Speaker::half_close)];
+    [("a close", drop), ("a reset", Speaker::reset), ("a half-close", Speaker::half_close_and_go)];
 
 thread_local! {
     /// What the attack is at, for the words of its failure.

@@ -325,6 +325,11 @@ impl Speaker {
         self.raw.shutdown(Shutdown::Write).expect("a shutdown");
     }
 
+    /// Sends no more, and goes without a look at what its calls come to.
+    pub fn half_close_and_go(mut self) {
+        let _ = self.raw.shutdown(Shutdown::Write);
+    }
+
     /// Sends no more, takes what still comes, and goes when the server has hung up.
     pub fn half_close(mut self) {
         // Either may find that the server has hung up already.

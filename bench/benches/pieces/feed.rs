@@ -60,6 +60,7 @@ impl Host for Notes {
     }
     fn answer(&mut self, _: CallKey, _: Answer<'_>) {}
     fn interrupt_calls(&mut self) {}
+    fn interrupt_sleep(&mut self) {}
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
         Err(prefork)
     }

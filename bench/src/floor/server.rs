@@ -70,7 +70,7 @@ impl Server {
             Event::AcceptFailed { error, .. } => {
                 output::say(format_args!("cannot accept a connection: {error}"));
             }
-            Event::Closed { .. } => {}
+            Event::HungUp { .. } | Event::Closed { .. } => {}
         }
     }
 

@@ -413,8 +413,8 @@ impl Engine {
                 self.closed(socket);
                 Ok(())
             }
-            // It does not listen.
-            Event::Accepted { .. } | Event::AcceptFailed { .. } => Ok(()),
+            // It neither listens nor watches.
+            Event::Accepted { .. } | Event::AcceptFailed { .. } | Event::HungUp { .. } => Ok(()),
         }
     }
 

@@ -45,6 +45,7 @@ pub enum Note {
     Received(Socket, usize),
     RecvEnded(Socket, Option<i32>),
     Sent(Socket, Result<usize, Option<i32>>),
+    HungUp(Socket),
     Closed(Socket),
 }
 
@@ -169,6 +170,7 @@ impl Server {
             Event::Sent { socket, result } => {
                 Note::Sent(socket, result.map_err(|error| error.raw_os_error()))
             }
+            Event::HungUp { socket } => Note::HungUp(socket),
             Event::Closed { socket } => Note::Closed(socket),
         });
     }

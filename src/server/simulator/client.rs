@@ -85,6 +85,8 @@ pub struct FakeClient {
     has_halted: bool,
     /// Connections end when a kernel halts or a server stops.
     pub may_end: bool,
+    /// All its calls go on when it sends no more, and it has all the time to read their answers.
+    pub may_half_close: bool,
 }
 
 /// What the server did wrong.
@@ -109,6 +111,7 @@ impl FakeClient {
             is_lost: false,
             has_halted: false,
             may_end: false,
+            may_half_close: false,
         }
     }
 
@@ -149,8 +152,11 @@ impl FakeClient {
 
     /// Does something of its own accord.
     pub fn act(&mut self, wire: &mut Wire, random: &mut fastrand::Rng) {
-        if wire.to_server.len() > SEND_BUFFER || wire.client_gone {
+        if wire.to_server.len() > SEND_BUFFER || wire.client_gone || wire.half_closed {
             return;
+        }
+        if random.u8(..100) == 0 {
+            return self.half_close(wire);
         }
         let mut bytes = Vec::new();
         match self.stage {
@@ -162,6 +168,17 @@ impl FakeClient {
             Stage::Greeting | Stage::Ending => {}
         }
         wire.to_server.extend(bytes);
+    }
+
+    /// Sends no more, and waits for what it is owed. Calls that would ask it are declined.
+    fn half_close(&mut self, wire: &mut Wire) {
+        wire.half_closed = true;
+        self.asks.clear();
+        self.may_end |= !self.may_half_close;
+        for call in self.calls.values_mut() {
+            call.declined = true;
+            call.may_end |= !self.may_half_close;
+        }
     }
 
     fn greet(&mut self, bytes: &mut Vec<u8>) {
@@ -277,7 +294,8 @@ impl FakeClient {
         }
         let is_end = wire.has_ended() && wire.to_client.is_empty();
         if is_end && self.stage != Stage::Ending {
-            if self.is_good() && !wire.has_failed {
+            let is_served = wire.half_closed && self.calls.is_empty() && self.is_answered();
+            if self.is_good() && !wire.has_failed && !is_served {
                 return Err(format!("{} is hung up on, {:?}", self.name(), self.manners));
             }
             self.stage = Stage::Ending;
@@ -431,7 +449,8 @@ impl FakeClient {
 
     /// Answers something it was asked, or would not.
     pub fn answer(&mut self, wire: &mut Wire, random: &mut fastrand::Rng, is_calm: bool) -> bool {
-        if self.manners == Manners::Silent || wire.client_gone || self.asks.is_empty() {
+        let is_silent = self.manners == Manners::Silent || wire.half_closed;
+        if is_silent || wire.client_gone || self.asks.is_empty() {
             return false;
         }
         let at = if is_calm { 0 } else { random.usize(..self.asks.len()) };

@@ -49,8 +49,8 @@ const PATIENCE: usize = 20_000;
 const PEERS: u32 = 3;
 const PER_PEER: usize = 3;
 
-/// How long a client that is hung up on has.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long a client that is hung up on has: so long that it may be over in a schedule, or not.
+const LINGER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(500)];
 
 /// Deques of the pool.
 const CORES: usize = 3;
@@ -71,6 +71,9 @@ struct House {
     is_calm: bool,
     /// The server's bounds are such that it hangs up on those who behave.
     is_strict: bool,
+    /// It tells clients that send no more from those that have gone.
+    is_local: bool,
+    linger: Duration,
     /// It does, or it stops.
     may_end: bool,
 }
@@ -92,7 +95,7 @@ fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
         preforks: 3,
         preforks_in_all: 5,
         orphan: Duration::from_millis(random.u64(..100)),
-        linger: LINGER,
+        linger: *random.choice(&LINGER).expect("there are some"),
         spare_tasks: random.usize(..10),
         ..Limits::default()
     };
@@ -113,10 +116,11 @@ impl House {
         let (pool, dispatcher) = Pool::without_threads(CORES, context.clone());
         let is_strict = random.u8(..4) == 0;
         let limits = limits(&mut random, is_strict);
+        let (linger, is_local) = (limits.linger, random.bool());
         let hub = Hub::new(arena.clone(), limits, dispatcher, pool.injector(), context);
         let banner = wire::banner("Fake", "1", "none");
         let access = Access { per_peer: Some(PER_PEER), ..Access::default() };
-        let board = Board::new(banner, hub, access);
+        let board = Board::new(banner, hub, access, is_local);
         House {
             random,
             world,
@@ -130,6 +134,8 @@ impl House {
             next_id: 0,
             is_calm: false,
             is_strict,
+            is_local,
+            linger,
             may_end: is_strict,
         }
     }
@@ -204,6 +210,7 @@ impl House {
         self.next_id += 1;
         let mut client = FakeClient::new(socket, self.next_id, manners, token);
         client.may_end = self.may_end;
+        client.may_half_close = self.is_local && self.linger > LINGER[0];
         self.clients.push(client);
     }
 
@@ -316,7 +323,8 @@ impl House {
             match event {
                 Event::Accepted(socket, peer) => self.accepted(socket, &peer)?,
                 Event::Received(socket, bytes) => self.board.received(socket, &bytes),
-                Event::RecvEnded(socket) => self.board.receive_ended(socket),
+                Event::RecvEnded(socket) => self.board.receive_ended(socket, &mut self.ring),
+                Event::HungUp(socket) => self.board.hung_up(socket),
                 Event::Sent(socket, is_ok) => self.board.sent(socket, is_ok),
                 Event::Closed(socket) => self.board.closed(socket),
             }
@@ -404,7 +412,7 @@ impl House {
     /// Whose call it was has its answer then, or finds it when it reads, unless it did not for so long that
     /// it was given up.
     fn halted(&mut self) -> Result<(), Broken> {
-        let given_up = self.halting().is_some_and(|at| self.world.now() - at >= LINGER);
+        let given_up = self.halting().is_some_and(|at| self.world.now() - at >= self.linger);
         if given_up || self.is_strict {
             return Ok(());
         }

@@ -28,6 +28,8 @@ pub struct Wire {
     pub to_server: VecDeque<u8>,
     /// What the server has sent and the client has not read.
     pub to_client: VecDeque<u8>,
+    /// The client sends no more.
+    pub half_closed: bool,
     /// The client has closed its end; what it had sent is lost with a reset.
     pub client_gone: bool,
     /// The server has shut the connection down.
@@ -42,6 +44,7 @@ pub struct Wire {
     /// Receiving was switched off while a receive was under way.
     one_more: bool,
     recv_ended: bool,
+    watched: bool,
     closing: bool,
 }
 
@@ -58,6 +61,7 @@ enum Request {
     Send(Sending),
     Pause,
     Resume,
+    Watch,
     Shutdown,
     Close,
 }
@@ -67,6 +71,7 @@ pub enum Event {
     Accepted(Socket, Peer),
     Received(Socket, Vec<u8>),
     RecvEnded(Socket),
+    HungUp(Socket),
     Sent(Socket, bool),
     Closed(Socket),
 }
@@ -101,6 +106,7 @@ impl FakeRing {
             inside: false,
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
+            half_closed: false,
             client_gone: false,
             shut: false,
             has_failed: false,
@@ -110,6 +116,7 @@ impl FakeRing {
             receiving: false,
             one_more: false,
             recv_ended: false,
+            watched: false,
             closing: false,
         });
         socket
@@ -189,6 +196,7 @@ impl FakeRing {
             Request::Send(sending) => wire.sending = Some(sending),
             Request::Pause => wire.one_more = std::mem::take(&mut wire.receiving),
             Request::Resume => wire.receiving = true,
+            Request::Watch => wire.watched = true,
             Request::Shutdown => wire.shut = true,
             Request::Close => wire.closing = true,
         }
@@ -202,6 +210,10 @@ impl Wire {
             // Or the host has no descriptor for it now.
             self.accepted = is_calm || random.u8(..4) > 0;
             return self.accepted.then(|| Event::Accepted(self.socket, self.peer.clone()));
+        }
+        if self.watched && (self.client_gone || self.shut) && !self.closing {
+            self.watched = false;
+            return Some(Event::HungUp(self.socket));
         }
         if random.bool() {
             self.send_some(random, is_calm).or_else(|| self.receive_some(random))
@@ -256,7 +268,7 @@ impl Wire {
             let len = if random.bool() { most } else { random.usize(1..=most) };
             return Some(Event::Received(self.socket, self.to_server.drain(..len).collect()));
         }
-        if self.client_gone || self.shut {
+        if self.client_gone || self.half_closed || self.shut {
             self.recv_ended = true;
             return Some(Event::RecvEnded(self.socket));
         }
@@ -280,6 +292,10 @@ impl Net for FakeRing {
 
     fn resume(&mut self, socket: Socket) {
         self.ask(socket, Request::Resume);
+    }
+
+    fn watch_hang_up(&mut self, socket: Socket) {
+        self.ask(socket, Request::Watch);
     }
 
     fn shutdown(&mut self, socket: Socket) {

@@ -1,0 +1,184 @@
+//! Clients that send no more and wait: they get their answers, then the end of the connection.
+
+mod support;
+
+use std::time::Duration;
+
+use rumpring::client::numbers::{O_RDONLY, sys};
+use rumpring::wire::{ErrorCode, Kind};
+use support::*;
+
+const EINTR: i32 = 4;
+const EFAULT: i32 = 14;
+
+/// The frames up to the end of the connection.
+fn all_that_comes(client: &mut Speaker) -> Vec<Said> {
+    std::iter::from_fn(|| client.hear_or_end()).collect()
+}
+
+/// A server on a unix socket, and a client there with a pipe that a child of it has, too.
+fn with_a_pipe(house: &House) -> (Speaker, Speaker, [u64; 2]) {
+    let mut client = Speaker::guest(house);
+    let pipe = client.pipe();
+    let token = client.prefork();
+    (client, Speaker::child(house, &token), pipe)
+}
+
+#[test]
+fn everything_sent_before_is_answered() {
+    on_each_transport(|house| {
+        let mut client = Speaker::guest(house);
+        let zero = client.open("/dev/zero", O_RDONLY);
+        let calls = (0..3000).flat_map(|reqno| call(sys::GETPPID, reqno, &[])).collect::<Vec<_>>();
+        client.send(&calls);
+        client.send(&call(sys::READ, 3000, &[zero, 0x1000, 100_000]));
+        client.end_sending();
+        let said = all_that_comes(&mut client);
+        let answers = said.iter().filter(|said| matches!(said, Said::Result { error: 0, .. }));
+        assert_eq!(answers.count(), 3001);
+        let copied = said.iter().map(|said| match said {
+            Said::Copyout { bytes, .. } => bytes.len(),
+            _ => 0,
+        });
+        assert_eq!(copied.sum::<usize>(), 100_000);
+        house.becomes_empty();
+    });
+}
+
+#[test]
+fn so_is_a_handshake_with_all_that_is_right_behind_it() {
+    on_each_transport(|house| {
+        let mut client = Speaker::silent(house);
+        let calls = [guest(1, "brief"), prefork(2), call(sys::GETPPID, 3, &[]), exec(4, "other")];
+        client.send(&calls.concat());
+        client.end_sending();
+        client.read_banner();
+        client.expect(Said::Welcome { reqno: 1 });
+        assert!(matches!(client.hear(), Said::Token { reqno: 2, .. }));
+        let mut rest = all_that_comes(&mut client);
+        rest.sort_by_key(|said| matches!(said, Said::Welcome { .. }));
+        assert!(matches!(rest[..], [Said::Result { reqno: 3, .. }, Said::Welcome { reqno: 4 }]));
+    });
+}
+
+#[test]
+fn nothing_said_and_no_more_to_come_is_the_end() {
+    on_each_transport(|house| {
+        let mut client = Speaker::connected(house);
+        client.end_sending();
+        client.expect_end();
+        house.becomes_empty();
+    });
+}
+
+#[test]
+fn a_refusal_is_still_told() {
+    on_each_transport(|house| {
+        let mut client = Speaker::connected(house);
+        client.send(&call(sys::GETPID, 5, &[]));
+        client.end_sending();
+        client.expect(Said::refused(5, ErrorCode::Auth));
+        client.expect_end();
+    });
+}
+
+#[test]
+fn what_would_be_asked_is_a_bad_address() {
+    on_each_transport(|house| {
+        let mut client = Speaker::guest(house);
+        let [_, writer] = client.pipe();
+        client.send(&call(sys::OPEN, 1, &[0x2000, 0, 0]));
+        assert!(matches!(client.hear(), Said::Copyinstr { .. }));
+        client.send(&call(sys::WRITE, 2, &[writer, 0x3000, 7]));
+        client.end_sending();
+        let said = all_that_comes(&mut client);
+        for reqno in [1, 2] {
+            assert!(said.contains(&Said::errno(reqno, EFAULT)), "{said:?}");
+        }
+    });
+}
+
+#[test]
+fn calls_of_a_unix_client_sleep_on_until_they_are_woken() {
+    let house = House::new(Transport::Unix);
+    let (mut client, mut child, [reader, writer]) = with_a_pipe(&house);
+    client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+    client.send(&call(sys::NANOSLEEP, 2, &[0x3000, 0]));
+    client.serve_copyin(0x3000, &[0u64.to_le_bytes(), 50_000_000u64.to_le_bytes()].concat());
+    client.end_sending();
+    client.expect(Said::ok(2, 0));
+    assert_eq!(client.hear_within(Duration::from_millis(50)), None, "nobody has written");
+    child.write(writer, b"wake");
+    client.expect(Said::Copyout { addr: 0x1000, bytes: b"wake".to_vec() });
+    client.expect(Said::ok(1, 4));
+    client.expect_end();
+    house.releases_all_but(1);
+}
+
+#[test]
+fn a_unix_client_that_then_goes_takes_its_sleeping_calls_with_it() {
+    let house = House::new(Transport::Unix);
+    let (mut client, mut child, [reader, writer]) = with_a_pipe(&house);
+    child.call(sys::CLOSE, &[writer]);
+    child.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+    client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+    client.end_sending();
+    assert_eq!(client.hear_within(Duration::from_millis(50)), None);
+    drop(client);
+    child.expect(Said::ok(1, 0));
+    drop(child);
+    house.becomes_empty();
+    assert_eq!(house.board().timers, 0);
+}
+
+/// Nobody can tell whether it has gone.
+#[test]
+fn sleeping_calls_of_a_tcp_client_end() {
+    for transport in [Transport::Tcp, Transport::Tcp6] {
+        let house = House::new(transport);
+        let mut client = Speaker::guest(&house);
+        let [reader, _] = client.pipe();
+        client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
+        client.send(&call(sys::GETPPID, 2, &[]));
+        client.end_sending();
+        let said = all_that_comes(&mut client);
+        assert!(said.contains(&Said::errno(1, EINTR)), "{said:?}");
+        assert!(said.iter().any(|said| matches!(said, Said::Result { reqno: 2, error: 0, .. })));
+        house.becomes_empty();
+    }
+}
+
+#[test]
+fn who_does_not_take_its_answers_has_only_so_long() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| {
+            config.limits.linger = Duration::from_millis(100);
+        });
+        let mut client = Speaker::guest(&house);
+        let zero = client.open("/dev/zero", O_RDONLY);
+        // More than the sockets hold.
+        for reqno in 0..9 {
+            client.send(&call(sys::READ, reqno, &[zero, 0x1000, 100_000]));
+        }
+        client.end_sending();
+        house.becomes_empty();
+        drop(client);
+    }
+}
+
+#[test]
+fn an_answer_behind_the_end_never_comes() {
+    on_each_transport(|house| {
+        let mut client = Speaker::guest(house);
+        let [_, writer] = client.pipe();
+        client.send(&call(sys::WRITE, 1, &[writer, 0x3000, 7]));
+        let Said::Copyin { reqno, .. } = client.hear() else {
+            panic!("expected a copyin");
+        };
+        let answer = response(Kind::Copyin, reqno, b"0123456");
+        client.send(&answer[..answer.len() - 1]);
+        client.end_sending();
+        client.expect(Said::errno(1, EFAULT));
+        client.expect_end();
+    });
+}
