@@ -394,7 +394,7 @@ impl House {
         self.settle()?;
         self.world.advance(Duration::from_secs(6));
         self.settle()?;
-        self.world.advance(Duration::from_secs(6));
+        self.world.advance(self.linger + Duration::from_secs(1));
         self.settle()?;
         if self.board.is_over() { Ok(()) } else { Err("it does not stop".into()) }
     }
