@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_RDONLY, sys};
+use rumpring::client::numbers::{O_APPEND, O_CREAT, O_RDONLY, O_RDWR, sys};
 use rumpring::client::raw::RawConnection;
 use rumpring::server::Access;
 use rumpring::wire::{ErrorCode, Kind};
@@ -244,6 +244,135 @@ fn what_sleeping_calls_keep() {
     assert_eq!(asks_of_a_sleeper(4 << 20), 1, "within the bound a call keeps what it has");
     // Unless it was read to before it fell asleep.
     eventually("a call beyond the bound that asks for the same again", || asks_of_a_sleeper(0) > 1);
+}
+
+/// Where the memory of a call that writes two segments is: a large one, and a small one that is asked for
+/// when the large one is here.
+const SEGMENTS: u64 = 0x50_0000;
+const LARGE: u64 = 0x100_0000;
+const SMALL: u64 = 0x300_0000;
+const LARGE_LEN: u64 = 60_000;
+const SMALL_LEN: u64 = 16;
+
+/// What a call may hold more than the bound, when it is the one that goes over it.
+const ONE_CALL: usize = 128 * 1024;
+
+/// Sends writes of two segments to this file, numbered from 0.
+fn send_writes(client: &mut Speaker, fd: u64, count: u64) {
+    for reqno in 0..count {
+        client.send(&call(sys::WRITEV, reqno, &[fd, SEGMENTS, 2]));
+    }
+}
+
+/// Answers what those writes ask for, but for the small segments: their asks are returned, and so are the
+/// results of calls, until nothing comes for a while.
+fn answer_all_but_small(client: &mut Speaker, mut look: impl FnMut()) -> (Vec<u64>, u64) {
+    let segments: Vec<u8> =
+        [LARGE, LARGE_LEN, SMALL, SMALL_LEN].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let (mut put_off, mut results) = (Vec::new(), 0);
+    while let Some(said) = client.hear_within(SOON) {
+        match said {
+            Said::Copyin { reqno, addr: SEGMENTS, .. } => {
+                client.send(&response(Kind::Copyin, reqno, &segments));
+            }
+            Said::Copyin { reqno, addr: SMALL, .. } => put_off.push(reqno),
+            Said::Copyin { reqno, len, .. } => {
+                client.send(&response(Kind::Copyin, reqno, &vec![7; len as usize]));
+            }
+            Said::Result { error: 0, retval: [len, _], .. } => {
+                assert_eq!(len as u64, LARGE_LEN + SMALL_LEN);
+                results += 1;
+            }
+            said => panic!("expected writes of two segments: {said:?}"),
+        }
+        look();
+    }
+    (put_off, results)
+}
+
+#[test]
+fn what_calls_hold_that_wait_for_a_further_answer() {
+    const KEPT: usize = 1 << 20;
+    const CALLS: u64 = 64;
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.kept = KEPT);
+        let mut client = Speaker::guest(&house);
+        let file = client.open("/file", O_RDWR | O_CREAT | O_APPEND);
+        send_writes(&mut client, file, CALLS);
+        // All go on to the end in the course of time, however few may hold something at once.
+        let (mut done, mut rounds) = (0, 0);
+        while done < CALLS {
+            let (put_off, results) = answer_all_but_small(&mut client, || {
+                let kept = house.board().kept;
+                assert!(kept <= KEPT / 2 + ONE_CALL, "{kept} bytes are held");
+            });
+            done += results;
+            rounds += 1;
+            assert!(!put_off.is_empty() || done == CALLS, "{done} of {CALLS} calls, and no asks");
+            if rounds == 1 {
+                // Those that wait hold up nobody else, nor what asks for nothing.
+                house.is_sound();
+                client.getpid();
+            }
+            for reqno in put_off {
+                client.send(&response(Kind::Copyin, reqno, &[7; SMALL_LEN as usize]));
+            }
+        }
+        assert!(rounds > 2, "not all were asked for at once");
+        assert_eq!(house.board().kept, 0);
+        // And when the client goes in the middle of it.
+        send_writes(&mut client, file, CALLS);
+        let (put_off, _) = answer_all_but_small(&mut client, || {});
+        assert!(!put_off.is_empty());
+        drop(client);
+        house.becomes_empty();
+        assert_eq!(house.board().kept, 0);
+    }
+}
+
+#[test]
+fn what_is_held_of_all_that_clients_have_sent() {
+    const MOST: usize = 2 << 20;
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.kept_in_all = MOST);
+        let mut worst = Speaker::guest(&house);
+        let file = worst.open("/file", O_RDWR | O_CREAT | O_APPEND);
+        send_writes(&mut worst, file, 32);
+        let _ = answer_all_but_small(&mut worst, || {});
+        let kept = house.board().kept;
+        assert!((900_000..=MOST).contains(&kept), "{kept} bytes of one client");
+        // Others may still have a little each, until it is too much together. Theirs is the start of an
+        // answer that does not end.
+        let mut others: Vec<Speaker> = Vec::new();
+        while house.board().hang_ups == 0 {
+            assert!(others.len() < 100, "{} bytes are held", house.board().kept);
+            others.push(begun_answer(&house));
+            house.is_sound();
+        }
+        worst.expect_end();
+        house.board_becomes("what may be", |board| board.kept <= MOST);
+        for other in &mut others {
+            assert_eq!(other.hear_within(Duration::ZERO), None, "nobody else is hung up on");
+        }
+        drop((worst, others));
+        house.becomes_empty();
+        assert_eq!(house.board().kept, 0);
+    }
+}
+
+/// A client that has sent 60,000 bytes of an answer of 64 KiB.
+fn begun_answer(house: &House) -> Speaker {
+    let mut client = Speaker::guest(house);
+    let [_, writer] = client.pipe();
+    client.send(&call(sys::WRITE, 1, &[writer, 0x1000, PIECE]));
+    let Said::Copyin { reqno, len, .. } = client.hear() else { panic!("expected a copyin") };
+    let answer = response(Kind::Copyin, reqno, &vec![1; len as usize]);
+    let before = house.board().kept;
+    client.send(&answer[..answer.len() - 100]);
+    house.board_becomes("a part of an answer", |board| {
+        board.kept >= before + answer.len() / 2 || board.hang_ups > 0
+    });
+    client
 }
 
 /// Whether the server lets this process in.

@@ -73,13 +73,15 @@ pub struct LimitOptions {
         value_parser = memory)]
     owed_in_all: usize,
 
-    /// Bytes of its answers that sleeping calls of one client hold; beyond, they ask again.
+    /// Bytes of its answers that the calls of one client hold, half of it those that sleep. Beyond, those
+    /// ask again when they wake, and the others' further asks wait.
     #[arg(long, env = "RUMPRING_KEPT", value_name = "SIZE", default_value = "4m",
         value_parser = memory)]
     kept: usize,
 
-    /// The same for all clients.
-    #[arg(long, env = "RUMPRING_KEPT_IN_ALL", value_name = "SIZE", default_value = "256m",
+    /// Bytes that all clients have sent and that are held, at which the one of whose bytes most are held is
+    /// hung up on; from half of it on each holds less.
+    #[arg(long, env = "RUMPRING_KEPT_IN_ALL", value_name = "SIZE", default_value = "1g",
         value_parser = memory)]
     kept_in_all: usize,
 

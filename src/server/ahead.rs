@@ -43,6 +43,11 @@ impl Ahead {
         (self.start..self.end).contains(&addr)
     }
 
+    /// Memory that it takes.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The whole range, address and bytes, if it is not empty and goes into one window.
     pub fn whole(&self) -> Option<(u64, usize)> {
         let len = usize::try_from(self.end - self.start).ok()?;

@@ -154,6 +154,7 @@ impl Board {
             session.receive(&mut bytes, &limits, &mut desk);
         }
         connection.link.backlog.extend_from_slice(bytes);
+        connection.count_unread();
         hub.look_at(&mut connection.link);
     }
 
@@ -291,6 +292,7 @@ impl Board {
         }
         self.hub.dirty.clear();
         self.collect_debts(net);
+        self.collect_kept(net);
         self.hub.notify();
         if !self.halts.is_empty() && self.halts_are_answered() {
             for (_, done) in self.halts.drain(..) {
@@ -335,6 +337,7 @@ impl Board {
             preforks: self.hub.preforks.len(),
             timers: self.hub.timers.len(),
             owed: self.hub.owed.get(),
+            kept: self.hub.all.kept(),
             ..self.hub.stats
         }
     }
@@ -356,6 +359,10 @@ impl Board {
             return;
         };
         let is_gone = connection.link.stage >= Stage::Gone;
+        if connection.link.has_put_off() {
+            // This run may have let go of something.
+            hub.look_at(&mut connection.link);
+        }
         let (session, mut desk) = connection.split(hub);
         let result = match outcome {
             Some(Outcome::Done(result)) => result,
@@ -457,6 +464,7 @@ impl Board {
         }
         let (session, mut desk) = connection.split(hub);
         session.disconnect(&mut desk);
+        connection.count_unread();
         hub.look_at(&mut connection.link);
     }
 
@@ -472,6 +480,7 @@ impl Board {
         if connection.link.input != Input::Open {
             end_of_input(connection, hub, is_local);
         }
+        connection.ask_what_was_put_off(hub);
         if let Some(timer) = connection.link.handshake.filter(|_| !connection.session.is_new()) {
             connection.link.handshake = None;
             hub.timers.cancel(timer);
@@ -524,6 +533,34 @@ impl Board {
             );
             self.hub.stats.hang_ups += 1;
             live -= owed;
+            self.gone(socket);
+            self.close_if_finished(socket, net);
+        }
+    }
+
+    /// Hangs up on whoever has sent most of what is held, while clients together have sent more than may be.
+    fn collect_kept(&mut self, net: &mut impl Net) {
+        let most = self.hub.limits.kept_in_all;
+        if self.hub.all.kept() <= most {
+            return;
+        }
+        let keeping = |connection: &Connection| match connection.link.stage < Stage::Gone {
+            true => connection.link.share().kept(),
+            false => 0,
+        };
+        // What those who have gone sent is let go of when their calls have ended.
+        let mut live: usize = self.connections.iter().flatten().map(|c| keeping(c)).sum();
+        while live > most {
+            let Some(worst) = self.connections.iter().flatten().max_by_key(|c| keeping(c)) else {
+                return;
+            };
+            let (socket, kept) = (worst.link.socket, keeping(worst));
+            tracing::warn!(
+                client = socket.index(),
+                "hanging up on the client of whose bytes most are held, {kept}: {live} are held in all"
+            );
+            self.hub.stats.hang_ups += 1;
+            live -= kept;
             self.gone(socket);
             self.close_if_finished(socket, net);
         }
@@ -618,6 +655,7 @@ fn take_backlog(connection: &mut Connection, hub: &mut Hub) {
     if !rest.is_empty() {
         connection.link.backlog = rest.to_vec();
     }
+    connection.count_unread();
 }
 
 /// Sends what is owed, if nothing is on its way; shuts down behind the last of it.

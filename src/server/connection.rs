@@ -1,11 +1,13 @@
 //! One client's connection: its session, its calls in flight, and what is owed to it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ring::{Chunk, Socket};
 
 use super::access::PeerKey;
 use super::hub::{Hub, Timer};
+use super::memory::MayAsk;
 use super::outbox::Outbox;
 use super::share::Share;
 use super::task::Task;
@@ -31,10 +33,14 @@ pub struct Link {
     calls: Vec<Option<InFlight>>,
     /// Calls that go on once the client has taken what is owed to it.
     held: Vec<CallKey>,
+    /// Calls that have to wait until others have let go of what they hold, the first to go on first.
+    put_off: VecDeque<(CallKey, Next)>,
     /// Which calls wanted what their arguments name.
     wanted: Wanted,
     /// Bytes received that the session could not take yet.
     pub backlog: Vec<u8>,
+    /// Memory that the backlog and a frame take that is not whole.
+    unread: usize,
     pub stage: Stage,
     pub input: Input,
     /// Receiving is switched off.
@@ -81,6 +87,16 @@ struct InFlight {
     answer: Option<TimerId>,
 }
 
+/// What a call does that was put off.
+#[derive(Clone, Copy)]
+enum Next {
+    Ask(Ask),
+    /// It had to let go of earlier answers: it runs from the top, and asks for so many bytes again.
+    Run {
+        bytes: usize,
+    },
+}
+
 impl Connection {
     /// A client that has just connected.
     pub fn new(socket: Socket, peer: Option<PeerKey>, hub: &mut Hub) -> Connection {
@@ -93,8 +109,10 @@ impl Connection {
                 peer,
                 calls: Vec::new(),
                 held: Vec::new(),
+                put_off: VecDeque::new(),
                 wanted: Wanted::default(),
                 backlog: Vec::new(),
+                unread: 0,
                 stage: Stage::New,
                 input: Input::Open,
                 paused: false,
@@ -110,6 +128,40 @@ impl Connection {
         let is_hung_up_on = self.link.stage > Stage::Open;
         let is_answered = self.link.backlog.is_empty() && self.session.is_idle();
         self.link.outbox.owed() == 0 && (is_hung_up_on || is_answered)
+    }
+
+    /// Counts what bytes take that were received and not acted on.
+    pub fn count_unread(&mut self) {
+        let now = self.session.unread() + self.link.backlog.capacity();
+        let before = std::mem::replace(&mut self.link.unread, now);
+        if now > before {
+            self.link.share().keep(now - before);
+        } else if now < before {
+            self.link.share().let_go(before - now);
+        }
+    }
+
+    /// Lets calls go on that have waited for others to let go of what they hold, as far as there is room.
+    pub fn ask_what_was_put_off(&mut self, hub: &mut Hub) {
+        if self.link.put_off.is_empty() {
+            return;
+        }
+        self.link.share().put_off();
+        let (session, mut desk) = self.split(hub);
+        while let Some(&(key, next)) = desk.link.put_off.front() {
+            let may = match next {
+                Next::Ask(ask) => desk.link.may_ask(key, ask, false) == MayAsk::Yes,
+                Next::Run { bytes } => desk.link.may_ask_again(key, bytes),
+            };
+            if !may {
+                return;
+            }
+            desk.link.put_off.pop_front();
+            match next {
+                Next::Ask(ask) => desk.ask_now(session, key, ask),
+                Next::Run { .. } => desk.link.dispatch(key, desk.hub),
+            }
+        }
     }
 
     /// The session, and what it is told with.
@@ -175,6 +227,25 @@ impl Link {
     /// The tasks of all calls in flight.
     fn tasks(&self) -> Vec<Arc<Task>> {
         self.calls.iter().flatten().map(|call| call.task.clone()).collect()
+    }
+
+    /// Whether calls wait for others to let go of what they hold.
+    pub fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty()
+    }
+
+    fn may_ask(&self, key: CallKey, ask: Ask, others_wait: bool) -> MayAsk {
+        match self.calls.get(key.0 as usize) {
+            Some(Some(call)) => call.task.may_ask(ask, self.share(), others_wait),
+            _ => MayAsk::Yes,
+        }
+    }
+
+    fn may_ask_again(&self, key: CallKey, bytes: usize) -> bool {
+        match self.calls.get(key.0 as usize) {
+            Some(Some(call)) => call.task.body().memory.ask_again(bytes),
+            _ => true,
+        }
     }
 
     /// What this client takes of what all share.
@@ -297,6 +368,9 @@ impl Host for Desk<'_> {
             self.link.dispatch(key, self.hub);
         }
         self.hub.interrupt(self.link.socket, calls, Task::interrupt);
+        if self.link.stage >= Stage::Gone {
+            self.refuse_what_was_put_off();
+        }
     }
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
@@ -334,8 +408,41 @@ impl Desk<'_> {
         }
     }
 
-    /// What a call wants from its client.
+    /// What a call wants from its client, now or once there is room for it.
     pub fn ask(&mut self, session: &mut Session, key: CallKey, ask: Ask) {
+        if self.link.stage >= Stage::Gone {
+            self.put_off(key, Next::Ask(ask));
+            return self.refuse_what_was_put_off();
+        }
+        match self.link.may_ask(key, ask, !self.link.put_off.is_empty()) {
+            MayAsk::Yes => self.ask_now(session, key, ask),
+            MayAsk::Later => self.put_off(key, Next::Ask(ask)),
+            MayAsk::FromTheTop { bytes } => self.put_off(key, Next::Run { bytes }),
+        }
+    }
+
+    fn put_off(&mut self, key: CallKey, next: Next) {
+        self.link.put_off.push_back((key, next));
+        self.hub.look_at(self.link);
+    }
+
+    /// The client is not asked any more: what calls wanted cannot be had.
+    fn refuse_what_was_put_off(&mut self) {
+        for (key, next) in std::mem::take(&mut self.link.put_off) {
+            let Some(Some(call)) = self.link.calls.get(key.0 as usize) else {
+                continue;
+            };
+            match next {
+                Next::Ask(ask) => {
+                    call.task.is_refused(ask, self.link.share());
+                    self.answer(key, Err(()));
+                }
+                Next::Run { .. } => self.link.dispatch(key, self.hub),
+            }
+        }
+    }
+
+    fn ask_now(&mut self, session: &mut Session, key: CallKey, ask: Ask) {
         self.hub.stats.asks += 1;
         self.link.set_answer_time(key, self.hub);
         session.ask(key, ask, self);

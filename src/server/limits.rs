@@ -27,10 +27,13 @@ pub struct Limits {
     /// Bytes owed to all clients: from half of it on each waits earlier, and at it the client that is
     /// owed most is hung up on.
     pub owed_in_all: usize,
-    /// Bytes that sleeping calls of a client may hold of its answers; beyond, a call that falls asleep
-    /// forgets them and asks again when it wakes.
+    /// Bytes of its answers that the calls of a client may hold, half of it those that sleep and half the
+    /// others. Beyond, a call that falls asleep forgets them and asks again when it wakes, and a further
+    /// ask waits until others have let go of theirs.
     pub kept: usize,
-    /// The same for the calls of all clients.
+    /// Bytes that all clients have sent and that are held, of frames that are not whole too: from half of
+    /// it on each client's calls may hold twice 64 KiB, and at it the client of whose bytes most are held
+    /// is hung up on.
     pub kept_in_all: usize,
     /// Bytes of a client kept unread while a handshake or a prefork is under way; beyond, it is not
     /// read from until that has ended.
@@ -62,7 +65,7 @@ impl Default for Limits {
             owed_most: 32 << 20,
             owed_in_all: 1 << 30,
             kept: 4 << 20,
-            kept_in_all: 1 << 28,
+            kept_in_all: 1 << 30,
             backlog: 16 << 10,
             preforks: 64,
             preforks_in_all: 4096,

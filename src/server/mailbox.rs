@@ -18,7 +18,8 @@ use crate::sync::{Mutex, MutexGuard, thread_local};
 pub enum Message {
     /// A run of a call has ended; how stands in the task.
     Ran(Arc<Task>),
-    /// Some of this client's queued calls have started: see [`super::share::Share::is_full`].
+    /// Some of this client's queued calls have started, or have let go of what they held: see
+    /// [`super::share::Share::is_full`] and [`super::share::Share::put_off`].
     HasRoom(Socket),
     /// A call sleeps, until this time at the latest.
     SleepsUntil { socket: Socket, key: CallKey, until: Instant },

@@ -12,6 +12,7 @@ use std::sync::{Arc, mpsc};
 use ring::{Arena, Chunk, Socket};
 
 use super::ahead::Ahead;
+use super::holding::{ANSWER_COST, Holding};
 use super::mailbox::{Mailbox, Message, Out};
 use super::outbox::write;
 use super::rendezvous::Rendezvous;
@@ -27,21 +28,20 @@ pub const ROOM: usize = 64 * 1024;
 /// The longest copy in. A kernel that wants more asks in pieces.
 pub const MAX_ASK: usize = 1024 * 1024;
 
-/// Capacity that a buffer between calls may keep.
+/// Capacity that a buffer between calls may keep, and one of a call that sleeps.
 const KEEP: usize = 4 * 1024;
+const KEEP_ASLEEP: usize = 256;
 
 /// The copies of one call.
 pub struct CallMemory {
     arena: Arena,
-    /// Of the client that made the call.
-    share: Option<Arc<Share>>,
+    /// What it takes of its client's share.
+    holding: Holding,
     /// Frames copied out by this run.
     out: Vec<Chunk>,
     out_len: usize,
     /// What the client has answered so far.
     answers: Vec<Answered>,
-    /// Bytes of these answers.
-    kept: usize,
     /// What it is to be asked next.
     ask: Option<Ask>,
     /// A buffer for the next answer.
@@ -59,6 +59,18 @@ struct Waits {
     key: CallKey,
 }
 
+/// Whether a client may be asked: see [`CallMemory::may_ask`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayAsk {
+    Yes,
+    /// Not yet.
+    Later,
+    /// Not yet, and the call then runs from the top and asks for so much.
+    FromTheTop {
+        bytes: usize,
+    },
+}
+
 struct Answered {
     ask: Ask,
     bytes: Result<Vec<u8>, ()>,
@@ -69,11 +81,10 @@ impl CallMemory {
     pub fn new(arena: Arena) -> CallMemory {
         CallMemory {
             arena,
-            share: None,
+            holding: Holding::default(),
             out: Vec::new(),
             out_len: 0,
             answers: Vec::new(),
-            kept: 0,
             ask: None,
             spare: Vec::new(),
             waits: None,
@@ -83,12 +94,12 @@ impl CallMemory {
 
     /// A call of this client begins.
     pub fn begin(&mut self, share: &Arc<Share>) {
-        self.share = Some(share.clone());
+        self.holding.begin(share);
     }
 
     /// What the client takes of what all share.
     pub fn share(&self) -> Option<&Arc<Share>> {
-        self.share.as_ref()
+        self.holding.share()
     }
 
     /// The call is going to copy in this range, if it copies in at all.
@@ -99,7 +110,7 @@ impl CallMemory {
     /// What to ask the client for before the call runs: what it is expected to copy in, unless that takes
     /// more than one ask. So nobody is asked for what an absurd length names.
     pub fn ask_ahead(&mut self) -> Option<Ask> {
-        let (addr, len) = self.ahead.whole()?;
+        let (addr, len) = self.ahead.whole().filter(|whole| self.holding.rest(whole.1))?;
         self.ask = Some(Ask::Copyin { addr, len });
         self.ask
     }
@@ -135,18 +146,48 @@ impl CallMemory {
     pub fn drop_out(&mut self) {
         self.out.clear();
         let len = std::mem::take(&mut self.out_len);
-        if let Some(share) = &self.share {
+        if let Some(share) = self.holding.share() {
             share.taken(len);
         }
     }
 
-    /// The call falls asleep, perhaps for long: if the client's calls keep too much already, this one
-    /// asks again when it wakes.
+    /// The call falls asleep, perhaps for long: if the client's calls hold too much already, this one asks
+    /// again when it wakes.
     pub fn fall_asleep(&mut self) {
-        if self.kept > 0 && self.share.as_ref().is_some_and(|share| share.keeps_too_much()) {
-            self.forget();
+        if !self.holding.fall_asleep() {
+            self.start_again();
+        }
+        if self.spare.capacity() > KEEP_ASLEEP {
             self.spare = Vec::new();
         }
+    }
+
+    /// Whether the client may be asked for what the last run wants. If not, the call has to wait: until it
+    /// may, or until it may [ask again](CallMemory::ask_again) if it had to let go of what it holds.
+    pub fn may_ask(&mut self, others_wait: bool) -> MayAsk {
+        let Some(ask) = self.ask else {
+            return MayAsk::Yes;
+        };
+        if self.holding.ask(ask.cost(), others_wait) {
+            return MayAsk::Yes;
+        }
+        if self.answers.is_empty() {
+            return MayAsk::Later;
+        }
+        let bytes = self.holding.counted() + ask.cost();
+        self.start_again();
+        MayAsk::FromTheTop { bytes }
+    }
+
+    /// Whether this call, which had to let go of so much, may ask for it again.
+    pub fn ask_again(&mut self, bytes: usize) -> bool {
+        self.holding.ask_again(bytes)
+    }
+
+    /// Forgets what the client has answered: the call asks again.
+    fn start_again(&mut self) {
+        self.forget();
+        (self.spare, self.ask) = (Vec::new(), None);
     }
 
     /// What the last run wants from the client.
@@ -169,14 +210,12 @@ impl CallMemory {
             (Ask::Copyin { addr, .. }, bytes) if self.ahead.is_in(addr) => {
                 if let Ok(bytes) = bytes {
                     self.spare = self.ahead.keep(addr, bytes);
+                    self.holding.set_kept(self.spare.capacity() + self.ahead.capacity());
                 }
             }
             (ask, bytes) => {
-                let len = bytes.as_ref().map_or(0, Vec::len);
-                self.kept += len;
-                if let Some(share) = &self.share {
-                    share.keep(len);
-                }
+                let taken = bytes.as_ref().map_or(0, Vec::capacity) + ANSWER_COST;
+                self.holding.set_kept(self.holding.kept() + taken);
                 self.answers.push(Answered { ask, bytes });
             }
         }
@@ -197,7 +236,7 @@ impl CallMemory {
         if self.spare.capacity() > KEEP {
             self.spare = Vec::new();
         }
-        self.share = None;
+        self.holding.end();
     }
 
     /// The answer to this ask, or notes it.
@@ -222,8 +261,35 @@ impl CallMemory {
         waits.rendezvous.prepare(std::mem::take(&mut self.spare));
         waits.mailbox.post(Message::Asks { socket, key, ask, out });
         let answer = pool::blocking(|| waits.rendezvous.wait());
-        self.spare = answer.map_err(|()| CopyError::Fault)?;
-        Ok(&self.spare)
+        self.holding.was_asked(ask.cost());
+        match answer {
+            Ok(bytes) => {
+                self.holding.set_kept(bytes.capacity() + self.ahead.capacity());
+                self.spare = bytes;
+                Ok(&self.spare)
+            }
+            Err(()) => {
+                self.used();
+                Err(CopyError::Fault)
+            }
+        }
+    }
+
+    /// The bytes that were waited for have been used: others may be asked for.
+    fn used(&mut self) {
+        if self.waits.is_none() {
+            return;
+        }
+        if self.spare.capacity() > KEEP {
+            self.spare = Vec::new();
+        }
+        self.holding.set_kept(self.spare.capacity() + self.ahead.capacity());
+        self.holding.end_asked();
+        if let (Some(share), Some(waits)) = (self.holding.share(), &self.waits)
+            && share.has_room()
+        {
+            waits.mailbox.post(Message::HasRoom(waits.socket));
+        }
     }
 
     /// Copies in from what is here, or fetches it and what will be needed behind it.
@@ -234,7 +300,10 @@ impl CallMemory {
             return Ok(());
         }
         self.ahead.note_use(addr);
-        let worth = self.ahead.worth(addr, buf.len());
+        let mut worth = self.ahead.worth(addr, buf.len());
+        if worth > buf.len() && !self.holding.rest(worth) {
+            worth = buf.len();
+        }
         match self.wait_for(Ask::Copyin { addr, len: worth }) {
             Ok(bytes) => buf.copy_from_slice(&bytes[..buf.len()]),
             // Perhaps the client has only some of it: what is needed now decides.
@@ -248,6 +317,7 @@ impl CallMemory {
             let bytes = std::mem::take(&mut self.spare);
             self.spare = self.ahead.keep(addr, bytes);
         }
+        self.used();
         Ok(())
     }
 
@@ -276,7 +346,7 @@ impl CallMemory {
         write(&mut self.out, &self.arena, data, data.len());
         let len = head.len() + data.len();
         self.out_len += len;
-        if let Some(share) = &self.share {
+        if let Some(share) = self.holding.share() {
             share.copied(len);
         }
         Ok(())
@@ -314,9 +384,12 @@ impl UserMemory for CallMemory {
         not_null(addr)?;
         let len = buf.len().min(MAX_ASK);
         let bytes = self.answered(Ask::Copyinstr { addr, len })?;
-        let end = bytes.iter().position(|&byte| byte == 0).ok_or(CopyError::TooLong)?;
-        buf[..end].copy_from_slice(&bytes[..end]);
-        Ok(end)
+        let end = bytes.iter().position(|&byte| byte == 0);
+        if let Some(end) = end {
+            buf[..end].copy_from_slice(&bytes[..end]);
+        }
+        self.used();
+        end.ok_or(CopyError::TooLong)
     }
 
     fn copyout(&mut self, data: &[u8], addr: u64) -> Result<(), CopyError> {
@@ -331,14 +404,16 @@ impl UserMemory for CallMemory {
 
     fn anonmmap(&mut self, len: u64) -> Result<u64, CopyError> {
         let bytes = self.answered(Ask::Anonmmap { len })?;
-        match wire::read_u64(bytes, 0) {
+        let addr = wire::read_u64(bytes, 0);
+        self.used();
+        match addr {
             0 => Err(CopyError::NoMemory),
             addr => Ok(addr),
         }
     }
 
     fn room(&self) -> usize {
-        match &self.share {
+        match self.holding.share() {
             Some(share) if share.is_owed_enough() => 0,
             _ => ROOM.saturating_sub(self.out_len),
         }
@@ -364,10 +439,7 @@ impl UserMemory for CallMemory {
     }
 
     fn forget(&mut self) {
-        let kept = std::mem::take(&mut self.kept);
-        if let Some(share) = &self.share {
-            share.let_go(kept);
-        }
+        self.holding.let_go();
         for mut bytes in self.answers.drain(..).filter_map(|answered| answered.bytes.ok()) {
             if bytes.capacity() <= KEEP && bytes.capacity() > self.spare.capacity() {
                 bytes.clear();

@@ -11,6 +11,7 @@
 //!   [`ahead`]: what is fetched of it before it is asked for; [`wanted`]: when that is.
 //! - [`here`]: which calls this thread runs itself.
 //! - [`outbox`]: what is owed to a client; [`share`]: what one client takes of what all share;
+//!   [`holding`]: what one call does;
 //!   [`rendezvous`]: where a call that cannot restart waits for its client.
 //! - [`access`]: who may connect.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
@@ -20,6 +21,7 @@ mod ahead;
 mod board;
 mod connection;
 mod here;
+mod holding;
 mod hub;
 mod job;
 mod limits;

@@ -1,18 +1,19 @@
-//! What one client takes of what all share: counted here, for its calls run on any thread.
+//! What one client takes of what all share: counted here, for its calls run on any thread. What a single
+//! call takes of it: [`super::holding`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::limits::Limits;
 
-/// Bytes owed at which a client waits when all clients together are owed much.
+/// Bytes at which a client waits when all clients together are owed, or have sent, much.
 const PRESSED: usize = 64 * 1024;
 
 /// What all clients together take, and how much each may.
 #[derive(Debug)]
 pub struct All {
     bounds: Bounds,
-    /// Bytes that clients have answered with and sleeping calls may hold on to.
+    /// Bytes that clients have sent and the server holds.
     kept: AtomicUsize,
     /// Clients are owed so much that each is to wait earlier.
     pressed: AtomicBool,
@@ -30,6 +31,11 @@ impl All {
         All { bounds, kept: AtomicUsize::new(0), pressed: AtomicBool::new(false) }
     }
 
+    /// Bytes that clients have sent and the server holds.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
     /// Whether each client is to wait earlier than its own bound says.
     pub fn press(&self, pressed: bool) {
         self.pressed.store(pressed, Ordering::Relaxed);
@@ -40,12 +46,22 @@ impl All {
 ///
 /// - *copied*: bytes copied out to it that it has not taken yet, whether its outbox has them or a call.
 ///   Calls of one client run side by side, so each looks here before it copies out more.
-/// - *kept*: bytes it has answered with, which its calls hold on to.
+/// - *kept*: memory for what it has sent: answers that its calls hold, and what its connection holds of
+///   frames that are not whole or not looked at.
+/// - *asked*: bytes that its calls have asked it for, from then until they have let go of the answer. Up
+///   to half of its bound for what is kept; beyond it one call at a time gets more, the others wait.
+/// - *resting*: the same of calls that sleep, perhaps for long: up to the other half.
 /// - *queued*: its calls that wait for a thread.
 #[derive(Debug)]
 pub struct Share {
     copied: AtomicUsize,
     kept: AtomicUsize,
+    asked: AtomicUsize,
+    resting: AtomicUsize,
+    /// A call may go over the bound of what is asked.
+    over: AtomicBool,
+    /// The board has put off asks until some call has let go of what it holds.
+    put_off: AtomicBool,
     queued: AtomicUsize,
     /// The board takes no calls of this client until some of those queued have started.
     full: AtomicBool,
@@ -66,6 +82,10 @@ impl Share {
         Share {
             copied: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            resting: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            put_off: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             all,
@@ -97,24 +117,79 @@ impl Share {
         self.copied.load(Ordering::Relaxed) >= self.owed_bound()
     }
 
-    /// A call keeps so many bytes of an answer.
+    /// So much memory more is taken by what the client has sent.
     pub fn keep(&self, bytes: usize) {
         self.kept.fetch_add(bytes, Ordering::Relaxed);
         self.all.kept.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A call has let go of them.
+    /// So much less.
     pub fn let_go(&self, bytes: usize) {
-        if bytes > 0 {
-            self.kept.fetch_sub(bytes, Ordering::Relaxed);
-            self.all.kept.fetch_sub(bytes, Ordering::Relaxed);
+        self.kept.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.kept.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Memory taken by what the client has sent.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that calls which sleep may hold, and that others may ask for: half of what is kept each.
+    fn half(&self) -> usize {
+        let bounds = &self.all.bounds;
+        match self.all.kept() > bounds.kept_in_all / 2 {
+            true => (bounds.kept / 2).min(PRESSED),
+            false => bounds.kept / 2,
         }
     }
 
-    /// Whether a call that falls asleep should keep none, and ask again when it wakes.
-    pub fn keeps_too_much(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) > self.all.bounds.kept
-            || self.all.kept.load(Ordering::Relaxed) > self.all.bounds.kept_in_all
+    /// Counts what a call wants to ask for, if there is room for it. There is if no other holds any.
+    pub fn ask(&self, bytes: usize) -> bool {
+        let half = self.half();
+        let fits = |asked: usize| (asked == 0 || asked + bytes <= half).then_some(asked + bytes);
+        self.asked.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+    }
+
+    /// The same for a call that may go over the bound.
+    pub fn ask_over(&self, bytes: usize) {
+        self.asked.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// A call has let go of what it asked for.
+    pub fn asked_less(&self, bytes: usize) {
+        self.asked.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    /// Lets a call go over the bound, unless another does.
+    pub fn go_over(&self) -> bool {
+        !self.over.swap(true, Ordering::SeqCst)
+    }
+
+    /// That call does so no more.
+    pub fn end_over(&self) {
+        self.over.store(false, Ordering::SeqCst);
+    }
+
+    /// Counts what a call is to hold while it sleeps, if there is room for it.
+    pub fn rest(&self, bytes: usize) -> bool {
+        let half = self.half();
+        let fits = |resting: usize| (resting + bytes <= half).then_some(resting + bytes);
+        self.resting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    /// That call has let go of it.
+    pub fn rest_less(&self, bytes: usize) {
+        self.resting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The board has put off asks: the next [`Share::has_room`] is to say so. It looks again after this.
+    pub fn put_off(&self) {
+        self.put_off.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the board waits to hear that a call has let go of something, as one just has.
+    pub fn has_room(&self) -> bool {
+        self.put_off.load(Ordering::SeqCst) && self.put_off.swap(false, Ordering::SeqCst)
     }
 
     /// A call waits for a thread.
@@ -182,17 +257,36 @@ mod tests {
     }
 
     #[test]
-    fn what_all_keep_counts_too() {
-        let limits = Limits { kept: 10, kept_in_all: 15, ..Limits::default() };
+    fn half_of_what_is_kept_is_for_calls_that_sleep() {
+        let (share, _) = share(&Limits { kept: 20, ..Limits::default() });
+        assert!(share.rest(10) && !share.rest(1));
+        assert!(share.ask(10) && !share.ask(1));
+        share.rest_less(10);
+        assert!(!share.ask(1), "what sleeps and what does not have bounds of their own");
+        share.asked_less(10);
+        assert!(share.ask(1000), "alone, any call may ask");
+        assert!(share.go_over() && !share.go_over(), "one at a time");
+        share.end_over();
+        assert!(share.go_over());
+    }
+
+    #[test]
+    fn who_let_go_is_told_of_once_if_somebody_waits_for_it() {
+        let (share, _) = share(&Limits::default());
+        assert!(!share.has_room());
+        share.put_off();
+        assert!(share.has_room() && !share.has_room());
+    }
+
+    #[test]
+    fn many_who_keep_much_ask_for_less() {
+        let limits = Limits { kept: 1 << 20, kept_in_all: 1 << 20, ..Limits::default() };
         let (one, all) = share(&limits);
         let other = Share::new(all);
-        one.keep(10);
-        assert!(!one.keeps_too_much());
-        one.keep(1);
-        assert!(one.keeps_too_much() && !other.keeps_too_much());
-        other.keep(5);
-        assert!(other.keeps_too_much(), "16 bytes in all");
-        one.let_go(11);
-        assert!(!other.keeps_too_much() && !one.keeps_too_much());
+        one.keep((1 << 19) + 1);
+        assert!(other.ask(PRESSED) && !other.ask(1));
+        assert!(!other.rest(PRESSED + 1));
+        one.let_go(1);
+        assert!(other.ask(1) && other.rest(PRESSED + 1));
     }
 }

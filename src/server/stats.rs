@@ -29,6 +29,8 @@ pub struct BoardStats {
     pub turned_away: u64,
     /// Bytes owed to clients now.
     pub owed: usize,
+    /// Memory that takes now what clients have sent: answers that calls hold, frames that are not whole.
+    pub kept: usize,
     /// Clients hung up on for what they sent or did not take.
     pub hang_ups: u64,
     /// Preforks that wait for their child now.
@@ -49,7 +51,7 @@ impl fmt::Display for Stats {
         let Stats { board, ring, pool } = self;
         write!(
             f,
-            "connections {} accepted {} turned_away {} calls {} in_flight {} asks {} owed {} \
+            "connections {} accepted {} turned_away {} calls {} in_flight {} asks {} owed {} kept {} \
              hang_ups {} preforks {} timers {} enters {} enters_per_call {:.3} sqes {} cqes {} short_sends {} \
              recv_buffers_exhausted {} cq_overflows {} threads {} wakes {} hand_offs {} \
              asleep {} panics {}",
@@ -60,6 +62,7 @@ impl fmt::Display for Stats {
             board.calls_in_flight,
             board.asks,
             board.owed,
+            board.kept,
             board.hang_ups,
             board.preforks,
             board.timers,

@@ -24,12 +24,12 @@ use ring::{Arena, Socket};
 use super::here::Here;
 use super::job::{Context, Job};
 use super::mailbox::{Mailbox, Message};
-use super::memory::CallMemory;
+use super::memory::{CallMemory, MayAsk};
 use super::rendezvous::Rendezvous;
 use super::share::Share;
 use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;
-use crate::session::{Answer, CallKey, CallRequest};
+use crate::session::{Answer, Ask, CallKey, CallRequest};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -160,6 +160,24 @@ impl Task {
         }
     }
 
+    /// Whether the client may be asked for this, which its last run wants or its thread waits for; if so it
+    /// counts as asked. `others_wait` for their turn.
+    pub fn may_ask(&self, ask: Ask, share: &Share, others_wait: bool) -> MayAsk {
+        match self.rendezvous {
+            None => self.body().memory.may_ask(others_wait),
+            // Its thread has the body, and holds nothing while it waits.
+            Some(_) if !others_wait && share.ask(ask.cost()) => MayAsk::Yes,
+            Some(_) => MayAsk::Later,
+        }
+    }
+
+    /// The client has gone: what was to be asked counts as asked, for it will be let go of.
+    pub fn is_refused(&self, ask: Ask, share: &Share) {
+        if self.rendezvous.is_some() {
+            share.ask_over(ask.cost());
+        }
+    }
+
     /// Lets go of the call: the task may take on another.
     pub fn clear(&self) {
         let mut body = self.body();
@@ -276,6 +294,9 @@ impl Task {
                 continue;
             }
             body.memory.fall_asleep();
+            if body.memory.share().is_some_and(|share| share.has_room()) {
+                mailbox.post_later(Message::HasRoom(body.socket));
+            }
             if let Some(until) = until
                 && body.until != Some(until)
             {

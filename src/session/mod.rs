@@ -409,6 +409,11 @@ impl Session {
         self.asks > 0
     }
 
+    /// Memory that a frame takes that is not whole.
+    pub fn unread(&self) -> usize {
+        self.reader.capacity()
+    }
+
     /// Whether the handshake is still to come.
     pub fn is_new(&self) -> bool {
         self.state == State::New

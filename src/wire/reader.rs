@@ -122,6 +122,11 @@ impl Reader {
         !self.handed_out && self.have > 0
     }
 
+    /// Memory that it takes.
+    pub fn capacity(&self) -> usize {
+        self.body.capacity()
+    }
+
     /// What is here of a frame that is not whole yet: its header, and the start of its body.
     pub fn partial(&self) -> Option<(Header, &[u8])> {
         let is_here = self.is_checked && !self.handed_out;

@@ -1,0 +1,243 @@
+//! What one call holds of its client's answers, as its client's [`Share`] counts it.
+//!
+//! A call counts what it asks for before it is asked: so what answers take is bounded at every moment. At
+//! the bound a call lets go of what it holds and waits until others have let go, then it asks again. One
+//! call of a client at a time goes over the bound and keeps what it has. It ends, falls asleep, or waits
+//! for nobody but its client; so the next one gets its turn, and none waits for ever on a client that
+//! answers.
+
+use std::sync::Arc;
+
+use super::share::Share;
+use crate::session::Ask;
+
+/// What each answer takes beside its bytes.
+pub const ANSWER_COST: usize = 64;
+
+impl Ask {
+    /// What its answer counts for.
+    pub fn cost(&self) -> usize {
+        match *self {
+            Ask::Copyin { len, .. } | Ask::Copyinstr { len, .. } => len + ANSWER_COST,
+            Ask::Anonmmap { .. } => 8 + ANSWER_COST,
+        }
+    }
+}
+
+/// What a call holds. Let go of when it is dropped.
+#[derive(Default)]
+pub struct Holding {
+    /// Of the client that made the call.
+    share: Option<Arc<Share>>,
+    /// Memory that is taken now.
+    kept: usize,
+    /// What is counted as asked, and as resting.
+    asked: usize,
+    resting: usize,
+    /// What is counted as asked before it is: what it had to let go of, and wants again.
+    again: usize,
+    /// It is the call that may go over the bound.
+    goes_over: bool,
+}
+
+impl Holding {
+    /// A call of this client begins.
+    pub fn begin(&mut self, share: &Arc<Share>) {
+        self.end();
+        self.share = Some(share.clone());
+    }
+
+    /// What the client takes of what all share.
+    pub fn share(&self) -> Option<&Arc<Share>> {
+        self.share.as_ref()
+    }
+
+    /// Counts what is to be asked for, if it may be. Who holds nothing waits if others do.
+    pub fn ask(&mut self, bytes: usize, others_wait: bool) -> bool {
+        let Some(share) = &self.share else {
+            return true;
+        };
+        if bytes <= self.again {
+            self.again -= bytes;
+            return true;
+        }
+        let holds = self.asked + self.resting > 0;
+        if !self.goes_over && (holds || !others_wait) && share.ask(bytes) {
+            self.asked += bytes;
+            return true;
+        }
+        self.goes_over = self.goes_over || holds && share.go_over();
+        if self.goes_over {
+            share.ask_over(bytes);
+            self.asked += bytes;
+        }
+        self.goes_over
+    }
+
+    /// Counts what it has let go of and will ask for again, if there is room for all of it or no other call
+    /// goes over the bound.
+    pub fn ask_again(&mut self, bytes: usize) -> bool {
+        let Some(share) = &self.share else {
+            return true;
+        };
+        if share.ask(bytes) {
+            self.asked += bytes;
+            self.again = bytes;
+            return true;
+        }
+        self.goes_over = share.go_over();
+        self.goes_over
+    }
+
+    /// What is counted as asked or resting.
+    pub fn counted(&self) -> usize {
+        self.asked + self.resting
+    }
+
+    /// The board has counted what a call asked for that waits on its thread.
+    pub fn was_asked(&mut self, bytes: usize) {
+        self.asked += bytes;
+    }
+
+    /// So much memory is taken now.
+    pub fn set_kept(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.kept, bytes);
+        let Some(share) = &self.share else {
+            return;
+        };
+        if bytes > before {
+            share.keep(bytes - before);
+        } else if bytes < before {
+            share.let_go(before - bytes);
+        }
+    }
+
+    /// Memory that is taken now.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// The call falls asleep: whether it may hold on to what it has.
+    pub fn fall_asleep(&mut self) -> bool {
+        let bytes = self.asked;
+        if bytes == 0 {
+            return true;
+        }
+        if !self.share.as_ref().is_some_and(|share| share.rest(bytes)) {
+            return false;
+        }
+        self.end_asked();
+        self.resting += bytes;
+        true
+    }
+
+    /// Whether it may hold so much as long as it lasts.
+    pub fn rest(&mut self, bytes: usize) -> bool {
+        if bytes <= self.resting {
+            return true;
+        }
+        let more = bytes - self.resting;
+        let may = self.share.as_ref().is_some_and(|share| share.rest(more));
+        if may {
+            self.resting = bytes;
+        }
+        may
+    }
+
+    /// It has let go of what it asked for, but for what it holds as long as it lasts.
+    pub fn end_asked(&mut self) {
+        let Some(share) = &self.share else {
+            return;
+        };
+        self.again = 0;
+        let asked = std::mem::take(&mut self.asked);
+        if asked > 0 {
+            share.asked_less(asked);
+        }
+        if std::mem::take(&mut self.goes_over) {
+            share.end_over();
+        }
+    }
+
+    /// It has let go of everything.
+    pub fn let_go(&mut self) {
+        self.set_kept(0);
+        self.end_asked();
+        let resting = std::mem::take(&mut self.resting);
+        if resting > 0
+            && let Some(share) = &self.share
+        {
+            share.rest_less(resting);
+        }
+    }
+
+    /// The call is over.
+    pub fn end(&mut self) {
+        self.let_go();
+        self.share = None;
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::limits::Limits;
+    use crate::server::share::All;
+
+    fn two(kept: usize) -> (Holding, Holding, Arc<Share>) {
+        let all = Arc::new(All::new(&Limits { kept, ..Limits::default() }));
+        let share = Arc::new(Share::new(all));
+        let (mut one, mut other) = (Holding::default(), Holding::default());
+        one.begin(&share);
+        other.begin(&share);
+        (one, other, share)
+    }
+
+    #[test]
+    fn of_two_calls_at_the_bound_one_goes_over_it() {
+        let (mut one, mut other, share) = two(200);
+        assert!(one.ask(50, false) && other.ask(50, false));
+        assert!(one.ask(50, false), "it goes over the bound");
+        assert!(one.ask(50, true), "as far as it likes");
+        assert!(!other.ask(50, false), "one at a time");
+        other.let_go();
+        assert!(!other.ask(50, false), "nor from the start");
+        one.let_go();
+        assert!(other.ask_again(90) && other.ask(50, true) && other.ask(40, true));
+        assert!(!one.ask_again(20) || one.goes_over, "only beyond the bound");
+        one.let_go();
+        assert!(!one.ask(50, true), "others came first");
+        drop((one, other));
+        assert!(share.ask(1000) && share.go_over(), "all is given back");
+    }
+
+    #[test]
+    fn a_sleeper_holds_on_to_what_there_is_room_for() {
+        let (mut one, mut other, share) = two(200);
+        assert!(one.ask(80, false));
+        one.set_kept(90);
+        assert!(one.fall_asleep());
+        assert!(other.ask(80, false), "a sleeper is in nobody's way");
+        assert!(!other.fall_asleep());
+        other.let_go();
+        assert_eq!(share.kept(), 90);
+        one.let_go();
+        assert_eq!(share.kept(), 0);
+        assert!(share.rest(100));
+    }
+
+    #[test]
+    fn what_lasts_is_counted_once() {
+        let (mut one, mut other, _) = two(200);
+        assert!(one.rest(60) && one.rest(60) && one.rest(40));
+        assert!(other.rest(40) && !other.rest(41));
+        one.let_go();
+        assert!(other.rest(100));
+    }
+}
