@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::memfs::Inode;
 use super::sync::lock;
+use crate::kernel::Errno;
 
 /// Where a process is (`struct cwdinfo`).
 pub(super) struct CwdInfo {
@@ -61,11 +62,17 @@ impl CwdInfo {
 
     /// Makes `dir` the root, and the current directory too if that would be outside of it. NetBSD:
     /// `change_root`.
-    pub fn change_root(&self, dir: &Arc<Inode>) {
+    pub fn change_root(&self, dir: &Arc<Inode>) -> Result<(), Errno> {
+        // To look may take long: no lock is held meanwhile.
+        let seen = self.places();
+        let inside = seen.current.is_inside(dir)?;
         self.replace(|now| {
-            let current = if now.current.is_inside(dir) { &now.current } else { dir };
+            // Another thread that has moved at once did so before.
+            let stays = inside && Arc::ptr_eq(&now.current, &seen.current);
+            let current = if stays { &now.current } else { dir };
             Places { current: current.clone(), root: Some(dir.clone()) }
         });
+        Ok(())
     }
 
     fn replace(&self, change: impl FnOnce(&Places) -> Places) {

@@ -18,6 +18,7 @@ use super::limits::{Counters, Limits};
 use super::locks;
 use super::sync::{read, write};
 use super::table::{Listed, Runs, call, partly};
+use super::work;
 use crate::kernel::{Args, Errno};
 
 pub(super) const CALLS: &[Listed] = &[
@@ -288,6 +289,7 @@ impl FdTable {
             None => return,
             Some(rare) => rare.kqueues.iter().filter_map(Weak::upgrade).collect(),
         };
+        work::count(kqueues.len() / 4);
         for kqueue in kqueues {
             kqueue.forget(at);
         }
@@ -433,10 +435,20 @@ impl Drop for Reserved {
 
 /// `int close(int fd)`
 fn close(run: &mut Run<'_, '_>) -> Answer {
+    closes_shortly(run, run.int(0))?;
     let file = run.task.files.close(run.int(0))?;
     locks::closed(run.task, &file);
     file.let_go();
     Ok([0, 0])
+}
+
+/// Goes elsewhere if descriptor `fd` is of an open file that holds a lock: there may be very many others on
+/// the file, and its own has to go before the open file does.
+fn closes_shortly(run: &Run<'_, '_>, fd: i32) -> Result<()> {
+    if run.task.files.get(fd).is_ok_and(|file| file.has(open::HASLOCK)) {
+        work::elsewhere()?;
+    }
+    Ok(())
 }
 
 /// `int dup(int fd)`
@@ -462,6 +474,7 @@ fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
     let file = run.file(from)?;
     let at = usize::try_from(to).ok().filter(|&at| at < files.limit()).ok_or(Errno::EBADF)?;
     if from != to {
+        closes_shortly(run, to)?;
         if flags & !(open::CLOEXEC | open::NONBLOCK) != 0 {
             return Err(Errno::EINVAL.into());
         }

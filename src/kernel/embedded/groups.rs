@@ -6,7 +6,7 @@
 //! Sources: NetBSD `sys/kern/{kern_proc,kern_prot}.c`; getpgrp(2), setpgid(2), setsid(2),
 //! getlogin(2).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::System;
@@ -14,6 +14,7 @@ use super::call::{Answer, Result, Run};
 use super::process::{INIT, Task};
 use super::sync::lock;
 use super::table::{Listed, Runs, call};
+use super::work;
 use crate::kernel::{CopyError, Errno};
 
 pub(super) const CALLS: &[Listed] = &[
@@ -44,7 +45,7 @@ pub(super) struct Group {
     pub id: i32,
     pub session: Arc<Session>,
     /// The pids of its members, except in group 0.
-    members: Mutex<HashSet<i32>>,
+    members: Mutex<BTreeSet<i32>>,
     names: Arc<Names>,
 }
 
@@ -112,13 +113,21 @@ impl Group {
         self.id != 0 && lock(&self.members).is_empty()
     }
 
-    /// Its members now.
+    /// Its members now: for workers, as there may be very many.
     pub fn members(&self, system: &System) -> Vec<Arc<Task>> {
         let is_in = |task: &Arc<Task>| task.group().id == self.id;
         if self.id == 0 {
             return system.processes.all().filter(is_in).collect();
         }
-        let pids: Vec<i32> = lock(&self.members).iter().copied().collect();
+        let mut pids: Vec<i32> = Vec::new();
+        loop {
+            let from = pids.last().map_or(i32::MIN, |last| last + 1);
+            let before = pids.len();
+            pids.extend(lock(&self.members).range(from..).take(work::BATCH));
+            if pids.len() == before {
+                break;
+            }
+        }
         pids.into_iter().filter_map(|pid| system.processes.find(pid)).filter(is_in).collect()
     }
 }

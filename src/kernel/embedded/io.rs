@@ -9,6 +9,7 @@ use super::abi::{IOV_MAX, open, signal, u64_at};
 use super::call::{Answer, PIECE, Result, Run, Stop};
 use super::file::OpenFile;
 use super::table::{Listed, Runs, call};
+use super::work;
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
@@ -262,6 +263,9 @@ fn several(run: &mut Run<'_, '_>) -> Result<Transfer> {
         total =
             total.checked_add(len).filter(|&sum| sum <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
         segments.push((base, len));
+    }
+    if total > INLINE_BYTES {
+        work::elsewhere()?;
     }
     let segments: Arc<[(u64, u64)]> = segments.into();
     run.keep().segments = Some(segments.clone());

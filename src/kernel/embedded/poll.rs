@@ -18,6 +18,7 @@ use super::call::{Answer, PIECE, Result, Run, Stop};
 use super::file::OpenFile;
 use super::table::{Listed, Runs, call};
 use super::wait::{Side, is_over};
+use super::work;
 use crate::kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
@@ -120,6 +121,7 @@ fn poll_scan(run: &mut Run<'_, '_>, fds: &mut [u8], waiting: bool) -> Result<i64
         run.expect_waits(sides.sum())?;
     }
     let mut found = 0;
+    work::count(fds.len() / POLLFD);
     for fd in fds.chunks_exact_mut(POLLFD) {
         let (number, wanted) = (i32_at(fd, 0), wanted(fd));
         let events = match number {

@@ -3,8 +3,8 @@
 //!
 //! Sources: fork(2); NetBSD `sys/rump/librump/rumpkern/lwproc.c`, `sys/rump/kern/lib/libsysproxy/sysproxy.c`.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{
     AtomicBool, AtomicI8, AtomicI32, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
@@ -25,6 +25,7 @@ use super::sync::lock;
 use super::table;
 use super::timers::Timers;
 use super::usage::Spent;
+use super::work;
 use super::{System, TICK};
 use crate::kernel::{Call, Client, Errno, Outcome, Process};
 
@@ -407,7 +408,7 @@ pub(super) struct ProcessTable {
     shards: Vec<Shard>,
 }
 
-type Shard = Mutex<HashMap<i32, Weak<Task>>>;
+type Shard = Mutex<BTreeMap<i32, Weak<Task>>>;
 
 const SHARDS: usize = 64;
 
@@ -444,11 +445,7 @@ impl ProcessTable {
     }
 
     fn remove(&self, pid: i32) {
-        let mut shard = lock(self.shard(pid));
-        shard.remove(&pid);
-        if shard.is_empty() {
-            *shard = HashMap::new();
-        }
+        lock(self.shard(pid)).remove(&pid);
     }
 
     /// The process with this pid.
@@ -459,11 +456,23 @@ impl ProcessTable {
         lock(self.shard(pid)).get(&pid)?.upgrade()
     }
 
-    /// Every process, a shard at a time.
+    /// Every process, a few at a time: for workers, as there may be very many.
     pub fn all(&self) -> impl Iterator<Item = Arc<Task>> + '_ {
         self.shards.iter().flat_map(|shard| {
-            let shard: Vec<_> = lock(shard).values().filter_map(Weak::upgrade).collect();
-            shard
+            let mut from = Some(i32::MIN);
+            std::iter::from_fn(move || some_of(shard, &mut from)).flatten()
         })
     }
+}
+
+/// Some processes of a shard from that pid on, which is moved on; nothing if there are no more.
+fn some_of(shard: &Shard, from: &mut Option<i32>) -> Option<Vec<Arc<Task>>> {
+    let first = from.take()?;
+    let tasks = lock(shard);
+    let some = tasks.range(first..).take(work::BATCH);
+    Some(
+        some.inspect(|(pid, _)| *from = Some(**pid + 1))
+            .filter_map(|(_, task)| task.upgrade())
+            .collect(),
+    )
 }

@@ -9,6 +9,8 @@ use super::work;
 use crate::kernel::Errno;
 
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    #[cfg(test)]
+    work::locked();
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -36,9 +38,13 @@ fn now<G>(tried: Result<G, TryLockError<G>>) -> Result<G, Errno> {
 }
 
 pub(super) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    #[cfg(test)]
+    work::locked();
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    #[cfg(test)]
+    work::locked();
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::sync::lock;
-use super::{Config, Embedded, Limits, table};
+use super::{Config, Embedded, Limits, table, work};
 use crate::kernel::{
     Args, Call, Client, CopyError, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress, UserMemory,
 };
@@ -164,6 +164,7 @@ impl Guest {
             alarm: Arc::new(Alarm::default()),
             interrupted: false,
             elsewhere: false,
+            spent: [0; 2],
             runs: 0,
             copied: 0,
             halted: false,
@@ -223,6 +224,8 @@ pub struct Pending {
     interrupted: bool,
     /// It has found out that it is not to run inline, or has left something to a worker.
     pub elsewhere: bool,
+    /// The most steps, and locks, of a run of it that was inline.
+    pub spent: [usize; 2],
     /// How often it was run.
     pub runs: usize,
     /// Bytes it copied out.
@@ -276,6 +279,10 @@ impl Pending {
         self.alarm.woken.store(false, Ordering::SeqCst);
         let inline = !self.elsewhere && table::runs_inline(self.number, &self.args);
         let outcome = self.run_once(&waker, inline);
+        if inline {
+            let [steps, locks] = work::spent();
+            self.spent = [self.spent[0].max(steps), self.spent[1].max(locks)];
+        }
         let later = std::mem::take(&mut self.progress.later);
         self.elsewhere |= !later.is_empty() || outcome == Outcome::Elsewhere;
         later.into_iter().for_each(|work| work());

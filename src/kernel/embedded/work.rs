@@ -41,6 +41,8 @@ impl Inline {
     pub fn begin() -> Inline {
         INLINE.set(true);
         SPENT.set(0);
+        #[cfg(test)]
+        LOCKS.set(0);
         Inline(())
     }
 
@@ -106,10 +108,23 @@ pub(super) fn free<T: Send + 'static>(steps: usize, what: T) {
     now_or_later(steps, move || drop(what));
 }
 
-/// Steps that were done on this thread since an inline run last began.
 #[cfg(test)]
-pub(super) fn spent() -> usize {
-    SPENT.get()
+thread_local! {
+    /// Locks that were taken since an inline run last began.
+    static LOCKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A lock is taken: whoever goes through many things takes one of most.
+#[cfg(test)]
+pub(super) fn locked() {
+    LOCKS.set(LOCKS.get() + 1);
+}
+
+/// What was done on this thread since an inline run last began: steps that were counted, and locks that were
+/// taken whether anybody counted or not.
+#[cfg(test)]
+pub(super) fn spent() -> [usize; 2] {
+    [SPENT.get(), LOCKS.get()]
 }
 
 #[cfg(test)]

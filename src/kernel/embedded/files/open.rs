@@ -13,6 +13,7 @@ use super::super::memfs::{Aim, Inode, Make};
 use super::super::pipe::fifo;
 use super::super::table::{Listed, Runs, call, partly};
 use super::super::vnode::Vnode;
+use super::super::work;
 use super::{Named, TRIES, here, there};
 use crate::kernel::Errno;
 
@@ -34,6 +35,10 @@ fn open_call(run: &mut Run<'_, '_>, named: Named) -> Answer {
     let close_on_exec = flags & open::CLOEXEC != 0;
     if run.kept().is_some_and(|kept| kept.opened.is_some()) {
         return go_on(run, flags, close_on_exec);
+    }
+    if flags & (open::SHLOCK | open::EXLOCK) != 0 {
+        // There may be very many locks on it: before anything is made.
+        work::elsewhere()?;
     }
     let path = run.path_of(named)?;
     run.base(named)?;

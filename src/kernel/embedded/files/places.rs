@@ -30,7 +30,9 @@ fn chdir(run: &mut Run<'_, '_>) -> Answer {
 fn fchdir(run: &mut Run<'_, '_>) -> Answer {
     let (_, dir) = run.vnode(run.int(0))?;
     check(run, &dir)?;
-    if run.task.cwd.places().root.as_ref().is_some_and(|root| !dir.is_inside(root)) {
+    if let Some(root) = &run.task.cwd.places().root
+        && !dir.is_inside(root)?
+    {
         return Err(Errno::EPERM.into());
     }
     run.task.cwd.change(&dir);
@@ -41,7 +43,7 @@ fn fchdir(run: &mut Run<'_, '_>) -> Answer {
 fn chroot(run: &mut Run<'_, '_>) -> Answer {
     check_superuser(run)?;
     let dir = directory(run)?;
-    run.task.cwd.change_root(&dir);
+    run.task.cwd.change_root(&dir)?;
     Ok([0, 0])
 }
 
@@ -50,7 +52,7 @@ fn fchroot(run: &mut Run<'_, '_>) -> Answer {
     check_superuser(run)?;
     let (_, dir) = run.vnode(run.int(0))?;
     check(run, &dir)?;
-    run.task.cwd.change_root(&dir);
+    run.task.cwd.change_root(&dir)?;
     Ok([0, 0])
 }
 

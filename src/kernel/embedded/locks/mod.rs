@@ -22,6 +22,7 @@ use super::process::Task;
 use super::sync::lock;
 use super::table::{Listed, Runs, call};
 use super::wait::Side;
+use super::work;
 use crate::kernel::Errno;
 use list::{END, List, Owner, Range, Ticket, Wish, Woken};
 
@@ -280,7 +281,9 @@ pub(super) fn closed(task: &Task, file: &OpenFile) {
         return;
     }
     if let Some(inode) = file.ops.inode() {
-        clear(inode, Owner::Process(task.pid), Range::ALL, None);
+        let (inode, owner) = (inode.clone(), Owner::Process(task.pid));
+        // There may be very many, of others too.
+        work::now_or_later(work::MOST + 1, move || clear(&inode, owner, Range::ALL, None));
     }
 }
 

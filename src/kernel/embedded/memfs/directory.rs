@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, RwLock, Weak};
 use super::super::abi::mode;
 use super::super::process::Credentials;
 use super::super::sync::{lock, read};
+use super::super::work::{self, BATCH};
 use super::paid::Paid;
 use super::{Fs, Inode};
 use crate::kernel::Errno;
@@ -108,10 +109,15 @@ impl Entries {
         std::mem::take(&mut self.by_name).into_values().map(|entry| entry.inode)
     }
 
-    /// The name of an inode that is in it.
-    pub fn name_of(&self, inode: &Arc<Inode>) -> Option<&[u8]> {
-        let mut named = self.by_name.iter();
-        named.find(|(_, entry)| Arc::ptr_eq(&entry.inode, inode)).map(|(name, _)| &**name)
+    /// Looks for the name of an inode among some entries from `place` on, which is moved on; past the last
+    /// it is none.
+    fn name_of(&self, inode: &Arc<Inode>, place: &mut Option<i64>) -> Option<Arc<[u8]>> {
+        let mut some = self.by_place.range(place.take()?..).take(BATCH);
+        some.find(|(at, name)| {
+            *place = Some(**at + 1);
+            self.get(name).is_some_and(|named| Arc::ptr_eq(named, inode))
+        })
+        .map(|(_, name)| name.clone())
     }
 
     /// Where the first entry from `place` on is.
@@ -163,6 +169,7 @@ impl Inode {
             return Err(Errno::EINVAL);
         }
         for (&place, name) in entries.by_place.range(at..) {
+            work::count(1);
             let Some(inode) = entries.get(name) else { continue };
             if !take(Listing { number: inode.number(), kind: inode.kind(), name }) {
                 return Ok(place);
@@ -183,6 +190,20 @@ impl Inode {
         if entries.removed { Err(Errno::ENOENT) } else { Ok(entries.get(name).cloned()) }
     }
 
+    /// The name of what is in this directory: a few are looked at at a time, as there may be very many.
+    fn name_of(&self, inode: &Arc<Inode>) -> Result<Option<Arc<[u8]>>, Errno> {
+        let entries = &self.directory()?.entries;
+        let mut place = Some(FIRST);
+        while place.is_some() {
+            work::spend(read(entries).len().min(BATCH))?;
+            let name = read(entries).name_of(inode, &mut place);
+            if name.is_some() {
+                return Ok(name);
+            }
+        }
+        Ok(None)
+    }
+
     /// The directory this one is in: itself for the root.
     pub(super) fn parent(self: &Arc<Self>, fs: &Fs) -> Result<Arc<Inode>, Errno> {
         if fs.is_root(self) {
@@ -191,15 +212,16 @@ impl Inode {
         lock(&self.directory()?.parent).upgrade().ok_or(Errno::ENOENT)
     }
 
-    /// Whether this directory is `other` or below it. NetBSD: `vn_isunder`.
-    pub fn is_inside(self: &Arc<Self>, other: &Arc<Inode>) -> bool {
+    /// Whether this directory is `other` or below it. It may be very deep. NetBSD: `vn_isunder`.
+    pub fn is_inside(self: &Arc<Self>, other: &Arc<Inode>) -> Result<bool, Errno> {
         let mut at = self.clone();
         loop {
+            work::spend(1)?;
             if Arc::ptr_eq(&at, other) {
-                return true;
+                return Ok(true);
             }
-            let Ok(directory) = at.directory() else { return false };
-            let Some(up) = lock(&directory.parent).upgrade() else { return false };
+            let Ok(directory) = at.directory() else { return Ok(false) };
+            let Some(up) = lock(&directory.parent).upgrade() else { return Ok(false) };
             at = up;
         }
     }
@@ -216,7 +238,7 @@ impl Inode {
         most: usize,
     ) -> Result<Vec<u8>, Errno> {
         let root = root.unwrap_or(&fs.root);
-        let mut names: Vec<Box<[u8]>> = Vec::new();
+        let mut names: Vec<Arc<[u8]>> = Vec::new();
         let (mut at, mut len) = (self.clone(), 0);
         while !Arc::ptr_eq(&at, root) && names.len() < most.div_ceil(2) {
             let between = if names.is_empty() { 0 } else { mode::READ };
@@ -225,8 +247,7 @@ impl Inode {
                 return Err(Errno::ENOENT);
             }
             let up = at.parent(fs)?;
-            let name = read(&up.directory()?.entries).name_of(&at).map(Box::from);
-            let name: Box<[u8]> = name.ok_or(Errno::ENOENT)?;
+            let name = up.name_of(&at)?.ok_or(Errno::ENOENT)?;
             len += name.len() + 1;
             if len > most {
                 return Err(Errno::ERANGE);

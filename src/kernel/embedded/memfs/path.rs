@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Acquire;
 use super::super::abi::mode;
 use super::super::call::PATH_MAX;
 use super::super::process::Credentials;
+use super::super::work;
 use super::{Fs, Inode, NAME_MAX};
 use crate::kernel::Errno;
 
@@ -111,6 +112,7 @@ impl Walk<'_> {
         dir.directory()?;
         let (mut links, mut inside) = (0, None);
         while let Some(part) = rest.part() {
+            work::spend(2)?;
             let inode = self.step(&mut dir, &mut inside, &rest, &part)?;
             let Some(inode) = inode else { return Ok(rest.found(&part, dir, None)) };
             if let Some(target) = inode.target()
@@ -154,14 +156,19 @@ impl Walk<'_> {
     /// Whether `dir` is in the root. What is reached from there is, too, as long as no directory has moved:
     /// `seen` is how many moves there were when it was. So a path that goes up many times out of the
     /// depths counts them once.
-    fn is_inside(&self, dir: &Arc<Inode>, root: &Arc<Inode>, seen: &mut Option<u64>) -> bool {
+    fn is_inside(
+        &self,
+        dir: &Arc<Inode>,
+        root: &Arc<Inode>,
+        seen: &mut Option<u64>,
+    ) -> Result<bool, Errno> {
         let moves = self.fs.moves.load(Acquire);
         if *seen == Some(moves) {
-            return true;
+            return Ok(true);
         }
-        let inside = dir.is_inside(root);
+        let inside = dir.is_inside(root)?;
         *seen = (inside && moves.is_multiple_of(2)).then_some(moves);
-        inside
+        Ok(inside)
     }
 
     /// One component: what is there, if anything. Who has got out of the root is put back there.
@@ -178,8 +185,9 @@ impl Walk<'_> {
             return Err(Errno::ENAMETOOLONG);
         }
         if name == b".." {
-            let outside = self.root.filter(|root| !self.is_inside(dir, root, inside));
-            if let Some(root) = outside {
+            if let Some(root) = self.root
+                && !self.is_inside(dir, root, inside)?
+            {
                 *dir = root.clone();
             }
             if Arc::ptr_eq(dir, self.root()) || self.fs.is_root(dir) {

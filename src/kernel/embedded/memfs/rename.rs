@@ -71,10 +71,12 @@ impl Move<'_> {
                 _ => {}
             }
         }
-        if self.inode.is_directory() && self.target.is_inside(self.inode) {
+        if self.inode.is_directory() && self.target.is_inside(self.inode)? {
             return Err(Errno::EINVAL);
         }
-        if self.over.is_some_and(|over| over.is_directory() && self.source.is_inside(over)) {
+        if let Some(over) = self.over.filter(|over| over.is_directory())
+            && self.source.is_inside(over)?
+        {
             return Err(Errno::ENOTEMPTY);
         }
         Ok(())
@@ -138,10 +140,10 @@ impl Move<'_> {
             drop(gone);
             return Ok(());
         }
-        let source_first = if self.target.is_inside(self.source) {
+        let source_first = if self.target.is_inside(self.source)? {
             true
         } else {
-            !self.source.is_inside(self.target) && self.source.number() < self.target.number()
+            !self.source.is_inside(self.target)? && self.source.number() < self.target.number()
         };
         let (mut taken, mut given);
         if source_first {

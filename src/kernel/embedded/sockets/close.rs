@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use super::lower;
 use super::options::option;
 use super::ports::{End, TIME_WAIT};
-use super::{LOCAL, Listener, Socket, State, get, local, state};
+use super::{LOCAL, Listener, Socket, State, free, get, local, state};
 use crate::kernel::Errno;
 use crate::kernel::embedded::alarm::{Due, after};
 use crate::kernel::embedded::call::{Answer, Result, Run};
 use crate::kernel::embedded::sync::lock;
+use crate::kernel::embedded::work;
 
 /// The unit of TCP's times (`PR_SLOWHZ`).
 const SLOW_TICK: Duration = Duration::from_millis(500);
@@ -128,7 +129,7 @@ fn shut_reading(socket: &Socket) {
         (state.receive_limit, state.low_water[1]) = (0, 0);
         (state.buffer.clear(&socket.payer), state.peer.upgrade())
     };
-    drop(records);
+    free(records);
     socket.readers.wake();
     if let Some(peer) = peer.filter(|_| socket.needs_connection()) {
         peer.writers.wake();
@@ -227,12 +228,14 @@ pub(super) fn close(socket: &Arc<Socket>) {
         let records = state.buffer.clear(&socket.payer);
         (left, state.listener.take(), state.local.take(), records)
     };
-    drop(records);
+    free(records);
     if let Some(listener) = listener {
-        abort_all(*listener);
+        let steps = 32 * (listener.queue.len() + listener.waiting.len());
+        work::now_or_later(steps, move || abort_all(*listener));
     }
     if let Some(local) = local {
-        leave(socket, *local);
+        let (socket, steps) = (socket.clone(), 8 * local.senders.len());
+        work::now_or_later(steps, move || leave(&socket, *local));
     }
     give_port(socket, &left);
     if let Some(peer) = &left.peer {

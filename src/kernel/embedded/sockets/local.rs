@@ -2,7 +2,7 @@
 //!
 //! Source: NetBSD `sys/kern/uipc_usrreq.c`; unix(4).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, Weak};
 
 use super::accept::{self, Caller, Joined};
@@ -22,11 +22,11 @@ const SHARDS: usize = 16;
 /// Which socket a name in the file system stands for, by the number of its inode.
 #[derive(Default)]
 pub(super) struct Names {
-    shards: [RwLock<HashMap<u64, Weak<Socket>>>; SHARDS],
+    shards: [RwLock<BTreeMap<u64, Weak<Socket>>>; SHARDS],
 }
 
 impl Names {
-    fn shard(&self, inode: &Inode) -> (&RwLock<HashMap<u64, Weak<Socket>>>, u64) {
+    fn shard(&self, inode: &Inode) -> (&RwLock<BTreeMap<u64, Weak<Socket>>>, u64) {
         let number = inode.stat().ino;
         (&self.shards[number as usize % SHARDS], number)
     }
@@ -62,7 +62,7 @@ pub(super) struct Local {
     /// Whether its connects wait to be accepted (LOCAL_CONNWAIT).
     pub waits: bool,
     /// Datagram sockets that are connected to this one.
-    pub senders: HashMap<u64, Weak<Socket>>,
+    pub senders: BTreeMap<u64, Weak<Socket>>,
 }
 
 impl State {

@@ -13,8 +13,9 @@ use crate::kernel::Errno;
 use crate::kernel::embedded::abi::{IOV_MAX, i32_at, i64_at, open, signal, u64_at};
 use crate::kernel::embedded::call::{Answer, Result, Run, Stop};
 use crate::kernel::embedded::file::OpenFile;
-use crate::kernel::embedded::io::{Transfer, other_file};
+use crate::kernel::embedded::io::{INLINE_BYTES, Transfer, other_file};
 use crate::kernel::embedded::sync::lock;
+use crate::kernel::embedded::work;
 
 /// The size of `struct msghdr`, and of `struct mmsghdr`, which ends with a count.
 const HEADER: usize = 48;
@@ -76,6 +77,10 @@ fn segments(run: &mut Run<'_, '_>, header: &Header) -> Result<Transfer> {
     for &(_, len) in segments.iter() {
         total =
             total.checked_add(len).filter(|&sum| sum <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
+    }
+    work::spend(segments.len())?;
+    if total > INLINE_BYTES {
+        work::elsewhere()?;
     }
     run.keep().segments = Some(segments.clone());
     Ok(Transfer::many(segments, total))

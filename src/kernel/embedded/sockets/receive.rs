@@ -245,7 +245,10 @@ fn take_message(
     let peek = incoming.flags & msg::PEEK != 0;
     let files = has_rights(lock(&socket.state).buffer.front());
     let flights = socket.net.flights.clone();
-    let moving = files.then(|| flights.moving());
+    let moving = match files {
+        true => Some(flights.moving(run)?),
+        false => None,
+    };
     let mut state = lock(&socket.state);
     if has_rights(state.buffer.front()) != files {
         return Ok(None);
@@ -268,8 +271,10 @@ fn take_message(
         peer.writers.wake();
     }
     let came = name.is_some() || !control.is_empty() || !shown.is_empty();
-    let control = if peek { shown } else { externalize(run, control, incoming)? };
+    let arrived = if peek { Ok(shown) } else { externalize(run, &control, incoming) };
     drop(moving);
+    drop(control);
+    let control = arrived?;
     if len == 0 && wanted > 0 && !came && !ends && !over {
         return Ok(None);
     }
@@ -434,7 +439,7 @@ fn stream_control(
     peek: bool,
 ) -> Result<Vec<Arrived>> {
     let flights = socket.net.flights.clone();
-    let moving = flights.moving();
+    let moving = flights.moving(run)?;
     let mut state = lock(&socket.state);
     if peek {
         let record = state.buffer.front();
@@ -442,8 +447,9 @@ fn stream_control(
     }
     let control = state.buffer.take_control();
     drop(state);
-    let arrived = externalize(run, control, incoming);
+    let arrived = externalize(run, &control, incoming);
     drop(moving);
+    drop(control);
     arrived
 }
 
@@ -491,7 +497,7 @@ fn seen(control: &Control) -> Arrived {
 /// closed. NetBSD: `unp_externalize`.
 fn externalize(
     run: &Run<'_, '_>,
-    control: Vec<Control>,
+    control: &[Control],
     incoming: &Incoming<'_>,
 ) -> Result<Vec<Arrived>> {
     if !incoming.control {
@@ -499,7 +505,7 @@ fn externalize(
     }
     let close_on_exec = incoming.flags & msg::CMSG_CLOEXEC != 0;
     let mut arrived: Vec<Arrived> = Vec::with_capacity(control.len());
-    for message in &control {
+    for message in control {
         let Control::Rights(rights) = message else {
             arrived.push(seen(message));
             continue;

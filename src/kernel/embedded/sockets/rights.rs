@@ -4,22 +4,30 @@
 //! nobody any more, itself for one, is found and emptied by [`Flights::collect`], which runs when
 //! descriptors of local sockets are closed and when such sockets are sent.
 //!
-//! Locks: moving a message with files, and collecting, is done under the lock `moving`, which is taken
-//! before the lock of any socket. `Rights` are dropped without the lock of a socket held.
+//! Locks: a message with files is moved under the lock `moving`, which is taken before the lock of any
+//! socket. `Rights` are dropped without the lock of a socket held.
+//!
+//! To collect takes as long as there are sockets in flight, so it is done by a worker, and nobody waits for it
+//! on a thread: while one collects, no message with files enters or leaves a socket, and calls that would
+//! move one sleep. What the collector looks at holds still that way, a few sockets at a time: files may be
+//! closed and messages dropped meanwhile, which only makes less reachable.
 //!
 //! Source: NetBSD `sys/kern/uipc_usrreq.c` (`unp_internalize`, `unp_externalize`, `unp_gc`).
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::Socket;
 use super::buffer::{Control, Record};
 use crate::kernel::Errno;
+use crate::kernel::embedded::call::{Run, Stop};
 use crate::kernel::embedded::file::OpenFile;
 use crate::kernel::embedded::limits::{Counter, Counters};
 use crate::kernel::embedded::sync::lock;
+use crate::kernel::embedded::wait::{Side, WaitQueue, Waitable};
+use crate::kernel::embedded::work::{self, BATCH};
 
 /// Of all open files, one in so many may be in flight (`unp_rights_ratio`).
 const RATIO: u64 = 2;
@@ -32,12 +40,26 @@ pub(super) struct Flights {
     counters: Arc<Counters>,
     count: Counter,
     /// Local sockets among them, by address, with the number of their flights.
-    sockets: Mutex<HashMap<usize, (Weak<OpenFile>, usize)>>,
+    sockets: Mutex<BTreeMap<usize, (Weak<OpenFile>, usize)>>,
     /// How many there are, to know without the lock.
     known: AtomicUsize,
     /// Events since the last collection.
     events: AtomicUsize,
-    moving: Mutex<()>,
+    moving: Mutex<Moving>,
+    /// Calls that wait until somebody has collected.
+    waiting: WaitQueue,
+}
+
+/// Who holds this may move a message with files, unless somebody collects.
+#[derive(Default)]
+pub(super) struct Moving {
+    collects: bool,
+}
+
+impl Waitable for Flights {
+    fn queue(&self, _side: Side) -> &WaitQueue {
+        &self.waiting
+    }
 }
 
 impl Flights {
@@ -48,13 +70,23 @@ impl Flights {
             sockets: Mutex::default(),
             known: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
-            moving: Mutex::new(()),
+            moving: Mutex::default(),
+            waiting: WaitQueue::default(),
         })
     }
 
-    /// Held while a message with files enters or leaves a socket.
-    pub fn moving(&self) -> MutexGuard<'_, ()> {
-        lock(&self.moving)
+    /// Held while a message with files enters or leaves a socket. A call sleeps while somebody collects.
+    pub fn moving(self: &Arc<Self>, run: &mut Run<'_, '_>) -> Result<MutexGuard<'_, Moving>, Stop> {
+        for waiting in [false, true] {
+            if waiting {
+                run.wait_for(self.clone(), Side::Read);
+            }
+            let moving = lock(&self.moving);
+            if !moving.collects {
+                return Ok(moving);
+            }
+        }
+        Err(Stop::Sleep(None))
     }
 
     /// How many open files are in flight.
@@ -102,7 +134,7 @@ impl Flights {
     }
 
     /// A local socket may have become unreachable: looks for those that have, now or a little later.
-    pub fn noticed(&self) {
+    pub fn noticed(self: &Arc<Self>) {
         let known = self.known.load(Relaxed);
         if known == 0 {
             return;
@@ -110,12 +142,11 @@ impl Flights {
         if (self.events.fetch_add(1, Relaxed) + 1) * SHARE < known {
             return;
         }
-        // Whoever moves files now, maybe this thread, is not waited for: there will be other events.
-        if let Ok(still) = self.moving.try_lock() {
-            let emptied = self.find();
-            drop(still);
-            drop(emptied);
-        }
+        self.events.store(0, Relaxed);
+        let flights = self.clone();
+        work::now_or_later(2 * known, move || {
+            flights.empty_unreachable();
+        });
     }
 
     /// Whether any local socket is in flight.
@@ -125,36 +156,55 @@ impl Flights {
 
     /// Empties the sockets in flight that nobody can receive any more; false if there are no more of them
     /// than at the last time, so that who is refused over and over does not have all looked through.
-    pub fn collect(&self) -> bool {
+    /// An inline run goes elsewhere for it.
+    pub fn collect(&self) -> Result<bool, Errno> {
         if self.events.load(Relaxed) == 0 {
-            return false;
+            return Ok(false);
         }
-        let still = self.moving();
-        let emptied = self.find();
-        drop(still);
+        work::elsewhere()?;
+        Ok(self.empty_unreachable())
+    }
+
+    /// Empties the sockets nobody can reach any more; false if somebody else is at it.
+    fn empty_unreachable(&self) -> bool {
+        let Some(collecting) = Collecting::begin(self) else { return false };
+        self.events.store(0, Relaxed);
+        let emptied: Vec<Record> =
+            self.unreachable().iter().flat_map(|socket| socket.empty()).collect();
+        drop(collecting);
         drop(emptied);
         true
     }
 
-    /// What was in sockets nobody can reach any more.
-    fn find(&self) -> Vec<Record> {
-        self.events.store(0, Relaxed);
-        self.unreachable().iter().flat_map(|socket| socket.empty()).collect()
+    /// The local sockets in flight of which no descriptor is open, and how often each is in flight: a few at
+    /// a time, by address.
+    fn held(&self) -> HashMap<usize, (Arc<Socket>, usize)> {
+        let mut held = HashMap::new();
+        let mut from = Some(0);
+        while let Some(first) = from.take() {
+            let some: Vec<(usize, Arc<OpenFile>, usize)> = {
+                let sockets = lock(&self.sockets);
+                let some = sockets.range(first..).take(BATCH);
+                some.inspect(|(at, _)| from = Some(**at + 1))
+                    .filter_map(|(&at, (file, flights))| Some((at, file.upgrade()?, *flights)))
+                    .collect()
+            };
+            // Without the lock: one of them may be the last to hold its file.
+            for (at, file, flights) in some {
+                if Arc::strong_count(&file) == flights + 1
+                    && let Some(socket) = file.ops.socket()
+                {
+                    held.insert(at, (socket.clone(), flights));
+                }
+            }
+        }
+        held
     }
 
     /// The sockets in flight that can be reached by nobody: all that hold one are messages, and those
     /// are in sockets of the same kind.
     fn unreachable(&self) -> Vec<Arc<Socket>> {
-        let mut held = HashMap::new();
-        for (&at, (file, flights)) in lock(&self.sockets).iter() {
-            // One more is held here.
-            if let Some(file) = file.upgrade()
-                && Arc::strong_count(&file) == flights + 1
-                && let Some(socket) = file.ops.socket()
-            {
-                held.insert(at, (socket.clone(), *flights));
-            }
-        }
+        let mut held = self.held();
         let inside: HashMap<usize, Vec<usize>> =
             held.iter().map(|(&at, (socket, _))| (at, socket.carried())).collect();
         let mut within: HashMap<usize, usize> = HashMap::new();
@@ -176,6 +226,24 @@ impl Flights {
         }
         held.retain(|at, _| !reached.contains(at));
         held.into_values().map(|(socket, _)| socket).collect()
+    }
+}
+
+/// Somebody collects, until this is dropped.
+struct Collecting<'f>(&'f Flights);
+
+impl Collecting<'_> {
+    fn begin(flights: &Flights) -> Option<Collecting<'_>> {
+        let mut moving = lock(&flights.moving);
+        let first = !std::mem::replace(&mut moving.collects, true);
+        first.then(|| Collecting(flights))
+    }
+}
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.moving).collects = false;
+        self.0.waiting.wake();
     }
 }
 
@@ -221,36 +289,38 @@ thread_local! {
 impl Drop for Rights {
     fn drop(&mut self) {
         self.flights.landed(&self.files);
+        work::count(self.files.len());
         let files = std::mem::take(&mut self.files);
-        let first = DROPPING.with(|dropping| {
-            let mut dropping = dropping.borrow_mut();
-            match &mut *dropping {
-                Some(later) => {
-                    later.extend(files);
-                    false
-                }
-                None => {
-                    *dropping = Some(files);
-                    true
-                }
-            }
-        });
-        if !first {
-            return;
+        // What ends here may take long: it may hold many messages with files.
+        if files.iter().any(|file| Arc::strong_count(file) == 1) {
+            work::now_or_later(work::MOST, move || close_all(files));
         }
-        loop {
-            let next = DROPPING.with(|dropping| {
-                let mut dropping = dropping.borrow_mut();
-                let next = dropping.as_mut().and_then(Vec::pop);
-                if next.is_none() {
-                    *dropping = None;
-                }
-                next
-            });
-            match next {
-                Some(file) => drop(file),
-                None => break,
+    }
+}
+
+/// Lets go of files that were in a message, and of what those hold.
+fn close_all(files: Vec<Arc<OpenFile>>) {
+    let first = DROPPING.with_borrow_mut(|dropping| match dropping {
+        Some(later) => {
+            later.extend(files);
+            false
+        }
+        None => {
+            *dropping = Some(files);
+            true
+        }
+    });
+    while first {
+        let next = DROPPING.with_borrow_mut(|dropping| {
+            let next = dropping.as_mut().and_then(Vec::pop);
+            if next.is_none() {
+                *dropping = None;
             }
+            next
+        });
+        match next {
+            Some(file) => drop(file),
+            None => break,
         }
     }
 }

@@ -222,8 +222,10 @@ fn controls(
     let flights = &socket.net.flights;
     let rights = match flights.send(files.clone()) {
         Ok(rights) => rights,
-        Err(_) if flights.collect() => flights.send(files)?,
-        Err(errno) => return Err(errno.into()),
+        Err(errno) => match flights.collect()? {
+            true => flights.send(files)?,
+            false => return Err(errno.into()),
+        },
     };
     Ok(vec![Control::Rights(rights)])
 }

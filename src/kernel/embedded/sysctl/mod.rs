@@ -21,6 +21,7 @@ use super::call::{Answer, Result, Run, Stop};
 use super::process::Task;
 use super::sync::{read, write};
 use super::table::{Listed, Runs, partly};
+use super::work;
 use crate::kernel::Errno;
 use tree::TOP;
 
@@ -147,7 +148,7 @@ fn sysctl(run: &mut Run<'_, '_>) -> Answer {
 
     let mut needed = room;
     let mut result = dispatch(run, &name, &request, &mut needed);
-    if old_len != 0 && !matches!(result, Err(Stop::Asked | Stop::Flush)) {
+    if old_len != 0 && !matches!(result, Err(Stop::Asked | Stop::Flush | Stop::Elsewhere)) {
         // The length comes back whatever else happened.
         run.copyout(&needed.to_le_bytes(), old_len)?;
     }
@@ -176,7 +177,11 @@ fn dispatch(
         match &node.value {
             Value::Node(_) | Value::Anybody(_) if last => return Err(Errno::EINVAL.into()),
             Value::Node(_) | Value::Anybody(_) => parent = node,
-            Value::Asked(_, _, ask) => return ask(run, name, at + 1, request, needed),
+            // Most of these are lists, which may be very long.
+            Value::Asked(_, _, ask) => {
+                work::elsewhere()?;
+                return ask(run, name, at + 1, request, needed);
+            }
             _ if last => return lookup(run, node, request, needed),
             _ if node.value.has_function() => return Err(Errno::EINVAL.into()),
             _ => return Err(Errno::ENOTDIR.into()),

@@ -12,6 +12,7 @@ mod fifos;
 mod file_events;
 mod files;
 mod groups;
+mod inline;
 mod interfaces;
 mod kqueue;
 mod limits;
