@@ -1,9 +1,10 @@
-//! Sleeps of the kernel that go through here, so that they end when their client leaves: see
-//! [`crate::kernel::librump::sleepers`].
+//! Sleeps of the kernel that go through here, so that they end when their client leaves, or only then do
+//! not: see [`crate::kernel::librump::sleepers`].
 //!
-//! `tsleep` and `mtsleep` are no hypercalls but the kernel's own. Its components, which are libraries of
-//! their own, find these first.
+//! All but one are no hypercalls but the kernel's own functions. The kernel, which is shared libraries, calls
+//! even its own through the loader, and so finds these first.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -95,7 +96,7 @@ pub unsafe extern "C" fn rumpns_tsleep(
     if is_over(priority) { Errno::EINTR.0 } else { slept }
 }
 
-/// The same, with a lock that is let go meanwhile. The kernel wakes these itself, but does not say why.
+/// The same, with a lock that is let go meanwhile.
 ///
 /// # Safety
 ///
@@ -117,14 +118,140 @@ pub unsafe extern "C" fn rumpns_mtsleep(
         return Errno::ENOSYS.0;
     };
     // SAFETY: the caller's promise.
-    let slept = unsafe { next(channel, priority, message, ticks, lock) };
+    let slept = on_channel(channel, || unsafe { next(channel, priority, message, ticks, lock) });
     if is_over(priority) { Errno::EINTR.0 } else { slept }
+}
+
+/// Waits for a condition, however long that takes. The kernel's own does not wait once the lwp was told to
+/// end: it returns with the lock held all the while, and whoever waits in a loop does so for ever.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpns_cv_wait(condition: *mut *mut c_void, lock: *mut *mut c_void) {
+    type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void);
+    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
+    if current::is_ending() {
+        // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+        return unsafe { host_wait(*condition, *lock) };
+    }
+    // SAFETY: the kernel's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
+    if let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_cv_wait").map(typed)) {
+        // SAFETY: the caller's promise.
+        unsafe { next(condition, lock) };
+    }
+}
+
+/// The same, for some time. The kernel's sleep queues wait by it, too, and are to be told.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpns_cv_timedwait(
+    condition: *mut *mut c_void,
+    lock: *mut *mut c_void,
+    ticks: c_int,
+) -> c_int {
+    type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void, c_int) -> c_int;
+    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
+    if current::is_ending() && !IN_QUEUE.get() {
+        // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+        return unsafe { host_timedwait(*condition, *lock, ticks) };
+    }
+    // SAFETY: the kernel's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
+    match NEXT.get_or_init(|| in_kernel(c"rumpns_cv_timedwait").map(typed)) {
+        // SAFETY: the caller's promise.
+        Some(next) => unsafe { next(condition, lock, ticks) },
+        None => Errno::ENOSYS.0,
+    }
+}
+
+thread_local! {
+    /// The thread sleeps in a queue.
+    static IN_QUEUE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sleeps in a queue, as select(2) does.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpns_sleepq_block(ticks: c_int, catch: bool) -> c_int {
+    type Block = unsafe extern "C" fn(c_int, bool) -> c_int;
+    static NEXT: OnceLock<Option<Block>> = OnceLock::new();
+    // SAFETY: the kernel's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Block>(next) };
+    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_sleepq_block").map(typed)) else {
+        return Errno::ENOSYS.0;
+    };
+    IN_QUEUE.set(true);
+    // SAFETY: the caller's promise.
+    let slept = unsafe { next(ticks, catch) };
+    IN_QUEUE.set(false);
+    slept
+}
+
+/// librumpuser's wait.
+///
+/// # Safety
+///
+/// Both are librumpuser's; the lock is held, and the thread has a CPU of the kernel.
+unsafe fn host_wait(condition: *mut c_void, lock: *mut c_void) {
+    type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void);
+    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
+    // SAFETY: librumpuser's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
+    if let Some(next) = NEXT.get_or_init(|| next_symbol(c"rumpuser_cv_wait").map(typed)) {
+        // SAFETY: the caller's promise.
+        unsafe { next(condition, lock) };
+    }
+}
+
+/// librumpuser's wait for so many ticks, or without an end for none.
+///
+/// # Safety
+///
+/// As of [`host_wait`].
+unsafe fn host_timedwait(condition: *mut c_void, lock: *mut c_void, ticks: c_int) -> c_int {
+    type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void, i64, i64) -> c_int;
+    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
+    if ticks == 0 {
+        // SAFETY: the caller's promise.
+        unsafe { host_wait(condition, lock) };
+        return 0;
+    }
+    // SAFETY: librumpuser's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
+    let Some(next) = NEXT.get_or_init(|| next_symbol(c"rumpuser_cv_timedwait").map(typed)) else {
+        return Errno::ENOSYS.0;
+    };
+    let (ticks, hz) = (i64::from(ticks), i64::from(hz()));
+    // SAFETY: the caller's promise.
+    match unsafe { next(condition, lock, ticks / hz, ticks % hz * (1_000_000_000 / hz)) } {
+        0 => 0,
+        // EWOULDBLOCK, which is the same.
+        _ => Errno::EAGAIN.0,
+    }
+}
+
+/// The kernel's ticks in a second.
+fn hz() -> c_int {
+    static HZ: OnceLock<c_int> = OnceLock::new();
+    *HZ.get_or_init(|| {
+        // SAFETY: the kernel's variable has this type, and is set when it boots.
+        let hz = in_kernel(c"rumpns_hz").map(|hz| unsafe { hz.cast::<c_int>().read() });
+        hz.filter(|hz| *hz > 0).unwrap_or(100)
+    })
 }
 
 /// Whether a sleep of this priority is to end with EINTR.
 fn is_over(priority: c_int) -> bool {
-    priority & CATCH != 0
-        && current::in_call(|call| call.sleepers.are_ending()).is_some_and(|is_so| is_so)
+    priority & CATCH != 0 && current::is_ending()
 }
 
 /// Runs a sleep on a channel. If it is a call's, the call's process knows.

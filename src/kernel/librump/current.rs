@@ -23,6 +23,8 @@ pub struct InCall<'a> {
 
 thread_local! {
     static CURRENT: Cell<Option<NonNull<InCall<'static>>>> = const { Cell::new(None) };
+    /// The thread is on the last lwp of a process, which was told to end.
+    static ON_LAST: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `call`, during which this thread's hypercalls reach what belongs to it.
@@ -55,6 +57,24 @@ pub fn with<R>(
 pub fn in_call<R>(look: impl FnOnce(&InCall<'_>) -> R) -> Option<R> {
     // SAFETY: `with` keeps the call for as long as the pointer is there, and it is only shared.
     Some(look(unsafe { CURRENT.get()?.as_ref() }))
+}
+
+/// Runs what is done on the last lwp of a process, which was told to end.
+pub fn on_last<R>(what: impl FnOnce() -> R) -> R {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            ON_LAST.set(false);
+        }
+    }
+    let _reset = Reset;
+    ON_LAST.set(true);
+    what()
+}
+
+/// Whether the kernel has told the lwp of this thread to end, or is about to.
+pub fn is_ending() -> bool {
+    ON_LAST.get() || in_call(|call| call.sleepers.are_ending()) == Some(true)
 }
 
 /// Uses the memory of this thread's call. `None` if the thread is in none, or is using it already.

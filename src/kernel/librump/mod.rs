@@ -6,6 +6,7 @@
 //! - [`cpus`]: the kernel's CPUs, and how to take one only if it is free.
 //! - [`drive`]: what the kernel is given of the host.
 //! - [`escape`] leaves a call that would not end.
+//! - [`lingers`]: whether a file may take its time to be closed.
 //! - [`load`] finds and loads the libraries, and boots the kernel.
 //! - [`fifos`]: what loading one by one leaves out.
 //! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
@@ -21,6 +22,7 @@ pub mod current;
 mod drive;
 pub mod escape;
 pub mod fifos;
+mod lingers;
 pub mod load;
 mod lwp;
 mod owners;

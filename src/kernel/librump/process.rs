@@ -4,7 +4,7 @@
 //! time. System calls run on others. Those are kept from call to call, for making one costs more than
 //! most calls do; before an exec, and at the end, the kernel must see them gone.
 
-use std::ffi::{CString, c_int, c_long, c_void};
+use std::ffi::{CStr, CString, c_int, c_long, c_void};
 use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::cpus::Visit;
 use super::current::{self, InCall};
 use super::escape::call_escapable;
+use super::lingers;
 use super::load;
 use super::lwp::{self, Inside, Parked};
 use super::owners::Owner;
@@ -38,6 +39,9 @@ struct RumpProcess {
     pid: libc::pid_t,
     main: Mutex<Option<Parked>>,
     lwps: Mutex<Lwps>,
+    /// The lwp that is freed last, once calls were told to end. It was told so, too: whatever the kernel
+    /// does as it closes the process's files does not wait for a peer, as a socket that lingers does.
+    last: Mutex<Option<Parked>>,
     /// Nobody is on the way in any more, or no call is left.
     changed: Condvar,
     /// Those that the kernel does not wake.
@@ -123,6 +127,7 @@ fn rfork(
         pid,
         main,
         lwps: Mutex::default(),
+        last: Mutex::default(),
         changed: Condvar::new(),
         sleepers: Sleepers::default(),
         owner,
@@ -152,11 +157,7 @@ impl Process for RumpProcess {
 
     fn exec(&self, command: &[u8]) {
         let command = c_string(command);
-        let done = self.on_main(|inside| {
-            // SAFETY: the thread has a CPU and is in the process, whose other lwps are gone.
-            unsafe { (inside.upcalls().execnotify)(command.as_ptr()) };
-        });
-        log(done);
+        log(lwp::enter().and_then(|inside| self.become_another(&inside, &command)));
         self.sleepers.go_on();
         self.lwps().leaving = false;
     }
@@ -170,7 +171,7 @@ impl Process for RumpProcess {
         self.sleepers.end();
         // The kernel wakes the lwps that it has when it is told. One made a little later would sleep on.
         self.wait_while(Duration::MAX, |lwps| lwps.entering > 0);
-        log(lwp::enter().map(|inside| free(&inside, kept)));
+        log(lwp::enter().map(|inside| self.choose_last(&inside, kept)));
         // It does so without the lock of what they wait for, so one that was about to sleep may not
         // have heard.
         let mut patience = FIRST_PATIENCE;
@@ -195,9 +196,24 @@ impl Process for RumpProcess {
     fn release(&self) {
         // Nobody is signalled for a process that goes.
         self.owner.forget();
-        let kept = self.lwps().take();
+        let mut kept = self.lwps().take();
         let main = lock(&self.main).take();
-        log(lwp::enter().map(|inside| free(&inside, kept.into_iter().chain(main))));
+        log(lwp::enter().map(|inside| {
+            if lingers::any()
+                && lock(&self.last).is_none()
+                && let Some(main) = &main
+            {
+                self.choose_last(&inside, std::mem::take(&mut kept));
+                inside.switch_to(main);
+                // SAFETY: the thread has a CPU and is in the process.
+                unsafe { (inside.upcalls().lwpexit)() };
+                inside.switch_home();
+            }
+            free(&inside, kept.into_iter().chain(main));
+            if let Some(last) = lock(&self.last).take() {
+                current::on_last(|| free(&inside, [last]));
+            }
+        }));
     }
 }
 
@@ -321,6 +337,37 @@ impl RumpProcess {
         }
     }
 
+    /// Keeps one of these lwps as the last one, or makes it, and frees the others.
+    fn choose_last(&self, inside: &Inside, mut kept: Vec<Parked>) {
+        let last = kept.pop().or_else(|| {
+            let made = inside.make_lwp(self.pid);
+            made.is_ok().then(|| inside.switch_back())
+        });
+        *lock(&self.last) = last;
+        free(inside, kept);
+    }
+
+    /// Closes what is close-on-exec and takes the new name, on the last lwp. Then there is another main one.
+    fn become_another(&self, inside: &Inside, command: &CStr) -> Result<(), Errno> {
+        let mut main = lock(&self.main);
+        let old = main.take();
+        let last = lock(&self.last).take();
+        let last = match last {
+            Some(last) => {
+                free(inside, old);
+                last
+            }
+            None => old.ok_or(Errno::ESRCH)?,
+        };
+        inside.switch_to(&last);
+        // SAFETY: the thread has a CPU and is in the process, whose other lwps are gone.
+        current::on_last(|| unsafe { (inside.upcalls().execnotify)(command.as_ptr()) });
+        inside.make_lwp(self.pid)?;
+        *main = Some(inside.switch_back());
+        free(inside, [last]);
+        Ok(())
+    }
+
     /// Does something on the main lwp, and nothing else at the same time.
     fn on_main<R>(&self, what: impl FnOnce(&Inside) -> R) -> Result<R, Errno> {
         let main = lock(&self.main);
@@ -390,6 +437,7 @@ fn invoke(
         retval: [0, 0],
         error: Errno::EINTR.0,
     };
+    lingers::look(number, args);
     let this = &raw mut syscall;
     if sleepers::can_be_left(number, args) {
         // SAFETY: `run` may be called, and such a call holds nothing where it is left.
