@@ -6,6 +6,7 @@ fn main() {
     for symbol in [
         "rumpuser_init",
         "rumpuser_getparam",
+        "rumpuser_kill",
         "rumpuser_cv_wait_nowrap",
         "rumpuser_malloc",
         "rumpuser_free",

@@ -1043,3 +1043,41 @@ fn a_stock_programs_server_is_set_up_by_the_environment() {
     second.reboot(0).unwrap();
     assert_eq!(program.ends().code(), Some(0), "{:?}", program.said());
 }
+
+/// One call keeps the only CPU, and another client asks for its pid: that one waits, and nobody else.
+#[test]
+fn who_waits_for_a_cpu_keeps_nobody_from_being_served() {
+    let Some(mut kernel) = Kernel::with_cpus("1", &[]) else { return };
+    let (holder, asker) = (kernel.client(), kernel.client());
+    // From now on it has an lwp, which is what such calls are run on at once.
+    asker.getpid().unwrap();
+    let go = kernel.server.dir().join("go");
+    let path = holder.space().buffer_str(go.to_str().expect("a path of words")).unwrap();
+    let held = holder.begin(own::HOLD, &[path.addr()]);
+    let end = Instant::now() + SOON;
+    while !kernel.server.said().contains(&"standin: a CPU is held".to_string()) {
+        assert!(Instant::now() < end, "the call does not begin");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let asked: Vec<_> = (0..4).map(|_| asker.begin(sys::GETPID, &[])).collect();
+    // Each of these comes after what was sent before: the last ones after the calls have been tried.
+    for round in 0..4 {
+        let mut raw = RawConnection::connect(kernel.server.url()).unwrap();
+        raw.read_banner(SOON).unwrap_or_else(|error| panic!("banner {round}: {error}"));
+        // A call before the handshake is refused without the kernel.
+        let mut frame = Vec::new();
+        wire::syscall_request(&mut frame, 1, sys::GETPID, &[]);
+        raw.write(&frame).unwrap();
+        assert_eq!(raw.read_frame(SOON).unwrap().header.class, 2, "an error");
+    }
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(held.finish(), Ok([0, 0]));
+    for pid in asked {
+        assert_eq!(pid.finish(), Ok([3, 0]));
+    }
+    drop(asker);
+    alone(&holder);
+    drop(path);
+    drop(holder);
+    kernel.ends_well();
+}

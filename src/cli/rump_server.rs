@@ -10,7 +10,7 @@ use clap::Parser;
 
 use super::Failure;
 use super::rump::Rump;
-use crate::kernel::librump::{Drive, DriveKind, Extent, load};
+use crate::kernel::librump::{Drive, DriveKind, Extent, faults, load};
 use crate::options::{self, Options};
 use crate::output;
 use crate::url::Url;
@@ -57,7 +57,9 @@ impl Cli {
     /// Runs the program.
     pub fn run(self) -> Result<(), Failure> {
         output::queue_lines();
-        let mut config = Options::from_env()?.config(self.url)?;
+        let options = Options::from_env()?;
+        faults::allow(options.allows_netbsd_faults());
+        let mut config = options.config(self.url)?;
         // As the program whose name this is.
         config.access.anywhere = true;
         let mut environment = Vec::new();

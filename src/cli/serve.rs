@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::rump::Rump;
 use super::{Failure, embedded, etfs, lifetime, sandbox, user};
-use crate::kernel::librump::load;
+use crate::kernel::librump::{faults, load};
 use crate::options::Options;
 use crate::output;
 use crate::server::{Config, Server, bind};
@@ -70,6 +70,7 @@ impl Serve {
     }
 
     fn serve_embedded(&self, config: &Config) -> Result<(), Failure> {
+        self.options.check_without_librump()?;
         // The kernel asks the system how many CPUs there are, which a sandbox does not have.
         let kernel = Arc::new(self.kernel_limits.kernel());
         let bound = bind(config)?;
@@ -89,6 +90,7 @@ impl Serve {
         self.sandbox.refuse_for_librump()?;
         self.kernel_limits.refuse_for_librump()?;
         self.mounts.refuse_for_librump()?;
+        faults::allow(self.options.allows_netbsd_faults());
         let bound = self.run_as.bind_and_settle(&config)?;
         self.rump().serve(config, bound)
     }

@@ -9,8 +9,8 @@ use std::slice;
 use std::sync::OnceLock;
 
 use super::{pages, serve};
-use crate::kernel::librump::current::memory_of;
-use crate::kernel::librump::{self, OwnerId, Upcalls, caught, cpus, upcalls};
+use crate::kernel::librump::current::{self, memory_of};
+use crate::kernel::librump::{self, OwnerId, Upcalls, caught, cpus, faults, upcalls};
 use crate::kernel::{CopyError, Errno, Identity, UserMemory};
 use crate::output;
 use crate::server::MAX_ASK;
@@ -238,6 +238,9 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
             memory.copyin(from, piece)?;
             from = from.wrapping_add(MAX_ASK as u64);
         }
+        if let Some(number) = current::number() {
+            faults::check_copied_in(number, buf);
+        }
         Ok(())
     };
     let owner = OwnerId::from_kernel(client);
@@ -349,6 +352,13 @@ pub unsafe extern "C" fn rumpuser_sp_anonmmap(
 pub extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int {
     let owner = OwnerId::from_kernel(client);
     caught("rumpuser_sp_raise", (), || librump::raise(owner, signo));
+    0
+}
+
+/// A signal for one of the kernel's own processes. librumpuser would raise it in the program, and end it: any client
+/// can have init sent one (`F_SETOWN`). There is nobody here whom it could be for.
+#[unsafe(no_mangle)]
+pub extern "C" fn rumpuser_kill(_pid: i64, _signo: c_int) -> c_int {
     0
 }
 

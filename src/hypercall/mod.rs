@@ -1,6 +1,6 @@
 //! The C surface that librump calls: `rumpuser_init`, the eight `rumpuser_sp_*`, the two that hand out
 //! memory, of which [`pages`] are better off here, [`sleeps`] that a client which leaves has to end, how many
-//! CPUs there are, and where a thread waits for one.
+//! CPUs there are, where a thread waits for one, and signals to nobody.
 //!
 //! librumpuser exports these symbols too. This program, or `librumpring.so` when it is preloaded,
 //! comes earlier in the link scope, so librump finds these. Everything else of librumpuser stays.

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::kernel::librump::{Librump, cpus, current, fifos, load, timers};
+use crate::kernel::librump::{Librump, cpus, current, faults, fifos, load, timers};
 use crate::kernel::{Errno, Identity};
 use crate::options::Options;
 use crate::output;
@@ -101,6 +101,7 @@ fn look_after(running: Running) -> std::io::Result<()> {
 /// whoever can reach it may connect, unless the environment says otherwise.
 fn from_env(url: Url) -> Result<Config, String> {
     let options = Options::from_env().map_err(|error| error.to_string())?;
+    faults::allow(options.allows_netbsd_faults());
     let mut config = options.config(url)?;
     config.access.anywhere = true;
     Ok(config)

@@ -13,7 +13,7 @@ mod units;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use clap::{Args, FromArgMatches};
+use clap::{Args, FromArgMatches, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use units::size;
@@ -59,11 +59,23 @@ pub struct Options {
         help_heading = limits::HEADING)]
     max_asleep: NonZeroUsize,
 
+    /// For librump: whether calls that are known to bring NetBSD's kernel down are refused, or let through
+    /// to a kernel that is known to be mended. Refused if not given.
+    #[arg(long, env = "RUMPRING_NETBSD_FAULTS", value_name = "WHAT", value_enum)]
+    netbsd_faults: Option<NetbsdFaults>,
+
     #[command(flatten)]
     limits: LimitOptions,
 
     #[command(flatten)]
     access: AccessOptions,
+}
+
+/// What becomes of calls that are known to bring NetBSD's kernel down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NetbsdFaults {
+    Refuse,
+    Allow,
 }
 
 /// A list of CPUs.
@@ -104,6 +116,19 @@ impl Options {
             access: self.access()?,
             socket: self.access.socket()?,
         })
+    }
+
+    /// Whether calls that are known to bring NetBSD's kernel down are let through.
+    pub fn allows_netbsd_faults(&self) -> bool {
+        self.netbsd_faults == Some(NetbsdFaults::Allow)
+    }
+
+    /// Refuses what says nothing without NetBSD's kernel.
+    pub fn check_without_librump(&self) -> Result<(), String> {
+        match self.netbsd_faults {
+            None => Ok(()),
+            Some(_) => Err("--netbsd-faults is for --kernel librump".into()),
+        }
     }
 
     fn cpus(&self) -> Result<Vec<usize>, String> {

@@ -13,6 +13,8 @@ use crate::kernel::UserMemory;
 pub struct InCall<'a> {
     /// As the kernel knows its process.
     owner: OwnerId,
+    /// Its number, that of the call itself if it is an indirect one.
+    number: i32,
     /// `None` while it is in use.
     memory: Cell<Option<NonNull<dyn UserMemory + 'a>>>,
     /// The sleepers of its process.
@@ -30,6 +32,7 @@ thread_local! {
 /// Runs `call`, during which this thread's hypercalls reach what belongs to it.
 pub fn with<R>(
     owner: OwnerId,
+    number: i32,
     memory: &mut dyn UserMemory,
     sleepers: &Sleepers,
     call: impl FnOnce(&InCall<'_>) -> R,
@@ -41,7 +44,7 @@ pub fn with<R>(
         }
     }
     let memory = Cell::new(Some(NonNull::from(memory)));
-    let in_call = InCall { owner, memory, sleepers, way_out: Context::new() };
+    let in_call = InCall { owner, number, memory, sleepers, way_out: Context::new() };
     // SAFETY: only the lifetime changes. What is kept is used by `in_call` alone, on this thread, and is
     // gone again before this function returns, while the caller lends all of it.
     let kept = unsafe {
@@ -85,6 +88,11 @@ pub fn memory<R>(using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
 /// The same for a copy of this owner: `None`, too, if the thread's call is another's.
 pub fn memory_of<R>(owner: OwnerId, using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
     in_call(|call| if call.owner == owner { call.use_memory(using) } else { None })?
+}
+
+/// The number of this thread's call, if it is in one.
+pub fn number() -> Option<i32> {
+    in_call(|call| call.number)
 }
 
 impl InCall<'_> {

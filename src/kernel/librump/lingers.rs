@@ -10,7 +10,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::load;
+use super::{indirect, load};
 use crate::kernel::Args;
 
 /// Somebody has made a socket linger.
@@ -28,6 +28,7 @@ fn is_linger(number: i32, args: &Args) -> bool {
     const SETSOCKOPT: i32 = 105;
     const SOL_SOCKET: i32 = 0xffff;
     const SO_LINGER: i32 = 0x80;
+    let (number, args) = indirect::direct(number, args);
     number == SETSOCKOPT && args[1] as i32 == SOL_SOCKET && args[2] as i32 == SO_LINGER
 }
 
@@ -52,5 +53,7 @@ mod tests {
         assert!(is_linger(105, &args), "the kernel reads an int");
         args[2] = 0x04;
         assert!(!is_linger(105, &args));
+        args[..4].copy_from_slice(&[105, 0, 0xffff, 0x80]);
+        assert!(is_linger(198, &args), "an indirect one");
     }
 }

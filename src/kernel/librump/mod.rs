@@ -6,8 +6,10 @@
 //! - [`cpus`]: the kernel's CPUs, and how to take one only if it is free.
 //! - [`drive`]: what the kernel is given of the host.
 //! - [`escape`] leaves a call that would not end.
+//! - [`indirect`]: calls whose number is an argument.
 //! - [`lingers`]: whether a file may take its time to be closed.
 //! - [`load`] finds and loads the libraries, and boots the kernel.
+//! - [`faults`]: what would bring the kernel down, and is refused.
 //! - [`fifos`]: what loading one by one leaves out.
 //! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
 //! - [`process`] is a client's process; [`owners`] is how the kernel knows its client.
@@ -21,7 +23,9 @@ pub mod cpus;
 pub mod current;
 mod drive;
 pub mod escape;
+pub mod faults;
 pub mod fifos;
+mod indirect;
 mod lingers;
 pub mod load;
 mod lwp;

@@ -18,6 +18,7 @@ use super::lwp::{self, Inside, Parked};
 use super::owners::Owner;
 use super::sleepers::{self, Sleepers};
 use super::upcalls::Upcalls;
+use super::{faults, indirect};
 use crate::kernel::{Args, Call, Client, Errno, Outcome, Process};
 use crate::pool;
 
@@ -144,6 +145,9 @@ impl Process for RumpProcess {
             // The kernel checks the upper end only.
             return Outcome::Done(Err(Errno::ENOSYS));
         }
+        if let Err(errno) = faults::check(call.number, call.args) {
+            return Outcome::Done(Err(errno));
+        }
         if call.inline { self.run_here(call) } else { Outcome::Done(self.run(call)) }
     }
 
@@ -229,7 +233,8 @@ impl RumpProcess {
 
     /// Runs a call on a thread that is in the process.
     fn run_in(&self, upcalls: &Upcalls, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
-        current::with(self.owner.id(), call.memory, &self.sleepers, |here| {
+        let (number, _) = indirect::direct(call.number, call.args);
+        current::with(self.owner.id(), number, call.memory, &self.sleepers, |here| {
             invoke(upcalls, here, call.number, call.args)
         })
     }

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::indirect;
 use crate::kernel::Args;
 
 /// The sleepers of a process.
@@ -39,17 +40,10 @@ struct State {
 ///
 /// Source: NetBSD `sys/kern/kern_time.c`, `sys/compat/common/kern_time_50.c`, `sys/kern/sys_syscall.c`.
 pub fn can_be_left(number: i32, args: &Args) -> bool {
-    const SYSCALL: i32 = 0;
-    const SYSCALL64: i32 = 198;
     const OLD_NANOSLEEP: i32 = 240;
     const NANOSLEEP: i32 = 430;
     const CLOCK_NANOSLEEP: i32 = 477;
-    // The kernel looks at so much of an indirect call's number.
-    const MASK: u64 = 511;
-    let number = match number {
-        SYSCALL | SYSCALL64 => (args[0] & MASK) as i32,
-        direct => direct,
-    };
+    let (number, _) = indirect::direct(number, args);
     matches!(number, OLD_NANOSLEEP | NANOSLEEP | CLOCK_NANOSLEEP)
 }
 

@@ -1,0 +1,165 @@
+//! What is known to bring NetBSD's own kernel down: refused, and everybody is served on. Let through by
+//! `--netbsd-faults allow` it does bring it down, or there would be nothing to refuse.
+//!
+//! RUMP_PREFIX names where a rump kernel is installed. Without it these tests say that they are skipped.
+
+mod process;
+
+use std::time::{Duration, Instant};
+
+use process::{SOON, Server};
+use rumpring::client::{CallError, Client};
+use rumpring::kernel::librump::load;
+
+const FCNTL: i32 = 92;
+const SOCKETPAIR: i32 = 135;
+const KQUEUE: i32 = 344;
+const SETITIMER: i32 = 425;
+const KEVENT: i32 = 435;
+const WRITE: i32 = 4;
+
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 45;
+
+/// A server of the real kernel, or the test is skipped.
+fn serve(name: &str, args: &[&str]) -> Option<Server> {
+    if load::prefix_from_env().is_none() {
+        process::say(&format!("{name}: skipped: RUMP_PREFIX says where no rump kernel is"));
+        return None;
+    }
+    let libraries = ["-lrumpvfs", "-lrumpnet", "-lrumpnet_local"];
+    Some(Server::start(&[&["--kernel", "librump"], &libraries[..], args].concat()))
+}
+
+fn client(server: &Server) -> Client {
+    Client::builder().timeout(SOON).connect(server.url()).expect("a client connects")
+}
+
+fn errno<T: std::fmt::Debug>(result: Result<T, CallError>) -> i32 {
+    match result {
+        Err(CallError::Errno(errno)) => errno.0,
+        other => panic!("expected an errno, got {other:?}"),
+    }
+}
+
+/// `struct kevent`: watches a process for its exit, or a descriptor for bytes.
+fn event(ident: u64, filter: u32, fflags: u32) -> Vec<u8> {
+    const EV_ADD: u32 = 1;
+    let mut bytes = ident.to_le_bytes().to_vec();
+    for word in [filter, EV_ADD, fflags, 0] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.resize(40, 0);
+    bytes
+}
+
+/// Watches a child for its end, which comes.
+fn watch_a_child(client: &Client) -> Result<(), CallError> {
+    const EVFILT_PROC: u32 = 4;
+    const NOTE_EXIT: u32 = 0x8000_0000;
+    let child = Client::fork(&client.prefork()?).expect("a child");
+    let [kqueue, _] = client.call(KQUEUE, &[])?;
+    let pid = child.getpid().expect("a pid");
+    let change = client.space().buffer_from(&event(pid as u64, EVFILT_PROC, NOTE_EXIT)).unwrap();
+    client.call(KEVENT, &[kqueue as u64, change.addr(), 1, 0, 0, 0])?;
+    drop(child);
+    Ok(())
+}
+
+/// Has a timer of the third kind tick.
+fn arm_a_timer(client: &Client, which: u64) -> Result<[i64; 2], CallError> {
+    let times: Vec<u8> = [0i64, 1000, 0, 1000].iter().flat_map(|each| each.to_le_bytes()).collect();
+    let times = client.space().buffer_from(&times).unwrap();
+    client.call(SETITIMER, &[which, times.addr(), 0])
+}
+
+/// Waits until the server has ended, and not well.
+fn goes_down(mut server: Server) {
+    let status = server.ended_within(SOON, "a fault of the kernel");
+    assert!(!status.success(), "{status}");
+}
+
+fn still_serves(mut server: Server) {
+    let stranger = client(&server);
+    stranger.getpid().expect("it serves");
+    assert!(server.is_running());
+}
+
+#[test]
+fn a_watch_on_a_process_is_refused() {
+    let Some(server) = serve("a_watch_on_a_process_is_refused", &[]) else { return };
+    let watcher = client(&server);
+    assert_eq!(errno(watch_a_child(&watcher)), EINVAL);
+    // Others in the same call are taken: the errno comes with the one that is not.
+    let [kqueue, _] = watcher.call(KQUEUE, &[]).unwrap();
+    let [reader, writer] = watcher.pipe().unwrap();
+    let changes = [event(1, 4, 0), event(reader as u64, 0, 0)].concat();
+    let changes = watcher.space().buffer_from(&changes).unwrap();
+    let events = watcher.space().buffer(80).unwrap();
+    let kevent = |changes: u64, number: u64| {
+        watcher.call(KEVENT, &[kqueue as u64, changes, number, events.addr(), 2, 0])
+    };
+    assert_eq!(kevent(changes.addr(), 2).unwrap()[0], 1);
+    assert_eq!(events.bytes(32)[24..32], (EINVAL as i64).to_le_bytes());
+    watcher.write(writer, b"x").unwrap();
+    assert_eq!(kevent(0, 0).unwrap()[0], 1, "the pipe is watched");
+    drop((changes, events));
+    drop(watcher);
+    still_serves(server);
+}
+
+#[test]
+fn a_watch_on_a_process_brings_the_kernel_down() {
+    let name = "a_watch_on_a_process_brings_the_kernel_down";
+    let Some(server) = serve(name, &["--netbsd-faults", "allow"]) else { return };
+    let watcher = client(&server);
+    watch_a_child(&watcher).expect("it is let through");
+    // The child's process goes soon after its client, then its watcher's.
+    std::thread::sleep(Duration::from_millis(200));
+    drop(watcher);
+    goes_down(server);
+}
+
+#[test]
+fn a_monotonic_interval_timer_is_refused() {
+    let Some(server) = serve("a_monotonic_interval_timer_is_refused", &[]) else { return };
+    let timed = client(&server);
+    assert_eq!(errno(arm_a_timer(&timed, 3)), EOPNOTSUPP);
+    arm_a_timer(&timed, 1).expect("another kind");
+    drop(timed);
+    still_serves(server);
+}
+
+#[test]
+fn a_monotonic_interval_timer_brings_the_kernel_down() {
+    let name = "a_monotonic_interval_timer_brings_the_kernel_down";
+    let Some(server) = serve(name, &["--netbsd-faults", "allow"]) else { return };
+    let timed = client(&server);
+    let _ = arm_a_timer(&timed, 3);
+    let end = Instant::now() + SOON;
+    while timed.getpid().is_ok() && Instant::now() < end {}
+    goes_down(server);
+}
+
+/// SIGIO for init, from a socket whose owner it was made. Raised in the server it would be the end of it.
+#[test]
+fn a_signal_for_init_reaches_nobody() {
+    const F_SETFL: u64 = 4;
+    const F_SETOWN: u64 = 6;
+    const O_ASYNC: u64 = 0x40;
+    let Some(server) = serve("a_signal_for_init_reaches_nobody", &[]) else { return };
+    let sender = client(&server);
+    let pair = sender.space().buffer(8).unwrap();
+    sender.call(SOCKETPAIR, &[1, 1, 0, pair.addr()]).expect("a pair of sockets");
+    let fds = pair.bytes(8);
+    let [one, other] = [&fds[..4], &fds[4..]]
+        .map(|fd| u64::from(u32::from_le_bytes(fd.try_into().expect("four bytes"))));
+    sender.call(FCNTL, &[one, F_SETOWN, 1]).expect("init owns it");
+    sender.call(FCNTL, &[one, F_SETFL, O_ASYNC]).expect("its owner is told");
+    let byte = sender.space().buffer_from(b"x").unwrap();
+    sender.call(WRITE, &[other, byte.addr(), 1]).expect("a byte");
+    sender.getpid().expect("it serves on");
+    drop((byte, pair));
+    drop(sender);
+    still_serves(server);
+}
