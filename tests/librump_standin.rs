@@ -1053,31 +1053,36 @@ fn who_waits_for_a_cpu_keeps_nobody_from_being_served() {
     asker.getpid().unwrap();
     let go = kernel.server.dir().join("go");
     let path = holder.space().buffer_str(go.to_str().expect("a path of words")).unwrap();
-    let held = holder.begin(own::HOLD, &[path.addr()]);
-    let end = Instant::now() + SOON;
-    while !kernel.server.said().contains(&"standin: a CPU is held".to_string()) {
-        assert!(Instant::now() < end, "the call does not begin");
-        thread::sleep(Duration::from_millis(5));
-    }
-    let asked: Vec<_> = (0..4).map(|_| asker.begin(sys::GETPID, &[])).collect();
-    // Each of these comes after what was sent before: the last ones after the calls have been tried.
-    for round in 0..4 {
-        let mut raw = RawConnection::connect(kernel.server.url()).unwrap();
-        raw.read_banner(SOON).unwrap_or_else(|error| panic!("banner {round}: {error}"));
-        // A call before the handshake is refused without the kernel.
-        let mut frame = Vec::new();
-        wire::syscall_request(&mut frame, 1, sys::GETPID, &[]);
-        raw.write(&frame).unwrap();
-        assert_eq!(raw.read_frame(SOON).unwrap().header.class, 2, "an error");
-    }
-    std::fs::write(&go, "").unwrap();
-    assert_eq!(held.finish(), Ok([0, 0]));
-    for pid in asked {
-        assert_eq!(pid.finish(), Ok([3, 0]));
-    }
+    thread::scope(|scope| {
+        let held = scope.spawn(|| holder.call(own::HOLD, &[path.addr()]));
+        let end = Instant::now() + SOON;
+        while !kernel.server.said().contains(&"standin: a CPU is held".to_string()) {
+            assert!(Instant::now() < end, "the call does not begin");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let asked: Vec<_> = (0..4).map(|_| asker.begin(sys::GETPID, &[])).collect();
+        // Each of these comes after what was sent before: the last ones after the calls have been tried.
+        let refused = (0..4).all(|_| is_refused_without_the_kernel(kernel.server.url()));
+        std::fs::write(&go, "").unwrap();
+        assert!(refused, "others were served meanwhile");
+        assert_eq!(held.join().unwrap(), Ok([0, 0]));
+        for pid in asked {
+            assert_eq!(pid.finish(), Ok([3, 0]));
+        }
+    });
     drop(asker);
     alone(&holder);
     drop(path);
     drop(holder);
     kernel.ends_well();
+}
+
+/// Whether a newcomer gets its banner, and an error for a call before its handshake.
+fn is_refused_without_the_kernel(url: &Url) -> bool {
+    let mut raw = RawConnection::connect(url).unwrap();
+    let mut frame = Vec::new();
+    wire::syscall_request(&mut frame, 1, sys::GETPID, &[]);
+    raw.read_banner(SOON).is_ok()
+        && raw.write(&frame).is_ok()
+        && raw.read_frame(SOON).is_ok_and(|frame| frame.header.class == 2)
 }
