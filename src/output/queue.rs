@@ -88,3 +88,101 @@ impl Queue {
 fn count(lines: &[u8]) -> u64 {
     lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::{Arc, Barrier};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Has a thread take what there is; it sends it on as text, unless `fails` says that it cannot.
+    fn writer(queue: &Arc<Queue>, fails: fn(&[u8]) -> bool) -> Receiver<String> {
+        let (queue, (sender, written)) = (queue.clone(), channel());
+        std::thread::spawn(move || {
+            queue.write(|lines| match fails(lines) {
+                true => Err(lines),
+                false => {
+                    // A test that has seen enough has gone.
+                    let _ = sender.send(String::from_utf8(lines.to_vec()).unwrap());
+                    Ok(())
+                }
+            });
+        });
+        written
+    }
+
+    #[test]
+    fn lines_come_in_order() {
+        let queue = Arc::<Queue>::default();
+        queue.push(b"before\n");
+        assert!(!queue.has_writer());
+        let written = writer(&queue, |_| false);
+        (0..100).for_each(|n| queue.push(format!("{n}\n").as_bytes()));
+        queue.wait_until_written(PATIENCE);
+        assert!(queue.has_writer());
+        let expected = (0..100).map(|n| format!("{n}\n")).collect::<String>();
+        assert_eq!(written.try_iter().collect::<String>(), format!("before\n{expected}"));
+    }
+
+    #[test]
+    fn lines_over_the_bound_are_lost_and_counted_where_they_are_missing() {
+        let queue = Arc::<Queue>::default();
+        let most = vec![b'x'; MOST - 1];
+        queue.push(&[&most[..], b"\n"].concat());
+        assert_eq!(queue.lock().lost, 0, "at the bound there is room");
+        queue.push(b"a\n");
+        queue.push(b"b\nc\n");
+        assert_eq!(queue.lock().lines.len(), MOST);
+        assert_eq!(queue.lock().lost, 3);
+        let written = writer(&queue, |_| false);
+        queue.wait_until_written(PATIENCE);
+        queue.push(b"after\n");
+        queue.wait_until_written(PATIENCE);
+        let text = written.try_iter().collect::<String>();
+        assert!(text.starts_with("xxx"));
+        let told = "x\nrumpring: 3 lines were lost here, as stderr did not take them\nafter\n";
+        assert!(text.ends_with(told), "{}", &text[MOST - 10..]);
+    }
+
+    #[test]
+    fn lines_that_could_not_be_written_are_counted_with_the_next_that_are() {
+        let queue = Arc::<Queue>::default();
+        let written = writer(&queue, |lines| lines.starts_with(b"full"));
+        queue.push(b"full 1\nfull 2\n");
+        queue.wait_until_written(PATIENCE);
+        queue.push(b"full 3\n");
+        queue.wait_until_written(PATIENCE);
+        assert_eq!(written.try_recv().ok(), None, "nothing is told of to what takes nothing");
+        queue.push(b"again\n");
+        queue.wait_until_written(PATIENCE);
+        let text = written.try_iter().collect::<String>();
+        assert!(text.starts_with("again\nrumpring: 3 lines were lost"), "{text}");
+    }
+
+    #[test]
+    fn who_says_something_does_not_wait_for_who_writes() {
+        let queue = Arc::<Queue>::default();
+        let (met, its) = (Arc::new(Barrier::new(2)), queue.clone());
+        let other = met.clone();
+        std::thread::spawn(move || {
+            its.write(|_| {
+                other.wait();
+                other.wait();
+                Ok(())
+            });
+        });
+        queue.push(b"one\n");
+        met.wait();
+        // It is being written from here on, and takes its time.
+        for _ in 0..MOST {
+            queue.push(b"more\n");
+        }
+        queue.wait_until_written(Duration::ZERO);
+        assert!(queue.lock().is_writing);
+        assert!(queue.lock().lost > 0);
+        met.wait();
+    }
+}

@@ -410,3 +410,29 @@ fn lists_of_cpus() {
         assert!(parse_cpus(bad).is_err(), "{bad:?} is no list");
     }
 }
+
+/// A task whose pool panics when it has none left.
+struct Last;
+
+impl Task for Last {
+    type Context = mpsc::Sender<()>;
+
+    fn run(self, _: &Self::Context) {}
+
+    fn pause(_: &Self::Context) {
+        panic!("a panic that no task has made");
+    }
+
+    fn worker_panicked(context: &Self::Context) {
+        context.send(()).expect("the test waits for it");
+    }
+}
+
+#[test]
+fn a_worker_that_panics_outside_of_tasks_is_told_of() {
+    let (told, hear) = mpsc::channel();
+    let (_pool, mut dispatcher) = Pool::new(&Config::default(), told).expect("a pool starts");
+    dispatcher.push(0, Last);
+    dispatcher.notify(Instant::now());
+    hear.recv_timeout(PATIENCE).expect("somebody is told");
+}

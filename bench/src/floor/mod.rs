@@ -22,7 +22,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use ring::{Ring, Waker};
 use rumpring::output;
-use rumpring::server::{SocketMode, listen};
+use rumpring::server::{Bound, SocketMode, listen};
 use rumpring::url::Url;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -73,8 +73,8 @@ impl Floor {
         let spin = Duration::from_micros(self.spin);
         let config = ring::Config { sockets: most_sockets()?, spin, ..ring::Config::default() };
         let mut ring = Ring::new(&config)?;
-        let bound = listen(&self.url, SocketMode::default())?;
-        ring.listen(bound.fd)?;
+        let Bound { fd, url, file } = listen(&self.url, SocketMode::default())?;
+        ring.listen(fd)?;
         let wishes = Arc::new(Wishes::new(ring.waker()));
         Wishes::run_for_good(&wishes, "log", output::write_lines)?;
         heed(signals, &wishes)?;
@@ -82,8 +82,8 @@ impl Floor {
             Way::Ring => None,
             Way::Hop => Some(Worker::start(ring.arena(), ring.waker(), spin, &wishes)?),
         };
-        output::say(format_args!("listening on {}", bound.url));
-        Server::new(ring, worker).run(&wishes)?;
+        output::say(format_args!("listening on {url}"));
+        Server::new(ring, worker, file).run(&wishes)?;
         wishes.gone.get().map_or(Ok(()), |name| Err(format!("the thread `{name}` is gone").into()))
     }
 }

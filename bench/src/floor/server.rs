@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use ring::{Arena, Chunk, Error, Event, Ring, Socket, Then};
+use rumpring::server::SocketFile;
 use rumpring::{output, wire};
 
 use super::Wishes;
@@ -11,6 +12,8 @@ use super::peer::Peer;
 use super::worker::Worker;
 
 pub struct Server {
+    // Before the ring, which has the socket.
+    _file: Option<SocketFile>,
     ring: Ring,
     arena: Arena,
     /// The thread that answers, if it is not this one.
@@ -28,8 +31,9 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(ring: Ring, worker: Option<Worker>) -> Server {
+    pub fn new(ring: Ring, worker: Option<Worker>, file: Option<SocketFile>) -> Server {
         Server {
+            _file: file,
             arena: ring.arena(),
             ring,
             worker,
