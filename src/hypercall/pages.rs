@@ -3,11 +3,13 @@
 //! Nearly all that the kernel allocates is one page at a page's boundary, by the thousand. librumpuser
 //! has the C library do it, which takes two pages for each and leaves holes that no other page fits in,
 //! so that a server under a mixed load grows for hours. Here such pages come out of one reserved range
-//! of addresses, and a page that was freed is the next to be had. Whatever else is asked for, and all
-//! that does not fit, is librumpuser's affair.
+//! of addresses, and a page that was freed is the next to be had. Of those that are free for long, when
+//! there are many, the memory goes back to the host. Whatever else is asked for, and all that does not fit,
+//! is librumpuser's affair.
 //!
 //! Source: NetBSD `lib/librumpuser/rumpuser_mem.c`, rumpuser(3).
 
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,6 +22,13 @@ const RANGE: usize = 1 << 36;
 
 /// Bytes of them made usable at once.
 const CHUNK: usize = 1 << 20;
+
+/// How many free pages keep their memory at least. Beyond that it may be as many as are in use: a load that
+/// comes and goes costs no system calls.
+const KEPT: usize = 4096;
+
+/// Pages whose memory goes back to the host at once.
+const BATCH: usize = 64;
 
 /// A range of addresses, and which of its pages are free.
 struct Pages {
@@ -34,8 +43,12 @@ struct State {
     /// Bytes from the start that can be used, and that have been handed out before.
     usable: usize,
     used: usize,
-    /// Pages that were freed, by their number.
-    free: Vec<u32>,
+    /// Pages that were freed, by their number. The one that was freed last comes last.
+    free: VecDeque<u32>,
+    /// Free pages whose memory the host has back.
+    without_memory: Vec<u32>,
+    /// Pages that are handed out.
+    taken: usize,
 }
 
 impl Pages {
@@ -54,7 +67,8 @@ impl Pages {
     /// A page. `None` if all are taken, or the host has no memory.
     fn take(&self) -> Option<NonNull<c_void>> {
         let mut state = self.lock();
-        let offset = match state.free.pop() {
+        let free = state.free.pop_back().or_else(|| state.without_memory.pop());
+        let offset = match free {
             Some(number) => number as usize * PAGE,
             None => {
                 self.make_usable(&mut state)?;
@@ -62,6 +76,7 @@ impl Pages {
                 state.used - PAGE
             }
         };
+        state.taken += 1;
         NonNull::new((self.start + offset) as *mut c_void)
     }
 
@@ -90,8 +105,27 @@ impl Pages {
             return false;
         };
         let number = u32::try_from(offset / PAGE).expect("the range has fewer pages");
-        self.lock().free.push(number);
+        let mut state = self.lock();
+        state.free.push_back(number);
+        state.taken = state.taken.saturating_sub(1);
+        if state.free.len() >= KEPT.max(state.taken) + BATCH {
+            let mut coldest: Vec<u32> = state.free.drain(..BATCH).collect();
+            drop(state);
+            self.give_to_host(&mut coldest);
+            self.lock().without_memory.append(&mut coldest);
+        }
         true
+    }
+
+    /// Gives the memory of these pages back to the host. They are nobody's meanwhile.
+    fn give_to_host(&self, pages: &mut [u32]) {
+        pages.sort_unstable();
+        for run in pages.chunk_by(|page, next| page + 1 == *next) {
+            let start = (self.start + run[0] as usize * PAGE) as *mut c_void;
+            // SAFETY: pages of the range that are free, and are not handed out before this is over. If the
+            // host does not want them, they stay as they are.
+            unsafe { libc::madvise(start, run.len() * PAGE, libc::MADV_DONTNEED) };
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -136,6 +170,50 @@ mod tests {
         assert!(pages.give_back(all[7].as_ptr()));
         assert_eq!(pages.take(), Some(all[7]));
         assert_eq!(pages.take(), None);
+    }
+
+    /// How many pages of the range have memory.
+    fn resident(pages: &Pages) -> usize {
+        let mut has = vec![0u8; pages.len / PAGE];
+        // SAFETY: the range is mapped, and there is a byte for each of its pages.
+        let error = unsafe {
+            libc::mincore(pages.start as *mut c_void, pages.len, has.as_mut_ptr().cast())
+        };
+        assert_eq!(error, 0);
+        has.iter().filter(|has| **has & 1 != 0).count()
+    }
+
+    fn touch(page: NonNull<c_void>) {
+        // SAFETY: a page of ours, which the caller has taken.
+        unsafe { page.cast::<[u8; PAGE]>().write([7; PAGE]) };
+    }
+
+    #[test]
+    fn memory_of_a_storm_goes_back_to_the_host() {
+        let pages = Pages::reserve(4 * KEPT * PAGE).unwrap();
+        for _ in 0..2 {
+            let mut all: Vec<_> = std::iter::from_fn(|| pages.take()).collect();
+            assert_eq!(all.len(), 4 * KEPT, "free pages are used again, with memory or without");
+            all.iter().copied().for_each(touch);
+            assert_eq!(resident(&pages), 4 * KEPT);
+            // In no order, as a kernel does it.
+            fastrand::Rng::with_seed(1).shuffle(&mut all);
+            all.iter().for_each(|page| assert!(pages.give_back(page.as_ptr())));
+            assert!((KEPT..=KEPT + BATCH).contains(&resident(&pages)), "{}", resident(&pages));
+        }
+    }
+
+    #[test]
+    fn a_load_that_comes_and_goes_keeps_its_memory() {
+        let pages = Pages::reserve(4 * KEPT * PAGE).unwrap();
+        let half: Vec<_> = (0..2 * KEPT).map(|_| pages.take().unwrap()).collect();
+        for _ in 0..3 {
+            let other: Vec<_> = (0..2 * KEPT).map(|_| pages.take().unwrap()).collect();
+            other.iter().copied().for_each(touch);
+            other.iter().for_each(|page| assert!(pages.give_back(page.as_ptr())));
+            assert!(pages.lock().without_memory.is_empty(), "as many are free as are in use");
+        }
+        drop(half);
     }
 
     #[test]
