@@ -18,6 +18,7 @@ const SETITIMER: i32 = 425;
 const KEVENT: i32 = 435;
 const WRITE: i32 = 4;
 
+const EFAULT: i32 = 14;
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 45;
 
@@ -161,5 +162,24 @@ fn a_signal_for_init_reaches_nobody() {
     sender.getpid().expect("it serves on");
     drop((byte, pair));
     drop(sender);
+    still_serves(server);
+}
+
+/// The console takes a multiple of 4 GiB for nothing, again and again: a call that never ends, and keeps its CPU.
+/// There are more CPUs than such calls here, so that it is found out: the ones who ask are answered.
+#[test]
+fn a_long_write_to_the_console_ends() {
+    const STDOUT: u64 = 1;
+    const WRITEV: i32 = 121;
+    let Some(server) = serve("a_long_write_to_the_console_ends", &[]) else { return };
+    let writer = client(&server);
+    let nowhere = 16;
+    assert_eq!(errno(writer.call(WRITE, &[STDOUT, nowhere, 1 << 32])), EFAULT);
+    let iovecs: Vec<u8> =
+        [nowhere, 0, nowhere, 1 << 32].iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+    let iovecs = writer.space().buffer_from(&iovecs).unwrap();
+    assert_eq!(errno(writer.call(WRITEV, &[STDOUT, iovecs.addr(), 2])), EFAULT);
+    drop(iovecs);
+    drop(writer);
     still_serves(server);
 }

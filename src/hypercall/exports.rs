@@ -238,8 +238,8 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
             memory.copyin(from, piece)?;
             from = from.wrapping_add(MAX_ASK as u64);
         }
-        if let Some(number) = current::number() {
-            faults::check_copied_in(number, buf);
+        if let Some((number, is_first)) = current::copies_in() {
+            faults::check_copied_in(number, is_first, buf);
         }
         Ok(())
     };

@@ -15,6 +15,8 @@ pub struct InCall<'a> {
     owner: OwnerId,
     /// Its number, that of the call itself if it is an indirect one.
     number: i32,
+    /// It has copied in something.
+    has_copied_in: Cell<bool>,
     /// `None` while it is in use.
     memory: Cell<Option<NonNull<dyn UserMemory + 'a>>>,
     /// The sleepers of its process.
@@ -44,7 +46,8 @@ pub fn with<R>(
         }
     }
     let memory = Cell::new(Some(NonNull::from(memory)));
-    let in_call = InCall { owner, number, memory, sleepers, way_out: Context::new() };
+    let (has_copied_in, way_out) = (Cell::new(false), Context::new());
+    let in_call = InCall { owner, number, has_copied_in, memory, sleepers, way_out };
     // SAFETY: only the lifetime changes. What is kept is used by `in_call` alone, on this thread, and is
     // gone again before this function returns, while the caller lends all of it.
     let kept = unsafe {
@@ -90,9 +93,9 @@ pub fn memory_of<R>(owner: OwnerId, using: impl FnOnce(&mut dyn UserMemory) -> R
     in_call(|call| if call.owner == owner { call.use_memory(using) } else { None })?
 }
 
-/// The number of this thread's call, if it is in one.
-pub fn number() -> Option<i32> {
-    in_call(|call| call.number)
+/// Notes that this thread's call copies in. Returns its number, and whether that is for the first time.
+pub fn copies_in() -> Option<(i32, bool)> {
+    in_call(|call| (call.number, !call.has_copied_in.replace(true)))
 }
 
 impl InCall<'_> {

@@ -10,8 +10,12 @@
 //! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling who watches them: the filter's list of watchers goes with the process, and the watcher, as it goes, takes itself out of that list. | EINVAL, as for a filter that is not there |
 //! | setitimer(2) | `ITIMER_MONOTONIC` | `dosetitimer` does not initialize the callout of this one, and arms it. | EOPNOTSUPP |
 //!
-//! The first is found in what the kernel copies in: what was looked at before could be something else by then,
-//! for the memory is the client's.
+//! What is in a client's memory is looked at as the kernel copies it in: what was looked at before could be
+//! something else by then.
+//!
+//! One more is kept out without a refusal, for nobody can tell: write(2) and writev(2) move less than 2 GiB, as
+//! they may. The console takes the lower half of what is left for all of it (`rumpcons_write`), and goes round
+//! for ever when that is nothing, with a CPU that nobody gets back.
 //!
 //! Not refused is a circle of kqueues that watch each other, or one that watches itself: an event goes round in
 //! it until the kernel locks a mutex twice. Which descriptor is a kqueue, and what it watches, only the kernel
@@ -38,6 +42,13 @@ const EVFILT_PROC: u32 = 4;
 /// A filter that is not there.
 const NO_FILTER: u32 = u32::MAX;
 
+/// write(2), and writev(2) with its array of `struct iovec`, address and length.
+const WRITE: i32 = 4;
+const WRITEV: i32 = 121;
+const IOVEC_LEN: usize = 16;
+/// The most that they move, in bytes, as in Linux.
+const MOST_WRITTEN: u64 = 0x7fff_f000;
+
 /// Whether they are let through.
 static ALLOWED: AtomicBool = AtomicBool::new(false);
 
@@ -57,10 +68,44 @@ pub fn check(number: i32, args: &Args) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Changes what a call of this number has copied in, before the kernel sees it.
-pub fn check_copied_in(number: i32, bytes: &mut [u8]) {
-    if !KEVENT.contains(&number) || !bytes.len().is_multiple_of(KEVENT_LEN) || ALLOWED.load(Relaxed)
-    {
+/// Changes the arguments of a call of this number, before the kernel sees them.
+pub fn bound(number: i32, args: &mut Args) {
+    let (number, with) = indirect::direct(number, args);
+    let len = args.len() - with.len() + 2;
+    if number == WRITE {
+        args[len] = args[len].min(MOST_WRITTEN);
+    }
+}
+
+/// Changes what a call of this number has copied in, before the kernel sees it. `is_first` if it has copied in
+/// nothing before.
+pub fn check_copied_in(number: i32, is_first: bool, bytes: &mut [u8]) {
+    if number == WRITEV && is_first {
+        bound_iovecs(bytes);
+    }
+    if KEVENT.contains(&number) && !ALLOWED.load(Relaxed) {
+        check_changes(bytes);
+    }
+}
+
+/// Shortens what would be too much together.
+fn bound_iovecs(bytes: &mut [u8]) {
+    let mut left = MOST_WRITTEN;
+    for iovec in bytes.chunks_exact_mut(IOVEC_LEN) {
+        let (_, len) = iovec.split_at_mut(IOVEC_LEN / 2);
+        let wanted = u64::from_le_bytes((&*len).try_into().expect("half of it"));
+        // Those over the most there may be are the kernel's to refuse.
+        if i64::try_from(wanted).is_ok() {
+            let most = wanted.min(left);
+            left -= most;
+            len.copy_from_slice(&most.to_le_bytes());
+        }
+    }
+}
+
+/// Takes the filter out of those changes of a kqueue that would watch a process.
+fn check_changes(bytes: &mut [u8]) {
+    if !bytes.len().is_multiple_of(KEVENT_LEN) {
         return;
     }
     for event in bytes.chunks_exact_mut(KEVENT_LEN) {
@@ -86,12 +131,36 @@ mod tests {
     fn only_that_filter_is_taken_away_and_only_there() {
         let mut changes = [event(0), event(EVFILT_PROC), event(EVFILT_PROC << 8)].concat();
         let mut other = changes.clone();
-        check_copied_in(435, &mut changes);
+        check_copied_in(435, true, &mut changes);
         assert_eq!(changes, [event(0), event(NO_FILTER), event(EVFILT_PROC << 8)].concat());
         let before = other.clone();
-        check_copied_in(4, &mut other);
-        check_copied_in(435, &mut other[..16]);
+        check_copied_in(4, true, &mut other);
+        check_copied_in(435, true, &mut other[..16]);
         assert_eq!(other, before, "another call, or its time");
+    }
+
+    #[test]
+    fn a_write_is_shorter_than_what_the_console_takes_for_nothing() {
+        let mut args = [0; MAX_ARGS];
+        args[2] = 1 << 32;
+        bound(4, &mut args);
+        assert_eq!(args[2], MOST_WRITTEN);
+        bound(4, &mut args);
+        assert_eq!(args[2], MOST_WRITTEN, "what fits stays");
+        args[..4].copy_from_slice(&[4, 1, 7, 1 << 32]);
+        bound(0, &mut args);
+        assert_eq!(args[..4], [4, 1, 7, MOST_WRITTEN], "by syscall(2)");
+        let iovecs = |lens: [u64; 3]| {
+            lens.iter().flat_map(|len| [7u64.to_le_bytes(), len.to_le_bytes()].concat()).collect()
+        };
+        let mut bytes: Vec<u8> = iovecs([1, 1 << 32, 8]);
+        check_copied_in(121, false, &mut bytes);
+        assert_eq!(bytes, iovecs([1, 1 << 32, 8]), "data");
+        check_copied_in(121, true, &mut bytes);
+        assert_eq!(bytes, iovecs([1, MOST_WRITTEN - 1, 0]));
+        let mut bytes: Vec<u8> = iovecs([1, u64::MAX, 8]);
+        check_copied_in(121, true, &mut bytes);
+        assert_eq!(bytes, iovecs([1, u64::MAX, 8]), "the kernel refuses it");
     }
 
     #[test]

@@ -443,6 +443,7 @@ fn invoke(
         error: Errno::EINTR.0,
     };
     lingers::look(number, args);
+    faults::bound(number, &mut syscall.args);
     let this = &raw mut syscall;
     if sleepers::can_be_left(number, args) {
         // SAFETY: `run` may be called, and such a call holds nothing where it is left.
