@@ -560,3 +560,60 @@ fn without_io_uring_the_error_says_so() {
     }
     assert!(!dir.path().join("s").exists(), "no socket file is left");
 }
+
+/// What `serve` says that must not start.
+#[track_caller]
+fn refused(line: &str, environment: &[(&str, &str)], says: &[&str]) {
+    let mut command = rumpring();
+    command.arg("serve").args(words(line)).envs(environment.iter().copied());
+    run(&mut command).fails(USAGE, says);
+}
+
+#[test]
+fn an_option_that_says_nothing_where_it_stands_is_an_error() {
+    let tcp = "tcp://127.0.0.1:0";
+    refused(&format!("--allow-user root {tcp}"), &[], &["--allow-user", "--allow-from"]);
+    refused(&format!("--socket-mode 600 {tcp}"), &[], &["--socket-mode", "--allow-from"]);
+    refused("--allow-from 10.0.0.0/8 unix://s", &[], &["--allow-from", "--allow-user"]);
+    refused("-l rumpvfs unix://s", &[], &["--lib (-l)", "--kernel librump"]);
+    refused("--calls 300000 unix://s", &[], &["--calls is over --calls-in-all"]);
+    // Whatever its value, it is no word for this server.
+    refused("--max-asleep 10000 unix://s", &[], &["--max-asleep"]);
+    let mut never = rumpring();
+    never.args(words("serve --handshake-time 0 unix://s"));
+    run(&mut never).fails(USAGE, &["--handshake-time", "a second at least"]);
+}
+
+#[test]
+fn a_variable_that_says_nothing_here_is_for_others_but_for_who_may_connect() {
+    let others = [("RUMPRING_MAX_ASLEEP", "7"), ("RUMPRING_KEEPALIVE", "9")];
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("unix://{}", dir.path().join("s").display());
+    let mut command = rumpring();
+    command.envs(others);
+    drop(Server::run(command, dir, &url, &[]));
+
+    let (user, from) = (("RUMPRING_ALLOW_USER", "root"), ("RUMPRING_ALLOW_FROM", "127.0.0.1"));
+    refused("tcp://127.0.0.1:0", &[user], &["--allow-user", "--allow-from"]);
+    refused("unix://s", &[from], &["--allow-from", "--allow-user"]);
+    for url in ["tcp://127.0.0.1:0", "unix://s"] {
+        // Something says who may connect at this one.
+        let dir = tempfile::tempdir().expect("a directory");
+        let url = url.replace("//s", &format!("//{}", dir.path().join("s").display()));
+        let mut command = rumpring();
+        command.envs([user, from]);
+        drop(Server::run(command, dir, &url, &[]));
+    }
+    refused("unix://s", &[("RUMPRING_OWED", "64m")], &["--owed is over --owed-most"]);
+}
+
+#[test]
+fn the_command_line_goes_before_the_environment() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("unix://{}", dir.path().join("s").display());
+    let mut command = rumpring();
+    command.env("RUMPRING_CPUS", "99999");
+    drop(Server::run(command, dir, &url, &["--workers", "1"]));
+    let both = [("RUMPRING_CPUS", "0"), ("RUMPRING_WORKERS", "1")];
+    refused("unix://s", &both, &["--cpus", "--workers"]);
+}

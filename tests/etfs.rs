@@ -107,7 +107,10 @@ fn what_cannot_be_there_is_an_error_that_says_what_to_do() {
         (&["--etfs=/data=/nowhere/at/all"], ["/nowhere/at/all: No such file", "--etfs"]),
         (&["--etfs=/null=/dev/null"], ["/dev/null: is neither", "--etfs"]),
         (&["--etfs=data=/"], ["--etfs", "does not begin with /"]),
-        (&["--kernel", "librump", &data], ["--etfs is for --kernel embedded", "rump_server -d"]),
+        (
+            &["--kernel", "librump", &data],
+            ["--etfs says nothing to NetBSD's own kernel", "rump_server -d"],
+        ),
     ] {
         let said = refusal(args);
         for word in words {

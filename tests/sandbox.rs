@@ -180,8 +180,8 @@ fn librump_has_no_sandbox_and_says_why() {
     let args = ["serve", "--kernel", "librump", "--sandbox", &url];
     let said = output(rumpring().args(args), SOON);
     let stderr = String::from_utf8_lossy(&said.stderr);
-    assert_eq!(said.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("--sandbox is for --kernel embedded"), "{stderr}");
+    assert_eq!(said.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--sandbox says nothing to NetBSD's own kernel"), "{stderr}");
 }
 
 /// nobody, and a directory for a socket; or nothing, and a word about it, where only root can test.

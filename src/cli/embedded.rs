@@ -3,7 +3,6 @@
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::Failure;
 use crate::kernel::embedded::{Config, Embedded, Limits};
 use crate::options::size as bytes;
 
@@ -20,7 +19,7 @@ pub struct KernelLimits {
     files: Option<usize>,
 
     /// Files that all processes together may have open; one more is ENFILE [default: 1048576]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(3..))]
     files_in_all: Option<u64>,
 
     /// Processes that a client and all forked from it, a family, may have, those among them that wait
@@ -70,16 +69,6 @@ impl KernelLimits {
             processes: self.processes_in_all.unwrap_or(usual.processes),
             processes_per_family: self.processes.unwrap_or(usual.processes_per_family),
         }
-    }
-
-    /// NetBSD's own kernel has limits of its own.
-    pub fn refuse_for_librump(&self) -> Result<(), Failure> {
-        if self.limits() == Limits::default() {
-            return Ok(());
-        }
-        Err("limits of files, processes, bytes and inodes are for --kernel embedded; NetBSD's own \
-             kernel has resource limits and sysctls, set by a client, and RUMP_MEMLIMIT"
-            .into())
     }
 }
 

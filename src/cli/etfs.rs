@@ -33,16 +33,6 @@ impl Mounts {
             format!("--etfs: {error}{hint}").into()
         })
     }
-
-    /// NetBSD's own kernel has its own.
-    pub fn refuse_for_librump(&self) -> Result<(), Failure> {
-        if self.etfs.is_empty() {
-            return Ok(());
-        }
-        Err("--etfs is for --kernel embedded; NetBSD's own kernel has files of the host by \
-             `rump_server -d key=KEY,hostpath=HOSTPATH,size=host,type=reg`"
-            .into())
-    }
 }
 
 /// Parses `KEY=HOSTPATH[,copy|,ro]`.

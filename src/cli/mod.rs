@@ -18,7 +18,7 @@ mod user;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, Parser, Subcommand};
 
 use crate::output;
 
@@ -65,15 +65,15 @@ pub use calls::table as calls_table;
 pub fn main() -> ExitCode {
     let result = match is_rump_server() {
         true => output::parse(NAME).map(rump_server),
-        false => output::parse(NAME).map(rumpring),
+        false => output::parse_with_matches(NAME).map(rumpring),
     };
     result.map_or_else(|status| status, |result| output::end(NAME, result))
 }
 
-fn rumpring(cli: Cli) -> Result<(), Failure> {
+fn rumpring((cli, given): (Cli, ArgMatches)) -> Result<(), Failure> {
     log::start(cli.verbose, cli.log_lines);
     match cli.command {
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => serve.run(given.subcommand_matches("serve").expect("is given")),
         Command::Call(call) => call.run(),
         Command::Halt(halt) => halt.run(),
         Command::Calls(calls) => calls.run(),

@@ -57,9 +57,8 @@ impl Cli {
     /// Runs the program.
     pub fn run(self) -> Result<(), Failure> {
         output::queue_lines();
-        let options = Options::from_env()?;
+        let (options, mut config) = Options::from_env(self.url)?;
         faults::allow(options.allows_netbsd_faults());
-        let mut config = options.config(self.url)?;
         // As the program whose name this is.
         config.access.anywhere = true;
         let mut environment = Vec::new();

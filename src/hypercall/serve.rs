@@ -100,9 +100,8 @@ fn look_after(running: Running) -> std::io::Result<()> {
 /// What a program without a command line of ours is to serve with. As with the program it stands in for,
 /// whoever can reach it may connect, unless the environment says otherwise.
 fn from_env(url: Url) -> Result<Config, String> {
-    let options = Options::from_env().map_err(|error| error.to_string())?;
+    let (options, mut config) = Options::from_env(url)?;
     faults::allow(options.allows_netbsd_faults());
-    let mut config = options.config(url)?;
     config.access.anywhere = true;
     Ok(config)
 }

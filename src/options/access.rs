@@ -56,7 +56,7 @@ impl AccessOptions {
                 Some((user, group)) => (Some(uid(user)?), Some(gid(group)?)),
             },
         };
-        Ok(SocketMode { mode: self.socket_mode, user, group })
+        Ok(SocketMode { mode: self.socket_mode, user, group, ..SocketMode::default() })
     }
 }
 

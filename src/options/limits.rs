@@ -1,13 +1,54 @@
 //! How much a server takes on. README.md has the table of what a client sees at each.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgMatches, Args};
 
 use super::units::{memory, seconds};
+use crate::kernel::embedded;
 use crate::server::Limits;
+use crate::server::ROOM;
 use crate::{kernel, session};
+
+/// Limits of one client, and those of all together that they should not be over.
+pub const PAIRS: [(&str, &str); 9] = [
+    ("connections_per_peer", "connections"),
+    ("calls", "calls_in_all"),
+    ("owed", "owed_most"),
+    ("owed_most", "owed_in_all"),
+    ("kept", "kept_in_all"),
+    ("preforks", "preforks_in_all"),
+    ("files", "files_in_all"),
+    ("processes", "processes_in_all"),
+    ("bytes", "bytes_in_all"),
+];
+
+/// Whether the first of a pair is over the second.
+pub fn is_over(given: &ArgMatches, one: &str, all: &str) -> bool {
+    match (value(given, one), value(given, all)) {
+        (Some(one), Some(all)) => one > all,
+        _ => false,
+    }
+}
+
+/// A limit's value, given or usual. Those of the embedded kernel have their usual ones themselves.
+fn value(given: &ArgMatches, id: &str) -> Option<u64> {
+    fn get<T: Copy + Send + Sync + 'static>(given: &ArgMatches, id: &str) -> Option<T> {
+        given.try_get_one::<T>(id).ok().flatten().copied()
+    }
+    let usual = embedded::Limits::default();
+    let number = get::<u64>(given, id)
+        .or_else(|| get::<usize>(given, id).map(|number| number as u64))
+        .or_else(|| get::<NonZeroUsize>(given, id).map(|number| number.get() as u64))
+        .or_else(|| get::<NonZeroU32>(given, id).map(|number| u64::from(number.get())));
+    number.or(match id {
+        "files_in_all" => Some(usual.files),
+        "processes_in_all" => Some(usual.processes),
+        "bytes_in_all" => Some(usual.bytes),
+        _ => None,
+    })
+}
 
 /// Where `--help` lists them.
 pub const HEADING: &str = "Limits";
@@ -21,22 +62,22 @@ pub struct LimitOptions {
     #[arg(long, env = "RUMPRING_CONNECTIONS_PER_PEER", value_name = "N")]
     connections_per_peer: Option<NonZeroUsize>,
 
-    /// Seconds from a connection to the end of its handshake.
+    /// Seconds from a connection to the end of its handshake, one at least.
     #[arg(long, env = "RUMPRING_HANDSHAKE_TIME", value_name = "SECONDS", default_value = "10",
-        value_parser = seconds)]
+        value_parser = handshake_time)]
     handshake_time: Duration,
 
     /// Seconds for a client to answer what a call asks it for. No bound if not given: one that is
     /// stopped in a debugger answers late.
-    #[arg(long, env = "RUMPRING_ANSWER_TIME", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "RUMPRING_ANSWER_TIME", value_name = "SECONDS", value_parser = answer_time)]
     answer_time: Option<Duration>,
 
-    /// Bytes of a handshake's body: the command's name.
+    /// Bytes of a handshake's body: the command's name. At least 17, for NetBSD keeps 16 letters of it.
     #[arg(long, env = "RUMPRING_HANDSHAKE_BYTES", value_name = "SIZE", default_value = "1k",
-        value_parser = memory)]
+        value_parser = handshake_bytes)]
     handshake_bytes: usize,
 
-    /// Bytes of a call's argument structure, 128 at most.
+    /// Bytes of a call's argument structure, from 64, the longest of NetBSD's calls, to 128.
     #[arg(long, env = "RUMPRING_ARGUMENT_BYTES", value_name = "SIZE", default_value = "128",
         value_parser = argument_bytes)]
     argument_bytes: usize,
@@ -60,17 +101,18 @@ pub struct LimitOptions {
 
     /// Bytes owed to one client at which it is not read from until it has taken half.
     #[arg(long, env = "RUMPRING_OWED", value_name = "SIZE", default_value = "1m",
-        value_parser = memory)]
+        value_parser = owed)]
     owed: usize,
 
-    /// Bytes owed to one client at which it is hung up on.
+    /// Bytes owed to one client at which it is hung up on. At least 128k: what one call copies out before
+    /// it is sent.
     #[arg(long, env = "RUMPRING_OWED_MOST", value_name = "SIZE", default_value = "32m",
-        value_parser = memory)]
+        value_parser = owed_most)]
     owed_most: usize,
 
     /// Bytes owed to all clients at which the one that is owed most is hung up on.
     #[arg(long, env = "RUMPRING_OWED_IN_ALL", value_name = "SIZE", default_value = "1g",
-        value_parser = memory)]
+        value_parser = owed_most)]
     owed_in_all: usize,
 
     /// Bytes of its answers that the calls of one client hold, half of it those that sleep. Beyond, those
@@ -152,7 +194,45 @@ impl LimitOptions {
 fn argument_bytes(text: &str) -> Result<usize, String> {
     let most = 8 * kernel::MAX_ARGS;
     match memory(text)? {
-        bytes if bytes <= most => Ok(bytes),
-        _ => Err(format!("at most {most}: no call has more arguments")),
+        bytes if bytes > most => Err(format!("at most {most}: no call has more arguments")),
+        bytes if bytes < 64 => Err("at least 64: some calls have that many".into()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn handshake_time(text: &str) -> Result<Duration, String> {
+    some_time(text, "no client makes its handshake in no time; give it a second at least")
+}
+
+fn answer_time(text: &str) -> Result<Duration, String> {
+    some_time(
+        text,
+        "no client answers in no time; give it a second at least, or leave the option out",
+    )
+}
+
+fn some_time(text: &str, advice: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err(advice.into()),
+        time => Ok(time),
+    }
+}
+
+fn handshake_bytes(text: &str) -> Result<usize, String> {
+    at_least(text, 17, "a name of 16 letters and its end are that long")
+}
+
+fn owed(text: &str) -> Result<usize, String> {
+    at_least(text, 1, "who is owed nothing yet has nothing to take")
+}
+
+fn owed_most(text: &str) -> Result<usize, String> {
+    at_least(text, 2 * ROOM, "one call may copy out that much before it is sent")
+}
+
+fn at_least(text: &str, least: usize, why: &str) -> Result<usize, String> {
+    match memory(text)? {
+        bytes if bytes < least => Err(format!("at least {least}: {why}")),
+        bytes => Ok(bytes),
     }
 }

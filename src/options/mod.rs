@@ -4,21 +4,25 @@
 //! A program with a rump kernel inside that has this server preloaded has no command line of ours: the
 //! variables are its way.
 //!
-//! - [`limits`]: how much a server takes on; [`access`]: who may connect; [`units`]: sizes and times.
+//! - [`limits`]: how much a server takes on; [`access`]: who may connect; [`units`]: sizes and times;
+//!   [`effect`]: which of them say something to a server, where they are given.
 
 mod access;
+mod effect;
 mod limits;
 mod units;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use clap::{Args, FromArgMatches, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub use effect::{KernelKind, check};
 pub use units::size;
 
-use crate::server::{self, Config};
+use crate::server::{self, Config, SocketMode};
 use crate::url::Url;
 use crate::{pool, server::Access};
 use access::AccessOptions;
@@ -26,6 +30,9 @@ use limits::LimitOptions;
 
 /// Most clients at once if nobody says: what is preallocated for each is 16 bytes.
 const DEFAULT_CONNECTIONS: u64 = 65_536;
+
+/// Most seconds of silence: Linux counts in 15 bits.
+const MOST_KEEPALIVE: u64 = 32_767;
 
 /// The options of every server, whatever its kernel.
 #[derive(Args, Clone, Debug)]
@@ -35,11 +42,12 @@ pub struct Options {
     cpus: Option<Cpus>,
 
     /// How many workers, on the first CPUs that the process may use.
-    #[arg(long, env = "RUMPRING_WORKERS", value_name = "N", conflicts_with = "cpus")]
+    #[arg(long, env = "RUMPRING_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
 
     /// Microseconds a thread looks for work before it sleeps, as long as that pays.
     #[arg(long, env = "RUMPRING_SPIN", value_name = "US",
+        value_parser = clap::value_parser!(u64).range(0..=1_000_000),
         default_value_t = server::SPIN.as_micros() as u64)]
     spin: u64,
 
@@ -47,6 +55,13 @@ pub struct Options {
     /// Pays over a network card that can gather; over loopback it costs.
     #[arg(long, env = "RUMPRING_ZERO_COPY_FROM", value_name = "BYTES")]
     zero_copy_from: Option<usize>,
+
+    /// Over TCP: seconds of silence after which a client's host is asked whether it is still there. One
+    /// that does not answer for as long again has gone, and so has a client that takes nothing of what
+    /// is sent to it for twice that long. 0 or `off`: nobody is asked, and a host that died stays.
+    #[arg(long, env = "RUMPRING_KEEPALIVE", value_name = "SECONDS", default_value = "60",
+        value_parser = keepalive)]
+    keepalive: Keepalive,
 
     /// Most clients at once; others wait. Not over the open file limit, which is raised to its hard
     /// value.
@@ -78,6 +93,19 @@ enum NetbsdFaults {
     Allow,
 }
 
+/// A time of silence, or none.
+#[derive(Clone, Copy, Debug)]
+struct Keepalive(Option<Duration>);
+
+fn keepalive(text: &str) -> Result<Keepalive, String> {
+    match text.parse() {
+        _ if text == "off" => Ok(Keepalive(None)),
+        Ok(0) => Ok(Keepalive(None)),
+        Ok(seconds @ 1..=MOST_KEEPALIVE) => Ok(Keepalive(Some(Duration::from_secs(seconds)))),
+        _ => Err(format!("neither `off` nor a number of seconds from 0 to {MOST_KEEPALIVE}")),
+    }
+}
+
 /// A list of CPUs.
 #[derive(Clone, Debug)]
 struct Cpus(Vec<usize>);
@@ -87,14 +115,19 @@ fn cpus(list: &str) -> Result<Cpus, String> {
 }
 
 impl Options {
-    /// The defaults, changed by the environment.
-    pub fn from_env() -> Result<Options, clap::Error> {
+    /// What the environment says of a server of NetBSD's own kernel, at this URL.
+    pub fn from_env(url: Url) -> Result<(Options, Config), String> {
         let command = Options::augment_args(clap::Command::new("rumpring"));
-        Options::from_arg_matches(&command.try_get_matches_from(["rumpring"])?)
+        let given =
+            command.try_get_matches_from(["rumpring"]).map_err(|error| error.to_string())?;
+        let options = Options::from_arg_matches(&given).map_err(|error| error.to_string())?;
+        check(&given, &url, KernelKind::Librump)?;
+        let config = options.config(&given, url)?;
+        Ok((options, config))
     }
 
-    /// A server's configuration, at this URL.
-    pub fn config(&self, url: Url) -> Result<Config, String> {
+    /// A server's configuration, at this URL. `given` is what these are of.
+    pub fn config(&self, given: &ArgMatches, url: Url) -> Result<Config, String> {
         let connections = connections(self.connections)?;
         let spin = Duration::from_micros(self.spin);
         let zero_copy_from = self.zero_copy_from;
@@ -107,14 +140,14 @@ impl Options {
                 ..ring::Config::default()
             },
             pool: pool::Config {
-                cpus: self.cpus()?,
+                cpus: self.cpus(given)?,
                 spin,
                 max_asleep: self.max_asleep,
                 ..pool::Config::default()
             },
             limits: self.limits.limits(),
             access: self.access()?,
-            socket: self.access.socket()?,
+            socket: SocketMode { keepalive: self.keepalive.0, ..self.access.socket()? },
         })
     }
 
@@ -123,19 +156,14 @@ impl Options {
         self.netbsd_faults == Some(NetbsdFaults::Allow)
     }
 
-    /// Refuses what says nothing without NetBSD's kernel.
-    pub fn check_without_librump(&self) -> Result<(), String> {
-        match self.netbsd_faults {
-            None => Ok(()),
-            Some(_) => Err("--netbsd-faults is for --kernel librump".into()),
-        }
-    }
-
-    fn cpus(&self) -> Result<Vec<usize>, String> {
+    fn cpus(&self, given: &ArgMatches) -> Result<Vec<usize>, String> {
+        let [cpus, workers] = ["cpus", "workers"].map(|id| effect::source(given, id));
+        // Of a variable and a word on the command line the word is the later one.
+        let is_word = |source| source == Some(ValueSource::CommandLine);
         match (&self.cpus, self.workers) {
+            (_, Some(count)) if is_word(workers) || cpus.is_none() => first_cpus(count.get()),
             (Some(Cpus(cpus)), _) => Ok(cpus.clone()),
-            (None, Some(workers)) => first_cpus(workers.get()),
-            (None, None) => Ok(Vec::new()),
+            (None, _) => Ok(Vec::new()),
         }
     }
 

@@ -1,19 +1,15 @@
 //! Words and what becomes of them.
 
-use clap::Parser;
-
 use super::*;
 
-#[derive(Parser)]
-struct Words {
-    #[command(flatten)]
-    options: Options,
-}
+const UNIX: &str = "unix://s";
 
 fn config(words: &[&str]) -> Result<Config, String> {
+    let command = Options::augment_args(clap::Command::new("rumpring"));
     let words = ["rumpring"].iter().chain(words);
-    let words = Words::try_parse_from(words).map_err(|error| error.to_string())?;
-    words.options.config("unix://s".parse().unwrap())
+    let given = command.try_get_matches_from(words).map_err(|error| error.to_string())?;
+    let options = Options::from_arg_matches(&given).map_err(|error| error.to_string())?;
+    options.config(&given, UNIX.parse().unwrap())
 }
 
 #[test]
@@ -60,6 +56,20 @@ fn what_cannot_be_is_refused_with_its_name() {
         ("--owed", "99999999999g"),
         ("--argument-bytes", "129"),
         ("--calls", "0"),
+        ("--handshake-time", "0"),
+        ("--answer-time", "0"),
+        ("--handshake-bytes", "16"),
+        ("--argument-bytes", "63"),
+        ("--owed", "0"),
+        ("--owed-most", "131071"),
+        ("--owed-in-all", "131071"),
+        ("--spin", "1000001"),
+        ("--keepalive", "32768"),
+        ("--keepalive", "on"),
+        ("--connections-per-peer", "0"),
+        ("--queued", "0"),
+        ("--calls-in-all", "0"),
+        ("--max-asleep", "0"),
         ("--allow-from", "10.0.0.0/33"),
         ("--allow-from", "all"),
         ("--socket-mode", "1777"),
@@ -70,4 +80,47 @@ fn what_cannot_be_is_refused_with_its_name() {
     }
     let error = config(&["--allow-user", "nobody-of-that-name"]).map(drop).unwrap_err();
     assert!(error.contains("no user `nobody-of-that-name`"), "{error}");
+}
+
+#[test]
+fn the_least_and_the_most_that_make_sense_are_taken() {
+    for (name, value) in [
+        ("--connections", "1"),
+        ("--connections-per-peer", "1"),
+        ("--handshake-time", "1"),
+        ("--handshake-time", "31536000"),
+        ("--answer-time", "1"),
+        ("--handshake-bytes", "17"),
+        ("--argument-bytes", "64"),
+        ("--argument-bytes", "128"),
+        ("--request-bytes", "0"),
+        ("--calls", "1"),
+        ("--calls-in-all", "1"),
+        ("--queued", "1"),
+        ("--owed", "1"),
+        ("--owed-most", "128k"),
+        ("--owed-in-all", "128k"),
+        ("--kept", "0"),
+        ("--kept-in-all", "0"),
+        ("--backlog", "0"),
+        ("--preforks", "0"),
+        ("--preforks-in-all", "0"),
+        ("--orphan-time", "0"),
+        ("--linger", "0"),
+        ("--drain", "0"),
+        ("--spin", "0"),
+        ("--spin", "1000000"),
+        ("--keepalive", "0"),
+        ("--keepalive", "off"),
+        ("--keepalive", "1"),
+        ("--keepalive", "32767"),
+        ("--max-asleep", "1"),
+        ("--zero-copy-from", "0"),
+    ] {
+        config(&[&format!("{name}={value}")])
+            .unwrap_or_else(|error| panic!("{name} {value}: {error}"));
+    }
+    let keepalive = |word| config(&["--keepalive", word]).unwrap().socket.keepalive;
+    assert_eq!(keepalive("7"), Some(Duration::from_secs(7)));
+    assert_eq!((keepalive("0"), keepalive("off")), (None, None));
 }

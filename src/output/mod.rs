@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgMatches, Parser};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -169,7 +169,16 @@ pub fn end(program: &str, result: Result<(), impl Display>) -> ExitCode {
 /// The command line; or, when it asks for help or cannot be understood, the status to end with once that
 /// is said.
 pub fn parse<C: Parser>(program: &str) -> Result<C, ExitCode> {
-    C::try_parse().map_err(|error| {
+    parse_with_matches(program).map(|(parsed, _)| parsed)
+}
+
+/// The same, with what it was parsed from.
+pub fn parse_with_matches<C: Parser>(program: &str) -> Result<(C, ArgMatches), ExitCode> {
+    let parse = || {
+        let matches = C::command().try_get_matches()?;
+        Ok((C::from_arg_matches(&matches)?, matches))
+    };
+    parse().map_err(|error: clap::Error| {
         let printed = error.print().and_then(|()| io::stdout().flush());
         match printed {
             Err(why) if !error.use_stderr() && why.kind() != io::ErrorKind::BrokenPipe => {

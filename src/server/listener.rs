@@ -52,14 +52,29 @@ pub enum ListenError {
     System { url: Url, what: &'static str, source: io::Error },
 }
 
-/// Whom the socket file of a unix URL lets in. What is `None` is as the system makes it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is set at the listening socket: whom the socket file of a unix URL lets in, and how TCP finds out
+/// that a host has died. What is `None` is as the system makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketMode {
     /// Permissions: who may write may connect.
     pub mode: Option<u32>,
     pub user: Option<u32>,
     pub group: Option<u32>,
+    /// How long a TCP connection may be silent before its host is asked whether it is still there.
+    pub keepalive: Option<Duration>,
 }
+
+impl Default for SocketMode {
+    fn default() -> SocketMode {
+        SocketMode { mode: None, user: None, group: None, keepalive: Some(KEEPALIVE) }
+    }
+}
+
+/// The silence after which a host is asked, unless told otherwise.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How often a host is asked, in as long a time again, before it is given up.
+const PROBES: u32 = 4;
 
 /// A bound and listening socket, before the ring has it.
 pub struct Bound {
@@ -88,8 +103,8 @@ type Identity = (u64, u64);
 pub fn listen(url: &Url, mode: SocketMode) -> Result<Bound, ListenError> {
     match url {
         Url::Unix(path) => listen_unix(url, path, mode),
-        Url::Tcp(addr) => listen_tcp(url, (*addr).into()),
-        Url::Tcp6(addr) => listen_tcp(url, (*addr).into()),
+        Url::Tcp(addr) => listen_tcp(url, (*addr).into(), mode),
+        Url::Tcp6(addr) => listen_tcp(url, (*addr).into(), mode),
     }
 }
 
@@ -260,20 +275,35 @@ fn is_greeted(probe: &OwnedFd, end: Instant) -> bool {
     )
 }
 
-fn listen_tcp(url: &Url, addr: SocketAddr) -> Result<Bound, ListenError> {
+fn listen_tcp(url: &Url, addr: SocketAddr, mode: SocketMode) -> Result<Bound, ListenError> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = socket(url, family)?;
     sockopt::set_socket_reuseaddr(&fd, true).map_err(failed(url, "SO_REUSEADDR"))?;
     if addr.is_ipv6() {
         sockopt::set_ipv6_v6only(&fd, true).map_err(failed(url, "IPV6_V6ONLY"))?;
     }
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit these.
     sockopt::set_tcp_nodelay(&fd, true).map_err(failed(url, "TCP_NODELAY"))?;
+    if let Some(silence) = mode.keepalive {
+        keep_alive(&fd, silence).map_err(failed(url, "TCP keepalive"))?;
+    }
     bind_tcp(&fd, &addr).map_err(failed(url, "bind"))?;
     net::listen(&fd, BACKLOG).map_err(failed(url, "listen"))?;
     let bound = net::getsockname(&fd).map_err(failed(url, "getsockname"))?;
     let bound = SocketAddr::try_from(bound).map_err(failed(url, "getsockname"))?;
     Ok(Bound { fd, url: Url::from_socket_addr(bound), file: None })
+}
+
+/// Has the system ask a silent peer's host whether it is still there, and end the connection if it does not
+/// answer for as long again. Without the user timeout it would send data to a dead host for a quarter of
+/// an hour, and meanwhile not ask. See tcp(7).
+fn keep_alive(fd: &OwnedFd, silence: Duration) -> rustix::io::Result<()> {
+    let patience = u32::try_from(2 * silence.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepidle(fd, silence)?;
+    sockopt::set_tcp_keepintvl(fd, (silence / PROBES).max(Duration::from_secs(1)))?;
+    sockopt::set_tcp_keepcnt(fd, PROBES)?;
+    sockopt::set_tcp_user_timeout(fd, patience)
 }
 
 /// Binds, and gives a server that was killed time to let go of the port.
@@ -434,5 +464,42 @@ mod tests {
         let bound = listen(&"tcp://127.0.0.1:0".parse().unwrap(), SocketMode::default()).unwrap();
         let error = listen(&bound.url, SocketMode::default()).map(drop).unwrap_err().to_string();
         assert!(error.contains(&bound.url.to_string()), "{error}");
+    }
+
+    /// Nodelay, keepalive and its idle time, interval and count, and the user timeout.
+    fn tcp_options(fd: &OwnedFd) -> (bool, bool, [u64; 2], u32, u32) {
+        let seconds = |time: rustix::io::Result<Duration>| time.unwrap().as_secs();
+        (
+            sockopt::tcp_nodelay(fd).unwrap(),
+            sockopt::socket_keepalive(fd).unwrap(),
+            [seconds(sockopt::tcp_keepidle(fd)), seconds(sockopt::tcp_keepintvl(fd))],
+            sockopt::tcp_keepcnt(fd).unwrap(),
+            sockopt::tcp_user_timeout(fd).unwrap(),
+        )
+    }
+
+    #[test]
+    fn accepted_connections_find_out_that_a_host_has_died() {
+        for url in ["tcp://127.0.0.1:0", "tcp6://[::1]:0"] {
+            for (silence, keepalive) in [
+                (Some(Duration::from_secs(80)), Some(([80, 20], PROBES, 160_000))),
+                (Some(Duration::from_secs(1)), Some(([1, 1], PROBES, 2000))),
+                (Some(Duration::from_secs(32_767)), Some(([32_767, 8192], PROBES, 65_534_000))),
+                (None, None),
+            ] {
+                let mode = SocketMode { keepalive: silence, ..SocketMode::default() };
+                let bound = listen(&url.parse().unwrap(), mode).unwrap();
+                let to = bound.url.socket_addr().unwrap();
+                let _client = std::net::TcpStream::connect(to).unwrap();
+                let (nodelay, is_on, times, count, timeout) =
+                    tcp_options(&net::accept(&bound.fd).unwrap());
+                assert!(nodelay);
+                assert_eq!(is_on, silence.is_some());
+                match keepalive {
+                    Some(expected) => assert_eq!((times, count, timeout), expected),
+                    None => assert_eq!(timeout, 0),
+                }
+            }
+        }
     }
 }

@@ -31,17 +31,6 @@ pub struct Entered {
 }
 
 impl Wish {
-    /// librump's kernel opens what it likes, whenever it likes.
-    pub fn refuse_for_librump(&self) -> Result<(), Failure> {
-        if self.sandbox {
-            return Err("--sandbox is for --kernel embedded: NetBSD's own kernel opens drives, loads \
-                        modules and talks to the network of this host while it runs; have systemd or \
-                        a container confine it"
-                .into());
-        }
-        Ok(())
-    }
-
     /// The first step, if a sandbox is wanted.
     pub fn enter(&self, bound: &Bound) -> Result<Option<Entered>, Failure> {
         self.sandbox.then(|| enter(bound)).transpose()

@@ -1,0 +1,141 @@
+//! Options without effect. A word on the command line that says nothing where it stands is an error that
+//! names the one that would: above all, a server must not be open that its owner believes closed.
+//!
+//! A variable may be set for all servers of a host, so one that says nothing to this one is passed over;
+//! except those that say who may connect, if nothing else does here.
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use super::limits;
+use crate::url::Url;
+
+/// The kernels there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum KernelKind {
+    /// The kernel that comes with rumpring: small, in memory, NetBSD's calls and numbers.
+    Embedded,
+    /// NetBSD's own, loaded at run time.
+    Librump,
+}
+
+/// Where an option has an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Unix,
+    Tcp,
+    Embedded,
+    Librump,
+}
+
+/// Options with an effect in one place only, each with what to do elsewhere. All others have one everywhere.
+pub const ONLY_AT: &[(&str, Place, &str)] = &[
+    ("allow_user", Place::Unix, FROM),
+    ("allow_group", Place::Unix, FROM),
+    ("socket_mode", Place::Unix, FROM),
+    ("socket_owner", Place::Unix, FROM),
+    ("allow_from", Place::Tcp, USER),
+    ("zero_copy_from", Place::Tcp, "messages of a unix socket are always copied; leave it out"),
+    ("keepalive", Place::Tcp, "a client on this host is noticed when it ends; leave it out"),
+    ("max_asleep", Place::Librump, "its calls sleep without threads; --calls bounds them"),
+    ("netbsd_faults", Place::Librump, "it has none of these faults; leave it out"),
+    ("libraries", Place::Librump, "it is all in one piece; --kernel librump loads components"),
+    ("rump_prefix", Place::Librump, "--kernel librump loads NetBSD's own from there"),
+    ("etfs", Place::Embedded, DRIVES),
+    ("sandbox", Place::Embedded, CONFINE),
+    ("files", Place::Embedded, RESOURCES),
+    ("files_in_all", Place::Embedded, RESOURCES),
+    ("processes", Place::Embedded, RESOURCES),
+    ("processes_in_all", Place::Embedded, RESOURCES),
+    ("bytes", Place::Embedded, RESOURCES),
+    ("bytes_in_all", Place::Embedded, RESOURCES),
+    ("inodes", Place::Embedded, RESOURCES),
+];
+
+const FROM: &str = "--allow-from NETWORK says who may connect there";
+const USER: &str = "--allow-user, --allow-group and --socket-mode say who may connect there";
+const DRIVES: &str = "it has files of the host by \
+                      `rump_server -d key=KEY,hostpath=HOSTPATH,size=host,type=reg`";
+const CONFINE: &str = "it opens drives, loads modules and talks to the network of this host while it \
+                       runs; have systemd or a container confine it";
+const RESOURCES: &str =
+    "it has resource limits and sysctls, set by a client, and RUMP_MEMLIMIT for memory";
+
+/// Options that say who may connect.
+const ACCESS: [&str; 5] =
+    ["allow_user", "allow_group", "socket_mode", "socket_owner", "allow_from"];
+
+impl Place {
+    /// Whether a server at this URL, on this kernel, is there.
+    pub fn is(self, url: &Url, kernel: KernelKind) -> bool {
+        match self {
+            Place::Unix => url.path().is_some(),
+            Place::Tcp => url.path().is_none(),
+            Place::Embedded => kernel == KernelKind::Embedded,
+            Place::Librump => kernel == KernelKind::Librump,
+        }
+    }
+
+    /// What a server is that is elsewhere.
+    fn opposite(self) -> &'static str {
+        match self {
+            Place::Unix => "at a tcp URL",
+            Place::Tcp => "at a unix URL",
+            Place::Embedded => "to NetBSD's own kernel (--kernel librump)",
+            Place::Librump => "to the embedded kernel",
+        }
+    }
+}
+
+/// Says which of the options given have no effect on such a server, or none beside the others.
+pub fn check(given: &ArgMatches, url: &Url, kernel: KernelKind) -> Result<(), String> {
+    for &(id, place, instead) in ONLY_AT {
+        if !place.is(url, kernel) && matters(given, id, url, kernel) {
+            return Err(format!("{} says nothing {}; {instead}", name(id), place.opposite()));
+        }
+    }
+    for (one, all) in limits::PAIRS {
+        // What nobody has asked for is simply bounded by the total.
+        if source(given, one).is_some() && limits::is_over(given, one, all) {
+            return Err(format!("{} is over {}; raise that, too", name(one), name(all)));
+        }
+    }
+    match ["cpus", "workers"].map(|id| source(given, id)) {
+        [Some(cpus), Some(workers)] if cpus == workers => {
+            Err("--cpus and --workers say the same in two ways; leave one out".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an option that says nothing here was given such that it should.
+fn matters(given: &ArgMatches, id: &str, url: &Url, kernel: KernelKind) -> bool {
+    match source(given, id) {
+        Some(ValueSource::CommandLine) => true,
+        Some(ValueSource::EnvVariable) if ACCESS.contains(&id) => {
+            let is_here = |other: &str| {
+                let (_, place, _) = ONLY_AT.iter().find(|row| row.0 == other).expect("a row");
+                place.is(url, kernel) && source(given, other).is_some()
+            };
+            !ACCESS.into_iter().any(is_here)
+        }
+        _ => false,
+    }
+}
+
+/// How an option was given, if it was.
+pub(super) fn source(given: &ArgMatches, id: &str) -> Option<ValueSource> {
+    // Not every command has every option.
+    if !given.try_contains_id(id).unwrap_or(false) {
+        return None;
+    }
+    given.value_source(id).filter(|source| *source != ValueSource::DefaultValue)
+}
+
+/// What an option is called on the command line; a variable has the same letters.
+fn name(id: &str) -> String {
+    match id {
+        "libraries" => "--lib (-l)".into(),
+        id => format!("--{}", id.replace('_', "-")),
+    }
+}
