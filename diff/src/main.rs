@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, Parser};
 use rumpring::output::{self, PrintError};
 use rumpring::url::Url;
 use rumpring_diff::duel::{Duel, Times};
@@ -71,7 +73,7 @@ struct Cli {
     grace: u64,
 
     /// Print the names of scripts and families.
-    #[arg(long)]
+    #[arg(long, exclusive = true)]
     list: bool,
 }
 
@@ -150,16 +152,64 @@ fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, Box<dyn Error>> {
     Ok(report)
 }
 
+/// Says which options are of random sequences, where there are none.
+fn check(cli: &Cli, given: &ArgMatches) -> Result<(), String> {
+    let was_given = |id| given.value_source(id) == Some(ValueSource::CommandLine);
+    if !cli.family.is_empty() && cli.sequences == 0 {
+        return Err("--family says nothing with --sequences 0; have one at least".into());
+    }
+    let is_random = cli.families().next().is_some();
+    match ["seed", "sequences", "steps"].into_iter().find(|id| !is_random && was_given(id)) {
+        Some(id) => Err(format!(
+            "--{id} says nothing to scripts and files; --family NAME has random sequences, too"
+        )),
+        None => Ok(()),
+    }
+}
+
 fn main() -> ExitCode {
-    let cli: Cli = match output::parse(NAME) {
-        Ok(cli) => cli,
+    let (cli, given): (Cli, _) = match output::parse_with_matches(NAME) {
+        Ok(parsed) => parsed,
         Err(status) => return status,
     };
+    check(&cli, &given).unwrap_or_else(|error| {
+        Cli::command().error(ErrorKind::ArgumentConflict, error).exit();
+    });
     let (Some(one), Some(other), false) = (&cli.one, &cli.other, cli.list) else {
         return output::end(NAME, list());
     };
     match run(&cli, &[one.clone(), other.clone()]) {
         Ok(report) if !report.is_clean() => ExitCode::FAILURE,
         result => output::end(NAME, result.map(drop)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    #[test]
+    fn an_option_that_says_nothing_is_refused() {
+        let is_good = |words: &str| {
+            let words = std::iter::once("rumpring-diff").chain(words.split(' '));
+            let given = Cli::command().try_get_matches_from(words).map_err(|_| ())?;
+            check(&Cli::from_arg_matches(&given).map_err(|_| ())?, &given).map_err(|_| ())
+        };
+        for (words, good) in [
+            ("unix://a unix://b --seed 7 --sequences 3 --steps 9", true),
+            ("unix://a unix://b --script pipes --family pipes --seed 7", true),
+            ("unix://a unix://b --script pipes --seed 7", false),
+            ("unix://a unix://b --file x --steps 7", false),
+            ("unix://a unix://b --file x --sequences 20", false),
+            ("unix://a unix://b --sequences 0", true),
+            ("unix://a unix://b --family pipes --sequences 0", false),
+            ("--list", true),
+            ("--list --seed 7", false),
+            ("unix://a unix://b --list", false),
+        ] {
+            assert_eq!(is_good(words).is_ok(), good, "{words}");
+        }
     }
 }

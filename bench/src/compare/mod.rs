@@ -26,7 +26,7 @@ use rumpring::output;
 use crate::files;
 use crate::interrupt;
 use crate::load::LoadArgs;
-use crate::once::seconds_from;
+use crate::once::{seconds_from, some_seconds_from};
 use crate::report;
 use crate::workload::{self, Case as Wanted};
 
@@ -90,7 +90,7 @@ pub struct Compare {
     rounds: u32,
 
     /// For how many seconds each turn.
-    #[arg(short, long, default_value = "2", value_parser = seconds_from)]
+    #[arg(short, long, default_value = "2", value_parser = some_seconds_from)]
     seconds: Duration,
 
     /// For how many seconds before that, which do not count.

@@ -44,7 +44,7 @@ pub struct Once {
     load: LoadArgs,
 
     /// For how many seconds.
-    #[arg(short, long, default_value = "5", value_parser = seconds_from)]
+    #[arg(short, long, default_value = "5", value_parser = some_seconds_from)]
     seconds: Duration,
 
     /// For how many seconds before that, which do not count.
@@ -119,5 +119,30 @@ pub fn seconds_from(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err(format!("{text:?} is no number of seconds from 0 to 86400")),
+    }
+}
+
+/// A time in which something can be measured: a hundredth of a second at least.
+pub fn some_seconds_from(text: &str) -> Result<Duration, String> {
+    match seconds_from(text)? {
+        time if time < Duration::from_millis(10) => {
+            Err("in that time nothing can be measured; 0.01 at least".into())
+        }
+        time => Ok(time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_takes_some_time_and_a_warm_up_need_not() {
+        assert_eq!(some_seconds_from("0.01"), Ok(Duration::from_millis(10)));
+        assert_eq!(some_seconds_from("86400"), Ok(Duration::from_secs(86_400)));
+        for bad in ["0", "0.009", "-1", "86401", "NaN", "inf", "soon", ""] {
+            assert!(some_seconds_from(bad).is_err(), "{bad}");
+        }
+        assert_eq!(seconds_from("0"), Ok(Duration::ZERO));
     }
 }

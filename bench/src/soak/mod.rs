@@ -35,7 +35,7 @@ use rumpring::url::Url;
 
 use crate::compare::{Target, What, end_all};
 use crate::load::Plan;
-use crate::once::seconds_from;
+use crate::once::some_seconds_from;
 use crate::workload::{self, Call, Mix};
 use crate::{files, interrupt};
 use parts::{Cast, Done, run_all};
@@ -62,11 +62,11 @@ pub struct Soak {
     target: Target,
 
     /// For how many seconds.
-    #[arg(short, long, value_name = "SECONDS", default_value = "3600", value_parser = seconds_from)]
+    #[arg(short, long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds_from)]
     duration: Duration,
 
     /// How many seconds are between two looks at the server.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_from)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds_from)]
     every: Duration,
 
     /// How many connections have the mixed load.
@@ -111,7 +111,7 @@ pub struct Soak {
     json: Option<PathBuf>,
 
     /// For the report: a text that says on what it was run.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "report")]
     about: Option<PathBuf>,
 
     /// Say nothing of each look at the server.
@@ -121,8 +121,10 @@ pub struct Soak {
 
 impl Soak {
     pub fn run(&self) -> Result<(), Box<dyn Error>> {
-        if self.every.is_zero() {
-            return Err("--every 0: a time between two looks is needed".into());
+        if self.hostile == 0 && !self.attacks.is_empty() {
+            return Err(
+                "--attacks says nothing with --hostile 0; have one hostile client at least".into(),
+            );
         }
         let about = self.about.as_ref().map(|file| {
             std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
