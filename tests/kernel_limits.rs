@@ -42,7 +42,7 @@ fn fails<T: std::fmt::Debug>(result: Result<T, CallError>, errno: i32) {
 
 #[test]
 fn open_files() {
-    let server = start("--files 5 --files-in-all 3");
+    let server = start("--files 5 --files-in-all 3 --files-of-family 3");
     let (one, other) = (connect(&server), connect(&server));
     assert_eq!(one.sysctl_int(&MAXFILES), Ok(3));
     // The console is a file of each.
@@ -55,6 +55,23 @@ fn open_files() {
     fails(other.open("/dev/null", O_RDWR, 0), ENFILE);
     one.close(4).expect("a close");
     assert_eq!(other.open("/dev/null", O_RDWR, 0), Ok(3));
+}
+
+#[test]
+fn one_family_leaves_open_files_to_others() {
+    let server = start("--files-in-all 400");
+    let mut family = vec![connect(&server)];
+    let mut opened = 1;
+    for _ in 0..4 {
+        let parent = family.last().expect("one");
+        let child = parent.prefork().map(|token| token.connect()).expect("a child");
+        family.push(child.expect("a child"));
+        let child = family.last().expect("a child");
+        opened += (0..60).take_while(|_| child.open("/dev/null", O_RDWR, 0).is_ok()).count();
+    }
+    assert_eq!(opened, 100, "a quarter of all");
+    let stranger = connect(&server);
+    assert_eq!(stranger.open("/dev/null", O_RDWR, 0), Ok(3));
 }
 
 #[test]
@@ -82,7 +99,7 @@ fn processes() {
 
 #[test]
 fn bytes_and_inodes() {
-    let server = start("--bytes 64k --bytes-in-all 128k --inodes 30");
+    let server = start("--bytes 64k --bytes-in-all 128k --inodes 30 --inodes-of-family 30");
     let client = connect(&server);
     let fd = client.open("/tmp/file", O_CREAT | O_RDWR, 0o644).expect("a file");
     assert_eq!(client.write(fd, &[1; 64 << 10]), Ok(64 << 10));
@@ -90,7 +107,9 @@ fn bytes_and_inodes() {
     fails(client.pipe(), ENOMEM);
     let other = connect(&server);
     let own = other.open("/tmp/other", O_CREAT | O_RDWR, 0o644).expect("a file");
-    assert_eq!(other.write(own, &[1; 64 << 10]), Ok(64 << 10));
+    assert_eq!(other.write(own, &[1; 32 << 10]), Ok(32 << 10));
+    // The last quarter is for those who have little.
+    fails(other.write(own, &[1; 1024]), ENOSPC);
     let third = connect(&server);
     fails(third.pipe(), ENOMEM);
     client.ftruncate(fd, 0).expect("it is cut off");

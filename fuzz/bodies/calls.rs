@@ -35,7 +35,9 @@ fn limits() -> Limits {
     Limits {
         files_per_process: 12,
         files: 24,
+        files_per_family: 20,
         inodes: 24,
+        inodes_per_family: 20,
         bytes: 96 * 1024,
         bytes_per_family: 64 * 1024,
         processes: 8,

@@ -22,6 +22,11 @@ pub struct KernelLimits {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(3..))]
     files_in_all: Option<u64>,
 
+    /// Open files of a family, those it was sent among them; one more is ENFILE. Half as many may be on
+    /// their way to others or to it [default: a quarter of all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    files_of_family: Option<u64>,
+
     /// Processes that a client and all forked from it, a family, may have, those among them that wait
     /// for the forked client to connect; one more is EAGAIN, and the fork fails [default: 1024]
     #[arg(long, value_name = "N", value_parser = processes())]
@@ -34,7 +39,7 @@ pub struct KernelLimits {
 
     /// Bytes a family's pipes and the files it made may hold, or with k, m or g behind. At the bound a
     /// write to a file is ENOSPC, a new pipe ENOMEM, and other pipes hold 1 KiB. Who made a file pays
-    /// for it, whoever writes, until the family ends [default: 256m]
+    /// for it, whoever writes. A quarter of --bytes-in-all if that is less [default: 256m]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     bytes: Option<u64>,
 
@@ -46,6 +51,10 @@ pub struct KernelLimits {
     /// [default: 262144]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     inodes: Option<u64>,
+
+    /// The same of those that a family has made [default: a quarter of all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    inodes_of_family: Option<u64>,
 }
 
 fn processes() -> clap::builder::RangedU64ValueParser {
@@ -60,12 +69,18 @@ impl KernelLimits {
 
     fn limits(&self) -> Limits {
         let usual = Limits::default();
+        let files = self.files_in_all.unwrap_or(usual.files);
+        let inodes = self.inodes.unwrap_or(usual.inodes);
+        let bytes = self.bytes_in_all.unwrap_or(usual.bytes);
+        let quarter = |all: u64| all.div_ceil(4);
         Limits {
             files_per_process: self.files.unwrap_or(usual.files_per_process),
-            files: self.files_in_all.unwrap_or(usual.files),
-            inodes: self.inodes.unwrap_or(usual.inodes),
-            bytes: self.bytes_in_all.unwrap_or(usual.bytes),
-            bytes_per_family: self.bytes.unwrap_or(usual.bytes_per_family),
+            files,
+            files_per_family: self.files_of_family.unwrap_or(quarter(files)),
+            inodes,
+            inodes_per_family: self.inodes_of_family.unwrap_or(quarter(inodes)),
+            bytes,
+            bytes_per_family: self.bytes.unwrap_or(quarter(bytes).min(usual.bytes_per_family)),
             processes: self.processes_in_all.unwrap_or(usual.processes),
             processes_per_family: self.processes.unwrap_or(usual.processes_per_family),
         }
@@ -94,19 +109,26 @@ mod tests {
         let usual = Limits::default();
         assert_eq!(limits("").unwrap(), usual);
         let all = limits(
-            "--files 3 --files-in-all 4 --processes 5 --processes-in-all 6 --bytes 7k \
+            "--files 3 --files-in-all 4 --files-of-family 2 --inodes-of-family 8 --processes 5 --processes-in-all 6 --bytes 7k \
              --bytes-in-all 8m --inodes 9",
         );
         let expected = Limits {
             files_per_process: 3,
             files: 4,
+            files_per_family: 2,
             processes_per_family: 5,
             processes: 6,
             bytes_per_family: 7 << 10,
             bytes: 8 << 20,
             inodes: 9,
+            inodes_per_family: 8,
         };
         assert_eq!(all.unwrap(), expected);
+        let few = limits("--files-in-all 40 --inodes 10 --bytes-in-all 4k").unwrap();
+        assert_eq!(
+            (few.files_per_family, few.inodes_per_family, few.bytes_per_family),
+            (10, 3, 1024)
+        );
     }
 
     #[test]
@@ -133,6 +155,8 @@ mod tests {
             ("--bytes <SIZE>", format!("{family}m")),
             ("--bytes-in-all <SIZE>", format!("{all}g")),
             ("--inodes <N>", usual.inodes.to_string()),
+            ("--files-of-family <N>", "a quarter of all".into()),
+            ("--inodes-of-family <N>", "a quarter of all".into()),
         ] {
             let (_, after) = words.split_once(option).expect(option);
             let told = after.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));

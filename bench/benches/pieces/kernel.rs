@@ -79,6 +79,7 @@ fn call(process: &dyn Process, memory: &mut Memory, number: i32, args: &[u64]) -
         progress: &mut Progress::default(),
         waker: Waker::noop(),
         interrupted: false,
+        inline: false,
     };
     match process.syscall(&mut call) {
         Outcome::Done(Ok([value, _])) => value,

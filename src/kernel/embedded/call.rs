@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::System;
 use super::descriptors::Reserved;
 use super::file::OpenFile;
+use super::paid::Paid;
 use super::process::Task;
 use super::sockets::Message;
 use super::wait::{FREE_PLACES, Places, Registration, Side, Waitable};
@@ -59,6 +60,9 @@ pub(super) const PATH_MAX: usize = 1024;
 /// The pieces in which bytes are copied in and out. Nothing is allocated for a longer count.
 pub(super) const PIECE: usize = 64 * 1024;
 
+/// `iovec`s that a call may keep for nothing.
+const FREE_SEGMENTS: usize = 16;
+
 /// What this kernel keeps in `Progress::state` of a call that runs more than once.
 #[derive(Default)]
 pub(super) struct CallState {
@@ -70,6 +74,8 @@ pub(super) struct CallState {
     pub file: Option<Weak<OpenFile>>,
     /// The client's `iovec`s, once checked.
     pub segments: Option<Arc<[(u64, u64)]>>,
+    /// What many of them are paid for with.
+    segments_paid: Option<Paid>,
     /// Changes of a kevent call that failed, or were to be answered for.
     pub answered: u64,
     /// Where in the file a long transfer began, and how much of the file it covers.
@@ -184,6 +190,18 @@ impl Run<'_, '_> {
             Some(kept) => kept,
             None => unreachable!("the state was made just above"),
         }
+    }
+
+    /// Keeps the client's `iovec`s while the call lasts. ENOMEM if they are many, and cannot be paid for.
+    pub fn keep_segments(&mut self, segments: &Arc<[(u64, u64)]>) -> Result<(), Errno> {
+        let payer = &self.task.family;
+        let paid = match segments.len() {
+            0..=FREE_SEGMENTS => None,
+            many => Some(Paid::new(payer, many as u64 * 16, Errno::ENOMEM)?),
+        };
+        let kept = self.keep();
+        (kept.segments, kept.segments_paid) = (Some(segments.clone()), paid);
+        Ok(())
     }
 
     /// Makes room for `count` places in queues. ENOMEM if they are many, and cannot be paid for.

@@ -11,10 +11,10 @@ use std::sync::{Arc, RwLock, Weak};
 use super::abi::{fcntl, open};
 use super::call::{Answer, Result, Run};
 use super::console::Console;
-use super::file::OpenFile;
+use super::file::{Held, OpenFile};
 use super::ioctl;
 use super::kqueue::Kqueue;
-use super::limits::{Counters, Limits};
+use super::limits::Family;
 use super::locks;
 use super::sync::{read, write};
 use super::table::{Listed, Runs, call, partly};
@@ -29,9 +29,13 @@ pub(super) const CALLS: &[Listed] = &[
     call(454, Runs::Inline, dup3),
 ];
 
+/// Slots that a table has without paying for them (`NDFILE`), and those that it pays for at once.
+const FREE_SLOTS: usize = 20;
+const SLOT_STEP: usize = 64;
+
 #[derive(Clone)]
 struct Slot {
-    file: Arc<OpenFile>,
+    file: Held,
     close_on_exec: bool,
 }
 
@@ -40,7 +44,8 @@ struct Slot {
 pub(super) struct FdTable {
     /// `RLIMIT_NOFILE` of the process.
     limit: AtomicUsize,
-    counters: Arc<Counters>,
+    /// Whose processes have it.
+    payer: Arc<Family>,
     /// Processes that have it.
     sharers: AtomicUsize,
     slots: RwLock<Slots>,
@@ -57,6 +62,8 @@ struct Slots {
     slots: Vec<Option<Slot>>,
     /// Every slot before this one is taken.
     taken: usize,
+    /// Bytes of the slots that are paid for.
+    paid: u32,
 }
 
 #[derive(Default)]
@@ -93,6 +100,22 @@ impl Slots {
             && self.slots.get(at).is_none_or(Option::is_none)
     }
 
+    /// Pays for slots up to this one. EMFILE if `payer` cannot.
+    fn pay(&mut self, at: usize, payer: &Family) -> Result<(), Errno> {
+        let slots = (at + 1).saturating_sub(FREE_SLOTS).next_multiple_of(SLOT_STEP);
+        let price = (slots * size_of::<Option<Slot>>()) as u32;
+        if price > self.paid {
+            if !payer.take_bytes(u64::from(price - self.paid)) {
+                return Err(Errno::EMFILE);
+            }
+            self.paid = price;
+            let more = (FREE_SLOTS + slots).saturating_sub(self.slots.len());
+            self.slots.reserve_exact(more);
+        }
+        Ok(())
+    }
+
+    /// The caller has paid for the slot.
     fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
         if at >= self.slots.len() {
             self.slots.resize(at + 1, None);
@@ -117,7 +140,7 @@ impl Slots {
     fn drop_kqueues(&mut self) {
         for at in 0..self.slots.len() {
             let slot = self.slots.get(at).and_then(Option::as_ref);
-            if slot.is_some_and(|slot| slot.file.ops.kqueue().is_some()) {
+            if slot.is_some_and(|slot| slot.file.file().ops.kqueue().is_some()) {
                 self.take(at);
             }
         }
@@ -126,10 +149,10 @@ impl Slots {
 
 impl FdTable {
     /// The table of a client's first process. NetBSD: `rump_consdev_init`.
-    pub fn with_console(limits: &Limits, counters: Arc<Counters>) -> Self {
+    pub fn with_console(payer: Arc<Family>) -> Self {
         FdTable {
-            limit: AtomicUsize::new(limits.files_per_process),
-            counters,
+            limit: AtomicUsize::new(payer.system.limits.files_per_process),
+            payer,
             sharers: AtomicUsize::new(1),
             slots: RwLock::new(Slots { console: true, ..Slots::default() }),
         }
@@ -145,16 +168,23 @@ impl FdTable {
         self.limit.store(limit, Relaxed);
     }
 
+    fn console(&self) -> Arc<OpenFile> {
+        self.payer.add_file();
+        OpenFile::counted(Console, open::FWRITE, &self.payer)
+    }
+
     /// Runs `change` on the slots.
     fn with<T>(&self, change: impl FnOnce(&mut Slots) -> T) -> T {
         let mut slots = write(&self.slots);
         if slots.console {
             slots.console = false;
             // Counted, not limited: a process that exists may look at its descriptors.
-            self.counters.files.take(1, u64::MAX);
-            let file = OpenFile::counted(Console, open::FWRITE, &self.counters);
+            let file = self.console();
             for at in 0..3 {
-                slots.put(at, Slot { file: file.clone(), close_on_exec: false });
+                let file = Held::new(file.clone(), &self.payer).ok();
+                if let Some(file) = file {
+                    slots.put(at, Slot { file, close_on_exec: false });
+                }
             }
         }
         change(&mut slots)
@@ -167,11 +197,11 @@ impl FdTable {
             let slots = read(&self.slots);
             if !slots.console {
                 let slot = slots.slots.get(at).and_then(Option::as_ref);
-                return Ok(slot.ok_or(Errno::EBADF)?.file.clone());
+                return Ok(slot.ok_or(Errno::EBADF)?.file.file().clone());
             }
         }
         self.with(|slots| slots.slots.get(at).cloned().flatten())
-            .map(|slot| slot.file)
+            .map(|slot| slot.file.release())
             .ok_or(Errno::EBADF)
     }
 
@@ -194,13 +224,14 @@ impl FdTable {
         from: usize,
         close_on_exec: bool,
     ) -> Result<i32, Errno> {
-        let slot = Slot { file, close_on_exec };
+        let slot = Slot { file: Held::new(file, &self.payer)?, close_on_exec };
         // A clone goes in, so that a file without a place is not closed under the lock.
         self.with(|slots| {
             let at = slots.free(from);
             if at >= self.limit() {
                 return Err(Errno::EMFILE);
             }
+            slots.pay(at, &self.payer)?;
             slots.put(at, slot.clone());
             Ok(at as i32)
         })
@@ -213,6 +244,7 @@ impl FdTable {
             if at >= self.limit() {
                 return Err(Errno::EMFILE);
             }
+            slots.pay(at, &self.payer)?;
             slots.rare.get_or_insert_default().reserved.push(at);
             Ok(at)
         })?;
@@ -225,15 +257,18 @@ impl FdTable {
         files: [Arc<OpenFile>; 2],
         close_on_exec: bool,
     ) -> Result<[i32; 2], Errno> {
-        let [first, second] = files.map(|file| Slot { file, close_on_exec });
+        let [first, second] = files.map(|file| Held::new(file, &self.payer));
+        let (first, second) = (first?, second?);
+        let slot = |file| Slot { file, close_on_exec };
         self.with(|slots| {
             let at = slots.free(0);
             let next = slots.free(at + 1);
             if next >= self.limit() {
                 return Err(Errno::EMFILE);
             }
-            slots.put(at, first.clone());
-            slots.put(next, second.clone());
+            slots.pay(next, &self.payer)?;
+            slots.put(at, slot(first.clone()));
+            slots.put(next, slot(second.clone()));
             Ok([at as i32, next as i32])
         })
     }
@@ -244,20 +279,27 @@ impl FdTable {
         file: Arc<OpenFile>,
         at: usize,
         close_on_exec: bool,
-    ) -> Option<Arc<OpenFile>> {
-        let old = self.with(|slots| slots.put(at, Slot { file, close_on_exec }))?;
+    ) -> Result<Option<Arc<OpenFile>>, Errno> {
+        let slot = Slot { file: Held::new(file, &self.payer)?, close_on_exec };
+        let old = self.with(|slots| {
+            slots.pay(at, &self.payer)?;
+            Ok(slots.put(at, slot.clone()))
+        })?;
+        let Some(old) = old else { return Ok(None) };
+        let old = old.file.release();
         self.unwatch(at);
-        old.file.ops.restart();
-        Some(old.file)
+        old.ops.restart();
+        Ok(Some(old))
     }
 
     /// Closes `fd`. NetBSD: `fd_close`.
     pub fn close(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let old = self.with(|slots| slots.take(at)).ok_or(Errno::EBADF)?;
+        let old = old.file.release();
         self.unwatch(at);
-        old.file.ops.restart();
-        Ok(old.file)
+        old.ops.restart();
+        Ok(old)
     }
 
     /// Takes out every descriptor from `from` on that `which` picks.
@@ -312,13 +354,13 @@ impl FdTable {
             return Vec::new();
         }
         let closed = self.take_where(0, |slot| slot.close_on_exec);
-        closed.into_iter().map(|slot| slot.file).collect()
+        closed.into_iter().map(|slot| slot.file.release()).collect()
     }
 
     /// The open file of every descriptor.
     pub fn all(&self) -> Vec<Arc<OpenFile>> {
         let slots = read(&self.slots);
-        slots.slots.iter().flatten().map(|slot| slot.file.clone()).collect()
+        slots.slots.iter().flatten().map(|slot| slot.file.file().clone()).collect()
     }
 
     /// Every descriptor: its number, its file, and whether an exec closes it. A table that nobody has looked
@@ -326,14 +368,13 @@ impl FdTable {
     pub fn listed(&self) -> Vec<(i32, Arc<OpenFile>, bool)> {
         let slots = read(&self.slots);
         if slots.console {
-            self.counters.files.take(1, u64::MAX);
-            let file = OpenFile::counted(Console, open::FWRITE, &self.counters);
+            let file = self.console();
             return (0..3).map(|fd| (fd, file.clone(), false)).collect();
         }
         let slots = (0..).zip(&slots.slots);
         slots
             .filter_map(|(fd, slot)| slot.as_ref().map(|slot| (fd, slot)))
-            .map(|(fd, slot)| (fd, slot.file.clone(), slot.close_on_exec))
+            .map(|(fd, slot)| (fd, slot.file.file().clone(), slot.close_on_exec))
             .collect()
     }
 
@@ -361,26 +402,29 @@ impl FdTable {
     }
 
     /// A table of its own with the same open files, but for its kqueues. NetBSD: `fd_copy`.
-    pub fn copy(&self) -> FdTable {
+    pub fn copy(&self) -> Result<FdTable, Errno> {
         let slots = read(&self.slots);
         let mut copy = Slots {
             console: slots.console,
             most: slots.slots.len() as u32,
-            rare: None,
-            slots: slots.slots.clone(),
             taken: slots.taken,
+            ..Slots::default()
         };
+        if let Some(last) = slots.slots.len().checked_sub(1) {
+            copy.pay(last, &self.payer).map_err(|_| Errno::EAGAIN)?;
+        }
+        copy.slots.extend(slots.slots.iter().cloned());
         let has_kqueues = slots.rare.as_ref().is_some_and(|rare| !rare.kqueues.is_empty());
         drop(slots);
         if has_kqueues {
             copy.drop_kqueues();
         }
-        FdTable {
+        Ok(FdTable {
             limit: AtomicUsize::new(self.limit()),
-            counters: self.counters.clone(),
+            payer: self.payer.clone(),
             sharers: AtomicUsize::new(1),
             slots: RwLock::new(copy),
-        }
+        })
     }
 
     /// This table, for one process more. NetBSD: `fd_share`.
@@ -397,8 +441,9 @@ impl FdTable {
         // No call of theirs runs any more, so none has to be told.
         let closed = std::mem::take(&mut *write(&self.slots));
         for slot in closed.slots.into_iter().flatten() {
-            slot.file.let_go();
+            slot.file.release().let_go();
         }
+        self.payer.give_bytes(closed.paid.into());
     }
 }
 
@@ -413,9 +458,9 @@ impl Reserved {
     /// Gives it to `file`; the lowest free one, if dup2 has put something else there.
     pub fn fill(mut self, file: Arc<OpenFile>, close_on_exec: bool) -> Result<i32, Errno> {
         let Some(table) = self.table.take() else { return Err(Errno::EBADF) };
-        let slot = Slot { file: file.clone(), close_on_exec };
+        let slot = Slot { file: Held::new(file.clone(), &table.payer)?, close_on_exec };
         let filled = table.with(|slots| {
-            let free = slots.unreserve(self.at);
+            let free = slots.unreserve(self.at) && slots.pay(self.at, &table.payer).is_ok();
             if free {
                 slots.put(self.at, slot);
             }
@@ -481,7 +526,7 @@ fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
         if flags & open::NONBLOCK != 0 {
             file.set(open::NONBLOCK, true);
         }
-        if let Some(old) = files.replace(file, at, flags & open::CLOEXEC != 0) {
+        if let Some(old) = files.replace(file, at, flags & open::CLOEXEC != 0)? {
             locks::closed(run.task, &old);
             old.let_go();
         }
@@ -503,9 +548,10 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
         fcntl::CLOSEM => {
             let from = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
             for slot in files.take_where(from, |_| true) {
-                slot.file.ops.restart();
-                locks::closed(run.task, &slot.file);
-                slot.file.let_go();
+                let file = slot.file.release();
+                file.ops.restart();
+                locks::closed(run.task, &file);
+                file.let_go();
             }
             return Ok([0, 0]);
         }

@@ -10,7 +10,7 @@ use super::call::{Result, Run};
 use super::io::Transfer;
 use super::ioctl;
 use super::kqueue::{Kqueue, Watched};
-use super::limits::{Counters, Limits};
+use super::limits::Family;
 use super::locks;
 use super::memfs::Inode;
 use super::sockets::Socket;
@@ -190,7 +190,8 @@ pub(super) struct OpenFile {
     flags: AtomicU32,
     pub offset: Offset,
     pub ops: Box<dyn FileOps>,
-    counters: Arc<Counters>,
+    /// Who has opened it.
+    payer: Arc<Family>,
 }
 
 impl OpenFile {
@@ -198,28 +199,23 @@ impl OpenFile {
     pub fn new(
         ops: impl FileOps + 'static,
         flags: u32,
-        limits: &Limits,
-        counters: &Arc<Counters>,
+        payer: &Arc<Family>,
     ) -> Result<Arc<OpenFile>, Errno> {
-        if !counters.files.take(1, limits.files) {
+        if !payer.take_file() {
             // What was made for it goes with it.
             ops.close();
             return Err(Errno::ENFILE);
         }
-        Ok(OpenFile::counted(ops, flags, counters))
+        Ok(OpenFile::counted(ops, flags, payer))
     }
 
     /// Opens `ops`; the caller has counted it.
-    pub fn counted(
-        ops: impl FileOps + 'static,
-        flags: u32,
-        counters: &Arc<Counters>,
-    ) -> Arc<OpenFile> {
+    pub fn counted(ops: impl FileOps + 'static, flags: u32, payer: &Arc<Family>) -> Arc<OpenFile> {
         Arc::new(OpenFile {
             flags: AtomicU32::new(flags),
             offset: Offset::default(),
             ops: Box::new(ops),
-            counters: counters.clone(),
+            payer: payer.clone(),
         })
     }
 
@@ -255,10 +251,62 @@ impl OpenFile {
     }
 }
 
+/// An open file as a descriptor has it. Who has descriptors of what others have opened, and sent, pays for
+/// it as for what it opens.
+pub(super) struct Held {
+    file: Arc<OpenFile>,
+    /// Who pays beside the one who opened it.
+    by: Option<Arc<Family>>,
+}
+
+impl Held {
+    /// ENFILE if `family` can have no more open files.
+    pub fn new(file: Arc<OpenFile>, family: &Arc<Family>) -> Result<Held, Errno> {
+        if Arc::ptr_eq(&file.payer, family) {
+            return Ok(Held { file, by: None });
+        }
+        match family.take_foreign(address(&file)) {
+            true => Ok(Held { file, by: Some(family.clone()) }),
+            false => Err(Errno::ENFILE),
+        }
+    }
+
+    pub fn file(&self) -> &Arc<OpenFile> {
+        &self.file
+    }
+
+    /// The file, which this descriptor does not have any more.
+    pub fn release(self) -> Arc<OpenFile> {
+        self.file.clone()
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Held {
+        if let Some(by) = &self.by {
+            // It counts already.
+            by.take_foreign(address(&self.file));
+        }
+        Held { file: self.file.clone(), by: self.by.clone() }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(by) = &self.by {
+            by.give_foreign(address(&self.file));
+        }
+    }
+}
+
+fn address(file: &Arc<OpenFile>) -> usize {
+    Arc::as_ptr(file) as usize
+}
+
 impl Drop for OpenFile {
     fn drop(&mut self) {
         locks::gone(self);
         self.ops.close();
-        self.counters.files.give(1);
+        self.payer.give_file();
     }
 }

@@ -268,7 +268,7 @@ fn several(run: &mut Run<'_, '_>) -> Result<Transfer> {
         work::elsewhere()?;
     }
     let segments: Arc<[(u64, u64)]> = segments.into();
-    run.keep().segments = Some(segments.clone());
+    run.keep_segments(&segments)?;
     Ok(Transfer { place: Place::Many(segments), total })
 }
 

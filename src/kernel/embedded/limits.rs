@@ -1,8 +1,11 @@
 //! How much the embedded kernel may hold, and how much it holds: every process, open file, inode
 //! and stored byte is counted here when it is made and when it goes.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use super::sync::lock;
 
 /// Bounds on what clients may make the kernel hold, all together and each family by itself. A family is
 /// a client that came from nowhere, and all that were forked from it.
@@ -12,8 +15,13 @@ pub struct Limits {
     pub files_per_process: usize,
     /// Open files of all processes together, `kern.maxfiles`: past it ENFILE.
     pub files: u64,
+    /// The same of one family: those it has opened and those it has been sent. Half as many may be on their
+    /// way in messages, of those it has sent and of those it has not received.
+    pub files_per_family: u64,
     /// Files, directories and bound local sockets in the file system: past it ENOSPC.
     pub inodes: u64,
+    /// The same of those a family has made.
+    pub inodes_per_family: u64,
     /// Bytes of file contents and in pipes: past it ENOSPC for a file and ENOMEM for a new pipe; a pipe
     /// that there is holds less then.
     pub bytes: u64,
@@ -31,7 +39,9 @@ impl Default for Limits {
         Limits {
             files_per_process: 1024,
             files: 1 << 20,
+            files_per_family: 1 << 18,
             inodes: 1 << 18,
+            inodes_per_family: 1 << 16,
             bytes: 1 << 30,
             bytes_per_family: 1 << 28,
             processes: 200_000,
@@ -47,6 +57,8 @@ pub struct Usage {
     pub processes: u64,
     /// Open files: what descriptors point to, however many do.
     pub files: u64,
+    /// Open files on their way in messages.
+    pub flights: u64,
     /// Files, directories and devices of the file system, unlinked but open ones included.
     pub inodes: u64,
     /// Bytes that hold the contents of files, and those in pipes.
@@ -61,6 +73,8 @@ pub(super) struct Counters {
     pub limits: Limits,
     pub processes: Counter,
     pub files: Counter,
+    /// Open files on their way in messages.
+    pub flights: Counter,
     pub inodes: Counter,
     pub bytes: Counter,
     pub ports: Counter,
@@ -74,27 +88,41 @@ impl Counters {
     }
 }
 
-/// Who pays for processes and bytes: a family, and with it the system. Whatever it has paid for keeps
-/// it, so nothing is given back to a stranger.
+/// Of all open files, and of those of a family, one in so many may be in flight (`unp_rights_ratio`).
+const FLIGHT_RATIO: u64 = 2;
+
+/// Who pays for what clients make: a family, and with it the system. Whatever it has paid for keeps it, so
+/// nothing is given back to a stranger, and what a family that has gone left behind is still its own.
 #[derive(Debug)]
 pub(super) struct Family {
     pub system: Arc<Counters>,
     processes: Counter,
+    files: Counter,
+    flights: Counter,
+    inodes: Counter,
     bytes: Counter,
-    /// How many bytes it may have of those there are.
+    /// How much it may have of that.
+    most_inodes: u64,
     most_bytes: AtomicU64,
     /// Locks on files.
     pub locks: Counter,
+    /// Open files of other families that it has descriptors of, by address, and how many. Few have any.
+    foreign: Mutex<Option<Box<Foreign>>>,
 }
+
+/// Descriptors of each open file, by the address of the file.
+#[derive(Debug, Default)]
+struct Foreign(HashMap<usize, usize>);
 
 impl Family {
     pub fn new(system: &Arc<Counters>) -> Arc<Family> {
-        Family::with(system, system.limits.bytes_per_family)
+        let limits = &system.limits;
+        Family::with(system, limits.inodes_per_family, limits.bytes_per_family)
     }
 
     /// What is made before there are clients: for itself it has no bound until it is settled.
     pub fn of_the_system(system: &Arc<Counters>) -> Arc<Family> {
-        Family::with(system, u64::MAX)
+        Family::with(system, u64::MAX, u64::MAX)
     }
 
     /// From now on it may have as many bytes more as a family may have.
@@ -103,10 +131,19 @@ impl Family {
         self.most_bytes.store(most, Relaxed);
     }
 
-    fn with(system: &Arc<Counters>, most_bytes: u64) -> Arc<Family> {
-        let (processes, bytes, locks) = Default::default();
-        let most_bytes = AtomicU64::new(most_bytes);
-        Arc::new(Family { system: system.clone(), processes, bytes, most_bytes, locks })
+    fn with(system: &Arc<Counters>, most_inodes: u64, most_bytes: u64) -> Arc<Family> {
+        Arc::new(Family {
+            system: system.clone(),
+            processes: Counter::default(),
+            files: Counter::default(),
+            flights: Counter::default(),
+            inodes: Counter::default(),
+            bytes: Counter::default(),
+            most_inodes,
+            most_bytes: AtomicU64::new(most_bytes),
+            locks: Counter::default(),
+            foreign: Mutex::default(),
+        })
     }
 
     /// Counts a process more, unless that would be one too many.
@@ -121,11 +158,104 @@ impl Family {
         self.processes.give(1);
     }
 
+    /// Counts an open file more, unless that would be one too many.
+    pub fn take_file(&self) -> bool {
+        let limits = &self.system.limits;
+        let own = (&self.files, limits.files_per_family);
+        take_both(1, own, (&self.system.files, limits.files))
+    }
+
+    /// Counts one that is there whatever the limits.
+    pub fn add_file(&self) {
+        self.system.files.add(1);
+        self.files.add(1);
+    }
+
+    pub fn give_file(&self) {
+        self.system.files.give(1);
+        self.files.give(1);
+    }
+
+    /// Counts a descriptor of another family's open file at this address, unless that would be a file too
+    /// many.
+    pub fn take_foreign(&self, address: usize) -> bool {
+        let mut foreign = lock(&self.foreign);
+        let Foreign(foreign) = &mut **foreign.get_or_insert_default();
+        if let Some(descriptors) = foreign.get_mut(&address) {
+            *descriptors += 1;
+            return true;
+        }
+        let taken = self.files.take(1, self.system.limits.files_per_family);
+        if taken {
+            foreign.insert(address, 1);
+        }
+        taken
+    }
+
+    pub fn give_foreign(&self, address: usize) {
+        let mut foreign = lock(&self.foreign);
+        let Some(Foreign(files)) = foreign.as_deref_mut() else { return };
+        let Some(descriptors) = files.get_mut(&address) else { return };
+        *descriptors -= 1;
+        if *descriptors == 0 {
+            files.remove(&address);
+            if files.is_empty() {
+                *foreign = None;
+            }
+            self.files.give(1);
+        }
+    }
+
+    /// Counts open files that it puts into flight, unless these would be too many.
+    pub fn take_flights(&self, n: u64) -> bool {
+        let limits = &self.system.limits;
+        let own = (&self.flights, limits.files_per_family / FLIGHT_RATIO);
+        take_both(n, own, (&self.system.flights, limits.files / FLIGHT_RATIO))
+    }
+
+    pub fn give_flights(&self, n: u64) {
+        self.system.flights.give(n);
+        self.flights.give(n);
+    }
+
+    /// The same of those that another has sent and that wait in a socket of this one.
+    pub fn take_arrivals(&self, n: u64) -> bool {
+        self.flights.take(n, self.system.limits.files_per_family / FLIGHT_RATIO)
+    }
+
+    pub fn give_arrivals(&self, n: u64) {
+        self.flights.give(n);
+    }
+
+    /// Counts something more in the file system, unless that would be too much.
+    pub fn take_inode(&self) -> bool {
+        let limits = &self.system.limits;
+        let own = (&self.inodes, self.most_inodes);
+        take_both(1, own, (&self.system.inodes, limits.inodes))
+    }
+
+    /// Counts what is there whatever the limits.
+    pub fn add_inode(&self) {
+        self.system.inodes.add(1);
+        self.inodes.add(1);
+    }
+
+    pub fn give_inode(&self) {
+        self.system.inodes.give(1);
+        self.inodes.give(1);
+    }
+
     /// Counts `n` bytes more, unless that would be too many.
     pub fn take_bytes(&self, n: u64) -> bool {
         let limits = &self.system.limits;
         let own = (&self.bytes, self.most_bytes.load(Relaxed));
         take_both(n, own, (&self.system.bytes, limits.bytes))
+    }
+
+    /// Counts bytes that were another's until now.
+    pub fn add_bytes(&self, n: u64) {
+        self.system.bytes.add(n);
+        self.bytes.add(n);
     }
 
     pub fn give_bytes(&self, n: u64) {
@@ -135,22 +265,43 @@ impl Family {
 
     /// How many bytes it could take now.
     pub fn free_bytes(&self) -> u64 {
-        let limits = &self.system.limits;
-        let own = self.most_bytes.load(Relaxed).saturating_sub(self.bytes.get());
-        own.min(limits.bytes.saturating_sub(self.system.bytes.get()))
+        let (all, limit) = (self.system.bytes.get(), self.system.limits.bytes);
+        let (own, most) = (self.bytes.get(), self.most_bytes.load(Relaxed));
+        let free = most.saturating_sub(own).min(limit.saturating_sub(all));
+        let easy = (limit - limit / LAST).saturating_sub(all);
+        match most < limit && free > easy {
+            true => easy.max(little(limit.saturating_sub(all)).saturating_sub(own)).min(free),
+            false => free,
+        }
     }
 }
 
-/// Takes `n` from two counters with their bounds, or from neither.
+/// The last part of what there is, one in so many, is for families that have little.
+const LAST: u64 = 4;
+
+/// How much is little while so much is free: so each of many families leaves something to the next.
+fn little(free: u64) -> u64 {
+    1 + free / 256
+}
+
+/// Takes `n` from two counters with their bounds, or from neither. Where a family may not have everything,
+/// of the last part of it no family gets more than a little.
 fn take_both(n: u64, own: (&Counter, u64), all: (&Counter, u64)) -> bool {
     if !own.0.take(n, own.1) {
         return false;
     }
-    let taken = all.0.take(n, all.1);
-    if !taken {
+    if !all.0.take(n, all.1) {
         own.0.give(n);
+        return false;
     }
-    taken
+    let (taken, limit) = (all.0.get(), all.1);
+    let is_last = own.1 < limit && taken > limit - limit / LAST;
+    if is_last && own.0.get() > little(limit.saturating_sub(taken)) {
+        all.0.give(n);
+        own.0.give(n);
+        return false;
+    }
+    true
 }
 
 /// A count that never passes the bound it is raised against.
@@ -163,6 +314,11 @@ impl Counter {
         self.0
             .fetch_update(Relaxed, Relaxed, |now| now.checked_add(n).filter(|&then| then <= limit))
             .is_ok()
+    }
+
+    /// Adds `n`, whatever there is.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
     }
 
     /// Gives back `n` of what was taken.

@@ -21,7 +21,7 @@
 //! - `poll`, `kqueue`: waiting for one of many
 //! - `time`, `timers`, `memory`, `sysctl`, `system`: a family of calls each
 //! - `alarm`: the one thread of the kernel, which timers have once there is one
-//! - `wait`, `sync`, `limits`, `abi`: queues, locks, bounds, layouts
+//! - `wait`, `sync`, `limits`, `paid`, `abi`: queues, locks, bounds, who pays, layouts
 //! - `work`: how much is done where all clients are served
 //!
 //! No lock is shared by processes that share nothing: `getpid` takes none at all, reading a file takes
@@ -50,6 +50,7 @@ mod locks;
 mod memfs;
 mod memory;
 mod names;
+mod paid;
 mod pipe;
 mod poll;
 mod process;
@@ -223,6 +224,7 @@ impl Embedded {
         Usage {
             processes: counters.processes.get(),
             files: counters.files.get(),
+            flights: counters.flights.get(),
             inodes: counters.inodes.get(),
             bytes: counters.bytes.get(),
             ports: counters.ports.get(),

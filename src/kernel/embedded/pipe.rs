@@ -523,15 +523,14 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     if flags & !(open::CLOEXEC | open::NONBLOCK | open::NOSIGPIPE) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let system = run.system();
     let bounds = Bounds { most: CAPACITY, low_water: 1, drained: DRAINED, listens: true };
     let pipe = Pipe::new(&run.task.family, &run.task.credentials(), bounds)?;
     let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: AtomicI32::new(0) };
     let reader = PipeEnd { pipe, side: Side::Read, owner: AtomicI32::new(0) };
     // Each end has its number before it is an open file.
     run.task.files.check_room()?;
-    let reader = OpenFile::new(reader, open::FREAD | flags, &system.limits, &system.counters)?;
+    let reader = OpenFile::new(reader, open::FREAD | flags, &run.task.family)?;
     run.task.files.check_room_for_two()?;
-    let writer = OpenFile::new(writer, open::FWRITE | flags, &system.limits, &system.counters)?;
+    let writer = OpenFile::new(writer, open::FWRITE | flags, &run.task.family)?;
     Ok(run.task.files.insert_pair([reader, writer], flags & open::CLOEXEC != 0)?)
 }

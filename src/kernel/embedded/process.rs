@@ -115,9 +115,9 @@ impl Task {
             nice: AtomicI8::new(0),
             pending: AtomicU64::new(0),
             spent: Spent::default(),
+            files: Arc::new(FdTable::with_console(family.clone())),
             family,
             paid: AtomicBool::new(true),
-            files: Arc::new(FdTable::with_console(&system.limits, system.counters.clone())),
             cwd: CwdInfo::new(&system.places),
             client: Some(client),
             locker: AtomicBool::new(false),
@@ -330,7 +330,14 @@ impl Process for Task {
     fn prefork(&self) -> Result<Arc<dyn Process>, Errno> {
         let common = lock(&self.common);
         self.take_process(&common)?;
-        Ok(self.fork(common, None, || Arc::new(self.files.copy())))
+        match self.files.copy() {
+            Ok(files) => Ok(self.fork(common, None, || Arc::new(files))),
+            Err(errno) => {
+                self.family.give_process();
+                self.system.users.remove(common.credentials.uid);
+                Err(errno)
+            }
+        }
     }
 
     fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {

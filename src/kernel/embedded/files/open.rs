@@ -75,13 +75,12 @@ fn open_file(
     flags: u32,
     mode: u32,
 ) -> Result<Arc<OpenFile>> {
-    let system = run.system();
-    if !system.counters.files.take(1, system.limits.files) {
+    if !run.task.family.take_file() {
         return Err(Errno::ENFILE.into());
     }
     open_or_make(run, named, path, flags, mode)
         .and_then(|inode| open_inode(run, inode, flags & open::KEPT))
-        .inspect_err(|_| run.system().counters.files.give(1))
+        .inspect_err(|_| run.task.family.give_file())
 }
 
 /// NetBSD: `vn_open`.
@@ -154,13 +153,13 @@ fn open_inode(run: &mut Run<'_, '_>, inode: Arc<Inode>, flags: u32) -> Result<Ar
     if inode.is_node() && inode.device().is_none() {
         return Err(Errno::ENXIO.into());
     }
-    Ok(OpenFile::counted(Vnode(inode), flags, &run.system().counters))
+    Ok(OpenFile::counted(Vnode(inode), flags, &run.task.family))
 }
 
 /// Opens a fifo; the caller has counted the open file.
 fn open_fifo(run: &mut Run<'_, '_>, inode: &Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>> {
     let end = fifo::End::open(inode, flags, &run.task.credentials(), &run.task.family)?;
-    Ok(OpenFile::counted(end, flags, &run.system().counters))
+    Ok(OpenFile::counted(end, flags, &run.task.family))
 }
 
 /// Waits for what it takes to have opened `file`, which stays open meanwhile. NetBSD: `open_setfp`.

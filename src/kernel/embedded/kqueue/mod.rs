@@ -319,7 +319,7 @@ impl FileOps for KqueueFile {
 
 /// `int kqueue(void)`, `int kqueue1(int flags)`: flags it does not know are not looked at.
 fn make(run: &mut Run<'_, '_>, flags: u32) -> Answer {
-    let (task, system) = (run.task, run.system());
+    let task = run.task;
     task.files.check_room()?;
     let kqueue = Arc::new(Kqueue {
         state: Mutex::default(),
@@ -328,7 +328,7 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Answer {
     });
     task.files.has_kqueue(&kqueue);
     let kept = open::FREAD | open::FWRITE | flags & (open::NONBLOCK | open::NOSIGPIPE);
-    let file = OpenFile::new(KqueueFile(kqueue), kept, &system.limits, &system.counters)?;
+    let file = OpenFile::new(KqueueFile(kqueue), kept, &task.family)?;
     Ok([task.files.insert(file, 0, flags & open::CLOEXEC != 0)?.into(), 0])
 }
 

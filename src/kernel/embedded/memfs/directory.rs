@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use super::super::abi::mode;
+use super::super::paid::Paid;
 use super::super::process::Credentials;
 use super::super::sync::{lock, read};
 use super::super::work::{self, BATCH};
-use super::paid::Paid;
 use super::{Fs, Inode};
 use crate::kernel::Errno;
 

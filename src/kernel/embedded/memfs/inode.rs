@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex};
 use super::super::abi::{Stat, mode};
 use super::super::device::Device;
 use super::super::kqueue::{Watched, note};
-use super::super::limits::{Counters, Family};
+use super::super::limits::Family;
 use super::super::locks::FileLocks;
+use super::super::paid::Paid;
 use super::super::pipe::fifo;
 use super::super::process::Credentials;
 use super::super::sync::read;
 use super::super::time;
 use super::content::{Content, PAGE};
 use super::directory::Directory;
-use super::paid::Paid;
 use crate::kernel::Errno;
 
 /// The number of the only file system (`st_dev`).
@@ -60,7 +60,8 @@ pub(in super::super) struct Inode {
     locks: FileLocks,
     fifo: fifo::Slot,
     watched: Watched,
-    counters: Arc<Counters>,
+    /// Who has made it.
+    payer: Arc<Family>,
 }
 
 pub(super) enum Kind {
@@ -109,7 +110,7 @@ impl Inode {
             Make::File => Kind::File(Content::new(payer)),
             Make::Directory => Kind::Directory(Directory::default()),
             Make::Symlink(path) => {
-                let paid = Paid::new(payer, path.len() as u64);
+                let paid = Paid::new(payer, path.len() as u64, Errno::ENOSPC);
                 Kind::Symlink(Target { path: path.into(), _paid: paid? })
             }
             Make::Device { block, number } => Kind::Device { block, number },
@@ -133,7 +134,7 @@ impl Inode {
             locks: FileLocks::default(),
             fifo: fifo::Slot::default(),
             watched: Watched::default(),
-            counters: payer.system.clone(),
+            payer: payer.clone(),
         })
     }
 
@@ -377,6 +378,6 @@ impl Inode {
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        self.counters.inodes.give(1);
+        self.payer.give_inode();
     }
 }

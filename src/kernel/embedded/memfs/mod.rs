@@ -7,7 +7,6 @@
 //! - `inode`, `attributes`: what there is, what it says of itself, and who may change that
 //! - `content`, `directory`: what files and directories hold
 //! - `path`: from names to inodes; `rename`: from one name to another
-//! - `paid`: who pays for the rest
 //!
 //! Sources: NetBSD `sys/fs/tmpfs/*.c`, `sys/rump/librump/rumpvfs/{rump_vfs,devnodes}.c`.
 
@@ -15,7 +14,6 @@ mod attributes;
 mod content;
 mod directory;
 mod inode;
-mod paid;
 mod path;
 mod rename;
 #[cfg(test)]
@@ -33,12 +31,12 @@ use super::abi::mode;
 use super::device::Device;
 use super::kqueue::note;
 use super::limits::{Counters, Family};
+use super::paid::Paid;
 use super::process::Credentials;
 use super::sync::{lock, write};
 use crate::kernel::Errno;
 use directory::Entry;
 use inode::{Kind, flags};
-use paid::Paid;
 use path::Last;
 
 /// The longest name of a directory entry (`TMPFS_MAXNAMLEN`).
@@ -50,9 +48,8 @@ const NAME_COST: u64 = 512;
 /// The file system.
 pub(super) struct Fs {
     root: Arc<Inode>,
-    /// How many inodes there may be.
-    most: u64,
-    counters: Arc<Counters>,
+    /// What is there from the start is being made, whatever the bound.
+    furnishing: bool,
     next: AtomicU64,
     /// Held while names are moved, so that no directory ends up inside itself.
     renaming: Mutex<()>,
@@ -67,18 +64,16 @@ impl Fs {
             Ok(root) => root,
             Err(_) => unreachable!("a directory is paid for by nobody"),
         };
-        counters.inodes.take(1, u64::MAX);
+        payer.add_inode();
         let mut fs = Fs {
             root: Arc::new(root),
-            most: u64::MAX,
-            counters: counters.clone(),
+            furnishing: true,
             next: AtomicU64::new(3),
             renaming: Mutex::new(()),
             moves: AtomicU64::new(0),
         };
-        // What is there from the start is so whatever the bound.
         fs.furnish(&rootly, &payer);
-        fs.most = counters.limits.inodes;
+        fs.furnishing = false;
         fs
     }
 
@@ -126,13 +121,15 @@ impl Fs {
         if what == Make::Directory && dir.links.load(Relaxed) >= LINK_MAX {
             return Err(Errno::EMLINK);
         }
-        if !self.counters.inodes.take(1, self.most) {
+        if self.furnishing {
+            payer.add_inode();
+        } else if !payer.take_inode() {
             return Err(Errno::ENOSPC);
         }
         let number = self.next.fetch_add(1, Relaxed);
         let group = dir.gid.load(Relaxed);
         let inode = Inode::new(number, what, mode, credentials, group, payer);
-        let inode = Arc::new(inode.inspect_err(|_| self.counters.inodes.give(1))?);
+        let inode = Arc::new(inode.inspect_err(|_| payer.give_inode())?);
         if let Kind::Directory(made) = &inode.kind {
             *lock(&made.parent) = Arc::downgrade(dir);
             dir.links.fetch_add(1, Relaxed);
@@ -164,9 +161,10 @@ impl Fs {
         }
         inode.link()?;
         let frozen = inode.check_frozen();
-        let paid = frozen.and_then(|()| Paid::new(payer, NAME_COST)).inspect_err(|_| {
-            inode.unlink();
-        })?;
+        let paid =
+            frozen.and_then(|()| Paid::new(payer, NAME_COST, Errno::ENOSPC)).inspect_err(|_| {
+                inode.unlink();
+            })?;
         entries.insert(name, inode.clone(), Some(paid));
         drop(entries);
         dir.modified();

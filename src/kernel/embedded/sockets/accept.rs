@@ -273,7 +273,7 @@ fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
     let (addr, len_addr) = (run.word(1), run.word(2));
     let task = run.task;
     task.files.check_room()?;
-    let place = Place::take(&task.system)?;
+    let place = Place::take(&task.family)?;
     if !head.needs_connection() {
         return Err(Errno::EOPNOTSUPP.into());
     }

@@ -4,6 +4,7 @@
 //! Source: NetBSD `sys/kern/uipc_socket2.c` (`struct sockbuf`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::rights::Rights;
 use crate::kernel::embedded::limits::Family;
@@ -23,6 +24,9 @@ const NEXT: usize = 456;
 const FIRST_CLUSTER: usize = 1972;
 /// From here on a cluster is taken (`MINCLSIZE`).
 const LARGE: usize = 857;
+
+/// What a record of a stream takes beside its bytes and control messages.
+const RECORD: usize = size_of::<Record>() + 32;
 
 /// The most buffers may take, however large a socket's buffer is (`sb_max`).
 const HELD_MAX: i64 = 262_144;
@@ -61,7 +65,7 @@ pub(super) struct Record {
     pub data: VecDeque<u8>,
     /// It ends with MSG_EOR.
     pub ends: bool,
-    /// Bytes of buffers, where these are counted.
+    /// Bytes of buffers; of a stream, where these do not count, what it takes beside its bytes.
     held: usize,
 }
 
@@ -101,6 +105,14 @@ pub(super) fn buffers(len: usize) -> usize {
             return held;
         }
     }
+}
+
+/// Has open files that came along wait in a socket of this family; false if it has too many of them.
+fn arrive(control: &mut [Control], at: &Arc<Family>) -> bool {
+    control.iter_mut().all(|control| match control {
+        Control::Rights(rights) => rights.arrive(at),
+        Control::Data(..) => true,
+    })
 }
 
 /// How much a limit in bytes leaves for buffers (`sb_mbmax`).
@@ -155,7 +167,7 @@ impl Buffer {
     }
 
     /// Pays for `more` bytes; false if `payer` cannot.
-    fn pay(&mut self, more: usize, payer: &Family) -> bool {
+    fn pay(&mut self, more: usize, payer: &Arc<Family>) -> bool {
         let price = Buffer::price(self.cost() + more);
         if price <= self.paid {
             return true;
@@ -168,7 +180,7 @@ impl Buffer {
     }
 
     /// Gives back what is no longer needed. A deque that has become much too large is made smaller.
-    fn settle(&mut self, payer: &Family) {
+    fn settle(&mut self, payer: &Arc<Family>) {
         if let Some(record) = self.records.front_mut() {
             let (len, capacity) = (record.data.len(), record.data.capacity());
             if capacity as u64 > STEP && capacity / 2 > len {
@@ -185,8 +197,8 @@ impl Buffer {
     }
 
     /// Adds a record; gives it back if `payer` cannot pay for it.
-    pub fn push(&mut self, record: Record, payer: &Family) -> Result<(), Record> {
-        if !self.pay(record.len().max(record.held), payer) {
+    pub fn push(&mut self, mut record: Record, payer: &Arc<Family>) -> Result<(), Record> {
+        if !arrive(&mut record.control, payer) || !self.pay(record.len().max(record.held), payer) {
             return Err(record);
         }
         self.count += record.len();
@@ -197,7 +209,15 @@ impl Buffer {
 
     /// Adds bytes of a stream, as many as can be paid for, and says how many. `control` goes before
     /// the first; if it cannot be paid for, nothing goes.
-    pub fn append(&mut self, data: &[u8], control: &mut Vec<Control>, payer: &Family) -> usize {
+    pub fn append(
+        &mut self,
+        data: &[u8],
+        control: &mut Vec<Control>,
+        payer: &Arc<Family>,
+    ) -> usize {
+        if !arrive(control, payer) {
+            return 0;
+        }
         let extra: usize = control.iter().map(Control::len).sum();
         let count = if self.pay(data.len() + extra, payer) {
             data.len()
@@ -211,8 +231,10 @@ impl Buffer {
         };
         let joins = control.is_empty() && self.records.back().is_some_and(|last| !last.ends);
         if !joins && (count > 0 || !control.is_empty()) {
-            self.records
-                .push_back(Record { control: std::mem::take(control), ..Record::default() });
+            let held = RECORD + control.iter().map(Control::held).sum::<usize>();
+            self.held += held;
+            let control = std::mem::take(control);
+            self.records.push_back(Record { control, held, ..Record::default() });
         }
         if let Some(last) = self.records.back_mut() {
             last.data.extend(&data[..count]);
@@ -229,7 +251,7 @@ impl Buffer {
     }
 
     /// Takes out the first record.
-    pub fn pop(&mut self, payer: &Family) -> Option<Record> {
+    pub fn pop(&mut self, payer: &Arc<Family>) -> Option<Record> {
         let record = self.records.pop_front()?;
         self.count -= record.len();
         self.held -= record.held;
@@ -254,7 +276,7 @@ impl Buffer {
 
     /// Takes out the first `count` bytes of the first record, and the record with its last one. Says
     /// whether it ended with MSG_EOR there.
-    pub fn consume(&mut self, count: usize, payer: &Family) -> bool {
+    pub fn consume(&mut self, count: usize, payer: &Arc<Family>) -> bool {
         let Some(record) = self.records.front_mut() else { return false };
         record.data.drain(..count);
         self.count -= count;
@@ -270,7 +292,7 @@ impl Buffer {
     }
 
     /// Takes out everything. What is in it is to be dropped without a lock held.
-    pub fn clear(&mut self, payer: &Family) -> VecDeque<Record> {
+    pub fn clear(&mut self, payer: &Arc<Family>) -> VecDeque<Record> {
         let records = std::mem::take(&mut self.records);
         (self.count, self.held) = (0, 0);
         self.settle(payer);

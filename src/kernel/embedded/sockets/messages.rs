@@ -70,7 +70,10 @@ fn segments(run: &mut Run<'_, '_>, header: &Header) -> Result<Transfer> {
             if !bytes.is_empty() {
                 run.memory().copyin(header.segments, &mut bytes)?;
             }
-            bytes.chunks_exact(16).map(|part| (u64_at(part, 0), u64_at(part, 8))).collect()
+            let parts = bytes.chunks_exact(16).map(|part| (u64_at(part, 0), u64_at(part, 8)));
+            let segments = parts.collect();
+            run.keep_segments(&segments)?;
+            segments
         }
     };
     let mut total = 0u64;
@@ -82,7 +85,6 @@ fn segments(run: &mut Run<'_, '_>, header: &Header) -> Result<Transfer> {
     if total > INLINE_BYTES {
         work::elsewhere()?;
     }
-    run.keep().segments = Some(segments.clone());
     Ok(Transfer::many(segments, total))
 }
 

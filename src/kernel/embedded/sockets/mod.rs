@@ -44,7 +44,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
-use super::System;
 use super::abi::open as flags;
 use super::alarm::{AlarmId, Alarms};
 use super::call::{Result, Run};
@@ -150,7 +149,7 @@ impl Net {
             next: AtomicU64::new(1),
             ports: Ports::new(counters),
             names: local::Names::default(),
-            flights: Flights::new(counters),
+            flights: Flights::new(),
             buffers: Users::new(),
             alarms: alarms.clone(),
         }
@@ -172,12 +171,6 @@ impl Net {
     #[cfg(test)]
     pub fn collect(&self) -> bool {
         self.flights.collect().is_ok_and(|collected| collected)
-    }
-
-    /// How many open files are inside messages.
-    #[cfg(test)]
-    pub fn in_flight(&self) -> u64 {
-        self.flights.len()
     }
 }
 
@@ -460,34 +453,31 @@ fn get(run: &Run<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
 
 /// Opens `socket`, with these flags more.
 fn opened(run: &Run<'_, '_>, socket: Arc<Socket>, more: u32) -> Result<Arc<OpenFile>> {
-    let system = run.system();
     let flags = flags::FREAD | flags::FWRITE | more;
-    Ok(OpenFile::new(open::SocketFile(socket), flags, &system.limits, &system.counters)?)
+    Ok(OpenFile::new(open::SocketFile(socket), flags, &run.task.family)?)
 }
 
-/// A place among the open files of the system, for a socket that is to be opened.
-struct Place(Option<Arc<Counters>>);
+/// A place among the open files of a family, for a socket that is to be opened.
+struct Place(Option<Arc<Family>>);
 
 impl Place {
     /// ENFILE if there is none.
-    fn take(system: &System) -> Result<Place, Errno> {
-        let counters = &system.counters;
-        let taken = counters.files.take(1, system.limits.files);
-        if taken { Ok(Place(Some(counters.clone()))) } else { Err(Errno::ENFILE) }
+    fn take(family: &Arc<Family>) -> Result<Place, Errno> {
+        if family.take_file() { Ok(Place(Some(family.clone()))) } else { Err(Errno::ENFILE) }
     }
 
     /// Opens `socket`, with these flags more.
     fn open(mut self, socket: Arc<Socket>, more: u32) -> Option<Arc<OpenFile>> {
-        let counters = self.0.take()?;
+        let family = self.0.take()?;
         let flags = flags::FREAD | flags::FWRITE | more;
-        Some(OpenFile::counted(open::SocketFile(socket), flags, &counters))
+        Some(OpenFile::counted(open::SocketFile(socket), flags, &family))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(counters) = &self.0 {
-            counters.files.give(1);
+        if let Some(family) = &self.0 {
+            family.give_file();
         }
     }
 }

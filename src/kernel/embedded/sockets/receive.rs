@@ -13,6 +13,7 @@ use crate::kernel::embedded::abi::open;
 use crate::kernel::embedded::call::{Result, Run, Stop};
 use crate::kernel::embedded::file::OpenFile;
 use crate::kernel::embedded::io::Transfer;
+use crate::kernel::embedded::paid::Paid;
 use crate::kernel::embedded::sync::lock;
 use crate::kernel::embedded::wait::Side;
 
@@ -40,7 +41,10 @@ pub(super) struct Arrived {
 }
 
 /// What has left its socket and not yet reached the client in full.
-pub(in crate::kernel::embedded) struct Message(Rest);
+pub(in crate::kernel::embedded) struct Message(
+    Rest,
+    #[expect(dead_code, reason = "lives as long")] Paid,
+);
 
 enum Rest {
     /// A message.
@@ -52,7 +56,7 @@ enum Rest {
 /// Whether a message waits to be copied out.
 fn has_message(run: &Run<'_, '_>) -> bool {
     let message = run.kept().and_then(|kept| kept.message.as_deref());
-    matches!(message, Some(Message(Rest::Whole(..))))
+    matches!(message, Some(Message(Rest::Whole(..), _)))
 }
 
 /// Takes what came with the first bytes of a stream, if anything did.
@@ -330,7 +334,8 @@ fn deliver(
         let from = run.done() as usize;
         let count = (data.len() - from).min(run.memory().room());
         if count == 0 {
-            run.keep().message = Some(Box::new(Message(Rest::Whole(data, received))));
+            let paid = Paid::moved(&run.task.family, data.capacity() as u64);
+            run.keep().message = Some(Box::new(Message(Rest::Whole(data, received), paid)));
             return Err(Stop::Flush);
         }
         if let Err(stop) = transfer.copyout(run, &data[from..from + count]) {
@@ -369,7 +374,8 @@ fn take_stream(
     }
     if bytes.more {
         if came {
-            run.keep().message = Some(Box::new(Message(Rest::Begun(received))));
+            let paid = Paid::moved(&run.task.family, 0);
+            run.keep().message = Some(Box::new(Message(Rest::Begun(received), paid)));
         }
         return Err(Stop::Flush);
     }

@@ -24,21 +24,16 @@ use super::buffer::{Control, Record};
 use crate::kernel::Errno;
 use crate::kernel::embedded::call::{Run, Stop};
 use crate::kernel::embedded::file::OpenFile;
-use crate::kernel::embedded::limits::{Counter, Counters};
+use crate::kernel::embedded::limits::Family;
 use crate::kernel::embedded::sync::lock;
 use crate::kernel::embedded::wait::{Side, WaitQueue, Waitable};
 use crate::kernel::embedded::work::{self, BATCH};
-
-/// Of all open files, one in so many may be in flight (`unp_rights_ratio`).
-const RATIO: u64 = 2;
 
 /// A collection looks at every local socket in flight, so that many closes bring one about.
 const SHARE: usize = 16;
 
 /// The open files in flight.
 pub(super) struct Flights {
-    counters: Arc<Counters>,
-    count: Counter,
     /// Local sockets among them, by address, with the number of their flights.
     sockets: Mutex<BTreeMap<usize, (Weak<OpenFile>, usize)>>,
     /// How many there are, to know without the lock.
@@ -63,10 +58,8 @@ impl Waitable for Flights {
 }
 
 impl Flights {
-    pub fn new(counters: &Arc<Counters>) -> Arc<Flights> {
+    pub fn new() -> Arc<Flights> {
         Arc::new(Flights {
-            counters: counters.clone(),
-            count: Counter::default(),
             sockets: Mutex::default(),
             known: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
@@ -89,19 +82,19 @@ impl Flights {
         Err(Stop::Sleep(None))
     }
 
-    /// How many open files are in flight.
-    #[cfg(test)]
-    pub fn len(&self) -> u64 {
-        self.count.get()
-    }
-
-    /// Puts files into flight. EAGAIN if that would be too many.
-    pub fn send(self: &Arc<Self>, files: Vec<Arc<OpenFile>>) -> Result<Rights, Errno> {
-        if !self.count.take(files.len() as u64, self.counters.limits.files / RATIO) {
+    /// Puts files into flight, which this family sends. EAGAIN if that would be too many.
+    pub fn send(
+        self: &Arc<Self>,
+        files: Vec<Arc<OpenFile>>,
+        sender: &Arc<Family>,
+    ) -> Result<Rights, Errno> {
+        if !sender.take_flights(files.len() as u64) {
             return Err(Errno::EAGAIN);
         }
+        let rights = Rights { files, flights: self.clone(), sender: sender.clone(), at: None };
+        let files = &rights.files;
         if !files.iter().any(carries) {
-            return Ok(Rights { files, flights: self.clone() });
+            return Ok(rights);
         }
         let mut sockets = lock(&self.sockets);
         for file in files.iter().filter(|file| carries(file)) {
@@ -110,12 +103,11 @@ impl Flights {
         }
         self.known.store(sockets.len(), Relaxed);
         drop(sockets);
-        Ok(Rights { files, flights: self.clone() })
+        Ok(rights)
     }
 
     /// Files have arrived, or were dropped on the way.
     fn landed(&self, files: &[Arc<OpenFile>]) {
-        self.count.give(files.len() as u64);
         if !files.iter().any(carries) {
             return;
         }
@@ -271,11 +263,26 @@ pub(super) fn carried<'r>(records: impl Iterator<Item = &'r Record>) -> Vec<usiz
 pub(super) struct Rights {
     files: Vec<Arc<OpenFile>>,
     flights: Arc<Flights>,
+    sender: Arc<Family>,
+    /// Who has the socket in which they wait, if that is another.
+    at: Option<Arc<Family>>,
 }
 
 impl Rights {
     pub fn files(&self) -> &[Arc<OpenFile>] {
         &self.files
+    }
+
+    /// They are to wait in a socket of this family. False if too many do.
+    pub fn arrive(&mut self, at: &Arc<Family>) -> bool {
+        if Arc::ptr_eq(at, &self.sender) || self.at.is_some() {
+            return true;
+        }
+        let taken = at.take_arrivals(self.files.len() as u64);
+        if taken {
+            self.at = Some(at.clone());
+        }
+        taken
     }
 }
 
@@ -289,7 +296,13 @@ thread_local! {
 impl Drop for Rights {
     fn drop(&mut self) {
         self.flights.landed(&self.files);
-        work::count(self.files.len());
+        let count = self.files.len();
+        work::count(count);
+        let count = count as u64;
+        self.sender.give_flights(count);
+        if let Some(at) = &self.at {
+            at.give_arrivals(count);
+        }
         let files = std::mem::take(&mut self.files);
         // What ends here may take long: it may hold many messages with files.
         if files.iter().any(|file| Arc::strong_count(file) == 1) {

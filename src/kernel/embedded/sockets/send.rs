@@ -220,10 +220,11 @@ fn controls(
         files.push(file);
     }
     let flights = &socket.net.flights;
-    let rights = match flights.send(files.clone()) {
+    let sender = &run.task.family;
+    let rights = match flights.send(files.clone(), sender) {
         Ok(rights) => rights,
         Err(errno) => match flights.collect()? {
-            true => flights.send(files)?,
+            true => flights.send(files, sender)?,
             false => return Err(errno.into()),
         },
     };

@@ -1,3 +1,4 @@
+use super::super::limits::Family;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -739,8 +740,9 @@ fn files_tell_of_what_happens_to_them() {
     let before = kernel.usage();
     let file = Watchable::default();
     let watched = file.0.clone();
-    kernel.system.counters.files.take(1, u64::MAX);
-    let file = OpenFile::counted(file, 3, &kernel.system.counters);
+    let family = Family::new(&kernel.system.counters);
+    family.add_file();
+    let file = OpenFile::counted(file, 3, &family);
     let fd = task(&kernel, &guest).files.insert(file, 0, false).unwrap() as u64;
     let queue = Queue::new(&guest);
     // Nobody listens, nothing is kept.

@@ -13,7 +13,7 @@ const CTRUNC: u32 = 0x20;
 
 /// What recvmsg filled in.
 #[derive(Debug, PartialEq, Eq)]
-struct Got {
+pub(super) struct Got {
     data: Vec<u8>,
     control: Vec<u8>,
     flags: u32,
@@ -31,14 +31,26 @@ fn header(guest: &Guest, data: (u64, usize), control: (u64, usize)) -> Vec<u8> {
     header
 }
 
-fn send(guest: &Guest, fd: u64, data: &[u8], control: &[u8], flags: u64) -> Result<i64, Errno> {
+pub(super) fn send(
+    guest: &Guest,
+    fd: u64,
+    data: &[u8],
+    control: &[u8],
+    flags: u64,
+) -> Result<i64, Errno> {
     let data = (guest.place(data), data.len());
     let control = (if control.is_empty() { 0 } else { guest.place(control) }, control.len());
     let header = header(guest, data, control);
     guest.call(28, &[fd, guest.place(&header), flags])
 }
 
-fn receive(guest: &Guest, fd: u64, len: usize, room: usize, flags: u64) -> Result<Got, Errno> {
+pub(super) fn receive(
+    guest: &Guest,
+    fd: u64,
+    len: usize,
+    room: usize,
+    flags: u64,
+) -> Result<Got, Errno> {
     let (data, control) = (guest.buffer(), guest.buffer() + 100_000);
     let mut header = header(guest, (data, len), (if room == 0 { 0 } else { control }, room));
     header[..8].copy_from_slice(&(guest.buffer() + 200_000).to_le_bytes());
@@ -55,7 +67,7 @@ fn receive(guest: &Guest, fd: u64, len: usize, room: usize, flags: u64) -> Resul
     })
 }
 
-fn rights(fds: &[u64]) -> Vec<u8> {
+pub(super) fn rights(fds: &[u64]) -> Vec<u8> {
     let len = 16 + 4 * fds.len() as u32;
     let mut control = [len, 0xffff, 1, 0].map(u32::to_le_bytes).concat();
     control.extend(fds.iter().flat_map(|&fd| (fd as u32).to_le_bytes()));
@@ -63,7 +75,7 @@ fn rights(fds: &[u64]) -> Vec<u8> {
 }
 
 /// The descriptor in a control message.
-fn passed(got: &Got) -> u64 {
+pub(super) fn passed(got: &Got) -> u64 {
     assert_eq!(got.control.len(), 24);
     assert_eq!(got.control[..12], [20, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0]);
     got.control[16].into()
@@ -88,14 +100,14 @@ fn files_go_from_one_process_to_another() {
     // It is kept open by the message alone.
     let before = files(&kernel);
     guest.close(file).unwrap();
-    assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 1));
+    assert_eq!((files(&kernel), kernel.usage().flights), (before, 1));
     let got = receive(&other, client, 100, 100, 0).unwrap();
     assert_eq!((&got.data[..], got.flags, got.name_len), (&b"here"[..], 0, 0));
     let fd = passed(&got);
     // The offset came along.
     assert_eq!(other.read(fd, 100).unwrap(), b"ntents");
     assert_eq!(other.call(92, &[fd, 1]), Ok(0));
-    assert_eq!(kernel.system.net.in_flight(), 0);
+    assert_eq!(kernel.usage().flights, 0);
     // MSG_CMSG_CLOEXEC.
     send(&other, client, b"x", &rights(&[fd, fd]), 0).unwrap();
     let got = receive(&guest, server, 100, 100, 0x800).unwrap();
@@ -202,7 +214,7 @@ fn files_that_do_not_reach_the_client_are_closed() {
     send(&guest, three, b"abc", &rights(&[three]), 0).unwrap();
     guest.close(three).unwrap();
     guest.close(four).unwrap();
-    assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+    assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
 }
 
 #[test]
@@ -216,7 +228,7 @@ fn files_that_come_with_bytes_for_nowhere_are_closed() {
         send(&guest, one, b"abc", &rights(&[file]), 0).unwrap();
         let header = header(&guest, (0, 10), (guest.buffer(), 100));
         assert_eq!(guest.fails(27, &[two, guest.place(&header), 0]), Errno::EFAULT);
-        assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+        assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
         let next = guest.open("/dev/zero", o::RDONLY).unwrap();
         assert_eq!(next, two + 1, "no descriptor is left");
         guest.close(next).unwrap();
@@ -236,7 +248,7 @@ fn a_receiver_without_descriptors_gets_none() {
     assert_eq!(receive(&guest, two, 10, 100, 0), Err(Errno::EMSGSIZE));
     assert_eq!(guest.call(41, &[file]), Ok(6));
     // The files are gone, the bytes are there.
-    assert_eq!(kernel.system.net.in_flight(), 0);
+    assert_eq!(kernel.usage().flights, 0);
     assert_eq!(files(&kernel), before);
     let got = receive(&guest, two, 10, 100, 0).unwrap();
     assert_eq!((&got.data[..], got.control.len()), (&b"abc"[..], 0));
@@ -254,11 +266,11 @@ fn sockets_inside_themselves_are_found() {
         send(&guest, one, b"x", &rights(&[one]), 0).unwrap();
         send(&guest, one, b"x", &rights(&[two]), 0).unwrap();
         send(&guest, two, b"x", &rights(&[two, one]), 0).unwrap();
-        assert_eq!(kernel.system.net.in_flight(), 4);
+        assert_eq!(kernel.usage().flights, 4);
         guest.close([one, two][close_first]).unwrap();
         assert_eq!(files(&kernel), before + 2);
         guest.close([two, one][close_first]).unwrap();
-        assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+        assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
     }
     // The same when the process ends, for a listener with somebody in its queue, and for a long chain.
     let guest = Guest::new(&kernel);
@@ -268,7 +280,7 @@ fn sockets_inside_themselves_are_found() {
     connect(&guest, client, &local("/tmp/s")).unwrap();
     send(&guest, client, b"x", &rights(&[head, client]), 0).unwrap();
     guest.process.release();
-    assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+    assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
     let guest = Guest::new(&kernel);
     let (mut one, mut two) = pair(&guest, 1);
     for _ in 0..3000 {
@@ -278,12 +290,12 @@ fn sockets_inside_themselves_are_found() {
         guest.close(two).unwrap();
         (one, two) = (next, end);
     }
-    assert_eq!(kernel.system.net.in_flight(), 6000);
+    assert_eq!(kernel.usage().flights, 6000);
     // What can still be received stays: here is the last of them.
     let got = receive(&guest, two, 1, 100, 0).unwrap();
     assert_eq!(guest.read(got.control[20].into(), 1).unwrap(), b"x");
     guest.process.release();
-    assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+    assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
     drop(keep);
 }
 
@@ -630,7 +642,7 @@ fn waitall_waits_for_more_after_files_that_came() {
         let mut pending = guest.start(27, &[two, at, 0x40]);
         assert_eq!(pending.run(), None, "two bytes are not all");
         // The file has come, and was not told of yet.
-        assert_eq!((files(&kernel), kernel.system.net.in_flight()), (before, 0));
+        assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
         let got: &[u8] = match end {
             0 => {
                 guest.write(one, b"c").unwrap();
@@ -669,7 +681,7 @@ fn who_does_not_read_gets_no_files() {
         let before = files(&kernel);
         guest.call(134, &[two, 0]).unwrap();
         assert_eq!(send(&guest, one, b"with", &rights(&[file]), 0), Ok(4));
-        assert_eq!(kernel.system.net.in_flight(), 0);
+        assert_eq!(kernel.usage().flights, 0);
         guest.close(file).unwrap();
         assert_eq!(files(&kernel), before - 1);
         // Bytes alone come as ever.
@@ -764,6 +776,6 @@ fn files_are_passed_from_many_threads() {
         }
     });
     guest.process.release();
-    assert_eq!((files(&kernel), kernel.system.net.in_flight()), (0, 0));
+    assert_eq!((files(&kernel), kernel.usage().flights), (0, 0));
     assert_eq!(kernel.usage().bytes, 0);
 }

@@ -25,6 +25,7 @@ mod poll;
 mod processes;
 mod rlimits;
 mod scale;
+mod shares;
 // The one of the tool that compares two servers.
 #[path = "../../../../diff/src/shrink.rs"]
 mod shrink;

@@ -113,6 +113,7 @@ impl Model {
             inodes: alive.len() as u64,
             bytes: self.nodes.bytes(&alive, None),
             ports: 0,
+            flights: 0,
         }
     }
 
@@ -132,8 +133,13 @@ impl Model {
     /// ENOSPC if a family may not have so many bytes more.
     pub fn pay(&self, family: usize, bytes: u64) -> Result<(), Errno> {
         let alive = self.alive();
-        let fits = self.nodes.bytes(&alive, Some(family)) + bytes <= self.limits.bytes_per_family
-            && self.nodes.bytes(&alive, None) + bytes <= self.limits.bytes;
+        let own = self.nodes.bytes(&alive, Some(family)) + bytes;
+        let all = self.nodes.bytes(&alive, None) + bytes;
+        let Limits { bytes: limit, bytes_per_family: most, .. } = self.limits;
+        // Of the last quarter a family gets only a little.
+        let fits = own <= most
+            && all <= limit
+            && (most >= limit || all <= limit - limit / 4 || own <= 1 + (limit - all) / 256);
         if fits { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
