@@ -39,7 +39,7 @@ pub struct KernelLimits {
 
     /// Bytes a family's pipes and the files it made may hold, or with k, m or g behind. At the bound a
     /// write to a file is ENOSPC, a new pipe ENOMEM, and other pipes hold 1 KiB. Who made a file pays
-    /// for it, whoever writes. A quarter of --bytes-in-all if that is less [default: 256m]
+    /// for it, whoever writes. A quarter of what all may hold, if that is less [default: 256m]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     bytes: Option<u64>,
 
