@@ -74,8 +74,11 @@ pub(super) fn count(steps: usize) {
 
 /// Counts steps before they are done: [`ELSEWHERE`] if they are too many for an inline run.
 pub(super) fn spend(steps: usize) -> Result<(), Errno> {
+    if INLINE.get() && SPENT.get().saturating_add(steps) > MOST {
+        return Err(ELSEWHERE);
+    }
     count(steps);
-    if INLINE.get() && SPENT.get() > MOST { Err(ELSEWHERE) } else { Ok(()) }
+    Ok(())
 }
 
 /// Leaves a run that is inline to a worker.

@@ -162,6 +162,7 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
         let near = bind_any(socket, &mut state)?;
         let route = route(socket, &state, name)?;
         let joined = (route.near, near.1);
+        socket.net.ports.check_listeners(route.far)?;
         // It may have been connected before: an ended connection or one that led nowhere.
         socket.net.ports.connect(socket, Some((near, state.far)), joined, route.far)?;
         state.near = Some(joined);

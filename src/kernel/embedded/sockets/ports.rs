@@ -7,7 +7,7 @@
 //!
 //! Sources: NetBSD `sys/netinet/{in_pcb,portalgo,tcp_subr}.c`, `sys/netinet6/in6_pcb.c`.
 
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock, Weak};
@@ -17,6 +17,7 @@ use super::{DATAGRAM, INET, INET6, Socket, TCP, UDP};
 use crate::kernel::Errno;
 use crate::kernel::embedded::limits::Counters;
 use crate::kernel::embedded::sync::{lock, read, write};
+use crate::kernel::embedded::work;
 
 /// The ports that are chosen for who asks for none in particular (`IPPORT_ANONMIN`).
 pub(super) const CHOSEN_FROM: u16 = 49152;
@@ -83,7 +84,7 @@ pub(super) struct Ports {
 #[derive(Default)]
 struct Port {
     bound: Vec<Bound>,
-    connected: HashMap<Pair, Bound>,
+    connected: BTreeMap<Pair, Bound>,
 }
 
 /// The connections that keep their ports, by when they give them back.
@@ -171,9 +172,11 @@ impl Ports {
         }
         let key = (socket.protocol, port);
         let mut ports = write(self.shard(key));
-        let there = ports.get(&key);
-        if there.is_some_and(|port| port.collides(&how, socket.user)) {
-            return Err(Errno::EADDRINUSE);
+        if let Some(port) = ports.get(&key) {
+            port.spend()?;
+            if port.collides(&how, socket.user) {
+                return Err(Errno::EADDRINUSE);
+            }
         }
         ports.entry(key).or_default().bound.push(how.of(socket));
         self.counters.ports.take(1, u64::MAX);
@@ -191,6 +194,8 @@ impl Ports {
             let port = u16::MAX - turn as u16;
             let key = (socket.protocol, port);
             let mut ports = write(self.shard(key));
+            // All of them may be taken.
+            work::spend(1)?;
             if ports.get(&key).is_none_or(|there| !there.all().any(|b| b.family == socket.family)) {
                 ports.entry(key).or_default().bound.push(how.of(socket));
                 self.counters.ports.take(1, u64::MAX);
@@ -315,14 +320,24 @@ impl Ports {
         read(self.shard(key)).get(&key)?.bound_at(to.0)
     }
 
+    /// Goes elsewhere if that takes long: asked before anything has changed.
+    pub fn check_listeners(&self, to: End) -> Result<(), Errno> {
+        let key = (TCP, to.1);
+        read(self.shard(key)).get(&key).map_or(Ok(()), Port::spend)
+    }
+
     /// Who a datagram from `from` to `to` is for: who is connected to the sender before who is bound
     /// there, and an address before the wildcard.
-    pub fn receiver(&self, from: End, to: End) -> Option<Arc<Socket>> {
+    pub fn receiver(&self, from: End, to: End) -> Result<Option<Arc<Socket>>, Errno> {
         let key = (UDP, to.1);
         let ports = read(self.shard(key));
-        let port = ports.get(&key)?;
+        let Some(port) = ports.get(&key) else { return Ok(None) };
         let connected = port.connected.get(&(to.0, from)).and_then(|bound| bound.socket.upgrade());
-        connected.or_else(|| port.bound_at(to.0))
+        if connected.is_some() {
+            return Ok(connected);
+        }
+        port.spend()?;
+        Ok(port.bound_at(to.0))
     }
 
     /// Changes who is at a port, which is given up with the last.
@@ -345,9 +360,13 @@ impl Ports {
         }
     }
 
-    /// Gives back the ports of ended connections whose time is over, or of which there are too many.
+    /// Gives back the ports of ended connections whose time is over, or of which there are too many: some of
+    /// them, if an inline run would do too much.
     fn sweep(&self) {
-        while let Some((until, (key, pair))) = self.ended.over() {
+        while !work::is_full()
+            && let Some((until, (key, pair))) = self.ended.over()
+        {
+            work::count(4);
             self.change(key, |port| {
                 if let Entry::Occupied(mut ended) = port.connected.entry(pair)
                     && ended.get().until == Some(until)
@@ -402,6 +421,11 @@ impl Ended {
 impl Port {
     fn all(&self) -> impl Iterator<Item = &Bound> {
         self.bound.iter().chain(self.connected.values())
+    }
+
+    /// Counts what it takes to look at all that are bound here: any number may share a port.
+    fn spend(&self) -> Result<(), Errno> {
+        work::spend((self.bound.len() + self.connected.len()) / 8)
     }
 
     /// Takes out the socket with this id.

@@ -123,7 +123,7 @@ pub(super) fn send(
     if !leads {
         return Err(Errno::EHOSTUNREACH.into());
     }
-    match socket.net.ports.receiver(from, far) {
+    match socket.net.ports.receiver(from, far)? {
         Some(receiver) => arrive(&receiver, from, far, manner, data),
         None if to.is_none() => {
             lock(&socket.state).error = Some(Errno::ECONNREFUSED);

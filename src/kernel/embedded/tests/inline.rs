@@ -120,12 +120,17 @@ impl World {
 
     /// A socket that holds very many others, in messages in one another.
     fn nest(&mut self) -> (u64, u64) {
-        let outer = self.pair(1);
+        let mut outer = self.pair(1);
         for _ in 0..8 {
-            let inner: Vec<u64> = (0..120).flat_map(|_| <[u64; 2]>::from(self.pair(1))).collect();
-            let sent = self.message(&inner[..200]);
+            let mut inner: Vec<u64> =
+                (0..99).flat_map(|_| <[u64; 2]>::from(self.pair(1))).collect();
+            inner.extend([outer.0, outer.1]);
+            outer = self.pair(1);
+            let sent = self.message(&inner);
             self.ok(28, &[outer.0, sent, 0]);
-            inner.into_iter().for_each(|fd| drop(self.guest.close(fd)));
+            for fd in inner {
+                let _ = self.guest.close(fd);
+            }
         }
         outer
     }
