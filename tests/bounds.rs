@@ -85,6 +85,57 @@ fn calls_in_flight_of_all_clients() {
 }
 
 #[test]
+fn of_the_calls_of_all_greedy_clients_leave_some() {
+    let house = House::with(Transport::Unix, |config| config.limits.calls_in_all = 400);
+    let mut greedy: Vec<Speaker> = (0..20).map(|_| Speaker::guest(&house)).collect();
+    for client in &mut greedy {
+        let [reader, _] = client.pipe();
+        let calls = (0..100).flat_map(|reqno| call(sys::READ, reqno, &[reader, 0x1000, 1]));
+        client.send(&calls.collect::<Vec<u8>>());
+    }
+    // The first have three quarters, each of the others has one.
+    house.board_becomes("as many as may be", |board| board.calls_in_flight >= 300 + 16);
+    assert!(house.board().calls_in_flight <= 300 + 20);
+    let mut stranger = Speaker::guest(&house);
+    stranger.getpid();
+    let [_, writer] = stranger.pipe();
+    stranger.write(writer, b"x");
+    drop(greedy);
+    house.board_becomes("none", |board| board.calls_in_flight == 0);
+    drop(stranger);
+    house.becomes_empty();
+}
+
+#[test]
+fn of_the_preforks_of_all_greedy_clients_leave_some() {
+    let house = House::with(Transport::Unix, |config| {
+        config.limits.preforks = 20;
+        config.limits.preforks_in_all = 80;
+    });
+    let mut greedy: Vec<Speaker> = (0..5).map(|_| Speaker::guest(&house)).collect();
+    let mut counts = Vec::new();
+    for client in &mut greedy {
+        let mut count = 0;
+        loop {
+            client.send(&prefork(9));
+            match client.hear() {
+                Said::Token { .. } => count += 1,
+                said => break assert_eq!(said, Said::refused(9, ErrorCode::NoMemory)),
+            }
+        }
+        counts.push(count);
+    }
+    assert_eq!(counts, [20, 20, 20, 1, 1]);
+    let mut stranger = Speaker::guest(&house);
+    let token = stranger.prefork();
+    Speaker::child(&house, &token).getpid();
+    drop((greedy, stranger));
+    house.board_becomes("orphans", |board| board.connections == 0);
+    let again = Speaker::guest(&house).prefork();
+    Speaker::child(&house, &again).getpid();
+}
+
+#[test]
 fn calls_that_wait_for_a_thread() {
     for queued in [1, 2, 7] {
         let house = House::with(Transport::Unix, |config| config.limits.queued = queued);

@@ -7,6 +7,7 @@ use ring::{Chunk, Socket};
 
 use super::access::PeerKey;
 use super::hub::{Hub, Timer};
+use super::limits::leaves_some;
 use super::memory::MayAsk;
 use super::outbox::Outbox;
 use super::share::Share;
@@ -31,6 +32,8 @@ pub struct Link {
     pub peer: Option<PeerKey>,
     /// Calls in flight, by [`CallKey`].
     calls: Vec<Option<InFlight>>,
+    /// How many these are.
+    in_flight: usize,
     /// Calls that go on once the client has taken what is owed to it.
     held: Vec<CallKey>,
     /// Calls that have to wait until others have let go of what they hold, the first to go on first.
@@ -108,6 +111,7 @@ impl Connection {
                 outbox: Outbox::new(share, hub.owed.clone()),
                 peer,
                 calls: Vec::new(),
+                in_flight: 0,
                 held: Vec::new(),
                 put_off: VecDeque::new(),
                 wanted: Wanted::default(),
@@ -191,6 +195,7 @@ impl Link {
         }
         hub.stats.calls += 1;
         hub.stats.calls_in_flight -= 1;
+        self.in_flight -= 1;
     }
 
     /// Runs a call again, now or once the client has taken what is owed to it.
@@ -313,7 +318,8 @@ impl Host for Desk<'_> {
     }
 
     fn admits_call(&self) -> bool {
-        self.hub.stats.calls_in_flight < self.hub.limits.calls_in_all
+        let (all, most) = (self.hub.stats.calls_in_flight, self.hub.limits.calls_in_all);
+        leaves_some(self.link.in_flight, all, most)
     }
 
     fn discard(&mut self, process: Arc<dyn Process>) {
@@ -335,6 +341,7 @@ impl Host for Desk<'_> {
         let ask = self.hub.expect(&task, &self.link.wanted);
         self.link.calls[at] = Some(InFlight { task, timer: None, answer: None });
         self.hub.stats.calls_in_flight += 1;
+        self.link.in_flight += 1;
         match ask {
             Some(_) => {
                 self.hub.stats.asks += 1;

@@ -15,7 +15,8 @@ pub struct Limits {
     /// How long a client has to answer what a call asks it for; then it is hung up on. A client that
     /// is stopped in a debugger answers late, so there is no such time by default.
     pub answer: Option<Duration>,
-    /// Calls in flight of all clients. One more is answered "try again".
+    /// Calls in flight of all clients. One more is answered "try again"; of the last quarter a client gets
+    /// only a few.
     pub calls_in_all: usize,
     /// Calls of a client that wait for a thread; beyond, no more of its requests are looked at until
     /// half of them have started.
@@ -53,6 +54,13 @@ pub struct Limits {
     pub spare_tasks: usize,
 }
 
+/// Whether somebody who has `own` may have one more, where all may have `most` and have `all`. Of the last
+/// quarter nobody gets more than a little, so that a few who are greedy leave something to the others.
+pub fn leaves_some(own: usize, all: usize, most: usize) -> bool {
+    let little = 1 + most.saturating_sub(all) / 256;
+    all < most && (all < most - most / 4 || own < little)
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
@@ -74,5 +82,21 @@ impl Default for Limits {
             drain: Duration::from_secs(5),
             spare_tasks: 1024,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_last_quarter_everybody_gets_a_little() {
+        assert!(leaves_some(749, 749, 1000));
+        assert!(!leaves_some(750, 750, 1000));
+        assert!(leaves_some(0, 750, 1000) && leaves_some(0, 999, 1000));
+        assert!(!leaves_some(1, 900, 1000));
+        assert!(!leaves_some(0, 1000, 1000));
+        assert!(leaves_some(100, 900_000, 1_000_000));
+        assert!(leaves_some(2, 2, 3) && !leaves_some(0, 3, 3), "few in all");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use ring::Socket;
 use subtle::ConstantTimeEq;
 
+use super::limits::leaves_some;
 use crate::kernel::Process;
 use crate::wire::{TOKEN_LEN, Token};
 
@@ -60,7 +61,7 @@ impl Preforks {
     /// Takes out the one whose parent has gone for longest, if another of this parent finds no room without.
     /// Who makes many and goes is not to keep others from forking.
     pub fn make_room(&mut self, parent: Socket) -> Option<Arc<dyn Process>> {
-        if self.by_token.len() < self.most_in_all || self.has_most(parent) {
+        if !self.is_full_for(parent) || self.has_most(parent) {
             return None;
         }
         std::iter::from_fn(|| self.orphans.pop_front())
@@ -69,7 +70,15 @@ impl Preforks {
     }
 
     fn has_most(&self, parent: Socket) -> bool {
-        self.by_parent.get(&parent).map_or(0, Vec::len) >= self.most
+        self.of(parent) >= self.most
+    }
+
+    fn is_full_for(&self, parent: Socket) -> bool {
+        !leaves_some(self.of(parent), self.by_token.len(), self.most_in_all)
+    }
+
+    fn of(&self, parent: Socket) -> usize {
+        self.by_parent.get(&parent).map_or(0, Vec::len)
     }
 
     /// Keeps a prefork under a new random token. Gives it back if there are too many, or if the
@@ -79,7 +88,7 @@ impl Preforks {
         parent: Socket,
         process: Arc<dyn Process>,
     ) -> Result<Token, Arc<dyn Process>> {
-        let is_full = self.has_most(parent) || self.by_token.len() >= self.most_in_all;
+        let is_full = self.has_most(parent) || self.is_full_for(parent);
         let mut token = [0; TOKEN_LEN];
         if is_full || getrandom::fill(&mut token).is_err() {
             return Err(process);
