@@ -143,29 +143,6 @@ fn a_client_that_is_owed_too_much_is_hung_up_on() {
 }
 
 #[test]
-fn signals_that_nobody_takes_end_at_the_bound() {
-    let house = House::with(Transport::Unix, |config| {
-        config.limits.owed_most = 50_000;
-        config.limits.linger = Duration::from_millis(50);
-    });
-    let mut slow = Speaker::guest(&house);
-    let pid = slow.getpid();
-    let client = house.client();
-    let mut sent = 0;
-    while house.board().hang_ups == 0 {
-        assert!(sent < 1_000_000, "expected a hang-up");
-        for _ in 0..1000 {
-            // It may have gone by now.
-            let _ = client.kill(pid, 15);
-        }
-        sent += 1000;
-    }
-    drop(client);
-    house.becomes_empty();
-    house.is_sound();
-}
-
-#[test]
 fn copies_that_are_never_answered_delay_nobody() {
     on_each_transport(|house| {
         let mut silent: Vec<Speaker> = (0..50).map(|_| Speaker::guest(house)).collect();

@@ -107,8 +107,14 @@ pub trait Process: Send + Sync {
 /// The way from a kernel to a client outside any call of that client.
 pub trait Client: Send + Sync {
     /// Delivers a signal, by NetBSD's number. Does nothing if the client has gone. A signal raised
-    /// from within a call reaches the client before that call's response.
+    /// from within a call reaches the client before that call's response. Those of one number that
+    /// have not left yet may be one.
     fn raise(&self, signo: i32);
+
+    /// Whether one of this number has been raised and has not left, so that another comes to nothing.
+    fn is_pending(&self, _signo: i32) -> bool {
+        false
+    }
 }
 
 /// One run of a system call.

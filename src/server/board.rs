@@ -223,10 +223,12 @@ impl Board {
                 self.halts.push((socket, done));
             }
             Message::Done(socket, done) => self.done(socket, done),
-            Message::Raise { socket, signo } => {
+            Message::Raise { socket, signo, signals } => {
                 if let Some((connection, hub)) = self.find(socket) {
                     let (session, mut desk) = connection.split(hub);
                     session.raise(signo, &mut desk);
+                    connection.link.signals.add(signo, signals);
+                    hub.look_at(&mut connection.link);
                 }
             }
             Message::Stop => self.drain(),
@@ -273,7 +275,7 @@ impl Board {
                     self.hang_up(socket, "it does not answer what it is asked for")
                 }
                 Timer::Preforks => {
-                    for process in self.hub.preforks.expire(now) {
+                    for process in self.hub.expired_preforks() {
                         self.hub.discard(process);
                     }
                 }
@@ -334,7 +336,7 @@ impl Board {
     /// Counters.
     pub fn stats(&self) -> super::stats::BoardStats {
         super::stats::BoardStats {
-            preforks: self.hub.preforks.len(),
+            preforks: self.hub.preforks(),
             timers: self.hub.timers.len(),
             owed: self.hub.owed.get(),
             kept: self.hub.all.kept(),
@@ -458,10 +460,7 @@ impl Board {
         connection.link.stage = Stage::Gone;
         connection.link.outbox.clear();
         connection.link.backlog = Vec::new();
-        let timers = [connection.link.linger.take(), connection.link.handshake.take()];
-        for timer in timers.into_iter().flatten() {
-            hub.timers.cancel(timer);
-        }
+        connection.link.cancel_timers(hub);
         let (session, mut desk) = connection.split(hub);
         session.disconnect(&mut desk);
         connection.count_unread();
@@ -612,7 +611,7 @@ impl Board {
         for socket in everybody.into_iter().filter(|socket| Some(*socket) != except) {
             self.gone(socket);
         }
-        for process in self.hub.preforks.drain() {
+        for process in self.hub.all_preforks() {
             self.hub.discard(process);
         }
     }
@@ -664,6 +663,9 @@ fn send(connection: &mut Connection, net: &mut impl Net) {
     let hanging_up = link.stage == Stage::HangingUp;
     if link.stage >= Stage::Shut {
         return;
+    }
+    if !link.outbox.is_sending() {
+        link.signals.leave();
     }
     if let Some(chunks) = link.outbox.next() {
         let then = match link.stage {

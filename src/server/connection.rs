@@ -11,6 +11,7 @@ use super::limits::leaves_some;
 use super::memory::MayAsk;
 use super::outbox::Outbox;
 use super::share::Share;
+use super::signals::Framed;
 use super::task::Task;
 use super::timers::TimerId;
 use super::wanted::Wanted;
@@ -54,6 +55,8 @@ pub struct Link {
     pub linger: Option<TimerId>,
     /// Gives it only so long for its handshake.
     pub handshake: Option<TimerId>,
+    /// Signals among what is owed to it.
+    pub signals: Framed,
 }
 
 /// How far a connection has come.
@@ -123,6 +126,7 @@ impl Connection {
                 dirty: false,
                 linger: None,
                 handshake: Some(hub.set_handshake_time(socket)),
+                signals: Framed::default(),
             },
         }
     }
@@ -261,7 +265,18 @@ impl Link {
     /// The client is asked for something: it has only so long to answer, if that is bounded.
     fn set_answer_time(&mut self, key: CallKey, hub: &mut Hub) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
-            call.answer = hub.set_answer_time(self.socket);
+            let timer = hub.set_answer_time(self.socket);
+            if let Some(before) = std::mem::replace(&mut call.answer, timer) {
+                hub.timers.cancel(before);
+            }
+        }
+    }
+
+    /// The client has gone: it is waited for no more.
+    pub fn cancel_timers(&mut self, hub: &mut Hub) {
+        let answers = self.calls.iter_mut().flatten().map(|call| call.answer.take());
+        for timer in answers.chain([self.linger.take(), self.handshake.take()]).flatten() {
+            hub.timers.cancel(timer);
         }
     }
 
@@ -381,14 +396,11 @@ impl Host for Desk<'_> {
     }
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
-        if let Some(oldest) = self.hub.preforks.make_room(self.link.socket) {
-            self.hub.discard(oldest);
-        }
-        self.hub.preforks.keep(self.link.socket, prefork)
+        self.hub.keep_prefork(self.link.socket, prefork)
     }
 
     fn take_prefork(&mut self, token: &Token) -> Option<Arc<dyn Process>> {
-        self.hub.preforks.take(token)
+        self.hub.take_prefork(token)
     }
 
     fn orphan_preforks(&mut self) {

@@ -21,6 +21,7 @@ use super::wanted::Wanted;
 use crate::kernel::Process;
 use crate::pool::{Dispatcher, Injector};
 use crate::session::{Ask, CallKey, Work};
+use crate::wire::Token;
 
 /// Calls run here between two looks at the clock, which costs a tenth of the shortest.
 const LOOK_EVERY: usize = 4;
@@ -34,7 +35,7 @@ pub enum Timer {
     Call(Socket, CallKey),
     /// A client that was hung up on has had time enough to take what was owed.
     Linger(Socket),
-    /// Preforks of a gone parent.
+    /// Preforks of parents that have gone.
     Preforks,
     /// A client has had time enough for its handshake.
     Handshake(Socket),
@@ -48,7 +49,9 @@ pub enum Timer {
 pub struct Hub {
     pub arena: Arena,
     pub limits: Limits,
-    pub preforks: Preforks,
+    preforks: Preforks,
+    /// For the first of them to go unused.
+    orphans: Option<TimerId>,
     pub timers: Timers<Timer>,
     pub stats: BoardStats,
     /// Connections to look at before the next submission.
@@ -85,6 +88,7 @@ impl Hub {
         Hub {
             arena,
             preforks: Preforks::new(limits.preforks, limits.preforks_in_all),
+            orphans: None,
             all: Arc::new(All::new(&limits)),
             limits,
             timers: Timers::default(),
@@ -258,11 +262,60 @@ impl Hub {
         Some(self.timers.set(self.now + time, Timer::Answer(socket)))
     }
 
+    /// Keeps a prefork, if there are not too many. One whose parent has gone makes room for it.
+    pub fn keep_prefork(
+        &mut self,
+        parent: Socket,
+        prefork: Arc<dyn Process>,
+    ) -> Result<Token, Arc<dyn Process>> {
+        if let Some(oldest) = self.preforks.make_room(parent) {
+            self.discard(oldest);
+            self.watch_orphans();
+        }
+        self.preforks.keep(parent, prefork)
+    }
+
+    /// The prefork of this token, which is good no more.
+    pub fn take_prefork(&mut self, token: &Token) -> Option<Arc<dyn Process>> {
+        let prefork = self.preforks.take(token);
+        self.watch_orphans();
+        prefork
+    }
+
     /// The preforks of this parent are good for a while only.
     pub fn orphan_preforks(&mut self, parent: Socket) {
-        let until = self.now + self.limits.orphan;
-        if self.preforks.orphan(parent, until) {
-            self.timers.set(until, Timer::Preforks);
+        self.preforks.orphan(parent, self.now + self.limits.orphan);
+        self.watch_orphans();
+    }
+
+    /// How many preforks wait for their children.
+    pub fn preforks(&self) -> usize {
+        self.preforks.len()
+    }
+
+    /// Takes out the preforks whose time is over.
+    pub fn expired_preforks(&mut self) -> Vec<Arc<dyn Process>> {
+        let over = self.preforks.expire(self.now);
+        self.watch_orphans();
+        over
+    }
+
+    /// Takes out all of them.
+    pub fn all_preforks(&mut self) -> Vec<Arc<dyn Process>> {
+        let all = self.preforks.drain();
+        self.watch_orphans();
+        all
+    }
+
+    /// There is one timer for all preforks whose parents have gone, and none if there are none.
+    fn watch_orphans(&mut self) {
+        let next = self.preforks.next_to_expire();
+        if self.orphans.map(|timer| timer.at()) == next {
+            return;
         }
+        if let Some(before) = self.orphans.take() {
+            self.timers.cancel(before);
+        }
+        self.orphans = next.map(|at| self.timers.set(at, Timer::Preforks));
     }
 }

@@ -82,7 +82,10 @@ impl WorkFor {
     fn run(self, Context { kernel, mailbox, .. }: &Context) {
         let WorkFor { socket, work } = self;
         let answered = Answered { socket, mailbox, done: Some(failure(&work)) };
-        let client = || Arc::new(ClientAt { socket, mailbox: mailbox.clone() });
+        let client = || {
+            let signals = Arc::default();
+            Arc::new(ClientAt { socket, mailbox: mailbox.clone(), signals })
+        };
         let done = match work {
             Work::Spawn { command } => Done::Spawned(kernel.spawn(client(), &command)),
             Work::Adopt { prefork } => {

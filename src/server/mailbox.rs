@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ring::{Chunk, Socket};
 
+use super::signals::Signals;
 use super::stats::Stats;
 use super::task::Task;
 use crate::kernel::{self, Errno, Process};
@@ -33,8 +34,8 @@ pub enum Message {
     Halted { socket: Socket, key: CallKey, out: Out, done: mpsc::Sender<()> },
     /// Work of a session has been done.
     Done(Socket, Done),
-    /// The kernel sends a client a signal.
-    Raise { socket: Socket, signo: i32 },
+    /// The kernel sends a client a signal, which is pending among these.
+    Raise { socket: Socket, signo: i32, signals: Arc<Signals> },
     /// Somebody wants to know.
     Stats(mpsc::Sender<Stats>),
     /// Serve no more: calls in flight get their time to end.
@@ -79,8 +80,8 @@ struct PutOff {
 /// [`Mailbox::post_later`].
 ///
 /// It is a vector under a lock that is held for a push or for a swap. What is in it is bounded by
-/// what was sent out: one message for each task, piece of work and sleeping call, and the signals a
-/// kernel raises.
+/// what was sent out: one message for each task, piece of work and sleeping call, and one for each
+/// number of a signal that is pending for a client.
 pub struct Mailbox {
     messages: Mutex<Vec<Message>>,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -99,6 +100,19 @@ impl Mailbox {
         self.deliver();
         self.lock().push(message);
         (self.wake)();
+    }
+
+    /// Leaves word of a signal, unless one of its number is pending for that client: that one comes
+    /// before whatever is posted from here on, too.
+    fn raise(&self, socket: Socket, signo: i32, signals: &Arc<Signals>) {
+        self.deliver();
+        let mut messages = self.lock();
+        // Under the lock: whoever finds it pending finds its message posted.
+        if signals.add(signo) {
+            messages.push(Message::Raise { socket, signo, signals: signals.clone() });
+            drop(messages);
+            (self.wake)();
+        }
     }
 
     /// Leaves a message soon, perhaps with others: when there are some, when a little time has passed,
@@ -161,11 +175,17 @@ impl Mailbox {
 pub struct ClientAt {
     pub socket: Socket,
     pub mailbox: Arc<Mailbox>,
+    /// What it is about to be sent.
+    pub signals: Arc<Signals>,
 }
 
 impl kernel::Client for ClientAt {
     fn raise(&self, signo: i32) {
-        self.mailbox.post(Message::Raise { socket: self.socket, signo });
+        self.mailbox.raise(self.socket, signo, &self.signals);
+    }
+
+    fn is_pending(&self, signo: i32) -> bool {
+        self.signals.has(signo)
     }
 }
 
@@ -210,6 +230,23 @@ mod tests {
         assert!(put_off < MOST_LATER, "{put_off} are put off");
         assert_eq!(taken(&mailbox).len() + put_off, MOST_LATER);
         assert!(wakes.load(Ordering::SeqCst) > 0, "the reader is woken");
+    }
+
+    #[test]
+    fn of_each_signal_one_message_is_there_until_it_has_left() {
+        let (mailbox, wakes) = mailbox();
+        let (mailbox, signals) = (Arc::new(mailbox), Arc::new(Signals::default()));
+        let client = ClientAt {
+            socket: Socket::made_up(0, 0),
+            mailbox: mailbox.clone(),
+            signals: signals.clone(),
+        };
+        for signo in (1..64).cycle().take(10_000) {
+            kernel::Client::raise(&client, signo);
+        }
+        kernel::Client::raise(&client, 64);
+        assert_eq!((taken(&mailbox).len(), wakes.load(Ordering::SeqCst)), (63, 63));
+        assert!(kernel::Client::is_pending(&client, 1) && signals.has(63));
     }
 
     #[test]

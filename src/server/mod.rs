@@ -13,6 +13,7 @@
 //! - [`outbox`]: what is owed to a client; [`share`]: what one client takes of what all share;
 //!   [`holding`]: what one call does;
 //!   [`rendezvous`]: where a call that cannot restart waits for its client.
+//! - [`signals`]: those on their way to a client.
 //! - [`access`]: who may connect.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
 
@@ -34,6 +35,7 @@ mod outbox;
 mod preforks;
 mod rendezvous;
 mod share;
+mod signals;
 #[cfg(test)]
 mod simulator;
 mod stats;

@@ -178,7 +178,7 @@ fn a_mailbox_loses_no_message_and_keeps_their_order() {
         });
         let second = thread::spawn(move || {
             let socket = ring::models::socket();
-            two.post_later(Message::Raise { socket, signo: 15 });
+            two.post_later(Message::Raise { socket, signo: 15, signals: Default::default() });
             two.deliver();
         });
         let (mut got, mut batch) = (Vec::new(), Vec::new());

@@ -82,6 +82,11 @@ impl Outbox {
         self.waiting_len + self.sending
     }
 
+    /// Whether a send is under way.
+    pub fn is_sending(&self) -> bool {
+        self.sending > 0
+    }
+
     /// What is to be sent next, unless nothing is or a send is under way.
     pub fn next(&mut self) -> Option<std::vec::Drain<'_, Chunk>> {
         if self.sending > 0 || self.waiting_len == 0 {

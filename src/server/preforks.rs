@@ -110,16 +110,24 @@ impl Preforks {
         Some(prefork.process)
     }
 
-    /// The parent has gone; its preforks stay good until `until`. Says whether there are any.
-    pub fn orphan(&mut self, parent: Socket, until: Instant) -> bool {
-        let Some(tokens) = self.by_parent.remove(&parent) else {
-            return false;
-        };
+    /// The parent has gone; its preforks stay good until `until`.
+    pub fn orphan(&mut self, parent: Socket, until: Instant) {
+        let Some(tokens) = self.by_parent.remove(&parent) else { return };
         self.orphans.extend(tokens.into_iter().map(|token| (until, token)));
         if self.orphans.len() > 2 * self.most_in_all {
             self.orphans.retain(|(_, token)| self.by_token.contains_key(&Secret(*token)));
         }
-        true
+    }
+
+    /// When the first of those whose parents have gone goes unused.
+    pub fn next_to_expire(&mut self) -> Option<Instant> {
+        while let Some((until, token)) = self.orphans.front() {
+            if self.by_token.contains_key(&Secret(*token)) {
+                return Some(*until);
+            }
+            self.orphans.pop_front();
+        }
+        None
     }
 
     /// Takes out those whose time is over. Who went first has the earliest.

@@ -17,6 +17,13 @@ pub struct TimerId {
     number: u64,
 }
 
+impl TimerId {
+    /// When it expires.
+    pub fn at(self) -> Instant {
+        self.at
+    }
+}
+
 impl<T> Default for Timers<T> {
     fn default() -> Timers<T> {
         Timers { queue: BTreeMap::new(), next: 0 }

@@ -286,12 +286,22 @@ impl Speaker {
         }
     }
 
+    /// What the server says next but for signals.
+    pub fn hear_no_signal(&mut self) -> Said {
+        loop {
+            match self.hear() {
+                Said::Raise { .. } => {}
+                said => return said,
+            }
+        }
+    }
+
     /// Opens a file.
     #[track_caller]
     pub fn open(&mut self, path: &str, flags: i32) -> u64 {
         let args = [0x2000, flags as u64, 0o644];
         self.send(&frames::call(rumpring::client::numbers::sys::OPEN, 80, &args));
-        match self.hear() {
+        match self.hear_no_signal() {
             Said::Copyinstr { reqno, addr: 0x2000, .. } => {
                 let mut name = path.as_bytes().to_vec();
                 name.push(0);
@@ -299,7 +309,7 @@ impl Speaker {
             }
             said => panic!("expected a copyinstr of the path: {said:?}"),
         }
-        match self.hear() {
+        match self.hear_no_signal() {
             Said::Result { reqno: 80, error: 0, retval } => retval[0] as u64,
             said => panic!("expected {path} to be opened: {said:?}"),
         }

@@ -185,6 +185,14 @@ impl Task {
         }
     }
 
+    /// Whether a signal of this number waits to be delivered.
+    pub fn is_pending(&self, signo: i32) -> bool {
+        match &self.client {
+            Some(client) => client.is_pending(signo),
+            None => self.pending.load(Relaxed) >> signo & 1 != 0,
+        }
+    }
+
     /// Sends a signal; 0 is none.
     pub fn send(&self, signo: i32) {
         if signo != 0 {

@@ -1,7 +1,7 @@
 //! What the tests run calls with: a client with memory of its own, and a driver that runs a call
 //! again and again as the server would.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -30,17 +30,40 @@ pub fn kernel_with(limits: Limits) -> Embedded {
 
 /// Notes the signals it is sent.
 #[derive(Default)]
-pub struct Signals(Mutex<Vec<i32>>);
+pub struct Signals {
+    sent: Mutex<Vec<i32>>,
+    /// What is sent waits until it is taken.
+    waits: AtomicBool,
+    /// How often somebody asked whether one waits.
+    looks: AtomicUsize,
+}
 
 impl Signals {
     pub fn taken(&self) -> Vec<i32> {
-        std::mem::take(&mut lock(&self.0))
+        std::mem::take(&mut lock(&self.sent))
+    }
+
+    pub fn untaken(&self) -> usize {
+        lock(&self.sent).len()
+    }
+
+    pub fn waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::SeqCst);
+    }
+
+    pub fn looks(&self) -> usize {
+        self.looks.load(Ordering::SeqCst)
     }
 }
 
 impl Client for Signals {
     fn raise(&self, signo: i32) {
-        lock(&self.0).push(signo);
+        lock(&self.sent).push(signo);
+    }
+
+    fn is_pending(&self, signo: i32) -> bool {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.waits.load(Ordering::SeqCst) && lock(&self.sent).contains(&signo)
     }
 }
 

@@ -3,6 +3,11 @@
 //! They run on the kernel's one thread for timers (`alarm`), go off on ticks of 10 ms at the most often,
 //! and end with their process. Those that count CPU time stand still, as in a rump kernel.
 //!
+//! A timer that goes off while its signal still waits to be delivered sends no other: it counts an overrun.
+//! Should the client take none for long, the timer is looked at less and less often, and what it missed is
+//! reckoned: so timers of clients that read nothing cost next to nothing. Those that send no signal are
+//! never looked at.
+//!
 //! Source: NetBSD `sys/kern/kern_time.c`; setitimer(2), timer_create(2).
 
 use std::sync::{Arc, Mutex, Weak};
@@ -39,6 +44,9 @@ const INTERVAL_TIMERS: usize = 4;
 /// The lowest number the calls for POSIX's timers take. NetBSD lets them have some of the others.
 const LOWEST: usize = 2;
 
+/// How long a timer is not looked at, at most, for signals that are not taken.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
 /// The most overruns that are told (`DELAYTIMER_MAX`).
 const OVERRUNS_MAX: i64 = 32;
 
@@ -70,6 +78,8 @@ struct State {
     /// Times it should have gone off meanwhile, and those told of with the last signal.
     missed: i64,
     overruns: i64,
+    /// Of how many intervals `next` is the last: one, unless its signals are not taken.
+    stride: u32,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -168,7 +178,7 @@ impl Timer {
     fn set(self: &Arc<Self>, next: Next, interval: Duration) -> Result<(), Errno> {
         let (before, set) = {
             let mut state = lock(&self.state);
-            (state.next, state.interval) = (next, interval);
+            (state.next, state.interval, state.stride) = (next, interval, 1);
             (state.alarm.take(), self.set_alarm(&mut state))
         };
         self.cancel(before);
@@ -177,6 +187,9 @@ impl Timer {
 
     fn set_alarm(self: &Arc<Self>, state: &mut State) -> Result<(), Errno> {
         let (Next::At(at), Some(task)) = (state.next, self.task.upgrade()) else { return Ok(()) };
+        if self.signo == 0 {
+            return Ok(());
+        }
         let me: Arc<dyn Due> = self.clone();
         state.alarm = Some(task.system.alarms.set(at, Arc::downgrade(&me))?);
         Ok(())
@@ -203,14 +216,15 @@ impl Timer {
         let state = lock(&self.state);
         let value = match state.next {
             Next::Unset => Duration::ZERO,
-            Next::At(at) => at.saturating_duration_since(Instant::now()),
+            Next::At(at) => state.until_next(at, Instant::now()),
             Next::Still(left) => left,
         };
         Setting { value, interval: state.interval }
     }
 
-    /// NetBSD: `realtimerexpire`. Says whether the signal is to be sent.
-    fn expire(self: &Arc<Self>) -> bool {
+    /// NetBSD: `realtimerexpire`, `itimerfire`. Says whether the signal is to be sent, which it is not
+    /// while the last one waits to be delivered.
+    fn expire(self: &Arc<Self>, is_pending: bool) -> bool {
         let mut state = lock(&self.state);
         let now = Instant::now();
         let Next::At(at) = state.next else { return false };
@@ -219,19 +233,49 @@ impl Timer {
             return false;
         }
         state.alarm = None;
-        state.overruns = std::mem::take(&mut state.missed);
         state.next = Next::Unset;
+        let skipped = i64::from(state.stride) - 1;
+        if is_pending {
+            state.missed = state.missed.saturating_add(skipped + 1);
+        } else {
+            state.overruns = std::mem::take(&mut state.missed).saturating_add(skipped);
+        }
         if state.interval > Duration::ZERO {
-            let missed = now.duration_since(at).as_nanos() / state.interval.as_nanos();
-            state.missed = i64::try_from(missed).unwrap_or(i64::MAX);
-            let late = now.duration_since(at).as_nanos() % state.interval.as_nanos();
-            let left = state.interval - Duration::from_nanos(late.try_into().unwrap_or(0));
-            state.next = Next::At(after(now, left));
+            let late = now.duration_since(at).as_nanos() / state.interval.as_nanos();
+            state.missed = state.missed.saturating_add(i64::try_from(late).unwrap_or(i64::MAX));
+            state.stride = if is_pending { longer(state.stride, state.interval) } else { 1 };
+            let more = state.interval * (state.stride - 1);
+            state.next = Next::At(after(now, state.until_next(at, now) + more));
             if self.set_alarm(&mut state).is_err() {
                 state.next = Next::Unset;
             }
         }
-        true
+        !is_pending
+    }
+}
+
+/// Twice as many intervals, as long as they are not too long.
+fn longer(stride: u32, interval: Duration) -> u32 {
+    let most = LONGEST_LOOK.as_nanos() / interval.as_nanos();
+    stride.saturating_mul(2).min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
+}
+
+impl State {
+    /// How long until the timer goes off, if it is looked at next at this time: which may have passed, for
+    /// one that is never looked at, and before which it may go off unseen.
+    fn until_next(&self, look: Instant, now: Instant) -> Duration {
+        let left = look.saturating_duration_since(now);
+        if self.interval.is_zero() || self.stride <= 1 && !left.is_zero() {
+            return left;
+        }
+        let remainder = |time: Duration| {
+            let nanos = time.as_nanos() % self.interval.as_nanos();
+            Duration::from_nanos(nanos.try_into().unwrap_or(0))
+        };
+        match remainder(left) {
+            Duration::ZERO => self.interval - remainder(now.saturating_duration_since(look)),
+            left => left,
+        }
     }
 }
 
@@ -245,7 +289,7 @@ impl Drop for Timer {
 impl Due for Timer {
     fn due(self: Arc<Self>) {
         let Some(task) = self.task.upgrade() else { return };
-        if self.expire() && self.signo != 0 {
+        if self.expire(task.is_pending(self.signo)) {
             task.raise(self.signo);
         }
     }

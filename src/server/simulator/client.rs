@@ -245,7 +245,7 @@ impl FakeClient {
             sys::MAP => [random.u64(1..30), 0, 0],
             sys::HALT => [self.id, 0, 0],
             // Each has a signal of its own.
-            sys::RAISE => [self.next, 0, 0],
+            sys::RAISE => [1 + self.next % 63, 0, 0],
             _ => [0; 3],
         };
         wire::syscall_request(bytes, self.next, number, &args);
@@ -357,15 +357,16 @@ impl FakeClient {
             (Some(Class::Error), _) => self.refused(&header),
             (Some(Class::Request), Some(Kind::Copyout)) => self.copied_out(&body),
             (Some(Class::Request), Some(Kind::Raise)) => {
+                let name = self.name();
                 let raised = |call: &&mut Expected| {
-                    call.number == sys::RAISE
-                        && !call.raised
-                        && call.args[0] == u64::from(header.word)
+                    call.number == sys::RAISE && call.args[0] == u64::from(header.word)
                 };
-                match self.calls.values_mut().find(raised) {
-                    Some(call) => call.raised = true,
-                    None => return Err(format!("{}: a signal of nobody", self.name())),
+                // Several that raise the same may have one signal.
+                let mut callers = self.calls.values_mut().filter(raised).peekable();
+                if callers.peek().is_none() {
+                    return Err(format!("{name}: a signal of nobody"));
                 }
+                callers.for_each(|call| call.raised = true);
                 Ok(())
             }
             (Some(Class::Request), Some(Kind::Copyin | Kind::Copyinstr | Kind::Anonmmap)) => {

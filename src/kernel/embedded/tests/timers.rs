@@ -254,3 +254,59 @@ fn timers_end_with_their_process_and_stay_with_it() {
         thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// While its signal waits, a timer sends no other: it counts, and is looked at less and less often.
+#[test]
+fn a_timer_whose_signal_is_not_taken_sends_one_and_counts() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    guest.signals.waits(true);
+    let timer = create(&guest, 0, 0).unwrap();
+    let often = guest.place(&setting((0, 10_000_000), (0, 10_000_000)));
+    let begin = Instant::now();
+    guest.call(446, &[timer, 0, often, 0]).unwrap();
+    let until_looked = |count: usize| {
+        while guest.signals.looks() < count {
+            assert!(begin.elapsed() < PATIENCE, "{} looks of {count}", guest.signals.looks());
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    // Looks after 1, 2, 4 .. 64 intervals: 127 in all.
+    until_looked(8);
+    assert!(begin.elapsed() >= Duration::from_millis(1270), "it was looked at too often");
+    assert_eq!((guest.signals.untaken(), kernel.system.alarms.len()), (1, 1));
+    // It is told of as if it had been looked at.
+    guest.call(447, &[timer, guest.buffer()]).unwrap();
+    let [interval, interval_nanos, value, nanos] = taken(&guest);
+    assert_eq!((interval, interval_nanos, value), (0, 10_000_000, 0));
+    assert!((1..=10_000_000).contains(&nanos), "{nanos}");
+    // Once the signal has been taken there is another, which says how many were missed.
+    guest.signals.waits(false);
+    guest.signals.taken();
+    assert_eq!(signals(&guest, 1)[0], ALRM);
+    assert_eq!(guest.call(239, &[timer]), Ok(32), "as many as are told at most");
+    // And it goes off as often as it should again.
+    assert_eq!(signals(&guest, 3)[..3], [ALRM; 3]);
+    guest.call(236, &[timer]).unwrap();
+    assert_eq!(kernel.system.alarms.len(), 0);
+}
+
+#[test]
+fn a_timer_without_a_signal_is_never_looked_at() {
+    let kernel = kernel();
+    let guest = Guest::new(&kernel);
+    let timer = create(&guest, 3, guest.place(&sigevent(0, 0))).unwrap();
+    for (interval, value) in [((0, 0), (1000, 0)), ((0, 10_000_000), (0, 10_000_000))] {
+        let at = guest.place(&setting(interval, value));
+        guest.call(446, &[timer, 0, at, 0]).unwrap();
+        assert_eq!(kernel.system.alarms.len(), 0);
+    }
+    thread::sleep(Duration::from_millis(25));
+    guest.call(447, &[timer, guest.buffer()]).unwrap();
+    assert!((1..=10_000_000).contains(&taken(&guest)[3]), "{:?}", taken(&guest));
+    let once = guest.place(&setting((0, 0), (0, 10_000_000)));
+    guest.call(446, &[timer, 0, once, 0]).unwrap();
+    thread::sleep(Duration::from_millis(25));
+    guest.call(447, &[timer, guest.buffer()]).unwrap();
+    assert_eq!(taken(&guest), [0; 4], "it has gone off");
+}

@@ -1,0 +1,196 @@
+//! Timers of the server and of its clients: they go with what they are for, and whoever does not take the
+//! signals of its own costs no more for that.
+
+mod support;
+
+use std::time::Duration;
+
+use rumpring::client::numbers::{O_RDONLY, sys};
+use rumpring::wire::Kind;
+use support::*;
+
+const SETITIMER: i32 = 425;
+const TIMER_CREATE: i32 = 235;
+const TIMER_SETTIME: i32 = 446;
+
+#[test]
+fn preforks_of_those_who_have_gone_have_one_timer() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let hour = Duration::from_secs(3600);
+        let house = House::with(transport, |config| {
+            (config.limits.orphan, config.limits.preforks_in_all) = (hour, 100);
+        });
+        let tokens: Vec<_> = (0..100).map(|_| Speaker::guest(&house).prefork()).collect();
+        house.board_becomes("a hundred orphans and a timer", |board| {
+            (board.connections, board.preforks, board.timers) == (0, 100, 1)
+        });
+        // The first are used, and the next makes room for another's.
+        for token in &tokens[..10] {
+            Speaker::child(&house, token).getpid();
+        }
+        let mut parents: Vec<Speaker> = (0..11).map(|_| Speaker::guest(&house)).collect();
+        for parent in &mut parents {
+            parent.prefork();
+        }
+        house.board_becomes("as many as there may be, and a timer", |board| {
+            (board.preforks, board.timers) == (100, 1)
+        });
+        // Nobody's are left: nor is a timer.
+        for token in &tokens[11..] {
+            Speaker::child(&house, token).getpid();
+        }
+        house.board_becomes("no timer", |board| (board.preforks, board.timers) == (11, 0));
+        drop(parents);
+        house.board_becomes("the timer of the others", |board| board.timers == 1);
+        house.is_sound();
+    }
+}
+
+/// One client in each of the states that have a timer.
+fn timed(house: &House, state: usize) -> Speaker {
+    match state % 5 {
+        // Has made no handshake.
+        0 => Speaker::connected(house),
+        // Sleeps in calls, for an hour.
+        1 => {
+            let mut client = Speaker::guest(house);
+            for reqno in 0..5 {
+                client.send(&call(sys::NANOSLEEP, reqno, &[0x3000, 0]));
+                client.serve_copyin(0x3000, &[3600u64.to_le_bytes(), [0; 8]].concat());
+            }
+            client.getpid();
+            client
+        }
+        // Does not answer.
+        2 => {
+            let mut client = Speaker::guest(house);
+            let [_, writer] = client.pipe();
+            for reqno in 0..5 {
+                client.send(&call(sys::WRITE, reqno, &[writer, 0x1000, 10]));
+                client.hear();
+            }
+            client
+        }
+        // Takes nothing of what is owed to it, and may have been hung up on by now.
+        3 => {
+            let mut client = Speaker::guest(house);
+            let zero = client.open("/dev/zero", O_RDONLY);
+            client.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 30]));
+            client.hear();
+            client.send(&claiming(3, 0, Kind::Syscall.number(), 20, 9, &[]));
+            client
+        }
+        // Will fork.
+        _ => {
+            let mut client = Speaker::guest(house);
+            client.prefork();
+            client
+        }
+    }
+}
+
+#[test]
+fn no_timer_outlives_what_it_is_for() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let hour = Duration::from_secs(3600);
+        let house = House::with(transport, |config| {
+            config.limits.answer = Some(hour);
+            (config.limits.handshake, config.limits.linger) = (hour, hour);
+            config.limits.orphan = Duration::ZERO;
+        });
+        for round in 0..3 {
+            let clients: Vec<Speaker> = (0..100).map(|state| timed(&house, state)).collect();
+            house.board_becomes("timers of all who have any", |board| board.timers >= 220);
+            for (at, client) in clients.into_iter().enumerate() {
+                if (at + round) % 2 == 0 { drop(client) } else { client.reset() }
+            }
+            house.becomes_empty();
+            house.board_becomes("no timer", |board| board.timers == 0);
+        }
+        house.is_sound();
+    }
+}
+
+/// Makes a process have this many timers that go off as often as any can.
+fn set_timers(client: &mut Speaker, count: u64) {
+    let often = [0_u64, 1, 0, 1].map(u64::to_le_bytes).concat();
+    for which in 0..count {
+        let (number, set) = match which {
+            0 => (0, SETITIMER),
+            _ => {
+                client.send(&call(TIMER_CREATE, 2, &[0, 0, 0x2000]));
+                let Said::Copyout { bytes, .. } = client.hear_no_signal() else {
+                    panic!("expected a timer's number");
+                };
+                assert_eq!(client.hear_no_signal(), Said::ok(2, 0));
+                (bytes[0].into(), TIMER_SETTIME)
+            }
+        };
+        let args = if set == SETITIMER { [number, 0x1000, 0, 0] } else { [number, 0, 0x1000, 0] };
+        client.send(&call(set, 3, &args));
+        let Said::Copyin { reqno, .. } = client.hear_no_signal() else {
+            panic!("expected to be asked for the time");
+        };
+        client.send(&response(Kind::Copyin, reqno, &often));
+        assert_eq!(client.hear_no_signal(), Said::ok(3, 0));
+    }
+}
+
+#[test]
+fn timers_of_who_reads_nothing_owe_one_signal_at_a_time() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::new(transport);
+        let mut deaf: Vec<Speaker> = (0..8).map(|_| Speaker::guest(&house)).collect();
+        deaf.iter_mut().for_each(|client| set_timers(client, 32));
+        // Fills its socket, so that what comes next waits in the server.
+        for client in &mut deaf {
+            let zero = client.open("/dev/zero", O_RDONLY);
+            client.send(&call(sys::READ, 9, &[zero, 0x1000, 1 << 30]));
+        }
+        eventually("the sockets to be full", || {
+            let before = house.board().owed;
+            std::thread::sleep(Duration::from_millis(300));
+            before > 0 && house.board().owed == before
+        });
+        let owed = house.board().owed;
+        std::thread::sleep(Duration::from_secs(1));
+        let more = house.board().owed.saturating_sub(owed);
+        assert!(more <= 8 * 24, "{more} bytes more are owed to 8 clients after 100 ticks");
+        house.is_sound();
+        drop(deaf);
+        house.becomes_empty();
+    }
+}
+
+/// As a kernel has it: of each number one is pending, however often it is sent.
+#[test]
+fn signals_that_nobody_takes_are_one_of_each() {
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let house = House::with(transport, |config| config.limits.owed_most = 50_000);
+        let mut slow = Speaker::guest(&house);
+        let pid = slow.getpid();
+        let client = house.client();
+        for _ in 0..20_000 / 63 {
+            for signo in 1..64 {
+                client.kill(pid, signo).expect("it is there");
+            }
+        }
+        assert_eq!(house.board().hang_ups, 0);
+        slow.send(&call(sys::GETPID, 5, &[]));
+        let (mut seen, mut count) = ([false; 64], 0);
+        loop {
+            match slow.hear() {
+                Said::Raise { signo } => {
+                    seen[signo as usize] = true;
+                    count += 1;
+                }
+                Said::Result { reqno: 5, error: 0, .. } => break,
+                said => panic!("expected signals and a pid: {said:?}"),
+            }
+        }
+        println!("{transport:?}: {count} signals of 20000");
+        assert!(seen[1..].iter().all(|&seen| seen), "each was sent: {seen:?}");
+        drop((slow, client));
+        house.becomes_empty();
+    }
+}
