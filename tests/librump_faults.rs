@@ -8,6 +8,7 @@ mod process;
 use std::time::{Duration, Instant};
 
 use process::{SOON, Server};
+use rumpring::client::numbers::{O_CREAT, O_RDWR, sys};
 use rumpring::client::{CallError, Client};
 use rumpring::kernel::librump::load;
 
@@ -140,6 +141,39 @@ fn a_monotonic_interval_timer_brings_the_kernel_down() {
     let end = Instant::now() + SOON;
     while timed.getpid().is_ok() && Instant::now() < end {}
     goes_down(server);
+}
+
+/// Has the vnode of a file locked for ever.
+fn lock_a_file(client: &Client) -> Result<[i64; 2], CallError> {
+    const EXTATTRCTL: i32 = 360;
+    let file = client.open("/file", O_CREAT | O_RDWR, 0o600).expect("a file");
+    client.call(sys::CLOSE, &[file as u64]).expect("close");
+    let root = client.space().buffer_str("/").unwrap();
+    let path = client.space().buffer_str("/file").unwrap();
+    client.call(EXTATTRCTL, &[root.addr(), 0, path.addr(), 1, 0])
+}
+
+#[test]
+fn a_file_for_extattrctl_is_refused() {
+    let Some(server) = serve("a_file_for_extattrctl_is_refused", &[]) else { return };
+    let locker = client(&server);
+    assert_eq!(errno(lock_a_file(&locker)), EOPNOTSUPP);
+    for each in [&locker, &client(&server)] {
+        each.open("/file", O_RDWR, 0).expect("it can be looked up");
+    }
+    drop(locker);
+    still_serves(server);
+}
+
+#[test]
+fn a_file_for_extattrctl_is_locked_for_ever() {
+    let name = "a_file_for_extattrctl_is_locked_for_ever";
+    let Some(mut server) = serve(name, &["--netbsd-faults", "allow"]) else { return };
+    let locker = client(&server);
+    assert_eq!(errno(lock_a_file(&locker)), EOPNOTSUPP, "the kernel's own answer");
+    let stranger = Client::builder().timeout(Duration::from_secs(2)).connect(server.url()).unwrap();
+    let opened = stranger.open("/file", O_RDWR, 0);
+    assert!(opened.is_err() || !server.is_running(), "no lookup comes back");
 }
 
 /// SIGIO for init, from a socket whose owner it was made. Raised in the server it would be the end of it.

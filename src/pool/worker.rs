@@ -149,6 +149,8 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
         rest(&shared, &berth);
         seat = wait_for_seat(&shared, &berth);
     }
+    // It is no worker any more: were it to sleep in there, it would take a seat with it.
+    POSITION.set(None);
     if !shared.roster.is_closed() {
         let ends = catch_unwind(AssertUnwindSafe(|| T::thread_end(&shared.context)));
         if ends.is_err() {

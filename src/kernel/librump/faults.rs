@@ -8,6 +8,7 @@
 //! | call | what | why | answer |
 //! | --- | --- | --- | --- |
 //! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling who watches them: the filter's list of watchers goes with the process, and the watcher, as it goes, takes itself out of that list. | EINVAL, as for a filter that is not there |
+//! | extattrctl(2) | a `filename` | `sys_extattrctl` hands that file's vnode over locked and then lets go of it without unlocking it, unless the file system has done so; those without extended attributes do not. Whoever looks the file up next waits for ever, or is the same thread, which the C library takes for a deadlock, and the kernel aborts. | EOPNOTSUPP, as of a file system without them |
 //! | setitimer(2) | `ITIMER_MONOTONIC` | `dosetitimer` does not initialize the callout of this one, and arms it. | EOPNOTSUPP |
 //!
 //! What is in a client's memory is looked at as the kernel copies it in: what was looked at before could be
@@ -21,7 +22,7 @@
 //! it until the kernel locks a mutex twice. Which descriptor is a kqueue, and what it watches, only the kernel
 //! knows, and one that watches another, without a circle, is fine.
 //!
-//! Source: NetBSD `sys/kern/kern_event.c`, `sys/kern/kern_time.c`, `sys/rump/librump/rumpkern/lwproc.c`,
+//! Source: NetBSD `sys/kern/kern_event.c`, `sys/kern/kern_time.c`, `sys/kern/vfs_xattr.c`, `sys/rump/librump/rumpkern/lwproc.c`,
 //! `sys/sys/event.h`.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,6 +33,9 @@ use crate::kernel::{Args, Errno};
 /// compat_50_setitimer(2) and setitimer(2), with the timer as their first argument.
 const SETITIMER: [i32; 2] = [83, 425];
 const ITIMER_MONOTONIC: u64 = 3;
+
+/// extattrctl(2): path, cmd, filename.
+const EXTATTRCTL: i32 = 360;
 
 /// compat_50_kevent(2) and kevent(2): both copy in their changes as an array of `struct kevent`.
 const KEVENT: [i32; 2] = [345, 435];
@@ -60,12 +64,13 @@ pub fn allow(allowed: bool) {
 /// Refuses a call whose arguments say what it would do.
 pub fn check(number: i32, args: &Args) -> Result<(), Errno> {
     let (number, args) = indirect::direct(number, args);
-    // The kernel looks at the lower half of an int.
-    let timer = args[0] & u64::from(u32::MAX);
-    if SETITIMER.contains(&number) && timer == ITIMER_MONOTONIC && !ALLOWED.load(Relaxed) {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    Ok(())
+    let is_fault = match number {
+        // The kernel looks at the lower half of an int.
+        _ if SETITIMER.contains(&number) => args[0] & u64::from(u32::MAX) == ITIMER_MONOTONIC,
+        EXTATTRCTL => args[2] != 0,
+        _ => false,
+    };
+    if is_fault && !ALLOWED.load(Relaxed) { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
 }
 
 /// Changes the arguments of a call of this number, before the kernel sees them.
@@ -178,5 +183,6 @@ mod tests {
         for (number, which) in [(425, 0), (425, 2), (425, 1 << 32), (426, 3)] {
             assert_eq!(check(number, &args(which)), Ok(()));
         }
+        assert_eq!(check(360, &args(1)), Ok(()), "an extattrctl without a file");
     }
 }
