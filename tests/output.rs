@@ -221,7 +221,12 @@ fn a_second_signal_ends_a_server_at_once_whoever_reads() {
         // It is on its way when a later call of the same client is answered.
         client.getpid().expect("a getpid");
         server.signal(Signal::TERM);
-        thread::sleep(Duration::from_millis(100));
+        // With the file it has heeded the first one: two that come together are one.
+        let end = Instant::now() + SOON;
+        while server.path().exists() {
+            assert!(Instant::now() < end, "{what}: it does not heed a signal");
+            thread::sleep(Duration::from_millis(5));
+        }
         server.signal(Signal::TERM);
         assert!(server.ends().code().is_some(), "{what}: it exits, and is not killed");
     });
@@ -245,8 +250,8 @@ fn a_server_that_fails_at_its_start_does_so_whoever_reads() {
 #[test]
 fn lines_of_a_server_come_when_somebody_reads_again_and_those_lost_are_counted() {
     let mut server = Mute::start(Sink::Stuck, &["-vvv", "--log-lines", "1000000"]);
-    // Each is worth some lines; all that can wait is less.
-    for _ in 0..3000 {
+    // Each is worth a line of 100 bytes; all that can wait is less.
+    for _ in 0..4000 {
         server.nonsense();
     }
     let mut lines = BufReader::new(server.reader.take().expect("the reader's end")).lines();

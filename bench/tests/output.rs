@@ -166,10 +166,8 @@ fn the_report_of_a_soak() {
         last.starts_with("rumpring-bench: cannot write to standard output: No space"),
         "{last}"
     );
-    for stderr in [gone(), full()] {
-        let mut child = bench().args(&args).stdout(gone()).stderr(stderr).spawn().unwrap();
-        assert!(matches!(status(&mut child), Some(0 | 1)), "it exits");
-    }
+    let mut child = bench().args(&args).stdout(gone()).stderr(gone()).spawn().unwrap();
+    assert!(matches!(status(&mut child), Some(0 | 1)), "it exits");
 }
 
 #[test]
