@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::net::{self, AddressFamily, SocketType};
+
 /// Longest path a Unix socket can have (`sun_path`, less its NUL).
 pub const MAX_PATH: usize = 107;
 
@@ -26,7 +28,9 @@ pub enum Url {
     Unix(PathBuf),
     /// `tcp://A.B.C.D:PORT`; `*` or `0` is every interface, for servers.
     Tcp(SocketAddrV4),
-    /// `tcp6://[ADDR]:PORT`; `*` is every interface, for servers.
+    /// `tcp6://[ADDR]:PORT`; `*` is every interface, for servers. Behind a `%` an address may have its
+    /// interface, by name or number: one that is link-local means nothing without. It is kept, and
+    /// shown, as a number.
     Tcp6(SocketAddrV6),
 }
 
@@ -61,6 +65,9 @@ pub enum UrlProblem {
     /// A port that is not a number of 0 to 65535.
     #[error("port `{0}` is not a number from 0 to 65535")]
     Port(String),
+    /// An interface behind the `%` of an IPv6 address that is not here.
+    #[error("no network interface is called `{0}`; `ip link` lists them")]
+    Interface(String),
     /// An address that is not of the scheme's kind.
     #[error("`{0}` is not an address; names are not looked up, write numbers")]
     Address(String),
@@ -157,8 +164,26 @@ fn parse_tcp6(rest: &str) -> Result<Url, UrlProblem> {
     if host == "*" {
         return Ok(Url::Tcp6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0)));
     }
-    let text = format!("[{host}]:{port}");
-    text.parse().map(Url::Tcp6).map_err(|_| UrlProblem::Address(host.to_string()))
+    let (address, scope) = match host.split_once('%') {
+        Some((address, interface)) => (address, interface_index(interface)?),
+        None => (host, 0),
+    };
+    let address = address.parse().map_err(|_| UrlProblem::Address(host.to_string()))?;
+    Ok(Url::Tcp6(SocketAddrV6::new(address, port, 0, scope)))
+}
+
+/// The number of a network interface, by that or by its name. Numbers are not looked up: whether there is
+/// such an interface is found out where it is used.
+fn interface_index(interface: &str) -> Result<u32, UrlProblem> {
+    if interface.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(index @ 1..) = interface.parse()
+    {
+        return Ok(index);
+    }
+    let unknown = |_| UrlProblem::Interface(interface.to_string());
+    let socket = net::socket(AddressFamily::INET6, SocketType::DGRAM, None)
+        .or_else(|_| net::socket(AddressFamily::UNIX, SocketType::DGRAM, None));
+    socket.and_then(|socket| net::netdevice::name_to_index(socket, interface)).map_err(unknown)
 }
 
 /// A port; what follows a slash is ignored, as stock clients do.
@@ -183,6 +208,15 @@ mod tests {
         ] {
             assert_eq!(url.parse::<Url>().unwrap().to_string(), url);
         }
+    }
+
+    #[test]
+    fn an_interface_has_a_name_and_a_number() {
+        let by_name: Url = "tcp6://[fe80::1%lo]:7".parse().unwrap();
+        let Url::Tcp6(addr) = &by_name else { panic!("{by_name}") };
+        assert_ne!(addr.scope_id(), 0);
+        assert_eq!(by_name.to_string(), format!("tcp6://[fe80::1%{}]:7", addr.scope_id()));
+        assert_eq!(by_name.to_string().parse::<Url>().unwrap(), by_name);
     }
 
     #[test]
@@ -218,6 +252,13 @@ mod tests {
             ("tcp6://::1:5", "no port"),
             ("tcp6://[::1]", "no port"),
             ("tcp6://[1.2.3.4]:5", "`1.2.3.4` is not an address"),
+            ("tcp6://[fe80::1%nosuch]:5", "no network interface is called `nosuch`"),
+            ("tcp6://[fe80::1%]:5", "no network interface is called ``"),
+            ("tcp6://[fe80::1%0]:5", "no network interface is called `0`"),
+            ("tcp6://[fe80::1%4294967296]:5", "called `4294967296`"),
+            ("tcp6://[fe80::1%a name longer than any]:5", "no network interface"),
+            ("tcp6://[fe80::1%lo%lo]:5", "called `lo%lo`"),
+            ("tcp6://[fe80%lo]:5", "`fe80%lo` is not an address"),
         ] {
             let error = url.parse::<Url>().unwrap_err().to_string();
             assert!(error.contains(says), "{url}: {error}");

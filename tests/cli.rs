@@ -3,7 +3,8 @@
 mod process;
 
 use std::fs;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -95,18 +96,39 @@ fn port_0_is_told_as_what_it_became() {
 }
 
 #[test]
-fn notify_socket_is_told_that_the_server_is_ready() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("notify");
-    let socket = UnixDatagram::bind(&path).expect("a datagram socket");
-    socket.set_read_timeout(Some(SOON)).expect("a timeout");
-    let mut command = rumpring();
-    command.env("NOTIFY_SOCKET", &path);
-    let url = format!("unix://{}", dir.path().join("s").display());
-    let _server = Server::run(command, dir, &url, &[]);
-    let mut message = [0; 64];
-    let len = socket.recv(&mut message).expect("READY=1 at NOTIFY_SOCKET");
-    assert_eq!(std::str::from_utf8(&message[..len]).map(str::trim), Ok("READY=1"));
+fn notify_socket_is_told_that_the_server_is_ready_and_that_it_ends() {
+    for (is_abstract, options) in
+        [(false, &[][..]), (false, &["--sandbox"]), (true, &[]), (true, &["--sandbox"])]
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("notify");
+        let (name, address) = if is_abstract {
+            let name = path.to_str().expect("a name");
+            (format!("@{name}"), SocketAddr::from_abstract_name(name))
+        } else {
+            (path.display().to_string(), SocketAddr::from_pathname(&path))
+        };
+        let socket = UnixDatagram::bind_addr(&address.expect("a name")).expect("a datagram socket");
+        socket.set_read_timeout(Some(SOON)).expect("a timeout");
+        let heard = || {
+            let mut message = [0; 64];
+            let len = socket.recv(&mut message).expect("a message at NOTIFY_SOCKET");
+            String::from_utf8(message[..len].to_vec()).expect("text")
+        };
+        let mut command = rumpring();
+        command.env("NOTIFY_SOCKET", &name);
+        let url = format!("unix://{}", dir.path().join("s").display());
+        let mut server = Server::run(command, dir, &url, options);
+        assert_eq!(heard(), "READY=1\n", "{name}");
+        match is_abstract {
+            true => server.signal(Signal::TERM),
+            false => run(&mut server.command(["halt"])).succeeds(""),
+        }
+        assert_eq!(heard(), "STOPPING=1\n", "{name}");
+        server.ended_within(SOON, "its last word");
+        socket.set_nonblocking(true).expect("a socket that does not wait");
+        assert!(socket.recv(&mut [0; 64]).is_err(), "that was its last word");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
+use super::notify::Notifier;
 use crate::output;
 use crate::server::Control;
 use crate::url::Url;
@@ -19,15 +20,20 @@ pub fn take_signals() -> Result<Signals, Failure> {
 
 /// From here on SIGTERM and SIGINT stop the server, SIGUSR1 has it print its counters, and what it says on
 /// stderr is written. Says later whether a signal has stopped it.
-pub fn heed(signals: Signals, control: &Control) -> Result<Arc<AtomicBool>, Failure> {
+pub fn heed(
+    signals: Signals,
+    control: &Control,
+    notifier: Arc<Notifier>,
+) -> Result<Arc<AtomicBool>, Failure> {
     let stopped = Arc::new(AtomicBool::new(false));
     let (its_control, by_signal) = (control.clone(), stopped.clone());
     control.run_for_good("log", output::write_lines)?;
-    control.run_for_good("signals", move || handle(signals, &its_control, &by_signal))?;
+    control
+        .run_for_good("signals", move || handle(signals, &its_control, &notifier, &by_signal))?;
     Ok(stopped)
 }
 
-fn handle(mut signals: Signals, control: &Control, stopped: &AtomicBool) {
+fn handle(mut signals: Signals, control: &Control, notifier: &Notifier, stopped: &AtomicBool) {
     for signal in signals.forever() {
         if signal == SIGUSR1 {
             match control.stats() {
@@ -40,6 +46,7 @@ fn handle(mut signals: Signals, control: &Control, stopped: &AtomicBool) {
             // A client has halted the kernel for good, and nothing else ends the process.
             output::exit(0);
         } else {
+            notifier.stopping();
             control.stop();
         }
     }
@@ -48,7 +55,4 @@ fn handle(mut signals: Signals, control: &Control, stopped: &AtomicBool) {
 /// Connections are accepted: says so.
 pub fn ready(url: &Url) {
     output::say(format_args!("listening on {url}"));
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!("cannot tell NOTIFY_SOCKET that the server is ready: {error}");
-    }
 }

@@ -9,6 +9,7 @@ mod embedded;
 mod etfs;
 mod lifetime;
 mod log;
+mod notify;
 mod rump;
 mod rump_server;
 mod sandbox;

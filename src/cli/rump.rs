@@ -2,8 +2,10 @@
 //! and `rump_server` have in common.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::notify::Notifier;
 use super::{Failure, lifetime};
 use crate::hypercall;
 use crate::kernel::librump::{self, Drive, load};
@@ -31,13 +33,18 @@ impl Rump {
     /// Loads, boots and serves, to the end. With `detach` the process that was started ends when the
     /// server is ready, or with the error that kept it from that. `bound` is where to listen, if that is
     /// settled already.
-    pub fn serve(&self, config: Config, bound: Option<Bound>) -> Result<(), Failure> {
+    pub fn serve(
+        &self,
+        config: Config,
+        bound: Option<Bound>,
+        notifier: Notifier,
+    ) -> Result<(), Failure> {
         for (name, value) in &self.environment {
             load::set_environment(name, value);
         }
         load::load(self.prefix.as_deref(), &self.libraries)?;
         let parent = self.detach.then(load::detach).transpose()?;
-        let started = self.start(config, bound);
+        let started = self.start(config, bound, Arc::new(notifier));
         match (parent, &started) {
             (None, _) => {}
             (Some(parent), Ok(_)) => {
@@ -61,6 +68,7 @@ impl Rump {
         &self,
         config: Config,
         bound: Option<Bound>,
+        notifier: Arc<Notifier>,
     ) -> Result<impl FnOnce() -> Result<(), Failure> + use<>, Failure> {
         let url = config.url.clone();
         let signals = lifetime::take_signals()?;
@@ -70,12 +78,14 @@ impl Rump {
         self.drives.iter().try_for_each(Drive::register)?;
         load::init_server(&url.to_string())?;
         let server = hypercall::server().ok_or("the kernel asked for no server")?;
-        let stopped = lifetime::heed(signals, &server.control)?;
+        let stopped = lifetime::heed(signals, &server.control, notifier.clone())?;
         if self.announce {
             lifetime::ready(&server.url);
         }
+        notifier.ready();
         Ok(move || {
             server.control.wait_for_end()?;
+            notifier.stopping();
             if stopped.load(Ordering::SeqCst) {
                 load::halt()?;
             }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::Failure;
+use super::notify::Notifier;
 use super::rump::Rump;
 use crate::kernel::librump::{Drive, DriveKind, Extent, faults, load};
 use crate::options::{self, Options};
@@ -74,7 +75,9 @@ impl Cli {
             detach: !self.s,
             announce: false,
         };
-        rump.serve(config, None)
+        // Who starts a service that goes to the background waits for that instead.
+        let notifier = if self.s { Notifier::from_env() } else { Notifier::default() };
+        rump.serve(config, None, notifier)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory};
 
+use super::notify::Notifier;
 use super::rump::Rump;
 use super::{Failure, embedded, etfs, lifetime, sandbox, user};
 use crate::kernel::librump::{faults, load};
@@ -67,6 +68,7 @@ impl Serve {
     }
 
     fn serve_embedded(&self, config: &Config) -> Result<(), Failure> {
+        let notifier = Arc::new(Notifier::from_env());
         // The kernel asks the system how many CPUs there are, which a sandbox does not have.
         let kernel = Arc::new(self.kernel_limits.kernel());
         let bound = bind(config)?;
@@ -75,17 +77,21 @@ impl Serve {
         let sandbox = self.sandbox.enter(&bound)?;
         let signals = lifetime::take_signals()?;
         let server = Server::on(bound, config, kernel)?;
-        lifetime::heed(signals, &server.control())?;
+        lifetime::heed(signals, &server.control(), notifier.clone())?;
         lifetime::ready(server.url());
+        notifier.ready();
         sandbox.map_or(Ok(()), |sandbox| sandbox.seal())?;
-        server.run()?;
+        let served = server.run();
+        notifier.stopping();
+        served?;
         Ok(())
     }
 
     fn serve_librump(&self, config: Config) -> Result<(), Failure> {
         faults::allow(self.options.allows_netbsd_faults());
+        let notifier = Notifier::from_env();
         let bound = self.run_as.bind_and_settle(&config)?;
-        self.rump().serve(config, bound)
+        self.rump().serve(config, bound, notifier)
     }
 
     fn rump(&self) -> Rump {
