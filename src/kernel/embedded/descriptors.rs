@@ -583,7 +583,7 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
         fcntl::GETFL => i64::from(file.flags() as i32).wrapping_sub(1),
         fcntl::SETFL => set_flags(&file, arg)?,
         fcntl::GETOWN | fcntl::SETOWN if !file.ops.signals() => return Err(Errno::ENOTTY.into()),
-        fcntl::GETOWN => file.ops.owner().map_or(0, |owner| owner.load(Relaxed).into()),
+        fcntl::GETOWN => file.ops.owner().map_or(0, |owner| owner.id().into()),
         fcntl::SETOWN => {
             if let Some(owner) = file.ops.owner() {
                 ioctl::set_owner(run, owner, arg as i32)?;

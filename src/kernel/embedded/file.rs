@@ -2,7 +2,8 @@
 //!
 //! Source: NetBSD `sys/sys/file.h` (`struct file`, `struct fileops`).
 
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering::Relaxed};
+use crate::kernel::embedded::owner::Owner;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::abi::{Stat, poll};
@@ -106,7 +107,7 @@ pub(super) trait FileOps: Send + Sync {
 
     /// The process or group its signals are for, positive or negative as with `F_SETOWN`, where it
     /// remembers that.
-    fn owner(&self) -> Option<&AtomicI32> {
+    fn owner(&self) -> Option<&Owner> {
         None
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Sources: NetBSD `sys/kern/sys_generic.c`, `sys/sys/{filio,ttycom,ioccom}.h`; ioctl(2).
 
+use crate::kernel::embedded::owner::{Owner, Whom};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use super::abi::{i32_at, open};
 use super::call::{Answer, Run};
@@ -86,8 +86,8 @@ fn ioctl(run: &mut Run<'_, '_>) -> Answer {
         }
     }
     match (request, file.ops.owner()) {
-        (FIOGETOWN, Some(owner)) => run.copyout(&owner.load(Relaxed).to_le_bytes(), addr)?,
-        (TIOCGPGRP, Some(owner)) => run.copyout(&(-owner.load(Relaxed)).to_le_bytes(), addr)?,
+        (FIOGETOWN, Some(owner)) => run.copyout(&owner.id().to_le_bytes(), addr)?,
+        (TIOCGPGRP, Some(owner)) => run.copyout(&(-owner.id()).to_le_bytes(), addr)?,
         _ => file.ops.ioctl(run, &file, request, addr)?,
     }
     Ok([0, 0])
@@ -95,17 +95,23 @@ fn ioctl(run: &mut Run<'_, '_>) -> Answer {
 
 /// Has the signals of a file go to a process, a group of the caller's session if `id` is negative, or
 /// nobody. NetBSD: `fsetown`.
-pub(super) fn set_owner(run: &Run<'_, '_>, owner: &AtomicI32, id: i32) -> Result<(), Errno> {
+pub(super) fn set_owner(run: &Run<'_, '_>, owner: &Owner, id: i32) -> Result<(), Errno> {
     let system = run.system();
-    if id > INIT && system.processes.find(id).is_none() {
-        return Err(Errno::ESRCH);
-    }
-    if id < 0 {
-        let group = id.checked_neg().and_then(|id| system.groups.find(id)).ok_or(Errno::EINVAL)?;
-        if !Arc::ptr_eq(&group.session, &run.task.group().session) {
-            return Err(Errno::EPERM);
+    let whom = match id {
+        1.. => match system.processes.find(id) {
+            None if id > INIT => return Err(Errno::ESRCH),
+            task => task.map_or(Whom::Nobody, |task| Whom::Process(Arc::downgrade(&task))),
+        },
+        0 => Whom::Nobody,
+        _ => {
+            let group =
+                id.checked_neg().and_then(|id| system.groups.find(id)).ok_or(Errno::EINVAL)?;
+            if !Arc::ptr_eq(&group.session, &run.task.group().session) {
+                return Err(Errno::EPERM);
+            }
+            Whom::Group(Arc::downgrade(&group))
         }
-    }
-    owner.store(id, Relaxed);
+    };
+    owner.set(id, whom);
     Ok(())
 }

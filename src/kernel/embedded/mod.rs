@@ -50,6 +50,7 @@ mod locks;
 mod memfs;
 mod memory;
 mod names;
+mod owner;
 mod paid;
 mod pipe;
 mod poll;

@@ -4,8 +4,8 @@
 
 pub(super) mod fifo;
 
+use crate::kernel::embedded::owner::Owner;
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex};
 
 use super::abi::{self, PIPE_BUF, Stat, open, poll};
@@ -385,7 +385,7 @@ struct PipeEnd {
     pipe: Arc<Pipe>,
     side: Side,
     /// Whom its signals are for (`pipe_pgid`).
-    owner: AtomicI32,
+    owner: Owner,
 }
 
 impl FileOps for PipeEnd {
@@ -485,7 +485,7 @@ impl FileOps for PipeEnd {
         self.pipe.queue(self.side).wake();
     }
 
-    fn owner(&self) -> Option<&AtomicI32> {
+    fn owner(&self) -> Option<&Owner> {
         Some(&self.owner)
     }
 
@@ -525,8 +525,8 @@ fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     }
     let bounds = Bounds { most: CAPACITY, low_water: 1, drained: DRAINED, listens: true };
     let pipe = Pipe::new(&run.task.family, &run.task.credentials(), bounds)?;
-    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: AtomicI32::new(0) };
-    let reader = PipeEnd { pipe, side: Side::Read, owner: AtomicI32::new(0) };
+    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: Owner::default() };
+    let reader = PipeEnd { pipe, side: Side::Read, owner: Owner::default() };
     // Each end has its number before it is an open file.
     run.task.files.check_room()?;
     let reader = OpenFile::new(reader, open::FREAD | flags, &run.task.family)?;

@@ -3,7 +3,6 @@
 //! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2}.c`; listen(2), accept(2).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::close::{refuse, reset, stop_waiting};
 use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
@@ -228,7 +227,7 @@ fn other_end(
         inherit(&mut lock(&server.state), &head_state, by);
         lock(&server.state).peer = Arc::downgrade(client);
     }
-    server.owner.store(head.owner.load(Relaxed), Relaxed);
+    server.owner.inherit(&head.owner);
     if let (Some(near), Some(far)) = (near, far) {
         head.net.ports.connect(&server, None, near, far)?;
         let mut state = lock(&server.state);

@@ -40,8 +40,9 @@ mod send;
 mod udp;
 mod urgent;
 
+use crate::kernel::embedded::owner::Owner;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::abi::open as flags;
@@ -182,7 +183,7 @@ pub(super) struct Socket {
     protocol: u8,
     born: i64,
     /// Whom its signals are for (`so_pgid`).
-    owner: AtomicI32,
+    owner: Owner,
     net: Arc<Net>,
     payer: Arc<Family>,
     /// Whose it is: the effective user of who made it (`so_uidinfo`).
@@ -320,7 +321,7 @@ impl Socket {
             kind,
             protocol,
             born: time::now(),
-            owner: AtomicI32::new(0),
+            owner: Owner::default(),
             net: net.clone(),
             payer: payer.clone(),
             user,

@@ -2,8 +2,8 @@
 //!
 //! Source: NetBSD `sys/kern/{sys_socket,uipc_socket}.c`.
 
+use crate::kernel::embedded::owner::Owner;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 
 use super::{LOCAL, Socket, State, close, receive, send, state};
 use crate::kernel::embedded::abi::{Stat, mode, poll};
@@ -148,7 +148,7 @@ impl FileOps for SocketFile {
         Some(Box::new(move || flights.noticed()))
     }
 
-    fn owner(&self) -> Option<&AtomicI32> {
+    fn owner(&self) -> Option<&Owner> {
         Some(&self.0.owner)
     }
 

@@ -3,8 +3,6 @@
 //!
 //! Sources: NetBSD `sys/netinet/{tcp_input,tcp_usrreq}.c`, `sys/kern/uipc_socket.c`; send(2), sockatmark(3).
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::options::option;
 use super::send::msg;
 use super::{Socket, State};
@@ -96,21 +94,7 @@ impl Socket {
     /// Tells whom the signals of this socket are for that something urgent has come. NetBSD:
     /// `sohasoutofband`.
     pub(super) fn signal_urgent(&self, run: &Run<'_, '_>) {
-        let system = run.system();
-        match self.owner.load(Relaxed) {
-            0 => {}
-            pid if pid > 0 => {
-                if let Some(task) = system.processes.find(pid) {
-                    task.send(SIGURG);
-                }
-            }
-            group => {
-                let group = group.checked_neg().and_then(|id| system.groups.find(id));
-                for task in group.iter().flat_map(|group| group.members(system)) {
-                    task.send(SIGURG);
-                }
-            }
-        }
+        self.owner.send(run.system(), SIGURG);
     }
 }
 

@@ -671,6 +671,34 @@ fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
 }
 
 #[test]
+fn a_signal_for_an_owner_that_has_ended_reaches_nobody_by_its_number() {
+    let kernel = kernel_with(Limits { processes: 10, ..Limits::default() });
+    let (guest, _) = seen(&kernel);
+    let (one, two) = connected(&guest, 2);
+    let (owner, task) = seen(&kernel);
+    let pid = task.pid;
+    guest.call(92, &[two, 6, pid as u64]).unwrap();
+    urgent(&guest, one, b"a").unwrap();
+    assert_eq!(owner.signals.taken(), [SIGURG]);
+    owner.process.release();
+    drop((owner, task));
+    // All numbers are given out once before this one is again.
+    let newcomer = (0..100_000).find_map(|_| {
+        let (newcomer, task) = seen(&kernel);
+        if task.pid == pid {
+            return Some(newcomer);
+        }
+        newcomer.process.release();
+        None
+    });
+    let newcomer = newcomer.expect("numbers are used again");
+    urgent(&guest, one, b"b").unwrap();
+    assert_eq!(newcomer.signals.taken(), []);
+    // The file keeps saying whose it was.
+    assert_eq!(guest.call(92, &[two, 5, 0]), Ok(pid.into()));
+}
+
+#[test]
 fn urgent_bytes_may_stay_in_line() {
     let (guest, task) = seen(&kernel());
     let (one, two) = connected(&guest, 24);
@@ -1310,5 +1338,5 @@ fn a_socket_costs_what_it_says_and_gives_it_back() {
 fn a_socket_is_small() {
     // Those of 15,000 clients with four each fit into 24 MiB; what they hold is paid for.
     let size = size_of::<super::super::sockets::Socket>();
-    assert!(size <= 400, "{size} bytes");
+    assert!(size <= 416, "{size} bytes");
 }

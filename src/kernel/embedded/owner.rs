@@ -1,0 +1,66 @@
+//! Whom the signals of a file are for: a process, a process group, or nobody.
+//!
+//! It is kept as itself and not by its number, which may be another's once it has ended: a signal that is
+//! late reaches nobody then.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use super::System;
+use super::groups::Group;
+use super::process::Task;
+use super::sync::lock;
+
+/// The owner of a pipe's end or a socket. Few have one, so it is not in place.
+#[derive(Default)]
+pub(super) struct Owner(Mutex<Option<Box<Of>>>);
+
+#[derive(Clone)]
+struct Of {
+    /// What the file says of its owner: a pid, a group's number below zero, or 0.
+    id: i32,
+    whom: Whom,
+}
+
+/// Who that is.
+#[derive(Clone)]
+pub(super) enum Whom {
+    Nobody,
+    Process(Weak<Task>),
+    Group(Weak<Group>),
+}
+
+impl Owner {
+    pub fn id(&self) -> i32 {
+        lock(&self.0).as_ref().map_or(0, |of| of.id)
+    }
+
+    pub fn set(&self, id: i32, whom: Whom) {
+        *lock(&self.0) = Some(Box::new(Of { id, whom }));
+    }
+
+    /// Takes over the owner of another file.
+    pub fn inherit(&self, from: &Owner) {
+        let of = lock(&from.0).clone();
+        *lock(&self.0) = of;
+    }
+
+    /// Sends it a signal, if it is still there.
+    pub fn send(&self, system: &System, signo: i32) {
+        let Some(of) = lock(&self.0).clone() else { return };
+        match of.whom {
+            Whom::Nobody => {}
+            Whom::Process(task) => {
+                let Some(task) = task.upgrade() else { return };
+                let now = system.processes.find(task.pid);
+                if now.is_some_and(|now| Arc::ptr_eq(&now, &task)) {
+                    task.send(signo);
+                }
+            }
+            Whom::Group(group) => {
+                for task in group.upgrade().iter().flat_map(|group| group.members(system)) {
+                    task.send(signo);
+                }
+            }
+        }
+    }
+}
