@@ -101,6 +101,8 @@ pub(super) struct Family {
     flights: Counter,
     inodes: Counter,
     bytes: Counter,
+    /// Ports among those that are chosen for who asks for none.
+    ports: Counter,
     /// How much it may have of that.
     most_inodes: u64,
     most_bytes: AtomicU64,
@@ -139,6 +141,7 @@ impl Family {
             flights: Counter::default(),
             inodes: Counter::default(),
             bytes: Counter::default(),
+            ports: Counter::default(),
             most_inodes,
             most_bytes: AtomicU64::new(most_bytes),
             locks: Counter::default(),
@@ -243,6 +246,17 @@ impl Family {
     pub fn give_inode(&self) {
         self.system.inodes.give(1);
         self.inodes.give(1);
+    }
+
+    /// Counts a port more among the `limit` of one kind, of which so many are taken, unless that would be too
+    /// many.
+    pub fn take_port(&self, taken: &Counter, limit: u64) -> bool {
+        take_both(1, (&self.ports, limit / LAST), (taken, limit))
+    }
+
+    pub fn give_port(&self, taken: &Counter) {
+        taken.give(1);
+        self.ports.give(1);
     }
 
     /// Counts `n` bytes more, unless that would be too many.

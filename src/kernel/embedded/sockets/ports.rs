@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::{DATAGRAM, INET, INET6, Socket, TCP, UDP};
 use crate::kernel::Errno;
-use crate::kernel::embedded::limits::Counters;
+use crate::kernel::embedded::limits::{Counter, Counters, Family};
 use crate::kernel::embedded::sync::{lock, read, write};
 use crate::kernel::embedded::work;
 
@@ -78,8 +78,31 @@ pub(super) struct Ports {
     shards: Vec<RwLock<HashMap<Key, Port>>>,
     /// Counts down over the ports that are chosen, by family and protocol.
     last: [AtomicU32; 4],
+    /// How many of those ports are taken.
+    taken: Arc<[Counter; 4]>,
     ended: Ended,
 }
+
+/// A place among the ports that are chosen, of which a family may not have all.
+struct Place {
+    payer: Arc<Family>,
+    taken: Arc<[Counter; 4]>,
+    kind: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.payer.give_port(&self.taken[self.kind]);
+    }
+}
+
+/// Ports are chosen by family and protocol.
+fn kind(socket: &Socket) -> usize {
+    2 * usize::from(socket.family != INET) + usize::from(socket.kind == DATAGRAM)
+}
+
+/// How many ports are chosen from.
+const SPAN: u32 = (u16::MAX - CHOSEN_FROM) as u32 + 1;
 
 #[derive(Default)]
 struct Port {
@@ -119,6 +142,8 @@ struct Bound {
     until: Option<Until>,
     /// Whether there still is a socket, and it is counted.
     counted: bool,
+    /// Of a port that could be chosen: who has it. Not of accepted connections, which share one.
+    place: Option<Place>,
 }
 
 /// How a socket is to be bound.
@@ -145,6 +170,7 @@ impl Binding {
             binds: true,
             until: None,
             counted: true,
+            place: None,
         }
     }
 }
@@ -155,6 +181,7 @@ impl Ports {
             counters: counters.clone(),
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             last: Default::default(),
+            taken: Arc::default(),
             ended: Ended::default(),
         }
     }
@@ -162,6 +189,15 @@ impl Ports {
     fn shard(&self, key: Key) -> &RwLock<HashMap<Key, Port>> {
         let mixed = usize::from(key.1) ^ usize::from(key.0) << 3;
         &self.shards[mixed % SHARDS]
+    }
+
+    /// EAGAIN if the family of `socket` may have no more of the ports that are chosen.
+    fn place(&self, socket: &Socket) -> Result<Place, Errno> {
+        let (kind, payer) = (kind(socket), &socket.payer);
+        match payer.take_port(&self.taken[kind], SPAN.into()) {
+            true => Ok(Place { payer: payer.clone(), taken: self.taken.clone(), kind }),
+            false => Err(Errno::EAGAIN),
+        }
     }
 
     /// Gives `socket` this port, or a free one for 0.
@@ -178,7 +214,8 @@ impl Ports {
                 return Err(Errno::EADDRINUSE);
             }
         }
-        ports.entry(key).or_default().bound.push(how.of(socket));
+        let place = (port >= CHOSEN_FROM).then(|| self.place(socket)).transpose()?;
+        ports.entry(key).or_default().bound.push(Bound { place, ..how.of(socket) });
         self.counters.ports.take(1, u64::MAX);
         Ok(port)
     }
@@ -186,18 +223,18 @@ impl Ports {
     /// The next port nobody of its family has, downwards from the last one that was chosen. NetBSD:
     /// `in_pcbsetport`.
     fn choose(&self, socket: &Arc<Socket>, how: Binding) -> Result<u16, Errno> {
-        let family = usize::from(socket.family != INET);
-        let last = &self.last[2 * family + usize::from(socket.kind == DATAGRAM)];
-        let span = u32::from(u16::MAX - CHOSEN_FROM) + 1;
-        for _ in 0..span {
-            let turn = last.fetch_add(1, Relaxed) % span;
+        let place = Some(self.place(socket)?);
+        let last = &self.last[kind(socket)];
+        for _ in 0..SPAN {
+            let turn = last.fetch_add(1, Relaxed) % SPAN;
             let port = u16::MAX - turn as u16;
             let key = (socket.protocol, port);
             let mut ports = write(self.shard(key));
             // All of them may be taken.
             work::spend(1)?;
             if ports.get(&key).is_none_or(|there| !there.all().any(|b| b.family == socket.family)) {
-                ports.entry(key).or_default().bound.push(how.of(socket));
+                let bound = Bound { place, ..how.of(socket) };
+                ports.entry(key).or_default().bound.push(bound);
                 self.counters.ports.take(1, u64::MAX);
                 return Ok(port);
             }
@@ -231,6 +268,7 @@ impl Ports {
         let before = port.remove(socket.id, was, was_far);
         if let (Some(before), Some(now)) = (before, port.connected.get_mut(&(near.0, far))) {
             (now.shares, now.dual, now.binds) = (before.shares, before.dual, before.binds);
+            now.place = before.place;
             self.ended.remove(before.until);
         }
         Ok(())
@@ -357,6 +395,8 @@ impl Ports {
     fn uncount(&self, bound: &mut Bound) {
         if std::mem::take(&mut bound.counted) {
             self.counters.ports.give(1);
+            // Of those that are kept for a while there are only so many in all.
+            bound.place = None;
         }
     }
 

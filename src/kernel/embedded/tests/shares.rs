@@ -5,7 +5,7 @@
 use super::super::Limits;
 use super::super::testing::{Guest, Signals, kernel_with, o};
 use super::messages::{passed, receive, rights, send};
-use super::sockets::socket;
+use super::sockets::{bind, inet, socket};
 use super::streams::{connect, listen, local, pair};
 use crate::kernel::{Errno, Kernel};
 
@@ -315,4 +315,36 @@ fn processes_of_families_in_the_last_quarter() {
         guest.process.release();
     }
     assert_eq!(kernel.usage().processes, 0);
+}
+
+#[test]
+fn ports_that_are_chosen() {
+    let kernel = kernel_with(Limits { files_per_process: 1 << 20, ..Limits::default() });
+    let bind_all = |guest: &Guest| {
+        let mut count = 0;
+        loop {
+            let udp = socket(guest, 2, 2, 0).unwrap();
+            match bind(guest, udp, &inet([127, 0, 0, 1], 0)) {
+                Ok(_) => count += 1,
+                Err(errno) => return (count, errno),
+            }
+        }
+    };
+    let greedy: Vec<Guest> = (0..4).map(|_| Guest::new(&kernel)).collect();
+    let taken: Vec<(u64, Errno)> = greedy.iter().map(bind_all).collect();
+    assert_eq!(taken[..3], [(4096, Errno::EAGAIN); 3]);
+    assert!(taken[3].0 < 20, "{taken:?}");
+    let child = greedy[0].fork();
+    assert_eq!(bind_all(&child).0, 0);
+    // Neither by its number; those below are not counted so.
+    let udp = socket(&child, 2, 2, 0).unwrap();
+    assert!(bind(&child, udp, &inet([127, 0, 0, 1], 50_000)).is_err());
+    assert_eq!(bind(&child, udp, &inet([127, 0, 0, 1], 5000)), Ok(0));
+    assert!(bind_all(&Guest::new(&kernel)).0 > 5, "a stranger");
+    child.process.release();
+    for guest in greedy {
+        guest.process.release();
+    }
+    assert_eq!(bind_all(&Guest::new(&kernel)).0, 4096);
+    assert_eq!(kernel.usage().ports, 0);
 }
