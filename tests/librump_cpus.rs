@@ -75,22 +75,27 @@ fn who_finds_no_cpu_leaves_no_trace() {
 #[test]
 fn no_lwp_keeps_the_user_that_its_process_has_given_up() {
     let name = "no_lwp_keeps_the_user_that_its_process_has_given_up";
-    let Some(server) = serve(name, "2") else { return };
+    let Some(mut server) = serve(name, "2") else { return };
     let parent = client(&server);
+    parent.open("/secret", O_CREAT | O_RDWR, 0o600).unwrap();
     let [first, to_first] = parent.pipe().unwrap();
     let [second, to_second] = parent.pipe().unwrap();
     let child = Client::fork(&parent.prefork().unwrap()).expect("a child");
     let to = parent.space().buffer(2).unwrap();
     let begin = |fd: i32| parent.begin(sys::READ, &[fd as u64, to.addr(), 1]);
-    // The first read sleeps on an lwp that the second one could not have had otherwise.
+    // Each sleeps on the lwp that is kept, and what comes then on another, which is kept again.
     let early = begin(first);
-    parent.call(GETUID, &[]).unwrap();
+    server.until(SOON, "a read asleep", |counters| counters.get("asleep") >= 1.0);
     parent.call(SETUID, &[100]).unwrap();
+    assert_eq!(parent.call(GETUID, &[]).unwrap(), [100, 100]);
     let late = begin(second);
-    parent.call(GETUID, &[]).unwrap();
+    server.until(SOON, "both reads asleep", |counters| counters.get("asleep") >= 2.0);
+    // Now none is kept, until the first read ends.
     child.write(to_first, b"x").unwrap();
     assert_eq!(early.finish(), Ok([1, 0]));
+    // A call that may run where all are served would be given the new user there. This one is a worker's.
     for _ in 0..20 {
+        assert!(parent.open("/secret", O_RDWR, 0).is_err(), "it is the superuser's file");
         assert_eq!(parent.call(GETUID, &[]).unwrap(), [100, 100]);
     }
     child.write(to_second, b"x").unwrap();

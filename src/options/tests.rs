@@ -43,6 +43,20 @@ fn what_is_said_is_done() {
 }
 
 #[test]
+fn faults_of_netbsd_are_let_through_by_who_asks_for_it() {
+    let options = |words: &[&str]| {
+        Words::try_parse_from(["rumpring"].iter().chain(words)).map(|words| words.options)
+    };
+    let said = |words| options(words).unwrap();
+    assert!(!said(&[]).allows_netbsd_faults());
+    assert!(said(&["--netbsd-faults", "allow"]).allows_netbsd_faults());
+    assert!(!said(&["--netbsd-faults", "refuse"]).allows_netbsd_faults());
+    assert!(options(&["--netbsd-faults", "mend"]).is_err());
+    assert!(said(&[]).check_without_librump().is_ok());
+    assert!(said(&["--netbsd-faults", "refuse"]).check_without_librump().is_err());
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_name() {
     for (name, value) in [
         ("--connections", "0"),

@@ -103,3 +103,15 @@ impl Kernel for Librump {
         lwp::end_thread();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_panics_ends_there() {
+        assert_eq!(caught("a function", 14, || 7), 7);
+        let panics = || std::panic::resume_unwind(Box::new("a panic that prints nothing"));
+        assert_eq!(caught("a function", 14, panics), 14);
+    }
+}
