@@ -77,7 +77,8 @@ pub fn check(number: i32, args: &Args) -> Result<(), Errno> {
 pub fn bound(number: i32, args: &mut Args) {
     let (number, with) = indirect::direct(number, args);
     let len = args.len() - with.len() + 2;
-    if number == WRITE {
+    // What is more than there may be is the kernel's to refuse.
+    if number == WRITE && i64::try_from(args[len]).is_ok() {
         args[len] = args[len].min(MOST_WRITTEN);
     }
 }
@@ -152,6 +153,9 @@ mod tests {
         assert_eq!(args[2], MOST_WRITTEN);
         bound(4, &mut args);
         assert_eq!(args[2], MOST_WRITTEN, "what fits stays");
+        args[2] = 1 << 63;
+        bound(4, &mut args);
+        assert_eq!(args[2], 1 << 63, "the kernel refuses it");
         args[..4].copy_from_slice(&[4, 1, 7, 1 << 32]);
         bound(0, &mut args);
         assert_eq!(args[..4], [4, 1, 7, MOST_WRITTEN], "by syscall(2)");
