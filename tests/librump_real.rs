@@ -11,8 +11,8 @@ mod stock;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -871,4 +871,247 @@ fn a_signal_ends_a_server_whose_clients_sleep() {
             assert!(end.is_err(), "{end:?}");
         }
     }
+}
+
+const CLOSE: i32 = 6;
+const IOCTL: i32 = 54;
+const CONNECT: i32 = 98;
+const SETSOCKOPT: i32 = 105;
+const TIMER_CREATE: i32 = 235;
+const SELECT: i32 = 417;
+const SETITIMER: i32 = 425;
+const NANOSLEEP: i32 = 430;
+const KEVENT: i32 = 435;
+const TIMER_SETTIME: i32 = 446;
+const CLOCK_NANOSLEEP: i32 = 477;
+
+const DAY: i64 = 86_400;
+
+/// Places bytes in a client's memory for good.
+fn put(client: &Client, bytes: &[u8]) -> u64 {
+    client.space().alloc_from(bytes).expect("room")
+}
+
+fn put_i64s(client: &Client, numbers: &[i64]) -> u64 {
+    put(client, &numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>())
+}
+
+/// Arms one of each kind of timer, all of which send SIGALRM once.
+fn arm(client: &Client, milliseconds: i64) {
+    let (sec, rest) = (milliseconds / 1000, milliseconds % 1000);
+    let real = put_i64s(client, &[0, 0, sec, rest * 1000]);
+    client.call(SETITIMER, &[0, real, 0]).expect("setitimer");
+    for clock in [0, 3] {
+        let timer = client.space().buffer(4).expect("room");
+        client.call(TIMER_CREATE, &[clock, 0, timer.addr()]).expect("timer_create");
+        let id = u32::from_le_bytes(timer.bytes(4).try_into().expect("four"));
+        let time = put_i64s(client, &[0, 0, sec, rest * 1_000_000]);
+        client.call(TIMER_SETTIME, &[id.into(), 0, time, 0]).expect("timer_settime");
+    }
+}
+
+/// Timers of clients that have left are over: neither the kernel nor the next client hears of them.
+#[test]
+fn timers_end_with_their_client() {
+    let Some(stock) = Stock::find("timers_end_with_their_client") else {
+        return;
+    };
+    let _alone = alone();
+    for way in WAYS {
+        let server = start(&stock, way);
+        let url = server.url().clone();
+        for round in 0..30 {
+            let client = connect(&url);
+            arm(&client, 300);
+            if round % 3 == 0 {
+                // One whose process was a prefork, and one that has become another program.
+                let child = client.prefork().expect("a prefork");
+                arm(&child.connect().expect("a child"), 300);
+                client.exec("another").expect("an exec");
+            }
+        }
+        let heard = Arc::new(AtomicUsize::new(0));
+        let hearing = heard.clone();
+        let next = Client::builder().timeout(PATIENCE).on_signal(move |_| {
+            hearing.fetch_add(1, Relaxed);
+        });
+        let next = next.connect(&url).expect("a client connects");
+        // After all of those.
+        let time = put_i64s(&next, &[0, 0, 1, 0]);
+        next.call(SETITIMER, &[0, time, 0]).expect("setitimer");
+        let end = Instant::now() + SOON;
+        while heard.load(Relaxed) == 0 {
+            assert!(Instant::now() < end, "{way:?}: its own timer expires");
+            next.getpid().expect("getpid");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(heard.load(Relaxed), 1, "{way:?}: its own signal, and nobody else's");
+        drop(next);
+        until_empty(&url, "all have gone");
+        ends_well(server);
+    }
+}
+
+/// A call that sleeps for a day, begun.
+fn begin_day(client: &Client, kind: &str) -> Pending {
+    let day = put_i64s(client, &[DAY, 0]);
+    let rest = client.space().alloc(16).expect("room");
+    match kind {
+        "nanosleep" => client.begin(NANOSLEEP, &[day, 0]),
+        "nanosleep, with the rest" => client.begin(NANOSLEEP, &[day, rest]),
+        "clock_nanosleep" => client.begin(CLOCK_NANOSLEEP, &[3, 0, day, rest]),
+        "select" => client.begin(SELECT, &[0, 0, 0, 0, day]),
+        "poll" => client.begin(POLL, &[0, 0, u64::from(u32::MAX)]),
+        "kevent" => {
+            let [queue, _] = client.call(number_of("kqueue"), &[]).expect("a kqueue");
+            let event = client.space().alloc(64).expect("room");
+            client.begin(KEVENT, &[queue as u64, 0, 0, event, 1, day])
+        }
+        "bpf" => {
+            const BIOCSETIF: u64 = 0x8090_426c;
+            const BIOCGBLEN: u64 = 0x4004_4266;
+            let bpf = client.open("/dev/bpf", O_RDWR, 0).expect("a bpf device");
+            let mut name = [0; 144];
+            name[..3].copy_from_slice(b"lo0");
+            let name = put(client, &name);
+            client.call(IOCTL, &[int(bpf), BIOCSETIF, name]).expect("its interface");
+            let len = client.space().buffer(4).expect("room");
+            client.call(IOCTL, &[int(bpf), BIOCGBLEN, len.addr()]).expect("its length");
+            let len = u32::from_le_bytes(len.bytes(4).try_into().expect("four"));
+            let to = client.space().alloc(len as usize).expect("room");
+            client.begin(sys::READ, &[int(bpf), to, len.into()])
+        }
+        _ => unreachable!("{kind}"),
+    }
+}
+
+/// Calls that would sleep for a day end with their client, and with its exec. Those that the kernel itself
+/// wakes are here to show that they still do.
+#[test]
+fn sleepers_end_with_their_client() {
+    if Stock::find("sleepers_end_with_their_client").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&["-lrumpdev_bpf"]);
+    let url = server.url().clone();
+    let kinds = [
+        "nanosleep",
+        "nanosleep, with the rest",
+        "clock_nanosleep",
+        "select",
+        "poll",
+        "kevent",
+        "bpf",
+    ];
+    for kind in kinds {
+        for by_exec in [true, false] {
+            let client = connect(&url);
+            let mut call = begin_day(&client, kind);
+            client.getpid().expect("getpid");
+            server.until(SOON, kind, |counters| counters.get("asleep") >= 1.0);
+            assert_eq!(call.try_finish(), None, "{kind}: it sleeps");
+            if by_exec {
+                client.exec("another").unwrap_or_else(|error| panic!("{kind}: an exec: {error}"));
+                let end = call.finish_timeout(SOON).expect("it ends with an exec");
+                let is_interrupted =
+                    matches!(&end, Err(CallError::Errno(errno)) if errno.0 == EINTR);
+                // It returns what went wrong.
+                let is_returned = kind == "clock_nanosleep" && end == Ok([i64::from(EINTR), 0]);
+                assert!(is_interrupted || is_returned, "{kind}: {end:?}");
+            }
+            drop((call, client));
+            until_empty(&url, kind);
+        }
+    }
+    server.until(SOON, "nobody asleep", |counters| counters.get("asleep") == 0.0);
+    ends_well(server);
+}
+
+/// At a small bound of sleepers, those of a client that has left are in nobody's way.
+#[test]
+fn sleepers_of_one_that_left_do_not_count() {
+    const MOST: usize = 4;
+    const EACH: usize = 200;
+    if Stock::find("sleepers_of_one_that_left_do_not_count").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&["--max-asleep", &MOST.to_string()]);
+    let url = server.url().clone();
+    let stranger = connect(&url);
+    for _ in 0..3 {
+        let client = connect(&url);
+        let calls: Vec<_> = (0..EACH).map(|_| begin_day(&client, "nanosleep")).collect();
+        client.getpid().expect("getpid");
+        server.until(SOON, "as many asleep as may be", |counters| {
+            counters.get("asleep") >= MOST as f64
+        });
+        drop((calls, client));
+        let time = put_i64s(&stranger, &[0, 1_000_000]);
+        let slept = stranger.call(NANOSLEEP, &[time, 0]);
+        assert_eq!(slept, Ok([0, 0]), "a stranger sleeps for a millisecond");
+    }
+    drop(stranger);
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}
+
+/// Whoever leaves in the middle of a call that waits inside the kernel for the kernel, does not keep it from
+/// going on: here each close takes an interface apart.
+#[test]
+fn clients_that_leave_while_a_tap_is_closed() {
+    if Stock::find("clients_that_leave_while_a_tap_is_closed").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let server = serve(&["-lrumpnet_tap"]);
+    let url = server.url().clone();
+    for round in 0..150_u64 {
+        let client = connect(&url);
+        let tap = client.open("/dev/tap", O_RDWR, 0).expect("a tap");
+        client.post(CLOSE, &[int(tap)]);
+        client.flush();
+        thread::sleep(Duration::from_micros(round % 30 * 20));
+    }
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}
+
+/// A socket that lingers does not keep the process of a client that has left, nor its exec.
+#[test]
+fn lingering_sockets_do_not_keep_processes() {
+    const SOL_SOCKET: u64 = 0xffff;
+    const SO_LINGER: u64 = 0x80;
+    const F_SETFD: u64 = 2;
+    if Stock::find("lingering_sockets_do_not_keep_processes").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let server = serve(&[]);
+    let url = server.url().clone();
+    for by_exec in [false, true] {
+        let client = connect(&url);
+        let any = sockaddr_in("127.0.0.1:7070".parse().expect("an address"));
+        let listener = client.socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
+        client.bind(listener, &any).expect("bind");
+        client.call(LISTEN, &[int(listener), 1]).expect("listen");
+        let socket = client.socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
+        let at = put(&client, &any);
+        client.call(CONNECT, &[int(socket), at, any.len() as u64]).expect("connect");
+        let [_peer, _] = client.call(ACCEPT, &[int(listener), 0, 0]).expect("accept");
+        client.call(number_of("fcntl"), &[int(socket), 4, O_NONBLOCK as u64]).expect("fcntl");
+        while client.write(socket, &[0; 16_384]).is_ok() {}
+        client.call(number_of("fcntl"), &[int(socket), 4, 0]).expect("fcntl");
+        let linger = put(&client, &[1u32.to_le_bytes(), 65_535u32.to_le_bytes()].concat());
+        client.call(SETSOCKOPT, &[int(socket), SOL_SOCKET, SO_LINGER, linger, 8]).expect("linger");
+        if by_exec {
+            client.call(number_of("fcntl"), &[int(socket), F_SETFD, 1]).expect("close-on-exec");
+            client.exec("another").expect("an exec");
+            assert!(client.write(socket, b"x").is_err(), "the socket is closed");
+        }
+        drop(client);
+        until_empty(&url, "a client that lingers has gone");
+    }
+    ends_well(server);
 }

@@ -1086,3 +1086,119 @@ fn is_refused_without_the_kernel(url: &Url) -> bool {
         && raw.write(&frame).is_ok()
         && raw.read_frame(SOON).is_ok_and(|frame| frame.header.class == 2)
 }
+
+/// The kernel keeps what it knows of a client for longer than the client is there.
+#[test]
+fn a_late_signal_reaches_nobody_least_of_all_the_next_client() {
+    const GONE: usize = 20;
+    let kernel = kernel!();
+    let stranger = kernel.client();
+    for _ in 0..GONE {
+        let client = kernel.client();
+        client.call(own::LATER, &[30, 200]).unwrap();
+        drop(client);
+    }
+    alone(&stranger);
+    let heard = Arc::new(AtomicU32::new(0));
+    let next: Vec<Client> = (0..GONE)
+        .map(|_| {
+            let hearing = heard.clone();
+            let builder = Client::builder().timeout(SOON).on_signal(move |signo| {
+                hearing.fetch_or(1 << signo, Ordering::SeqCst);
+            });
+            let client = builder.connect(kernel.server.url()).unwrap();
+            // One of its own, after the others': it hears that one.
+            client.call(own::LATER, &[20, 400]).unwrap();
+            client
+        })
+        .collect();
+    until(&stranger, Count::LateRaises, |raises| raises == 2 * GONE as i64);
+    for client in &next {
+        client.getpid().unwrap();
+    }
+    assert_eq!(heard.load(Ordering::SeqCst), 1 << 20, "signals by number");
+    drop(next);
+    alone(&stranger);
+    drop(stranger);
+    kernel.ends_well();
+}
+
+fn nanosleep(client: &Client, sec: i64, nsec: i64) -> Pending {
+    let time = [sec, nsec].map(i64::to_le_bytes).concat();
+    let time = client.space().alloc_from(&time).unwrap();
+    client.begin(own::NANOSLEEP, &[time])
+}
+
+#[test]
+fn a_nanosleep_takes_its_time() {
+    let kernel = kernel!();
+    let client = kernel.client();
+    let begin = Instant::now();
+    let slept = nanosleep(&client, 0, 50_000_000).finish_timeout(SOON);
+    assert_eq!(slept, Some(Ok([0, 0])));
+    assert!(begin.elapsed() >= Duration::from_millis(50));
+    drop(client);
+    kernel.ends_well();
+}
+
+/// A pause that nothing in the kernel ends early is over when its client leaves, however it does.
+#[test]
+fn sleepers_of_a_client_that_left_do_not_count() {
+    const EACH: usize = 40;
+    let kernel = kernel!("--max-asleep", "4");
+    let stranger = kernel.client();
+    for by_exec in [false, true] {
+        let client = kernel.client();
+        let mut sleeps: Vec<_> = (0..EACH).map(|_| nanosleep(&client, 86_400, 0)).collect();
+        client.getpid().unwrap();
+        until(&stranger, Count::Away, |away| away >= 4);
+        if by_exec {
+            client.exec("next").unwrap();
+            for sleep in &mut sleeps {
+                let end = sleep.finish_timeout(SOON).expect("an exec ends it");
+                fails(end, EINTR);
+            }
+            let slept = nanosleep(&client, 0, 1_000_000).finish_timeout(SOON);
+            assert_eq!(slept, Some(Ok([0, 0])), "what comes after the exec sleeps as ever");
+        }
+        drop(sleeps);
+        drop(client);
+        let slept = nanosleep(&stranger, 0, 1_000_000).finish_timeout(SOON);
+        assert_eq!(slept, Some(Ok([0, 0])), "a stranger sleeps after that");
+    }
+    alone(&stranger);
+    drop(stranger);
+    kernel.ends_well();
+}
+
+/// The kernel keeps an lwp for each thread that has entered it, until that thread ends.
+#[test]
+fn threads_that_end_give_their_lwps_back() {
+    const SLEEPERS: usize = 600;
+    let kernel = kernel!();
+    let stranger = kernel.client();
+    for _ in 0..3 {
+        let client = kernel.client();
+        let [reader, _] = client.pipe().unwrap();
+        let to = client.space().alloc(8).unwrap();
+        for _ in 0..SLEEPERS {
+            client.post(sys::READ, &[reader as u64, to, 8]);
+        }
+        client.flush();
+        until(&stranger, Count::Sleepers, |sleepers| sleepers == SLEEPERS as i64);
+        drop(client);
+        alone(&stranger);
+    }
+    let end = Instant::now() + SOON;
+    loop {
+        // Threads that end and threads that begin: they are counted a moment before or after their lwps.
+        let (lwps, threads) = (count(&stranger, Count::OwnLwps), kernel.server.threads());
+        if lwps <= threads as i64 {
+            break;
+        }
+        assert!(Instant::now() < end, "{lwps} lwps of {threads} threads");
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(stranger);
+    kernel.ends_well();
+}

@@ -586,7 +586,7 @@ rump_standin_reboot(int howto)
 	fprintf(stderr, "standin: halting with %ld processes\n", standin_counts.procs);
 	rump_sysproxy_ops.fini(p->owner);
 	while (howto & RB_HALT)
-		rumpuser_clock_sleep(10000);
+		rumpuser_clock_sleep(0, 10, 0);
 	rumpuser_exit(0);
 }
 

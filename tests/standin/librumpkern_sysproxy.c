@@ -2,9 +2,11 @@
 #define _GNU_SOURCE
 #include "standin.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 int rump_standin_reboot(int);
@@ -19,6 +21,7 @@ enum {
 	SYS_GETPPID = 39,
 	SYS_PIPE = 42,
 	SYS_REBOOT = 208,
+	SYS_NANOSLEEP = 430, /* time */
 	SYS_PIPE2 = 453,
 	SYS_ECHO = 520, /* from, to, length */
 	SYS_ECHOSTR, /* from, to, most */
@@ -32,6 +35,7 @@ enum {
 	SYS_COMMAND, /* to */
 	SYS_HOSTPID,
 	SYS_HOLD, /* path: keeps its CPU until the host has this file, or for some time */
+	SYS_LATER, /* signal, milliseconds; it comes whether the process is there or not */
 	SYS_END = 600
 };
 
@@ -147,13 +151,81 @@ nap(long ms)
 	return error == E_WOULDBLOCK ? 0 : error;
 }
 
+/*
+ * As in the real one: what the pause returns does not matter, only whether the time is over. Nothing of the
+ * call is in the kernel meanwhile, so it may be left there.
+ */
+static int
+nanosleep_call(struct lwp *l, uint64_t from)
+{
+	struct timespec time, now, end;
+	int error;
+
+	if ((error = copyin(from, &time, sizeof(time))) != 0)
+		return error;
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += time.tv_sec;
+	end.tv_nsec += time.tv_nsec;
+	do {
+		l->in_call = false;
+		(void)rumpuser_clock_sleep(0, time.tv_sec, time.tv_nsec);
+		l->in_call = true;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		time.tv_sec = end.tv_sec - now.tv_sec - 1;
+		time.tv_nsec = end.tv_nsec - now.tv_nsec + 1000000000;
+		while (time.tv_nsec >= 1000000000) {
+			time.tv_sec++;
+			time.tv_nsec -= 1000000000;
+		}
+	} while (time.tv_sec >= 0 && (time.tv_sec > 0 || time.tv_nsec > 0));
+	return 0;
+}
+
+/* A signal that comes later, from a thread of the kernel's own, to whoever was the owner then. */
+struct later {
+	void *owner;
+	int signo;
+	long ms;
+};
+
+static void *
+raise_later(void *arg)
+{
+	struct later *later = arg;
+	struct timespec time = { later->ms / 1000, later->ms % 1000 * 1000000 };
+
+	nanosleep(&time, NULL);
+	rumpuser__hyp.hyp_schedule();
+	rumpuser_sp_raise(later->owner, later->signo);
+	__atomic_add_fetch(&standin_counts.late_raises, 1, __ATOMIC_RELAXED);
+	rumpuser__hyp.hyp_unschedule();
+	free(later);
+	return NULL;
+}
+
+static int
+arm(void *owner, int signo, long ms)
+{
+	struct later *later = malloc(sizeof(*later));
+	pthread_t thread;
+
+	if (later == NULL)
+		return E_NOMEM;
+	*later = (struct later){ owner, signo, ms };
+	if (pthread_create(&thread, NULL, raise_later, later) != 0)
+		standin_panic("no thread for a signal");
+	pthread_detach(thread);
+	return 0;
+}
+
 static int
 count(uint64_t which, long *retval)
 {
 	const struct counts *counts = &standin_counts;
 	const long all[] = { counts->procs, counts->lwps, counts->own_lwps, counts->fdtabs,
 	    counts->pipes, counts->rforks[0], counts->rforks[1], counts->rforks[2],
-	    counts->sleepers, counts->calls, counts->most_away, counts->away };
+	    counts->sleepers, counts->calls, counts->most_away, counts->away,
+	    counts->late_raises };
 
 	if (which >= sizeof(all) / sizeof(all[0]))
 		return E_INVAL;
@@ -376,10 +448,14 @@ invoke(struct proc *p, int number, uint64_t *args, long *retval)
 		error = rumpuser_sp_anonmmap(p->owner, args[0], &mapped);
 		retval[0] = error == 0 ? (long)mapped : -1;
 		return error;
+	case SYS_NANOSLEEP:
+		return nanosleep_call(standin_here("nanosleep"), args[0]);
+	case SYS_LATER:
+		return arm(p->owner, (int)args[0], (long)args[1]);
 	case SYS_NAP:
 		return nap((long)args[0]);
 	case SYS_HOSTSLEEP:
-		rumpuser_clock_sleep((long)args[0]);
+		rumpuser_clock_sleep(0, (int64_t)args[0] / 1000, (long)args[0] % 1000 * 1000000);
 		return echo(args[1], args[2], args[3]);
 	case SYS_FLOOD:
 		return flood(args[0], args[1], args[2]);

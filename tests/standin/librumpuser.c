@@ -175,16 +175,19 @@ rumpuser_cv_broadcast(struct rumpuser_cv *cv)
 	pthread_cond_broadcast(&cv->cond);
 }
 
-void
-rumpuser_clock_sleep(long ms)
+int
+rumpuser_clock_sleep(int clock, int64_t sec, long nsec)
 {
-	struct timespec time = { ms / 1000, ms % 1000 * 1000000 };
+	struct timespec time = { sec, nsec };
 	int nlocks;
 
+	if (clock != 0)
+		standin_panic("a sleep by clock %d", clock);
 	rumpuser__hyp.hyp_backend_unschedule(0, &nlocks, NULL);
 	while (nanosleep(&time, &time) == -1 && errno == EINTR)
 		continue;
 	rumpuser__hyp.hyp_backend_schedule(nlocks, NULL);
+	return 0;
 }
 
 /* What the kernel asks for as it boots. */

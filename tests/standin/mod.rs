@@ -44,6 +44,10 @@ pub mod sys {
     pub const HOSTPID: i32 = 530;
     /// Path: keeps its CPU until the host has this file, and says so on stderr when it begins.
     pub const HOLD: i32 = 531;
+    /// Signal, milliseconds; it comes whether the process is there or not.
+    pub const LATER: i32 = 532;
+    /// NetBSD's nanosleep(2): its time.
+    pub const NANOSLEEP: i32 = 430;
     /// The first number that is out of range.
     pub const END: i32 = 600;
 }
@@ -67,6 +71,8 @@ pub enum Count {
     MostAway,
     /// Those that do so now.
     Away,
+    /// Signals that came later than they were asked for.
+    LateRaises,
 }
 
 /// Where the stand-in is installed, as rump would be: with `lib` in it. `None`, and says so, if there

@@ -64,7 +64,7 @@ void rumpuser_cv_wait(struct rumpuser_cv *, struct rumpuser_mtx *);
 void rumpuser_cv_wait_nowrap(struct rumpuser_cv *, struct rumpuser_mtx *);
 bool rumpuser_cv_timedwait(struct rumpuser_cv *, struct rumpuser_mtx *, long ms);
 void rumpuser_cv_broadcast(struct rumpuser_cv *);
-void rumpuser_clock_sleep(long ms);
+int rumpuser_clock_sleep(int, int64_t, long);
 int rumpuser_getparam(const char *, void *, size_t);
 struct lwp *rumpuser_curlwp(void);
 void rumpuser_curlwp_set(struct lwp *);
@@ -155,6 +155,7 @@ struct counts {
 	long rforks[3];
 	long sleepers, calls;
 	long away, most_away;
+	long late_raises;
 };
 extern struct counts standin_counts;
 
