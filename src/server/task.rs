@@ -4,6 +4,10 @@
 //! waker may be used at any time by any thread: a wake-up during a run makes it run once more, so
 //! none is lost between a call's look at what it waits for and its sleep.
 //!
+//! A call that runs inline, on the submission thread, and finds that it may take long becomes a worker's:
+//! it is queued anew, or if its outcome is known already, a worker does what is left and then goes on with
+//! that outcome as if the run had been its own.
+//!
 //! ```text
 //!            run            Outcome::Sleep
 //! QUEUED ----------> RUNNING ----------> ASLEEP

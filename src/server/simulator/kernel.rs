@@ -54,6 +54,8 @@ pub struct World {
     /// Nanoseconds since then.
     now: AtomicU64,
     pub processes: AtomicI64,
+    /// What inline calls have left to workers.
+    pub left: AtomicI64,
     next_pid: AtomicI32,
     signals: Mutex<Signals>,
     random: Mutex<fastrand::Rng>,
@@ -83,6 +85,7 @@ impl World {
             start,
             now: AtomicU64::new(0),
             processes: AtomicI64::new(0),
+            left: AtomicI64::new(0),
             next_pid: AtomicI32::new(1),
             signals: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -317,8 +320,15 @@ impl Process for FakeProcess {
         self.is_alive();
         self.running.fetch_add(1, SeqCst);
         let _running = Running(&self.running);
-        if call.inline && !self.world.restarts && self.world.one_in(3) {
+        if call.inline && self.world.one_in(5) {
             return Outcome::Elsewhere;
+        }
+        if call.inline && self.world.one_in(10) {
+            let world = self.world.clone();
+            world.left.fetch_add(1, SeqCst);
+            call.progress.later.push(Box::new(move || {
+                world.left.fetch_sub(1, SeqCst);
+            }));
         }
         match self.run(call) {
             Ok(outcome) => outcome,

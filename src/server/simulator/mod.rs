@@ -456,6 +456,7 @@ impl House {
             ("chunks of memory", (self.arena.lent() + self.arena.lent_from_heap()) as usize),
             ("calls on threads", self.troupe.waiting()),
             ("processes", self.world.processes.load(SeqCst) as usize),
+            ("things that calls left to workers", self.world.left.load(SeqCst) as usize),
         ];
         match left.iter().find(|(_, count)| *count != 0) {
             Some((what, count)) => Err(format!("{count} {what} are left")),

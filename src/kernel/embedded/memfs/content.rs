@@ -53,7 +53,9 @@ impl Cut {
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        drop(std::mem::take(&mut self.chunks));
+        // From the back: the allocator gives memory back to the host as its end comes free, with a lock of
+        // its own held, so that should be little at a time.
+        while self.chunks.pop_last().is_some() {}
         self.payer.give_bytes(self.bytes);
     }
 }
@@ -175,7 +177,9 @@ impl Content {
     pub fn truncate(&self, size: u64) -> Result<bool, Errno> {
         let cut = self.cut(&mut *write_or_go(&self.chunks)?, size);
         let changed = cut.is_some();
-        cut.map(Cut::free);
+        if let Some(cut) = cut {
+            cut.free();
+        }
         Ok(changed)
     }
 
@@ -186,7 +190,9 @@ impl Content {
             let back = self.size() == end && size < end;
             back.then(|| self.cut(&mut chunks, size)).flatten()
         };
-        cut.map(Cut::free);
+        if let Some(cut) = cut {
+            cut.free();
+        }
         Ok(())
     }
 

@@ -323,7 +323,10 @@ fn close_all(files: Vec<Arc<OpenFile>>) {
             true
         }
     });
-    while first {
+    if !first {
+        return;
+    }
+    loop {
         let next = DROPPING.with_borrow_mut(|dropping| {
             let next = dropping.as_mut().and_then(Vec::pop);
             if next.is_none() {
