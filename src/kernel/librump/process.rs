@@ -342,13 +342,16 @@ impl RumpProcess {
         }
     }
 
-    /// Keeps one of these lwps as the last one, or makes it, and frees the others.
+    /// Sees to it that there is a last lwp, one of these or a new one, and frees the others.
     fn choose_last(&self, inside: &Inside, mut kept: Vec<Parked>) {
-        let last = kept.pop().or_else(|| {
-            let made = inside.make_lwp(self.pid);
-            made.is_ok().then(|| inside.switch_back())
-        });
-        *lock(&self.last) = last;
+        let mut last = lock(&self.last);
+        // Calls may be told to end twice, the second time by a client that leaves in its exec.
+        if last.is_none() {
+            *last = kept.pop().or_else(|| {
+                let made = inside.make_lwp(self.pid);
+                made.is_ok().then(|| inside.switch_back())
+            });
+        }
         free(inside, kept);
     }
 
