@@ -35,8 +35,9 @@ const CREATE_TO_WRITE: u64 = 0x201;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Threads of the server besides its workers, of which there is one for each CPU: the submission
-/// thread and the one that takes signals, and two that a worker may ask for.
-const OTHER_THREADS: u64 = 4;
+/// thread, the ones that take signals and write lines, the worker for what goes ahead of long calls, and two
+/// that a worker may ask for.
+const OTHER_THREADS: u64 = 6;
 
 fn most_threads() -> u64 {
     process::cpus() + OTHER_THREADS

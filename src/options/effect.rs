@@ -44,11 +44,13 @@ pub const ONLY_AT: &[(&str, Place, &str)] = &[
     ("etfs", Place::Embedded, DRIVES),
     ("sandbox", Place::Embedded, CONFINE),
     ("files", Place::Embedded, RESOURCES),
+    ("files_of_family", Place::Embedded, RESOURCES),
     ("files_in_all", Place::Embedded, RESOURCES),
     ("processes", Place::Embedded, RESOURCES),
     ("processes_in_all", Place::Embedded, RESOURCES),
     ("bytes", Place::Embedded, RESOURCES),
     ("bytes_in_all", Place::Embedded, RESOURCES),
+    ("inodes_of_family", Place::Embedded, RESOURCES),
     ("inodes", Place::Embedded, RESOURCES),
 ];
 

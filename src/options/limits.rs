@@ -12,16 +12,17 @@ use crate::server::ROOM;
 use crate::{kernel, session};
 
 /// Limits of one client, and those of all together that they should not be over.
-pub const PAIRS: [(&str, &str); 9] = [
+pub const PAIRS: [(&str, &str); 10] = [
     ("connections_per_peer", "connections"),
     ("calls", "calls_in_all"),
     ("owed", "owed_most"),
     ("owed_most", "owed_in_all"),
     ("kept", "kept_in_all"),
     ("preforks", "preforks_in_all"),
-    ("files", "files_in_all"),
+    ("files_of_family", "files_in_all"),
     ("processes", "processes_in_all"),
     ("bytes", "bytes_in_all"),
+    ("inodes_of_family", "inodes"),
 ];
 
 /// Whether the first of a pair is over the second.
