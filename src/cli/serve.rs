@@ -120,7 +120,7 @@ mod tests {
     const ALL: u8 = UNIX | TCP | EMBEDDED | LIBRUMP;
 
     /// Every option with a value, and where it has an effect.
-    const OPTIONS: [(&str, u8); 48] = [
+    const OPTIONS: [(&str, u8); 51] = [
         ("--kernel=", ALL),
         ("--lib=rumpvfs", UNIX | TCP | LIBRUMP),
         ("--rump-prefix=/usr/rump", UNIX | TCP | LIBRUMP),
@@ -236,9 +236,10 @@ mod tests {
             ("--owed-most", "--owed-in-all"),
             ("--kept", "--kept-in-all"),
             ("--preforks", "--preforks-in-all"),
-            ("--files", "--files-in-all"),
+            ("--files-of-family", "--files-in-all"),
             ("--processes", "--processes-in-all"),
             ("--bytes", "--bytes-in-all"),
+            ("--inodes-of-family", "--inodes"),
         ] {
             let [low, high] = match one {
                 "--connections-per-peer" => ["5", "6"],

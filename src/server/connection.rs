@@ -348,7 +348,8 @@ impl Host for Desk<'_> {
         request: CallRequest<'_>,
     ) -> Option<Ask> {
         let task = self.hub.take_task(self.link.socket);
-        task.set(self.link.socket, key, process, &request, self.link.outbox.share());
+        let share = self.link.outbox.share();
+        task.set(self.link.socket, key, process, &request, share, self.hub.kernel());
         let at = key.0 as usize;
         if self.link.calls.len() <= at {
             self.link.calls.resize_with(at + 1, || None);

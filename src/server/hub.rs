@@ -18,7 +18,7 @@ use super::stats::BoardStats;
 use super::task::Task;
 use super::timers::{TimerId, Timers};
 use super::wanted::Wanted;
-use crate::kernel::Process;
+use crate::kernel::{Kernel, Process};
 use crate::pool::{Dispatcher, Injector};
 use crate::session::{Ask, CallKey, Work};
 use crate::wire::Token;
@@ -107,6 +107,11 @@ impl Hub {
         }
     }
 
+    /// The kernel that is served.
+    pub fn kernel(&self) -> &dyn Kernel {
+        &*self.context.kernel
+    }
+
     /// What jobs are run with.
     #[cfg(test)]
     pub fn context(&self) -> &Context {
@@ -134,9 +139,8 @@ impl Hub {
 
     /// Has a call run: here, or by the core its connection is bound to.
     pub fn dispatch(&mut self, socket: Socket, task: Arc<Task>, share: &Share) {
-        let inline = self.context.kernel.runs_inline(task.number(), task.body().args());
-        task.queue(share, inline);
-        if inline {
+        task.queue(share);
+        if task.is_inline() {
             self.ready.push_back(task);
         } else {
             self.push(socket.index(), Job::Call(task));

@@ -16,7 +16,7 @@ use super::mailbox::{Mailbox, Message};
 use super::rendezvous::Rendezvous;
 use super::share::{All, Share};
 use super::task::Task;
-use crate::kernel::{Call, Client, Errno, Identity, Kernel, Outcome, Process};
+use crate::kernel::{Args, Call, Client, Errno, Identity, Kernel, Outcome, Process};
 use crate::pool::Injector;
 use crate::session::{CallKey, CallRequest};
 use crate::sync::Mutex;
@@ -74,6 +74,9 @@ impl Kernel for Nothing {
     fn identity(&self) -> Identity {
         unreachable!("nobody asks")
     }
+    fn runs_inline(&self, _: i32, _: &Args) -> bool {
+        false
+    }
     fn spawn(&self, _: Arc<dyn Client>, _: &[u8]) -> Result<Arc<dyn Process>, Errno> {
         unreachable!("nobody connects")
     }
@@ -101,8 +104,8 @@ impl Queued {
         let request = CallRequest { reqno: 1, number: 3, args: &[] };
         let process: Arc<dyn Process> = flag.clone();
         let share = Arc::new(Share::new(Arc::new(All::new(&Limits::default()))));
-        task.set(socket, CallKey(0), &process, &request, &share);
-        task.queue(&share, false);
+        task.set(socket, CallKey(0), &process, &request, &share, &Nothing);
+        task.queue(&share);
         Queued { flag, task: Arc::new(task), injector, context }
     }
 

@@ -31,7 +31,7 @@ use super::mailbox::{Mailbox, Message};
 use super::memory::{CallMemory, MayAsk};
 use super::rendezvous::Rendezvous;
 use super::share::Share;
-use crate::kernel::{Args, Call, Errno, MAX_ARGS, Outcome, Process, Progress};
+use crate::kernel::{Args, Call, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;
 use crate::session::{Answer, Ask, CallKey, CallRequest};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
@@ -145,6 +145,7 @@ impl Task {
         process: &Arc<dyn Process>,
         request: &CallRequest<'_>,
         share: &Arc<Share>,
+        kernel: &dyn Kernel,
     ) {
         self.interrupt.store(GO_ON, Ordering::Relaxed);
         self.number.store(request.number, Ordering::Relaxed);
@@ -154,6 +155,7 @@ impl Task {
         body.process = Some(process.clone());
         body.args = decode_args(request.args);
         body.memory.begin(share);
+        self.inline.store(kernel.runs_inline(request.number, &body.args), Ordering::Relaxed);
     }
 
     /// Brings a call that waits on its thread what it waits for. Gives it back if it does not wait so.
@@ -200,10 +202,9 @@ impl Task {
     }
 
     /// Before the submission thread puts it into a deque, or runs it itself.
-    pub fn queue(&self, share: &Share, inline: bool) {
+    pub fn queue(&self, share: &Share) {
         let before = self.state.swap(QUEUED, Ordering::AcqRel);
         debug_assert_eq!(before, IDLE, "a task is queued once");
-        self.inline.store(inline, Ordering::Relaxed);
         share.queue();
         self.counted.store(true, Ordering::Relaxed);
     }
@@ -226,6 +227,11 @@ impl Task {
     /// Calls of one number tend to be alike.
     pub fn kind(&self) -> usize {
         usize::try_from(self.number()).unwrap_or(usize::MAX).min(CALL_KINDS - 1)
+    }
+
+    /// Whether it is to be run on the submission thread.
+    pub fn is_inline(&self) -> bool {
+        self.inline.load(Ordering::Relaxed)
     }
 
     /// Whether it may sleep on its thread.
@@ -369,7 +375,7 @@ impl Wake for Task {
         loop {
             if self.change(ASLEEP, QUEUED) {
                 let injector = self.injector.clone();
-                let left = match self.inline.load(Ordering::Relaxed) {
+                let left = match self.is_inline() {
                     true => Here::wake(self),
                     false => Some(self),
                 };
