@@ -65,18 +65,20 @@ pub unsafe fn take(upcalls: &Upcalls) {
     }
 }
 
-/// Takes a CPU after a sleep, as `backend_schedule()` does without an interlock, which would have to be given back.
-/// It looks at all of them before it waits.
+/// Takes a CPU after a sleep, as `backend_schedule()` does. It looks at all of them before it waits, if that is
+/// all there is to take: an interlock would have to be given back, and so would the kernel's big lock, for which
+/// the thread gives up the CPU that it has and waits for another, with the lock in its hand.
 ///
 /// # Safety
 ///
 /// As `backend_schedule()`.
-pub unsafe fn take_again(upcalls: &Upcalls, nlocks: c_int) {
+pub unsafe fn take_again(upcalls: &Upcalls, nlocks: c_int, interlock: *mut c_void) {
     // SAFETY: the caller's promise; an lwp that sleeps is on its thread.
-    let try_once = || unsafe { try_to(|| (upcalls.backend_schedule)(nlocks, ptr::null_mut())) };
-    if !(1..COUNT.load(Relaxed)).any(|_| try_once()) {
+    let try_once = || unsafe { try_to(|| (upcalls.backend_schedule)(0, ptr::null_mut())) };
+    let takes_more = nlocks != 0 || !interlock.is_null();
+    if takes_more || !(1..COUNT.load(Relaxed)).any(|_| try_once()) {
         // SAFETY: as above.
-        unsafe { (upcalls.backend_schedule)(nlocks, ptr::null_mut()) };
+        unsafe { (upcalls.backend_schedule)(nlocks, interlock) };
     }
 }
 

@@ -88,13 +88,8 @@ pub unsafe extern "C" fn backend_unschedule(
 pub unsafe extern "C" fn backend_schedule(nlocks: c_int, interlock: *mut c_void) {
     let upcalls = UPCALLS.get().expect("set before librumpuser has this function");
     caught("backend_schedule", (), pool::take_seat_again);
-    if interlock.is_null() {
-        // SAFETY: the caller's promise is the one the kernel's function needs.
-        unsafe { cpus::take_again(upcalls, nlocks) };
-    } else {
-        // SAFETY: as above.
-        unsafe { (upcalls.backend_schedule)(nlocks, interlock) };
-    }
+    // SAFETY: the caller's promise is the one the kernel's function needs.
+    unsafe { cpus::take_again(upcalls, nlocks, interlock) };
 }
 
 /// Runs `sleep` without a CPU of the kernel, and without a seat of the pool.
