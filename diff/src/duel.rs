@@ -44,6 +44,8 @@ impl Times {
 pub struct Duel {
     sides: [Side; 2],
     times: Times,
+    /// The time between two steps.
+    pace: Duration,
     /// Sequences so far, for their directories.
     sequences: u64,
     steps: u64,
@@ -58,7 +60,12 @@ struct Seen {
 
 impl Duel {
     pub fn new(sides: [Side; 2], times: Times) -> Duel {
-        Duel { sides, times, sequences: 0, steps: 0 }
+        Duel { sides, times, pace: PACE, sequences: 0, steps: 0 }
+    }
+
+    /// Leaves so many times the usual time between two steps from here on: a busy machine may need it.
+    pub fn slow_down(&mut self, times: u32) {
+        self.pace = PACE * times;
     }
 
     /// Steps made so far.
@@ -138,7 +145,7 @@ impl Duel {
             return self.times.grace;
         }
         let is_waiting = self.sides.iter().any(Side::is_waiting);
-        if is_waiting { self.times.settle } else { PACE }
+        if is_waiting { self.times.settle } else { self.pace }
     }
 
     fn seen(&self, side: usize) -> Seen {

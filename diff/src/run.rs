@@ -9,8 +9,9 @@ use crate::shrink::shrink;
 use crate::side::Broken;
 use crate::step::Step;
 
-/// How often a difference must show again: one that does not is a matter of time.
-const TIMES: usize = 3;
+/// A difference must show again when there is so many times as much time for each step: one that does not is
+/// a matter of time.
+const SLOWER: [u32; 3] = [1, 8, 40];
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -98,14 +99,16 @@ impl<'a> Run<'a> {
 
     /// The difference, if these steps show it every time.
     fn shows_again(&mut self, steps: &[Step], key: &str) -> Result<Option<Difference>, Broken> {
-        let mut found = None;
-        for _ in 0..TIMES {
-            found = self.shows(steps, key)?;
-            if found.is_none() {
-                return Ok(None);
+        let mut found = Ok(None);
+        for times in SLOWER {
+            self.duel.slow_down(times);
+            found = self.shows(steps, key);
+            if !matches!(found, Ok(Some(_))) {
+                break;
             }
         }
-        Ok(found)
+        self.duel.slow_down(1);
+        found
     }
 
     /// The difference, if these steps still show it first.
