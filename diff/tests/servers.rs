@@ -148,6 +148,9 @@ fn program() -> PathBuf {
 const RUMP: &[&str] = &[
     "--kernel",
     "librump",
+    // It is compared as it is.
+    "--netbsd-faults",
+    "allow",
     "-lrumpvfs",
     "-lrumpvfs_fifofs",
     "-lrumpfs_tmpfs",

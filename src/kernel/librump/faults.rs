@@ -14,9 +14,10 @@
 //! What is in a client's memory is looked at as the kernel copies it in: what was looked at before could be
 //! something else by then.
 //!
-//! One more is kept out without a refusal, for nobody can tell: write(2) and writev(2) move less than 2 GiB, as
-//! they may. The console takes the lower half of what is left for all of it (`rumpcons_write`), and goes round
-//! for ever when that is nothing, with a CPU that nobody gets back.
+//! One more is kept out without a refusal: write(2) and writev(2) of more than 2 GiB move less than that, as they
+//! may. The console takes the lower half of what is left for all of it (`rumpcons_write`), and goes round for
+//! ever when that is nothing, with a CPU that nobody gets back. What differs is the errno of a write that no file
+//! could hold: ENOSPC for EFBIG.
 //!
 //! Not refused is a circle of kqueues that watch each other, or one that watches itself: an event goes round in
 //! it until the kernel locks a mutex twice. Which descriptor is a kqueue, and what it watches, only the kernel
@@ -78,7 +79,7 @@ pub fn bound(number: i32, args: &mut Args) {
     let (number, with) = indirect::direct(number, args);
     let len = args.len() - with.len() + 2;
     // What is more than there may be is the kernel's to refuse.
-    if number == WRITE && i64::try_from(args[len]).is_ok() {
+    if number == WRITE && !ALLOWED.load(Relaxed) && i64::try_from(args[len]).is_ok() {
         args[len] = args[len].min(MOST_WRITTEN);
     }
 }
@@ -86,26 +87,32 @@ pub fn bound(number: i32, args: &mut Args) {
 /// Changes what a call of this number has copied in, before the kernel sees it. `is_first` if it has copied in
 /// nothing before.
 pub fn check_copied_in(number: i32, is_first: bool, bytes: &mut [u8]) {
+    if ALLOWED.load(Relaxed) {
+        return;
+    }
     if number == WRITEV && is_first {
         bound_iovecs(bytes);
     }
-    if KEVENT.contains(&number) && !ALLOWED.load(Relaxed) {
+    if KEVENT.contains(&number) {
         check_changes(bytes);
     }
 }
 
-/// Shortens what would be too much together.
+/// Shortens what would be too much together. What is more than there may be is the kernel's to refuse.
 fn bound_iovecs(bytes: &mut [u8]) {
+    let len_of = |iovec: &[u8]| {
+        let len = iovec[IOVEC_LEN / 2..].try_into().expect("half of it");
+        i64::try_from(u64::from_le_bytes(len)).ok()
+    };
+    let add = |sum: i64, iovec: &[u8]| sum.checked_add(len_of(iovec)?);
+    if bytes.chunks_exact(IOVEC_LEN).try_fold(0, add).is_none() {
+        return;
+    }
     let mut left = MOST_WRITTEN;
     for iovec in bytes.chunks_exact_mut(IOVEC_LEN) {
-        let (_, len) = iovec.split_at_mut(IOVEC_LEN / 2);
-        let wanted = u64::from_le_bytes((&*len).try_into().expect("half of it"));
-        // Those over the most there may be are the kernel's to refuse.
-        if i64::try_from(wanted).is_ok() {
-            let most = wanted.min(left);
-            left -= most;
-            len.copy_from_slice(&most.to_le_bytes());
-        }
+        let most = len_of(iovec).map_or(0, i64::unsigned_abs).min(left);
+        left -= most;
+        iovec[IOVEC_LEN / 2..].copy_from_slice(&most.to_le_bytes());
     }
 }
 
@@ -167,9 +174,11 @@ mod tests {
         assert_eq!(bytes, iovecs([1, 1 << 32, 8]), "data");
         check_copied_in(121, true, &mut bytes);
         assert_eq!(bytes, iovecs([1, MOST_WRITTEN - 1, 0]));
-        let mut bytes: Vec<u8> = iovecs([1, u64::MAX, 8]);
-        check_copied_in(121, true, &mut bytes);
-        assert_eq!(bytes, iovecs([1, u64::MAX, 8]), "the kernel refuses it");
+        for refused in [[1, u64::MAX, 8], [1 << 32, i64::MAX as u64, 1]] {
+            let mut bytes: Vec<u8> = iovecs(refused);
+            check_copied_in(121, true, &mut bytes);
+            assert_eq!(bytes, iovecs(refused), "the kernel refuses it");
+        }
     }
 
     #[test]
