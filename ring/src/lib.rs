@@ -109,6 +109,7 @@
 //! | zero copy send: ENOMEM, ENOBUFS, EOPNOTSUPP | goes on with a copy | |
 //! | send: EINTR | goes on at once; after 8 times without a byte [`Event::Sent`] has the error | |
 //! | send: EPIPE, ECONNRESET, any other | [`Event::Sent`] has the error | |
+//! | a multishot recv is not told of the end of its stream | looks at sockets that have become quiet | [`ends_found`](Stats::ends_found) |
 //! | watching for a hang-up: any error | tries again each 10 ms; after 100 times [`Event::HungUp`] | [`put_off`](Stats::put_off) |
 //! | close: ENOMEM, EAGAIN, EINTR | tries again each 10 ms, 100 times | [`put_off`](Stats::put_off) |
 //! | the SQ is full | submits in between; what still finds no room waits in order | [`sq_full`](Stats::sq_full) |
@@ -130,7 +131,7 @@
 //! CQ and the system call), `token` (what a completion carries), `setup`, `features` and
 //! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `ask` and
 //! `peer` (who has connected), `adopt`, `recv`, `send` with `steps`,
-//! `hangup` and `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
+//! `quiet`, `hangup` and `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
 //! `later` (what failed for want of memory), `wake`, `spin`. `models` has every order of what threads
 //! do tried, and `sync` lets it.
 
@@ -157,6 +158,7 @@ mod later;
 pub mod models;
 mod peer;
 mod queue;
+mod quiet;
 mod recv;
 mod restrict;
 mod ring;

@@ -115,6 +115,9 @@ impl Ring {
             (1.., Some(data)) => {
                 self.stats.received += data.len() as u64;
                 slot.tries = 0;
+                if completion.more() {
+                    self.note_received(socket);
+                }
                 self.after_data(socket);
                 Some(Event::Received { socket, data })
             }
@@ -178,8 +181,9 @@ impl Ring {
         send != NO_SEND && self.sends.then(send) == Then::Receive
     }
 
-    fn recv_ended(&mut self, socket: Socket, errno: Option<i32>) -> Option<Event> {
-        let slot = self.slots.get(socket)?;
+    /// The stream has ended: says so, once.
+    pub(crate) fn recv_ended(&mut self, socket: Socket, errno: Option<i32>) -> Option<Event> {
+        let slot = self.slots.get(socket).filter(|slot| !slot.is(flag::ENDED))?;
         slot.clear(flag::WANTED);
         slot.set(flag::ENDED);
         Some(Event::RecvEnded { socket, error: errno.map(io::Error::from_raw_os_error) })

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use io_uring::types::CancelBuilder;
 use io_uring::{opcode, squeue};
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::accept::Listeners;
 use crate::ask::Questions;
 use crate::buffers::Buffers;
 use crate::later::Later;
 use crate::queue::{Completion, Enter, Queue};
+use crate::quiet::Quiet;
 use crate::send::Sends;
 use crate::setup::{Setup, setup};
 use crate::slots::Slots;
@@ -48,6 +50,9 @@ pub struct Ring {
     pub(crate) unsettled: Vec<Socket>,
     /// Requests to make again after a pause.
     pub(crate) later: Later,
+    /// Sockets that are looked at once they are quiet, and where the byte goes that such a look may show.
+    pub(crate) quiet: Quiet,
+    pub(crate) glimpse: MmapRaw,
     /// Where chains are built.
     pub(crate) chain: Vec<squeue::Entry>,
     pub(crate) stats: Stats,
@@ -60,6 +65,7 @@ impl Ring {
         let buffers = Buffers::new(config.recv_buffers, config.recv_buffer_len)
             .map_err(Error::system("mapping the receive buffers"))?;
         let arena = Arena::new(&config.arena).map_err(Error::system("mapping the arena"))?;
+        let glimpse = MmapMut::map_anon(1).map_err(Error::system("mapping a byte"))?.into();
         let waker = Waker::new().map_err(Error::registering("an eventfd"))?;
         let Setup { io, features, registered } = setup(config, &buffers, &arena)?;
         let zero_copy = features.contains(Features::SEND_ZC);
@@ -81,6 +87,8 @@ impl Ring {
             missed_cancels: Vec::new(),
             unsettled: Vec::new(),
             later: Later::default(),
+            quiet: Quiet::default(),
+            glimpse,
             chain: Vec::new(),
             stats: Stats::default(),
         };
@@ -132,10 +140,11 @@ impl Ring {
         if unfinished || !self.ready.is_empty() || self.queue.has_completions() {
             return self.poll();
         }
-        let retries = [self.listeners.next_retry(), self.later.next()];
+        let retries = [self.listeners.next_retry(), self.later.next(), self.quiet.next()];
         let deadline = retries.into_iter().chain([deadline]).flatten().min();
         let timeout = deadline.map(|when| when.saturating_duration_since(Instant::now()));
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            self.quiet.ring_is_late();
             return self.poll();
         }
         if self.spin.pays() && self.look(&idle)? {
@@ -179,7 +188,7 @@ impl Ring {
         self.cancel_unsettled();
         self.arm_delayed_accepts();
         self.make_delayed();
-        self.feed_starved()
+        self.look_at_quiet() | self.feed_starved()
     }
 
     fn flush(&mut self) -> Result<bool, Error> {
@@ -234,6 +243,7 @@ impl Ring {
             Op::Ask => return self.on_answer(token, completion.result),
             Op::Close => return self.on_close(token, completion.result),
             Op::HangUp => return self.on_hang_up(token, completion),
+            Op::Look => return self.on_look(token, completion),
             Op::CancelAccept => self.on_cancel_accept(token),
             Op::CancelRecv => self.on_cancel_recv(token, completion.result),
             Op::CancelAll => self.on_cancel_all(token),

@@ -37,6 +37,10 @@ pub(crate) mod property {
     pub const WATCHED: u8 = 1 << 3;
     /// The user has been told of that end.
     pub const HUNG_UP: u8 = 1 << 4;
+    /// It is among those that are looked at once they are quiet.
+    pub const RECENT: u8 = 1 << 5;
+    /// It has received something in this period.
+    pub const HEARD: u8 = 1 << 6;
 }
 
 /// The state of one socket.

@@ -17,6 +17,8 @@ pub struct Stats {
     pub stale_cqes: u64,
     /// Times the SQ was full and submitted early.
     pub sq_full: u64,
+    /// Ends of streams that were found by a look, and not reported.
+    pub ends_found: u64,
     /// Chains that the kernel took only a part of, for want of memory: the rest was made again.
     pub cut_chains: u64,
     /// Times the CQ was found overflown.

@@ -23,6 +23,8 @@ pub(crate) enum Op {
     Ask,
     /// On a socket: the poll for the end of its peer.
     HangUp,
+    /// On a socket: a look whether its stream has ended.
+    Look,
 }
 
 /// Who a completion is for: `op` in 8 bits, `index` in 24, `generation` in 32.
@@ -58,6 +60,7 @@ impl Token {
             9 => Op::Wake,
             10 => Op::Ask,
             11 => Op::HangUp,
+            12 => Op::Look,
             _ => return None,
         };
         let index = (user_data >> 32) as u32 & (Token::INDICES - 1);
@@ -72,7 +75,7 @@ mod tests {
     #[test]
     fn packs_and_unpacks() {
         use Op::*;
-        let sockets = [Recv, CancelRecv, CancelAll, Shutdown, Close, Send, HangUp];
+        let sockets = [Recv, CancelRecv, CancelAll, Shutdown, Close, Send, HangUp, Look];
         for op in [Accept, CancelAccept, Wake, Ask].into_iter().chain(sockets) {
             for index in [0, 1, Token::INDICES - 1] {
                 for generation in [0, 1, u32::MAX] {
