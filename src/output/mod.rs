@@ -1,6 +1,6 @@
 //! What the programs say on stdout and stderr, such that saying it never ends or changes anything else.
 //!
-//! A command prints its result with [`print`]: a disk that is full is an error, a reader that has had enough
+//! A command prints its result with [`print()`]: a disk that is full is an error, a reader that has had enough
 //! is not. Everything else is a line on stderr: [`say`]. A line that cannot be written is lost, for there is
 //! nobody left to tell.
 //!
