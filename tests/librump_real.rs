@@ -24,7 +24,7 @@ use rumpring::client::raw::RawConnection;
 use rumpring::client::{CallError, Client, ConnectError, Pending, sockaddr_in};
 use rumpring::kernel::embedded::by_name;
 use rumpring::url::Url;
-use rumpring::wire::ErrorCode;
+use rumpring::wire::{self, ErrorCode, Handshake};
 use rustix::process::{Pid, Signal, kill_process};
 use stock::{Stock, run};
 
@@ -1113,5 +1113,99 @@ fn lingering_sockets_do_not_keep_processes() {
         drop(client);
         until_empty(&url, "a client that lingers has gone");
     }
+    ends_well(server);
+}
+
+/// A connection that has shaken hands, and the reading end of a pipe of its process.
+fn with_pipe(url: &Url) -> (RawConnection, u64) {
+    let mut raw = RawConnection::connect(url).expect("a connection");
+    raw.hello("leaves", PATIENCE).expect("a handshake");
+    let mut frame = Vec::new();
+    wire::syscall_request(&mut frame, 1, sys::PIPE, &[]);
+    raw.write(&frame).expect("a pipe is asked for");
+    let answer = raw.read_frame(PATIENCE).expect("a pipe");
+    (raw, wire::read_u64(&answer.body, 8))
+}
+
+/// Over TCP the end of what a client sends wakes its calls, here while its exec does so already.
+#[test]
+fn clients_that_leave_in_their_exec() {
+    if Stock::find("clients_that_leave_in_their_exec").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let server = serve_tcp();
+    let url = server.url().clone();
+    for _ in 0..300 {
+        let (mut raw, reader) = with_pipe(&url);
+        let mut frames = Vec::new();
+        wire::syscall_request(&mut frames, 2, sys::READ, &[reader, 0x5000, 10]);
+        wire::handshake_request(&mut frames, 3, Handshake::Exec, "next");
+        raw.write(&frames).expect("a read, then an exec");
+    }
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}
+
+/// NetBSD's own server stops at this: its select(2) gives up a CPU with a lock that others spin for.
+#[test]
+fn clients_that_leave_as_their_polls_fall_asleep() {
+    const POLLS: u64 = 200;
+    if Stock::find("clients_that_leave_as_their_polls_fall_asleep").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("unix://{}", dir.path().join("s").display());
+    let mut command = process::rumpring();
+    // With few it comes soon.
+    command.env("RUMP_NCPU", "2");
+    let args: Vec<&str> = ["--kernel", "librump"].iter().chain(&COMPONENTS).copied().collect();
+    let server = Server::run(command, dir, &url, &args);
+    let url = server.url().clone();
+    for _ in 0..60 {
+        let (mut raw, reader) = with_pipe(&url);
+        let mut frames = Vec::new();
+        (0..POLLS).for_each(|reqno| {
+            wire::syscall_request(&mut frames, reqno, POLL, &[0x4000, 1, u64::MAX]);
+        });
+        raw.write(&frames).expect("polls");
+        // A struct pollfd: the descriptor, and POLLIN.
+        let pollfd = (reader | 1 << 32).to_le_bytes();
+        for _ in 0..POLLS {
+            let asked = raw.read_frame(PATIENCE).expect("the kernel goes on").header.reqno;
+            let mut answer = Vec::new();
+            let Ok(()) = wire::copyin_response(&mut answer, asked, |out| {
+                out.extend_from_slice(&pollfd);
+                Ok::<_, std::convert::Infallible>(())
+            });
+            raw.write(&answer).expect("an answer");
+        }
+    }
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}
+
+/// The kernel would have a call made again whose file was closed while it slept. A client is never told so.
+#[test]
+fn a_read_of_what_is_closed_meanwhile_fails() {
+    const EBADF: i32 = 9;
+    if Stock::find("a_read_of_what_is_closed_meanwhile_fails").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&[]);
+    let client = connect(server.url());
+    let [reader, _] = client.pipe().expect("a pipe");
+    let buffer = client.space().buffer(8).expect("room");
+    let read = client.begin(sys::READ, &[int(reader), buffer.addr(), 8]);
+    server.until(SOON, "the read sleeps", |counters| counters.get("asleep") > 0.0);
+    client.close(reader).expect("close");
+    match read.finish() {
+        Err(CallError::Errno(errno)) => assert_eq!(errno.0, EBADF),
+        other => panic!("{other:?}"),
+    }
+    drop(buffer);
+    drop(client);
     ends_well(server);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
@@ -15,6 +15,8 @@ use crate::url::Url;
 /// Takes charge of the signals. To be called before there is another thread, so that all of them
 /// leave the signals to that one.
 pub fn take_signals() -> Result<Signals, Failure> {
+    // A log file that has reached the limit of a file's size is as good as full: not the end.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     Ok(Signals::new([SIGTERM, SIGINT, SIGUSR1])?)
 }
 

@@ -122,6 +122,17 @@ pub unsafe extern "C" fn rumpns_mtsleep(
     if is_over(priority) { Errno::EINTR.0 } else { slept }
 }
 
+/// Has the kernel wait for a condition by `next`, or returns `None` if the thread's lwp was told to end. The kernel
+/// finds that out itself, and then gives its CPU to somebody else for a moment with the condition's lock held: if
+/// others spin for that lock, with all the other CPUs, it never gets one again.
+fn unless_ending<R>(next: impl FnOnce() -> R) -> Option<R> {
+    current::begin_wait().then(|| {
+        let waited = next();
+        current::has_begun_wait();
+        waited
+    })
+}
+
 /// Waits for a condition, however long that takes. The kernel's own does not wait once the lwp was told to
 /// end: it returns with the lock held all the while, and whoever waits in a loop does so for ever.
 ///
@@ -132,19 +143,41 @@ pub unsafe extern "C" fn rumpns_mtsleep(
 pub unsafe extern "C" fn rumpns_cv_wait(condition: *mut *mut c_void, lock: *mut *mut c_void) {
     type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void);
     static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
-    if current::is_ending() {
-        // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
-        return unsafe { host_wait(*condition, *lock) };
-    }
     // SAFETY: the kernel's function of that name has this type.
     let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
-    if let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_cv_wait").map(typed)) {
-        // SAFETY: the caller's promise.
-        unsafe { next(condition, lock) };
+    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_cv_wait").map(typed)) else {
+        return;
+    };
+    // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+    unsafe {
+        if unless_ending(|| next(condition, lock)).is_none() {
+            host_wait(*condition, *lock);
+        }
     }
 }
 
-/// The same, for some time. The kernel's sleep queues wait by it, too, and are to be told.
+/// The same, until the client leaves.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpns_cv_wait_sig(
+    condition: *mut *mut c_void,
+    lock: *mut *mut c_void,
+) -> c_int {
+    type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void) -> c_int;
+    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
+    // SAFETY: the kernel's function of that name has this type.
+    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
+    match NEXT.get_or_init(|| in_kernel(c"rumpns_cv_wait_sig").map(typed)) {
+        // SAFETY: the caller's promise.
+        Some(next) => unless_ending(|| unsafe { next(condition, lock) }).unwrap_or(Errno::EINTR.0),
+        None => Errno::ENOSYS.0,
+    }
+}
+
+/// Waits for a condition for some time. The kernel's sleep queues wait by it, too, and are to be told.
 ///
 /// # Safety
 ///
@@ -155,18 +188,49 @@ pub unsafe extern "C" fn rumpns_cv_timedwait(
     lock: *mut *mut c_void,
     ticks: c_int,
 ) -> c_int {
+    // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+    unsafe {
+        match timedwait(condition, lock, ticks) {
+            Some(waited) => waited,
+            None if IN_QUEUE.get() => Errno::EINTR.0,
+            None => host_timedwait(*condition, *lock, ticks),
+        }
+    }
+}
+
+/// The same, until the client leaves.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rumpns_cv_timedwait_sig(
+    condition: *mut *mut c_void,
+    lock: *mut *mut c_void,
+    ticks: c_int,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { timedwait(condition, lock, ticks) }.unwrap_or(Errno::EINTR.0)
+}
+
+/// The kernel's wait for some time. `None` if the lwp was told to end.
+///
+/// # Safety
+///
+/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+unsafe fn timedwait(
+    condition: *mut *mut c_void,
+    lock: *mut *mut c_void,
+    ticks: c_int,
+) -> Option<c_int> {
     type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void, c_int) -> c_int;
     static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
-    if current::is_ending() && !IN_QUEUE.get() {
-        // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
-        return unsafe { host_timedwait(*condition, *lock, ticks) };
-    }
     // SAFETY: the kernel's function of that name has this type.
     let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
     match NEXT.get_or_init(|| in_kernel(c"rumpns_cv_timedwait").map(typed)) {
         // SAFETY: the caller's promise.
-        Some(next) => unsafe { next(condition, lock, ticks) },
-        None => Errno::ENOSYS.0,
+        Some(next) => unless_ending(|| unsafe { next(condition, lock, ticks) }),
+        None => Some(Errno::ENOSYS.0),
     }
 }
 

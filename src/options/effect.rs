@@ -97,8 +97,9 @@ pub fn check(given: &ArgMatches, url: &Url, kernel: KernelKind) -> Result<(), St
         }
     }
     for (one, all) in limits::PAIRS {
-        // What nobody has asked for is simply bounded by the total.
-        if source(given, one).is_some() && limits::is_over(given, one, all) {
+        // What nobody has asked for here is simply bounded by the total.
+        let is_word = source(given, one) == Some(ValueSource::CommandLine);
+        if is_word && limits::is_over(given, one, all) {
             return Err(format!("{} is over {}; raise that, too", name(one), name(all)));
         }
     }

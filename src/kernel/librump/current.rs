@@ -29,6 +29,8 @@ thread_local! {
     static CURRENT: Cell<Option<NonNull<InCall<'static>>>> = const { Cell::new(None) };
     /// The thread is on the last lwp of a process, which was told to end.
     static ON_LAST: Cell<bool> = const { Cell::new(false) };
+    /// The call of this thread is about to wait.
+    static BEGINS_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `call`, during which this thread's hypercalls reach what belongs to it.
@@ -81,6 +83,31 @@ pub fn on_last<R>(what: impl FnOnce() -> R) -> R {
 /// Whether the kernel has told the lwp of this thread to end, or is about to.
 pub fn is_ending() -> bool {
     ON_LAST.get() || in_call(|call| call.sleepers.are_ending()) == Some(true)
+}
+
+/// The call of this thread begins to wait for a condition. Returns `false` if it is to end instead.
+pub fn begin_wait() -> bool {
+    if ON_LAST.get() {
+        return false;
+    }
+    if BEGINS_WAIT.get() {
+        // One way of the kernel to wait is by another.
+        return true;
+    }
+    match in_call(|call| call.sleepers.begin_wait()) {
+        Some(may) => {
+            BEGINS_WAIT.set(may);
+            may
+        }
+        None => true,
+    }
+}
+
+/// It waits, or does not want to any more.
+pub fn has_begun_wait() {
+    if BEGINS_WAIT.replace(false) {
+        in_call(|call| call.sleepers.has_begun());
+    }
 }
 
 /// Uses the memory of this thread's call. `None` if the thread is in none, or is using it already.

@@ -32,17 +32,24 @@ const RFFD_CLEAR: c_int = 2;
 /// one and that of the call itself, and nothing else.
 const KEPT: usize = 1;
 
+/// What the kernel answers to have a call made again, as when its file was closed while it slept: its own way back
+/// to a process does so (`sys/sys/errno.h`). And how often it is.
+const ERESTART: Errno = Errno(-3);
+const MOST_RESTARTS: u32 = 8;
+
 /// How long calls have to end before the kernel is told again to wake them, at first and at most.
 const FIRST_PATIENCE: Duration = Duration::from_millis(5);
 const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
 struct RumpProcess {
     pid: libc::pid_t,
+    // Who has one of the next two locks may sleep in the kernel, and whoever waits for it must not have a CPU of
+    // the kernel: they are taken in this order, and before it is entered.
     main: Mutex<Option<Parked>>,
-    lwps: Mutex<Lwps>,
     /// The lwp that is freed last, once calls were told to end. It was told so, too: whatever the kernel
     /// does as it closes the process's files does not wait for a peer, as a socket that lingers does.
     last: Mutex<Option<Parked>>,
+    lwps: Mutex<Lwps>,
     /// Nobody is on the way in any more, or no call is left.
     changed: Condvar,
     /// Those that the kernel does not wake.
@@ -160,8 +167,7 @@ impl Process for RumpProcess {
     }
 
     fn exec(&self, command: &[u8]) {
-        let command = c_string(command);
-        log(lwp::enter().and_then(|inside| self.become_another(&inside, &command)));
+        log(self.become_another(&c_string(command)));
         self.sleepers.go_on();
         self.lwps().leaving = false;
     }
@@ -175,7 +181,9 @@ impl Process for RumpProcess {
         self.sleepers.end();
         // The kernel wakes the lwps that it has when it is told. One made a little later would sleep on.
         self.wait_while(Duration::MAX, |lwps| lwps.entering > 0);
-        log(lwp::enter().map(|inside| self.choose_last(&inside, kept)));
+        let mut last = lock(&self.last);
+        log(lwp::enter().map(|inside| self.choose_last(&mut last, &inside, kept)));
+        drop(last);
         // It does so without the lock of what they wait for, so one that was about to sleep may not
         // have heard.
         let mut patience = FIRST_PATIENCE;
@@ -202,19 +210,20 @@ impl Process for RumpProcess {
         self.owner.forget();
         let mut kept = self.lwps().take();
         let main = lock(&self.main).take();
+        let mut last = lock(&self.last);
         log(lwp::enter().map(|inside| {
             if lingers::any()
-                && lock(&self.last).is_none()
+                && last.is_none()
                 && let Some(main) = &main
             {
-                self.choose_last(&inside, std::mem::take(&mut kept));
+                self.choose_last(&mut last, &inside, std::mem::take(&mut kept));
                 inside.switch_to(main);
                 // SAFETY: the thread has a CPU and is in the process.
                 unsafe { (inside.upcalls().lwpexit)() };
                 inside.switch_home();
             }
             free(&inside, kept.into_iter().chain(main));
-            if let Some(last) = lock(&self.last).take() {
+            if let Some(last) = last.take() {
                 current::on_last(|| free(&inside, [last]));
             }
         }));
@@ -235,7 +244,14 @@ impl RumpProcess {
     fn run_in(&self, upcalls: &Upcalls, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
         let (number, _) = indirect::direct(call.number, call.args);
         current::with(self.owner.id(), number, call.memory, &self.sleepers, |here| {
-            invoke(upcalls, here, call.number, call.args)
+            for _ in 0..MOST_RESTARTS {
+                match invoke(upcalls, here, call.number, call.args) {
+                    Err(ERESTART) if !self.sleepers.are_ending() => {}
+                    Err(ERESTART) => break,
+                    result => return result,
+                }
+            }
+            Err(Errno::EINTR)
         })
     }
 
@@ -343,8 +359,7 @@ impl RumpProcess {
     }
 
     /// Sees to it that there is a last lwp, one of these or a new one, and frees the others.
-    fn choose_last(&self, inside: &Inside, mut kept: Vec<Parked>) {
-        let mut last = lock(&self.last);
+    fn choose_last(&self, last: &mut Option<Parked>, inside: &Inside, mut kept: Vec<Parked>) {
         // Calls may be told to end twice, the second time by a client that leaves in its exec.
         if last.is_none() {
             *last = kept.pop().or_else(|| {
@@ -356,11 +371,11 @@ impl RumpProcess {
     }
 
     /// Closes what is close-on-exec and takes the new name, on the last lwp. Then there is another main one.
-    fn become_another(&self, inside: &Inside, command: &CStr) -> Result<(), Errno> {
-        let mut main = lock(&self.main);
+    fn become_another(&self, command: &CStr) -> Result<(), Errno> {
+        let (mut main, mut last) = (lock(&self.main), lock(&self.last));
+        let inside = &lwp::enter()?;
         let old = main.take();
-        let last = lock(&self.last).take();
-        let last = match last {
+        let last = match last.take() {
             Some(last) => {
                 free(inside, old);
                 last

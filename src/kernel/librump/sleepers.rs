@@ -25,12 +25,16 @@ use crate::kernel::Args;
 pub struct Sleepers {
     state: Mutex<State>,
     ends: Condvar,
+    /// None begins to wait any more.
+    begun: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     /// The calls of the process are to end.
     ending: bool,
+    /// Calls that are about to wait for a condition, and have not given up their CPU yet.
+    beginning: usize,
     /// The channels that are slept on, and how many sleep on each.
     channels: BTreeMap<usize, usize>,
 }
@@ -68,10 +72,31 @@ impl Sleepers {
         result
     }
 
-    /// Has all pauses end, those that begin included.
+    /// A call begins to wait for a condition. Returns `false` if it is to end instead.
+    pub fn begin_wait(&self) -> bool {
+        let mut state = self.lock();
+        state.beginning += usize::from(!state.ending);
+        !state.ending
+    }
+
+    /// It waits, or does not want to any more.
+    pub fn has_begun(&self) {
+        let mut state = self.lock();
+        state.beginning -= 1;
+        if state.beginning == 0 && state.ending {
+            self.begun.notify_all();
+        }
+    }
+
+    /// Has all pauses end, those that begin included. When it returns no call is about to wait: the kernel,
+    /// which is told next, finds all of them before or behind that.
     pub fn end(&self) {
-        self.lock().ending = true;
+        let mut state = self.lock();
+        state.ending = true;
         self.ends.notify_all();
+        while state.beginning > 0 {
+            state = self.begun.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// The process goes on, without its old calls.
@@ -118,6 +143,21 @@ mod tests {
         assert!(sleepers.pause(DAY), "one that begins too late does not sleep");
         sleepers.go_on();
         assert!(!sleepers.pause(Duration::ZERO));
+    }
+
+    #[test]
+    fn nobody_is_about_to_wait_once_calls_end() {
+        let sleepers = Arc::new(Sleepers::default());
+        assert!(sleepers.begin_wait());
+        let ending = sleepers.clone();
+        let end = thread::spawn(move || ending.end());
+        while !sleepers.are_ending() {
+            thread::yield_now();
+        }
+        assert!(!sleepers.begin_wait(), "one that comes later does not wait");
+        assert!(!end.is_finished(), "the first has not begun");
+        sleepers.has_begun();
+        end.join().unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::ffi::{c_char, c_int, c_long, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 
-use super::{caught, cpus};
+use super::{caught, cpus, current};
 use crate::pool;
 
 /// An lwp of the rump kernel; only its address is of use here.
@@ -75,6 +75,7 @@ pub unsafe extern "C" fn backend_unschedule(
     let upcalls = UPCALLS.get().expect("set before librumpuser has this function");
     // A thread that had only tried to get a CPU has one, and must have one again behind its sleep.
     cpus::stop_trying();
+    current::has_begun_wait();
     // SAFETY: the caller's promise is the one the kernel's function needs.
     unsafe { (upcalls.backend_unschedule)(keep, nlocks, interlock) };
     caught("backend_unschedule", (), pool::leave_seat);
