@@ -57,6 +57,9 @@ impl Serve {
     /// Serves; `given` is the command line that this was parsed from.
     pub fn run(self, given: &ArgMatches) -> Result<(), Failure> {
         output::queue_lines();
+        let program = super::Cli::command();
+        let serve = program.find_subcommand("serve").expect("it is this one");
+        options::warn_of_unknown_variables(&[&program, serve]);
         options::check(given, &self.url, self.kernel).unwrap_or_else(|error| {
             super::Cli::command().error(ErrorKind::ArgumentConflict, error).exit()
         });

@@ -4,8 +4,8 @@
 //! A variable may be set for all servers of a host, so one that says nothing to this one is passed over;
 //! except those that say who may connect, if nothing else does here.
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
 
 use super::limits;
 use crate::url::Url;
@@ -111,6 +111,25 @@ pub fn check(given: &ArgMatches, url: &Url, kernel: KernelKind) -> Result<(), St
     }
 }
 
+/// Warns of variables that look like options and are none of these commands': misspelt ones, and options that are
+/// words on the command line only, as `--user`.
+pub fn warn_of_unknown_variables(commands: &[&Command]) {
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in unknown_variables(commands, set) {
+        tracing::warn!(
+            "the variable {name} says nothing to this server: no option has it, see --help"
+        );
+    }
+}
+
+fn unknown_variables(commands: &[&Command], set: impl Iterator<Item = String>) -> Vec<String> {
+    let is_known = |name: &String| {
+        let mut known = commands.iter().flat_map(|command| command.get_arguments());
+        known.any(|arg| arg.get_env().is_some_and(|env| env == name.as_str()))
+    };
+    set.filter(|name| name.starts_with("RUMPRING_") && !is_known(name)).collect()
+}
+
 /// Whether an option that says nothing here was given such that it should.
 fn matters(given: &ArgMatches, id: &str, url: &Url, kernel: KernelKind) -> bool {
     match source(given, id) {
@@ -140,5 +159,18 @@ fn name(id: &str) -> String {
     match id {
         "libraries" => "--lib (-l)".into(),
         id => format!("--{}", id.replace('_', "-")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_that_are_no_options_are_found() {
+        let command = Command::new("serve").arg(clap::Arg::new("calls").env("RUMPRING_CALLS"));
+        let set = ["RUMPRING_CALLS", "RUMPRING_CALL", "RUMPRING_USER", "RUMP_NCPU", "RUMPRING"];
+        let unknown = unknown_variables(&[&command], set.into_iter().map(String::from));
+        assert_eq!(unknown, ["RUMPRING_CALL", "RUMPRING_USER"]);
     }
 }

@@ -19,7 +19,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-pub use effect::{KernelKind, check};
+pub use effect::{KernelKind, check, warn_of_unknown_variables};
 pub use units::size;
 
 use crate::server::{self, Config, SocketMode};
@@ -118,6 +118,7 @@ impl Options {
     /// What the environment says of a server of NetBSD's own kernel, at this URL.
     pub fn from_env(url: Url) -> Result<(Options, Config), String> {
         let command = Options::augment_args(clap::Command::new("rumpring"));
+        warn_of_unknown_variables(&[&command]);
         let given =
             command.try_get_matches_from(["rumpring"]).map_err(|error| error.to_string())?;
         let options = Options::from_arg_matches(&given).map_err(|error| error.to_string())?;
