@@ -627,6 +627,12 @@ fn a_variable_that_says_nothing_here_is_for_others_but_for_who_may_connect() {
         drop(Server::run(command, dir, &url, &[]));
     }
     refused("unix://s", &[("RUMPRING_OWED", "64m")], &["--owed is over --owed-most"]);
+    // This one's total is said where it is started, and bounds what was said for all.
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("unix://{}", dir.path().join("s").display());
+    let mut command = rumpring();
+    command.env("RUMPRING_CALLS", "4096");
+    drop(Server::run(command, dir, &url, &["--calls-in-all", "1000"]));
 }
 
 #[test]

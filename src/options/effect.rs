@@ -97,9 +97,12 @@ pub fn check(given: &ArgMatches, url: &Url, kernel: KernelKind) -> Result<(), St
         }
     }
     for (one, all) in limits::PAIRS {
-        // What nobody has asked for here is simply bounded by the total.
-        let is_word = source(given, one) == Some(ValueSource::CommandLine);
-        if is_word && limits::is_over(given, one, all) {
+        // What nobody has asked for here is simply bounded by the total: a variable may be for other servers.
+        let is_asked_for = match (source(given, one), source(given, all)) {
+            (Some(ValueSource::EnvVariable), Some(ValueSource::CommandLine)) | (None, _) => false,
+            (Some(_), _) => true,
+        };
+        if is_asked_for && limits::is_over(given, one, all) {
             return Err(format!("{} is over {}; raise that, too", name(one), name(all)));
         }
     }
