@@ -23,7 +23,7 @@ use clap::{ArgMatches, Parser, Subcommand};
 
 use crate::output;
 
-/// What errors begin with.
+/// The name that errors begin with.
 const NAME: &str = "rumpring";
 
 /// A system call server for NetBSD rump kernel clients, on io_uring.
