@@ -48,7 +48,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use rumpring::output;
 
-/// What errors begin with.
+/// The name that errors begin with.
 const NAME: &str = "rumpring-bench";
 
 /// Measure how fast a system call server answers.

@@ -21,7 +21,7 @@ use rumpring_diff::run::{Run, RunError};
 use rumpring_diff::scripts::{SCRIPTS, Script};
 use rumpring_diff::{parse, prepare};
 
-/// What errors begin with.
+/// The name that errors begin with.
 const NAME: &str = "rumpring-diff";
 
 /// Run the same system calls on two servers and compare the answers.

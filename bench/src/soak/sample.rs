@@ -54,7 +54,7 @@ pub struct Counted {
 }
 
 impl Sample {
-    /// What there is to see of the process, and of the kernel of the server at `url`.
+    /// Looks at the process, and at the kernel of the server at `url`.
     pub fn take(books: Books<'_>, url: &Url, at: f64) -> io::Result<Sample> {
         let pid = books.pid.ok_or_else(|| io::Error::other("which process it is is not known"))?;
         let [resident, anonymous] = resident_and_anonymous_kib(pid)?;

@@ -45,7 +45,7 @@ pub struct Finding {
 
 type Number = fn(&Sample) -> f64;
 
-/// Whether memory, descriptors, threads and lwps are flat over a soak of that many seconds.
+/// Judges whether memory, descriptors, threads and lwps are flat over a soak of that many seconds.
 pub fn flat(samples: &[Sample], seconds: f64) -> Vec<Finding> {
     let memory = |was: f64| was + MEMORY.max(was * MEMORY_PART);
     let mut rules: Vec<(_, Number, &dyn Fn(f64) -> f64)> = vec![

@@ -1,4 +1,4 @@
-//! What a client can leave behind in the kernel, or pile up there: timers, sleepers, bytes, files.
+//! Attacks that leave something behind in the kernel, or pile it up there: timers, sleepers, bytes, files.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,14 +22,14 @@ mod numbers {
     pub const TIMER_SETTIME: i32 = 446;
 }
 
-/// Where in its memory an attacker has what it shows the kernel, and where it has nothing.
+/// Addresses in an attacker's memory: there it has what it shows the kernel, and there nothing.
 const HERE: u64 = 0x1000;
 const THERE: u64 = 0x10_0000;
 
 /// Frames that may come before a call is answered: what it copies out, and signals.
 const MOST_FRAMES: usize = 10_000;
 
-/// What came of a call.
+/// A call that has been answered.
 struct Answered {
     /// Its results, or the error's number.
     result: Result<[u64; 2], u32>,

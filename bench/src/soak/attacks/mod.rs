@@ -1,4 +1,4 @@
-//! What a hostile client does: with [`bytes`], [`calls`], [`copies`], [`leftovers`] and [`tokens`]. A call that halts the
+//! Attacks of hostile clients: with [`bytes`], [`calls`], [`copies`], [`leftovers`] and [`tokens`]. A call that halts the
 //! kernel is not among it: who may connect may do that.
 
 mod bytes;
