@@ -317,14 +317,16 @@ fn a_storm_leaves_nothing_behind() {
         let came = start.elapsed();
         server.until(PATIENCE, "all clients there", |c| c.get("connections") == clients as f64);
         let full = server.rss();
+        let there = start.elapsed();
         drop(guests);
+        let dropped = start.elapsed();
         server.until(PATIENCE, "all clients gone", |c| {
             c.get("connections") == 0.0 && c.get("in_flight") == 0.0
         });
         rss.push(server.rss());
         println!(
-            "round {round}: {clients} clients came in {came:?} and had gone after {:?}; \
-             {full} KiB with them, {} KiB without",
+            "round {round}: {clients} clients came in {came:?}, were there after {there:?}, were dropped \
+             after {dropped:?} and had gone after {:?}; {full} KiB with them, {} KiB without",
             start.elapsed(),
             rss[round],
         );

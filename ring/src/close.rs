@@ -3,8 +3,9 @@
 //! A direct descriptor is closed when no request uses it any more: then its slot can get another
 //! socket, and no completion of the old one can be mistaken for one of the new. So a close first
 //! cancels what is in flight and waits for those completions. A cancel may miss a request that is
-//! between two polls or behind a link, so it is repeated, once per wait; the last resort is a shutdown,
-//! which no request on a socket survives.
+//! between two polls or behind a link, so it is repeated, once per wait, when the kernel has no completions
+//! left to bring; the last resort is a shutdown, which no request on a socket survives. That one runs on a
+//! thread of the kernel's.
 //!
 //! Requests are cancelled by their `user_data`, which the kernel finds in a hash table. To cancel all of
 //! a descriptor (`IORING_ASYNC_CANCEL_FD`) it walks through the requests of all sockets: with 20,000 of
@@ -18,6 +19,9 @@ use crate::{Event, Ring, Socket};
 
 /// Cancels before the shutdown.
 const MOST_CANCELS: u8 = 4;
+
+/// Waits between two of them, in a ring that always has more completions to come.
+const MOST_WAITS: u32 = 1024;
 
 impl Ring {
     /// Shuts both directions down, at once: also for a send in flight. The peer sees the end of the
@@ -102,10 +106,20 @@ impl Ring {
         self.settle(socket);
     }
 
-    /// Cancels again what is in flight on closing sockets.
-    pub(crate) fn cancel_unsettled(&mut self) {
+    /// Cancels again what is in flight on closing sockets. Whether that is put off, so that the ring is not
+    /// to sleep.
+    pub(crate) fn cancel_unsettled(&mut self) -> bool {
+        if self.unsettled.is_empty() {
+            return false;
+        }
+        // A wait brings some completions only: where thousands close at once, theirs take many.
+        if self.queue.has_task_work() && self.waits_for_cancels < MOST_WAITS {
+            self.waits_for_cancels += 1;
+            return true;
+        }
+        self.waits_for_cancels = 0;
         for _ in 0..self.unsettled.len() {
-            let Some(socket) = self.unsettled.pop() else { return };
+            let Some(socket) = self.unsettled.pop() else { break };
             let Some(slot) = self.slots.get(socket) else { continue };
             if slot.is(flag::CLOSE_SENT) || !slot.has_cancellable() {
                 continue;
@@ -118,6 +132,7 @@ impl Ring {
                 self.queue.push(&[entry], &mut self.stats);
             }
         }
+        false
     }
 
     /// A request of the socket has completed: if it is closing and that was the last, closes it.

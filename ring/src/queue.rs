@@ -157,6 +157,11 @@ impl Queue {
         !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
+    /// Whether the kernel has work to do whose completions an enter brings.
+    pub fn has_task_work(&mut self) -> bool {
+        self.io.submission().taskrun()
+    }
+
     /// Whether completions are there.
     pub fn has_completions(&mut self) -> bool {
         !self.io.completion().is_empty()

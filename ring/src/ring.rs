@@ -48,6 +48,8 @@ pub struct Ring {
     pub(crate) missed_cancels: Vec<Socket>,
     /// Closing sockets whose cancel has completed before what it cancelled.
     pub(crate) unsettled: Vec<Socket>,
+    /// For how many waits these have been put off.
+    pub(crate) waits_for_cancels: u32,
     /// Requests to make again after a pause.
     pub(crate) later: Later,
     /// Sockets that are looked at once they are quiet, and where the byte goes that such a look may show.
@@ -86,6 +88,7 @@ impl Ring {
             starved: VecDeque::new(),
             missed_cancels: Vec::new(),
             unsettled: Vec::new(),
+            waits_for_cancels: 0,
             later: Later::default(),
             quiet: Quiet::default(),
             glimpse,
@@ -185,10 +188,10 @@ impl Ring {
     /// Whether it is to be done again without sleeping.
     fn before_wait(&mut self) -> bool {
         self.retry_missed_cancels();
-        self.cancel_unsettled();
+        let puts_off = self.cancel_unsettled();
         self.arm_delayed_accepts();
         self.make_delayed();
-        self.look_at_quiet() | self.feed_starved()
+        puts_off | self.look_at_quiet() | self.feed_starved()
     }
 
     fn flush(&mut self) -> Result<bool, Error> {
