@@ -18,6 +18,7 @@ fn main() {
         "rumpns_cv_timedwait",
         "rumpns_cv_timedwait_sig",
         "rumpns_sleepq_block",
+        "rumpns_callout_halt",
         "rumpuser_sp_init",
         "rumpuser_sp_fini",
         "rumpuser_sp_copyin",

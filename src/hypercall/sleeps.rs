@@ -5,14 +5,16 @@
 //! even its own through the loader, and so finds these first.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::ffi::{c_char, c_int, c_long, c_void};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::kernel::Errno;
 use crate::kernel::librump::escape::{Context, escape};
-use crate::kernel::librump::{current, load, next_symbol, upcalls};
+use crate::kernel::librump::{current, next_symbol, upcalls};
+
+use super::in_kernel;
 
 /// `RUMPUSER_CLOCK_RELWALL`: for a time, not until one.
 const FOR_A_TIME: c_int = 0;
@@ -325,9 +327,4 @@ fn on_channel<R>(channel: *const c_void, mut sleep: impl FnMut() -> R) -> R {
         Some(slept) => slept,
         None => sleep(),
     }
-}
-
-/// The kernel's function of a name that this program or library exports itself.
-fn in_kernel(name: &CStr) -> Option<NonNull<c_void>> {
-    load::in_library(&[c"librump.so.0", c"librump.so"], name).or_else(|| next_symbol(name))
 }
