@@ -112,7 +112,7 @@ impl Buffers {
         self.free.set(self.free.get() + 1);
     }
 
-    /// Where a buffer lies.
+    /// Returns the address of a buffer.
     fn place(&self, id: u16) -> *mut u8 {
         self.data.as_mut_ptr().wrapping_add(usize::from(id) * self.len as usize)
     }

@@ -13,7 +13,7 @@ use crate::slots::{flag, property};
 use crate::token::{Op, Token};
 use crate::{Event, Ring, Socket};
 
-/// What a poll reports of a connection that has ended in both directions.
+/// The events by which a poll reports that a connection has ended in both directions.
 const GONE: i32 = (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) as i32;
 
 impl Ring {

@@ -157,7 +157,7 @@ impl Queue {
         !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
-    /// Whether the kernel has work to do whose completions an enter brings.
+    /// Returns whether the kernel has work to do whose completions an enter brings.
     pub fn has_task_work(&mut self) -> bool {
         self.io.submission().taskrun()
     }

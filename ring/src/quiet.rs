@@ -1,7 +1,7 @@
 //! The end of a stream that the kernel forgets to report.
 //!
-//! When bytes and the end of their stream arrive back to back, both wake a multishot recv. Linux may take both
-//! wake-ups for the bytes, and then waits for one that never comes (`io_poll_check_events` in the kernel's
+//! A multishot recv is woken twice when bytes and the end of their stream arrive back to back. Linux may take
+//! both wake-ups for the bytes, and then waits for one that never comes (`io_poll_check_events` in the kernel's
 //! `io_uring/poll.c`; seen on 6.18): a peer that sends something and closes at once would never be found to have
 //! gone. So a socket that has received something, and then nothing for [`PERIOD`], is looked at once: by a
 //! recv that takes nothing and does not wait.
@@ -32,17 +32,18 @@ const CLOCK_EVERY: u32 = 256;
 #[derive(Default)]
 pub(crate) struct Quiet {
     recent: VecDeque<Socket>,
-    /// When a period ends.
+    /// The end of the period that runs, if one does.
     due: Option<Instant>,
     /// How many of them are still to be gone through at the end of this one.
     left: usize,
-    /// Whether the ring has found out that it is time, and how often it has not asked.
+    /// The ring was to wait for a time that has come, which may be that end.
     is_time: bool,
+    /// Turns, which say when the clock is asked all the same.
     turns: u32,
 }
 
 impl Quiet {
-    /// When to go through them.
+    /// Returns when the ring is to go through them.
     pub fn next(&self) -> Option<Instant> {
         self.due
     }
