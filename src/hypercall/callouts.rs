@@ -10,10 +10,8 @@
 //! `realtimerexpire`; `sys/kern/kern_event.c`, `filt_timerdetach` and `filt_timerexpire`; callout(9).
 
 use std::ffi::c_void;
-use std::ptr::NonNull;
-use std::sync::OnceLock;
 
-use super::in_kernel;
+use crate::kernel::librump::in_kernel;
 
 /// How often one is halted. Each time but the first it has expired since the last.
 const MOST_HALTS: usize = 100;
@@ -28,8 +26,10 @@ type Pending = unsafe extern "C" fn(*mut c_void) -> bool;
 /// As of the kernel's own, which this calls.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_callout_halt(callout: *mut c_void, lock: *mut c_void) -> bool {
-    static NEXT: OnceLock<Option<(Halt, Pending)>> = OnceLock::new();
-    let Some((halt, is_pending)) = *NEXT.get_or_init(kernels_own) else { return false };
+    let Some(halt) = next!(in_kernel, c"rumpns_callout_halt" as Halt) else { return false };
+    let Some(is_pending) = next!(in_kernel, c"rumpns_callout_pending" as Pending) else {
+        return false;
+    };
     // SAFETY: the caller's promise, of which halting changes nothing: the lock is held again.
     unsafe {
         let mut has_expired = halt(callout, lock);
@@ -40,17 +40,5 @@ pub unsafe extern "C" fn rumpns_callout_halt(callout: *mut c_void, lock: *mut c_
             has_expired |= halt(callout, lock);
         }
         has_expired
-    }
-}
-
-fn kernels_own() -> Option<(Halt, Pending)> {
-    let (halt, pending) =
-        (in_kernel(c"rumpns_callout_halt")?, in_kernel(c"rumpns_callout_pending")?);
-    // SAFETY: the kernel's functions of these names have these types.
-    unsafe {
-        Some((
-            std::mem::transmute::<NonNull<c_void>, Halt>(halt),
-            std::mem::transmute::<NonNull<c_void>, Pending>(pending),
-        ))
     }
 }

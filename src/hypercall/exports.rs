@@ -4,9 +4,7 @@
 //! runs on.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::ptr::NonNull;
 use std::slice;
-use std::sync::OnceLock;
 
 use super::{pages, serve};
 use crate::kernel::librump::current::{self, memory_of};
@@ -26,13 +24,11 @@ pub unsafe extern "C" fn rumpuser_init(version: c_int, hyp: *const Upcalls) -> c
     output::open_standard_files();
     type Init = unsafe extern "C" fn(c_int, *const Upcalls) -> c_int;
     caught("rumpuser_init", Errno::ENXIO.0, || {
-        let Some(next) = librump::next_symbol(c"rumpuser_init") else {
+        let Some(init) = next!(librump::next_symbol, c"rumpuser_init" as Init) else {
             output::say("rumpring: there is no librumpuser behind librump");
             output::flush();
             return Errno::ENXIO.0;
         };
-        // SAFETY: librumpuser's function of that name has this type.
-        let init: Init = unsafe { std::mem::transmute(next) };
         if version != upcalls::VERSION {
             output::say(format_args!(
                 "rumpring: librump speaks version {version} of rumpuser, not 17"
@@ -71,11 +67,9 @@ pub unsafe extern "C" fn rumpuser_getparam(
             // SAFETY: the caller's promise; they fit.
             unsafe { buf.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         } else {
-            let Some(next) = librump::next_symbol(c"rumpuser_getparam") else {
+            let Some(next) = next!(librump::next_symbol, c"rumpuser_getparam" as Getparam) else {
                 return Errno::ENOENT.0;
             };
-            // SAFETY: librumpuser's function of that name has this type.
-            let next: Getparam = unsafe { std::mem::transmute(next) };
             // SAFETY: the caller's promise.
             let error = unsafe { next(name, buf, len) };
             if error != 0 || !is_ncpu {
@@ -104,17 +98,9 @@ const NCPU: &CStr = c"_RUMPUSER_NCPU";
 pub unsafe extern "C" fn rumpuser_cv_wait_nowrap(cv: *mut c_void, mutex: *mut c_void) {
     type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void);
     type Exit = unsafe extern "C" fn(*mut c_void);
-    static NEXT: OnceLock<Option<(Wait, Exit)>> = OnceLock::new();
-    let resolve = || {
-        let wait = librump::next_symbol(c"rumpuser_cv_wait_nowrap")?;
-        let exit = librump::next_symbol(c"rumpuser_mutex_exit")?;
-        // SAFETY: librumpuser's functions of these names have these types.
-        let wait: Wait = unsafe { std::mem::transmute(wait) };
-        // SAFETY: as above.
-        let exit: Exit = unsafe { std::mem::transmute(exit) };
-        Some((wait, exit))
-    };
-    let Some((wait, exit)) = *NEXT.get_or_init(resolve) else {
+    let wait = next!(librump::next_symbol, c"rumpuser_cv_wait_nowrap" as Wait);
+    let exit = next!(librump::next_symbol, c"rumpuser_mutex_exit" as Exit);
+    let (Some(wait), Some(exit)) = (wait, exit) else {
         output::say("rumpring: librumpuser has nothing to wait with");
         output::flush();
         std::process::abort();
@@ -143,17 +129,13 @@ pub unsafe extern "C" fn rumpuser_malloc(
     memory: *mut *mut c_void,
 ) -> c_int {
     type Malloc = unsafe extern "C" fn(usize, c_int, *mut *mut c_void) -> c_int;
-    static NEXT: OnceLock<Option<Malloc>> = OnceLock::new();
     let page = || usize::try_from(alignment).ok().and_then(|align| pages::take(len, align));
     if let Some(page) = caught("rumpuser_malloc", None, page) {
         // SAFETY: the caller's promise.
         unsafe { memory.write(page.as_ptr()) };
         return 0;
     }
-    // SAFETY: librumpuser's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Malloc>(next) };
-    let next = || librump::next_symbol(c"rumpuser_malloc").map(typed);
-    match NEXT.get_or_init(next) {
+    match next!(librump::next_symbol, c"rumpuser_malloc" as Malloc) {
         // SAFETY: the caller's promise.
         Some(next) => unsafe { next(len, alignment, memory) },
         None => Errno::ENOMEM.0,
@@ -168,14 +150,10 @@ pub unsafe extern "C" fn rumpuser_malloc(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_free(memory: *mut c_void, len: usize) {
     type Free = unsafe extern "C" fn(*mut c_void, usize);
-    static NEXT: OnceLock<Option<Free>> = OnceLock::new();
     if caught("rumpuser_free", true, || pages::give_back(memory)) {
         return;
     }
-    // SAFETY: librumpuser's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Free>(next) };
-    let next = || librump::next_symbol(c"rumpuser_free").map(typed);
-    if let Some(next) = NEXT.get_or_init(next) {
+    if let Some(next) = next!(librump::next_symbol, c"rumpuser_free" as Free) {
         // SAFETY: the caller's promise; it came from librumpuser.
         unsafe { next(memory, len) };
     }

@@ -12,10 +12,19 @@
 //!
 //! Source: NetBSD `sys/rump/include/rump/rumpuser.h`, rumpuser(3).
 
-use std::ffi::{CStr, c_void};
-use std::ptr::NonNull;
-
-use crate::kernel::librump::{load, next_symbol};
+/// Finds a function by its name, once, as one of some type. A place that names one says what type NetBSD's
+/// source gives it.
+macro_rules! next {
+    ($find:path, $name:literal as $Type:ty) => {{
+        use std::sync::OnceLock;
+        static NEXT: OnceLock<Option<$Type>> = OnceLock::new();
+        *NEXT.get_or_init(|| {
+            let next = $find($name)?;
+            // SAFETY: the function of that name has this type, by the place that names it.
+            Some(unsafe { std::mem::transmute::<std::ptr::NonNull<std::ffi::c_void>, $Type>(next) })
+        })
+    }};
+}
 
 mod callouts;
 mod exports;
@@ -24,8 +33,3 @@ mod serve;
 mod sleeps;
 
 pub use serve::{Serving, prepare, server};
-
-/// The kernel's function of a name that this program or library exports itself.
-fn in_kernel(name: &CStr) -> Option<NonNull<c_void>> {
-    load::in_library(&[c"librump.so.0", c"librump.so"], name).or_else(|| next_symbol(name))
-}

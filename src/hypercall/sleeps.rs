@@ -6,15 +6,12 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_long, c_void};
-use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::kernel::Errno;
 use crate::kernel::librump::escape::{Context, escape};
-use crate::kernel::librump::{current, next_symbol, upcalls};
-
-use super::in_kernel;
+use crate::kernel::librump::{current, in_kernel, next_symbol, upcalls};
 
 /// `RUMPUSER_CLOCK_RELWALL`: for a time, not until one.
 const FOR_A_TIME: c_int = 0;
@@ -31,7 +28,6 @@ const CATCH: c_int = 0x100;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_clock_sleep(clock: c_int, sec: i64, nsec: c_long) -> c_int {
     type Sleep = unsafe extern "C" fn(c_int, i64, c_long) -> c_int;
-    static NEXT: OnceLock<Option<Sleep>> = OnceLock::new();
     let way_out =
         current::in_call(|call| call.way_out.is_open().then_some(&raw const call.way_out));
     if let Some(Some(way_out)) = way_out
@@ -41,9 +37,7 @@ pub unsafe extern "C" fn rumpuser_clock_sleep(clock: c_int, sec: i64, nsec: c_lo
         unsafe { pause(way_out, time(sec, nsec)) };
         return 0;
     }
-    // SAFETY: librumpuser's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Sleep>(next) };
-    match NEXT.get_or_init(|| next_symbol(c"rumpuser_clock_sleep").map(typed)) {
+    match next!(next_symbol, c"rumpuser_clock_sleep" as Sleep) {
         // SAFETY: the caller's promise.
         Some(next) => unsafe { next(clock, sec, nsec) },
         None => Errno::ENOSYS.0,
@@ -84,10 +78,7 @@ pub unsafe extern "C" fn rumpns_tsleep(
     ticks: c_int,
 ) -> c_int {
     type Sleep = unsafe extern "C" fn(*const c_void, c_int, *const c_char, c_int) -> c_int;
-    static NEXT: OnceLock<Option<Sleep>> = OnceLock::new();
-    // SAFETY: the kernel's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Sleep>(next) };
-    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_tsleep").map(typed)) else {
+    let Some(next) = next!(in_kernel, c"rumpns_tsleep" as Sleep) else {
         return Errno::ENOSYS.0;
     };
     if is_over(priority) {
@@ -113,10 +104,7 @@ pub unsafe extern "C" fn rumpns_mtsleep(
 ) -> c_int {
     type Sleep =
         unsafe extern "C" fn(*const c_void, c_int, *const c_char, c_int, *mut c_void) -> c_int;
-    static NEXT: OnceLock<Option<Sleep>> = OnceLock::new();
-    // SAFETY: the kernel's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Sleep>(next) };
-    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_mtsleep").map(typed)) else {
+    let Some(next) = next!(in_kernel, c"rumpns_mtsleep" as Sleep) else {
         return Errno::ENOSYS.0;
     };
     // SAFETY: the caller's promise.
@@ -144,10 +132,7 @@ fn unless_ending<R>(next: impl FnOnce() -> R) -> Option<R> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_cv_wait(condition: *mut *mut c_void, lock: *mut *mut c_void) {
     type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void);
-    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
-    // SAFETY: the kernel's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
-    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_cv_wait").map(typed)) else {
+    let Some(next) = next!(in_kernel, c"rumpns_cv_wait" as Wait) else {
         return;
     };
     // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
@@ -169,10 +154,7 @@ pub unsafe extern "C" fn rumpns_cv_wait_sig(
     lock: *mut *mut c_void,
 ) -> c_int {
     type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void) -> c_int;
-    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
-    // SAFETY: the kernel's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
-    match NEXT.get_or_init(|| in_kernel(c"rumpns_cv_wait_sig").map(typed)) {
+    match next!(in_kernel, c"rumpns_cv_wait_sig" as Wait) {
         // SAFETY: the caller's promise.
         Some(next) => unless_ending(|| unsafe { next(condition, lock) }).unwrap_or(Errno::EINTR.0),
         None => Errno::ENOSYS.0,
@@ -226,10 +208,7 @@ unsafe fn timedwait(
     ticks: c_int,
 ) -> Option<c_int> {
     type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void, c_int) -> c_int;
-    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
-    // SAFETY: the kernel's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
-    match NEXT.get_or_init(|| in_kernel(c"rumpns_cv_timedwait").map(typed)) {
+    match next!(in_kernel, c"rumpns_cv_timedwait" as Wait) {
         // SAFETY: the caller's promise.
         Some(next) => unless_ending(|| unsafe { next(condition, lock, ticks) }),
         None => Some(Errno::ENOSYS.0),
@@ -249,10 +228,7 @@ thread_local! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_sleepq_block(ticks: c_int, catch: bool) -> c_int {
     type Block = unsafe extern "C" fn(c_int, bool) -> c_int;
-    static NEXT: OnceLock<Option<Block>> = OnceLock::new();
-    // SAFETY: the kernel's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Block>(next) };
-    let Some(next) = NEXT.get_or_init(|| in_kernel(c"rumpns_sleepq_block").map(typed)) else {
+    let Some(next) = next!(in_kernel, c"rumpns_sleepq_block" as Block) else {
         return Errno::ENOSYS.0;
     };
     IN_QUEUE.set(true);
@@ -269,10 +245,7 @@ pub unsafe extern "C" fn rumpns_sleepq_block(ticks: c_int, catch: bool) -> c_int
 /// Both are librumpuser's; the lock is held, and the thread has a CPU of the kernel.
 unsafe fn host_wait(condition: *mut c_void, lock: *mut c_void) {
     type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void);
-    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
-    // SAFETY: librumpuser's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
-    if let Some(next) = NEXT.get_or_init(|| next_symbol(c"rumpuser_cv_wait").map(typed)) {
+    if let Some(next) = next!(next_symbol, c"rumpuser_cv_wait" as Wait) {
         // SAFETY: the caller's promise.
         unsafe { next(condition, lock) };
     }
@@ -285,15 +258,12 @@ unsafe fn host_wait(condition: *mut c_void, lock: *mut c_void) {
 /// As of [`host_wait`].
 unsafe fn host_timedwait(condition: *mut c_void, lock: *mut c_void, ticks: c_int) -> c_int {
     type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void, i64, i64) -> c_int;
-    static NEXT: OnceLock<Option<Wait>> = OnceLock::new();
     if ticks == 0 {
         // SAFETY: the caller's promise.
         unsafe { host_wait(condition, lock) };
         return 0;
     }
-    // SAFETY: librumpuser's function of that name has this type.
-    let typed = |next| unsafe { std::mem::transmute::<NonNull<c_void>, Wait>(next) };
-    let Some(next) = NEXT.get_or_init(|| next_symbol(c"rumpuser_cv_timedwait").map(typed)) else {
+    let Some(next) = next!(next_symbol, c"rumpuser_cv_timedwait" as Wait) else {
         return Errno::ENOSYS.0;
     };
     let (ticks, hz) = (i64::from(ticks), i64::from(hz()));

@@ -147,6 +147,11 @@ fn in_librumpuser(name: &CStr) -> Option<NonNull<c_void>> {
     in_library(&[c"librumpuser.so.0", c"librumpuser.so"], name)
 }
 
+/// The kernel's function or variable of a name that this program or library may export itself.
+pub fn in_kernel(name: &CStr) -> Option<NonNull<c_void>> {
+    in_library(&[c"librump.so.0", c"librump.so"], name).or_else(|| next_symbol(name))
+}
+
 /// What a library that is loaded, by one of these names, has itself under this name.
 pub fn in_library(libraries: &[&CStr], name: &CStr) -> Option<NonNull<c_void>> {
     libraries.iter().find_map(|library| {

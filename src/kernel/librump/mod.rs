@@ -36,7 +36,7 @@ pub mod timers;
 pub mod upcalls;
 
 pub use drive::{Drive, DriveKind, Extent, load_module};
-pub use load::next_symbol;
+pub use load::{in_kernel, next_symbol};
 pub use owners::{OwnerId, raise};
 pub use upcalls::Upcalls;
 
