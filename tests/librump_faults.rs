@@ -19,6 +19,7 @@ const SETITIMER: i32 = 425;
 const KEVENT: i32 = 435;
 const WRITE: i32 = 4;
 
+const EBADF: i32 = 9;
 const EFAULT: i32 = 14;
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 45;
@@ -119,6 +120,60 @@ fn a_watch_on_a_process_brings_the_kernel_down() {
     // The child's process goes soon after its client, then its watcher's.
     std::thread::sleep(Duration::from_millis(200));
     drop(watcher);
+    goes_down(server);
+}
+
+/// Has a kqueue watch itself, by its own descriptor or that of another that watches it, and something happen.
+fn watch_in_a_circle(client: &Client, length: usize) -> Result<(), CallError> {
+    const EVFILT_READ: u32 = 0;
+    let watch = |kqueue: i64, fd: i64| {
+        let change = client.space().buffer_from(&event(fd as u64, EVFILT_READ, 0)).unwrap();
+        client.call(KEVENT, &[kqueue as u64, change.addr(), 1, 0, 0, 0]).map(drop)
+    };
+    let kqueues: Vec<i64> =
+        (0..length).map(|_| client.call(KQUEUE, &[]).expect("a kqueue")[0]).collect();
+    for (at, &kqueue) in kqueues.iter().enumerate() {
+        watch(kqueue, kqueues[(at + 1) % length])?;
+    }
+    let [reader, writer] = client.pipe()?;
+    watch(kqueues[0], reader.into())?;
+    client.write(writer, b"x").map(drop)
+}
+
+#[test]
+fn a_kqueue_that_watches_a_kqueue_is_refused() {
+    let Some(server) = serve("a_kqueue_that_watches_a_kqueue_is_refused", &[]) else { return };
+    let watcher = client(&server);
+    for length in [1, 2] {
+        assert_eq!(errno(watch_in_a_circle(&watcher, length)), EBADF);
+    }
+    // One thread of the client watches a descriptor at which another puts a kqueue now and then.
+    let [kqueue, _] = watcher.call(KQUEUE, &[]).unwrap();
+    let shared = watcher.call(KQUEUE, &[]).unwrap()[0];
+    let change = watcher.space().buffer_from(&event(shared as u64, 0, 0)).unwrap();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for _ in 0..1000 {
+                watcher.call(sys::CLOSE, &[shared as u64]).expect("close");
+                assert_eq!(watcher.call(KQUEUE, &[]).expect("a kqueue")[0], shared);
+            }
+        });
+        for _ in 0..2000 {
+            let watched = watcher.call(KEVENT, &[kqueue as u64, change.addr(), 1, 0, 0, 0]);
+            assert_eq!(errno(watched), EBADF);
+        }
+    });
+    drop(change);
+    drop(watcher);
+    still_serves(server);
+}
+
+#[test]
+fn a_kqueue_that_watches_itself_brings_the_kernel_down() {
+    let name = "a_kqueue_that_watches_itself_brings_the_kernel_down";
+    let Some(server) = serve(name, &["--netbsd-faults", "allow"]) else { return };
+    let watcher = client(&server);
+    let _ = watch_in_a_circle(&watcher, 1);
     goes_down(server);
 }
 

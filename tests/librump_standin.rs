@@ -979,6 +979,31 @@ fn a_stock_program_gets_this_server_by_preload_or_by_link() {
 }
 
 #[test]
+fn a_stock_programs_server_has_a_log() {
+    if prefix().is_none() {
+        return;
+    }
+    for (lines, warns) in [("10", true), ("0", false)] {
+        let (dir, url) = somewhere();
+        let mut command = stock(dir.path(), false);
+        command.env("RUMPRING_LOG_LINES", lines).env("RUMPRING_NONSENSE", "1").arg(url.to_string());
+        let program = Program::spawn(&mut command);
+        let end = Instant::now() + SOON;
+        while !program.said().iter().any(|line| line.contains("host: serving")) {
+            assert!(Instant::now() < end, "{:?}", program.said());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let is_warned =
+            |line: &String| line.contains("the variable RUMPRING_NONSENSE says nothing");
+        while warns && !program.said().iter().any(is_warned) {
+            assert!(Instant::now() < end, "{:?}", program.said());
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(program.said().iter().any(is_warned), warns, "{:?}", program.said());
+    }
+}
+
+#[test]
 fn without_the_library_the_stand_in_finds_it_out() {
     let Some(_) = prefix() else { return };
     let (dir, url) = somewhere();

@@ -14,10 +14,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process::{SOON, output, rumpring, wait};
+use process::{SOON, output, rumpring, say, wait};
 use rumpring::client::{CallError, Client};
 use rumpring::kernel::Errno;
 use rumpring::kernel::embedded::{self, Status};
+use rumpring::kernel::librump::load;
 use rumpring::url::Url;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
@@ -83,10 +84,15 @@ impl Mute {
 
     /// What `command` with a URL starts, once it serves.
     fn run(mut command: Command, sink: Sink) -> Mute {
+        let (stderr, reader) = sink.open();
+        command.stdout(Stdio::null()).stderr(stderr);
+        Mute::spawn(command, reader)
+    }
+
+    fn spawn(mut command: Command, reader: Option<PipeReader>) -> Mute {
         let dir = tempfile::tempdir().expect("a directory for the socket");
         let url = Url::Unix(dir.path().join("s"));
-        let (stderr, reader) = sink.open();
-        command.arg(url.to_string()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        command.arg(url.to_string()).stdin(Stdio::null());
         let child = command.spawn().expect("the program starts");
         // The command has the writer's end of the pipe, too.
         drop(command);
@@ -209,6 +215,54 @@ fn calls_that_are_missing_are_missing_whoever_reads_of_them() {
         absent[12..].iter().for_each(missing);
         server.ends_well(what);
     });
+}
+
+/// NetBSD's kernel prints what clients write to its console with one of its CPUs taken.
+#[test]
+fn a_console_that_nobody_reads_keeps_nobody_waiting() {
+    if load::prefix_from_env().is_none() {
+        say(
+            "a_console_that_nobody_reads_keeps_nobody_waiting: skipped: RUMP_PREFIX says where no rump kernel is",
+        );
+        return;
+    }
+    const STDOUT: i32 = 1;
+    for sink in SINKS {
+        let (stdout, reader) = sink.open();
+        let mut command = rumpring();
+        command.args(["serve", "--kernel", "librump"]).stdout(stdout).stderr(Stdio::null());
+        let mut server = Mute::spawn(command, reader);
+        let what = format!("{sink:?}");
+        let writers: Vec<Client> = (0..32).map(|_| server.client()).collect();
+        for writer in &writers {
+            let written = writer.write(STDOUT, &[b'x'; 16 << 10]);
+            written.unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        server.client().getpid().unwrap_or_else(|error| panic!("{what}: {error}"));
+        drop(writers);
+        server.ends_well(&what);
+    }
+}
+
+#[test]
+fn what_is_written_to_the_console_comes_out_on_stdout() {
+    if load::prefix_from_env().is_none() {
+        say(
+            "what_is_written_to_the_console_comes_out_on_stdout: skipped: RUMP_PREFIX says where no rump kernel is",
+        );
+        return;
+    }
+    let (reader, writer) = pipe().expect("a pipe");
+    let mut command = rumpring();
+    command.args(["serve", "--kernel", "librump"]).stdout(writer).stderr(Stdio::null());
+    let mut server = Mute::spawn(command, None);
+    let client = server.client();
+    client.write(1, b"a line\n").expect("written");
+    client.write(1, b"without an end").expect("written");
+    drop(client);
+    server.ends_well("a console");
+    let said = std::io::read_to_string(reader).expect("what it said");
+    assert!(said.contains("a line\nwithout an end"), "{said}");
 }
 
 #[test]

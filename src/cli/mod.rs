@@ -8,7 +8,6 @@ mod calls;
 mod embedded;
 mod etfs;
 mod lifetime;
-mod log;
 mod notify;
 mod rump;
 mod rump_server;
@@ -22,6 +21,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Parser, Subcommand};
 
 use crate::output;
+use crate::output::log::{self, LogOptions};
 
 /// The name that errors begin with.
 const NAME: &str = "rumpring";
@@ -38,15 +38,14 @@ Start a server, then point any client at it with RUMP_SERVER:
     RUMP_SERVER=unix:///tmp/rump.sock rumpring call getpid"
 )]
 struct Cli {
-    /// Say more on stderr: -v what happens, -vv also what goes wrong with single clients, -vvv all.
+    /// Say more on stderr: -v what happens, clients that are hung up on included; -vv also errors of single
+    /// connections; -vvv all.
     /// RUST_LOG, if set, decides instead.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 
-    /// Lines of one kind in a second of the log; the others are counted.
-    #[arg(long, global = true, env = "RUMPRING_LOG_LINES", value_name = "N",
-        default_value_t = log::LINES)]
-    log_lines: u32,
+    #[command(flatten)]
+    log: LogOptions,
 
     #[command(subcommand)]
     command: Command,
@@ -72,7 +71,7 @@ pub fn main() -> ExitCode {
 }
 
 fn rumpring((cli, given): (Cli, ArgMatches)) -> Result<(), Failure> {
-    log::start(cli.verbose, cli.log_lines);
+    log::start(cli.verbose, &cli.log);
     match cli.command {
         Command::Serve(serve) => serve.run(given.subcommand_matches("serve").expect("is given")),
         Command::Call(call) => call.run(),
@@ -82,7 +81,7 @@ fn rumpring((cli, given): (Cli, ArgMatches)) -> Result<(), Failure> {
 }
 
 fn rump_server(cli: rump_server::Cli) -> Result<(), Failure> {
-    log::start(0, log::LINES);
+    log::start(0, &LogOptions::from_env()?);
     cli.run()
 }
 

@@ -1,7 +1,7 @@
-//! The C surface that librump calls: `rumpuser_init`, the eight `rumpuser_sp_*`, the two that hand out
+//! The C surface that librump calls: `rumpuser_init`, the eight `rumpuser_sp_*`, its [`console`], the two that hand out
 //! memory, of which [`pages`] are better off here, [`sleeps`] that a client which leaves has to end, how many
-//! CPUs there are, where a thread waits for one, signals to nobody, and [`callouts`] that expire as they are
-//! taken back.
+//! CPUs there are, where a thread waits for one, signals to nobody, [`callouts`] that expire as they are
+//! taken back, and [`descriptors`] that a kqueue is to watch.
 //!
 //! librumpuser exports these symbols too. This program, or `librumpring.so` when it is preloaded,
 //! comes earlier in the link scope, so librump finds these. Everything else of librumpuser stays.
@@ -27,6 +27,8 @@ macro_rules! next {
 }
 
 mod callouts;
+mod console;
+mod descriptors;
 mod exports;
 mod pages;
 mod serve;

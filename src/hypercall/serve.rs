@@ -7,6 +7,7 @@ use crate::kernel::librump::{Librump, cpus, current, faults, fifos, load, timers
 use crate::kernel::{Errno, Identity};
 use crate::options::Options;
 use crate::output;
+use crate::output::log::{self, LogOptions};
 use crate::server::{Bound, Config, Control, Error, ListenError, Running};
 use crate::url::Url;
 
@@ -100,6 +101,7 @@ fn look_after(running: Running) -> std::io::Result<()> {
 /// What a program without a command line of ours is to serve with. As with the program it stands in for,
 /// whoever can reach it may connect, unless the environment says otherwise.
 fn from_env(url: Url) -> Result<Config, String> {
+    log::start(0, &LogOptions::from_env().map_err(|error| error.to_string())?);
     let (options, mut config) = Options::from_env(url)?;
     faults::allow(options.allows_netbsd_faults());
     config.access.anywhere = true;

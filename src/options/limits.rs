@@ -146,7 +146,7 @@ pub struct LimitOptions {
         value_parser = seconds)]
     orphan_time: Duration,
 
-    /// Seconds for a client that is hung up on to take what is owed to it.
+    /// Seconds for a client that is hung up on, or that sends no more, to take what is owed to it.
     #[arg(long, env = "RUMPRING_LINGER", value_name = "SECONDS", default_value = "5",
         value_parser = seconds)]
     linger: Duration,

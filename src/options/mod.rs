@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use effect::{KernelKind, check, warn_of_unknown_variables};
 pub use units::size;
 
+use crate::output::log::LogOptions;
 use crate::server::{self, Config, SocketMode};
 use crate::url::Url;
 use crate::{pool, server::Access};
@@ -69,7 +70,7 @@ pub struct Options {
     connections: Option<NonZeroU32>,
 
     /// For librump: most calls that may sleep at once, each on a thread. At this bound a call waits if
-    /// one of its number is asleep; all others go on.
+    /// another of the same system call is asleep; all others go on.
     #[arg(long, env = "RUMPRING_MAX_ASLEEP", value_name = "N", default_value = "10000",
         help_heading = limits::HEADING)]
     max_asleep: NonZeroUsize,
@@ -118,7 +119,7 @@ impl Options {
     /// What the environment says of a server of NetBSD's own kernel, at this URL.
     pub fn from_env(url: Url) -> Result<(Options, Config), String> {
         let command = Options::augment_args(clap::Command::new("rumpring"));
-        warn_of_unknown_variables(&[&command]);
+        warn_of_unknown_variables(&[&LogOptions::augment_args(command.clone())]);
         let given =
             command.try_get_matches_from(["rumpring"]).map_err(|error| error.to_string())?;
         let options = Options::from_arg_matches(&given).map_err(|error| error.to_string())?;

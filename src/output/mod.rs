@@ -5,10 +5,15 @@
 //! nobody left to tell.
 //!
 //! A server must not wait for whoever reads its stderr, either: after [`queue_lines`] lines go to a bounded
-//! [`queue`], and a thread of its own, which runs [`write_lines`], writes them.
+//! [`queue`], and a thread of its own, which runs [`write_lines`], writes them. The same is true of stdout and
+//! of the [`console`] of NetBSD's kernel.
+//!
+//! The [`log`] is made of such lines, too.
 //!
 //! `println!` and its kin panic when a line cannot be written, so no crate uses them.
 
+mod console;
+pub mod log;
 mod queue;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -20,11 +25,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{ArgMatches, Parser};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use console::print_byte;
 use queue::Queue;
 
 /// How long a server that ends waits for its last lines to be written.
@@ -96,7 +102,7 @@ impl Write for Lines {
 pub fn queue_lines() {
     QUEUE.get_or_init(|| {
         std::panic::set_hook(Box::new(panicked));
-        Queue::default()
+        Queue::new("stderr")
     });
 }
 
@@ -114,23 +120,26 @@ pub fn open_standard_files() {
 
 /// Writes queued lines for ever.
 pub fn write_lines() {
-    // Where somebody else's program started this thread, a reader that has gone would end that program.
-    if let Err(error) = SigSet::from(Signal::SIGPIPE).thread_block() {
-        tracing::warn!("cannot block SIGPIPE: {error}");
-    }
+    block_signals();
     if let Some(queue) = QUEUE.get() {
         queue.write(|lines| write(io::stderr(), lines).map_err(|(_, left)| left));
     }
 }
 
-/// Waits for queued lines to be written, but not for long: to be called before the process ends.
-pub fn flush() {
-    let Some(queue) = QUEUE.get() else { return };
-    if !queue.has_writer() {
-        // It failed before there was one. Without it the lines are lost.
-        drop(std::thread::Builder::new().name("log".into()).spawn(write_lines));
+/// Blocks all signals on this thread. They are for others of the process, which may be somebody else's program;
+/// SIGPIPE, of a reader that has gone, would end it.
+fn block_signals() {
+    if let Err(error) = SigSet::all().thread_block() {
+        tracing::warn!("cannot block signals: {error}");
     }
-    queue.wait_until_written(LAST_LINES);
+}
+
+/// Waits for what is queued to be written, but not for long: to be called before the process ends.
+pub fn flush() {
+    console::flush(LAST_LINES);
+    if let Some(queue) = QUEUE.get() {
+        queue.wait_until_written_by("log", write_lines, LAST_LINES);
+    }
 }
 
 /// Says what Rust's own hook does, which would wait for whoever reads stderr.

@@ -6,8 +6,9 @@ use std::time::Duration;
 /// The most bytes that wait.
 const MOST: usize = 256 << 10;
 
-#[derive(Default)]
 pub struct Queue {
+    /// Where they are written to, for who reads of lines that were lost.
+    stream: &'static str,
     state: Mutex<State>,
     /// Something has changed that somebody may wait for.
     changed: Condvar,
@@ -28,6 +29,11 @@ struct State {
 }
 
 impl Queue {
+    /// A queue of lines for this stream.
+    pub fn new(stream: &'static str) -> Self {
+        Self { stream, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Has lines written, if there is room for them.
     pub fn push(&self, lines: &[u8]) {
         let mut state = self.lock();
@@ -47,8 +53,10 @@ impl Queue {
             let (lines, lost) = self.take();
             let mut left = write(&lines).map_or_else(count, |()| 0);
             if lost > 0 {
-                let told =
-                    format!("rumpring: {lost} lines were lost here, as stderr did not take them\n");
+                let stream = self.stream;
+                let told = format!(
+                    "rumpring: {lost} lines were lost here, as {stream} did not take them\n"
+                );
                 if left > 0 || write(told.as_bytes()).is_err() {
                     left += lost;
                 }
@@ -78,6 +86,15 @@ impl Queue {
     pub fn wait_until_written(&self, most: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
         drop(self.changed.wait_timeout_while(self.lock(), most, is_busy));
+    }
+
+    /// The same, with a thread of this name that runs `write`, if there is none that writes.
+    pub fn wait_until_written_by(&self, name: &str, write: fn(), most: Duration) {
+        if !self.has_writer() {
+            // It failed before there was one. Without it the lines are lost.
+            drop(std::thread::Builder::new().name(name.into()).spawn(write));
+        }
+        self.wait_until_written(most);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,7 +133,7 @@ mod tests {
 
     #[test]
     fn lines_come_in_order() {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::new(Queue::new("stderr"));
         queue.push(b"before\n");
         assert!(!queue.has_writer());
         let written = writer(&queue, |_| false);
@@ -129,7 +146,7 @@ mod tests {
 
     #[test]
     fn lines_over_the_bound_are_lost_and_counted_where_they_are_missing() {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::new(Queue::new("stderr"));
         let most = vec![b'x'; MOST - 1];
         queue.push(&[&most[..], b"\n"].concat());
         assert_eq!(queue.lock().lost, 0, "at the bound there is room");
@@ -149,7 +166,7 @@ mod tests {
 
     #[test]
     fn lines_that_could_not_be_written_are_counted_with_the_next_that_are() {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::new(Queue::new("stderr"));
         let written = writer(&queue, |lines| lines.starts_with(b"full"));
         queue.push(b"full 1\nfull 2\n");
         queue.wait_until_written(PATIENCE);
@@ -164,7 +181,7 @@ mod tests {
 
     #[test]
     fn who_says_something_does_not_wait_for_who_writes() {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::new(Queue::new("stderr"));
         let (met, its) = (Arc::new(Barrier::new(2)), queue.clone());
         let other = met.clone();
         std::thread::spawn(move || {

@@ -17,6 +17,8 @@ pub struct InCall<'a> {
     number: i32,
     /// It has copied in something.
     has_copied_in: Cell<bool>,
+    /// What kqueues can do, by the address of the kernel's table of it; 0 as long as it has looked up none.
+    kqueue_ops: Cell<usize>,
     /// `None` while it is in use.
     memory: Cell<Option<NonNull<dyn UserMemory + 'a>>>,
     /// The sleepers of its process.
@@ -48,8 +50,15 @@ pub fn with<R>(
         }
     }
     let memory = Cell::new(Some(NonNull::from(memory)));
-    let (has_copied_in, way_out) = (Cell::new(false), Context::new());
-    let in_call = InCall { owner, number, has_copied_in, memory, sleepers, way_out };
+    let in_call = InCall {
+        owner,
+        number,
+        has_copied_in: Cell::new(false),
+        kqueue_ops: Cell::new(0),
+        memory,
+        sleepers,
+        way_out: Context::new(),
+    };
     // SAFETY: only the lifetime changes. What is kept is used by `in_call` alone, on this thread, and is
     // gone again before this function returns, while the caller lends all of it.
     let kept = unsafe {
@@ -118,6 +127,22 @@ pub fn memory<R>(using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
 /// The same for a copy of this owner: `None`, too, if the thread's call is another's.
 pub fn memory_of<R>(owner: OwnerId, using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
     in_call(|call| if call.owner == owner { call.use_memory(using) } else { None })?
+}
+
+/// The number of this thread's call.
+pub fn number() -> Option<i32> {
+    in_call(|call| call.number)
+}
+
+/// Whether this thread's call, a kevent, has looked up a kqueue beside its own, which it looks up first.
+pub fn finds_kqueue(ops: usize) -> bool {
+    in_call(|call| match call.kqueue_ops.get() {
+        0 => {
+            call.kqueue_ops.set(ops);
+            false
+        }
+        own => own == ops,
+    }) == Some(true)
 }
 
 /// Notes that this thread's call copies in. Returns its number, and whether that is for the first time.

@@ -8,6 +8,7 @@
 //! | call | what | why | answer |
 //! | --- | --- | --- | --- |
 //! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling who watches them: the filter's list of watchers goes with the process, and the watcher, as it goes, takes itself out of that list. | EINVAL, as for a filter that is not there |
+//! | kevent(2) | a kqueue as the descriptor to watch | An event goes round in a circle of kqueues that watch each other, or in one that watches itself, until the kernel locks a mutex twice. Which ones would close a circle only the kernel knows; few programs have one watch another. | EBADF |
 //! | extattrctl(2) | a `filename` | `sys_extattrctl` hands that file's vnode over locked and then lets go of it without unlocking it, unless the file system has done so; those without extended attributes do not. Whoever looks the file up next waits for ever, or is the same thread, which the C library takes for a deadlock, and the kernel aborts. | EOPNOTSUPP, as of a file system without them |
 //! | setitimer(2) | `ITIMER_MONOTONIC` | `dosetitimer` does not initialize the callout of this one, and arms it. | EOPNOTSUPP |
 //!
@@ -18,10 +19,6 @@
 //! may. The console takes the lower half of what is left for all of it (`rumpcons_write`), and goes round for
 //! ever when that is nothing, with a CPU that nobody gets back. What differs is the errno of a write that no file
 //! could hold: ENOSPC for EFBIG.
-//!
-//! Not refused is a circle of kqueues that watch each other, or one that watches itself: an event goes round in
-//! it until the kernel locks a mutex twice. Which descriptor is a kqueue, and what it watches, only the kernel
-//! knows, and one that watches another, without a circle, is fine.
 //!
 //! Source: NetBSD `sys/kern/kern_event.c`, `sys/kern/kern_time.c`, `sys/kern/vfs_xattr.c`, `sys/rump/librump/rumpkern/lwproc.c`,
 //! `sys/sys/event.h`.
@@ -60,6 +57,11 @@ static ALLOWED: AtomicBool = AtomicBool::new(false);
 /// Lets them through, or not.
 pub fn allow(allowed: bool) {
     ALLOWED.store(allowed, Relaxed);
+}
+
+/// Whether a call of this number may not find a kqueue where it looks for what to watch.
+pub fn is_kevent(number: i32) -> bool {
+    KEVENT.contains(&number) && !ALLOWED.load(Relaxed)
 }
 
 /// Refuses a call whose arguments say what it would do.

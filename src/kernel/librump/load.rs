@@ -208,7 +208,7 @@ pub fn allow_files() {
         // SAFETY: the kernel's variable has this type and is there for good; the kernel reads it at
         // any time, as it reads it while its own sysctl(2) writes it.
         Ok(maxfiles) => unsafe { maxfiles.cast::<AtomicU32>().as_ref() }.store(MOST, Relaxed),
-        Err(error) => tracing::debug!("{error}: at its bound of open files the kernel panics"),
+        Err(error) => tracing::warn!("{error}: at its bound of open files the kernel panics"),
     }
 }
 

@@ -40,7 +40,7 @@ static KERNEL: OnceLock<Kernel> = OnceLock::new();
 /// clients, from outside it.
 pub fn end_with_process() {
     if let Err(error) = establish() {
-        tracing::debug!("{error}: timers outlive their process");
+        tracing::warn!("{error}: timers outlive their process");
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use clap::{Args, Command, FromArgMatches};
 use tracing::callsite::Identifier;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
@@ -14,13 +15,27 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-use crate::output;
+use super::{Lines, say};
 
-/// Lines of one kind in a second, unless told otherwise.
-pub const LINES: u32 = 10;
+/// What can be said of the log beside how verbose it is.
+#[derive(Args)]
+pub struct LogOptions {
+    /// Lines of one kind in a second of the log; the others are counted.
+    #[arg(long, global = true, env = "RUMPRING_LOG_LINES", value_name = "N", default_value_t = 10)]
+    log_lines: u32,
+}
 
-/// Starts the log, as verbose as that many -v ask for; RUST_LOG decides if it is set.
-pub fn start(verbose: u8, lines: u32) {
+impl LogOptions {
+    /// What the environment says of it.
+    pub fn from_env() -> Result<LogOptions, clap::Error> {
+        let command = LogOptions::augment_args(Command::new("rumpring"));
+        LogOptions::from_arg_matches(&command.try_get_matches_from(["rumpring"])?)
+    }
+}
+
+/// Starts the log, as verbose as that many -v ask for; RUST_LOG decides if it is set. A program that this is
+/// preloaded into may have a log already, which then is this one's, too.
+pub fn start(verbose: u8, options: &LogOptions) {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -28,7 +43,8 @@ pub fn start(verbose: u8, lines: u32) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    log(filter, lines, || output::Lines, std::io::stderr().is_terminal()).init();
+    let log = log(filter, options.log_lines, || Lines, std::io::stderr().is_terminal());
+    let _ = log.try_init();
 }
 
 /// The log on `writer`. What is left out is left out by layers before the one that writes: a filter of that
@@ -83,7 +99,7 @@ impl<S: Subscriber> Layer<S> for Throttle {
         let (passes, left_out) = self.pass(event.metadata().callsite(), Instant::now());
         if left_out > 0 {
             // Not by the log itself, which is in the middle of a line.
-            output::say(format_args!(
+            say(format_args!(
                 "rumpring: {left_out} more lines like the next were left out before it"
             ));
         }

@@ -1,0 +1,66 @@
+//! The console of a kernel: what it prints, a byte at a time, goes to stdout by a [`Queue`], so that a client
+//! which writes to the console never waits for whoever reads stdout.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Builder;
+use std::time::Duration;
+
+use super::queue::Queue;
+use super::{block_signals, write};
+
+/// The name of the thread that writes.
+const THREAD: &str = "console";
+
+/// The longest line; a longer one is queued in pieces.
+const LINE: usize = 1024;
+
+static CONSOLE: OnceLock<Console> = OnceLock::new();
+
+struct Console {
+    /// The line that has not ended yet. It is queued under this lock, so that lines stay in order.
+    line: Mutex<Vec<u8>>,
+    queue: Queue,
+}
+
+impl Console {
+    fn line(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The console, with a thread that writes what is queued, from its first use on.
+fn console() -> &'static Console {
+    CONSOLE.get_or_init(|| {
+        // Without a thread for it `flush` tries again.
+        drop(Builder::new().name(THREAD.into()).spawn(write_queued));
+        Console { line: Mutex::default(), queue: Queue::new("standard output") }
+    })
+}
+
+/// Queues a byte that the kernel prints.
+pub fn print_byte(byte: u8) {
+    let console = console();
+    let mut line = console.line();
+    line.push(byte);
+    if byte == b'\n' || line.len() == LINE {
+        console.queue.push(&line);
+        line.clear();
+    }
+}
+
+/// Writes what is queued for ever.
+fn write_queued() {
+    block_signals();
+    console().queue.write(|bytes| write(io::stdout(), bytes).map_err(|(_, left)| left));
+}
+
+/// Waits for what is queued to be written, an unfinished line too, but no longer than `most`.
+pub fn flush(most: Duration) {
+    let Some(console) = CONSOLE.get() else { return };
+    let rest = std::mem::take(&mut *console.line());
+    if !rest.is_empty() {
+        console.queue.push(&rest);
+    }
+    console.queue.wait_until_written_by(THREAD, write_queued, most);
+}
