@@ -48,11 +48,10 @@ fn everything_sent_before_is_answered() {
 #[test]
 fn so_is_a_handshake_with_all_that_is_right_behind_it() {
     on_each_transport(|house| {
-        let mut client = Speaker::silent(house);
+        let mut client = Speaker::connected(house);
         let calls = [guest(1, "brief"), prefork(2), call(sys::GETPPID, 3, &[]), exec(4, "other")];
         client.send(&calls.concat());
         client.end_sending();
-        client.read_banner();
         client.expect(Said::Welcome { reqno: 1 });
         assert!(matches!(client.hear(), Said::Token { reqno: 2, .. }));
         let mut rest = all_that_comes(&mut client);
