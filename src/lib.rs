@@ -1,19 +1,18 @@
 //! rumpring serves a kernel's system calls to remote clients over sockets.
 //!
-//! # The map of the house
+//! # The way of a call
 //!
-//! A call takes one way through the rooms and enters none twice:
+//! bytes -> `ring` -> `rumpsp`'s wire (a frame) -> its session (is it allowed?) -> [`pool`] (a deque) -> a kernel ->
+//! reply -> the session (still alive?) -> [`server`] (the connection's outbox) -> `ring` -> bytes.
 //!
-//! bytes -> `ring` -> [`wire`] (a frame) -> [`session`] (is it allowed? which job?) -> [`pool`]
-//! (a deque) -> [`kernel`] -> reply -> [`session`] (still alive?) -> [`server`] (the connection's
-//! outbox) -> `ring` -> bytes.
+//! Calls that cannot sleep and are short pass the pool by: the server's thread runs them, for waking a worker
+//! would take longer.
 //!
-//! Calls that cannot sleep and are short pass the pool by: the server's thread runs them, for waking a
-//! worker would take longer.
+//! # What depends on what
 //!
-//! Rooms depend on those below them only, from the top: [`cli`], [`hypercall`] (the C surface that
-//! NetBSD's kernel calls), [`options`] (a server in words), [`server`], [`session`] and [`client`] (the other side of the protocol),
-//! [`kernel`], and on the ground [`output`] (lines on stderr), [`pool`], [`wire`], [`url`] and the crate `ring`.
+//! [`cli`] -> [`librump`] (NetBSD's kernel: what it is asked, and the C surface that it calls) -> [`options`] (a
+//! server in words) -> [`server`] -> [`pool`] and the crates `rumpsp`, `ring` and `kernel`; [`output`] (what is
+//! printed) is used by all.
 
 // Only what talks to C may do otherwise, and says so.
 #![deny(unsafe_code)]
@@ -23,17 +22,13 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod cli;
-pub mod client;
 #[allow(unsafe_code)]
-pub mod hypercall;
-pub mod kernel;
+pub mod librump;
 pub mod options;
 pub mod output;
 pub mod pool;
 #[cfg(test)]
+#[path = "../tests/support/seeds.rs"]
 mod seeds;
 pub mod server;
-pub mod session;
 mod sync;
-pub mod url;
-pub mod wire;

@@ -7,10 +7,10 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use rumpring::kernel::embedded::Embedded;
+use embedded::Embedded;
 use rumpring::server::{Config, Running};
-use rumpring::url::Url;
-use rumpring::wire::{self, Handshake};
+use rumpsp::url::Url;
+use rumpsp::wire::{self, Handshake};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]

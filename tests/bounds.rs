@@ -4,10 +4,10 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_APPEND, O_CREAT, O_RDONLY, O_RDWR, sys};
-use rumpring::client::raw::RawConnection;
+use client::numbers::{O_APPEND, O_CREAT, O_RDONLY, O_RDWR, sys};
+use client::raw::RawConnection;
 use rumpring::server::Access;
-use rumpring::wire::{ErrorCode, Kind};
+use rumpsp::wire::{ErrorCode, Kind};
 use support::*;
 
 /// A time that comes, and is yet long enough to do something before, also where there is other work.
@@ -493,7 +493,7 @@ fn connections_of_one_peer() {
 
 #[test]
 fn an_address_of_the_world_needs_to_be_said_who_may_come() {
-    use rumpring::kernel::embedded::Embedded;
+    use embedded::Embedded;
     use rumpring::server::{Config, Running};
     for url in ["tcp://*:0", "tcp6://[::]:0"] {
         let start = |change: fn(&mut Config)| {

@@ -11,11 +11,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client::{AddressSpace, CallError, Client, Completed, Lost, Memory, Pending, Refusal};
 use process::{SOON, Server, output, rumpring};
-use rumpring::client::{
-    AddressSpace, CallError, Client, Completed, Lost, Memory, Pending, Refusal,
-};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use rustix::process::Signal;
 
 const READ: i32 = 3;

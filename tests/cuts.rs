@@ -2,9 +2,9 @@
 
 mod support;
 
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_RDONLY, sys};
-use rumpring::wire::{Kind, Token};
+use client::Client;
+use client::numbers::{O_RDONLY, sys};
+use rumpsp::wire::{Kind, Token};
 use support::*;
 
 /// The frames a client sends in a short life, each with what it hears then.

@@ -6,9 +6,9 @@ mod process;
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use client::numbers::{O_CREAT, O_RDONLY, O_RDWR};
+use client::{CallError, Client};
 use process::{SOON, Server, output, rumpring};
-use rumpring::client::numbers::{O_CREAT, O_RDONLY, O_RDWR};
-use rumpring::client::{CallError, Client};
 use tempfile::TempDir;
 
 const ENOENT: i32 = 2;

@@ -5,8 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_CLOEXEC, sys};
-use rumpring::wire::{ErrorCode, Handshake, Kind, Token, read_u32};
+use client::numbers::{O_CLOEXEC, sys};
+use rumpsp::wire::{ErrorCode, Handshake, Kind, Token, read_u32};
 use support::*;
 
 const EINTR: i32 = 4;

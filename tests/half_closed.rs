@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_RDONLY, sys};
-use rumpring::wire::{ErrorCode, Kind};
+use client::numbers::{O_RDONLY, sys};
+use rumpsp::wire::{ErrorCode, Kind};
 use support::*;
 
 const EINTR: i32 = 4;

@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_CREAT, O_RDWR, sys};
-use rumpring::wire::{Class, ErrorCode, HEADER_LEN, Handshake, Kind};
+use client::numbers::{O_CREAT, O_RDWR, sys};
+use rumpsp::wire::{Class, ErrorCode, HEADER_LEN, Handshake, Kind};
 use support::*;
 
 const ENOSYS: i32 = 78;

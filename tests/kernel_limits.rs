@@ -5,10 +5,10 @@ mod process;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client::numbers::{O_CREAT, O_RDWR};
+use client::{CallError, Client, ConnectError};
 use process::{SOON, Server, output, rumpring};
-use rumpring::client::numbers::{O_CREAT, O_RDWR};
-use rumpring::client::{CallError, Client, ConnectError};
-use rumpring::wire::ErrorCode;
+use rumpsp::wire::ErrorCode;
 
 const ENOMEM: i32 = 12;
 const EMFILE: i32 = 24;

@@ -7,11 +7,11 @@ mod process;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
+use client::Client;
+use client::numbers::{O_CREAT, O_RDWR, sys};
+use client::raw::RawConnection;
 use process::{SOON, Server, rumpring};
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_CREAT, O_RDWR, sys};
-use rumpring::client::raw::RawConnection;
-use rumpring::kernel::librump::load;
+use rumpring::librump::load;
 
 const SETUID: i32 = 23;
 const GETUID: i32 = 24;

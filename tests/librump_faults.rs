@@ -7,10 +7,10 @@ mod process;
 
 use std::time::{Duration, Instant};
 
+use client::numbers::{O_CREAT, O_RDWR, sys};
+use client::{CallError, Client};
 use process::{SOON, Server};
-use rumpring::client::numbers::{O_CREAT, O_RDWR, sys};
-use rumpring::client::{CallError, Client};
-use rumpring::kernel::librump::load;
+use rumpring::librump::load;
 
 const FCNTL: i32 = 92;
 const SOCKETPAIR: i32 = 135;

@@ -16,15 +16,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process::{Counters, SOON, Server};
-use rumpring::client::numbers::{
+use client::numbers::{
     AF_INET, CTL_KERN, O_CREAT, O_NONBLOCK, O_RDWR, SOCK_DGRAM, SOCK_STREAM, sys,
 };
-use rumpring::client::raw::RawConnection;
-use rumpring::client::{CallError, Client, ConnectError, Pending, sockaddr_in};
-use rumpring::kernel::embedded::by_name;
-use rumpring::url::Url;
-use rumpring::wire::{self, ErrorCode, Handshake};
+use client::raw::RawConnection;
+use client::{CallError, Client, ConnectError, Pending, sockaddr_in};
+use embedded::by_name;
+use process::{Counters, SOON, Server};
+use rumpsp::url::Url;
+use rumpsp::wire::{self, ErrorCode, Handshake};
 use rustix::process::{Pid, Signal, kill_process};
 use stock::{Stock, run};
 

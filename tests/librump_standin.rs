@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client::numbers::{O_CLOEXEC, sys};
+use client::raw::{RawConnection, RawFrame};
+use client::{CallError, CallResult, Client, Pending};
 use process::{Counters, PROGRAM, SOON, output};
-use rumpring::client::numbers::{O_CLOEXEC, sys};
-use rumpring::client::raw::{RawConnection, RawFrame};
-use rumpring::client::{CallError, CallResult, Client, Pending};
-use rumpring::url::Url;
-use rumpring::wire::{self, ErrorCode, Kind};
+use rumpsp::url::Url;
+use rumpsp::wire::{self, ErrorCode, Kind};
 use rustix::process::{Signal, geteuid, kill_process};
 use standin::sys as own;
 use standin::{

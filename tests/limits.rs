@@ -5,9 +5,9 @@ mod support;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use rumpring::client::numbers::sys;
-use rumpring::kernel::{Call, Client, Errno, Identity, Kernel, Outcome, Process, embedded};
-use rumpring::wire::{ErrorCode, Kind};
+use client::numbers::sys;
+use kernel::{Call, Client, Errno, Identity, Kernel, Outcome, Process};
+use rumpsp::wire::{ErrorCode, Kind};
 use support::*;
 
 const EIO: i32 = 5;

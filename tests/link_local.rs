@@ -5,11 +5,11 @@ mod support;
 use std::fs;
 use std::sync::Arc;
 
-use rumpring::client::Client;
-use rumpring::client::numbers::sys;
-use rumpring::kernel::embedded::{Config as KernelConfig, Embedded};
+use client::Client;
+use client::numbers::sys;
+use embedded::{Config as KernelConfig, Embedded};
 use rumpring::server::{Config, Running};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use support::*;
 
 /// An address and the name of its interface: a link-local one, if this machine has one, and loopback's.

@@ -7,8 +7,8 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_CREAT, O_RDONLY, O_RDWR, sys};
-use rumpring::wire::Kind;
+use client::numbers::{O_CREAT, O_RDONLY, O_RDWR, sys};
+use rumpsp::wire::Kind;
 use support::*;
 
 const MIB: u64 = 1 << 20;

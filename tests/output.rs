@@ -14,12 +14,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client::{CallError, Client};
+use embedded::{self, Status};
+use kernel::Errno;
 use process::{SOON, output, rumpring, say, wait};
-use rumpring::client::{CallError, Client};
-use rumpring::kernel::Errno;
-use rumpring::kernel::embedded::{self, Status};
-use rumpring::kernel::librump::load;
-use rumpring::url::Url;
+use rumpring::librump::load;
+use rumpsp::url::Url;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;

@@ -2,8 +2,8 @@
 
 mod support;
 
-use rumpring::client::numbers::{O_NONBLOCK, O_RDONLY, RB_HALT, sys};
-use rumpring::wire::{ErrorCode, Kind, read_u32};
+use client::numbers::{O_NONBLOCK, O_RDONLY, RB_HALT, sys};
+use rumpsp::wire::{ErrorCode, Kind, read_u32};
 use support::*;
 
 #[test]
@@ -402,7 +402,7 @@ fn who_halts_the_kernel_gets_the_answer_and_the_server_ends() {
         }
         house.ended().expect("a server that ends well");
         eventually("no process left", || kernel.usage().processes == 0);
-        assert!(rumpring::client::Client::connect(&url).is_err(), "nobody listens any more");
+        assert!(client::Client::connect(&url).is_err(), "nobody listens any more");
         if let Some(path) = url.path() {
             assert!(!path.exists(), "the socket file went with the server");
         }

@@ -10,11 +10,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::thread;
 
+use client::Client;
+use client::numbers::{O_CREAT, O_RDWR};
 use nix::unistd::User;
 use process::{SOON, Server, output, rumpring, say, wait};
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_CREAT, O_RDWR};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client::{CallError, Client, ForkToken, Pending};
+use embedded::{Embedded, Usage};
 use process::{Counters, Server};
-use rumpring::client::{CallError, Client, ForkToken, Pending};
-use rumpring::kernel::embedded::{Embedded, Usage};
 use rumpring::server::{Config, Running};
-use rumpring::url::Url;
-use rumpring::wire::ErrorCode;
+use rumpsp::url::Url;
+use rumpsp::wire::ErrorCode;
 
 const READ: i32 = 3;
 const WRITE: i32 = 4;

@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_RDONLY, sys};
-use rumpring::wire::{HEADER_LEN, Kind};
+use client::numbers::{O_RDONLY, sys};
+use rumpsp::wire::{HEADER_LEN, Kind};
 use support::*;
 
 /// For a write that the server may take, or not.

@@ -6,9 +6,9 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rumpring::kernel::embedded::Embedded;
+use embedded::Embedded;
 use rumpring::server::{Config, Error, Running, Server};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use support::PATIENCE;
 
 fn config() -> (tempfile::TempDir, Config) {
@@ -21,7 +21,7 @@ fn config() -> (tempfile::TempDir, Config) {
 fn ends_with(body: impl FnOnce() + Send + 'static, why: &str) {
     let (dir, config) = config();
     let server = Running::start(config, Arc::new(Embedded::default())).expect("a server");
-    let client = rumpring::client::Client::builder().timeout(PATIENCE).connect(server.url());
+    let client = client::Client::builder().timeout(PATIENCE).connect(server.url());
     let client = client.expect("a client");
     let control = server.control().clone();
     control.run_for_good("something", body).expect("a thread");

@@ -5,8 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_RDONLY, sys};
-use rumpring::wire::Kind;
+use client::numbers::{O_RDONLY, sys};
+use rumpsp::wire::Kind;
 use support::*;
 
 const SETITIMER: i32 = 425;

@@ -4,8 +4,8 @@ mod support;
 
 use std::thread;
 
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_CREAT, O_RDONLY, O_RDWR, SEEK_SET, sys};
+use client::Client;
+use client::numbers::{O_CREAT, O_RDONLY, O_RDWR, SEEK_SET, sys};
 use support::*;
 
 const MIB: usize = 1 << 20;
@@ -184,7 +184,7 @@ fn many_large_reads_in_flight_are_all_answered() {
     });
 }
 
-fn finish(client: &Client, calls: Vec<rumpring::client::Pending>, expected: i64) {
+fn finish(client: &Client, calls: Vec<client::Pending>, expected: i64) {
     for (number, mut pending) in calls.into_iter().enumerate() {
         let result = pending.finish_timeout(PATIENCE);
         let result = result.unwrap_or_else(|| panic!("expected in vain: the end of call {number}"));

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use crate::connection::greet;
 use crate::memory::resident_kib;

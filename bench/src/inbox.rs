@@ -3,7 +3,7 @@
 //! A load looks at a frame's header and at the few bytes behind it that say what it is about. The bytes
 //! that a read brings are counted and dropped, so that a large copy costs the load no second copy.
 
-use rumpring::wire::{HEADER_LEN, Header};
+use rumpsp::wire::{HEADER_LEN, Header};
 
 /// Bytes of a body that are looked at: a response's, and what precedes the data of a copy.
 pub const LOOK: usize = 24;
@@ -90,7 +90,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rumpring::wire::{self, Kind};
+    use rumpsp::wire::{self, Kind};
 
     fn frames() -> Vec<u8> {
         let mut bytes = wire::copyout_head(1, Kind::Copyout, 100, 0x1000).to_vec();

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use crate::bill::{Bill, Usage};
 use crate::counters::{Counters, Teller};

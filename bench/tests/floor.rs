@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rumpring::url::Url;
-use rumpring::wire::{self, Handshake};
+use rumpsp::url::Url;
+use rumpsp::wire::{self, Handshake};
 use rustix::process::{Pid, Signal, kill_process};
 
 const WAYS: [&str; 4] = ["ring", "ring --spin 50", "hop", "hop --spin 50"];

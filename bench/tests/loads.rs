@@ -4,12 +4,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_RDONLY, sys};
-use rumpring::kernel::Errno;
-use rumpring::kernel::embedded::Embedded;
+use client::Client;
+use client::numbers::{O_RDONLY, sys};
+use embedded::Embedded;
+use kernel::Errno;
 use rumpring::server::{Config, Running};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rumpring::kernel::Errno;
+use kernel::Errno;
 
 use crate::outcome::{Difference, Ending, Outcome, compare};
 use crate::side::{Broken, Side};

@@ -236,7 +236,7 @@ pub fn reason(difference: &Difference) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use rumpring::kernel::embedded::table;
+    use embedded::table;
 
     use super::*;
 

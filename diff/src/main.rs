@@ -13,13 +13,13 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, Parser};
 use rumpring::output::{self, PrintError};
-use rumpring::url::Url;
 use rumpring_diff::duel::{Duel, Times};
 use rumpring_diff::random::{self, FAMILIES, Family};
 use rumpring_diff::report::{Example, Report};
 use rumpring_diff::run::{Run, RunError};
 use rumpring_diff::scripts::{SCRIPTS, Script};
 use rumpring_diff::{parse, prepare};
+use rumpsp::url::Url;
 
 /// The name that errors begin with.
 const NAME: &str = "rumpring-diff";

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use rumpring::client::CallError;
-use rumpring::kernel::Errno;
+use client::CallError;
+use kernel::Errno;
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

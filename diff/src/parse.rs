@@ -20,7 +20,7 @@
 //! `-> mem` takes the ints out of the memory the last pointer points to. `#` at a line's start makes it a
 //! comment, `== NAME` begins the next sequence of a script.
 
-use rumpring::kernel::embedded::by_name;
+use embedded::by_name;
 
 use crate::numbers::constant;
 use crate::step::{Act, Arg, Block, Call, Part, Slots, Step, Target, Value};

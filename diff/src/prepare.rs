@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rumpring::kernel::embedded::by_name;
-use rumpring::url::Url;
+use embedded::by_name;
+use rumpsp::url::Url;
 
 use crate::side::{Broken, Side};
 use crate::tidy;

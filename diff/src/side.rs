@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rumpring::client::numbers::sys;
-use rumpring::client::{CallError, Client, ConnectError, OutOfMemory, Pending};
-use rumpring::kernel::Errno;
-use rumpring::kernel::embedded::by_name;
-use rumpring::url::Url;
+use client::numbers::sys;
+use client::{CallError, Client, ConnectError, OutOfMemory, Pending};
+use embedded::by_name;
+use kernel::Errno;
+use rumpsp::url::Url;
 
 use crate::mask::mask;
 use crate::outcome::{Ending, Outcome};

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use rumpring::kernel::embedded::Entry;
+use embedded::Entry;
 
 /// One line of a sequence.
 #[derive(Clone, Debug)]

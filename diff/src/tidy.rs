@@ -1,8 +1,8 @@
 //! Removing what a sequence has left in the file system.
 
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_DIRECTORY, O_RDONLY};
-use rumpring::kernel::embedded::by_name;
+use client::Client;
+use client::numbers::{O_DIRECTORY, O_RDONLY};
+use embedded::by_name;
 
 /// The most names looked at, and the deepest directory: a sequence makes fewer.
 const MOST_NAMES: usize = 2000;

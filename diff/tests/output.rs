@@ -6,9 +6,9 @@ use std::io::{pipe, read_to_string};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use rumpring::kernel::embedded::{Config, Embedded, Limits};
+use embedded::{Config, Embedded, Limits};
 use rumpring::server::{self, Running};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 /// The status of a command with this stdout, and what it said on stderr.
 fn run(args: &[&str], stdout: Stdio) -> (Option<i32>, String) {

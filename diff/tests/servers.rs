@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use rumpring::kernel::embedded::{Config, Embedded, Limits};
+use embedded::{Config, Embedded, Limits};
 use rumpring::server::{self, Running};
-use rumpring::url::Url;
 use rumpring_diff::duel::{Duel, Times};
 use rumpring_diff::prepare;
 use rumpring_diff::random::{self, FAMILIES};
 use rumpring_diff::report::{Example, Report};
 use rumpring_diff::run::Run;
 use rumpring_diff::scripts::SCRIPTS;
+use rumpsp::url::Url;
 use tempfile::TempDir;
 
 /// A server of an embedded kernel in this process.

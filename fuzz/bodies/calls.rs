@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::Waker;
 
-use rumpring::kernel::embedded::{Config, Embedded, Limits, Status, Usage, table};
-use rumpring::kernel::{
+use embedded::{Config, Embedded, Limits, Status, Usage, table};
+use kernel::{
     Args, Call, Client, CopyError, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress, UserMemory,
 };
 

@@ -3,7 +3,7 @@
 //!
 //! Input: eight lengths of pieces, used in turn (0: all the rest), then the stream.
 
-use rumpring::wire::{HEADER_LEN, Header, Reader};
+use rumpsp::wire::{HEADER_LEN, Header, Reader};
 
 use super::input::Input;
 

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rumpring::kernel::{Call, Client, Errno, Outcome, Process};
-use rumpring::session::{Answer, Ask, CallKey, CallRequest, Host, Limits, Session, Work};
-use rumpring::wire::{self, Class, HEADER_LEN, Handshake, Header, Kind, TOKEN_LEN, Token};
+use kernel::{Call, Client, Errno, Outcome, Process};
+use rumpsp::session::{Answer, Ask, CallKey, CallRequest, Host, Limits, Session, Work};
+use rumpsp::wire::{self, Class, HEADER_LEN, Handshake, Header, Kind, TOKEN_LEN, Token};
 
 use super::input::Input;
 

@@ -4,10 +4,10 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 
 use super::Failure;
-use crate::client::{AddressSpace, CallError, Client};
-use crate::kernel::embedded;
 use crate::output;
-use crate::url::Url;
+use client::{AddressSpace, CallError, Client};
+use embedded;
+use rumpsp::url::Url;
 
 /// NetBSD's number of reboot(2).
 const SYS_REBOOT: i32 = 208;
@@ -81,10 +81,8 @@ const MAX_BUFFER: usize = 1 << 20;
 impl Call {
     pub fn run(self) -> Result<(), Failure> {
         let number = number_of(&self.name)?;
-        if self.args.len() > crate::kernel::MAX_ARGS {
-            return Err(
-                format!("{}: at most {} arguments", self.name, crate::kernel::MAX_ARGS).into()
-            );
+        if self.args.len() > kernel::MAX_ARGS {
+            return Err(format!("{}: at most {} arguments", self.name, kernel::MAX_ARGS).into());
         }
         let client = self.server.connect("rumpring call")?;
         let space = client.space();

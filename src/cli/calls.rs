@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::Failure;
-use crate::kernel::embedded::{self, Status};
 use crate::output;
+use embedded::{self, Status};
 
 /// List the system calls of the embedded kernel, as a table in Markdown.
 #[derive(Args)]

@@ -3,8 +3,8 @@
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use crate::kernel::embedded::{Config, Embedded, Limits};
 use crate::options::size as bytes;
+use embedded::{Config, Embedded, Limits};
 
 /// The most processes that may be asked for: pids have to be left over.
 const MOST_PROCESSES: u64 = 10_000_000;

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::Failure;
-use crate::kernel::embedded::{Embedded, Etfs, Why};
+use embedded::{Embedded, Etfs, Why};
 
 /// What to copy in.
 #[derive(Args)]

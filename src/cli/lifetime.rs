@@ -10,7 +10,7 @@ use super::Failure;
 use super::notify::Notifier;
 use crate::output;
 use crate::server::Control;
-use crate::url::Url;
+use rumpsp::url::Url;
 
 /// Takes charge of the signals. To be called before there is another thread, so that all of them
 /// leave the signals to that one.

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use super::notify::Notifier;
 use super::{Failure, lifetime};
-use crate::hypercall;
-use crate::kernel::librump::{self, Drive, load};
+use crate::librump::hypercall;
+use crate::librump::{self, Drive, load};
 use crate::output;
 use crate::server::{Bound, Config};
 

@@ -11,10 +11,10 @@ use clap::Parser;
 use super::Failure;
 use super::notify::Notifier;
 use super::rump::Rump;
-use crate::kernel::librump::{Drive, DriveKind, Extent, faults, load};
+use crate::librump::{Drive, DriveKind, Extent, faults, load};
 use crate::options::{self, Options};
 use crate::output;
-use crate::url::Url;
+use rumpsp::url::Url;
 
 /// Serve a rump kernel's system calls at URL.
 #[derive(Parser)]

@@ -9,11 +9,11 @@ use clap::{ArgMatches, Args, CommandFactory};
 use super::notify::Notifier;
 use super::rump::Rump;
 use super::{Failure, embedded, etfs, lifetime, sandbox, user};
-use crate::kernel::librump::{faults, load};
+use crate::librump::{faults, load};
 use crate::options::{self, KernelKind, Options};
 use crate::output;
 use crate::server::{Config, Server, bind};
-use crate::url::Url;
+use rumpsp::url::Url;
 
 /// Serve a kernel's system calls at URL.
 ///

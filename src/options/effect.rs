@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use super::limits;
-use crate::url::Url;
+use rumpsp::url::Url;
 
 /// The kernels there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{ArgMatches, Args};
 
 use super::units::{memory, seconds};
-use crate::kernel::embedded;
 use crate::server::Limits;
 use crate::server::ROOM;
-use crate::{kernel, session};
+use embedded;
+use rumpsp::session;
 
 /// Limits of one client, and those of all together that they should not be over.
 pub const PAIRS: [(&str, &str); 10] = [

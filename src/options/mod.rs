@@ -24,10 +24,10 @@ pub use units::size;
 
 use crate::output::log::LogOptions;
 use crate::server::{self, Config, SocketMode};
-use crate::url::Url;
 use crate::{pool, server::Access};
 use access::AccessOptions;
 use limits::LimitOptions;
+use rumpsp::url::Url;
 
 /// Most clients at once if nobody says: what is preallocated for each is 16 bytes.
 const DEFAULT_CONNECTIONS: u64 = 65_536;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ring::{Ask, Peer};
 
-use crate::url::Url;
+use rumpsp::url::Url;
 
 /// Who may connect. Nobody is asked who they are where everybody may.
 #[derive(Clone, Debug, Default)]

@@ -15,8 +15,8 @@ use super::hub::{Hub, Timer};
 use super::mailbox::{Done, Mailbox, Message, Out};
 use super::stats::Stats;
 use super::task::Task;
-use crate::kernel::{Errno, Outcome};
-use crate::session::{Ask, CallKey, Host};
+use kernel::{Errno, Outcome};
+use rumpsp::session::{Ask, CallKey, Host};
 
 /// What the board has done on sockets.
 pub trait Net {

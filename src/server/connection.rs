@@ -15,9 +15,9 @@ use super::signals::Framed;
 use super::task::Task;
 use super::timers::TimerId;
 use super::wanted::Wanted;
-use crate::kernel::Process;
-use crate::session::{Answer, Ask, CallKey, CallRequest, Host, Session, Work};
-use crate::wire::{Body, Token};
+use kernel::Process;
+use rumpsp::session::{Answer, Ask, CallKey, CallRequest, Host, Session, Work};
+use rumpsp::wire::{Body, Token};
 
 /// A client, connected or not quite gone.
 pub struct Connection {

@@ -2,7 +2,7 @@
 //!
 //! To hand a call to a worker and its result back takes two wake-ups, of some microseconds each; most
 //! calls take far less. So a call that never sleeps on its thread and whose work is bounded, which its kernel
-//! says of it (see [`crate::kernel::Kernel::runs_inline`]), is run between the events that brought it and
+//! says of it (see [`kernel::Kernel::runs_inline`]), is run between the events that brought it and
 //! the sends that come of it. What is left when a turn's [`BUDGET`] is spent goes to the workers, so that
 //! many short calls do not keep the ring waiting either.
 //!

@@ -9,18 +9,16 @@
 use std::sync::Arc;
 
 use super::share::Share;
-use crate::session::Ask;
+use rumpsp::session::Ask;
 
 /// What each answer takes beside its bytes.
 pub const ANSWER_COST: usize = 64;
 
-impl Ask {
-    /// What its answer counts for.
-    pub fn cost(&self) -> usize {
-        match *self {
-            Ask::Copyin { len, .. } | Ask::Copyinstr { len, .. } => len + ANSWER_COST,
-            Ask::Anonmmap { .. } => 8 + ANSWER_COST,
-        }
+/// What the answer counts for.
+pub fn answer_cost(ask: &Ask) -> usize {
+    match *ask {
+        Ask::Copyin { len, .. } | Ask::Copyinstr { len, .. } => len + ANSWER_COST,
+        Ask::Anonmmap { .. } => 8 + ANSWER_COST,
     }
 }
 

@@ -18,10 +18,10 @@ use super::stats::BoardStats;
 use super::task::Task;
 use super::timers::{TimerId, Timers};
 use super::wanted::Wanted;
-use crate::kernel::{Kernel, Process};
 use crate::pool::{Dispatcher, Injector};
-use crate::session::{Ask, CallKey, Work};
-use crate::wire::Token;
+use kernel::{Kernel, Process};
+use rumpsp::session::{Ask, CallKey, Work};
+use rumpsp::wire::Token;
 
 /// Calls run here between two looks at the clock, which costs a tenth of the shortest.
 const LOOK_EVERY: usize = 4;
@@ -65,7 +65,7 @@ pub struct Hub {
     injector: Injector<Job>,
     /// What calls are run with here.
     context: Context,
-    /// See [`crate::kernel::Kernel::restarts`].
+    /// See [`kernel::Kernel::restarts`].
     restarts: bool,
     /// Calls that are to be run here.
     ready: VecDeque<Arc<Task>>,

@@ -7,9 +7,9 @@ use ring::Socket;
 
 use super::mailbox::{ClientAt, Done, Mailbox, Message};
 use super::task::{CALL_KINDS, Task};
-use crate::kernel::{Errno, Kernel, Process};
 use crate::pool;
-use crate::session::Work;
+use kernel::{Errno, Kernel, Process};
+use rumpsp::session::Work;
 
 /// A task of the pool.
 pub enum Job {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::session;
+use rumpsp::session;
 
 /// How much the server takes on. What does not fit waits, gets the protocol's error, or is hung up on;
 /// see README.md for the command line's name of each.

@@ -14,7 +14,7 @@ use rustix::net::{
     self, AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
-use crate::url::Url;
+use rumpsp::url::Url;
 
 /// Connections the system keeps until they are accepted; it may set a lower bound of its own.
 const BACKLOG: i32 = 4096;

@@ -9,11 +9,11 @@ use ring::{Chunk, Socket};
 use super::signals::Signals;
 use super::stats::Stats;
 use super::task::Task;
-use crate::kernel::{self, Errno, Process};
-use crate::session::{Ask, CallKey};
 #[cfg(loom)]
 use crate::sync::modelled::Local as _;
 use crate::sync::{Mutex, MutexGuard, thread_local};
+use kernel::{self, Errno, Process};
+use rumpsp::session::{Ask, CallKey};
 
 /// What there is to tell.
 pub enum Message {
@@ -51,7 +51,7 @@ pub struct Out {
     pub len: usize,
 }
 
-/// The result of [`crate::session::Work`].
+/// The result of [`rumpsp::session::Work`].
 pub enum Done {
     Spawned(Result<Arc<dyn Process>, Errno>),
     Preforked(Result<Arc<dyn Process>, Errno>),

@@ -12,15 +12,15 @@ use std::sync::{Arc, mpsc};
 use ring::{Arena, Chunk, Socket};
 
 use super::ahead::Ahead;
-use super::holding::{ANSWER_COST, Holding};
+use super::holding::{ANSWER_COST, Holding, answer_cost};
 use super::mailbox::{Mailbox, Message, Out};
 use super::outbox::write;
 use super::rendezvous::Rendezvous;
 use super::share::Share;
-use crate::kernel::{CopyError, UserMemory};
 use crate::pool;
-use crate::session::{Answer, Ask, CallKey};
-use crate::wire::{self, HEADER_LEN, Kind, SYSCALL_RESPONSE_LEN};
+use kernel::{CopyError, UserMemory};
+use rumpsp::session::{Answer, Ask, CallKey};
+use rumpsp::wire::{self, HEADER_LEN, Kind, SYSCALL_RESPONSE_LEN};
 
 /// Bytes a run of a call may copy out before it should have them sent.
 pub const ROOM: usize = 64 * 1024;
@@ -168,13 +168,13 @@ impl CallMemory {
         let Some(ask) = self.ask else {
             return MayAsk::Yes;
         };
-        if self.holding.ask(ask.cost(), others_wait) {
+        if self.holding.ask(answer_cost(&ask), others_wait) {
             return MayAsk::Yes;
         }
         if self.answers.is_empty() {
             return MayAsk::Later;
         }
-        let bytes = self.holding.counted() + ask.cost();
+        let bytes = self.holding.counted() + answer_cost(&ask);
         self.start_again();
         MayAsk::FromTheTop { bytes }
     }
@@ -261,7 +261,7 @@ impl CallMemory {
         waits.rendezvous.prepare(std::mem::take(&mut self.spare));
         waits.mailbox.post(Message::Asks { socket, key, ask, out });
         let answer = pool::blocking(|| waits.rendezvous.wait());
-        self.holding.was_asked(ask.cost());
+        self.holding.was_asked(answer_cost(&ask));
         match answer {
             Ok(bytes) => {
                 self.holding.set_kept(bytes.capacity() + self.ahead.capacity());

@@ -57,10 +57,10 @@ use std::time::{Duration, Instant};
 
 use ring::{Chunk, Event, Listener, Ring, Socket, Then};
 
-use crate::kernel::Kernel;
 use crate::pool::{self, Pool};
-use crate::url::Url;
-use crate::wire;
+use kernel::Kernel;
+use rumpsp::url::Url;
+use rumpsp::wire;
 
 use board::{Board, Net};
 use here::Here;

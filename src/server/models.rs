@@ -16,11 +16,11 @@ use super::mailbox::{Mailbox, Message};
 use super::rendezvous::Rendezvous;
 use super::share::{All, Share};
 use super::task::Task;
-use crate::kernel::{Args, Call, Client, Errno, Identity, Kernel, Outcome, Process};
 use crate::pool::Injector;
-use crate::session::{CallKey, CallRequest};
 use crate::sync::Mutex;
-use crate::wire::Body;
+use kernel::{Args, Call, Client, Errno, Identity, Kernel, Outcome, Process};
+use rumpsp::session::{CallKey, CallRequest};
+use rumpsp::wire::Body;
 
 /// A kernel of one process, whose calls wait for a flag.
 #[derive(Default)]

@@ -9,8 +9,8 @@ use ring::Socket;
 use subtle::ConstantTimeEq;
 
 use super::limits::leaves_some;
-use crate::kernel::Process;
-use crate::wire::{TOKEN_LEN, Token};
+use kernel::Process;
+use rumpsp::wire::{TOKEN_LEN, Token};
 
 /// All preforks of a server, bounded in number.
 pub struct Preforks {

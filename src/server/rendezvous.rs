@@ -3,8 +3,8 @@
 
 use std::sync::PoisonError;
 
-use crate::session::Answer;
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use rumpsp::session::Answer;
 
 /// A place for one answer at a time.
 #[derive(Default)]

@@ -26,16 +26,17 @@ use std::time::Instant;
 use ring::{Arena, Socket};
 
 use super::here::Here;
+use super::holding::answer_cost;
 use super::job::{Context, Job};
 use super::mailbox::{Mailbox, Message};
 use super::memory::{CallMemory, MayAsk};
 use super::rendezvous::Rendezvous;
 use super::share::Share;
-use crate::kernel::{Args, Call, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress};
 use crate::pool::Injector;
-use crate::session::{Answer, Ask, CallKey, CallRequest};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use kernel::{Args, Call, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress};
+use rumpsp::session::{Answer, Ask, CallKey, CallRequest};
 
 /// With the submission thread.
 const IDLE: u8 = 0;
@@ -172,7 +173,7 @@ impl Task {
         match self.rendezvous {
             None => self.body().memory.may_ask(others_wait),
             // Its thread has the body, and holds nothing while it waits.
-            Some(_) if !others_wait && share.ask(ask.cost()) => MayAsk::Yes,
+            Some(_) if !others_wait && share.ask(answer_cost(&ask)) => MayAsk::Yes,
             Some(_) => MayAsk::Later,
         }
     }
@@ -180,7 +181,7 @@ impl Task {
     /// The client has gone: what was to be asked counts as asked, for it will be let go of.
     pub fn is_refused(&self, ask: Ask, share: &Share) {
         if self.rendezvous.is_some() {
-            share.ask_over(ask.cost());
+            share.ask_over(answer_cost(&ask));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A call whose copies wait on their thread gives its seat away for each, and takes one again: two
 //! switches of threads, which cost more than the call. Where a call's arguments name what it will copy in
-//! (see [`crate::kernel::Kernel::copies_in`]), the client can be asked when the call arrives, and the
+//! (see [`kernel::Kernel::copies_in`]), the client can be asked when the call arrives, and the
 //! call starts with the bytes at hand. But a call may fail before it looks at them, and then their
 //! address may be a bad one, which stock clients do not take well. So a client is asked ahead only where
 //! its last call of the same number on the same descriptor did want the bytes.

@@ -1,6 +1,6 @@
 //! Every way to answer wrongly what the server asks a client for.
 
-use rumpring::wire::{Class, HEADER_LEN, Kind};
+use rumpsp::wire::{Class, HEADER_LEN, Kind};
 
 use crate::harness::{Attack, Fate, Group, Held, asked, attack, end_of_call, hold, meets, step};
 use crate::support::*;
@@ -182,10 +182,10 @@ fn memory_nowhere(target: &Target) -> Held {
 fn answer_as_request(target: &Target) -> Held {
     let (mut client, ask) = copyin(target);
     client.send(&frame(0, Kind::Copyin.number(), 0, ask, &[0; 8]));
-    client.expect(Said::refused(ask, rumpring::wire::ErrorCode::Malformed));
+    client.expect(Said::refused(ask, rumpsp::wire::ErrorCode::Malformed));
     // Nor is it an answer in another class; the right one still is.
     client.send(&frame(3, Kind::Copyin.number(), 0, ask, &[0; 8]));
-    client.expect(Said::refused(ask, rumpring::wire::ErrorCode::Malformed));
+    client.expect(Said::refused(ask, rumpsp::wire::ErrorCode::Malformed));
     client.send(&response(Kind::Copyin, ask, &[0; 8]));
     client.expect(Said::ok(9, 8));
     hold(client)

@@ -1,8 +1,8 @@
 //! Every field of every request's body wrong: names, tokens, numbers and arguments.
 
-use rumpring::client::numbers::{O_CREAT, O_RDWR, sys};
-use rumpring::wire::ErrorCode::{Auth, InvalidPrefork, Malformed};
-use rumpring::wire::{Handshake, Kind};
+use client::numbers::{O_CREAT, O_RDWR, sys};
+use rumpsp::wire::ErrorCode::{Auth, InvalidPrefork, Malformed};
+use rumpsp::wire::{Handshake, Kind};
 
 use crate::harness::{Attack, Fate, Group, Held, attack, end_of_call, hold, meets, step};
 use crate::support::*;

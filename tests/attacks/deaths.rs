@@ -1,7 +1,7 @@
 //! What the reference server is known to die of, or to stop serving others at.
 
-use rumpring::client::numbers::sys;
-use rumpring::wire::{ErrorCode::Malformed, Handshake, Kind};
+use client::numbers::sys;
+use rumpsp::wire::{ErrorCode::Malformed, Handshake, Kind};
 
 use crate::harness::{Attack, Fate, Group, Held, asked, attack, end_of_call, hold, meets};
 use crate::support::*;

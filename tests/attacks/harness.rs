@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use rumpring::client::Client;
-use rumpring::wire::ErrorCode;
+use client::Client;
+use rumpsp::wire::ErrorCode;
 
 use crate::process::{raise_file_limit, say};
 use crate::support::{Said, Speaker, refusal};

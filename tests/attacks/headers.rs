@@ -1,8 +1,8 @@
 //! Every field of every header wrong: length, request number, class, type and word.
 
-use rumpring::client::numbers::sys;
-use rumpring::wire::ErrorCode::{Auth, InvalidPrefork, Malformed};
-use rumpring::wire::{HEADER_LEN, Kind};
+use client::numbers::sys;
+use rumpsp::wire::ErrorCode::{Auth, InvalidPrefork, Malformed};
+use rumpsp::wire::{HEADER_LEN, Kind};
 
 use crate::harness::{Attack, Fate, Group, Held, asked, attack, end_of_call, hold, meets, step};
 use crate::support::*;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rumpring::client::numbers::{O_CREAT, O_RDWR, sys};
-use rumpring::client::raw::RawConnection;
-use rumpring::url::Url;
-use rumpring::wire::ErrorCode::InvalidPrefork;
-use rumpring::wire::{Kind, Token};
+use client::numbers::{O_CREAT, O_RDWR, sys};
+use client::raw::RawConnection;
+use rumpsp::url::Url;
+use rumpsp::wire::ErrorCode::InvalidPrefork;
+use rumpsp::wire::{Kind, Token};
 
 use crate::harness::{Attack, Busy, Fate, Group, Held, attack, end_of_call, hold, meets, step};
 use crate::support::*;

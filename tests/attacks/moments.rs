@@ -1,6 +1,6 @@
 //! Every moment to hang up, each by a close, by a reset and by a half-close.
 
-use rumpring::wire::{HEADER_LEN, Kind};
+use rumpsp::wire::{HEADER_LEN, Kind};
 
 use crate::harness::{Attack, Group, Held, asked, attack, hold, moment};
 use crate::support::*;

@@ -3,8 +3,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use rumpring::client::numbers::sys;
-use rumpring::wire::{HEADER_LEN, Kind};
+use client::numbers::sys;
+use rumpsp::wire::{HEADER_LEN, Kind};
 
 use crate::harness::{Attack, Busy, Group, Held, asked, attack, hold, step};
 use crate::support::*;

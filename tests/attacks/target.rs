@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_RDONLY, sys};
-use rumpring::url::Url;
+use client::Client;
+use client::numbers::{O_RDONLY, sys};
+use rumpsp::url::Url;
 use rustix::process::Signal;
 
 use crate::process::{self, SOON, Server};
@@ -268,6 +268,6 @@ fn is_served(client: &Client, who: &str) {
         client.close(reader)?;
         client.close(writer)
     };
-    let served: Result<(), rumpring::client::CallError> = serve();
+    let served: Result<(), client::CallError> = serve();
     served.unwrap_or_else(|error| panic!("{who} is served: {error}"));
 }

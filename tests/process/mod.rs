@@ -17,8 +17,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rumpring::client::raw::RawConnection;
-use rumpring::url::Url;
+use client::raw::RawConnection;
+use rumpsp::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rumpring::client::Client;
-use rumpring::url::Url;
+use client::Client;
+use rumpsp::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{self, SOON, Server, rumpring};
@@ -196,7 +196,7 @@ pub fn connect(url: &Url) -> Client {
     try_connect(url).unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub fn try_connect(url: &Url) -> Result<Client, rumpring::client::ConnectError> {
+pub fn try_connect(url: &Url) -> Result<Client, client::ConnectError> {
     Client::builder().name("test").timeout(SOON).connect(url)
 }
 

@@ -1,6 +1,6 @@
 //! Frames a client sends, right and wrong, as bytes.
 
-use rumpring::wire::{
+use rumpsp::wire::{
     self, Class, ErrorCode, FORK_BODY_LEN, HEADER_LEN, Handshake, Header, Kind, Token,
 };
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rumpring::client::Client;
-use rumpring::kernel::Kernel;
-use rumpring::kernel::embedded::{Embedded, Usage};
+use client::Client;
+use embedded::{Embedded, Usage};
+use kernel::Kernel;
 use rumpring::server::{BoardStats, Config, Running, Stats};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use tempfile::TempDir;
 
 use super::speaker::Speaker;

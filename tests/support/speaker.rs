@@ -4,9 +4,9 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use rumpring::client::raw::{RawConnection, RawError, RawFrame};
-use rumpring::url::Url;
-use rumpring::wire::{Class, ErrorCode, Header, Kind, TOKEN_LEN, Token, read_u32, read_u64};
+use client::raw::{RawConnection, RawError, RawFrame};
+use rumpsp::url::Url;
+use rumpsp::wire::{Class, ErrorCode, Header, Kind, TOKEN_LEN, Token, read_u32, read_u64};
 
 use super::frames;
 use super::house::PATIENCE;
@@ -257,20 +257,20 @@ impl Speaker {
     /// The process id.
     #[track_caller]
     pub fn getpid(&mut self) -> i32 {
-        self.call(rumpring::client::numbers::sys::GETPID, &[])[0] as i32
+        self.call(client::numbers::sys::GETPID, &[])[0] as i32
     }
 
     /// A pipe: the end to read and the end to write.
     #[track_caller]
     pub fn pipe(&mut self) -> [u64; 2] {
-        self.call(rumpring::client::numbers::sys::PIPE, &[]).map(|fd| fd as u64)
+        self.call(client::numbers::sys::PIPE, &[]).map(|fd| fd as u64)
     }
 
     /// Writes a few bytes at once, whose copy in is served.
     #[track_caller]
     pub fn write(&mut self, fd: u64, bytes: &[u8]) {
         let len = bytes.len() as u64;
-        self.send(&frames::call(rumpring::client::numbers::sys::WRITE, 79, &[fd, 0x1000, len]));
+        self.send(&frames::call(client::numbers::sys::WRITE, 79, &[fd, 0x1000, len]));
         self.serve_copyin(0x1000, bytes);
         self.expect(Said::ok(79, bytes.len() as i64));
     }
@@ -300,7 +300,7 @@ impl Speaker {
     #[track_caller]
     pub fn open(&mut self, path: &str, flags: i32) -> u64 {
         let args = [0x2000, flags as u64, 0o644];
-        self.send(&frames::call(rumpring::client::numbers::sys::OPEN, 80, &args));
+        self.send(&frames::call(client::numbers::sys::OPEN, 80, &args));
         match self.hear_no_signal() {
             Said::Copyinstr { reqno, addr: 0x2000, .. } => {
                 let mut name = path.as_bytes().to_vec();

@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use client::numbers::sys;
 use criterion::{Criterion, Throughput};
-use rumpring::client::numbers::sys;
-use rumpring::kernel::{Call, Client, Errno, Outcome, Process};
-use rumpring::session::{Answer, Ask, CallKey, CallRequest, Host, Limits, Session, Work};
-use rumpring::wire::{self, Handshake, Token};
+use kernel::{Call, Client, Errno, Outcome, Process};
+use rumpsp::session::{Answer, Ask, CallKey, CallRequest, Host, Limits, Session, Work};
+use rumpsp::wire::{self, Handshake, Token};
 
 /// Calls that are fed at once.
 const CALLS: u64 = 64;

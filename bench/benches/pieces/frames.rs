@@ -2,9 +2,9 @@
 
 use std::hint::black_box;
 
+use client::numbers::sys;
 use criterion::{Criterion, Throughput};
-use rumpring::client::numbers::sys;
-use rumpring::wire::{self, Reader};
+use rumpsp::wire::{self, Reader};
 
 /// Frames that are read at once.
 const FRAMES: u64 = 64;

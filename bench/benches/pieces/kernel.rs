@@ -7,10 +7,10 @@ use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
+use client::numbers::{self, sys};
 use criterion::{Criterion, Throughput};
-use rumpring::client::numbers::{self, sys};
-use rumpring::kernel::embedded::Embedded;
-use rumpring::kernel::{
+use embedded::Embedded;
+use kernel::{
     Args, Call, Client, CopyError, Kernel, MAX_ARGS, Outcome, Process, Progress, UserMemory,
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::running::Running;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Instant;
 
-use rumpring::wire;
+use rumpsp::wire;
 
 use super::setup::{Step, steps};
 use super::{Heard, Hello, Outbox, unexpected};

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rumpring::wire::{self, Class, Kind};
+use rumpsp::wire::{self, Class, Kind};
 
 use super::{Outbox, unexpected};
 use crate::inbox::{BadLength, Frame, Inbox, LOOK};

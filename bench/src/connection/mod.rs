@@ -15,8 +15,8 @@ pub use outbox::Outbox;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use rumpring::url::Url;
-use rumpring::wire;
+use rumpsp::url::Url;
+use rumpsp::wire;
 
 use crate::socket::Socket;
 

@@ -1,7 +1,7 @@
 //! What a connection does before it counts: opens files, makes pipes.
 
-use rumpring::client::numbers::{O_CREAT, O_EXCL, O_RDONLY, O_RDWR, sys};
-use rumpring::wire;
+use client::numbers::{O_CREAT, O_EXCL, O_RDONLY, O_RDWR, sys};
+use rumpsp::wire;
 
 use super::client::{BUFFER, PATH};
 use crate::workload::{Answer, Call};

@@ -1,7 +1,7 @@
 //! From calls to responses: what a kernel would be for.
 
 use ring::{Arena, Chunk, Socket};
-use rumpring::wire::{self, HEADER_LEN, SYSCALL_RESPONSE_LEN};
+use rumpsp::wire::{self, HEADER_LEN, SYSCALL_RESPONSE_LEN};
 
 /// Bytes of a response.
 pub const RESPONSE_LEN: usize = HEADER_LEN + SYSCALL_RESPONSE_LEN;

@@ -23,7 +23,7 @@ use clap::{Args, ValueEnum};
 use ring::{Ring, Waker};
 use rumpring::output;
 use rumpring::server::{Bound, SocketMode, listen};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 

@@ -2,9 +2,9 @@
 
 use std::vec::Drain;
 
+use kernel::MAX_ARGS;
 use ring::{Chunk, Socket};
-use rumpring::kernel::MAX_ARGS;
-use rumpring::wire::{Class, Handshake, Header, Kind, Reader};
+use rumpsp::wire::{Class, Handshake, Header, Kind, Reader};
 
 use super::answers::{Call, RESPONSE_LEN};
 

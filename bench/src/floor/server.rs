@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use ring::{Arena, Chunk, Error, Event, Ring, Socket, Then};
+use rumpring::output;
 use rumpring::server::SocketFile;
-use rumpring::{output, wire};
+use rumpsp::wire;
 
 use super::Wishes;
 use super::answers::{Answer, Call, RESPONSE_LEN, answer};

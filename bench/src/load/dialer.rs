@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use crate::connection::{Hello, PATIENCE};
 use crate::socket;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ring::{Arena, Event, Ring, Socket, Then, Waker};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use super::dialer::{Dialer, Whose};
 use super::measured::Measured;

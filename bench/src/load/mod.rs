@@ -27,7 +27,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use crate::connection::PATIENCE;
 use crate::workload::Call;
@@ -316,7 +316,7 @@ fn invalid(why: String) -> io::Error {
 mod tests {
     use std::sync::Arc;
 
-    use rumpring::kernel::embedded::Embedded;
+    use embedded::Embedded;
     use rumpring::server::{Config, Running};
 
     use super::*;

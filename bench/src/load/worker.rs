@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use signal_hook::consts::SIGINT;
 
 use super::engine::{Run, Task};

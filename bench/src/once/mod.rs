@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rumpring::output;
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use crate::histogram::{self, About};
 use crate::interrupt;

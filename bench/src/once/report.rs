@@ -1,7 +1,7 @@
 //! What one load has shown: lines for people, JSON for programs.
 
 use hdrhistogram::Histogram;
-use rumpring::url::Url;
+use rumpsp::url::Url;
 use serde_json::{Value, json};
 
 use crate::histogram::{QUANTILES, in_words, us};

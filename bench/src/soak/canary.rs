@@ -4,10 +4,10 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use client::Client;
+use client::numbers::{O_CREAT, O_EXCL, O_RDWR};
 use hdrhistogram::Histogram;
-use rumpring::client::Client;
-use rumpring::client::numbers::{O_CREAT, O_EXCL, O_RDWR};
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use super::run::Run;
 use crate::load::histogram;

@@ -4,8 +4,8 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
-use rumpring::client::ConnectError;
-use rumpring::client::raw::{RawConnection, RawError, RawFrame};
+use client::ConnectError;
+use client::raw::{RawConnection, RawError, RawFrame};
 
 use super::attacks::ATTACKS;
 use super::run::{Counts, Run, sum};

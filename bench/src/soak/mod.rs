@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rumpring::output;
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use crate::compare::{Target, What, end_all};
 use crate::load::Plan;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rumpring::output;
-use rumpring::url::Url;
+use rumpsp::url::Url;
 
 use crate::workload::Random;
 

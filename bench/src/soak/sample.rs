@@ -4,9 +4,9 @@
 use std::time::Duration;
 use std::{fs, io};
 
-use rumpring::client::Client;
-use rumpring::client::numbers::CTL_KERN;
-use rumpring::url::Url;
+use client::Client;
+use client::numbers::CTL_KERN;
+use rumpsp::url::Url;
 
 use serde_json::{Value, json};
 

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use rumpring::client::numbers::sys;
-use rumpring::client::{Client, ForkToken};
-use rumpring::url::Url;
+use client::numbers::sys;
+use client::{Client, ForkToken};
+use rumpsp::url::Url;
 
 use super::run::{Counts, Run, sum};
 

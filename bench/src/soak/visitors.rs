@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use rumpring::client::Client;
-use rumpring::client::numbers::sys;
+use client::Client;
+use client::numbers::sys;
 
 use super::canary::{check_file, check_pipe};
 use super::run::{Counts, Run, sum};

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use rumpring::client::{Client, Pending};
-use rumpring::url::Url;
+use client::{Client, Pending};
+use rumpsp::url::Url;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{PATIENCE, Things, Way};

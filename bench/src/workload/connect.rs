@@ -3,7 +3,7 @@
 //! It is done when the handshake is answered. The next of this call slot begins when the connection has
 //! been closed.
 
-use rumpring::wire::{self, Handshake};
+use rumpsp::wire::{self, Handshake};
 
 /// The handshake of a client without a history.
 pub fn handshake(out: &mut Vec<u8>) {

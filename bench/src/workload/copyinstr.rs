@@ -1,7 +1,7 @@
 //! Opening a file by its name, which the server fetches as a string, and closing it: in turns.
 
-use rumpring::client::numbers::{O_RDONLY, sys};
-use rumpring::wire;
+use client::numbers::{O_RDONLY, sys};
+use rumpsp::wire;
 
 use super::{Answer, Op};
 

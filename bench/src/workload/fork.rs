@@ -3,7 +3,7 @@
 //! It is done when the child's handshake is answered. The next of this call slot begins when the child has
 //! hung up.
 
-use rumpring::wire;
+use rumpsp::wire;
 
 /// Asks for a token.
 pub fn prefork(out: &mut Vec<u8>, reqno: u64) {

@@ -1,7 +1,7 @@
 //! getpid: nothing but a way there and back.
 
-use rumpring::client::numbers::sys;
-use rumpring::wire;
+use client::numbers::sys;
+use rumpsp::wire;
 
 use super::Answer;
 

@@ -4,8 +4,8 @@
 //! writes, then reads, that of the second reads, then writes. So however many calls are in flight there
 //! are never more reads than bytes to come, and no more bytes than slots, which a pipe has room for.
 
-use rumpring::client::numbers::sys;
-use rumpring::wire;
+use client::numbers::sys;
+use rumpsp::wire;
 
 use super::{Answer, Op};
 

@@ -1,7 +1,7 @@
 //! pread and pwrite at the start of a file of the connection's own: bytes copied out and in.
 
-use rumpring::client::numbers::sys;
-use rumpring::wire;
+use client::numbers::sys;
+use rumpsp::wire;
 
 use super::Answer;
 

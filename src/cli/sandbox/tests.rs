@@ -13,7 +13,7 @@ use seccompiler::{SeccompAction, SeccompFilter};
 
 use super::*;
 use crate::server::{Config, bind};
-use crate::url::Url;
+use rumpsp::url::Url;
 
 const INSIDE: &str = "RUMPRING_TEST_INSIDE_SANDBOX";
 

@@ -9,7 +9,7 @@ use ring::Socket;
 
 use super::kernel::{STRING, sys};
 use super::net::Wire;
-use crate::wire::{
+use rumpsp::wire::{
     self, Class, ErrorCode, HEADER_LEN, Handshake, Header, Kind, TOKEN_LEN, Token, read_u32,
     read_u64,
 };

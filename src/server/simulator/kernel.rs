@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::turns::wait_until;
-use crate::kernel::{Args, Call, Client, CopyError, Errno, Identity, Kernel, Outcome, Process};
+use kernel::{Args, Call, Client, CopyError, Errno, Identity, Kernel, Outcome, Process};
 
 /// Calls by number.
 pub mod sys {

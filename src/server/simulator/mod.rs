@@ -35,7 +35,7 @@ use super::limits::Limits;
 use super::mailbox::{Mailbox, Message};
 use crate::pool::{Pool, Task as _};
 use crate::seeds::on_all_cpus;
-use crate::wire;
+use rumpsp::wire;
 
 use client::{Broken, FakeClient, Manners};
 use kernel::{FakeKernel, World};

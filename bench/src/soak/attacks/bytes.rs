@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rumpring::client::numbers::sys;
-use rumpring::wire::{self, Class, HEADER_LEN, Handshake, Header};
+use client::numbers::sys;
+use rumpsp::wire::{self, Class, HEADER_LEN, Handshake, Header};
 
 use super::super::canary::bytes;
 use super::super::hostile::{Attacker, Met};

@@ -3,8 +3,8 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
-use rumpring::client::numbers::sys;
-use rumpring::wire::Class;
+use client::numbers::sys;
+use rumpsp::wire::Class;
 
 use super::super::hostile::{Attacker, Met};
 use super::{HARMLESS, call, pipe};

@@ -1,7 +1,7 @@
 //! What can be done to a server that asks for a client's memory.
 
-use rumpring::client::numbers::{O_CREAT, O_RDWR, sys};
-use rumpring::wire::{Class, HEADER_LEN, Header, Kind};
+use client::numbers::{O_CREAT, O_RDWR, sys};
+use rumpsp::wire::{Class, HEADER_LEN, Header, Kind};
 
 use super::super::hostile::{Attacker, Met};
 use super::{call, pipe};

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use rumpring::client::numbers::{AF_LOCAL, O_CREAT, O_RDWR, SOCK_STREAM, SOL_SOCKET, sys};
-use rumpring::client::raw::RawConnection;
-use rumpring::wire::{self, Class, Kind};
+use client::numbers::{AF_LOCAL, O_CREAT, O_RDWR, SOCK_STREAM, SOL_SOCKET, sys};
+use client::raw::RawConnection;
+use rumpsp::wire::{self, Class, Kind};
 
 use super::super::hostile::{Attacker, Met};
 use super::{call, pipe, tokens};

@@ -7,9 +7,9 @@ mod copies;
 mod leftovers;
 mod tokens;
 
-use rumpring::client::numbers::sys;
-use rumpring::client::raw::RawConnection;
-use rumpring::wire;
+use client::numbers::sys;
+use client::raw::RawConnection;
+use rumpsp::wire;
 
 use super::hostile::{Attacker, Met};
 

@@ -1,7 +1,7 @@
 //! What can be done with the tokens of preforks.
 
-use rumpring::client::raw::RawConnection;
-use rumpring::wire::{self, Class, TOKEN_LEN, Token};
+use client::raw::RawConnection;
+use rumpsp::wire::{self, Class, TOKEN_LEN, Token};
 
 use super::super::canary::bytes;
 use super::super::hostile::{Attacker, Met};

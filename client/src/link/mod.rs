@@ -1,0 +1,164 @@
+//! One connection: who waits for what on it, and what has become of it.
+//!
+//! No thread of its own serves a connection. A thread that waits for an answer becomes the
+//! *receiver* if there is none: it receives for everybody and serves the server's requests until its
+//! own answer is here, then hands over to one of those parked. Whole frames are queued in the
+//! [`Outbox`](send::Outbox) by any thread, and whoever finds nobody sending sends what is there, its
+//! own bytes and others'. That never blocks; for a full socket somebody must wait:
+//!
+//! - A receiver that sees the socket full waits for room, too, and is *alert*.
+//! - A receiver that saw nothing of the sort *naps* in recv(2), one system call, and cannot be told.
+//!   Then one thread whose own bytes are queued waits for room or for something to receive. The
+//!   latter ends the nap: the receiver looks again, and that thread parks. Meanwhile only that
+//!   thread sends, so that its answer cannot come unnoticed while it waits.
+//!
+//! So bytes for whose sake a thread waits are sent when there is room. What a thread leaves queued
+//! when its patience ends goes out with whatever is sent or received next.
+//!
+//! Why this cannot deadlock: no thread holds the lock while it waits, and none waits for room in the
+//! socket without the receiver or itself waiting for something to receive. So when both directions
+//! of the socket are full and the server reads nothing until it is read from, it is read from.
+
+mod receive;
+mod send;
+mod state;
+mod wait;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::net::Shutdown;
+
+use super::builder::Settings;
+use super::error::{CallResult, Lost};
+use super::memory::Memory;
+use super::socket::Socket;
+use receive::Receiving;
+use rumpsp::wire::Kind;
+use state::State;
+
+pub(super) use state::{Reply, call};
+
+/// An answered call that was posted: see [`Client::post`](super::Client::post).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// What [`Client::post`](super::Client::post) returned.
+    pub id: u64,
+    /// How the call ended.
+    pub result: CallResult,
+}
+
+/// A connection and everything that is under way on it.
+pub(super) struct Link {
+    socket: Socket,
+    settings: Arc<Settings>,
+    memory: Arc<dyn Memory>,
+    state: Mutex<State>,
+    /// Locked by whoever has the receiver's role, which [`State`] keeps: nobody waits for this lock.
+    receiving: Mutex<Receiving>,
+}
+
+/// A request on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub reqno: u64,
+    /// Where its frame ends: see [`Link::flush`].
+    pub end: u64,
+}
+
+impl Link {
+    /// Takes over a socket whose banner has been read.
+    pub fn new(socket: Socket, settings: Arc<Settings>, memory: Arc<dyn Memory>) -> Link {
+        let (state, receiving) = (Mutex::default(), Mutex::default());
+        Link { socket, settings, memory, state, receiving }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn memory(&self) -> &Arc<dyn Memory> {
+        &self.memory
+    }
+
+    /// Registers a request and queues its frame, which `encode` appends. Its answer is for
+    /// [`Link::wait`], which sends it, also if the connection has ended already.
+    pub fn ask(&self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>, u64)) -> Asked {
+        let mut state = self.state();
+        let reqno = state.ask(kind);
+        Asked { reqno, end: state.outbox.push(|out| encode(out, reqno)) }
+    }
+
+    /// Registers a call whose answer goes to [`Link::take_completed`], and queues its frame.
+    pub fn post(&self, encode: impl FnOnce(&mut Vec<u8>, u64)) -> u64 {
+        let mut state = self.state();
+        let reqno = state.post();
+        state.outbox.push(|out| encode(out, reqno));
+        reqno
+    }
+
+    /// Where what is queued so far ends: for [`Link::flush`].
+    pub fn end(&self) -> u64 {
+        self.state().outbox.end()
+    }
+
+    /// Bytes queued and not sent yet.
+    pub fn owed(&self) -> usize {
+        self.state().outbox.owed()
+    }
+
+    /// Nobody will ask for this answer.
+    pub fn forget(&self, reqno: u64) {
+        self.state().forget(reqno);
+    }
+
+    /// Moves the answers to posted requests behind what is in `into`.
+    pub fn take_completed(&self, into: &mut Vec<Completed>) {
+        into.append(&mut self.state().completed);
+    }
+
+    /// Requests without an answer so far.
+    pub fn outstanding(&self) -> usize {
+        self.state().outstanding()
+    }
+
+    /// Why the connection ended, if it has.
+    pub fn lost(&self) -> Option<Lost> {
+        self.state().lost.clone()
+    }
+
+    /// Ends the connection: every waiter gets this reason, unless there was an earlier one.
+    pub fn lose(&self, why: Lost) {
+        let parked = self.state().lose(why);
+        let _ = self.socket.shutdown(Shutdown::Both);
+        for thread in parked {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes a parked thread for a duty that is nobody's.
+    fn wake_next(&self, state: MutexGuard<'_, State>) {
+        let next = state.next_on_duty();
+        drop(state);
+        if let Some(next) = next {
+            next.unpark();
+        }
+    }
+
+    /// Runs the handler for the signals that came, with no lock and no role held: it may call.
+    fn deliver_signals(&self) {
+        let signals = std::mem::take(&mut self.state().signals);
+        for signo in signals {
+            match &self.settings.on_signal {
+                Some(handler) => handler(signo),
+                None => tracing::debug!(signo, "a signal for a client without a handler"),
+            }
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

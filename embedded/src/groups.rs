@@ -1,0 +1,308 @@
+//! Process groups and sessions: which there are, who is in them, how a process enters another.
+//!
+//! Every client begins in group 0 of session 0, as those of a rump kernel do. That group keeps no
+//! list of its members, so that processes which never touch groups share nothing.
+//!
+//! Sources: NetBSD `sys/kern/{kern_proc,kern_prot}.c`; getpgrp(2), setpgid(2), setsid(2),
+//! getlogin(2).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, Weak};
+
+use super::System;
+use super::call::{Answer, Result, Run};
+use super::process::{INIT, Task};
+use super::sync::lock;
+use super::table::{Listed, Runs, call};
+use super::work;
+use kernel::{CopyError, Errno};
+
+pub(super) const CALLS: &[Listed] = &[
+    call(49, Runs::Inline, getlogin),
+    call(50, Runs::Inline, setlogin),
+    call(81, Runs::Inline, getpgrp),
+    call(82, Runs::InlineIf(|args| args[0] as i32 == 0), setpgid),
+    call(147, Runs::Inline, setsid),
+    call(207, Runs::Inline, getpgid),
+    call(286, Runs::Inline, getsid),
+];
+
+/// The longest login name, which has no NUL then (`MAXLOGNAME`).
+const LOGIN_MAX: usize = 16;
+
+const SHARDS: usize = 64;
+
+/// A session: process groups that one login has made.
+pub(super) struct Session {
+    pub id: i32,
+    /// The name that was logged in, filled up with zeros (`s_login`).
+    login: Mutex<[u8; LOGIN_MAX]>,
+    names: Arc<Names>,
+}
+
+/// A process group.
+pub(super) struct Group {
+    pub id: i32,
+    pub session: Arc<Session>,
+    /// The pids of its members, except in group 0.
+    members: Mutex<BTreeSet<i32>>,
+    names: Arc<Names>,
+}
+
+/// The groups and sessions that there are, by number. Whoever is in one holds it.
+struct Names(Vec<Mutex<HashMap<i32, Named>>>);
+
+/// What goes by a number.
+#[derive(Default)]
+struct Named {
+    group: Weak<Group>,
+    session: Weak<Session>,
+}
+
+impl Names {
+    fn shard(&self, id: i32) -> &Mutex<HashMap<i32, Named>> {
+        &self.0[id as usize % SHARDS]
+    }
+
+    /// Forgets a number nobody has any more.
+    fn sweep(&self, id: i32) {
+        let mut shard = lock(self.shard(id));
+        let over =
+            |named: &Named| named.group.strong_count() == 0 && named.session.strong_count() == 0;
+        if shard.get(&id).is_some_and(over) {
+            shard.remove(&id);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.names.sweep(self.id);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.names.sweep(self.id);
+    }
+}
+
+impl Session {
+    /// The name that was logged in, filled up with zeros.
+    pub fn login(&self) -> [u8; LOGIN_MAX] {
+        *lock(&self.login)
+    }
+}
+
+impl Group {
+    /// Takes a process in.
+    pub fn add(&self, pid: i32) {
+        if self.id != 0 {
+            lock(&self.members).insert(pid);
+        }
+    }
+
+    /// A process has left.
+    pub fn remove(&self, pid: i32) {
+        if self.id != 0 {
+            lock(&self.members).remove(&pid);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.id != 0 && lock(&self.members).is_empty()
+    }
+
+    /// Its members now: for workers, as there may be very many.
+    pub fn members(&self, system: &System) -> Vec<Arc<Task>> {
+        let is_in = |task: &Arc<Task>| task.group().id == self.id;
+        if self.id == 0 {
+            return system.processes.all().filter(is_in).collect();
+        }
+        let mut pids: Vec<i32> = Vec::new();
+        loop {
+            let from = pids.last().map_or(i32::MIN, |last| last + 1);
+            let before = pids.len();
+            pids.extend(lock(&self.members).range(from..).take(work::BATCH));
+            if pids.len() == before {
+                break;
+            }
+        }
+        pids.into_iter().filter_map(|pid| system.processes.find(pid)).filter(is_in).collect()
+    }
+}
+
+/// Finds groups by number, and moves processes from one to another.
+pub(super) struct Groups {
+    names: Arc<Names>,
+    zero: Arc<Group>,
+    /// Held while a process changes its group, so that what was checked still holds (`proc_lock`).
+    changing: Mutex<()>,
+}
+
+impl Groups {
+    pub fn new() -> Self {
+        let names = Arc::new(Names((0..SHARDS).map(|_| Mutex::default()).collect()));
+        let login = Mutex::default();
+        let session = Arc::new(Session { id: 0, login, names: names.clone() });
+        let zero = Group { id: 0, session, members: Mutex::default(), names: names.clone() };
+        Groups { names, zero: Arc::new(zero), changing: Mutex::new(()) }
+    }
+
+    /// The group every client begins in.
+    pub fn zero(&self) -> Arc<Group> {
+        self.zero.clone()
+    }
+
+    /// Whether a group or session goes by this number: then it is no new process's.
+    pub fn has(&self, id: i32) -> bool {
+        lock(self.names.shard(id)).contains_key(&id)
+    }
+
+    /// The group of this number that somebody is in.
+    pub fn find(&self, id: i32) -> Option<Arc<Group>> {
+        if id == 0 {
+            return Some(self.zero());
+        }
+        let group = lock(self.names.shard(id)).get(&id)?.group.upgrade()?;
+        (!group.is_empty()).then_some(group)
+    }
+
+    fn make(&self, id: i32, session: Option<Arc<Session>>, login: [u8; LOGIN_MAX]) -> Arc<Group> {
+        let names = &self.names;
+        let session = session.unwrap_or_else(|| {
+            Arc::new(Session { id, login: Mutex::new(login), names: names.clone() })
+        });
+        let members = Mutex::default();
+        let group = Arc::new(Group { id, session, members, names: names.clone() });
+        let mut shard = lock(names.shard(id));
+        let named = shard.entry(id).or_default();
+        named.group = Arc::downgrade(&group);
+        if group.session.id == id {
+            named.session = Arc::downgrade(&group.session);
+        }
+        group
+    }
+
+    /// Puts process `pid`, the caller or one that descends from it, into group `id`; with `leads`, the
+    /// caller into a new session. NetBSD: `proc_enterpgrp`.
+    fn enter(&self, caller: &Task, pid: i32, id: i32, leads: bool) -> Result<(), Errno> {
+        let _one_at_a_time = lock(&self.changing);
+        let there = self.find(id);
+        let own = caller.group();
+        let other;
+        let task = if pid != caller.pid {
+            other = caller.system.processes.find(pid).filter(|other| descends(other, caller));
+            let other = other.as_ref().ok_or(Errno::ESRCH)?;
+            let session = &other.group().session;
+            let same = |with: &Group| Arc::ptr_eq(&with.session, session);
+            if leads || !same(&own) || there.as_deref().is_some_and(|there| !same(there)) {
+                return Err(Errno::EPERM);
+            }
+            if other.has_execed() {
+                return Err(Errno::EACCES);
+            }
+            other
+        } else {
+            if leads && (own.id == pid || there.is_some()) {
+                return Err(Errno::EPERM);
+            }
+            caller
+        };
+        let before = task.group();
+        let stays = there.as_ref().is_some_and(|there| Arc::ptr_eq(there, &before));
+        if before.session.id == pid {
+            return if !leads && stays { Ok(()) } else { Err(Errno::EPERM) };
+        }
+        if there.is_none() && id != pid || leads && there.is_some() {
+            return Err(Errno::EPERM);
+        }
+        if stays {
+            return Ok(());
+        }
+        let session = (!leads).then(|| before.session.clone());
+        let login = before.session.login();
+        let group = there.unwrap_or_else(|| self.make(id, session, login));
+        task.join(group);
+        Ok(())
+    }
+}
+
+/// Whether one process is another's child, grandchild and so on (`p_inferior`).
+fn descends(task: &Task, from: &Task) -> bool {
+    let mut parent = task.parent();
+    while parent != from.pid {
+        let Some(next) = task.system.processes.find(parent) else { return false };
+        parent = next.parent();
+    }
+    true
+}
+
+/// `int getpgrp(void)`
+fn getpgrp(run: &mut Run<'_, '_>) -> Answer {
+    Ok([run.task.group().id.into(), 0])
+}
+
+/// `int setpgid(pid_t pid, pid_t pgid)`
+fn setpgid(run: &mut Run<'_, '_>) -> Answer {
+    let (pid, id) = (run.int(0), run.int(1));
+    if id < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let pid = if pid == 0 { run.task.pid } else { pid };
+    let id = if id == 0 { pid } else { id };
+    run.system().groups.enter(run.task, pid, id, false)?;
+    Ok([0, 0])
+}
+
+/// `pid_t setsid(void)`
+fn setsid(run: &mut Run<'_, '_>) -> Answer {
+    let pid = run.task.pid;
+    run.system().groups.enter(run.task, pid, pid, true)?;
+    Ok([pid.into(), 0])
+}
+
+/// `pid_t getpgid(pid_t pid)`
+fn getpgid(run: &mut Run<'_, '_>) -> Answer {
+    Ok([group_of(run, run.int(0))?.id.into(), 0])
+}
+
+/// `pid_t getsid(pid_t pid)`
+fn getsid(run: &mut Run<'_, '_>) -> Answer {
+    Ok([group_of(run, run.int(0))?.session.id.into(), 0])
+}
+
+/// The group of process `pid`, of the caller for 0.
+fn group_of(run: &Run<'_, '_>, pid: i32) -> Result<Arc<Group>> {
+    match pid {
+        0 => Ok(run.task.group()),
+        INIT => Ok(run.system().groups.zero()),
+        _ => Ok(run.system().processes.find(pid).ok_or(Errno::ESRCH)?.group()),
+    }
+}
+
+/// `int __getlogin(char *namebuf, size_t namelen)`
+fn getlogin(run: &mut Run<'_, '_>) -> Answer {
+    let (addr, len) = (run.word(0), run.word(1));
+    let login = run.task.group().session.login();
+    let part = &login[..len.min(LOGIN_MAX as u64) as usize];
+    if !part.is_empty() {
+        run.copyout(part, addr)?;
+    }
+    Ok([0, 0])
+}
+
+/// `int __setlogin(const char *namebuf)`: for the whole session.
+fn setlogin(run: &mut Run<'_, '_>) -> Answer {
+    run.task.credentials().check_superuser()?;
+    let mut name = [0; LOGIN_MAX + 1];
+    let addr = run.word(0);
+    match run.memory().copyinstr(addr, &mut name) {
+        Err(CopyError::TooLong) => return Err(Errno::EINVAL.into()),
+        copied => copied?,
+    };
+    let mut login = [0; LOGIN_MAX];
+    login.copy_from_slice(&name[..LOGIN_MAX]);
+    *lock(&run.task.group().session.login) = login;
+    Ok([0, 0])
+}

@@ -1,0 +1,182 @@
+//! Changing what a kqueue waits for.
+//!
+//! Source: NetBSD `sys/kern/kern_event.c` (`kqueue_register`, `filt_*attach`).
+
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::super::file::OpenFile;
+use super::super::process::Task;
+use super::super::sync::lock;
+use super::super::wait::Side;
+use super::knote::{Key, Knote, Target, Verdict};
+use super::{Event, KNOTE_BYTES, KNOTES_MAX, Kevent, Kqueue, abi};
+use kernel::Errno;
+
+impl Kqueue {
+    /// Makes one change for `task`. What the change says is reported with its error, if it has one.
+    pub(super) fn change(self: &Arc<Self>, task: &Task, change: &mut Kevent) -> Result<(), Errno> {
+        let file = match change.filter {
+            abi::READ | abi::WRITE | abi::VNODE => Some(descriptor(task, change.ident)?),
+            abi::PROC | abi::SIGNAL | abi::TIMER => None,
+            _ => return Err(Errno::EINVAL),
+        };
+        let key = (change.filter, change.ident);
+        let (flags, has) = (change.flags, |flag| change.flags & flag != 0);
+        let knote = match self.find(key, file.as_ref()) {
+            Some(knote) if has(abi::ADD) => {
+                knote.update(change);
+                knote.look();
+                knote
+            }
+            Some(_) if has(abi::DELETE) => {
+                self.remove(key);
+                return Ok(());
+            }
+            Some(knote) => knote,
+            None if has(abi::ADD) => self.add(task, change, file.as_ref())?,
+            None => return Err(Errno::ENOENT),
+        };
+        if flags & abi::DISABLE != 0 {
+            knote.disable();
+        }
+        if flags & abi::ENABLE != 0 && knote.enable() {
+            self.activate(&knote);
+        }
+        Ok(())
+    }
+
+    /// The knote with this key. One that is on another file than the descriptor means now is gone.
+    fn find(&self, key: Key, file: Option<&Arc<OpenFile>>) -> Option<Arc<Knote>> {
+        let knote = lock(&self.state).knotes.get(&key).cloned()?;
+        if file.is_some_and(|file| !knote.is_on(file)) {
+            self.remove(key);
+            return None;
+        }
+        Some(knote)
+    }
+
+    /// Makes a new knote.
+    fn add(
+        self: &Arc<Self>,
+        task: &Task,
+        change: &mut Kevent,
+        file: Option<&Arc<OpenFile>>,
+    ) -> Result<Arc<Knote>, Errno> {
+        let target = target(task, change, file);
+        let mut kevent = *change;
+        (change.fflags, change.data) = (0, 0);
+        let target = target?;
+        if file.is_none() {
+            kevent.flags |= abi::CLEAR;
+        }
+        let knote = Knote::new(self, target, kevent);
+        self.put(&knote)?;
+        if let Err(errno) = knote.attach() {
+            self.remove_this(&knote);
+            return Err(errno);
+        }
+        knote.look();
+        // Its process may have gone before there was a knote to be told.
+        if change.filter == abi::PROC && task.system.processes.find(change.ident as i32).is_none() {
+            knote.told(Event::Exit);
+        }
+        // Its descriptor may have been closed before there was a knote to be removed with it.
+        if let Some(file) = file
+            && !task.files.get(change.ident as i32).is_ok_and(|now| Arc::ptr_eq(&now, file))
+        {
+            self.remove_this(&knote);
+        }
+        Ok(knote)
+    }
+
+    /// Follows a process to its child: `kevent` is that of the knote on the parent.
+    pub(super) fn track(
+        self: &Arc<Self>,
+        child: &Arc<Task>,
+        kevent: Kevent,
+        parent: u64,
+    ) -> Result<(), Errno> {
+        let knote = Knote::new(self, Target::Process(child.extras().watched.watchers()), kevent);
+        knote.born_of(parent);
+        self.put(&knote)?;
+        knote.attach()?;
+        self.activate(&knote);
+        Ok(())
+    }
+
+    /// ENOMEM if there are too many, or its family cannot pay for it.
+    fn put(&self, knote: &Arc<Knote>) -> Result<(), Errno> {
+        let mut state = lock(&self.state);
+        let many = state.knotes.len() >= KNOTES_MAX || state.closed;
+        match state.knotes.entry(knote.key) {
+            // Another thread of the client was faster with the same.
+            Entry::Occupied(_) => Err(Errno::EEXIST),
+            Entry::Vacant(free) if !many && self.payer.take_bytes(KNOTE_BYTES) => {
+                free.insert(knote.clone());
+                Ok(())
+            }
+            Entry::Vacant(_) => Err(Errno::ENOMEM),
+        }
+    }
+
+    /// Removes this knote, unless somebody else has.
+    pub(super) fn remove_this(&self, knote: &Arc<Knote>) {
+        let is_it =
+            lock(&self.state).knotes.get(&knote.key).is_some_and(|it| Arc::ptr_eq(it, knote));
+        if is_it {
+            self.remove(knote.key);
+        }
+    }
+
+    /// Looks at a knote that was on the list, and says what becomes of it.
+    pub(super) fn judge(&self, knote: &Arc<Knote>) -> Verdict {
+        let ready = knote.evaluate();
+        let mut state = lock(&self.state);
+        let verdict = knote.verdict(ready, state.turn);
+        if let Verdict::Again(_) = verdict {
+            state.put(knote);
+        }
+        verdict
+    }
+}
+
+/// The open file that an ident means.
+fn descriptor(task: &Task, ident: u64) -> Result<Arc<OpenFile>, Errno> {
+    task.files.get(i32::try_from(ident).map_err(|_| Errno::EBADF)?)
+}
+
+/// What the knote of this change is to be on. NetBSD: `f_attach`.
+fn target(task: &Task, change: &Kevent, file: Option<&Arc<OpenFile>>) -> Result<Target, Errno> {
+    let watchers = |task: &Task| task.extras().watched.watchers();
+    match (change.filter, file) {
+        (abi::VNODE, Some(file)) => {
+            file.ops.check_filter(None)?;
+            let watched = file.ops.watched().ok_or(Errno::EINVAL)?;
+            Ok(Target::File(Arc::downgrade(file), watched.watchers()))
+        }
+        (filter, Some(file)) => {
+            let side = if filter == abi::READ { Side::Read } else { Side::Write };
+            file.ops.check_filter(Some(side))?;
+            file.ops.filter(file, side, None).ok_or(Errno::EINVAL)?;
+            let hears = file.ops.watched().filter(|_| side == Side::Read);
+            Ok(Target::Side(Arc::downgrade(file), side, hears.map(|watched| watched.watchers())))
+        }
+        (abi::PROC, None) => {
+            let pid = change.ident as i32;
+            if pid == task.pid {
+                return Ok(Target::Process(watchers(task)));
+            }
+            let other = task.system.processes.find(pid).ok_or(Errno::ESRCH)?;
+            let (own, its) = (task.credentials(), other.credentials());
+            if own.euid != 0 && own.uid != its.uid {
+                return Err(Errno::EACCES);
+            }
+            Ok(Target::Process(watchers(&other)))
+        }
+        (abi::SIGNAL, None) => Ok(Target::Signal(watchers(task))),
+        (abi::TIMER, None) if change.data == 0 => Err(Errno::EINVAL),
+        (abi::TIMER, None) => Ok(Target::Timer(Arc::downgrade(&task.system))),
+        _ => Err(Errno::EINVAL),
+    }
+}

@@ -1,0 +1,269 @@
+//! The file system in memory: inodes, directories and the root with `/dev` and `/tmp` in it. It behaves
+//! as NetBSD's tmpfs does, but for files with holes, which cost nothing here.
+//!
+//! A directory holds what is in it; what is open holds itself. So an unlinked file lives until it is
+//! closed, and its bytes go with it. Locks: a directory is locked before what is in it.
+//!
+//! - `inode`, `attributes`: what there is, what it says of itself, and who may change that
+//! - `content`, `directory`: what files and directories hold
+//! - `path`: from names to inodes; `rename`: from one name to another
+//!
+//! Sources: NetBSD `sys/fs/tmpfs/*.c`, `sys/rump/librump/rumpvfs/{rump_vfs,devnodes}.c`.
+
+mod attributes;
+mod content;
+mod directory;
+mod inode;
+mod path;
+mod rename;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Weak};
+
+pub(super) use attributes::Handover;
+pub(super) use content::{Content, PAGE};
+pub(super) use inode::{FILE_SYSTEM, Inode, LINK_MAX, Make};
+pub(super) use path::{Aim, Found, Walk};
+
+use super::abi::mode;
+use super::device::Device;
+use super::kqueue::note;
+use super::limits::{Counters, Family};
+use super::paid::Paid;
+use super::process::Credentials;
+use super::sync::{lock, write};
+use directory::Entry;
+use inode::{Kind, flags};
+use kernel::Errno;
+use path::Last;
+
+/// The longest name of a directory entry (`TMPFS_MAXNAMLEN`).
+pub(super) const NAME_MAX: usize = 255;
+
+/// What one more name of a file costs: what its directory holds for it, and some.
+const NAME_COST: u64 = 512;
+
+/// The file system.
+pub(super) struct Fs {
+    root: Arc<Inode>,
+    /// What is there from the start is being made, whatever the bound.
+    furnishing: bool,
+    next: AtomicU64,
+    /// Held while names are moved, so that no directory ends up inside itself.
+    renaming: Mutex<()>,
+    /// Counts each move of a directory into another twice, before it and after: odd while there is one.
+    moves: AtomicU64,
+}
+
+impl Fs {
+    pub fn new(counters: &Arc<Counters>) -> Self {
+        let (rootly, payer) = (Credentials::default(), Family::new(counters));
+        let root = match Inode::new(2, Make::Directory, 0o755, &rootly, 0, &payer) {
+            Ok(root) => root,
+            Err(_) => unreachable!("a directory is paid for by nobody"),
+        };
+        payer.add_inode();
+        let mut fs = Fs {
+            root: Arc::new(root),
+            furnishing: true,
+            next: AtomicU64::new(3),
+            renaming: Mutex::new(()),
+            moves: AtomicU64::new(0),
+        };
+        fs.furnish(&rootly, &payer);
+        fs.furnishing = false;
+        fs
+    }
+
+    fn furnish(&self, rootly: &Credentials, payer: &Arc<Family>) {
+        let make = |dir: &Arc<Inode>, name: &str, what, mode| {
+            self.make(dir, name.as_bytes(), what, mode, rootly, payer)
+        };
+        let _ = make(&self.root, "tmp", Make::Directory, 0o1777);
+        if let Ok(dev) = make(&self.root, "dev", Make::Directory, 0o755) {
+            for (name, device) in Device::ALL {
+                let node = Make::Device { block: false, number: device.number() };
+                let _ = make(&dev, name, node, 0o666);
+            }
+        }
+    }
+
+    pub fn root(&self) -> Arc<Inode> {
+        self.root.clone()
+    }
+
+    fn is_root(&self, inode: &Arc<Inode>) -> bool {
+        Arc::ptr_eq(inode, &self.root)
+    }
+
+    /// Makes something in directory `dir`. What it will hold is paid for by `payer`. NetBSD:
+    /// `tmpfs_construct_node`.
+    pub fn make(
+        &self,
+        dir: &Arc<Inode>,
+        name: &[u8],
+        what: Make<'_>,
+        mode: u32,
+        credentials: &Credentials,
+        payer: &Arc<Family>,
+    ) -> Result<Arc<Inode>, Errno> {
+        dir.check(credentials, mode::WRITE)?;
+        let directory = dir.directory()?;
+        let mut entries = write(&directory.entries);
+        if entries.removed {
+            return Err(Errno::ENOENT);
+        }
+        if entries.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if what == Make::Directory && dir.links.load(Relaxed) >= LINK_MAX {
+            return Err(Errno::EMLINK);
+        }
+        if self.furnishing {
+            payer.add_inode();
+        } else if !payer.take_inode() {
+            return Err(Errno::ENOSPC);
+        }
+        let number = self.next.fetch_add(1, Relaxed);
+        let group = dir.gid.load(Relaxed);
+        let inode = Inode::new(number, what, mode, credentials, group, payer);
+        let inode = Arc::new(inode.inspect_err(|_| payer.give_inode())?);
+        if let Kind::Directory(made) = &inode.kind {
+            *lock(&made.parent) = Arc::downgrade(dir);
+            dir.links.fetch_add(1, Relaxed);
+        }
+        entries.insert(name, inode.clone(), None);
+        drop(entries);
+        dir.modified();
+        dir.note(note::WRITE | if inode.is_directory() { note::LINK } else { 0 });
+        Ok(inode)
+    }
+
+    /// Gives `inode` one more name, which `payer` pays for. NetBSD: `do_sys_linkat`, `tmpfs_link`.
+    pub fn link(
+        &self,
+        inode: &Arc<Inode>,
+        to: &Found<'_>,
+        payer: &Arc<Family>,
+    ) -> Result<(), Errno> {
+        let (dir, name) = to.entry()?;
+        let mut entries = write(&dir.directory()?.entries);
+        if entries.removed {
+            return Err(Errno::ENOENT);
+        }
+        if entries.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if inode.is_directory() {
+            return Err(Errno::EPERM);
+        }
+        inode.link()?;
+        let frozen = inode.check_frozen();
+        let paid =
+            frozen.and_then(|()| Paid::new(payer, NAME_COST, Errno::ENOSPC)).inspect_err(|_| {
+                inode.unlink();
+            })?;
+        entries.insert(name, inode.clone(), Some(paid));
+        drop(entries);
+        dir.modified();
+        dir.note(note::WRITE);
+        inode.changed();
+        inode.note(note::LINK);
+        Ok(())
+    }
+
+    /// Takes a name away: of a directory if that is wanted, of something else if not. NetBSD:
+    /// `do_sys_unlinkat`.
+    pub fn remove(&self, found: &Found<'_>, directory: bool) -> Result<(), Errno> {
+        let inode = found.existing()?;
+        if self.is_root(inode) {
+            return Err(Errno::EBUSY);
+        }
+        if Arc::ptr_eq(inode, &found.dir) {
+            return Err(Errno::EINVAL);
+        }
+        inode.check_writable()?;
+        match (inode.is_directory(), directory) {
+            (true, false) => Err(Errno::EPERM),
+            (false, true) => Err(Errno::ENOTDIR),
+            (true, true) => self.rmdir(found, inode),
+            (false, false) => self.unlink(found, inode),
+        }
+    }
+
+    /// NetBSD: `tmpfs_remove`.
+    fn unlink(&self, found: &Found<'_>, inode: &Arc<Inode>) -> Result<(), Errno> {
+        let (dir, name) = found.entry()?;
+        inode.check_frozen()?;
+        if dir.has(flags::APPEND) {
+            return Err(Errno::EPERM);
+        }
+        let gone = take(dir, name, inode)?;
+        if inode.unlink() > 0 {
+            inode.changed();
+        }
+        inode.note_unlinked();
+        dir.modified();
+        dir.note(note::WRITE);
+        drop(gone);
+        Ok(())
+    }
+
+    /// NetBSD: `tmpfs_rmdir`.
+    fn rmdir(&self, found: &Found<'_>, inode: &Arc<Inode>) -> Result<(), Errno> {
+        let Last::Name(name) = &found.last else {
+            // The way up from a directory: that holds the directory.
+            return Err(Errno::ENOTEMPTY);
+        };
+        let dir = &found.dir;
+        let mut entries = write(&dir.directory()?.entries);
+        if !entries.is(name, Some(inode)) {
+            return Err(Errno::ENOENT);
+        }
+        let inside = inode.directory()?;
+        let mut within = write(&inside.entries);
+        if !within.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        inode.check_frozen()?;
+        if dir.has(flags::APPEND) {
+            return Err(Errno::EPERM);
+        }
+        within.removed = true;
+        *lock(&inside.parent) = Weak::new();
+        let gone = entries.remove(name);
+        // Still locked: the directory may be the next to go, and has no links then.
+        inode.links.store(0, Relaxed);
+        dir.links.fetch_sub(1, Relaxed);
+        drop((within, entries));
+        inode.note_unlinked();
+        dir.modified();
+        dir.note(note::WRITE | note::LINK);
+        drop(gone);
+        Ok(())
+    }
+}
+
+/// Takes `inode` out of `dir`, if it is still there under that name.
+fn take(dir: &Arc<Inode>, name: &[u8], inode: &Arc<Inode>) -> Result<Entry, Errno> {
+    let mut entries = write(&dir.directory()?.entries);
+    if !entries.is(name, Some(inode)) {
+        return Err(Errno::ENOENT);
+    }
+    entries.remove(name).ok_or(Errno::ENOENT)
+}
+
+/// Takes the tree apart from the top: however deep it is, dropping it takes no deep stack.
+impl Drop for Fs {
+    fn drop(&mut self) {
+        let mut left = vec![self.root.clone()];
+        while let Some(inode) = left.pop() {
+            if let Kind::Directory(directory) = &inode.kind {
+                let entries = write(&directory.entries).take_all();
+                left.extend(entries);
+            }
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! Sockets: AF_LOCAL streams, datagrams and sequenced packets, TCP and UDP over the loopback of this
+//! kernel.
+//!
+//! # The files of this family
+//!
+//! - `connect`, `accept`, `close`: how they begin, come together and part
+//! - `open`: a socket as an open file, with poll, kqueue and ioctl
+//! - `local`, `inet`, `ports`: the families' part of that; `udp`: datagrams of the internet
+//! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
+//! - `messages`: the calls that send and receive; `urgent`: what TCP sends past them
+//! - `options`, `lower`: setsockopt and getsockopt
+//!
+//! A socket has a lock of its own, and knows its peer; what is sent goes right into the buffer of the
+//! peer. No two sockets are locked at once, so no order of them matters: who needs something of both
+//! looks at its own first, lets go, and then at the other (a new socket, which nobody knows yet, is no
+//! other). What one end does to the other (the end of
+//! file, a reset) is said by flags in the other's state, which only ever go one way. After the lock of
+//! a socket those of `ports`, of the file system, of the names of local sockets, of the timers and of what
+//! users have may be taken, and none of a socket after them.
+//! Queues are woken, and messages and sockets dropped, with no lock held.
+//!
+//! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2,uipc_usrreq,sys_socket}.c`,
+//! `sys/netinet/{in_pcb,tcp_usrreq,udp_usrreq}.c`, `sys/netinet6/{in6_pcb,udp6_usrreq}.c`; socket(2).
+
+mod accept;
+mod buffer;
+mod close;
+mod connect;
+mod inet;
+pub(super) mod listing;
+mod local;
+mod lower;
+mod messages;
+mod open;
+mod options;
+mod ports;
+mod receive;
+mod rights;
+mod send;
+mod udp;
+mod urgent;
+
+use crate::owner::Owner;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Weak};
+
+use super::abi::open as flags;
+use super::alarm::{AlarmId, Alarms};
+use super::call::{Result, Run};
+use super::file::OpenFile;
+use super::io::INLINE_BYTES;
+use super::limits::{Counters, Family};
+use super::sync::lock;
+use super::table::{Listed, Runs, call, partly};
+use super::time;
+use super::users::Users;
+use super::wait::{Side, WaitQueue, Waitable};
+use super::work;
+use buffer::{Buffer, Record};
+use kernel::Errno;
+use ports::{End, Ports};
+pub(super) use receive::Message;
+use rights::Flights;
+
+pub(super) const CALLS: &[Listed] = &[
+    call(27, Runs::Inline, messages::recvmsg),
+    call(28, Runs::Inline, messages::sendmsg),
+    call(29, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::recvfrom),
+    call(30, Runs::Inline, accept::accept),
+    call(31, Runs::Inline, connect::getpeername),
+    call(32, Runs::Inline, connect::getsockname),
+    partly(98, Runs::Inline, connect::connect, "only loopback addresses lead anywhere"),
+    partly(
+        104,
+        Runs::Inline,
+        connect::bind,
+        "the only addresses are the wildcard, loopback and multicast ones",
+    ),
+    partly(
+        105,
+        Runs::Inline,
+        options::setsockopt,
+        "the options below SOL_SOCKET that programs set, most without effect; no multicast groups, IP \
+        options or accept filters, and of IPv6's advanced options only the switches",
+    ),
+    call(106, Runs::Inline, accept::listen),
+    partly(
+        118,
+        Runs::Inline,
+        options::getsockopt,
+        "no TCP_INFO, and of IPv6's advanced options only the switches",
+    ),
+    call(133, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::sendto),
+    call(134, Runs::Inline, close::shutdown),
+    call(135, Runs::Inline, connect::socketpair),
+    partly(
+        394,
+        Runs::Inline,
+        connect::socket,
+        "AF_LOCAL, AF_INET and AF_INET6 only; raw sockets can only be made",
+    ),
+    partly(456, Runs::Inline, accept::paccept, "the signal mask is read and not used"),
+    call(475, Runs::Inline, messages::recvmmsg),
+    call(476, Runs::Inline, messages::sendmmsg),
+];
+
+pub(super) const LOCAL: u8 = 1;
+pub(super) const INET: u8 = 2;
+pub(super) const INET6: u8 = 24;
+
+const STREAM: i32 = 1;
+const DATAGRAM: i32 = 2;
+const RAW: i32 = 3;
+const SEQUENCED: i32 = 5;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// What a socket is in, and what it is not in any more (`so_state`).
+mod state {
+    pub const CONNECTED: u32 = 0x1;
+    pub const CONNECTING: u32 = 0x2;
+    pub const CANT_SEND: u32 = 0x4;
+    pub const CANT_RECEIVE: u32 = 0x8;
+    /// It has been disconnected (`SS_ISDISCONNECTED`).
+    pub const DISCONNECTED: u32 = 0x10;
+    /// A TCP connection is over and its ports are given back: no calls but closing it.
+    pub const DEAD: u32 = 0x20;
+    /// The last descriptor is gone.
+    pub const CLOSED: u32 = 0x40;
+    /// It takes connections (`SO_ACCEPTCONN`).
+    pub const LISTENING: u32 = 0x80;
+}
+
+/// What all sockets of a kernel share.
+pub(super) struct Net {
+    next: AtomicU64,
+    ports: Ports,
+    names: local::Names,
+    flights: Arc<Flights>,
+    /// Bytes of each user's buffers, by how large these may become.
+    buffers: Users,
+    alarms: Arc<Alarms>,
+}
+
+impl Net {
+    pub fn new(counters: &Arc<Counters>, alarms: &Arc<Alarms>) -> Self {
+        Net {
+            next: AtomicU64::new(1),
+            ports: Ports::new(counters),
+            names: local::Names::default(),
+            flights: Flights::new(),
+            buffers: Users::new(),
+            alarms: alarms.clone(),
+        }
+    }
+
+    /// How many bytes the buffers of a user may hold.
+    #[cfg(test)]
+    pub fn reserved(&self, user: u32) -> u64 {
+        self.buffers.count(user)
+    }
+
+    /// How many ended connections may keep their ports.
+    #[cfg(test)]
+    pub fn ended(&self) -> usize {
+        self.ports.ended()
+    }
+
+    /// Looks for sockets in flight that nobody can reach, if there may be more than the last time.
+    #[cfg(test)]
+    pub fn collect(&self) -> bool {
+        self.flights.collect().is_ok_and(|collected| collected)
+    }
+}
+
+/// A socket.
+pub(super) struct Socket {
+    id: u64,
+    family: u8,
+    kind: i32,
+    protocol: u8,
+    born: i64,
+    /// Whom its signals are for (`so_pgid`).
+    owner: Owner,
+    net: Arc<Net>,
+    payer: Arc<Family>,
+    /// Whose it is: the effective user of who made it (`so_uidinfo`).
+    user: u32,
+    state: Mutex<State>,
+    readers: WaitQueue,
+    writers: WaitQueue,
+}
+
+struct State {
+    flags: u32,
+    /// What went wrong since somebody looked (`so_error`).
+    error: Option<Errno>,
+    /// The switches that are on.
+    options: i32,
+    linger: i32,
+    /// Bounds of what is on its way to the peer, and of what waits here.
+    send_limit: i64,
+    receive_limit: i64,
+    /// Send and receive side.
+    low_water: [i32; 2],
+    /// In ticks.
+    timeouts: [i64; 2],
+    lower: Vec<(i32, i32, i32)>,
+    /// Whom it is connected to; the listener while it waits for room there.
+    peer: Weak<Socket>,
+    buffer: Buffer,
+    listener: Option<Box<Listener>>,
+    local: Option<Box<local::Local>>,
+    /// The ends of an internet socket: its own, once it has one, and the other.
+    near: Option<End>,
+    far: Option<End>,
+    /// When connecting has taken too long, while TCP waits for room at a listener.
+    alarm: Option<AlarmId>,
+    urgent: Option<Box<urgent::Urgent>>,
+}
+
+/// What a listening socket has.
+#[derive(Default)]
+struct Listener {
+    /// Made connections, to be accepted.
+    queue: VecDeque<Arc<Socket>>,
+    limit: usize,
+    /// TCP connections that wait for room in the queue.
+    waiting: BTreeMap<u64, Weak<Socket>>,
+}
+
+impl State {
+    fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn on(&self, option: i32) -> bool {
+        self.options & option != 0
+    }
+
+    /// Nothing goes either way any more. NetBSD: `soisdisconnected`.
+    fn disconnected(&mut self) {
+        self.flags &= !(state::CONNECTED | state::CONNECTING);
+        self.flags |= state::CANT_SEND | state::CANT_RECEIVE | state::DISCONNECTED;
+    }
+
+    fn queued(&self) -> usize {
+        self.listener.as_ref().map_or(0, |listener| listener.queue.len())
+    }
+
+    /// What a record that comes in may count for now, in a buffer of messages (`sbspace`).
+    fn space(&self) -> i64 {
+        let held = buffer::held_limit(self.receive_limit) - self.buffer.held() as i64;
+        (self.receive_limit - self.buffer.len() as i64).min(held)
+    }
+}
+
+/// How large the buffers of a new socket are, for sending and receiving.
+fn space(family: u8, kind: i32) -> [i64; 2] {
+    match (family, kind) {
+        (LOCAL, DATAGRAM) => [2560, 4096],
+        (LOCAL, _) => [4096, 4096],
+        (_, STREAM) => [32768, 32768],
+        (INET6, DATAGRAM) => [9216, 42080],
+        (_, DATAGRAM) => [9216, 41600],
+        _ => [8192, 8192],
+    }
+}
+
+/// The same for `net.inet` and `net.inet6` to tell.
+pub(super) mod spaces {
+    use super::{DATAGRAM, INET, INET6, STREAM, space};
+
+    /// The first port that is chosen for a socket without one; the last is the last there is.
+    pub fn chosen_from() -> u16 {
+        super::ports::CHOSEN_FROM
+    }
+
+    pub fn tcp() -> [i64; 2] {
+        space(INET, STREAM)
+    }
+
+    pub fn udp() -> [i64; 2] {
+        space(INET, DATAGRAM)
+    }
+
+    pub fn udp6() -> [i64; 2] {
+        space(INET6, DATAGRAM)
+    }
+}
+
+/// Whom a socket is made for.
+struct Payer<'o> {
+    net: &'o Arc<Net>,
+    payer: &'o Arc<Family>,
+    user: u32,
+    /// How many bytes the buffers of this user may take (`RLIMIT_SBSIZE`).
+    most: u64,
+}
+
+impl Socket {
+    /// ENOBUFS if `by` cannot pay for it, or may not have buffers of these sizes.
+    fn new(
+        by: &Payer<'_>,
+        (family, kind, protocol): (u8, i32, u8),
+        [send_limit, receive_limit]: [i64; 2],
+    ) -> Result<Arc<Socket>, Errno> {
+        let Payer { net, payer, user, most } = *by;
+        if !net.buffers.take(user, (send_limit + receive_limit) as u64, most) {
+            return Err(Errno::ENOBUFS);
+        }
+        if !payer.take_bytes(buffer::SPARE) {
+            net.buffers.give(user, (send_limit + receive_limit) as u64);
+            return Err(Errno::ENOBUFS);
+        }
+        Ok(Arc::new(Socket {
+            id: net.next.fetch_add(1, Relaxed),
+            family,
+            kind,
+            protocol,
+            born: time::now(),
+            owner: Owner::default(),
+            net: net.clone(),
+            payer: payer.clone(),
+            user,
+            state: Mutex::new(State {
+                flags: 0,
+                error: None,
+                options: 0,
+                linger: 0,
+                send_limit,
+                receive_limit,
+                low_water: [2048.min(send_limit as i32), 1],
+                timeouts: [0; 2],
+                lower: Vec::new(),
+                peer: Weak::new(),
+                buffer: Buffer::default(),
+                listener: None,
+                local: None,
+                near: None,
+                far: None,
+                alarm: None,
+                urgent: None,
+            }),
+            readers: WaitQueue::default(),
+            writers: WaitQueue::default(),
+        }))
+    }
+
+    /// Counts a buffer of `to` bytes where one of `from` was, unless its user would have more than `most`
+    /// then. What is on its way to the peer of a local stream counts on, though it makes the send buffer
+    /// smaller in NetBSD. NetBSD: `chgsbsize`.
+    fn resize(&self, from: i64, to: i64, most: u64) -> bool {
+        let (from, to) = (from.max(0) as u64, to.max(0) as u64);
+        if to > from {
+            return self.net.buffers.take(self.user, to - from, most);
+        }
+        self.net.buffers.give(self.user, from - to);
+        true
+    }
+
+    /// Whether it must be connected to carry anything (`PR_CONNREQUIRED`).
+    fn needs_connection(&self) -> bool {
+        matches!(self.kind, STREAM | SEQUENCED)
+    }
+
+    /// Whether what is sent at once arrives at once (`PR_ATOMIC`).
+    fn is_atomic(&self) -> bool {
+        self.kind != STREAM
+    }
+
+    fn is_tcp(&self) -> bool {
+        self.family != LOCAL && self.kind == STREAM
+    }
+
+    /// Something has changed on both sides.
+    fn wake(&self) {
+        self.readers.wake();
+        self.writers.wake();
+    }
+
+    /// How much of what it sent waits at its peer.
+    fn under_way(&self, peer: &Weak<Socket>) -> i64 {
+        match peer.upgrade() {
+            Some(peer) if self.needs_connection() => lock(&peer.state).buffer.len() as i64,
+            _ => 0,
+        }
+    }
+
+    /// Empties its buffer and those of connections nobody has accepted: what is returned is to be
+    /// dropped without a lock held.
+    fn empty(&self) -> Vec<Record> {
+        let (mut records, queue): (Vec<_>, Vec<_>) = {
+            let mut state = lock(&self.state);
+            let queue = state.listener.iter().flat_map(|listener| listener.queue.clone()).collect();
+            (state.buffer.clear(&self.payer).into(), queue)
+        };
+        for socket in queue {
+            records.extend(lock(&socket.state).buffer.clear(&socket.payer));
+        }
+        records
+    }
+
+    /// The local sockets inside the messages here, by address.
+    fn carried(&self) -> Vec<usize> {
+        let (mut found, queue): (_, Vec<Arc<Socket>>) = {
+            let state = lock(&self.state);
+            let queue = state.listener.iter().flat_map(|listener| listener.queue.clone()).collect();
+            (rights::carried(state.buffer.records()), queue)
+        };
+        for socket in &queue {
+            found.extend(rights::carried(lock(&socket.state).buffer.records()));
+        }
+        found
+    }
+}
+
+impl Waitable for Socket {
+    fn queue(&self, side: Side) -> &WaitQueue {
+        match side {
+            Side::Read => &self.readers,
+            Side::Write => &self.writers,
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        free(state.buffer.clear(&self.payer));
+        let sizes = state.send_limit.max(0) + state.receive_limit.max(0);
+        let (near, far) = (state.near.take(), state.far.take());
+        if let Some(near) = near {
+            self.net.ports.give(self, near, far);
+        }
+        self.net.buffers.give(self.user, sizes as u64);
+        self.payer.give_bytes(buffer::SPARE);
+    }
+}
+
+/// Drops messages, with what came along: not with a lock held.
+fn free(records: VecDeque<Record>) {
+    work::free(4 * records.len(), records);
+}
+
+/// The socket of descriptor `fd`. NetBSD: `fd_getsock`.
+fn get(run: &Run<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
+    let file = run.file(fd)?;
+    let socket = file.ops.socket().ok_or(Errno::ENOTSOCK)?.clone();
+    Ok((file, socket))
+}
+
+/// Opens `socket`, with these flags more.
+fn opened(run: &Run<'_, '_>, socket: Arc<Socket>, more: u32) -> Result<Arc<OpenFile>> {
+    let flags = flags::FREAD | flags::FWRITE | more;
+    Ok(OpenFile::new(open::SocketFile(socket), flags, &run.task.family)?)
+}
+
+/// A place among the open files of a family, for a socket that is to be opened.
+struct Place(Option<Arc<Family>>);
+
+impl Place {
+    /// ENFILE if there is none.
+    fn take(family: &Arc<Family>) -> Result<Place, Errno> {
+        if family.take_file() { Ok(Place(Some(family.clone()))) } else { Err(Errno::ENFILE) }
+    }
+
+    /// Opens `socket`, with these flags more.
+    fn open(mut self, socket: Arc<Socket>, more: u32) -> Option<Arc<OpenFile>> {
+        let family = self.0.take()?;
+        let flags = flags::FREAD | flags::FWRITE | more;
+        Some(OpenFile::counted(open::SocketFile(socket), flags, &family))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(family) = &self.0 {
+            family.give_file();
+        }
+    }
+}
+
+/// When a wait on this side of a socket ends, for one that begins now.
+fn deadline(run: &mut Run<'_, '_>, socket: &Socket, side: usize) {
+    if run.call.progress.deadline.is_some() {
+        return;
+    }
+    let ticks = lock(&socket.state).timeouts[side];
+    if ticks > 0 {
+        let length = std::time::Duration::from_millis(ticks as u64 * 1000 / options::TICKS as u64);
+        run.call.progress.deadline = std::time::Instant::now().checked_add(length);
+    }
+}
+
+/// Whether the time a call may wait is over.
+fn is_late(run: &Run<'_, '_>) -> bool {
+    run.call.progress.deadline.is_some_and(|until| std::time::Instant::now() >= until)
+}

@@ -1,0 +1,205 @@
+//! UDP: datagrams, what is asked for one as it is sent, and what is told of one as it comes.
+//!
+//! Sources: NetBSD `sys/netinet/{udp_usrreq,ip_input}.c`, `sys/netinet6/{udp6_output,udp6_usrreq,ip6_input,
+//! ip6_output}.c`; udp(4), ip(4), ip6(4).
+
+use std::sync::Arc;
+
+use super::buffer::{Control, Record};
+use super::inet::{bind_any, decode, encode, is_own, route};
+use super::lower::{self, Which};
+use super::options::option;
+use super::ports::{Address, End, is_any, is_mapped};
+use super::{INET, INET6, Socket, State, state};
+use crate::abi::{i32_at, pair};
+use crate::call::Result;
+use crate::interfaces;
+use crate::sync::lock;
+use crate::time;
+use kernel::Errno;
+
+/// The longest packet (`IP_MAXPACKET`), and the headers of a datagram that count as part of it.
+const PACKET_MAX: usize = 65_535;
+const HEADERS: usize = 28;
+const HEADERS_6: usize = 8;
+
+/// What the control messages of an IPv6 datagram ask for (`struct ip6_pktopts`).
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    from: Option<Address>,
+    hops: Option<i32>,
+    class: Option<i32>,
+}
+
+/// Reads the control messages of an IPv6 datagram; those of other levels mean nothing. NetBSD:
+/// `ip6_setpktopts`.
+fn asked(mut control: &[u8]) -> Result<Asked, Errno> {
+    let mut asked = Asked::default();
+    while !control.is_empty() {
+        if control.len() < 16 {
+            return Err(Errno::EINVAL);
+        }
+        let len = usize::try_from(i32_at(control, 0)).unwrap_or(0);
+        if len == 0 || len > control.len() {
+            return Err(Errno::EINVAL);
+        }
+        let which = (i32_at(control, 4), i32_at(control, 8));
+        if which.0 == lower::HOPS.0 {
+            let data = control.get(16..len).unwrap_or_default();
+            match which {
+                lower::PACKET_6 => asked.from = Some(source(data)?),
+                lower::HOPS_6 => asked.hops = within_a_byte(data)?,
+                lower::TCLASS => asked.class = within_a_byte(data)?,
+                _ => return Err(Errno::ENOPROTOOPT),
+            }
+        }
+        control = &control[len.next_multiple_of(8).min(control.len())..];
+    }
+    Ok(asked)
+}
+
+/// The address of a `struct in6_pktinfo`, whose interface must be there if it names one.
+fn source(data: &[u8]) -> Result<Address, Errno> {
+    let (addr, interface) = data.split_first_chunk().ok_or(Errno::EINVAL)?;
+    if interface.len() != 4 {
+        return Err(Errno::EINVAL);
+    }
+    match i32_at(interface, 0) {
+        0 => Ok(*addr),
+        number if number == interfaces::INDEX.into() => Ok(*addr),
+        _ => Err(Errno::ENXIO),
+    }
+}
+
+/// A number that fits into a byte, or -1 for what is usual.
+fn within_a_byte(data: &[u8]) -> Result<Option<i32>, Errno> {
+    match lower::integer(data)? {
+        -1 => Ok(None),
+        value @ 0..=255 => Ok(Some(value)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Sends a datagram, to an address or the peer. Nobody there is no error now, but comes back to who is
+/// connected. NetBSD: `udp_send`.
+pub(super) fn send(
+    socket: &Arc<Socket>,
+    to: Option<&[u8]>,
+    control: Option<&[u8]>,
+    data: Vec<u8>,
+) -> Result<()> {
+    let (from, far, leads, manner) = {
+        let mut state = lock(&socket.state);
+        let connected = state.has(state::CONNECTED);
+        if to.is_some_and(|to| socket.family != INET && to[1] != socket.family) {
+            return Err(Errno::EAFNOSUPPORT.into());
+        }
+        let asked = control.map_or(Ok(Asked::default()), asked)?;
+        let (from, far, leads) = match to {
+            // NetBSD: `udp6_output`.
+            Some(to) if socket.family != INET && decode(INET6, to)?.1 == 0 => {
+                return Err(Errno::EADDRNOTAVAIL.into());
+            }
+            Some(_) if connected => return Err(Errno::EISCONN.into()),
+            Some(to) => {
+                let route = route(socket, &state, to)?;
+                let near = bind_any(socket, &mut state)?;
+                ((route.near, near.1), route.far, route.leads)
+            }
+            None => match (state.near, state.far) {
+                (Some(near), Some(far)) if connected => (near, far, is_own(&far.0)),
+                _ => return Err(Errno::ENOTCONN.into()),
+            },
+        };
+        if !is_mapped(&far.0) && asked.from.is_some_and(|from| !is_any(&from) && !is_own(&from)) {
+            return Err(Errno::EADDRNOTAVAIL.into());
+        }
+        (from, far, leads, Manner::of(socket, &state, &far.0, asked))
+    };
+    let headers = if is_mapped(&far.0) { HEADERS } else { HEADERS_6 };
+    if data.len() > PACKET_MAX - headers {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    if !leads {
+        return Err(Errno::EHOSTUNREACH.into());
+    }
+    match socket.net.ports.receiver(from, far)? {
+        Some(receiver) => arrive(&receiver, from, far, manner, data),
+        None if to.is_none() => {
+            lock(&socket.state).error = Some(Errno::ECONNREFUSED);
+            socket.wake();
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// What a datagram brings along: how far it may go yet, and how it is to be treated (`IP_TTL`,
+/// `IPV6_TCLASS`).
+#[derive(Clone, Copy)]
+struct Manner {
+    hops: i32,
+    class: i32,
+}
+
+impl Manner {
+    /// That of what a socket in this state sends there, if it is not asked for another.
+    fn of(socket: &Socket, state: &State, to: &Address, asked: Asked) -> Manner {
+        let hops = match (socket.family, is_mapped(to)) {
+            (INET, _) => state.lower(lower::TTL),
+            (_, true) => None,
+            (_, false) => asked.hops.or(state.lower(lower::HOPS).filter(|&hops| hops >= 0)),
+        };
+        let class = asked.class.or(state.lower(lower::TCLASS));
+        Manner { hops: hops.unwrap_or(lower::TTL_DEFAULT), class: class.unwrap_or(0) }
+    }
+}
+
+/// A datagram arrives; it is lost if there is no room. NetBSD: `udp4_sendup`, `udp6_sendup`.
+fn arrive(receiver: &Arc<Socket>, from: End, to: End, manner: Manner, data: Vec<u8>) {
+    {
+        let mut state = lock(&receiver.state);
+        let control = told(receiver, &state, from, to, manner);
+        let record = Record::message(Some(encode(receiver.family, Some(from))), control, data);
+        let fits = record.len() as i64 <= state.space();
+        if !fits || state.buffer.push(record, &receiver.payer).is_err() {
+            state.buffer.overflowed += 1;
+            return;
+        }
+    }
+    receiver.readers.wake();
+}
+
+/// What a receiver in this state is told of a datagram. NetBSD: `ip_savecontrol`, `ip6_savecontrol`.
+fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) -> Vec<Control> {
+    let mut control = Vec::new();
+    if state.on(option::TIMESTAMP | option::OLD_TIMESTAMP) {
+        let micros = time::now() / 1000;
+        let now = pair(micros / 1_000_000, micros % 1_000_000);
+        // SCM_OTIMESTAMP, SCM_TIMESTAMP
+        let kind = if state.on(option::OLD_TIMESTAMP) { 0x2 } else { 0x8 };
+        control.push(Control::Data(0xffff, kind, now.into()));
+    }
+    let mut tell = |asked: Which, (level, kind): Which, data: &[u8]| {
+        if state.lower_is_on(asked) {
+            control.push(Control::Data(level, kind, data.into()));
+        }
+    };
+    let interface = u32::from(interfaces::INDEX).to_le_bytes();
+    if receiver.family == INET {
+        let packet = |addr: Address| [&addr[12..], &interface[..]].concat();
+        tell(lower::RECEIVE_TO, lower::RECEIVE_TO, &to.0[12..]);
+        tell(lower::PACKET_FROM, lower::PACKET_FROM, &packet(from.0));
+        tell(lower::PACKET_TO, lower::PACKET_TO, &packet(to.0));
+        tell(lower::RECEIVE_INTERFACE, lower::RECEIVE_INTERFACE, &LINK);
+        tell(lower::RECEIVE_TTL, lower::RECEIVE_TTL, &[manner.hops as u8]);
+    } else if !is_mapped(&to.0) {
+        tell(lower::RECEIVE_PACKET_6, lower::PACKET_6, &[&to.0[..], &interface[..]].concat());
+        tell(lower::RECEIVE_HOPS_6, lower::HOPS_6, &manner.hops.to_le_bytes());
+        tell(lower::RECEIVE_TCLASS_6, lower::TCLASS, &manner.class.to_le_bytes());
+    }
+    control
+}
+
+/// The one interface as a `struct sockaddr_dl`: length, AF_LINK, number.
+const LINK: [u8; 8] = [8, 18, interfaces::INDEX as u8, 0, 0, 0, 0, 0];

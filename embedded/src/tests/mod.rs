@@ -1,0 +1,39 @@
+//! Calls as clients make them: what succeeds, what fails and how, and what running a call again does
+//! and does not do. Most run with a client that answers every copy late, so each call runs twice.
+
+mod attributes;
+mod credentials;
+mod crowd;
+mod datagrams;
+mod descriptors;
+mod directories;
+mod etfs;
+mod fifos;
+mod file_events;
+mod files;
+mod groups;
+mod inline;
+mod interfaces;
+mod kqueue;
+mod limits;
+mod links;
+mod locks;
+mod messages;
+mod model;
+mod pipes;
+mod poll;
+mod processes;
+mod rlimits;
+mod scale;
+mod shares;
+// The one of the tool that compares two servers.
+#[path = "../../../diff/src/shrink.rs"]
+mod shrink;
+mod signals;
+mod sockets;
+mod streams;
+mod sysctl;
+mod sysctl_lists;
+mod time;
+mod timers;
+mod usage;

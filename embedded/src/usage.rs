@@ -1,0 +1,153 @@
+//! What processes have used, and how they rank: getrusage and priorities.
+//!
+//! Sources: NetBSD `sys/kern/kern_resource.c`; getrusage(2), getpriority(2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::abi::pair;
+use super::call::{Answer, Result, Run};
+use super::process::Task;
+use super::table::{Listed, Runs, call, partly};
+use kernel::{Errno, Outcome};
+
+pub(super) const CALLS: &[Listed] = &[
+    partly(
+        96,
+        Runs::InlineIf(|args| args[0] as i32 == PROCESS),
+        setpriority,
+        "kept and inherited, but all are served alike",
+    ),
+    call(100, Runs::InlineIf(|args| args[0] as i32 == PROCESS), getpriority),
+    partly(
+        445,
+        Runs::Inline,
+        getrusage,
+        "system time, sleeps and signals only: the rest of what a client uses is its host's; \
+         nothing of children, as nobody can wait for them",
+    ),
+];
+
+/// What a process has used.
+#[derive(Default)]
+pub(super) struct Spent {
+    /// Nanoseconds in its calls, those asleep not counted.
+    time: AtomicU64,
+    /// How often a call of its went to sleep.
+    sleeps: AtomicU32,
+    signals: AtomicU32,
+}
+
+impl Spent {
+    /// A run of a call is over. The clock is read as it is when a kernel switches: time on a thread,
+    /// whatever the host made of that.
+    pub fn call(&self, time: Duration, outcome: Outcome) {
+        self.time.fetch_add(time.as_nanos() as u64, Relaxed);
+        if matches!(outcome, Outcome::Sleep(_)) {
+            self.sleeps.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// It was sent a signal.
+    pub fn signal(&self) {
+        self.signals.fetch_add(1, Relaxed);
+    }
+
+    /// Nanoseconds in its calls.
+    pub fn nanoseconds(&self) -> u64 {
+        self.time.load(Relaxed)
+    }
+
+    pub fn sleeps(&self) -> u64 {
+        self.sleeps.load(Relaxed).into()
+    }
+
+    pub fn signals(&self) -> u64 {
+        self.signals.load(Relaxed).into()
+    }
+}
+
+const SELF: i32 = 0;
+const CHILDREN: i32 = -1;
+
+/// `int __getrusage50(int who, struct rusage *rusage)`
+fn getrusage(run: &mut Run<'_, '_>) -> Answer {
+    let (who, addr) = (run.int(0), run.word(1));
+    let mut usage = [0; 144];
+    match who {
+        SELF => {
+            let spent = &run.task.spent;
+            let micros = (spent.nanoseconds() / 1000) as i64;
+            usage[16..32].copy_from_slice(&pair(micros / 1_000_000, micros % 1_000_000));
+            usage[120..128].copy_from_slice(&spent.signals().to_le_bytes());
+            usage[128..136].copy_from_slice(&spent.sleeps().to_le_bytes());
+        }
+        CHILDREN => {}
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    run.copyout(&usage, addr)?;
+    Ok([0, 0])
+}
+
+const PROCESS: i32 = 0;
+const GROUP: i32 = 1;
+const USER: i32 = 2;
+
+/// The processes that `getpriority` and `setpriority` mean.
+fn meant(run: &Run<'_, '_>, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+    let system = run.system();
+    Ok(match which {
+        PROCESS => {
+            let pid = if who == 0 { run.task.pid } else { who };
+            system.processes.find(pid).into_iter().collect()
+        }
+        GROUP => {
+            let group = if who == 0 { Some(run.task.group()) } else { system.groups.find(who) };
+            group.map_or(Vec::new(), |group| group.members(system))
+        }
+        USER => {
+            let user = if who == 0 { run.task.credentials().euid } else { who as u32 };
+            let theirs = |task: &Arc<Task>| task.credentials().euid == user;
+            system.processes.all().filter(theirs).collect()
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    })
+}
+
+/// `int getpriority(int which, id_t who)`: the best of those meant.
+fn getpriority(run: &mut Run<'_, '_>) -> Answer {
+    let meant = meant(run, run.int(0), run.int(1))?;
+    let best = meant.iter().map(|task| task.nice.load(Relaxed)).min();
+    Ok([best.ok_or(Errno::ESRCH)?.into(), 0])
+}
+
+/// `int setpriority(int which, id_t who, int prio)`
+fn setpriority(run: &mut Run<'_, '_>) -> Answer {
+    let meant = meant(run, run.int(0), run.int(1))?;
+    let nice = run.int(2).clamp(-20, 20) as i8;
+    let mut result = Err(Errno::ESRCH);
+    for task in &meant {
+        result = renice(run.task, task, nice);
+        if result.is_err() {
+            break;
+        }
+    }
+    result?;
+    Ok([0, 0])
+}
+
+/// NetBSD: `donice`.
+fn renice(from: &Task, task: &Task, nice: i8) -> Result<(), Errno> {
+    let (own, other) = (from.credentials(), task.credentials());
+    let same = own.euid == other.euid || own.uid == other.euid;
+    if own.euid != 0 && own.uid != 0 && !same {
+        return Err(Errno::EPERM);
+    }
+    let falls = nice < task.nice.load(Relaxed);
+    if !own.is_superuser() && (falls || !same) {
+        return Err(Errno::EACCES);
+    }
+    task.nice.store(nice, Relaxed);
+    Ok(())
+}

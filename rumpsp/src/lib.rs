@@ -1,0 +1,8 @@
+//! The protocol of rump kernel clients: [`wire`] is its frames, [`session`] the server's side of a connection
+//! without a socket or a thread, [`url`] where a server is.
+
+#![forbid(unsafe_code)]
+
+pub mod session;
+pub mod url;
+pub mod wire;

@@ -1,0 +1,203 @@
+//! What is known to bring NetBSD's kernel down, and is refused.
+//!
+//! These are faults of that kernel, which one client reaches by a call that it may make, with an end for all of
+//! them: a panic, a crash, or a thread that never comes back. They are the same under NetBSD's own server. What
+//! does what is refused here is answered with an errno, unless the server's owner lets it through
+//! (`--netbsd-faults allow`), for a kernel that has been mended.
+//!
+//! | call | what | why | answer |
+//! | --- | --- | --- | --- |
+//! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling who watches them: the filter's list of watchers goes with the process, and the watcher, as it goes, takes itself out of that list. | EINVAL, as for a filter that is not there |
+//! | kevent(2) | a kqueue as the descriptor to watch | An event goes round in a circle of kqueues that watch each other, or in one that watches itself, until the kernel locks a mutex twice. Which ones would close a circle only the kernel knows; few programs have one watch another. | EBADF |
+//! | extattrctl(2) | a `filename` | `sys_extattrctl` hands that file's vnode over locked and then lets go of it without unlocking it, unless the file system has done so; those without extended attributes do not. Whoever looks the file up next waits for ever, or is the same thread, which the C library takes for a deadlock, and the kernel aborts. | EOPNOTSUPP, as of a file system without them |
+//! | setitimer(2) | `ITIMER_MONOTONIC` | `dosetitimer` does not initialize the callout of this one, and arms it. | EOPNOTSUPP |
+//!
+//! What is in a client's memory is looked at as the kernel copies it in: what was looked at before could be
+//! something else by then.
+//!
+//! One more is kept out without a refusal: write(2) and writev(2) of more than 2 GiB move less than that, as they
+//! may. The console takes the lower half of what is left for all of it (`rumpcons_write`), and goes round for
+//! ever when that is nothing, with a CPU that nobody gets back. What differs is the errno of a write that no file
+//! could hold: ENOSPC for EFBIG.
+//!
+//! Source: NetBSD `sys/kern/kern_event.c`, `sys/kern/kern_time.c`, `sys/kern/vfs_xattr.c`, `sys/rump/librump/rumpkern/lwproc.c`,
+//! `sys/sys/event.h`.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::indirect;
+use kernel::{Args, Errno};
+
+/// compat_50_setitimer(2) and setitimer(2), with the timer as their first argument.
+const SETITIMER: [i32; 2] = [83, 425];
+const ITIMER_MONOTONIC: u64 = 3;
+
+/// extattrctl(2): path, cmd, filename.
+const EXTATTRCTL: i32 = 360;
+
+/// compat_50_kevent(2) and kevent(2): both copy in their changes as an array of `struct kevent`.
+const KEVENT: [i32; 2] = [345, 435];
+/// `sizeof(struct kevent)`; no other thing that these calls copy in is of that size, or some of them.
+const KEVENT_LEN: usize = 40;
+const FILTER_AT: usize = 8;
+const EVFILT_PROC: u32 = 4;
+/// A filter that is not there.
+const NO_FILTER: u32 = u32::MAX;
+
+/// write(2), and writev(2) with its array of `struct iovec`, address and length.
+const WRITE: i32 = 4;
+const WRITEV: i32 = 121;
+const IOVEC_LEN: usize = 16;
+/// The most that they move, in bytes, as in Linux.
+const MOST_WRITTEN: u64 = 0x7fff_f000;
+
+/// Whether they are let through.
+static ALLOWED: AtomicBool = AtomicBool::new(false);
+
+/// Lets them through, or not.
+pub fn allow(allowed: bool) {
+    ALLOWED.store(allowed, Relaxed);
+}
+
+/// Whether a call of this number may not find a kqueue where it looks for what to watch.
+pub fn is_kevent(number: i32) -> bool {
+    KEVENT.contains(&number) && !ALLOWED.load(Relaxed)
+}
+
+/// Refuses a call whose arguments say what it would do.
+pub fn check(number: i32, args: &Args) -> Result<(), Errno> {
+    let (number, args) = indirect::direct(number, args);
+    let is_fault = match number {
+        // The kernel looks at the lower half of an int.
+        _ if SETITIMER.contains(&number) => args[0] & u64::from(u32::MAX) == ITIMER_MONOTONIC,
+        EXTATTRCTL => args[2] != 0,
+        _ => false,
+    };
+    if is_fault && !ALLOWED.load(Relaxed) { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+}
+
+/// Changes the arguments of a call of this number, before the kernel sees them.
+pub fn bound(number: i32, args: &mut Args) {
+    let (number, with) = indirect::direct(number, args);
+    let len = args.len() - with.len() + 2;
+    // What is more than there may be is the kernel's to refuse.
+    if number == WRITE && !ALLOWED.load(Relaxed) && i64::try_from(args[len]).is_ok() {
+        args[len] = args[len].min(MOST_WRITTEN);
+    }
+}
+
+/// Changes what a call of this number has copied in, before the kernel sees it. `is_first` if it has copied in
+/// nothing before.
+pub fn check_copied_in(number: i32, is_first: bool, bytes: &mut [u8]) {
+    if ALLOWED.load(Relaxed) {
+        return;
+    }
+    if number == WRITEV && is_first {
+        bound_iovecs(bytes);
+    }
+    if KEVENT.contains(&number) {
+        check_changes(bytes);
+    }
+}
+
+/// Shortens what would be too much together. What is more than there may be is the kernel's to refuse.
+fn bound_iovecs(bytes: &mut [u8]) {
+    let len_of = |iovec: &[u8]| {
+        let len = iovec[IOVEC_LEN / 2..].try_into().expect("half of it");
+        i64::try_from(u64::from_le_bytes(len)).ok()
+    };
+    let add = |sum: i64, iovec: &[u8]| sum.checked_add(len_of(iovec)?);
+    if bytes.chunks_exact(IOVEC_LEN).try_fold(0, add).is_none() {
+        return;
+    }
+    let mut left = MOST_WRITTEN;
+    for iovec in bytes.chunks_exact_mut(IOVEC_LEN) {
+        let most = len_of(iovec).map_or(0, i64::unsigned_abs).min(left);
+        left -= most;
+        iovec[IOVEC_LEN / 2..].copy_from_slice(&most.to_le_bytes());
+    }
+}
+
+/// Takes the filter out of those changes of a kqueue that would watch a process.
+fn check_changes(bytes: &mut [u8]) {
+    if !bytes.len().is_multiple_of(KEVENT_LEN) {
+        return;
+    }
+    for event in bytes.chunks_exact_mut(KEVENT_LEN) {
+        let filter = &mut event[FILTER_AT..FILTER_AT + 4];
+        if filter == EVFILT_PROC.to_le_bytes() {
+            filter.copy_from_slice(&NO_FILTER.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernel::MAX_ARGS;
+
+    fn event(filter: u32) -> [u8; KEVENT_LEN] {
+        let mut event = [7; KEVENT_LEN];
+        event[FILTER_AT..FILTER_AT + 4].copy_from_slice(&filter.to_le_bytes());
+        event
+    }
+
+    #[test]
+    fn only_that_filter_is_taken_away_and_only_there() {
+        let mut changes = [event(0), event(EVFILT_PROC), event(EVFILT_PROC << 8)].concat();
+        let mut other = changes.clone();
+        check_copied_in(435, true, &mut changes);
+        assert_eq!(changes, [event(0), event(NO_FILTER), event(EVFILT_PROC << 8)].concat());
+        let before = other.clone();
+        check_copied_in(4, true, &mut other);
+        check_copied_in(435, true, &mut other[..16]);
+        assert_eq!(other, before, "another call, or its time");
+    }
+
+    #[test]
+    fn a_write_is_shorter_than_what_the_console_takes_for_nothing() {
+        let mut args = [0; MAX_ARGS];
+        args[2] = 1 << 32;
+        bound(4, &mut args);
+        assert_eq!(args[2], MOST_WRITTEN);
+        bound(4, &mut args);
+        assert_eq!(args[2], MOST_WRITTEN, "what fits stays");
+        args[2] = 1 << 63;
+        bound(4, &mut args);
+        assert_eq!(args[2], 1 << 63, "the kernel refuses it");
+        args[..4].copy_from_slice(&[4, 1, 7, 1 << 32]);
+        bound(0, &mut args);
+        assert_eq!(args[..4], [4, 1, 7, MOST_WRITTEN], "by syscall(2)");
+        let iovecs = |lens: [u64; 3]| {
+            lens.iter().flat_map(|len| [7u64.to_le_bytes(), len.to_le_bytes()].concat()).collect()
+        };
+        let mut bytes: Vec<u8> = iovecs([1, 1 << 32, 8]);
+        check_copied_in(121, false, &mut bytes);
+        assert_eq!(bytes, iovecs([1, 1 << 32, 8]), "data");
+        check_copied_in(121, true, &mut bytes);
+        assert_eq!(bytes, iovecs([1, MOST_WRITTEN - 1, 0]));
+        for refused in [[1, u64::MAX, 8], [1 << 32, i64::MAX as u64, 1]] {
+            let mut bytes: Vec<u8> = iovecs(refused);
+            check_copied_in(121, true, &mut bytes);
+            assert_eq!(bytes, iovecs(refused), "the kernel refuses it");
+        }
+    }
+
+    #[test]
+    fn a_timer_is_refused_by_its_number_as_the_kernel_reads_it() {
+        let args = |first: u64| {
+            let mut args = [0; MAX_ARGS];
+            args[0] = first;
+            args
+        };
+        assert_eq!(check(425, &args(3)), Err(Errno::EOPNOTSUPP));
+        assert_eq!(check(425, &args(0xffff_ffff_0000_0003)), Err(Errno::EOPNOTSUPP));
+        let mut indirect = [0; MAX_ARGS];
+        indirect[..2].copy_from_slice(&[425, 3]);
+        assert_eq!(check(0, &indirect), Err(Errno::EOPNOTSUPP), "by syscall(2)");
+        for (number, which) in [(425, 0), (425, 2), (425, 1 << 32), (426, 3)] {
+            assert_eq!(check(number, &args(which)), Ok(()));
+        }
+        assert_eq!(check(360, &args(1)), Ok(()), "an extattrctl without a file");
+    }
+}
