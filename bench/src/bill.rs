@@ -149,9 +149,10 @@ mod tests {
     #[test]
     fn this_process_has_used_something() {
         let before = Usage::of(std::process::id()).unwrap();
+        // If one of its threads has ended, the kernel counts by ticks; and others may have the CPU.
         let start = std::time::Instant::now();
-        while start.elapsed() < Duration::from_millis(30) {}
-        let bill = Usage::of(std::process::id()).unwrap().since(&before);
-        assert!(bill.cpu > Duration::ZERO);
+        while Usage::of(std::process::id()).unwrap().since(&before).cpu == Duration::ZERO {
+            assert!(start.elapsed() < Duration::from_secs(20), "it has used nothing");
+        }
     }
 }

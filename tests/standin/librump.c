@@ -191,6 +191,50 @@ new_fds(void)
 	return fds;
 }
 
+/* What a server asks of NetBSD's kernel by name: its bound of files, and an end for the timers of processes. */
+unsigned int rumpns_maxfiles = 1772;
+void *rumpns_proc_lock = &rumpns_proc_lock;
+static bool has_proc_lock;
+static void (*exit_hook)(void *, void *);
+static void *exit_arg;
+static struct proc *timers_freed;
+
+void *
+rumpns_exithook_establish(void (*hook)(void *, void *), void *arg)
+{
+
+	exit_hook = hook;
+	exit_arg = arg;
+	return &exit_hook;
+}
+
+void
+rumpns_timers_free(void *p, int which)
+{
+
+	if (which != 0)
+		standin_panic("timers of kind %d", which);
+	timers_freed = p;
+}
+
+void
+rumpns_mutex_enter(void *lock)
+{
+
+	if (lock != rumpns_proc_lock || has_proc_lock)
+		standin_panic("a lock that is not that of processes, or that is taken");
+	has_proc_lock = true;
+}
+
+void
+rumpns_mutex_exit(void *lock)
+{
+
+	if (lock != rumpns_proc_lock || !has_proc_lock)
+		standin_panic("a lock that is not that of processes, or that is free");
+	has_proc_lock = false;
+}
+
 static void
 free_proc(struct proc *p)
 {
@@ -198,6 +242,11 @@ free_proc(struct proc *p)
 
 	if (p == initproc)
 		standin_panic("the last lwp of init was released");
+	if (exit_hook != NULL) {
+		exit_hook(p, exit_arg);
+		if (timers_freed != p)
+			standin_panic("the timers of a process were not freed");
+	}
 	if (--p->fds->refs == 0) {
 		for (int fd = 0; fd < MAX_FDS; fd++) {
 			if (p->fds->files[fd] != NULL)
