@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use client::numbers::{O_APPEND, O_CREAT, O_RDONLY, O_RDWR, sys};
 use client::raw::RawConnection;
-use rumpring::server::Access;
+use rumpring::server::{Access, AnswerTime};
 use rumpsp::wire::{ErrorCode, Kind};
 use support::*;
 
@@ -45,7 +45,8 @@ fn who_makes_no_handshake_is_hung_up_on() {
 #[test]
 fn who_does_not_answer_a_copyin_in_time_is_hung_up_on() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.answer = Some(SOON));
+        let house =
+            House::with(transport, |config| config.limits.answer = AnswerTime::Bounded(SOON));
         let mut good = Speaker::guest(&house);
         let [reader, writer] = good.pipe();
         let mut bad = Speaker::guest(&house);
@@ -216,6 +217,28 @@ fn preforks_of_who_has_gone_make_room() {
     one.prefork();
     one.send(&prefork(9));
     one.expect(Said::refused(9, ErrorCode::NoMemory));
+}
+
+#[test]
+fn preforks_that_are_refused_cost_nobody_theirs() {
+    let house = House::with(Transport::Unix, |config| {
+        config.limits.preforks_in_all = 80;
+        config.limits.orphan = Duration::from_secs(3600);
+    });
+    let mut gone = Speaker::guest(&house);
+    let token = gone.prefork();
+    drop(gone);
+    house.board_becomes("its prefork alone", |board| board.connections == 0);
+    let mut greedy = Speaker::guest(&house);
+    for _ in 0..59 {
+        greedy.prefork();
+    }
+    // Three quarters are taken: it has its share, whoever else goes.
+    for reqno in 0..5 {
+        greedy.send(&prefork(reqno));
+        greedy.expect(Said::refused(reqno, ErrorCode::NoMemory));
+    }
+    Speaker::child(&house, &token).getpid();
 }
 
 #[test]

@@ -1209,3 +1209,121 @@ fn a_read_of_what_is_closed_meanwhile_fails() {
     drop(client);
     ends_well(server);
 }
+
+/// Has a client begin what keeps a file locked inside the kernel as long as it wants: `call` of a file that it has
+/// opened. Another waits for that file, but not for longer than `--answer-time`.
+fn keeps_a_file(url: &Url, begin: impl FnOnce(&mut RawConnection, u64)) {
+    let owner = connect(url);
+    let file = owner.open("/kept", O_CREAT | O_RDWR, 0o600).expect("a file");
+    let piece = owner.space().buffer(1 << 20).expect("room");
+    for _ in 0..8 {
+        owner.call(sys::WRITE, &[int(file), piece.addr(), 1 << 20]).expect("a write");
+    }
+    let mut keeper = RawConnection::connect(url).expect("a connection");
+    keeper.hello("keeper", PATIENCE).expect("a handshake");
+    let mut frame = Vec::new();
+    wire::syscall_request(&mut frame, 1, sys::OPEN, &[0x1000, O_RDWR as u64, 0]);
+    keeper.write(&frame).expect("an open");
+    let ask = keeper.read_frame(PATIENCE).expect("the name is asked for");
+    let name = b"/kept\0";
+    let header = wire::Header { len: 24 + name.len() as u64, class: 1, ..ask.header };
+    keeper.write(&[&header.encode()[..], name].concat()).expect("the name");
+    let opened = keeper.read_frame(PATIENCE).expect("an open file");
+    begin(&mut keeper, wire::read_u64(&opened.body, 8));
+    // It is in the middle of that once its connection is asked for nothing any more, or a moment later.
+    thread::sleep(Duration::from_millis(300));
+    let stranger = connect(url);
+    stranger.open("/kept", O_RDWR, 0).expect("the file can be looked up");
+    stranger.open("/new", O_CREAT | O_RDWR, 0o600).expect("another can be made");
+    assert!(keeper.closes_within(PATIENCE).expect("its end"), "the keeper is hung up on");
+}
+
+#[test]
+fn a_client_that_is_waited_for_inside_the_kernel_has_only_so_long() {
+    let name = "a_client_that_is_waited_for_inside_the_kernel_has_only_so_long";
+    if Stock::find(name).is_none() {
+        return;
+    }
+    let _alone = alone();
+    let server = serve(&["--answer-time", "1", "--linger", "1"]);
+    let url = server.url().clone();
+    // More than is asked for ahead: some of it the kernel asks for with the file locked.
+    keeps_a_file(&url, |keeper, file| {
+        let mut frame = Vec::new();
+        wire::syscall_request(&mut frame, 2, sys::WRITE, &[file, 0x10000, 8 << 20]);
+        keeper.write(&frame).expect("a write");
+        keeper.read_frame(PATIENCE).expect("its bytes are asked for");
+    });
+    keeps_a_file(&url, |keeper, file| {
+        let mut frame = Vec::new();
+        wire::syscall_request(&mut frame, 3, sys::READ, &[file, 0x10000, 8 << 20]);
+        keeper.write(&frame).expect("a read, of which nothing is taken");
+    });
+    until_empty(&url, "keepers have gone");
+    ends_well(server);
+}
+
+/// fcntl(2) with F_CLOSEM goes round while another thread closes the last descriptor.
+#[test]
+fn closing_what_is_being_closed_keeps_nobody_waiting() {
+    const FLOCK: i32 = 131;
+    const FCNTL: i32 = 92;
+    const LOCK_EX: u64 = 2;
+    const F_CLOSEM: u64 = 10;
+    if Stock::find("closing_what_is_being_closed_keeps_nobody_waiting").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&[]);
+    let url = server.url().clone();
+    let client = connect(&url);
+    let [first, last] =
+        [0; 2].map(|_| client.open("/locked", O_CREAT | O_RDWR, 0o600).expect("a file"));
+    client.call(FLOCK, &[int(first), LOCK_EX]).expect("a lock");
+    let mut calls = vec![client.begin(FLOCK, &[int(last), LOCK_EX])];
+    server.until(SOON, "the second waits", |counters| counters.get("asleep") > 0.0);
+    calls.push(client.begin(sys::CLOSE, &[int(last)]));
+    server.until(SOON, "its close waits", |counters| counters.get("asleep") > 1.0);
+    // More than there are threads.
+    calls.extend((0..64).map(|_| client.begin(FCNTL, &[int(last), F_CLOSEM])));
+    let stranger = connect(&url);
+    for _ in 0..10 {
+        stranger.pipe().expect("a pipe");
+    }
+    drop(stranger);
+    drop(calls);
+    drop(client);
+    until_empty(&url, "it has gone with its calls");
+    ends_well(server);
+}
+
+/// The end of a process closes its pipes, and waits there until others have left them.
+#[test]
+fn a_reader_that_leaves_ends_a_write_of_another() {
+    const EPIPE: i32 = 32;
+    if Stock::find("a_reader_that_leaves_ends_a_write_of_another").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let mut server = serve(&[]);
+    let url = server.url().clone();
+    for _ in 0..20 {
+        let parent = connect(&url);
+        let [reader, writer] = parent.pipe().expect("a pipe");
+        let child = Client::fork(&parent.prefork().expect("a prefork")).expect("a child");
+        child.close(reader).expect("close");
+        let data = child.space().buffer(1 << 20).expect("room");
+        let write = child.begin(sys::WRITE, &[int(writer), data.addr(), 1 << 20]);
+        server.until(SOON, "the write sleeps", |counters| counters.get("asleep") > 0.0);
+        drop(parent);
+        match write.finish() {
+            // What was read meanwhile, which is nothing, decides.
+            Ok([written, _]) => assert!((1..1 << 20).contains(&written), "{written}"),
+            Err(CallError::Errno(errno)) => assert_eq!(errno.0, EPIPE),
+            Err(error) => panic!("{error}"),
+        }
+        drop(data);
+    }
+    until_empty(&url, "all have gone");
+    ends_well(server);
+}

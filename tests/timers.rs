@@ -94,7 +94,7 @@ fn no_timer_outlives_what_it_is_for() {
     for transport in [Transport::Unix, Transport::Tcp] {
         let hour = Duration::from_secs(3600);
         let house = House::with(transport, |config| {
-            config.limits.answer = Some(hour);
+            config.limits.answer = rumpring::server::AnswerTime::Bounded(hour);
             (config.limits.handshake, config.limits.linger) = (hour, hour);
             config.limits.orphan = Duration::ZERO;
         });

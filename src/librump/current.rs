@@ -9,12 +9,19 @@ use super::owners::OwnerId;
 use super::sleepers::Sleepers;
 use kernel::UserMemory;
 
+/// What a system call is, if it is an indirect one that of the call itself.
+#[derive(Clone, Copy)]
+pub struct Called {
+    pub number: i32,
+    /// It closes all descriptors from one on.
+    pub closes_many: bool,
+}
+
 /// A system call of a client, on the thread that runs it.
 pub struct InCall<'a> {
     /// As the kernel knows its process.
     owner: OwnerId,
-    /// Its number, that of the call itself if it is an indirect one.
-    number: i32,
+    called: Called,
     /// It has copied in something.
     has_copied_in: Cell<bool>,
     /// What kqueues can do, by the address of the kernel's table of it; 0 as long as it has looked up none.
@@ -29,7 +36,7 @@ pub struct InCall<'a> {
 
 thread_local! {
     static CURRENT: Cell<Option<NonNull<InCall<'static>>>> = const { Cell::new(None) };
-    /// The thread is on the last lwp of a process, which was told to end.
+    /// The thread is on the last lwp of a process, which ends.
     static ON_LAST: Cell<bool> = const { Cell::new(false) };
     /// The call of this thread is about to wait.
     static BEGINS_WAIT: Cell<bool> = const { Cell::new(false) };
@@ -38,7 +45,7 @@ thread_local! {
 /// Runs `call`, during which this thread's hypercalls reach what belongs to it.
 pub fn with<R>(
     owner: OwnerId,
-    number: i32,
+    called: Called,
     memory: &mut dyn UserMemory,
     sleepers: &Sleepers,
     call: impl FnOnce(&InCall<'_>) -> R,
@@ -52,7 +59,7 @@ pub fn with<R>(
     let memory = Cell::new(Some(NonNull::from(memory)));
     let in_call = InCall {
         owner,
-        number,
+        called,
         has_copied_in: Cell::new(false),
         kqueue_ops: Cell::new(0),
         memory,
@@ -76,7 +83,7 @@ pub fn in_call<R>(look: impl FnOnce(&InCall<'_>) -> R) -> Option<R> {
     Some(look(unsafe { CURRENT.get()?.as_ref() }))
 }
 
-/// Runs what is done on the last lwp of a process, which was told to end.
+/// Runs what is done on the last lwp of a process, which ends.
 pub fn on_last<R>(what: impl FnOnce() -> R) -> R {
     struct Reset;
     impl Drop for Reset {
@@ -129,9 +136,9 @@ pub fn memory_of<R>(owner: OwnerId, using: impl FnOnce(&mut dyn UserMemory) -> R
     in_call(|call| if call.owner == owner { call.use_memory(using) } else { None })?
 }
 
-/// The number of this thread's call.
-pub fn number() -> Option<i32> {
-    in_call(|call| call.number)
+/// What this thread's call is.
+pub fn called() -> Option<Called> {
+    in_call(|call| call.called)
 }
 
 /// Whether this thread's call, a kevent, has looked up a kqueue beside its own, which it looks up first.
@@ -147,7 +154,7 @@ pub fn finds_kqueue(ops: usize) -> bool {
 
 /// Notes that this thread's call copies in. Returns its number, and whether that is for the first time.
 pub fn copies_in() -> Option<(i32, bool)> {
-    in_call(|call| (call.number, !call.has_copied_in.replace(true)))
+    in_call(|call| (call.called.number, !call.has_copied_in.replace(true)))
 }
 
 impl InCall<'_> {

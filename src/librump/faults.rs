@@ -20,7 +20,11 @@
 //! ever when that is nothing, with a CPU that nobody gets back. What differs is the errno of a write that no file
 //! could hold: ENOSPC for EFBIG.
 //!
-//! Source: NetBSD `sys/kern/kern_event.c`, `sys/kern/kern_time.c`, `sys/kern/vfs_xattr.c`, `sys/rump/librump/rumpkern/lwproc.c`,
+//! Another is slowed down: fcntl(2) with `F_CLOSEM` goes round as long as another thread of its process is closing
+//! the last descriptor, with a CPU, and that thread may wait for a third which sleeps. It sleeps a little there
+//! (see [`crate::librump::hypercall`]), so that all of them end when their client leaves.
+//!
+//! Source: NetBSD `sys/kern/kern_event.c`, `sys/kern/sys_descrip.c`, `sys/kern/kern_time.c`, `sys/kern/vfs_xattr.c`, `sys/rump/librump/rumpkern/lwproc.c`,
 //! `sys/sys/event.h`.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -44,6 +48,10 @@ const EVFILT_PROC: u32 = 4;
 /// A filter that is not there.
 const NO_FILTER: u32 = u32::MAX;
 
+/// fcntl(2): fd, command.
+const FCNTL: i32 = 92;
+const F_CLOSEM: u64 = 10;
+
 /// write(2), and writev(2) with its array of `struct iovec`, address and length.
 const WRITE: i32 = 4;
 const WRITEV: i32 = 121;
@@ -62,6 +70,12 @@ pub fn allow(allowed: bool) {
 /// Whether a call of this number may not find a kqueue where it looks for what to watch.
 pub fn is_kevent(number: i32) -> bool {
     KEVENT.contains(&number) && !ALLOWED.load(Relaxed)
+}
+
+/// Whether a call closes all descriptors from one on, and goes round while another thread closes the last of them.
+pub fn closes_many(number: i32, args: &[u64]) -> bool {
+    // The kernel looks at the lower half of an int.
+    number == FCNTL && args[1] & u64::from(u32::MAX) == F_CLOSEM && !ALLOWED.load(Relaxed)
 }
 
 /// Refuses a call whose arguments say what it would do.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cpus::Visit;
-use super::current::{self, InCall};
+use super::current::{self, Called, InCall};
 use super::escape::call_escapable;
 use super::lingers;
 use super::load;
@@ -222,10 +222,8 @@ impl Process for RumpProcess {
                 unsafe { (inside.upcalls().lwpexit)() };
                 inside.switch_home();
             }
-            free(&inside, kept.into_iter().chain(main));
-            if let Some(last) = last.take() {
-                current::on_last(|| free(&inside, [last]));
-            }
+            // What it closes must not wait for others: the end of a pipe, for one, waits for who writes into it.
+            current::on_last(|| free(&inside, kept.into_iter().chain(main).chain(last.take())));
         }));
     }
 }
@@ -242,8 +240,9 @@ impl RumpProcess {
 
     /// Runs a call on a thread that is in the process.
     fn run_in(&self, upcalls: &Upcalls, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
-        let (number, _) = indirect::direct(call.number, call.args);
-        current::with(self.owner.id(), number, call.memory, &self.sleepers, |here| {
+        let (number, args) = indirect::direct(call.number, call.args);
+        let called = Called { number, closes_many: faults::closes_many(number, args) };
+        current::with(self.owner.id(), called, call.memory, &self.sleepers, |here| {
             for _ in 0..MOST_RESTARTS {
                 match invoke(upcalls, here, call.number, call.args) {
                     Err(ERESTART) if !self.sleepers.are_ending() => {}
@@ -393,7 +392,11 @@ impl RumpProcess {
 
     /// Does something on the main lwp, and nothing else at the same time.
     fn on_main<R>(&self, what: impl FnOnce(&Inside) -> R) -> Result<R, Errno> {
-        let main = lock(&self.main);
+        let main = match self.main.try_lock() {
+            Ok(main) => main,
+            // Whoever has it may wait for a CPU of the kernel.
+            Err(_) => pool::blocking(|| lock(&self.main)),
+        };
         let lwp = main.as_ref().ok_or(Errno::ESRCH)?;
         let inside = lwp::enter()?;
         inside.switch_to(lwp);

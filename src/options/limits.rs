@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{ArgMatches, Args};
 
 use super::units::{memory, seconds};
-use crate::server::Limits;
 use crate::server::ROOM;
+use crate::server::{AnswerTime, Limits};
 use embedded;
 use rumpsp::session;
 
@@ -68,10 +68,12 @@ pub struct LimitOptions {
         value_parser = handshake_time)]
     handshake_time: Duration,
 
-    /// Seconds for a client to answer what a call asks it for. No bound if not given: one that is
-    /// stopped in a debugger answers late.
+    /// Seconds that a call waits for its client, in all: to answer what it is asked for and, with NetBSD's
+    /// kernel, to take what is owed to it; 64k that the client moves give it a second more. `off`: no bound. If
+    /// not given, 30 with NetBSD's kernel, whose calls may keep others waiting meanwhile, and `off` with the
+    /// embedded one: a client that is stopped in a debugger answers late.
     #[arg(long, env = "RUMPRING_ANSWER_TIME", value_name = "SECONDS", value_parser = answer_time)]
-    answer_time: Option<Duration>,
+    answer_time: Option<AnswerTime>,
 
     /// Bytes of a handshake's body: the command's name. At least 17, for NetBSD keeps 16 letters of it.
     #[arg(long, env = "RUMPRING_HANDSHAKE_BYTES", value_name = "SIZE", default_value = "1k",
@@ -168,7 +170,7 @@ impl LimitOptions {
                 calls: self.calls.get(),
             },
             handshake: self.handshake_time,
-            answer: self.answer_time,
+            answer: self.answer_time.unwrap_or_default(),
             calls_in_all: self.calls_in_all.get(),
             queued: self.queued.get(),
             owed: self.owed,
@@ -205,11 +207,13 @@ fn handshake_time(text: &str) -> Result<Duration, String> {
     some_time(text, "no client makes its handshake in no time; give it a second at least")
 }
 
-fn answer_time(text: &str) -> Result<Duration, String> {
-    some_time(
-        text,
-        "no client answers in no time; give it a second at least, or leave the option out",
-    )
+fn answer_time(text: &str) -> Result<AnswerTime, String> {
+    if text == "off" {
+        return Ok(AnswerTime::Unbounded);
+    }
+    let time =
+        some_time(text, "no client answers in no time; give it a second at least, or `off`")?;
+    Ok(AnswerTime::Bounded(time))
 }
 
 fn some_time(text: &str, advice: &str) -> Result<Duration, String> {

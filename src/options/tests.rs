@@ -1,6 +1,7 @@
 //! Words and what becomes of them.
 
 use super::*;
+use crate::server::AnswerTime;
 
 const UNIX: &str = "unix://s";
 
@@ -34,7 +35,7 @@ fn what_is_said_is_done() {
     assert_eq!((said.pool.spin, said.ring.spin), (spin, spin));
     let said = config(&["--owed", "2m", "--answer-time", "3", "--calls", "5"]).unwrap();
     assert_eq!((said.limits.owed, said.limits.session.calls), (2 << 20, 5));
-    assert_eq!(said.limits.answer, Some(Duration::from_secs(3)));
+    assert_eq!(said.limits.answer, AnswerTime::Bounded(Duration::from_secs(3)));
     let said = config(&["--allow-user", "root,7", "--allow-group", "8"]).unwrap();
     assert_eq!((said.access.users, said.access.groups), (vec![0, 7], vec![8]));
     let said = config(&["--allow-from", "10.1.2.3/8,::1", "--socket-mode", "0660"]).unwrap();

@@ -271,8 +271,15 @@ impl Board {
                         self.hang_up(socket, "it makes no handshake");
                     }
                 }
-                Timer::Answer(socket) => {
-                    self.hang_up(socket, "it does not answer what it is asked for")
+                Timer::ClientWait(socket) => {
+                    let takes_nothing = self
+                        .find(socket)
+                        .is_some_and(|(connection, _)| connection.link.is_holding());
+                    self.hang_up(socket, "a call waits for it too long");
+                    // The call would wait again as long as it may linger.
+                    if takes_nothing {
+                        self.gone(socket);
+                    }
                 }
                 Timer::Preforks => {
                     for process in self.hub.expired_preforks() {

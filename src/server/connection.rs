@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ring::{Chunk, Socket};
 
 use super::access::PeerKey;
+use super::client_wait::ClientWait;
 use super::hub::{Hub, Timer};
 use super::limits::leaves_some;
 use super::memory::MayAsk;
@@ -89,8 +90,8 @@ struct InFlight {
     task: Arc<Task>,
     /// Ends its sleep.
     timer: Option<TimerId>,
-    /// Gives the client only so long to answer it.
-    answer: Option<TimerId>,
+    /// How long it waits for its client.
+    client: ClientWait,
 }
 
 /// What a call does that was put off.
@@ -190,11 +191,12 @@ impl Link {
 
     /// A call has been answered.
     pub fn forget_call(&mut self, key: CallKey, hub: &mut Hub) {
-        let Some(call) = self.calls[key.0 as usize].take() else {
+        let Some(mut call) = self.calls[key.0 as usize].take() else {
             debug_assert!(false, "a call ends once");
             return;
         };
-        for timer in call.timer.into_iter().chain(call.answer) {
+        call.client.end(0, hub);
+        if let Some(timer) = call.timer {
             hub.timers.cancel(timer);
         }
         hub.stats.calls += 1;
@@ -207,9 +209,18 @@ impl Link {
         // Something is on its way then, so its end will be heard of.
         if self.outbox.owed() >= self.share().owed_bound() {
             self.held.push(key);
+            // A call that runs again from the top holds nothing that others need.
+            if !hub.restarts {
+                self.wait_for_client(key, hub);
+            }
         } else {
             self.dispatch(key, hub);
         }
+    }
+
+    /// Whether calls wait for the client to take what is owed to it.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Lets calls go on that had to wait for the client to take what is owed to it.
@@ -217,7 +228,9 @@ impl Link {
         if self.held.is_empty() || self.outbox.owed() > self.share().owed_bound() / 2 {
             return;
         }
+        let taken = self.share().owed_bound() / 2;
         for key in std::mem::take(&mut self.held) {
+            self.end_wait_for_client(key, taken, hub);
             self.dispatch(key, hub);
         }
     }
@@ -262,20 +275,24 @@ impl Link {
         self.outbox.share()
     }
 
-    /// The client is asked for something: it has only so long to answer, if that is bounded.
-    fn set_answer_time(&mut self, key: CallKey, hub: &mut Hub) {
+    /// The call waits for its client, which has only so long, if that is bounded.
+    fn wait_for_client(&mut self, key: CallKey, hub: &mut Hub) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
-            let timer = hub.set_answer_time(self.socket);
-            if let Some(before) = std::mem::replace(&mut call.answer, timer) {
-                hub.timers.cancel(before);
-            }
+            call.client.begin(self.socket, hub);
+        }
+    }
+
+    /// The client has moved so many bytes for the call, which goes on.
+    fn end_wait_for_client(&mut self, key: CallKey, moved: usize, hub: &mut Hub) {
+        if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
+            call.client.end(moved, hub);
         }
     }
 
     /// The client has gone: it is waited for no more.
     pub fn cancel_timers(&mut self, hub: &mut Hub) {
-        let answers = self.calls.iter_mut().flatten().map(|call| call.answer.take());
-        for timer in answers.chain([self.linger.take(), self.handshake.take()]).flatten() {
+        self.calls.iter_mut().flatten().for_each(|call| call.client.end(0, hub));
+        for timer in [self.linger.take(), self.handshake.take()].into_iter().flatten() {
             hub.timers.cancel(timer);
         }
     }
@@ -355,13 +372,13 @@ impl Host for Desk<'_> {
             self.link.calls.resize_with(at + 1, || None);
         }
         let ask = self.hub.expect(&task, &self.link.wanted);
-        self.link.calls[at] = Some(InFlight { task, timer: None, answer: None });
+        self.link.calls[at] = Some(InFlight { task, timer: None, client: ClientWait::default() });
         self.hub.stats.calls_in_flight += 1;
         self.link.in_flight += 1;
         match ask {
             Some(_) => {
                 self.hub.stats.asks += 1;
-                self.link.set_answer_time(key, self.hub);
+                self.link.wait_for_client(key, self.hub);
             }
             None => self.link.dispatch(key, self.hub),
         }
@@ -372,9 +389,7 @@ impl Host for Desk<'_> {
         let Some(call) = &mut self.link.calls[key.0 as usize] else {
             return;
         };
-        if let Some(timer) = call.answer.take() {
-            self.hub.timers.cancel(timer);
-        }
+        call.client.end(answer.as_ref().map_or(0, |bytes| bytes.len()), self.hub);
         if let Some(answer) = call.task.answer_thread(answer) {
             call.task.body().memory.answer(answer);
             self.link.dispatch(key, self.hub);
@@ -388,6 +403,7 @@ impl Host for Desk<'_> {
     fn interrupt_calls(&mut self) {
         let calls = self.link.tasks();
         for key in std::mem::take(&mut self.link.held) {
+            self.link.end_wait_for_client(key, 0, self.hub);
             self.link.dispatch(key, self.hub);
         }
         self.hub.interrupt(self.link.socket, calls, Task::interrupt);
@@ -464,7 +480,7 @@ impl Desk<'_> {
 
     fn ask_now(&mut self, session: &mut Session, key: CallKey, ask: Ask) {
         self.hub.stats.asks += 1;
-        self.link.set_answer_time(key, self.hub);
+        self.link.wait_for_client(key, self.hub);
         session.ask(key, ask, self);
     }
 }

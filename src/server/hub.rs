@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ring::{Arena, Socket};
 
@@ -39,8 +39,8 @@ pub enum Timer {
     Preforks,
     /// A client has had time enough for its handshake.
     Handshake(Socket),
-    /// A client has had time enough to answer what a call asked it for.
-    Answer(Socket),
+    /// A call has waited long enough for this client.
+    ClientWait(Socket),
     /// The server stops, whoever is still served.
     Drain,
 }
@@ -49,6 +49,8 @@ pub enum Timer {
 pub struct Hub {
     pub arena: Arena,
     pub limits: Limits,
+    /// How long a call waits for its client, if that is bounded.
+    pub answer_time: Option<Duration>,
     preforks: Preforks,
     /// For the first of them to go unused.
     orphans: Option<TimerId>,
@@ -66,7 +68,7 @@ pub struct Hub {
     /// What calls are run with here.
     context: Context,
     /// See [`kernel::Kernel::restarts`].
-    restarts: bool,
+    pub restarts: bool,
     /// Calls that are to be run here.
     ready: VecDeque<Arc<Task>>,
     /// Something was put into a deque since workers were last told.
@@ -90,6 +92,7 @@ impl Hub {
             preforks: Preforks::new(limits.preforks, limits.preforks_in_all),
             orphans: None,
             all: Arc::new(All::new(&limits)),
+            answer_time: limits.answer.for_kernel(&*context.kernel),
             limits,
             timers: Timers::default(),
             stats: BoardStats::default(),
@@ -258,12 +261,6 @@ impl Hub {
     /// Gives a new client some time for its handshake.
     pub fn set_handshake_time(&mut self, socket: Socket) -> TimerId {
         self.timers.set(self.now + self.limits.handshake, Timer::Handshake(socket))
-    }
-
-    /// Gives a client some time for an answer, if there is a bound.
-    pub fn set_answer_time(&mut self, socket: Socket) -> Option<TimerId> {
-        let time = self.limits.answer?;
-        Some(self.timers.set(self.now + time, Timer::Answer(socket)))
     }
 
     /// Keeps a prefork, if there are not too many. One whose parent has gone makes room for it.

@@ -2,7 +2,34 @@
 
 use std::time::Duration;
 
+use kernel::Kernel;
 use rumpsp::session;
+
+/// How long a call waits for its client: to answer what it is asked for and, where calls wait inside the kernel,
+/// to take what is owed to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnswerTime {
+    /// As long as [`AnswerTime::INSIDE`] where calls wait inside the kernel, with its locks taken, and without a
+    /// bound elsewhere: a client that is stopped in a debugger answers late.
+    #[default]
+    ByKernel,
+    Unbounded,
+    Bounded(Duration),
+}
+
+impl AnswerTime {
+    /// The bound where calls wait inside the kernel.
+    pub const INSIDE: Duration = Duration::from_secs(30);
+
+    /// The time on this kernel.
+    pub fn for_kernel(self, kernel: &dyn Kernel) -> Option<Duration> {
+        match self {
+            AnswerTime::ByKernel => (!kernel.restarts()).then_some(AnswerTime::INSIDE),
+            AnswerTime::Unbounded => None,
+            AnswerTime::Bounded(time) => Some(time),
+        }
+    }
+}
 
 /// How much the server takes on. What does not fit waits, gets the protocol's error, or is hung up on;
 /// see README.md for the command line's name of each.
@@ -12,9 +39,8 @@ pub struct Limits {
     pub session: session::Limits,
     /// How long a client has from its connection to the end of its handshake; then it is hung up on.
     pub handshake: Duration,
-    /// How long a client has to answer what a call asks it for; then it is hung up on. A client that
-    /// is stopped in a debugger answers late, so there is no such time by default.
-    pub answer: Option<Duration>,
+    /// How long a call waits for its client; then it is hung up on.
+    pub answer: AnswerTime,
     /// Calls in flight of all clients. One more is answered "try again"; of the last quarter a client gets
     /// only a few.
     pub calls_in_all: usize,
@@ -66,7 +92,7 @@ impl Default for Limits {
         Limits {
             session: session::Limits::default(),
             handshake: Duration::from_secs(10),
-            answer: None,
+            answer: AnswerTime::ByKernel,
             calls_in_all: 1 << 18,
             queued: 256,
             owed: 1 << 20,

@@ -20,6 +20,7 @@
 mod access;
 mod ahead;
 mod board;
+mod client_wait;
 mod connection;
 mod here;
 mod holding;
@@ -44,7 +45,7 @@ mod timers;
 mod wanted;
 
 pub use access::Access;
-pub use limits::Limits;
+pub use limits::{AnswerTime, Limits};
 pub use listener::{Bound, ListenError, SocketFile, SocketMode, listen};
 pub use memory::{MAX_ASK, ROOM};
 pub use stats::{BoardStats, Stats};

@@ -58,10 +58,13 @@ impl Preforks {
         }
     }
 
-    /// Takes out the one whose parent has gone for longest, if another of this parent finds no room without.
-    /// Who makes many and goes is not to keep others from forking.
+    /// Evicts the oldest orphan if that is what it takes for another of this parent to find room, so that exited
+    /// parents cannot exhaust the table. A parent that has many already evicts none, unless the table is full.
     pub fn make_room(&mut self, parent: Socket) -> Option<Arc<dyn Process>> {
-        if !self.is_full_for(parent) || self.has_most(parent) {
+        let (own, all, most) = (self.of(parent), self.len(), self.most_in_all);
+        let has_room_after = leaves_some(own, all.saturating_sub(1), most);
+        let may_evict = own <= most / 256 || all >= most;
+        if !self.is_full_for(parent) || self.has_most(parent) || !has_room_after || !may_evict {
             return None;
         }
         std::iter::from_fn(|| self.orphans.pop_front())

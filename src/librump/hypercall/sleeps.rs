@@ -154,11 +154,26 @@ pub unsafe extern "C" fn rumpns_cv_wait_sig(
     lock: *mut *mut c_void,
 ) -> c_int {
     type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void) -> c_int;
-    match next!(in_kernel, c"rumpns_cv_wait_sig" as Wait) {
-        // SAFETY: the caller's promise.
-        Some(next) => unless_ending(|| unsafe { next(condition, lock) }).unwrap_or(Errno::EINTR.0),
-        None => Errno::ENOSYS.0,
-    }
+    let Some(next) = next!(in_kernel, c"rumpns_cv_wait_sig" as Wait) else {
+        return Errno::ENOSYS.0;
+    };
+    // SAFETY: the caller's promise.
+    let waited = unless_ending(|| unsafe { next(condition, lock) });
+    // SAFETY: the caller's promise.
+    waited.unwrap_or_else(|| unsafe { interrupted(condition, lock) })
+}
+
+/// Waits for a moment and returns EINTR: the lwp was told to end. Without that moment a caller that waits on,
+/// as the end of a pipe does until the pipe's other users have left it, would keep them from the lock and from
+/// its CPU for ever.
+///
+/// # Safety
+///
+/// As of the kernel's own wait: a condition variable of the kernel, and its lock, held.
+unsafe fn interrupted(condition: *mut *mut c_void, lock: *mut *mut c_void) -> c_int {
+    // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+    unsafe { host_timedwait(*condition, *lock, 1) };
+    Errno::EINTR.0
 }
 
 /// Waits for a condition for some time. The kernel's sleep queues wait by it, too, and are to be told.
@@ -194,7 +209,7 @@ pub unsafe extern "C" fn rumpns_cv_timedwait_sig(
     ticks: c_int,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { timedwait(condition, lock, ticks) }.unwrap_or(Errno::EINTR.0)
+    unsafe { timedwait(condition, lock, ticks).unwrap_or_else(|| interrupted(condition, lock)) }
 }
 
 /// The kernel's wait for some time. `None` if the lwp was told to end.

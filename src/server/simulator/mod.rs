@@ -31,7 +31,7 @@ use super::board::Board;
 use super::here::Here;
 use super::hub::Hub;
 use super::job::{Context, Job};
-use super::limits::Limits;
+use super::limits::{AnswerTime, Limits};
 use super::mailbox::{Mailbox, Message};
 use crate::pool::{Pool, Task as _};
 use crate::seeds::on_all_cpus;
@@ -83,7 +83,7 @@ fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
     let time = Duration::from_millis(if is_strict { 300 } else { 600_000 });
     let mut limits = Limits {
         handshake: time,
-        answer: random.bool().then_some(time),
+        answer: if random.bool() { AnswerTime::Bounded(time) } else { AnswerTime::Unbounded },
         calls_in_all: 60,
         queued: random.usize(1..20),
         owed: random.usize(1000..100_000),
