@@ -34,7 +34,7 @@ mod worker;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_deque as deque;
@@ -44,6 +44,12 @@ pub use worker::{blocking, leave_seat, take_seat_again};
 use asleep::Asleep;
 use roster::Roster;
 use watch::Watch;
+
+/// Somebody whose tasks a pool runs: how many of them sleep.
+#[derive(Debug, Default)]
+pub struct Client {
+    asleep: AtomicUsize,
+}
 
 /// A piece of work: run once, to its end, on some worker.
 pub trait Task: Send + 'static {
@@ -57,6 +63,11 @@ pub trait Task: Send + 'static {
     /// one kind tend to sleep alike.
     fn kind(&self) -> Option<usize> {
         None
+    }
+
+    /// Whose it is, if it is of a kind: of the last sleepers there may be each client has only a few.
+    fn client(&self) -> Arc<Client> {
+        Arc::default()
     }
 
     /// Does the work. A panic is caught and counted; the worker goes on.
@@ -82,7 +93,8 @@ pub struct Config {
     /// The CPUs to sit on, one seat each. Empty: all that the process may run on.
     pub cpus: Vec<usize>,
     /// The most tasks that may sleep at once, each on a thread of its own. At this bound a task whose
-    /// kind is among the sleepers waits before it starts; all others go on. See [`Task::kind`].
+    /// kind is among the sleepers waits before it starts, and from three quarters of it on one whose client
+    /// has its share of them; all others go on. See [`Task::kind`] and [`Task::client`].
     /// Lowered to what the system has room for.
     pub max_asleep: NonZeroUsize,
     /// How long a worker looks for tasks before it gives its seat back, as long as that pays (see
@@ -170,6 +182,7 @@ impl<T: Task> Shared<T> {
     fn has_tasks(&self) -> bool {
         !self.priority.is_empty()
             || !self.injector.is_empty()
+            || self.asleep.has_ready()
             || self.stealers.iter().any(|deque| !deque.is_empty())
     }
 }
@@ -225,8 +238,11 @@ impl<T: Task> Dispatcher<T> {
 
     /// Has tasks that wait for sleepers to wake looked at again: of some the kind may have changed.
     pub fn reconsider(&self) {
-        self.shared.asleep.release(usize::MAX, |task| self.shared.injector.push(task));
-        worker::notify(&self.shared);
+        let changed = self.shared.asleep.take_changed();
+        if !changed.is_empty() {
+            changed.into_iter().for_each(|task| self.shared.injector.push(task));
+            worker::notify(&self.shared);
+        }
     }
 
     /// Seats, one a core.

@@ -10,6 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use crossbeam_deque::Steal;
 use ring::Spin;
 
+use super::asleep::Sleeper;
 use super::roster::{Berth, Need, Roster, Seat, Waited};
 use super::{Shared, Task};
 
@@ -28,8 +29,10 @@ struct Position {
     last_core: usize,
     /// How many sleeps inside its task it is in.
     away: u32,
-    /// The kind of its task.
-    kind: Option<usize>,
+    /// What its task counts as while it sleeps.
+    sleeper: Option<Sleeper>,
+    /// It counts so already.
+    counted: bool,
     /// The CPU the thread is pinned to.
     pinned: Option<usize>,
     pool: Arc<dyn Seats>,
@@ -40,10 +43,11 @@ trait Seats {
     fn roster(&self) -> &Roster;
     /// A task is about to fall asleep.
     fn pause(&self);
-    /// A task of this kind falls asleep, and its thread has left its seat.
-    fn falls_asleep(self: Arc<Self>, kind: Option<usize>);
-    /// A task of this kind has woken.
-    fn wakes(self: Arc<Self>, kind: Option<usize>);
+    /// A task falls asleep that counts so from now on unless it is `counted`, and its thread has left its
+    /// seat.
+    fn falls_asleep(self: Arc<Self>, sleeper: Option<&Sleeper>, counted: bool);
+    /// A task has woken.
+    fn wakes(self: Arc<Self>, sleeper: Option<&Sleeper>);
 }
 
 impl<T: Task> Seats for Shared<T> {
@@ -55,21 +59,18 @@ impl<T: Task> Seats for Shared<T> {
         T::pause(&self.context);
     }
 
-    fn falls_asleep(self: Arc<Self>, kind: Option<usize>) {
-        self.asleep.enter(kind);
+    fn falls_asleep(self: Arc<Self>, sleeper: Option<&Sleeper>, counted: bool) {
+        if !counted {
+            self.asleep.enter(sleeper);
+        }
         fence(Ordering::SeqCst);
         if self.has_tasks() {
             notify(&self);
         }
     }
 
-    fn wakes(self: Arc<Self>, kind: Option<usize>) {
-        let mut any = false;
-        self.asleep.leave(kind, |task| {
-            self.injector.push(task);
-            any = true;
-        });
-        if any {
+    fn wakes(self: Arc<Self>, sleeper: Option<&Sleeper>) {
+        if self.asleep.leave(sleeper) {
             notify(&self);
         }
     }
@@ -136,7 +137,8 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
         last_core: seat.core,
         seat: None,
         away: 0,
-        kind: None,
+        sleeper: None,
+        counted: false,
         pinned: None,
         pool: shared.clone(),
     };
@@ -184,17 +186,61 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>, spin: &mut Spin) {
         if std::mem::take(&mut fresh) && shared.is_pressed() && shared.has_tasks() {
             notify(shared);
         }
-        let held = |task: &T| task.held(&shared.context);
-        let Some(task) = shared.asleep.admit(task, held, |task| shared.injector.push(task)) else {
-            continue;
-        };
-        set_kind(task.kind());
-        if catch_unwind(AssertUnwindSafe(|| task.run(&shared.context))).is_err() {
-            shared.roster.count_panic();
+        if let Some(found) = admit(shared, task) {
+            run(shared, found);
         }
         if shared.roster.is_closed() {
             return;
         }
+    }
+}
+
+/// A task that may start.
+struct Admitted<T> {
+    task: T,
+    sleeper: Option<Sleeper>,
+    /// It counts as asleep already.
+    counted: bool,
+}
+
+/// A task that was found.
+enum Found<T> {
+    /// It comes from a deque or an injector, and may have to wait.
+    New(T),
+    /// It has waited, and counts as asleep.
+    Ready(T, Sleeper),
+}
+
+/// Lets a task start, or keeps it for later.
+fn admit<T: Task>(shared: &Shared<T>, found: Found<T>) -> Option<Admitted<T>> {
+    match found {
+        Found::Ready(task, sleeper) => {
+            Some(Admitted { task, sleeper: Some(sleeper), counted: true })
+        }
+        Found::New(task) => {
+            let sleeper = Sleeper::of(&task);
+            let held = |task: &T| task.held(&shared.context);
+            let task = match &sleeper {
+                Some(sleeper) => shared.asleep.admit(task, sleeper, held)?,
+                None => task,
+            };
+            Some(Admitted { task, sleeper, counted: false })
+        }
+    }
+}
+
+/// Runs a task to its end.
+fn run<T: Task>(shared: &Arc<Shared<T>>, admitted: Admitted<T>) {
+    let Admitted { task, sleeper, counted } = admitted;
+    set_sleeper(sleeper, counted);
+    if catch_unwind(AssertUnwindSafe(|| task.run(&shared.context))).is_err() {
+        shared.roster.count_panic();
+    }
+    // It counted as asleep and did not sleep.
+    if let Some(sleeper) = take_counted()
+        && shared.asleep.leave(Some(&sleeper))
+    {
+        notify(shared);
     }
 }
 
@@ -204,13 +250,13 @@ fn next_task<T: Task>(
     core: usize,
     turn: &mut u32,
     spin: &mut Spin,
-) -> Option<T> {
+) -> Option<Found<T>> {
     if core == shared.stealers.len() {
-        return take_priority(shared);
+        return take_priority(shared).map(Found::New);
     }
     *turn = turn.wrapping_add(1);
     if turn.is_multiple_of(INJECTOR_EVERY)
-        && let Some(task) = take(|| shared.injector.steal())
+        && let Some(task) = take_injected(shared)
     {
         return Some(task);
     }
@@ -218,7 +264,7 @@ fn next_task<T: Task>(
     if turn.is_multiple_of(2)
         && let Some(task) = take_priority(shared)
     {
-        return Some(task);
+        return Some(Found::New(task));
     }
     let mut task = find_task(shared, core);
     if task.is_none() {
@@ -234,12 +280,20 @@ fn next_task<T: Task>(
     task
 }
 
-/// A task from the own deque, one of priority, or one from the injector or another core, in this order.
-fn find_task<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
+/// A task from the own deque, one of priority, one from the injector or that has waited, or one from another
+/// core, in this order.
+fn find_task<T: Task>(shared: &Shared<T>, core: usize) -> Option<Found<T>> {
     take(|| shared.stealers[core].steal())
         .or_else(|| take_priority(shared))
-        .or_else(|| take(|| shared.injector.steal()))
-        .or_else(|| steal_elsewhere(shared, core))
+        .map(Found::New)
+        .or_else(|| take_injected(shared))
+        .or_else(|| steal_elsewhere(shared, core).map(Found::New))
+}
+
+/// A task that has waited, or one from the injector.
+fn take_injected<T: Task>(shared: &Shared<T>) -> Option<Found<T>> {
+    let ready = shared.asleep.next_ready().map(|(task, sleeper)| Found::Ready(task, sleeper));
+    ready.or_else(|| take(|| shared.injector.steal()).map(Found::New))
 }
 
 /// A task of priority. All that whoever has the reserve may take.
@@ -284,10 +338,20 @@ fn seated_core() -> Option<usize> {
     POSITION.with_borrow(|position| Some(position.as_ref()?.seat.as_ref()?.core))
 }
 
-fn set_kind(kind: Option<usize>) {
+fn set_sleeper(sleeper: Option<Sleeper>, counted: bool) {
     POSITION.with_borrow_mut(|position| {
-        position.as_mut().expect("a worker has a position").kind = kind;
+        let position = position.as_mut().expect("a worker has a position");
+        (position.sleeper, position.counted) = (sleeper, counted);
     });
+}
+
+/// The task is over: what it still counts as.
+fn take_counted() -> Option<Sleeper> {
+    POSITION.with_borrow_mut(|position| {
+        let position = position.as_mut().expect("a worker has a position");
+        let sleeper = position.sleeper.take();
+        sleeper.filter(|_| std::mem::take(&mut position.counted))
+    })
 }
 
 /// Takes a seat, and its CPU.
@@ -313,16 +377,20 @@ pub fn leave_seat() {
     let left = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
         position.away += 1;
-        (position.away == 1).then(|| (position.pool.clone(), position.seat.take(), position.kind))
+        (position.away == 1).then(|| {
+            let counted = std::mem::take(&mut position.counted);
+            let sleeper = position.sleeper.clone();
+            (position.pool.clone(), position.seat.take(), sleeper, counted)
+        })
     });
-    let Some((pool, seat, kind)) = left else {
+    let Some((pool, seat, sleeper, counted)) = left else {
         return;
     };
     pool.pause();
     if let Some(seat) = seat {
         pool.roster().leave(seat);
     }
-    pool.falls_asleep(kind);
+    pool.falls_asleep(sleeper.as_ref(), counted);
 }
 
 /// This thread has slept: takes its seat again, or another, if one is free. If none is, it ends its
@@ -331,15 +399,16 @@ pub fn take_seat_again() {
     let back = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
         position.away = position.away.checked_sub(1)?;
-        (position.away == 0).then(|| (position.pool.clone(), position.last_core, position.kind))
+        let sleeper = position.sleeper.clone();
+        (position.away == 0).then(|| (position.pool.clone(), position.last_core, sleeper))
     });
-    let Some((pool, last_core, kind)) = back else {
+    let Some((pool, last_core, sleeper)) = back else {
         return;
     };
     if let Some(seat) = pool.roster().come_back(last_core) {
         sit_down(seat);
     }
-    pool.wakes(kind);
+    pool.wakes(sleeper.as_ref());
 }
 
 /// Runs `sleep`, which may put the thread to sleep, between [`leave_seat`] and [`take_seat_again`].

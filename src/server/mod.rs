@@ -45,6 +45,7 @@ mod wanted;
 
 pub use access::Access;
 pub use limits::Limits;
+pub(crate) use limits::leaves_some;
 pub use listener::{Bound, ListenError, SocketFile, SocketMode, listen};
 pub use memory::{MAX_ASK, ROOM};
 pub use stats::{BoardStats, Stats};
