@@ -8,6 +8,7 @@ mod standin;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -783,13 +784,8 @@ fn what_is_missing_is_named_with_the_loaders_words() {
     assert!(!dir.path().join("s").exists());
 }
 
-#[test]
-fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
-    let Some(prefix) = prefix() else { return };
-    if !geteuid().is_root() {
-        return process::say("SKIPPED: only root can become somebody else");
-    }
-    // Where the user may read them, and may not remove the socket file.
+/// A copy of the stand-in where any user may read it, and may not remove the socket file.
+fn readable(prefix: &Path) -> tempfile::TempDir {
     let readable = tempfile::tempdir().expect("a directory");
     let lib = readable.path().join("lib");
     std::fs::create_dir(&lib).expect("a directory");
@@ -798,6 +794,81 @@ fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
         std::fs::copy(prefix.join("lib").join(&file), lib.join(&file)).expect("a copy");
     }
     std::fs::set_permissions(readable.path(), Permissions::from_mode(0o755)).expect("a mode");
+    readable
+}
+
+/// A server that may have so many threads more than it has, of a user whom that binds. `None`, and says so,
+/// if there is no program to say that.
+fn with_few_threads(url: &Url, rump: &Path, threads: usize) -> Option<(Program, Client)> {
+    const USER: u32 = 54_322;
+    let (rump, user) = (rump.to_str().expect("a path of words"), format!("{USER}:{USER}"));
+    let mut args = vec!["--rump-prefix", rump, "--workers", "2"];
+    let mut limit = Command::new("prlimit");
+    if geteuid().is_root() {
+        args.extend(["--user", &user]);
+        limit.uid(USER).gid(USER);
+    }
+    let mut program = Program::spawn(&mut serve(&url.to_string(), &args));
+    let client = program.client(url);
+    let pid = program.pid().as_raw_nonzero();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let most = tasks.count() + threads;
+    limit.arg(format!("--pid={pid}")).arg(format!("--nproc={most}:{most}"));
+    let Ok(limited) = limit.output() else {
+        process::say("SKIPPED: there is no prlimit(1)");
+        return None;
+    };
+    assert!(limited.status.success(), "{limited:?}");
+    Some((program, client))
+}
+
+/// All threads that there can be sleep for one client. Others come and go meanwhile, and once that client
+/// has left all is as before.
+#[test]
+fn where_there_are_no_more_threads_a_server_goes_on() {
+    let Some(prefix) = prefix() else { return };
+    let readable = readable(prefix);
+    let (dir, url) = somewhere();
+    let Some((mut program, stranger)) = with_few_threads(&url, readable.path(), 20) else { return };
+    for _ in 0..2 {
+        let greedy = program.client(&url);
+        let [reader, _] = greedy.pipe().unwrap();
+        let to = greedy.space().alloc(8).unwrap();
+        for _ in 0..300 {
+            greedy.post(sys::READ, &[reader as u64, to, 8]);
+        }
+        greedy.flush();
+        let end = Instant::now() + SOON;
+        while !program.said().iter().any(|line| line.contains("cannot start another")) {
+            assert!(Instant::now() < end, "it starts as many threads as it likes");
+            thread::sleep(Duration::from_millis(5));
+        }
+        for _ in 0..20 {
+            let next = program.client(&url);
+            assert!(next.getpid().unwrap() > 1, "newcomers are served");
+        }
+        drop(greedy);
+        alone(&stranger);
+        echoes(&stranger, b"as before");
+        let (sleep, writer) = asleep(&stranger);
+        stranger.write(writer, b"wake").unwrap();
+        assert_eq!(sleep.finish(), Ok([4, 0]));
+    }
+    drop(stranger);
+    assert!(kill_process(program.pid(), Signal::TERM).is_ok());
+    let begin = Instant::now();
+    assert_eq!(program.ends().code(), Some(0), "it said {:?}", program.said());
+    assert!(begin.elapsed() < Duration::from_secs(5), "it has nobody to wait for");
+    drop(dir);
+}
+
+#[test]
+fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
+    let Some(prefix) = prefix() else { return };
+    if !geteuid().is_root() {
+        return process::say("SKIPPED: only root can become somebody else");
+    }
+    let readable = readable(prefix);
     let rump = readable.path().to_str().expect("a path of words");
     let (dir, url) = somewhere();
     let args = ["--rump-prefix", rump, "--user", "54321:4321"];

@@ -10,17 +10,24 @@
 //! A task that has waited counts as asleep from when it may go on, whether it then sleeps or not. So no
 //! more go on than there is room for, and one that ends without having slept makes room for the next.
 //!
+//! Where the system has no thread for one more sleeper, the bound becomes what there are threads for. It
+//! grows again when a task waits and a thread can be started.
+//!
 //! Who is to wait counts itself first and then looks once more whether it has to; who wakes makes room
 //! first and then looks whether anybody waits. One of the two sees the other, and no task is left behind.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_deque::Injector;
 
 use super::{Client, Task};
 use crate::server::leaves_some;
+
+/// How long no thread is started before it is needed, after one could not be.
+const REST: Duration = Duration::from_secs(1);
 
 /// What a task counts as while it sleeps.
 #[derive(Clone, Debug)]
@@ -45,7 +52,7 @@ type Key = (usize, usize);
 
 /// The sleepers of a pool, and the tasks that wait for one of them to wake.
 pub struct Asleep<T> {
-    most: usize,
+    bound: Bound,
     total: AtomicUsize,
     by_kind: Box<[AtomicUsize]>,
     /// How many tasks wait, or are about to.
@@ -59,7 +66,7 @@ impl<T: Task> Asleep<T> {
     /// Nobody, and at most so many.
     pub fn new(most: usize) -> Asleep<T> {
         Asleep {
-            most,
+            bound: Bound::new(most),
             total: AtomicUsize::new(0),
             by_kind: (0..T::KINDS).map(|_| AtomicUsize::new(0)).collect(),
             waiters: AtomicUsize::new(0),
@@ -85,7 +92,7 @@ impl<T: Task> Asleep<T> {
             was_last = self.by_kind[*kind].fetch_sub(1, Ordering::SeqCst) == 1;
         }
         let total = self.total.fetch_sub(1, Ordering::SeqCst) - 1;
-        (was_last || total < self.most) && self.release()
+        (was_last || total < self.bound.now()) && self.release()
     }
 
     /// Keeps the task if it has to wait, and says so to `held`; returns it if it may start.
@@ -124,6 +131,27 @@ impl<T: Task> Asleep<T> {
         changed
     }
 
+    /// No thread can be started beyond those that there are, and so many sleepers leave enough of them.
+    pub fn lower(&self, most: usize, now: Instant) {
+        self.bound.lower(most, now);
+    }
+
+    /// Whether fewer may sleep than were to.
+    pub fn is_lowered(&self) -> bool {
+        self.bound.is_lowered()
+    }
+
+    /// Whether it is some time ago that a thread could not be started, if it ever was so.
+    pub fn has_rested(&self, now: Instant) -> bool {
+        self.bound.has_rested(now)
+    }
+
+    /// A thread more could be started. Whether tasks may go on because of that.
+    pub fn raise(&self) -> bool {
+        self.bound.raise(self.count());
+        self.release()
+    }
+
     /// How many sleep.
     pub fn count(&self) -> usize {
         self.total.load(Ordering::Relaxed)
@@ -147,12 +175,52 @@ impl<T: Task> Asleep<T> {
 
     fn may_start(&self, sleeper: &Sleeper) -> bool {
         let own = sleeper.client.asleep.load(Ordering::SeqCst);
-        leaves_some(own, self.total.load(Ordering::SeqCst), self.most)
+        leaves_some(own, self.total.load(Ordering::SeqCst), self.bound.now())
             || self.by_kind[sleeper.kind].load(Ordering::SeqCst) == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many may sleep: as many as were asked for, or fewer if no thread could be started for more.
+struct Bound {
+    asked: usize,
+    now: AtomicUsize,
+    /// When a thread could not be started.
+    lowered: Mutex<Option<Instant>>,
+}
+
+impl Bound {
+    fn new(asked: usize) -> Bound {
+        Bound { asked, now: AtomicUsize::new(asked), lowered: Mutex::new(None) }
+    }
+
+    fn now(&self) -> usize {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn is_lowered(&self) -> bool {
+        self.now() < self.asked
+    }
+
+    fn lower(&self, most: usize, now: Instant) {
+        self.now.fetch_min(most.max(1), Ordering::SeqCst);
+        *self.lowered.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Whether the last thread that could not be started is long enough ago.
+    fn has_rested(&self, now: Instant) -> bool {
+        let lowered = *self.lowered.lock().unwrap_or_else(PoisonError::into_inner);
+        lowered.is_none_or(|then| now.saturating_duration_since(then) >= REST)
+    }
+
+    /// Lets one more sleep than may, or than do.
+    fn raise(&self, asleep: usize) {
+        let more = |now: usize| Some((now.max(asleep) + 1).min(self.asked));
+        // It always changes.
+        let _ = self.now.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
     }
 }
 
