@@ -27,6 +27,7 @@ pub mod librump;
 pub mod options;
 pub mod output;
 pub mod pool;
+mod quota;
 #[cfg(test)]
 #[path = "../tests/support/seeds.rs"]
 mod seeds;

@@ -8,6 +8,7 @@ mod standin;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -387,6 +388,32 @@ fn a_bound_of_sleepers_delays_only_those_who_sleep() {
     kernel.ends_well();
 }
 
+/// One client fills what may sleep; what others read is there, or comes.
+#[test]
+fn of_the_sleepers_of_all_greedy_clients_leave_some() {
+    let kernel = kernel!("--workers", "1", "--max-asleep", "8");
+    let (greedy, stranger) = (kernel.client(), kernel.client());
+    let [reader, _] = greedy.pipe().unwrap();
+    let to = greedy.space().alloc(8).unwrap();
+    let reads: Vec<_> =
+        (0..100).map(|_| greedy.begin(sys::READ, &[reader as u64, to, 8])).collect();
+    until(&stranger, Count::Sleepers, |sleepers| sleepers >= 6);
+    let [reader, writer] = stranger.pipe().unwrap();
+    for _ in 0..20 {
+        stranger.write(writer, b"wake").unwrap();
+        assert_eq!(stranger.read(reader, 4).unwrap(), b"wake");
+    }
+    let (sleep, writer) = asleep(&stranger);
+    until(&stranger, Count::Sleepers, |sleepers| sleepers >= 7);
+    stranger.write(writer, b"wake").unwrap();
+    assert_eq!(sleep.finish(), Ok([4, 0]));
+    drop(reads);
+    drop(greedy);
+    alone(&stranger);
+    drop(stranger);
+    kernel.ends_well();
+}
+
 #[test]
 fn a_child_has_the_files_of_its_parent() {
     let kernel = kernel!();
@@ -559,6 +586,9 @@ fn a_kernel_that_blocks_for_ever() {
     let client = kernel.client();
     let hour = [3_600_000, 0, 0, 0];
     let stuck: Vec<_> = (0..20).map(|_| client.begin(own::HOSTSLEEP, &hour)).collect();
+    kernel.server.until(SOON, "calls that are stuck", |c| c.get("asleep") >= MOST - 1.0);
+    // That client leaves something to another.
+    let second = mute(&kernel, &[(own::HOSTSLEEP, &hour)]);
     kernel.server.until(SOON, "calls that are stuck", |c| c.get("asleep") >= MOST);
     // One more of that kind waits for a thread. All other calls are served, and new clients are.
     let mut raw = mute(&kernel, &[(own::HOSTSLEEP, &[0, 0, 0, 0])]);
@@ -570,7 +600,7 @@ fn a_kernel_that_blocks_for_ever() {
     others_are_served();
     assert!(raw.read_frame(Duration::from_millis(100)).is_err(), "it was not to start");
     // Whose they are goes: what has not begun is over, what is stuck harms nobody.
-    drop((stuck, client));
+    drop((stuck, client, second));
     others_are_served();
     let at_the_bound = |c: &Counters| (MOST..=MOST + SEATS).contains(&c.get("asleep"));
     kernel.server.until(SOON, "four stuck calls, or one more a seat", at_the_bound);
@@ -754,13 +784,8 @@ fn what_is_missing_is_named_with_the_loaders_words() {
     assert!(!dir.path().join("s").exists());
 }
 
-#[test]
-fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
-    let Some(prefix) = prefix() else { return };
-    if !geteuid().is_root() {
-        return process::say("SKIPPED: only root can become somebody else");
-    }
-    // Where the user may read them, and may not remove the socket file.
+/// A copy of the stand-in where any user may read it, and may not remove the socket file.
+fn readable(prefix: &Path) -> tempfile::TempDir {
     let readable = tempfile::tempdir().expect("a directory");
     let lib = readable.path().join("lib");
     std::fs::create_dir(&lib).expect("a directory");
@@ -769,6 +794,81 @@ fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
         std::fs::copy(prefix.join("lib").join(&file), lib.join(&file)).expect("a copy");
     }
     std::fs::set_permissions(readable.path(), Permissions::from_mode(0o755)).expect("a mode");
+    readable
+}
+
+/// A server that may have so many threads more than it has, of a user whom that binds. `None`, and says so,
+/// if there is no program to say that.
+fn with_few_threads(url: &Url, rump: &Path, threads: usize) -> Option<(Program, Client)> {
+    const USER: u32 = 54_322;
+    let (rump, user) = (rump.to_str().expect("a path of words"), format!("{USER}:{USER}"));
+    let mut args = vec!["--rump-prefix", rump, "--workers", "2"];
+    let mut limit = Command::new("prlimit");
+    if geteuid().is_root() {
+        args.extend(["--user", &user]);
+        limit.uid(USER).gid(USER);
+    }
+    let mut program = Program::spawn(&mut serve(&url.to_string(), &args));
+    let client = program.client(url);
+    let pid = program.pid().as_raw_nonzero();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let most = tasks.count() + threads;
+    limit.arg(format!("--pid={pid}")).arg(format!("--nproc={most}:{most}"));
+    let Ok(limited) = limit.output() else {
+        process::say("SKIPPED: there is no prlimit(1)");
+        return None;
+    };
+    assert!(limited.status.success(), "{limited:?}");
+    Some((program, client))
+}
+
+/// All threads that there can be sleep for one client. Others come and go meanwhile, and once that client
+/// has left all is as before.
+#[test]
+fn where_there_are_no_more_threads_a_server_goes_on() {
+    let Some(prefix) = prefix() else { return };
+    let readable = readable(prefix);
+    let (dir, url) = somewhere();
+    let Some((mut program, stranger)) = with_few_threads(&url, readable.path(), 20) else { return };
+    for _ in 0..2 {
+        let greedy = program.client(&url);
+        let [reader, _] = greedy.pipe().unwrap();
+        let to = greedy.space().alloc(8).unwrap();
+        for _ in 0..300 {
+            greedy.post(sys::READ, &[reader as u64, to, 8]);
+        }
+        greedy.flush();
+        let end = Instant::now() + SOON;
+        while !program.said().iter().any(|line| line.contains("cannot start another")) {
+            assert!(Instant::now() < end, "it starts as many threads as it likes");
+            thread::sleep(Duration::from_millis(5));
+        }
+        for _ in 0..20 {
+            let next = program.client(&url);
+            assert!(next.getpid().unwrap() > 1, "newcomers are served");
+        }
+        drop(greedy);
+        alone(&stranger);
+        echoes(&stranger, b"as before");
+        let (sleep, writer) = asleep(&stranger);
+        stranger.write(writer, b"wake").unwrap();
+        assert_eq!(sleep.finish(), Ok([4, 0]));
+    }
+    drop(stranger);
+    assert!(kill_process(program.pid(), Signal::TERM).is_ok());
+    let begin = Instant::now();
+    assert_eq!(program.ends().code(), Some(0), "it said {:?}", program.said());
+    assert!(begin.elapsed() < Duration::from_secs(5), "it has nobody to wait for");
+    drop(dir);
+}
+
+#[test]
+fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
+    let Some(prefix) = prefix() else { return };
+    if !geteuid().is_root() {
+        return process::say("SKIPPED: only root can become somebody else");
+    }
+    let readable = readable(prefix);
     let rump = readable.path().to_str().expect("a path of words");
     let (dir, url) = somewhere();
     let args = ["--rump-prefix", rump, "--user", "54321:4321"];
@@ -1176,7 +1276,7 @@ fn sleepers_of_a_client_that_left_do_not_count() {
         let client = kernel.client();
         let mut sleeps: Vec<_> = (0..EACH).map(|_| nanosleep(&client, 86_400, 0)).collect();
         client.getpid().unwrap();
-        until(&stranger, Count::Away, |away| away >= 4);
+        until(&stranger, Count::Away, |away| away >= 3);
         if by_exec {
             client.exec("next").unwrap();
             for sleep in &mut sleeps {

@@ -16,6 +16,12 @@
 //! Some tasks are short and go ahead of others ([`Dispatcher::push_priority`]). While long tasks have all
 //! seats, one thread more runs those, on a seat of its own: the *reserve*.
 //!
+//! The system may have no thread for a seat while all that there are sleep. So that somebody wakes those, one
+//! thread never runs a task that may sleep: the *rescuer*. It takes a seat for which no thread can be
+//! started, runs what cannot sleep and leaves the rest to the others. To that it comes rarely: threads are made
+//! some before they are needed, and if there can be none, the bound of sleepers becomes what there are threads
+//! for (see [`asleep`]).
+//!
 //! A wake-up costs more than many a task takes. So tasks that come while a worker is awake are left to
 //! it, and another is woken only when some have waited for too long: see [`watch`].
 //!
@@ -23,18 +29,20 @@
 //!   there.
 //! - [`worker`] is what a thread does with a seat.
 //! - [`asleep`] bounds how many sleep, and says who has to wait then.
+//! - [`room`] says how many threads the system has room for.
 //! - [`watch`] finds out when tasks have waited for too long.
 
 mod asleep;
 #[cfg(all(loom, test))]
 mod models;
+mod room;
 mod roster;
 mod watch;
 mod worker;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_deque as deque;
@@ -44,6 +52,12 @@ pub use worker::{blocking, leave_seat, take_seat_again};
 use asleep::Asleep;
 use roster::Roster;
 use watch::Watch;
+
+/// Somebody whose tasks a pool runs: how many of them sleep.
+#[derive(Debug, Default)]
+pub struct Client {
+    asleep: AtomicUsize,
+}
 
 /// A piece of work: run once, to its end, on some worker.
 pub trait Task: Send + 'static {
@@ -57,6 +71,11 @@ pub trait Task: Send + 'static {
     /// one kind tend to sleep alike.
     fn kind(&self) -> Option<usize> {
         None
+    }
+
+    /// Whose it is, if it is of a kind: of the last sleepers there may be each client has only a few.
+    fn client(&self) -> Arc<Client> {
+        Arc::default()
     }
 
     /// Does the work. A panic is caught and counted; the worker goes on.
@@ -82,7 +101,8 @@ pub struct Config {
     /// The CPUs to sit on, one seat each. Empty: all that the process may run on.
     pub cpus: Vec<usize>,
     /// The most tasks that may sleep at once, each on a thread of its own. At this bound a task whose
-    /// kind is among the sleepers waits before it starts; all others go on. See [`Task::kind`].
+    /// kind is among the sleepers waits before it starts, and from three quarters of it on one whose client
+    /// has its share of them; all others go on. See [`Task::kind`] and [`Task::client`].
     /// Lowered to what the system has room for.
     pub max_asleep: NonZeroUsize,
     /// How long a worker looks for tasks before it gives its seat back, as long as that pays (see
@@ -90,6 +110,10 @@ pub struct Config {
     pub spin: Duration,
     /// How long a thread waits for something to do before it ends. A few wait for ever.
     pub keep_alive: Duration,
+    /// Whether one thread more is kept, the *rescuer*, that runs tasks of no kind only: then those are
+    /// run also when all other threads sleep and the system has no more. Threads for sleepers are made
+    /// before they are needed then.
+    pub rescuer: bool,
 }
 
 impl Default for Config {
@@ -99,6 +123,7 @@ impl Default for Config {
             max_asleep: NonZeroUsize::new(10_000).expect("not zero"),
             spin: Duration::ZERO,
             keep_alive: Duration::from_secs(5),
+            rescuer: false,
         }
     }
 }
@@ -126,12 +151,20 @@ struct Shared<T: Task> {
     injector: deque::Injector<T>,
     /// Tasks that go ahead of those in the deques.
     priority: deque::Injector<T>,
+    /// Tasks that the rescuer leaves to the workers.
+    passed_over: deque::Injector<T>,
+    /// Held while it finds out whether a task is one of those and puts it there.
+    passing: Mutex<()>,
     roster: Roster,
     asleep: Asleep<T>,
     spin: Duration,
     keep_alive: Duration,
+    has_rescuer: bool,
     /// Tasks have waited for too long, and none has run out of them since.
     pressed: AtomicBool,
+    /// The system is as if it had no room for another thread.
+    #[cfg(test)]
+    refuses_threads: AtomicBool,
 }
 
 impl<T: Task> Shared<T> {
@@ -141,19 +174,28 @@ impl<T: Task> Shared<T> {
         deques: &[deque::Worker<T>],
         cpus: Vec<usize>,
         most_asleep: usize,
-        (spin, keep_alive): (Duration, Duration),
+        config: &Config,
     ) -> Arc<Shared<T>> {
         Arc::new(Shared {
             context,
             stealers: deques.iter().map(deque::Worker::stealer).collect(),
             injector: deque::Injector::new(),
             priority: deque::Injector::new(),
+            passed_over: deque::Injector::new(),
+            passing: Mutex::new(()),
             roster: Roster::new(cpus),
             asleep: Asleep::new(most_asleep),
-            spin,
-            keep_alive,
+            spin: config.spin,
+            keep_alive: config.keep_alive,
+            has_rescuer: config.rescuer,
             pressed: AtomicBool::new(false),
+            #[cfg(test)]
+            refuses_threads: AtomicBool::new(false),
         })
+    }
+
+    fn lock_passing(&self) -> MutexGuard<'_, ()> {
+        self.passing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_pressed(&self) -> bool {
@@ -168,6 +210,11 @@ impl<T: Task> Shared<T> {
     }
 
     fn has_tasks(&self) -> bool {
+        self.has_new_tasks() || self.asleep.has_ready() || !self.passed_over.is_empty()
+    }
+
+    /// Whether there are tasks that nobody has looked at yet.
+    fn has_new_tasks(&self) -> bool {
         !self.priority.is_empty()
             || !self.injector.is_empty()
             || self.stealers.iter().any(|deque| !deque.is_empty())
@@ -225,8 +272,21 @@ impl<T: Task> Dispatcher<T> {
 
     /// Has tasks that wait for sleepers to wake looked at again: of some the kind may have changed.
     pub fn reconsider(&self) {
-        self.shared.asleep.release(usize::MAX, |task| self.shared.injector.push(task));
-        worker::notify(&self.shared);
+        let mut changed = self.shared.asleep.take_changed();
+        changed.extend(self.take_passed_over());
+        if !changed.is_empty() {
+            changed.into_iter().for_each(|task| self.shared.injector.push(task));
+            worker::notify(&self.shared);
+        }
+    }
+
+    /// The tasks that the rescuer has passed over.
+    fn take_passed_over(&self) -> impl Iterator<Item = T> {
+        // Whatever it has found before their change is there after this.
+        drop(self.shared.lock_passing());
+        // No more than there are now: it may pass them over again.
+        let count = self.shared.passed_over.len();
+        (0..count).map_while(|_| worker::take_passed_over(&self.shared))
     }
 
     /// Seats, one a core.
@@ -256,7 +316,8 @@ impl<T: Task> Injector<T> {
 impl<T: Task> Injector<T> {
     /// A way into a pool without seats: nothing is run.
     pub fn without_seats(context: T::Context) -> Injector<T> {
-        Injector(Shared::new(context, &[], Vec::new(), 1, (Duration::ZERO, Duration::MAX)))
+        let config = Config { keep_alive: Duration::MAX, ..Config::default() };
+        Injector(Shared::new(context, &[], Vec::new(), 1, &config))
     }
 
     /// The next task that was injected.
@@ -274,7 +335,7 @@ pub struct Pool<T: Task> {
 /// Counters of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Threads there are now, parked and sleeping ones included.
+    /// Threads there are now, parked and sleeping ones included; the rescuer is not.
     pub threads: usize,
     /// Times a parked thread was given a seat.
     pub wakes: u64,
@@ -292,22 +353,22 @@ impl<T: Task> Pool<T> {
         let cpus = choose_cpus(&config.cpus)?;
         let deques: Vec<_> = cpus.iter().map(|_| deque::Worker::new_fifo()).collect();
         let most_asleep = most_asleep(config.max_asleep.get());
-        let times = (config.spin, config.keep_alive);
-        let shared = Shared::new(context, &deques, cpus, most_asleep, times);
+        let shared = Shared::new(context, &deques, cpus, most_asleep, config);
         // The first thread is made here, so that a machine which refuses threads is found out now.
+        let pool = Pool { shared: shared.clone() };
         worker::start(&shared)?;
-        Ok((
-            Pool { shared: shared.clone() },
-            Dispatcher { deques, shared, watch: Watch::default() },
-        ))
+        if config.rescuer {
+            worker::start_rescuer(&shared)?;
+        }
+        Ok((pool, Dispatcher { deques, shared, watch: Watch::default() }))
     }
 
     /// A pool without threads: its tasks are for whoever calls [`Pool::take_one`].
     #[cfg(test)]
     pub fn without_threads(cores: usize, context: T::Context) -> (Pool<T>, Dispatcher<T>) {
         let deques: Vec<_> = (0..cores).map(|_| deque::Worker::new_fifo()).collect();
-        let times = (Duration::ZERO, Duration::MAX);
-        let shared = Shared::new(context, &deques, Vec::new(), usize::MAX, times);
+        let config = Config { keep_alive: Duration::MAX, ..Config::default() };
+        let shared = Shared::new(context, &deques, Vec::new(), usize::MAX, &config);
         (Pool { shared: shared.clone() }, Dispatcher { deques, shared, watch: Watch::default() })
     }
 
@@ -346,33 +407,17 @@ pub fn allowed_cpus() -> Result<Vec<usize>, Error> {
 
 /// As many sleepers as asked for, if the system has room for their threads.
 fn most_asleep(asked: usize) -> usize {
-    let room = room_for_threads();
-    if room < asked {
-        tracing::warn!(
-            "no more than {room} calls may sleep on threads at once, not {asked}: see the sysctls \
-             vm.max_map_count, kernel.threads-max and kernel.pid_max"
-        );
-    }
-    asked.min(room)
-}
-
-/// How many threads the system has room for. A process has a bounded number of mappings, four of which
-/// go with each thread, and one that starts without any left takes the process with it.
-///
-/// Source: proc(5), `vm.max_map_count`, `kernel.threads-max`, `kernel.pid_max`.
-fn room_for_threads() -> usize {
-    /// Mappings of everything else, and of the threads there may be over the bound.
-    const OTHER_MAPPINGS: usize = 8192;
-    const MAPPINGS_EACH: usize = 4;
-    let limit = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
-        text.trim().parse::<usize>().ok()
+    let bound = |asked| room::for_threads().filter(|room| room.threads < asked);
+    // There is always room for one, whatever this process may not ask for.
+    let Some(room) = (asked > 1).then(|| bound(asked)).flatten() else {
+        return asked;
     };
-    let by_mappings = limit("vm/max_map_count")
-        .map(|mappings| mappings.saturating_sub(OTHER_MAPPINGS) / MAPPINGS_EACH);
-    let half = |threads: Option<usize>| threads.map(|threads| threads / 2);
-    let room = [by_mappings, half(limit("kernel/threads-max")), half(limit("kernel/pid_max"))];
-    room.into_iter().flatten().min().unwrap_or(usize::MAX).max(1)
+    let most = room.threads.max(1);
+    tracing::warn!(
+        "no more than {most} calls may sleep on threads at once, not {asked}: see {}",
+        room.bound
+    );
+    most
 }
 
 /// The CPUs asked for, each once, or all that there are.

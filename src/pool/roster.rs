@@ -105,6 +105,8 @@ pub struct Roster {
     free: AtomicUsize,
     /// Copy of `state.closed`, likewise.
     closed: AtomicBool,
+    /// How many there are, the rescuer apart.
+    threads: AtomicUsize,
     state: Mutex<State>,
     wakes: AtomicU64,
     hand_offs: AtomicU64,
@@ -117,7 +119,8 @@ struct State {
     reserve: Option<Seat>,
     /// Threads that wait for a seat, with the core each sat on last.
     bench: Vec<(usize, Arc<Berth>)>,
-    threads: usize,
+    /// Where the rescuer waits, if there is one and it has no seat.
+    rescuer: Option<Arc<Berth>>,
     closed: bool,
 }
 
@@ -139,11 +142,12 @@ impl Roster {
             seats: seats.len(),
             free: AtomicUsize::new(seats.len()),
             closed: AtomicBool::new(false),
+            threads: AtomicUsize::new(0),
             state: Mutex::new(State {
                 seats,
                 reserve,
                 bench: Vec::new(),
-                threads: 0,
+                rescuer: None,
                 closed: false,
             }),
             wakes: AtomicU64::new(0),
@@ -197,7 +201,8 @@ impl Roster {
             berth.give(Given::Seat(seat));
             return Need::Nothing;
         }
-        state.threads += 1;
+        drop(state);
+        self.thread_begins();
         Need::Thread(seat)
     }
 
@@ -248,11 +253,47 @@ impl Roster {
         at.map(|at| state.bench.remove(at)).is_some()
     }
 
-    /// A thread that was to be started could not be: its seat is free again.
-    pub fn thread_failed(&self, seat: Seat) {
+    /// A thread that was to be started could not be: the rescuer takes its seat, or if it has one, or
+    /// there is none, that seat is free again. Returns how many threads there are.
+    pub fn thread_failed(&self, seat: Seat) -> usize {
         let mut state = lock(&self.state);
-        state.threads -= 1;
-        self.put_back(&mut state, seat);
+        match state.rescuer.take() {
+            Some(berth) => berth.give(Given::Seat(seat)),
+            None => self.put_back(&mut state, seat),
+        }
+        drop(state);
+        self.thread_ended()
+    }
+
+    /// A thread is to be started without a seat.
+    pub fn thread_begins(&self) {
+        self.threads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The rescuer waits in `berth` until a thread cannot be started, and its seat is free if it had one.
+    /// The caller then looks at the deques once more.
+    pub fn retire_rescuer(&self, seat: Option<Seat>, berth: &Arc<Berth>) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            berth.give(Given::End);
+        } else {
+            state.rescuer = Some(berth.clone());
+        }
+        if let Some(seat) = seat {
+            self.put_back(&mut state, seat);
+        }
+        drop(state);
+        fence(Ordering::SeqCst);
+    }
+
+    /// How many threads wait for a seat.
+    pub fn waiting(&self) -> usize {
+        lock(&self.state).bench.len()
+    }
+
+    /// How many seats there are, but for the reserve.
+    pub fn seats(&self) -> usize {
+        self.seats
     }
 
     /// The pool ends: every waiting thread is sent home, every other one goes when it would wait.
@@ -260,7 +301,8 @@ impl Roster {
         let mut state = lock(&self.state);
         state.closed = true;
         self.closed.store(true, Ordering::Relaxed);
-        for (_, berth) in state.bench.drain(..) {
+        let rescuer = state.rescuer.take();
+        for berth in state.bench.drain(..).map(|(_, berth)| berth).chain(rescuer) {
             berth.give(Given::End);
         }
     }
@@ -270,9 +312,14 @@ impl Roster {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// A thread has ended.
-    pub fn thread_ended(&self) {
-        lock(&self.state).threads -= 1;
+    /// A thread has ended, or one without a seat could not be started. Returns how many are left.
+    pub fn thread_ended(&self) -> usize {
+        self.threads.fetch_sub(1, Ordering::Relaxed) - 1
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.load(Ordering::Relaxed)
     }
 
     /// Counts a task that panicked.
@@ -283,7 +330,7 @@ impl Roster {
     /// Counters.
     pub fn stats(&self) -> Stats {
         Stats {
-            threads: lock(&self.state).threads,
+            threads: self.threads(),
             wakes: self.wakes.load(Ordering::Relaxed),
             hand_offs: self.hand_offs.load(Ordering::Relaxed),
             asleep: 0,

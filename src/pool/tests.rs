@@ -159,6 +159,291 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
     until("nobody sleeps", || pool.stats().asleep == 0);
 }
 
+/// A task of somebody's, of a kind or of none.
+struct Of(Arc<Client>, Option<usize>, Job);
+
+impl Task for Of {
+    type Context = ();
+
+    const KINDS: usize = 2;
+
+    fn kind(&self) -> Option<usize> {
+        self.1
+    }
+
+    fn client(&self) -> Arc<Client> {
+        self.0.clone()
+    }
+
+    fn run(self, (): &()) {
+        self.2.run(&());
+    }
+}
+
+/// A pool of one seat in which at most so many tasks sleep, and sleepers that wake one by one.
+struct Sleepers {
+    pool: Pool<Of>,
+    dispatcher: Dispatcher<Of>,
+    wake: mpsc::Sender<()>,
+    woken: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Sleepers {
+    fn new(most: usize) -> Sleepers {
+        let cpus = vec![allowed_cpus().unwrap()[0]];
+        let max_asleep = NonZeroUsize::new(most).unwrap();
+        let config = Config { cpus, max_asleep, rescuer: true, ..Config::default() };
+        let (pool, dispatcher) = Pool::new(&config, ()).unwrap();
+        let (wake, woken) = mpsc::channel();
+        Sleepers { pool, dispatcher, wake, woken: Arc::new(Mutex::new(woken)) }
+    }
+
+    fn push(&mut self, client: &Arc<Client>, kind: Option<usize>, job: Job) {
+        self.dispatcher.push(0, Of(client.clone(), kind, job));
+        self.dispatcher.notify(Instant::now());
+    }
+
+    /// Tasks that sleep until they are woken.
+    fn sleep(&mut self, client: &Arc<Client>, tasks: usize) {
+        for _ in 0..tasks {
+            let woken = self.woken.clone();
+            let sleep = move || blocking(|| woken.lock().unwrap().recv().unwrap());
+            self.push(client, Some(0), job(sleep));
+        }
+    }
+
+    /// Tasks that end at once, and how to hear of it.
+    fn pass(
+        &mut self,
+        client: &Arc<Client>,
+        kind: Option<usize>,
+        tasks: usize,
+    ) -> mpsc::Receiver<()> {
+        let (done, wait) = mpsc::channel();
+        for _ in 0..tasks {
+            let done = done.clone();
+            self.push(client, kind, job(move || done.send(()).unwrap()));
+        }
+        wait
+    }
+
+    /// All that was pushed has been looked at, and whoever does not sleep waits. How many sleep, and how many
+    /// threads there are.
+    #[track_caller]
+    fn settle(&mut self) -> (usize, usize) {
+        let wait = self.pass(&Arc::default(), None, 1);
+        wait.recv_timeout(PATIENCE).expect("it does not sleep");
+        let mut settled = (0, 0);
+        until("all others wait", || {
+            let stats = self.pool.stats();
+            settled = (stats.asleep, stats.threads);
+            stats.asleep + self.pool.shared.roster.waiting() == stats.threads
+        });
+        settled
+    }
+
+    /// All that was pushed has been looked at, and so many sleep.
+    #[track_caller]
+    fn are_asleep(&mut self, asleep: usize) {
+        let wait = self.pass(&Arc::default(), None, 1);
+        wait.recv_timeout(PATIENCE).expect("it does not sleep");
+        until(&format!("{asleep} sleep"), || self.pool.stats().asleep == asleep);
+    }
+}
+
+#[test]
+fn of_the_last_sleepers_each_client_gets_a_little() {
+    let [greedy, second, third, last]: [Arc<Client>; 4] = Default::default();
+    let mut sleepers = Sleepers::new(8);
+    sleepers.sleep(&greedy, 50);
+    sleepers.are_asleep(6);
+    sleepers.sleep(&second, 3);
+    sleepers.are_asleep(7);
+    sleepers.sleep(&third, 1);
+    sleepers.are_asleep(8);
+    let others = sleepers.pass(&last, Some(0), 20);
+    sleepers.are_asleep(8);
+    assert!(others.try_recv().is_err(), "there is no room for another");
+    // One wakes: the greedy have enough, so whoever has nothing goes on, one task after the other.
+    sleepers.wake.send(()).unwrap();
+    for _ in 0..20 {
+        others.recv_timeout(PATIENCE).expect("it goes on");
+    }
+    for _ in 0..53 {
+        sleepers.wake.send(()).unwrap();
+    }
+    until("all have slept and woken", || sleepers.pool.stats().asleep == 0);
+}
+
+#[test]
+fn where_there_are_no_more_threads_some_stay_awake() {
+    let [client, other]: [Arc<Client>; 2] = Default::default();
+    let mut sleepers = Sleepers::new(1000);
+    sleepers.sleep(&client, 10);
+    sleepers.are_asleep(10);
+    sleepers.pool.shared.refuses_threads.store(true, Ordering::SeqCst);
+    sleepers.sleep(&client, 50);
+    let (asleep, threads) = sleepers.settle();
+    assert!((10..=threads - 2).contains(&asleep), "{asleep} sleep of {threads}: some are awake");
+    for kind in [None, Some(1)] {
+        let wait = sleepers.pass(&other, kind, 30);
+        for _ in 0..30 {
+            wait.recv_timeout(PATIENCE).expect("what is not of that kind is run");
+        }
+    }
+    let of_that_kind = sleepers.pass(&other, Some(0), 30);
+    assert_eq!(sleepers.settle(), (asleep, threads));
+    assert!(of_that_kind.try_recv().is_err(), "it waits");
+    // The bound is one less than sleep now, or two.
+    for _ in 0..3 {
+        sleepers.wake.send(()).unwrap();
+    }
+    for _ in 0..30 {
+        of_that_kind.recv_timeout(PATIENCE).expect("the client leaves it something");
+    }
+    for _ in 0..57 {
+        sleepers.wake.send(()).unwrap();
+    }
+    sleepers.are_asleep(0);
+    assert_eq!(sleepers.settle(), (0, threads));
+}
+
+#[test]
+fn where_all_threads_sleep_the_rescuer_runs_what_does_not() {
+    let [client, other]: [Arc<Client>; 2] = Default::default();
+    let mut sleepers = Sleepers::new(1000);
+    sleepers.are_asleep(0);
+    sleepers.pool.shared.refuses_threads.store(true, Ordering::SeqCst);
+    sleepers.sleep(&client, 20);
+    sleepers.are_asleep(1);
+    let of_others = sleepers.pass(&other, Some(1), 30);
+    for _ in 0..30 {
+        let wait = sleepers.pass(&other, None, 10);
+        for _ in 0..10 {
+            wait.recv_timeout(PATIENCE).expect("what does not sleep is run");
+        }
+    }
+    assert!(of_others.try_recv().is_err(), "there is no thread for what may sleep");
+    for _ in 0..20 {
+        sleepers.wake.send(()).unwrap();
+    }
+    for _ in 0..30 {
+        of_others.recv_timeout(PATIENCE).expect("there is a thread again");
+    }
+    sleepers.are_asleep(0);
+    assert_eq!(sleepers.pool.stats().threads, 1);
+}
+
+#[test]
+fn the_bound_of_sleepers_grows_again_with_the_threads() {
+    let client: Arc<Client> = Arc::default();
+    let mut sleepers = Sleepers::new(1000);
+    let shared = sleepers.pool.shared.clone();
+    sleepers.are_asleep(0);
+    shared.refuses_threads.store(true, Ordering::SeqCst);
+    sleepers.sleep(&client, 2);
+    sleepers.are_asleep(1);
+    shared.refuses_threads.store(false, Ordering::SeqCst);
+    let mut pushed = 2;
+    until("many sleep", || {
+        sleepers.sleep(&client, 1);
+        pushed += 1;
+        sleepers.pool.stats().asleep >= 20
+    });
+    for _ in 0..pushed {
+        sleepers.wake.send(()).unwrap();
+    }
+    sleepers.are_asleep(0);
+}
+
+#[test]
+fn no_task_is_left_behind_that_waited_for_sleepers() {
+    let max_asleep = NonZeroUsize::new(5).unwrap();
+    let (pool, mut dispatcher) =
+        Pool::<Of>::new(&Config { max_asleep, ..Config::default() }, ()).unwrap();
+    let clients: [Arc<Client>; 7] = Default::default();
+    let (done, wait) = mpsc::channel();
+    for i in 0..3_000 {
+        let done = done.clone();
+        let work = move || {
+            if i % 3 == 0 {
+                blocking(|| std::thread::sleep(Duration::from_micros(i as u64 % 50)));
+            }
+            done.send(()).unwrap();
+        };
+        dispatcher.push(i, Of(clients[i % 7].clone(), Some(i / 100 % 2), job(work)));
+        dispatcher.notify(Instant::now());
+    }
+    for _ in 0..3_000 {
+        wait.recv_timeout(PATIENCE).expect("all run");
+    }
+    until("nobody sleeps", || pool.stats().asleep == 0);
+}
+
+/// A task that is of no kind once it has been told so.
+struct Changing(Arc<AtomicUsize>, Job);
+
+impl Task for Changing {
+    type Context = ();
+
+    const KINDS: usize = 1;
+
+    fn kind(&self) -> Option<usize> {
+        (self.0.load(Ordering::SeqCst) == 0).then_some(0)
+    }
+
+    fn run(self, (): &()) {
+        self.1.run(&());
+    }
+}
+
+#[test]
+fn who_waits_and_is_not_to_sleep_any_more_goes_on() {
+    let max_asleep = NonZeroUsize::MIN;
+    let (pool, mut dispatcher) =
+        Pool::<Changing>::new(&Config { max_asleep, ..Config::default() }, ()).unwrap();
+    let gate = Arc::new(Mutex::new(()));
+    let (held, sleeper) = (gate.lock().unwrap(), gate.clone());
+    dispatcher.push(0, Changing(Arc::default(), job(move || blocking(|| drop(sleeper.lock())))));
+    dispatcher.notify(Instant::now());
+    until("it sleeps", || pool.stats().asleep == 1);
+    let (changed, (done, wait)) = (Arc::new(AtomicUsize::new(0)), mpsc::channel());
+    for _ in 0..10 {
+        let done = done.clone();
+        dispatcher.push(0, Changing(changed.clone(), job(move || done.send(()).unwrap())));
+    }
+    dispatcher.notify(Instant::now());
+    assert!(wait.recv_timeout(Duration::from_millis(50)).is_err(), "they wait");
+    changed.store(1, Ordering::SeqCst);
+    dispatcher.reconsider();
+    for _ in 0..10 {
+        wait.recv_timeout(PATIENCE).expect("they go on");
+    }
+    drop(held);
+}
+
+#[test]
+fn who_was_passed_over_and_is_not_to_sleep_any_more_goes_on() {
+    let cpus = vec![allowed_cpus().unwrap()[0]];
+    let config = Config { cpus, rescuer: true, ..Config::default() };
+    let (pool, mut dispatcher) = Pool::<Changing>::new(&config, ()).unwrap();
+    until("the first thread waits", || pool.shared.roster.waiting() == 1);
+    pool.shared.refuses_threads.store(true, Ordering::SeqCst);
+    let gate = Arc::new(Mutex::new(()));
+    let (held, sleeper) = (gate.lock().unwrap(), gate.clone());
+    dispatcher.push(0, Changing(Arc::default(), job(move || blocking(|| drop(sleeper.lock())))));
+    dispatcher.notify(Instant::now());
+    until("it sleeps", || pool.stats().asleep == 1);
+    let (changed, (done, wait)) = (Arc::new(AtomicUsize::new(0)), mpsc::channel());
+    dispatcher.push(0, Changing(changed.clone(), job(move || done.send(()).unwrap())));
+    dispatcher.notify(Instant::now());
+    until("it is passed over", || !pool.shared.passed_over.is_empty());
+    changed.store(1, Ordering::SeqCst);
+    dispatcher.reconsider();
+    wait.recv_timeout(PATIENCE).expect("it goes on");
+    drop(held);
+}
+
 #[test]
 fn threads_of_a_burst_of_sleepers_end_when_they_wake() {
     const SLEEPERS: usize = 600;

@@ -6,10 +6,12 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 use crossbeam_deque::Steal;
 use ring::Spin;
 
+use super::asleep::Sleeper;
 use super::roster::{Berth, Need, Roster, Seat, Waited};
 use super::{Shared, Task};
 
@@ -28,8 +30,10 @@ struct Position {
     last_core: usize,
     /// How many sleeps inside its task it is in.
     away: u32,
-    /// The kind of its task.
-    kind: Option<usize>,
+    /// What its task counts as while it sleeps.
+    sleeper: Option<Sleeper>,
+    /// It counts so already.
+    counted: bool,
     /// The CPU the thread is pinned to.
     pinned: Option<usize>,
     pool: Arc<dyn Seats>,
@@ -39,11 +43,12 @@ struct Position {
 trait Seats {
     fn roster(&self) -> &Roster;
     /// A task is about to fall asleep.
-    fn pause(&self);
-    /// A task of this kind falls asleep, and its thread has left its seat.
-    fn falls_asleep(self: Arc<Self>, kind: Option<usize>);
-    /// A task of this kind has woken.
-    fn wakes(self: Arc<Self>, kind: Option<usize>);
+    fn pause(self: Arc<Self>);
+    /// A task falls asleep that counts so from now on unless it is `counted`, and its thread has left its
+    /// seat.
+    fn falls_asleep(self: Arc<Self>, sleeper: Option<&Sleeper>, counted: bool);
+    /// A task has woken.
+    fn wakes(self: Arc<Self>, sleeper: Option<&Sleeper>);
 }
 
 impl<T: Task> Seats for Shared<T> {
@@ -51,25 +56,25 @@ impl<T: Task> Seats for Shared<T> {
         &self.roster
     }
 
-    fn pause(&self) {
+    fn pause(self: Arc<Self>) {
         T::pause(&self.context);
+        if self.has_rescuer {
+            start_ahead(&self);
+        }
     }
 
-    fn falls_asleep(self: Arc<Self>, kind: Option<usize>) {
-        self.asleep.enter(kind);
+    fn falls_asleep(self: Arc<Self>, sleeper: Option<&Sleeper>, counted: bool) {
+        if !counted {
+            self.asleep.enter(sleeper);
+        }
         fence(Ordering::SeqCst);
         if self.has_tasks() {
             notify(&self);
         }
     }
 
-    fn wakes(self: Arc<Self>, kind: Option<usize>) {
-        let mut any = false;
-        self.asleep.leave(kind, |task| {
-            self.injector.push(task);
-            any = true;
-        });
-        if any {
+    fn wakes(self: Arc<Self>, sleeper: Option<&Sleeper>) {
+        if self.asleep.leave(sleeper) {
             notify(&self);
         }
     }
@@ -107,49 +112,136 @@ pub(super) fn start<T: Task>(shared: &Arc<Shared<T>>) -> io::Result<()> {
     }
 }
 
-/// Makes a thread for a seat. If there can be none, the threads that exist must do.
+/// Makes the thread that runs no task of a kind, see [`super::Config::rescuer`].
+pub(super) fn start_rescuer<T: Task>(shared: &Arc<Shared<T>>) -> io::Result<()> {
+    start_thread(shared, "rescuer".into(), rescuer_main)
+}
+
+/// Makes a thread for a seat. If there can be none, the threads that exist must do, and fewer may sleep.
 fn spawn<T: Task>(shared: &Arc<Shared<T>>, seat: Seat) {
     if let Err((seat, error)) = try_spawn(shared, seat) {
-        tracing::warn!("cannot start another worker thread: {error}");
-        shared.roster.thread_failed(seat);
+        let threads = shared.roster.thread_failed(seat);
+        lower(shared, threads, &error);
     }
+}
+
+/// How many threads are to be awake beside those that sleep: one for each seat, whose task may fall asleep
+/// while it is found out that there can be no more, and two that are left then.
+fn awake_beside<T: Task>(shared: &Shared<T>) -> usize {
+    shared.roster.seats() + 2
+}
+
+/// Makes threads before they are needed, for one falls asleep: if there can be none, that is found out while
+/// some are awake.
+fn start_ahead<T: Task>(shared: &Arc<Shared<T>>) {
+    let awake = || shared.roster.threads().saturating_sub(shared.asleep.count());
+    while awake() <= awake_beside(shared)
+        && shared.asleep.has_rested(Instant::now())
+        && start_without_seat(shared)
+    {}
+}
+
+/// Makes a thread more because a task waits that would not if there had always been room for threads.
+fn grow<T: Task>(shared: &Arc<Shared<T>>) {
+    let is_time = shared.asleep.is_lowered() && shared.asleep.has_rested(Instant::now());
+    if is_time && start_without_seat(shared) && shared.asleep.raise() {
+        notify(shared);
+    }
+}
+
+/// Makes a thread that waits for a seat. Whether there can be one.
+fn start_without_seat<T: Task>(shared: &Arc<Shared<T>>) -> bool {
+    shared.roster.thread_begins();
+    let started = start_thread(shared, "worker".into(), |shared| thread_main(shared, None));
+    if let Err(error) = &started {
+        lower(shared, shared.roster.thread_ended(), error);
+    }
+    started.is_ok()
+}
+
+/// There can be no more threads than these: so many may sleep that enough are awake.
+fn lower<T: Task>(shared: &Shared<T>, threads: usize, error: &io::Error) {
+    let most = threads.saturating_sub(awake_beside(shared)).max(1);
+    tracing::warn!(
+        "cannot start another worker thread: {error}; of {threads} no more than {most} may sleep"
+    );
+    shared.asleep.lower(most, Instant::now());
 }
 
 fn try_spawn<T: Task>(shared: &Arc<Shared<T>>, seat: Seat) -> Result<(), (Seat, io::Error)> {
     let (core, cpu) = (seat.core, seat.cpu);
-    let thread_shared = shared.clone();
-    std::thread::Builder::new()
-        .name(format!("worker {core}"))
-        .spawn(move || {
-            let context = thread_shared.clone();
-            if catch_unwind(AssertUnwindSafe(|| thread_main(thread_shared, seat))).is_err() {
-                T::worker_panicked(&context.context);
-            }
-        })
-        .map(drop)
+    start_thread(shared, format!("worker {core}"), move |shared| thread_main(shared, Some(seat)))
         .map_err(|error| (Seat { core, cpu }, error))
 }
 
-fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
-    let berth = Arc::new(Berth::default());
-    let position = Position {
-        last_core: seat.core,
-        seat: None,
-        away: 0,
-        kind: None,
-        pinned: None,
-        pool: shared.clone(),
+/// Has a thread of this name do that. Its panic is the pool's.
+fn start_thread<T: Task>(
+    shared: &Arc<Shared<T>>,
+    name: String,
+    main: impl FnOnce(Arc<Shared<T>>) + Send + 'static,
+) -> io::Result<()> {
+    #[cfg(test)]
+    if shared.refuses_threads.load(Ordering::SeqCst) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let shared = shared.clone();
+    let body = move || {
+        let context = shared.clone();
+        if catch_unwind(AssertUnwindSafe(|| main(shared))).is_err() {
+            T::worker_panicked(&context.context);
+        }
     };
-    POSITION.set(Some(position));
+    std::thread::Builder::new().name(name).spawn(body).map(drop)
+}
+
+/// A worker's thread, which may begin without a seat.
+fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Option<Seat>) {
+    let berth = Arc::new(Berth::default());
+    take_position(&shared);
     let mut spin = Spin::new(shared.spin);
-    let mut seat = Some(seat);
+    let mut seat = seat.or_else(|| {
+        rest(&shared, &berth);
+        wait_for_seat(&shared, &berth)
+    });
     while let Some(given) = seat {
         sit_down(given);
         run_tasks(&shared, &mut spin);
         rest(&shared, &berth);
         seat = wait_for_seat(&shared, &berth);
     }
-    // It is no worker any more: were it to sleep in there, it would take a seat with it.
+    leave_position(&shared);
+    shared.roster.thread_ended();
+}
+
+/// The rescuer's thread. It has a seat only while no other thread can be started for it.
+fn rescuer_main<T: Task>(shared: Arc<Shared<T>>) {
+    let berth = Arc::new(Berth::default());
+    take_position(&shared);
+    loop {
+        retire(&shared, &berth);
+        let Some(seat) = berth.wait() else { break };
+        sit_down(seat);
+        run_as_rescuer(&shared);
+    }
+    leave_position(&shared);
+}
+
+/// The thread is a worker.
+fn take_position<T: Task>(shared: &Arc<Shared<T>>) {
+    let pool = shared.clone();
+    POSITION.set(Some(Position {
+        last_core: 0,
+        seat: None,
+        away: 0,
+        sleeper: None,
+        counted: false,
+        pinned: None,
+        pool,
+    }));
+}
+
+/// The thread is no worker any more: were it to sleep at its end, it would take a seat with it.
+fn leave_position<T: Task>(shared: &Shared<T>) {
     POSITION.set(None);
     if !shared.roster.is_closed() {
         let ends = catch_unwind(AssertUnwindSafe(|| T::thread_end(&shared.context)));
@@ -157,7 +249,55 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, seat: Seat) {
             shared.roster.count_panic();
         }
     }
-    shared.roster.thread_ended();
+}
+
+/// The rescuer runs tasks of no kind until there are none, or a worker waits for the seat. It passes over
+/// the others.
+fn run_as_rescuer<T: Task>(shared: &Arc<Shared<T>>) {
+    while let Some(core) = seated_core() {
+        let task = match core == shared.stealers.len() {
+            true => take_priority(shared),
+            false => find_new(shared, core),
+        };
+        let Some(task) = task else { return };
+        if let Some(task) = pass_over(shared, task) {
+            run(shared, Admitted { task, sleeper: None, counted: false });
+        }
+        if shared.roster.is_closed() || shared.roster.waiting() > 0 {
+            return;
+        }
+    }
+}
+
+/// Leaves a task to the workers if it may sleep; else returns it.
+fn pass_over<T: Task>(shared: &Shared<T>, task: T) -> Option<T> {
+    if task.kind().is_some() {
+        task.held(&shared.context);
+    }
+    let _passing = shared.lock_passing();
+    if task.kind().is_none() {
+        return Some(task);
+    }
+    shared.passed_over.push(task);
+    None
+}
+
+/// The rescuer frees its seat and waits until it is needed.
+fn retire<T: Task>(shared: &Arc<Shared<T>>, berth: &Arc<Berth>) {
+    T::pause(&shared.context);
+    shared.roster.retire_rescuer(take_seat().0, berth);
+    // What it leaves to the workers is theirs alone: without one it would be given the seat again for it.
+    if shared.has_new_tasks() || shared.has_tasks() && shared.roster.waiting() > 0 {
+        notify(shared);
+    }
+}
+
+/// Takes the seat from this thread, and says on which core it sat last.
+fn take_seat() -> (Option<Seat>, usize) {
+    POSITION.with_borrow_mut(|position| {
+        let position = position.as_mut().expect("a worker has a position");
+        (position.seat.take(), position.last_core)
+    })
 }
 
 /// Waits for a seat, or returns `None` because the thread is to end: the pool does, or the thread is one of
@@ -184,17 +324,62 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>, spin: &mut Spin) {
         if std::mem::take(&mut fresh) && shared.is_pressed() && shared.has_tasks() {
             notify(shared);
         }
-        let held = |task: &T| task.held(&shared.context);
-        let Some(task) = shared.asleep.admit(task, held, |task| shared.injector.push(task)) else {
-            continue;
-        };
-        set_kind(task.kind());
-        if catch_unwind(AssertUnwindSafe(|| task.run(&shared.context))).is_err() {
-            shared.roster.count_panic();
+        match admit(shared, task) {
+            Some(admitted) => run(shared, admitted),
+            None => grow(shared),
         }
         if shared.roster.is_closed() {
             return;
         }
+    }
+}
+
+/// A task that may start.
+struct Admitted<T> {
+    task: T,
+    sleeper: Option<Sleeper>,
+    /// It counts as asleep already.
+    counted: bool,
+}
+
+/// A task that was found.
+enum Found<T> {
+    /// It comes from a deque or an injector, and may have to wait.
+    New(T),
+    /// It has waited, and counts as asleep.
+    Ready(T, Sleeper),
+}
+
+/// Lets a task start, or keeps it for later.
+fn admit<T: Task>(shared: &Shared<T>, found: Found<T>) -> Option<Admitted<T>> {
+    match found {
+        Found::Ready(task, sleeper) => {
+            Some(Admitted { task, sleeper: Some(sleeper), counted: true })
+        }
+        Found::New(task) => {
+            let sleeper = Sleeper::of(&task);
+            let held = |task: &T| task.held(&shared.context);
+            let task = match &sleeper {
+                Some(sleeper) => shared.asleep.admit(task, sleeper, held)?,
+                None => task,
+            };
+            Some(Admitted { task, sleeper, counted: false })
+        }
+    }
+}
+
+/// Runs a task to its end.
+fn run<T: Task>(shared: &Arc<Shared<T>>, admitted: Admitted<T>) {
+    let Admitted { task, sleeper, counted } = admitted;
+    set_sleeper(sleeper, counted);
+    if catch_unwind(AssertUnwindSafe(|| task.run(&shared.context))).is_err() {
+        shared.roster.count_panic();
+    }
+    // It counted as asleep and did not sleep.
+    if let Some(sleeper) = take_counted()
+        && shared.asleep.leave(Some(&sleeper))
+    {
+        notify(shared);
     }
 }
 
@@ -204,13 +389,13 @@ fn next_task<T: Task>(
     core: usize,
     turn: &mut u32,
     spin: &mut Spin,
-) -> Option<T> {
+) -> Option<Found<T>> {
     if core == shared.stealers.len() {
-        return take_priority(shared);
+        return take_priority(shared).map(Found::New);
     }
     *turn = turn.wrapping_add(1);
     if turn.is_multiple_of(INJECTOR_EVERY)
-        && let Some(task) = take(|| shared.injector.steal())
+        && let Some(task) = take_injected(shared)
     {
         return Some(task);
     }
@@ -218,7 +403,7 @@ fn next_task<T: Task>(
     if turn.is_multiple_of(2)
         && let Some(task) = take_priority(shared)
     {
-        return Some(task);
+        return Some(Found::New(task));
     }
     let mut task = find_task(shared, core);
     if task.is_none() {
@@ -234,17 +419,42 @@ fn next_task<T: Task>(
     task
 }
 
-/// A task from the own deque, one of priority, or one from the injector or another core, in this order.
-fn find_task<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
+/// A task from the own deque, one of priority, one that has waited or was passed over, one from the injector
+/// or one from another core, in this order.
+fn find_task<T: Task>(shared: &Shared<T>, core: usize) -> Option<Found<T>> {
+    take(|| shared.stealers[core].steal())
+        .or_else(|| take_priority(shared))
+        .map(Found::New)
+        .or_else(|| take_injected(shared))
+        .or_else(|| steal_elsewhere(shared, core).map(Found::New))
+}
+
+/// A task that nobody has looked at yet.
+fn find_new<T: Task>(shared: &Shared<T>, core: usize) -> Option<T> {
     take(|| shared.stealers[core].steal())
         .or_else(|| take_priority(shared))
         .or_else(|| take(|| shared.injector.steal()))
         .or_else(|| steal_elsewhere(shared, core))
 }
 
+/// A task that has waited or was passed over, or one from the injector.
+fn take_injected<T: Task>(shared: &Shared<T>) -> Option<Found<T>> {
+    let ready = shared.asleep.next_ready().map(|(task, sleeper)| Found::Ready(task, sleeper));
+    ready.or_else(|| {
+        let passed_over = take_passed_over(shared);
+        passed_over.or_else(|| take(|| shared.injector.steal())).map(Found::New)
+    })
+}
+
+/// A task that the rescuer has passed over.
+pub(super) fn take_passed_over<T: Task>(shared: &Shared<T>) -> Option<T> {
+    // A steal has a fence, and most often there is none.
+    if shared.passed_over.is_empty() { None } else { take(|| shared.passed_over.steal()) }
+}
+
 /// A task of priority. All that whoever has the reserve may take.
 pub(super) fn take_priority<T: Task>(shared: &Shared<T>) -> Option<T> {
-    // A steal has a fence, and most often there is none.
+    // As above.
     if shared.priority.is_empty() { None } else { take(|| shared.priority.steal()) }
 }
 
@@ -267,10 +477,7 @@ pub(super) fn take<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
 /// Frees the seat, if the thread still has one, and joins those who wait for one.
 fn rest<T: Task>(shared: &Arc<Shared<T>>, berth: &Arc<Berth>) {
     T::pause(&shared.context);
-    let (seat, last_core) = POSITION.with_borrow_mut(|position| {
-        let position = position.as_mut().expect("a worker has a position");
-        (position.seat.take(), position.last_core)
-    });
+    let (seat, last_core) = take_seat();
     match seat {
         Some(seat) => shared.roster.stand_up(seat, berth),
         None => shared.roster.join_bench(last_core, berth),
@@ -284,10 +491,20 @@ fn seated_core() -> Option<usize> {
     POSITION.with_borrow(|position| Some(position.as_ref()?.seat.as_ref()?.core))
 }
 
-fn set_kind(kind: Option<usize>) {
+fn set_sleeper(sleeper: Option<Sleeper>, counted: bool) {
     POSITION.with_borrow_mut(|position| {
-        position.as_mut().expect("a worker has a position").kind = kind;
+        let position = position.as_mut().expect("a worker has a position");
+        (position.sleeper, position.counted) = (sleeper, counted);
     });
+}
+
+/// The task is over: what it still counts as.
+fn take_counted() -> Option<Sleeper> {
+    POSITION.with_borrow_mut(|position| {
+        let position = position.as_mut().expect("a worker has a position");
+        let sleeper = position.sleeper.take();
+        sleeper.filter(|_| std::mem::take(&mut position.counted))
+    })
 }
 
 /// Takes a seat, and its CPU.
@@ -313,16 +530,20 @@ pub fn leave_seat() {
     let left = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
         position.away += 1;
-        (position.away == 1).then(|| (position.pool.clone(), position.seat.take(), position.kind))
+        (position.away == 1).then(|| {
+            let counted = std::mem::take(&mut position.counted);
+            let sleeper = position.sleeper.clone();
+            (position.pool.clone(), position.seat.take(), sleeper, counted)
+        })
     });
-    let Some((pool, seat, kind)) = left else {
+    let Some((pool, seat, sleeper, counted)) = left else {
         return;
     };
-    pool.pause();
+    pool.clone().pause();
     if let Some(seat) = seat {
         pool.roster().leave(seat);
     }
-    pool.falls_asleep(kind);
+    pool.falls_asleep(sleeper.as_ref(), counted);
 }
 
 /// This thread has slept: takes its seat again, or another, if one is free. If none is, it ends its
@@ -331,15 +552,16 @@ pub fn take_seat_again() {
     let back = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
         position.away = position.away.checked_sub(1)?;
-        (position.away == 0).then(|| (position.pool.clone(), position.last_core, position.kind))
+        let sleeper = position.sleeper.clone();
+        (position.away == 0).then(|| (position.pool.clone(), position.last_core, sleeper))
     });
-    let Some((pool, last_core, kind)) = back else {
+    let Some((pool, last_core, sleeper)) = back else {
         return;
     };
     if let Some(seat) = pool.roster().come_back(last_core) {
         sit_down(seat);
     }
-    pool.wakes(kind);
+    pool.wakes(sleeper.as_ref());
 }
 
 /// Runs `sleep`, which may put the thread to sleep, between [`leave_seat`] and [`take_seat_again`].

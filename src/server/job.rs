@@ -7,7 +7,7 @@ use ring::Socket;
 
 use super::mailbox::{ClientAt, Done, Mailbox, Message};
 use super::task::{CALL_KINDS, Task};
-use crate::pool;
+use crate::pool::{self, Client};
 use kernel::{Errno, Kernel, Process};
 use rumpsp::session::Work;
 
@@ -47,6 +47,13 @@ impl pool::Task for Job {
         match self {
             Job::Call(task) => task.may_sleep().then(|| task.kind()),
             Job::Interrupt(..) | Job::Discard(_) | Job::Work(_) => None,
+        }
+    }
+
+    fn client(&self) -> Arc<Client> {
+        match self {
+            Job::Call(task) => task.client(),
+            Job::Interrupt(..) | Job::Discard(_) | Job::Work(_) => Arc::default(),
         }
     }
 

@@ -243,6 +243,7 @@ impl Server {
         let context = Context { kernel, mailbox: mailbox.clone(), panics: Arc::default() };
         let panics = context.panics.clone();
         let mut pool_config = config.pool.clone();
+        pool_config.rescuer = !restarts;
         if restarts {
             // None of its calls sleeps on a thread.
             pool_config.max_asleep = NonZeroUsize::MIN;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::limits::Limits;
+use crate::pool::Client;
 
 /// Bytes at which a client waits when all clients together are owed, or have sent, much.
 const PRESSED: usize = 64 * 1024;
@@ -52,6 +53,7 @@ impl All {
 ///   to half of its bound for what is kept; beyond it one call at a time gets more, the others wait.
 /// - *resting*: the same of calls that sleep, perhaps for long: up to the other half.
 /// - *queued*: its calls that wait for a thread.
+/// - *sleepers*: its calls that sleep on a thread, which the pool counts.
 #[derive(Debug)]
 pub struct Share {
     copied: AtomicUsize,
@@ -65,6 +67,7 @@ pub struct Share {
     queued: AtomicUsize,
     /// The board takes no calls of this client until some of those queued have started.
     full: AtomicBool,
+    sleepers: Arc<Client>,
     all: Arc<All>,
 }
 
@@ -88,6 +91,7 @@ impl Share {
             put_off: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             full: AtomicBool::new(false),
+            sleepers: Arc::default(),
             all,
         }
     }
@@ -190,6 +194,11 @@ impl Share {
     /// Whether the board waits to hear that a call has let go of something, as one just has.
     pub fn has_room(&self) -> bool {
         self.put_off.load(Ordering::SeqCst) && self.put_off.swap(false, Ordering::SeqCst)
+    }
+
+    /// This client as the pool knows it.
+    pub fn sleepers(&self) -> &Arc<Client> {
+        &self.sleepers
     }
 
     /// A call waits for a thread.

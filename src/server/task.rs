@@ -32,7 +32,7 @@ use super::mailbox::{Mailbox, Message};
 use super::memory::{CallMemory, MayAsk};
 use super::rendezvous::Rendezvous;
 use super::share::Share;
-use crate::pool::Injector;
+use crate::pool::{Client, Injector};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use kernel::{Args, Call, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress};
@@ -228,6 +228,12 @@ impl Task {
     /// Calls of one number tend to be alike.
     pub fn kind(&self) -> usize {
         usize::try_from(self.number()).unwrap_or(usize::MAX).min(CALL_KINDS - 1)
+    }
+
+    /// Whose call it is, as the pool knows it.
+    pub fn client(&self) -> Arc<Client> {
+        let body = self.body();
+        body.memory.share().map(|share| share.sleepers().clone()).unwrap_or_default()
     }
 
     /// Whether it is to be run on the submission thread.
