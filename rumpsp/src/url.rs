@@ -15,12 +15,12 @@ pub const MAX_PATH: usize = 107;
 /// The address of a server.
 ///
 /// ```
-/// use rumpring::url::Url;
+/// use rumpring_rumpsp::url::Url;
 ///
 /// let url: Url = "tcp://*:7000".parse()?;
 /// assert!(url.is_wildcard()); // a server may listen there, a client cannot go there
 /// assert_eq!("unix:///run/rump.sock".parse::<Url>()?.to_string(), "unix:///run/rump.sock");
-/// # Ok::<(), rumpring::url::UrlError>(())
+/// # Ok::<(), rumpring_rumpsp::url::UrlError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Url {
