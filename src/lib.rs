@@ -2,16 +2,16 @@
 //!
 //! # The way of a call
 //!
-//! bytes -> `ring` -> `rumpsp`'s wire (a frame) -> its session (is it allowed?) -> [`pool`] (a deque) -> a kernel ->
-//! reply -> the session (still alive?) -> [`server`] (the connection's outbox) -> `ring` -> bytes.
+//! bytes -> `ring` -> `rumpsp`'s wire (a frame) -> its session (is it allowed?) -> [`scheduler`] (a deque) -> a kernel ->
+//! reply -> the session (still alive?) -> [`server`] (the connection's send queue) -> `ring` -> bytes.
 //!
-//! Calls that cannot sleep and are short pass the pool by: the server's thread runs them, for waking a worker
+//! Calls that cannot sleep and are short pass the scheduler by: the server's thread runs them, for waking a worker
 //! would take longer.
 //!
 //! # What depends on what
 //!
 //! [`cli`] -> [`librump`] (NetBSD's kernel: what it is asked, and the C surface that it calls) -> [`options`] (a
-//! server in words) -> [`server`] -> [`pool`] and the crates `rumpsp`, `ring` and `kernel`; [`output`] (what is
+//! server in words) -> [`server`] -> [`scheduler`] and the crates `rumpsp`, `ring` and `kernel`; [`output`] (what is
 //! printed) is used by all.
 
 // Only what talks to C may do otherwise, and says so.
@@ -22,12 +22,12 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod cli;
+mod fairness;
 #[allow(unsafe_code)]
 pub mod librump;
 pub mod options;
 pub mod output;
-pub mod pool;
-mod quota;
+pub mod scheduler;
 #[cfg(test)]
 #[path = "../tests/support/seeds.rs"]
 mod seeds;

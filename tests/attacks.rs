@@ -7,8 +7,8 @@
 //!
 //! With part of an attack's name in ATTACK, only that attack is run.
 
+mod fake;
 mod process;
-mod standin;
 mod support;
 
 #[path = "attacks/answers.rs"]
@@ -17,12 +17,12 @@ mod answers;
 mod bodies;
 #[path = "attacks/deaths.rs"]
 mod deaths;
+#[path = "attacks/exhaustion.rs"]
+mod exhaustion;
 #[path = "attacks/harness.rs"]
 mod harness;
 #[path = "attacks/headers.rs"]
 mod headers;
-#[path = "attacks/hoard.rs"]
-mod hoard;
 #[path = "attacks/moments.rs"]
 mod moments;
 #[path = "attacks/slow.rs"]
@@ -46,7 +46,7 @@ const CATALOGUE: [&Group; 7] = [
     &answers::GROUP,
     &moments::GROUP,
     &slow::GROUP,
-    &hoard::GROUP,
+    &exhaustion::GROUP,
 ];
 
 /// The fewest attacks there may be.
@@ -77,12 +77,12 @@ fn embedded_tcp() {
 }
 
 #[test]
-fn standin_unix() {
+fn fake_unix() {
     all_groups(Kind::StandInUnix);
 }
 
 #[test]
-fn standin_tcp() {
+fn fake_tcp() {
     all_groups(Kind::StandInTcp);
 }
 

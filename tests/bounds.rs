@@ -19,12 +19,13 @@ const PIECE: u64 = 65_536;
 #[test]
 fn who_makes_no_handshake_is_hung_up_on() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.handshake = SOON);
-        let mut early = Speaker::guest(&house);
-        let mut silent: Vec<Speaker> = (0..300).map(|_| Speaker::silent(&house)).collect();
-        house.is_sound();
+        let test_server = TestServer::with(transport, |config| config.limits.handshake = SOON);
+        let mut early = FrameClient::guest(&test_server);
+        let mut silent: Vec<FrameClient> =
+            (0..300).map(|_| FrameClient::silent(&test_server)).collect();
+        test_server.is_sound();
         // One that sends bytes of a handshake, but never all.
-        let mut slow = Speaker::connected(&house);
+        let mut slow = FrameClient::connected(&test_server);
         for byte in guest(0, "slow").iter().take(20) {
             slow.send(&[*byte]);
         }
@@ -33,23 +34,23 @@ fn who_makes_no_handshake_is_hung_up_on() {
             client.expect_end();
         }
         slow.expect_end();
-        assert_eq!(house.board().hang_ups, 301);
+        assert_eq!(test_server.core().hang_ups, 301);
         // Who has made one in time stays.
         early.getpid();
         drop(early);
-        house.becomes_empty();
-        house.board_becomes("no timers of who has gone", |board| board.timers == 0);
+        test_server.becomes_empty();
+        test_server.core_becomes("no timers of who has gone", |core| core.timers == 0);
     }
 }
 
 #[test]
 fn who_does_not_answer_a_copyin_in_time_is_hung_up_on() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house =
-            House::with(transport, |config| config.limits.answer = AnswerTime::Bounded(SOON));
-        let mut good = Speaker::guest(&house);
+        let test_server =
+            TestServer::with(transport, |config| config.limits.answer = AnswerTime::Bounded(SOON));
+        let mut good = FrameClient::guest(&test_server);
         let [reader, writer] = good.pipe();
-        let mut bad = Speaker::guest(&house);
+        let mut bad = FrameClient::guest(&test_server);
         let [_, other] = bad.pipe();
         bad.send(&call(sys::WRITE, 1, &[other, 0x1000, 8]));
         bad.send(&call(sys::OPEN, 2, &[0x1000, 0, 0]));
@@ -58,62 +59,62 @@ fn who_does_not_answer_a_copyin_in_time_is_hung_up_on() {
         }
         good.write(writer, b"in time");
         bad.expect_end();
-        assert_eq!(house.board().hang_ups, 1);
+        assert_eq!(test_server.core().hang_ups, 1);
         // A call may sleep for longer: it is not the client who is waited for.
         good.call(sys::READ, &[reader, 0, 0]);
         drop((good, bad));
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
 }
 
 #[test]
 fn calls_in_flight_of_all_clients() {
-    let house = House::with(Transport::Unix, |config| config.limits.calls_in_all = 3);
-    let mut clients: Vec<Speaker> = (0..3).map(|_| Speaker::guest(&house)).collect();
+    let test_server = TestServer::with(Transport::Unix, |config| config.limits.calls_in_all = 3);
+    let mut clients: Vec<FrameClient> = (0..3).map(|_| FrameClient::guest(&test_server)).collect();
     for client in &mut clients {
         let [reader, _] = client.pipe();
         client.send(&call(sys::READ, 1, &[reader, 0x1000, 1]));
     }
-    house.board_becomes("three calls", |board| board.calls_in_flight == 3);
-    let mut late = Speaker::guest(&house);
+    test_server.core_becomes("three calls", |core| core.calls_in_flight == 3);
+    let mut late = FrameClient::guest(&test_server);
     late.send(&call(sys::GETEUID, 2, &[]));
     late.expect(Said::refused(2, ErrorCode::TryAgain));
     drop(clients.pop());
-    house.board_becomes("two calls", |board| board.calls_in_flight == 2);
+    test_server.core_becomes("two calls", |core| core.calls_in_flight == 2);
     late.getpid();
     drop((clients, late));
-    house.becomes_empty();
+    test_server.becomes_empty();
 }
 
 #[test]
 fn of_the_calls_of_all_greedy_clients_leave_some() {
-    let house = House::with(Transport::Unix, |config| config.limits.calls_in_all = 400);
-    let mut greedy: Vec<Speaker> = (0..20).map(|_| Speaker::guest(&house)).collect();
+    let test_server = TestServer::with(Transport::Unix, |config| config.limits.calls_in_all = 400);
+    let mut greedy: Vec<FrameClient> = (0..20).map(|_| FrameClient::guest(&test_server)).collect();
     for client in &mut greedy {
         let [reader, _] = client.pipe();
         let calls = (0..100).flat_map(|reqno| call(sys::READ, reqno, &[reader, 0x1000, 1]));
         client.send(&calls.collect::<Vec<u8>>());
     }
     // The first have three quarters, each of the others has one.
-    house.board_becomes("as many as may be", |board| board.calls_in_flight >= 300 + 16);
-    assert!(house.board().calls_in_flight <= 300 + 20);
-    let mut stranger = Speaker::guest(&house);
+    test_server.core_becomes("as many as may be", |core| core.calls_in_flight >= 300 + 16);
+    assert!(test_server.core().calls_in_flight <= 300 + 20);
+    let mut stranger = FrameClient::guest(&test_server);
     stranger.getpid();
     let [_, writer] = stranger.pipe();
     stranger.write(writer, b"x");
     drop(greedy);
-    house.board_becomes("none", |board| board.calls_in_flight == 0);
+    test_server.core_becomes("none", |core| core.calls_in_flight == 0);
     drop(stranger);
-    house.becomes_empty();
+    test_server.becomes_empty();
 }
 
 #[test]
 fn of_the_preforks_of_all_greedy_clients_leave_some() {
-    let house = House::with(Transport::Unix, |config| {
+    let test_server = TestServer::with(Transport::Unix, |config| {
         config.limits.preforks = 20;
         config.limits.preforks_in_all = 80;
     });
-    let mut greedy: Vec<Speaker> = (0..5).map(|_| Speaker::guest(&house)).collect();
+    let mut greedy: Vec<FrameClient> = (0..5).map(|_| FrameClient::guest(&test_server)).collect();
     let mut counts = Vec::new();
     for client in &mut greedy {
         let mut count = 0;
@@ -127,20 +128,20 @@ fn of_the_preforks_of_all_greedy_clients_leave_some() {
         counts.push(count);
     }
     assert_eq!(counts, [20, 20, 20, 1, 1]);
-    let mut stranger = Speaker::guest(&house);
+    let mut stranger = FrameClient::guest(&test_server);
     let token = stranger.prefork();
-    Speaker::child(&house, &token).getpid();
+    FrameClient::child(&test_server, &token).getpid();
     drop((greedy, stranger));
-    house.board_becomes("orphans", |board| board.connections == 0);
-    let again = Speaker::guest(&house).prefork();
-    Speaker::child(&house, &again).getpid();
+    test_server.core_becomes("orphans", |core| core.connections == 0);
+    let again = FrameClient::guest(&test_server).prefork();
+    FrameClient::child(&test_server, &again).getpid();
 }
 
 #[test]
 fn calls_that_wait_for_a_thread() {
     for queued in [1, 2, 7] {
-        let house = House::with(Transport::Unix, |config| config.limits.queued = queued);
-        let mut client = Speaker::guest(&house);
+        let test_server = TestServer::with(Transport::Unix, |config| config.limits.queued = queued);
+        let mut client = FrameClient::guest(&test_server);
         let calls: Vec<u8> = (0..2000).flat_map(|reqno| call(sys::GETEUID, reqno, &[])).collect();
         client.send(&calls);
         let mut seen = vec![false; 2000];
@@ -167,53 +168,53 @@ fn calls_that_wait_for_a_thread() {
             }
         }
         drop(client);
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
 }
 
 #[test]
 fn preforks_of_one_client_and_of_all() {
-    let house = House::with(Transport::Unix, |config| {
+    let test_server = TestServer::with(Transport::Unix, |config| {
         (config.limits.preforks, config.limits.preforks_in_all) = (2, 3);
     });
-    let mut one = Speaker::guest(&house);
-    let mut other = Speaker::guest(&house);
+    let mut one = FrameClient::guest(&test_server);
+    let mut other = FrameClient::guest(&test_server);
     let tokens = [one.prefork(), one.prefork()];
     one.send(&prefork(9));
     one.expect(Said::refused(9, ErrorCode::NoMemory));
     other.prefork();
     other.send(&prefork(9));
     other.expect(Said::refused(9, ErrorCode::NoMemory));
-    Speaker::child(&house, &tokens[0]).getpid();
+    FrameClient::child(&test_server, &tokens[0]).getpid();
     // The place of the one that was used is free.
     one.prefork();
     drop((one, other));
-    house.board_becomes("preforks of nobody", |board| board.connections == 0);
+    test_server.core_becomes("preforks of nobody", |core| core.connections == 0);
     // A used token is good no more, one of a parent that has gone is for a while.
-    let mut again = Speaker::connected(&house);
+    let mut again = FrameClient::connected(&test_server);
     again.send(&fork(1, &tokens[0]));
     again.expect(Said::refused(1, ErrorCode::InvalidPrefork));
-    Speaker::child(&house, &tokens[1]).getpid();
+    FrameClient::child(&test_server, &tokens[1]).getpid();
 }
 
 #[test]
 fn preforks_of_who_has_gone_make_room() {
-    let house = House::with(Transport::Unix, |config| {
+    let test_server = TestServer::with(Transport::Unix, |config| {
         config.limits.preforks_in_all = 3;
         config.limits.orphan = Duration::from_secs(3600);
     });
-    let mut gone = Speaker::guest(&house);
+    let mut gone = FrameClient::guest(&test_server);
     let tokens = [gone.prefork(), gone.prefork()];
     drop(gone);
-    house.board_becomes("its preforks alone", |board| board.connections == 0);
-    let mut one = Speaker::guest(&house);
+    test_server.core_becomes("its preforks alone", |core| core.connections == 0);
+    let mut one = FrameClient::guest(&test_server);
     one.prefork();
     // All three are taken: the oldest goes first, and none of those who are there.
     one.prefork();
-    let mut again = Speaker::connected(&house);
+    let mut again = FrameClient::connected(&test_server);
     again.send(&fork(1, &tokens[0]));
     again.expect(Said::refused(1, ErrorCode::InvalidPrefork));
-    Speaker::child(&house, &tokens[1]).getpid();
+    FrameClient::child(&test_server, &tokens[1]).getpid();
     one.prefork();
     one.send(&prefork(9));
     one.expect(Said::refused(9, ErrorCode::NoMemory));
@@ -221,15 +222,15 @@ fn preforks_of_who_has_gone_make_room() {
 
 #[test]
 fn preforks_that_are_refused_cost_nobody_theirs() {
-    let house = House::with(Transport::Unix, |config| {
+    let test_server = TestServer::with(Transport::Unix, |config| {
         config.limits.preforks_in_all = 80;
         config.limits.orphan = Duration::from_secs(3600);
     });
-    let mut gone = Speaker::guest(&house);
+    let mut gone = FrameClient::guest(&test_server);
     let token = gone.prefork();
     drop(gone);
-    house.board_becomes("its prefork alone", |board| board.connections == 0);
-    let mut greedy = Speaker::guest(&house);
+    test_server.core_becomes("its prefork alone", |core| core.connections == 0);
+    let mut greedy = FrameClient::guest(&test_server);
     for _ in 0..59 {
         greedy.prefork();
     }
@@ -238,24 +239,25 @@ fn preforks_that_are_refused_cost_nobody_theirs() {
         greedy.send(&prefork(reqno));
         greedy.expect(Said::refused(reqno, ErrorCode::NoMemory));
     }
-    Speaker::child(&house, &token).getpid();
+    FrameClient::child(&test_server, &token).getpid();
 }
 
 #[test]
 fn preforks_end_with_their_parent_if_that_is_wanted() {
-    let house = House::with(Transport::Unix, |config| config.limits.orphan = Duration::ZERO);
-    let mut parent = Speaker::guest(&house);
+    let test_server =
+        TestServer::with(Transport::Unix, |config| config.limits.orphan = Duration::ZERO);
+    let mut parent = FrameClient::guest(&test_server);
     let token = parent.prefork();
     drop(parent);
-    house.becomes_empty();
-    let mut late = Speaker::connected(&house);
+    test_server.becomes_empty();
+    let mut late = FrameClient::connected(&test_server);
     late.send(&fork(1, &token));
     late.expect(Said::refused(1, ErrorCode::InvalidPrefork));
 }
 
 /// Reads zeros without end, and takes none of them.
-fn greedy(house: &House) -> Speaker {
-    let mut client = Speaker::guest(house);
+fn greedy(test_server: &TestServer) -> FrameClient {
+    let mut client = FrameClient::guest(test_server);
     let zero = client.open("/dev/zero", O_RDONLY);
     client.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 50]));
     client
@@ -266,25 +268,26 @@ fn what_all_clients_are_owed() {
     const MOST: usize = 2 << 20;
     for transport in [Transport::Unix, Transport::Tcp] {
         println!("on {transport:?}");
-        let house = House::with(transport, |config| config.limits.owed_in_all = MOST);
-        let few: Vec<Speaker> = (0..6).map(|_| greedy(&house)).collect();
-        house.is_sound();
-        assert_eq!(house.board().hang_ups, 0, "those few only wait earlier");
-        let many: Vec<Speaker> = (0..60).map(|_| greedy(&house)).collect();
-        house.board_becomes("the worst have gone", |board| board.hang_ups > 0);
-        house.is_sound();
-        house.board_becomes("no more is owed than may be", |board| board.owed <= MOST);
+        let test_server =
+            TestServer::with(transport, |config| config.limits.send_queue_total = MOST);
+        let few: Vec<FrameClient> = (0..6).map(|_| greedy(&test_server)).collect();
+        test_server.is_sound();
+        assert_eq!(test_server.core().hang_ups, 0, "those few only wait earlier");
+        let many: Vec<FrameClient> = (0..60).map(|_| greedy(&test_server)).collect();
+        test_server.core_becomes("the worst have gone", |core| core.hang_ups > 0);
+        test_server.is_sound();
+        test_server.core_becomes("no more is owed than may be", |core| core.unsent <= MOST);
         drop((few, many));
-        house.becomes_empty();
-        assert_eq!(house.board().owed, 0);
+        test_server.becomes_empty();
+        assert_eq!(test_server.core().unsent, 0);
     }
 }
 
 /// How often a write of bytes at `MARK` asks for them, if it sleeps over a full pipe.
 fn asks_of_a_sleeper(kept: usize) -> usize {
     const MARK: u64 = 0xaaaa_0000;
-    let house = House::with(Transport::Unix, |config| config.limits.kept = kept);
-    let mut client = Speaker::guest(&house);
+    let test_server = TestServer::with(Transport::Unix, |config| config.limits.copyin_cache = kept);
+    let mut client = FrameClient::guest(&test_server);
     let [reader, writer] = client.pipe();
     // More than the pipe takes; then a write that has copied in all it needs when it falls asleep.
     client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 4 * PIECE]));
@@ -305,7 +308,7 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
         }
         if asks > 0 && !is_reading && left > 0 {
             // Both writes are asleep by then, most likely, or were never to be.
-            house.is_sound();
+            test_server.is_sound();
             is_reading = true;
             client.send(&call(sys::READ, 3, &[reader, 0x1000, 1 << 20]));
         }
@@ -332,7 +335,7 @@ const SMALL_LEN: u64 = 16;
 const ONE_CALL: usize = 128 * 1024;
 
 /// Sends writes of two segments to this file, numbered from 0.
-fn send_writes(client: &mut Speaker, fd: u64, count: u64) {
+fn send_writes(client: &mut FrameClient, fd: u64, count: u64) {
     for reqno in 0..count {
         client.send(&call(sys::WRITEV, reqno, &[fd, SEGMENTS, 2]));
     }
@@ -340,7 +343,7 @@ fn send_writes(client: &mut Speaker, fd: u64, count: u64) {
 
 /// Answers what those writes ask for, but for the small segments: their asks are returned, and so are the
 /// results of calls, until nothing comes for a while.
-fn answer_all_but_small(client: &mut Speaker, mut look: impl FnMut()) -> (Vec<u64>, u64) {
+fn answer_all_but_small(client: &mut FrameClient, mut look: impl FnMut()) -> (Vec<u64>, u64) {
     let segments: Vec<u8> =
         [LARGE, LARGE_LEN, SMALL, SMALL_LEN].iter().flat_map(|word| word.to_le_bytes()).collect();
     let (mut put_off, mut results) = (Vec::new(), 0);
@@ -369,15 +372,15 @@ fn what_calls_hold_that_wait_for_a_further_answer() {
     const KEPT: usize = 1 << 20;
     const CALLS: u64 = 64;
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.kept = KEPT);
-        let mut client = Speaker::guest(&house);
+        let test_server = TestServer::with(transport, |config| config.limits.copyin_cache = KEPT);
+        let mut client = FrameClient::guest(&test_server);
         let file = client.open("/file", O_RDWR | O_CREAT | O_APPEND);
         send_writes(&mut client, file, CALLS);
         // All go on to the end in the course of time, however few may hold something at once.
         let (mut done, mut rounds) = (0, 0);
         while done < CALLS {
             let (put_off, results) = answer_all_but_small(&mut client, || {
-                let kept = house.board().kept;
+                let kept = test_server.core().kept;
                 assert!(kept <= KEPT / 2 + ONE_CALL, "{kept} bytes are held");
             });
             done += results;
@@ -385,7 +388,7 @@ fn what_calls_hold_that_wait_for_a_further_answer() {
             assert!(!put_off.is_empty() || done == CALLS, "{done} of {CALLS} calls, and no asks");
             if rounds == 1 {
                 // Those that wait hold up nobody else, nor what asks for nothing.
-                house.is_sound();
+                test_server.is_sound();
                 client.getpid();
             }
             for reqno in put_off {
@@ -393,14 +396,14 @@ fn what_calls_hold_that_wait_for_a_further_answer() {
             }
         }
         assert!(rounds > 2, "not all were asked for at once");
-        assert_eq!(house.board().kept, 0);
+        assert_eq!(test_server.core().kept, 0);
         // And when the client goes in the middle of it.
         send_writes(&mut client, file, CALLS);
         let (put_off, _) = answer_all_but_small(&mut client, || {});
         assert!(!put_off.is_empty());
         drop(client);
-        house.becomes_empty();
-        assert_eq!(house.board().kept, 0);
+        test_server.becomes_empty();
+        assert_eq!(test_server.core().kept, 0);
     }
 }
 
@@ -408,55 +411,56 @@ fn what_calls_hold_that_wait_for_a_further_answer() {
 fn what_is_held_of_all_that_clients_have_sent() {
     const MOST: usize = 2 << 20;
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.kept_in_all = MOST);
-        let mut worst = Speaker::guest(&house);
+        let test_server =
+            TestServer::with(transport, |config| config.limits.copyin_cache_total = MOST);
+        let mut worst = FrameClient::guest(&test_server);
         let file = worst.open("/file", O_RDWR | O_CREAT | O_APPEND);
         send_writes(&mut worst, file, 32);
         let _ = answer_all_but_small(&mut worst, || {});
-        let kept = house.board().kept;
+        let kept = test_server.core().kept;
         assert!((900_000..=MOST).contains(&kept), "{kept} bytes of one client");
         // Others may still have a little each, until it is too much together. Theirs is the start of an
         // answer that does not end.
-        let mut others: Vec<Speaker> = Vec::new();
-        while house.board().hang_ups == 0 {
-            assert!(others.len() < 100, "{} bytes are held", house.board().kept);
-            others.push(begun_answer(&house));
-            house.is_sound();
+        let mut others: Vec<FrameClient> = Vec::new();
+        while test_server.core().hang_ups == 0 {
+            assert!(others.len() < 100, "{} bytes are held", test_server.core().kept);
+            others.push(begun_answer(&test_server));
+            test_server.is_sound();
         }
         worst.expect_end();
-        house.board_becomes("what may be", |board| board.kept <= MOST);
+        test_server.core_becomes("what may be", |core| core.kept <= MOST);
         for other in &mut others {
             assert_eq!(other.hear_within(Duration::ZERO), None, "nobody else is hung up on");
         }
         drop((worst, others));
-        house.becomes_empty();
-        assert_eq!(house.board().kept, 0);
+        test_server.becomes_empty();
+        assert_eq!(test_server.core().kept, 0);
     }
 }
 
 /// A client that has sent 60,000 bytes of an answer of 64 KiB.
-fn begun_answer(house: &House) -> Speaker {
-    let mut client = Speaker::guest(house);
+fn begun_answer(test_server: &TestServer) -> FrameClient {
+    let mut client = FrameClient::guest(test_server);
     let [_, writer] = client.pipe();
     client.send(&call(sys::WRITE, 1, &[writer, 0x1000, PIECE]));
     let Said::Copyin { reqno, len, .. } = client.hear() else { panic!("expected a copyin") };
     let answer = response(Kind::Copyin, reqno, &vec![1; len as usize]);
-    let before = house.board().kept;
+    let before = test_server.core().kept;
     client.send(&answer[..answer.len() - 100]);
-    house.board_becomes("a part of an answer", |board| {
-        board.kept >= before + answer.len() / 2 || board.hang_ups > 0
+    test_server.core_becomes("a part of an answer", |core| {
+        core.kept >= before + answer.len() / 2 || core.hang_ups > 0
     });
     client
 }
 
 /// Whether the server lets this process in.
-fn is_let_in(house: &House) -> bool {
-    let mut client = RawConnection::connect(&house.url).expect("the system's part of it");
+fn is_let_in(test_server: &TestServer) -> bool {
+    let mut client = RawConnection::connect(&test_server.url).expect("the system's part of it");
     client.hello("knock", PATIENCE).is_ok()
 }
 
-fn with_access(transport: Transport, change: impl FnOnce(&mut Access)) -> House {
-    House::with(transport, |config| change(&mut config.access))
+fn with_access(transport: Transport, change: impl FnOnce(&mut Access)) -> TestServer {
+    TestServer::with(transport, |config| change(&mut config.access))
 }
 
 #[test]
@@ -473,11 +477,11 @@ fn users_and_groups_that_may_connect() {
         (vec![stranger], vec![gid], true),
     ] {
         let said = format!("users {users:?}, groups {groups:?}");
-        let house =
+        let test_server =
             with_access(Transport::Unix, |access| (access.users, access.groups) = (users, groups));
-        assert_eq!(is_let_in(&house), may, "{said}");
-        assert_eq!(house.board().turned_away, u64::from(!may), "{said}");
-        house.board_becomes("nobody", |board| board.connections == 0);
+        assert_eq!(is_let_in(&test_server), may, "{said}");
+        assert_eq!(test_server.core().turned_away, u64::from(!may), "{said}");
+        test_server.core_becomes("nobody", |core| core.connections == 0);
     }
 }
 
@@ -489,28 +493,29 @@ fn networks_that_may_connect() {
         (Transport::Tcp6, "::1/128", true),
         (Transport::Tcp6, "fd00::/8", false),
     ] {
-        let house =
+        let test_server =
             with_access(transport, |access| access.networks = vec![network.parse().unwrap()]);
-        assert_eq!(is_let_in(&house), may, "{network}");
-        assert_eq!(house.board().turned_away, u64::from(!may), "{network}");
+        assert_eq!(is_let_in(&test_server), may, "{network}");
+        assert_eq!(test_server.core().turned_away, u64::from(!may), "{network}");
     }
 }
 
 #[test]
 fn connections_of_one_peer() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
-        let house = with_access(transport, |access| access.per_peer = Some(3));
-        let mut clients: Vec<Speaker> = (0..3).map(|_| Speaker::guest(&house)).collect();
+        let test_server = with_access(transport, |access| access.per_peer = Some(3));
+        let mut clients: Vec<FrameClient> =
+            (0..3).map(|_| FrameClient::guest(&test_server)).collect();
         for _ in 0..5 {
-            assert!(!is_let_in(&house), "a fourth on {transport:?}");
+            assert!(!is_let_in(&test_server), "a fourth on {transport:?}");
         }
         for client in &mut clients {
             client.getpid();
         }
         drop(clients.pop());
-        house.board_becomes("a place that is free", |board| board.connections == 2);
-        assert!(is_let_in(&house), "the place of one that has gone on {transport:?}");
-        assert_eq!(house.board().turned_away, 5);
+        test_server.core_becomes("a place that is free", |core| core.connections == 2);
+        assert!(is_let_in(&test_server), "the place of one that has gone on {transport:?}");
+        assert_eq!(test_server.core().turned_away, 5);
     }
 }
 

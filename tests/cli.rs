@@ -231,7 +231,7 @@ fn bad_settings_are_refused_with_their_name() {
 
 #[test]
 fn workers_are_as_many_as_asked_for_and_pinned() {
-    let cpus = rumpring::pool::allowed_cpus().expect("the CPUs there are");
+    let cpus = rumpring::scheduler::allowed_cpus().expect("the CPUs there are");
     let last = cpus[cpus.len() - 1].to_string();
     let first = cpus[0].to_string();
     for (args, cpu) in [(["--cpus", &last], &last), (["--workers", "1"], &first)] {
@@ -624,7 +624,11 @@ fn a_variable_that_says_nothing_here_is_for_others_but_for_who_may_connect() {
         command.envs([user, from]);
         drop(Server::run(command, dir, &url, &[]));
     }
-    refused("unix://s", &[("RUMPRING_OWED", "64m")], &["--owed is over --owed-most"]);
+    refused(
+        "unix://s",
+        &[("RUMPRING_SEND_QUEUE_PAUSE", "64m")],
+        &["--send-queue-pause is over --send-queue-max"],
+    );
     // This one's total is said where it is started, and bounds what was said for all.
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("unix://{}", dir.path().join("s").display());

@@ -23,8 +23,8 @@ struct Heard {
 
 /// A life with every kind of frame a client sends, each in pieces. After each piece another client's
 /// call sees to it that the server has taken it.
-fn live(house: &House, other: &Client, mut pieces: impl FnMut(&[u8]) -> Vec<Vec<u8>>) {
-    let mut client = Speaker::connected(house);
+fn live(test_server: &TestServer, other: &Client, mut pieces: impl FnMut(&[u8]) -> Vec<Vec<u8>>) {
+    let mut client = FrameClient::connected(test_server);
     let mut heard = Heard::default();
     let steps: [Step; 8] = [
         ("guest", Box::new(|_| guest(1, "cut"))),
@@ -38,11 +38,11 @@ fn live(house: &House, other: &Client, mut pieces: impl FnMut(&[u8]) -> Vec<Vec<
     ];
     for (step, bytes) in steps {
         if step == "fork" {
-            client = Speaker::connected(house);
+            client = FrameClient::connected(test_server);
         }
         for piece in pieces(&bytes(&heard)) {
             client.send(&piece);
-            house.barrier(other);
+            test_server.barrier(other);
         }
         match (step, client.hear()) {
             ("guest", Said::Welcome { reqno: 1 })
@@ -69,8 +69,8 @@ fn halves(bytes: &[u8], at: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn every_frame_may_be_cut_at_every_byte() {
-    on_each_transport(|house| {
-        let other = house.client();
+    on_each_transport(|test_server| {
+        let other = test_server.client();
         let mut longest = 0;
         let mut at = 1;
         // All frames of a life are cut at the same place, as far as they reach there.
@@ -79,7 +79,7 @@ fn every_frame_may_be_cut_at_every_byte() {
                 longest = longest.max(bytes.len());
                 halves(bytes, at)
             };
-            live(house, &other, cut);
+            live(test_server, &other, cut);
             at += 1;
             if at >= longest {
                 break;
@@ -87,30 +87,30 @@ fn every_frame_may_be_cut_at_every_byte() {
         }
         assert!(longest > 40, "a fork handshake has 44 bytes");
         drop(other);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn a_life_byte_by_byte() {
-    on_each_transport(|house| {
-        let other = house.client();
-        live(house, &other, |bytes| bytes.iter().map(|&byte| vec![byte]).collect());
+    on_each_transport(|test_server| {
+        let other = test_server.client();
+        live(test_server, &other, |bytes| bytes.iter().map(|&byte| vec![byte]).collect());
     });
 }
 
 #[test]
 fn a_stream_of_frames_may_be_cut_at_every_byte() {
-    on_each_transport(|house| {
-        let other = house.client();
+    on_each_transport(|test_server| {
+        let other = test_server.client();
         let stream: Vec<u8> = (0..4)
             .flat_map(|reqno| call(sys::LSEEK, reqno, &[99, 0, reqno, reqno][..reqno as usize]))
             .collect();
-        let mut client = Speaker::guest(house);
+        let mut client = FrameClient::guest(test_server);
         for cut in 1..stream.len() {
             for piece in halves(&stream, cut) {
                 client.send(&piece);
-                house.barrier(&other);
+                test_server.barrier(&other);
             }
             // Short arguments are zero: descriptor 0 does not seek, 99 is none.
             let mut heard: Vec<u64> = (0..4)
@@ -130,8 +130,8 @@ fn a_stream_of_frames_may_be_cut_at_every_byte() {
 
 #[test]
 fn many_calls_in_one_write() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let calls: Vec<u8> = (0..1000).flat_map(|reqno| call(sys::GETEUID, reqno, &[])).collect();
         client.send(&calls);
         let mut heard: Vec<u64> = (0..1000)
@@ -147,11 +147,14 @@ fn many_calls_in_one_write() {
 
 #[test]
 fn a_handshake_with_calls_behind_it_in_one_write() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         // Also before the banner is read.
         for silent in [false, true] {
-            let mut client =
-                if silent { Speaker::silent(house) } else { Speaker::connected(house) };
+            let mut client = if silent {
+                FrameClient::silent(test_server)
+            } else {
+                FrameClient::connected(test_server)
+            };
             let calls = (1..=50).flat_map(|reqno| call(sys::GETEUID, reqno, &[]));
             let mut bytes = guest(0, "eager");
             bytes.extend(calls);
@@ -182,8 +185,8 @@ fn result_of(said: &Said) -> u64 {
 
 #[test]
 fn a_fork_with_calls_behind_it_in_one_write() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         // Each prefork makes the frames behind it wait.
         parent.send(&[prefork(1), prefork(2), call(sys::GETEUID, 3, &[])].concat());
         let mut tokens = Vec::new();
@@ -195,7 +198,7 @@ fn a_fork_with_calls_behind_it_in_one_write() {
         }
         parent.expect(Said::ok(3, 0));
         for token in tokens {
-            let mut child = Speaker::connected(house);
+            let mut child = FrameClient::connected(test_server);
             child.send(&[fork(0, &token), exec(1, "sh"), call(sys::GETEUID, 2, &[])].concat());
             child.expect(Said::Welcome { reqno: 0 });
             let mut rest = [child.hear(), child.hear()];
@@ -207,8 +210,8 @@ fn a_fork_with_calls_behind_it_in_one_write() {
 
 #[test]
 fn answers_to_several_copies_in_one_write() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let null = client.open("/dev/null", O_RDONLY);
         assert!(null > 2);
         let opens: Vec<u8> =

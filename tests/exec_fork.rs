@@ -14,15 +14,15 @@ const EBADF: i32 = 9;
 
 /// Shows a token that is not good.
 #[track_caller]
-fn is_refused(house: &House, token: &Token) {
-    let mut client = Speaker::connected(house);
+fn is_refused(test_server: &TestServer, token: &Token) {
+    let mut client = FrameClient::connected(test_server);
     client.send(&fork(3, token));
     client.expect(Said::refused(3, ErrorCode::InvalidPrefork));
     client.expect_end();
 }
 
 #[track_caller]
-fn reads(client: &mut Speaker, fd: u64, expected: &[u8]) {
+fn reads(client: &mut FrameClient, fd: u64, expected: &[u8]) {
     client.send(&call(sys::READ, 60, &[fd, 0x9000, 100]));
     if !expected.is_empty() {
         client.expect(Said::Copyout { addr: 0x9000, bytes: expected.to_vec() });
@@ -32,11 +32,11 @@ fn reads(client: &mut Speaker, fd: u64, expected: &[u8]) {
 
 #[test]
 fn a_child_is_a_new_process_with_the_parents_files() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let [reader, writer] = parent.pipe();
         let token = parent.prefork();
-        let mut child = Speaker::child(house, &token);
+        let mut child = FrameClient::child(test_server, &token);
         assert_ne!(child.getpid(), parent.getpid());
         parent.write(writer, b"from the parent");
         reads(&mut child, reader, b"from the parent");
@@ -54,20 +54,20 @@ fn a_child_is_a_new_process_with_the_parents_files() {
         drop(child);
         reads(&mut parent, reader, b"");
         drop(parent);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn a_child_has_the_files_of_the_moment_of_the_prefork() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let [reader, writer] = parent.pipe();
         let token = parent.prefork();
         parent.call(sys::CLOSE, &[reader]);
         let [later, _] = parent.pipe();
         assert_eq!(later, reader, "the lowest free number");
-        let mut child = Speaker::child(house, &token);
+        let mut child = FrameClient::child(test_server, &token);
         child.write(writer, b"kept");
         reads(&mut child, reader, b"kept");
         // What the parent has opened since is not the child's.
@@ -77,78 +77,81 @@ fn a_child_has_the_files_of_the_moment_of_the_prefork() {
 
 #[test]
 fn a_token_is_good_once() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let token = parent.prefork();
-        let mut child = Speaker::child(house, &token);
-        is_refused(house, &token);
+        let mut child = FrameClient::child(test_server, &token);
+        is_refused(test_server, &token);
         child.getpid();
         // Nor does it come back when the child goes.
         drop(child);
-        house.releases_all_but(1);
-        is_refused(house, &token);
+        test_server.releases_all_but(1);
+        is_refused(test_server, &token);
     });
 }
 
 #[test]
 fn tokens_differ_and_each_has_its_child() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let tokens: Vec<Token> = (0..20).map(|_| parent.prefork()).collect();
-        house.board_becomes("20 preforks", |board| board.preforks == 20);
-        let mut pids: Vec<i32> =
-            tokens.iter().rev().map(|token| Speaker::child(house, token).getpid()).collect();
+        test_server.core_becomes("20 preforks", |core| core.preforks == 20);
+        let mut pids: Vec<i32> = tokens
+            .iter()
+            .rev()
+            .map(|token| FrameClient::child(test_server, token).getpid())
+            .collect();
         pids.sort_unstable();
         pids.dedup();
         assert_eq!(pids.len(), 20, "20 children, 20 pids: {pids:?}");
-        assert_eq!(house.board().preforks, 0);
+        assert_eq!(test_server.core().preforks, 0);
     });
 }
 
 #[test]
 fn a_forged_token_is_refused_and_spoils_no_other() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let token = parent.prefork();
         for byte in 0..token.len() {
             let mut forged = token;
             forged[byte] ^= 1;
-            is_refused(house, &forged);
+            is_refused(test_server, &forged);
         }
-        is_refused(house, &[0; 16]);
-        Speaker::child(house, &token).getpid();
+        is_refused(test_server, &[0; 16]);
+        FrameClient::child(test_server, &token).getpid();
     });
 }
 
 #[test]
 fn a_fork_handshake_of_another_length_is_malformed() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let token = parent.prefork();
         let good = fork(0, &token)[24..].to_vec();
         let longer = [&good[..], &[0]].concat();
         for body in [&good[..19], &good[..16], &good[..1], &[], &longer] {
-            let mut client = Speaker::connected(house);
+            let mut client = FrameClient::connected(test_server);
             client.send(&request(Kind::Handshake, Handshake::Fork.number(), 4, body));
             client.expect(Said::refused(4, ErrorCode::Malformed));
             client.expect_end();
         }
-        Speaker::child(house, &token).getpid();
+        FrameClient::child(test_server, &token).getpid();
     });
 }
 
 #[test]
 fn a_cancelled_prefork_is_gone() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let token = parent.prefork();
-        house.releases_all_but(2);
-        let mut client = Speaker::connected(house);
+        test_server.releases_all_but(2);
+        let mut client = FrameClient::connected(test_server);
         client.send(&cancel(5, &token));
         client.expect_end();
-        house.releases_all_but(1);
-        is_refused(house, &token);
-        let mut client = Speaker::connected(house);
+        test_server.releases_all_but(1);
+        is_refused(test_server, &token);
+        let mut client = FrameClient::connected(test_server);
         client.send(&cancel(6, &token));
         client.expect(Said::refused(6, ErrorCode::InvalidPrefork));
         client.expect_end();
@@ -158,65 +161,65 @@ fn a_cancelled_prefork_is_gone() {
 
 #[test]
 fn a_parent_may_go_before_its_child_comes() {
-    on_each_transport(|house| {
-        let mut parent = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut parent = FrameClient::guest(test_server);
         let [reader, writer] = parent.pipe();
         parent.write(writer, b"legacy");
         let token = parent.prefork();
         drop(parent);
-        house.board_becomes("the parent has gone", |board| board.connections == 0);
-        assert_eq!(house.board().preforks, 1);
-        let mut child = Speaker::child(house, &token);
+        test_server.core_becomes("the parent has gone", |core| core.connections == 0);
+        assert_eq!(test_server.core().preforks, 1);
+        let mut child = FrameClient::child(test_server, &token);
         reads(&mut child, reader, b"legacy");
         drop(child);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn an_orphaned_prefork_goes_after_its_grace() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| {
+        let test_server = TestServer::with(transport, |config| {
             config.limits.orphan = Duration::from_millis(20);
         });
-        let mut living = Speaker::guest(&house);
+        let mut living = FrameClient::guest(&test_server);
         let good = living.prefork();
-        let mut parent = Speaker::guest(&house);
+        let mut parent = FrameClient::guest(&test_server);
         parent.pipe();
         let tokens = [parent.prefork(), parent.prefork()];
         drop(parent);
-        house.board_becomes("orphans have gone", |board| board.preforks == 1);
-        house.releases_all_but(2);
+        test_server.core_becomes("orphans have gone", |core| core.preforks == 1);
+        test_server.releases_all_but(2);
         for token in &tokens {
-            is_refused(&house, token);
+            is_refused(&test_server, token);
         }
         // The grace counts for orphans only.
-        let mut child = Speaker::child(&house, &good);
+        let mut child = FrameClient::child(&test_server, &good);
         child.getpid();
         drop((living, child));
-        house.becomes_empty();
-        house.is_sound();
+        test_server.becomes_empty();
+        test_server.is_sound();
     }
 }
 
 #[test]
 fn a_fork_chain_outlives_its_beginning() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [reader, writer] = client.pipe();
         for generation in 0..10 {
             client.write(writer, &[generation]);
             let token = client.prefork();
             // The old connection ends here.
-            client = Speaker::child(house, &token);
+            client = FrameClient::child(test_server, &token);
             reads(&mut client, reader, &[generation]);
         }
-        house.releases_all_but(1);
+        test_server.releases_all_but(1);
     });
 }
 
 /// Two pipes, the second of them close-on-exec.
-fn pipes(client: &mut Speaker) -> ([u64; 2], [u64; 2]) {
+fn pipes(client: &mut FrameClient) -> ([u64; 2], [u64; 2]) {
     let kept = client.pipe();
     client.send(&call(sys::PIPE2, 61, &[0xa000, O_CLOEXEC as u64]));
     let Said::Copyout { addr: 0xa000, bytes } = client.hear() else {
@@ -228,8 +231,8 @@ fn pipes(client: &mut Speaker) -> ([u64; 2], [u64; 2]) {
 
 #[test]
 fn an_exec_keeps_pid_and_files_less_close_on_exec() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let pid = client.getpid();
         let (kept, closed) = pipes(&mut client);
         for round in 0..3 {
@@ -244,7 +247,7 @@ fn an_exec_keeps_pid_and_files_less_close_on_exec() {
         }
         // A child may exec, too.
         let token = client.prefork();
-        let mut child = Speaker::child(house, &token);
+        let mut child = FrameClient::child(test_server, &token);
         let pid = child.getpid();
         child.send(&exec(63, "child"));
         child.expect(Said::Welcome { reqno: 63 });
@@ -254,8 +257,8 @@ fn an_exec_keeps_pid_and_files_less_close_on_exec() {
 
 #[test]
 fn an_exec_ends_the_calls_of_other_threads_first() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [reader, writer] = client.pipe();
         // Reads of an empty pipe, and a sleep of an hour.
         for reqno in 10..15 {
@@ -284,8 +287,8 @@ fn an_exec_ends_the_calls_of_other_threads_first() {
 
 /// A client with an exec that waits, because a call of its waits for the client; and the number of
 /// that call's copyin.
-fn in_exec(house: &House) -> (Speaker, u64) {
-    let mut client = Speaker::guest(house);
+fn in_exec(test_server: &TestServer) -> (FrameClient, u64) {
+    let mut client = FrameClient::guest(test_server);
     let [_, writer] = client.pipe();
     client.send(&call(sys::WRITE, 10, &[writer, 0x1000, 4]));
     let Said::Copyin { reqno, .. } = client.hear() else {
@@ -299,8 +302,8 @@ fn in_exec(house: &House) -> (Speaker, u64) {
 
 #[test]
 fn an_exec_waits_for_a_call_that_waits_for_its_client() {
-    on_each_transport(|house| {
-        let (mut client, copyin) = in_exec(house);
+    on_each_transport(|test_server| {
+        let (mut client, copyin) = in_exec(test_server);
         client.send(&response(Kind::Copyin, copyin, b"four"));
         match client.hear() {
             Said::Result { reqno: 10, .. } => {}
@@ -313,35 +316,35 @@ fn an_exec_waits_for_a_call_that_waits_for_its_client() {
 
 #[test]
 fn a_prefork_during_an_exec_is_refused() {
-    on_each_transport(|house| {
-        let (mut client, _) = in_exec(house);
+    on_each_transport(|test_server| {
+        let (mut client, _) = in_exec(test_server);
         client.send(&prefork(12));
         client.expect(Said::refused(12, ErrorCode::InExec));
         client.expect_end();
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn an_exec_during_an_exec_is_refused() {
-    on_each_transport(|house| {
-        let (mut client, _) = in_exec(house);
+    on_each_transport(|test_server| {
+        let (mut client, _) = in_exec(test_server);
         client.send(&exec(12, "third"));
         client.expect(Said::refused(12, ErrorCode::InExec));
         client.expect_end();
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn an_exec_without_a_whole_name_is_malformed() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for body in [&b""[..], b"name", &[b'a'; 1024]] {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             client.send(&request(Kind::Handshake, Handshake::Exec.number(), 9, body));
             client.expect(Said::refused(9, ErrorCode::Malformed));
             client.expect_end();
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }

@@ -12,22 +12,22 @@ const EINTR: i32 = 4;
 const EFAULT: i32 = 14;
 
 /// The frames up to the end of the connection.
-fn all_that_comes(client: &mut Speaker) -> Vec<Said> {
+fn all_that_comes(client: &mut FrameClient) -> Vec<Said> {
     std::iter::from_fn(|| client.hear_or_end()).collect()
 }
 
 /// A server on a unix socket, and a client there with a pipe that a child of it has, too.
-fn with_a_pipe(house: &House) -> (Speaker, Speaker, [u64; 2]) {
-    let mut client = Speaker::guest(house);
+fn with_a_pipe(test_server: &TestServer) -> (FrameClient, FrameClient, [u64; 2]) {
+    let mut client = FrameClient::guest(test_server);
     let pipe = client.pipe();
     let token = client.prefork();
-    (client, Speaker::child(house, &token), pipe)
+    (client, FrameClient::child(test_server, &token), pipe)
 }
 
 #[test]
 fn everything_sent_before_is_answered() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let zero = client.open("/dev/zero", O_RDONLY);
         let calls = (0..3000).flat_map(|reqno| call(sys::GETPPID, reqno, &[])).collect::<Vec<_>>();
         client.send(&calls);
@@ -41,14 +41,14 @@ fn everything_sent_before_is_answered() {
             _ => 0,
         });
         assert_eq!(copied.sum::<usize>(), 100_000);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn so_is_a_handshake_with_all_that_is_right_behind_it() {
-    on_each_transport(|house| {
-        let mut client = Speaker::connected(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::connected(test_server);
         let calls = [guest(1, "brief"), prefork(2), call(sys::GETPPID, 3, &[]), exec(4, "other")];
         client.send(&calls.concat());
         client.end_sending();
@@ -62,18 +62,18 @@ fn so_is_a_handshake_with_all_that_is_right_behind_it() {
 
 #[test]
 fn nothing_said_and_no_more_to_come_is_the_end() {
-    on_each_transport(|house| {
-        let mut client = Speaker::connected(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::connected(test_server);
         client.end_sending();
         client.expect_end();
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn a_refusal_is_still_told() {
-    on_each_transport(|house| {
-        let mut client = Speaker::connected(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::connected(test_server);
         client.send(&call(sys::GETPID, 5, &[]));
         client.end_sending();
         client.expect(Said::refused(5, ErrorCode::Auth));
@@ -83,8 +83,8 @@ fn a_refusal_is_still_told() {
 
 #[test]
 fn what_would_be_asked_is_a_bad_address() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [_, writer] = client.pipe();
         client.send(&call(sys::OPEN, 1, &[0x2000, 0, 0]));
         assert!(matches!(client.hear(), Said::Copyinstr { .. }));
@@ -99,8 +99,8 @@ fn what_would_be_asked_is_a_bad_address() {
 
 #[test]
 fn calls_of_a_unix_client_sleep_on_until_they_are_woken() {
-    let house = House::new(Transport::Unix);
-    let (mut client, mut child, [reader, writer]) = with_a_pipe(&house);
+    let test_server = TestServer::new(Transport::Unix);
+    let (mut client, mut child, [reader, writer]) = with_a_pipe(&test_server);
     client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
     client.send(&call(sys::NANOSLEEP, 2, &[0x3000, 0]));
     client.serve_copyin(0x3000, &[0u64.to_le_bytes(), 50_000_000u64.to_le_bytes()].concat());
@@ -111,13 +111,13 @@ fn calls_of_a_unix_client_sleep_on_until_they_are_woken() {
     client.expect(Said::Copyout { addr: 0x1000, bytes: b"wake".to_vec() });
     client.expect(Said::ok(1, 4));
     client.expect_end();
-    house.releases_all_but(1);
+    test_server.releases_all_but(1);
 }
 
 #[test]
 fn a_unix_client_that_then_goes_takes_its_sleeping_calls_with_it() {
-    let house = House::new(Transport::Unix);
-    let (mut client, mut child, [reader, writer]) = with_a_pipe(&house);
+    let test_server = TestServer::new(Transport::Unix);
+    let (mut client, mut child, [reader, writer]) = with_a_pipe(&test_server);
     child.call(sys::CLOSE, &[writer]);
     child.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
     client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
@@ -126,16 +126,16 @@ fn a_unix_client_that_then_goes_takes_its_sleeping_calls_with_it() {
     drop(client);
     child.expect(Said::ok(1, 0));
     drop(child);
-    house.becomes_empty();
-    assert_eq!(house.board().timers, 0);
+    test_server.becomes_empty();
+    assert_eq!(test_server.core().timers, 0);
 }
 
 /// Nobody can tell whether it has gone.
 #[test]
 fn sleeping_calls_of_a_tcp_client_end() {
     for transport in [Transport::Tcp, Transport::Tcp6] {
-        let house = House::new(transport);
-        let mut client = Speaker::guest(&house);
+        let test_server = TestServer::new(transport);
+        let mut client = FrameClient::guest(&test_server);
         let [reader, _] = client.pipe();
         client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
         client.send(&call(sys::GETPPID, 2, &[]));
@@ -143,32 +143,32 @@ fn sleeping_calls_of_a_tcp_client_end() {
         let said = all_that_comes(&mut client);
         assert!(said.contains(&Said::errno(1, EINTR)), "{said:?}");
         assert!(said.iter().any(|said| matches!(said, Said::Result { reqno: 2, error: 0, .. })));
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
 }
 
 #[test]
 fn who_does_not_take_its_answers_has_only_so_long() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| {
+        let test_server = TestServer::with(transport, |config| {
             config.limits.linger = Duration::from_millis(100);
         });
-        let mut client = Speaker::guest(&house);
+        let mut client = FrameClient::guest(&test_server);
         let zero = client.open("/dev/zero", O_RDONLY);
         // More than the sockets hold.
         for reqno in 0..9 {
             client.send(&call(sys::READ, reqno, &[zero, 0x1000, 100_000]));
         }
         client.end_sending();
-        house.becomes_empty();
+        test_server.becomes_empty();
         drop(client);
     }
 }
 
 #[test]
 fn an_answer_behind_the_end_never_comes() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [_, writer] = client.pipe();
         client.send(&call(sys::WRITE, 1, &[writer, 0x3000, 7]));
         let Said::Copyin { reqno, .. } = client.hear() else {

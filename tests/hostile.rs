@@ -25,7 +25,7 @@ use ErrorCode::{Auth, Malformed};
 use Fate::{End, Error, ErrorAndEnd};
 
 /// Sends bad bytes, whose request number is 9, and looks what they come to.
-fn meets(house: &House, mut client: Speaker, bytes: &[u8], fate: Fate, what: &str) {
+fn meets(test_server: &TestServer, mut client: FrameClient, bytes: &[u8], fate: Fate, what: &str) {
     println!("{what}: {fate:?}");
     client.send(bytes);
     if let Error(code) | ErrorAndEnd(code) = fate {
@@ -35,32 +35,32 @@ fn meets(house: &House, mut client: Speaker, bytes: &[u8], fate: Fate, what: &st
         Error(_) => drop(client.getpid()),
         ErrorAndEnd(_) | End => client.expect_end(),
     }
-    house.is_sound();
+    test_server.is_sound();
 }
 
 #[test]
 fn a_length_under_a_header() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for len in [0, 1, 8, 23] {
             for kind in [Kind::Handshake, Kind::Syscall, Kind::Copyin, Kind::Prefork] {
                 let what = format!("a {kind:?} of {len} bytes");
                 for class in [0, 2, 3] {
                     let bytes = claiming(len, class, kind.number(), 20, 9, &[]);
                     let fate = ErrorAndEnd(Malformed);
-                    meets(house, Speaker::connected(house), &bytes, fate, &what);
-                    meets(house, Speaker::guest(house), &bytes, fate, &what);
+                    meets(test_server, FrameClient::connected(test_server), &bytes, fate, &what);
+                    meets(test_server, FrameClient::guest(test_server), &bytes, fate, &what);
                 }
                 let bytes = claiming(len, Class::Response.number(), kind.number(), 0, 9, &[]);
-                meets(house, Speaker::guest(house), &bytes, End, &what);
+                meets(test_server, FrameClient::guest(test_server), &bytes, End, &what);
             }
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn a_length_over_the_bound_of_its_type() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         let bounds = [
             (Kind::Handshake, 1024),
             (Kind::Syscall, 128),
@@ -75,18 +75,18 @@ fn a_length_over_the_bound_of_its_type() {
                 // Refused at its header: the body has not been sent.
                 let bytes = claiming(len, 0, kind.number(), 20, 9, &[]);
                 let fate = ErrorAndEnd(Malformed);
-                meets(house, Speaker::connected(house), &bytes, fate, &what);
-                meets(house, Speaker::guest(house), &bytes, fate, &what);
+                meets(test_server, FrameClient::connected(test_server), &bytes, fate, &what);
+                meets(test_server, FrameClient::guest(test_server), &bytes, fate, &what);
             }
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn a_length_at_the_bound_of_its_type() {
-    on_each_transport(|house| {
-        let mut client = Speaker::connected(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::connected(test_server);
         let mut name = vec![b'n'; 1023];
         name.push(0);
         client.send(&request(Kind::Handshake, Handshake::Guest.number(), 1, &name));
@@ -101,50 +101,68 @@ fn a_length_at_the_bound_of_its_type() {
 
 #[test]
 fn classes_and_types_without_a_meaning() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for class in [3, 4, 0xff, 0xffff] {
             for kind in [0, 1, 9, 0xffff] {
                 let what = format!("class {class}, type {kind}");
                 let bytes = frame(class, kind, 20, 9, b"whatever");
-                meets(house, Speaker::guest(house), &bytes, Error(Malformed), &what);
+                meets(
+                    test_server,
+                    FrameClient::guest(test_server),
+                    &bytes,
+                    Error(Malformed),
+                    &what,
+                );
             }
         }
         // Types that only a server sends, and none at all.
         for kind in [2, 3, 4, 5, 6, 8, 9, 100, 0xffff] {
             let bytes = frame(0, kind, 20, 9, &[0; 16]);
             let what = format!("a request of type {kind}");
-            meets(house, Speaker::guest(house), &bytes, Error(Malformed), &what);
-            meets(house, Speaker::connected(house), &bytes, ErrorAndEnd(Auth), &what);
+            meets(test_server, FrameClient::guest(test_server), &bytes, Error(Malformed), &what);
+            meets(
+                test_server,
+                FrameClient::connected(test_server),
+                &bytes,
+                ErrorAndEnd(Auth),
+                &what,
+            );
         }
         // An error that answers nothing.
         let bytes = frame(2, 2, 7, 9, &[]);
-        meets(house, Speaker::guest(house), &bytes, Error(Malformed), "an error");
+        meets(test_server, FrameClient::guest(test_server), &bytes, Error(Malformed), "an error");
     });
 }
 
 #[test]
 fn handshakes_without_a_whole_name() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for body in [&b""[..], b"a", b"name", &[b'x'; 1024]] {
             let bytes = request(Kind::Handshake, Handshake::Guest.number(), 9, body);
             let what = format!("a name of {} bytes without a NUL", body.len());
-            meets(house, Speaker::connected(house), &bytes, ErrorAndEnd(Malformed), &what);
+            meets(
+                test_server,
+                FrameClient::connected(test_server),
+                &bytes,
+                ErrorAndEnd(Malformed),
+                &what,
+            );
         }
         // Any bytes are a name, and what is behind its NUL is not looked at.
         for body in [&b"\0"[..], b"\xff\xfe\n\0", b"name\0more"] {
-            let mut client = Speaker::connected(house);
+            let mut client = FrameClient::connected(test_server);
             client.send(&request(Kind::Handshake, Handshake::Guest.number(), 9, body));
             client.expect(Said::Welcome { reqno: 9 });
             client.getpid();
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn syscall_numbers_out_of_range() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         for number in [-1, -2, i32::MIN, i32::MAX, 511, 512, 513, 0x1_0000, 20 | 1 << 16, 400] {
             client.call_fails(number, &[], ENOSYS);
             client.call_fails(number, &[u64::MAX; 16], ENOSYS);
@@ -154,7 +172,7 @@ fn syscall_numbers_out_of_range() {
 }
 
 /// Declines whatever a call asks for, until it ends. Returns its errno.
-fn decline_all(client: &mut Speaker, most: u64) -> i32 {
+fn decline_all(client: &mut FrameClient, most: u64) -> i32 {
     let mut copied = 0;
     loop {
         match client.hear() {
@@ -179,7 +197,7 @@ const NOT_TO_BE_TRIED: [i32; 1] = [sys::REBOOT];
 
 #[test]
 fn every_call_with_too_few_arguments_and_with_wild_ones() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         let wild: [&[u64]; 8] = [
             &[],
             &[0],
@@ -191,7 +209,7 @@ fn every_call_with_too_few_arguments_and_with_wild_ones() {
             &[4, 0x1000, 1 << 30, 1 << 30, 1 << 30, 1 << 30],
         ];
         for number in (-2..520).filter(|number| !NOT_TO_BE_TRIED.contains(number)) {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             let [_, _] = client.pipe();
             client.open("/wild", O_RDWR | O_CREAT);
             for args in wild {
@@ -213,14 +231,14 @@ fn every_call_with_too_few_arguments_and_with_wild_ones() {
                 }
             }
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn arguments_that_end_within_a_slot() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [reader, _] = client.pipe();
         let reader = reader.to_le_bytes();
         for len in 1..8 {
@@ -236,8 +254,8 @@ fn arguments_that_end_within_a_slot() {
 
 #[test]
 fn counts_beyond_all_memory() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [_, writer] = client.pipe();
         let file = client.open("/huge", O_RDWR | O_CREAT);
         let null = client.open("/dev/null", O_RDWR);
@@ -277,13 +295,13 @@ fn counts_beyond_all_memory() {
         }
         client.getpid();
         drop(client);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 /// A client with a call that waits for `ask`, and the number of that ask.
-fn asked(house: &House, ask: Kind) -> (Speaker, u64) {
-    let mut client = Speaker::guest(house);
+fn asked(test_server: &TestServer, ask: Kind) -> (FrameClient, u64) {
+    let mut client = FrameClient::guest(test_server);
     let [_, writer] = client.pipe();
     client.send(&match ask {
         Kind::Copyin => call(sys::WRITE, 1, &[writer, 0x1000, 8]),
@@ -300,7 +318,7 @@ fn asked(house: &House, ask: Kind) -> (Speaker, u64) {
 
 #[test]
 fn answers_that_do_not_fit() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         let bad: [(Kind, Kind, usize); 13] = [
             (Kind::Copyin, Kind::Copyin, 0),
             (Kind::Copyin, Kind::Copyin, 7),
@@ -317,65 +335,71 @@ fn answers_that_do_not_fit() {
             (Kind::Anonmmap, Kind::Handshake, 4),
         ];
         for (ask, kind, len) in bad {
-            let (client, reqno) = asked(house, ask);
+            let (client, reqno) = asked(test_server, ask);
             let bytes = response(kind, reqno, &vec![0; len]);
             let what = format!("a {kind:?} of {len} bytes as the answer to a {ask:?}");
-            meets(house, client, &bytes, End, &what);
+            meets(test_server, client, &bytes, End, &what);
         }
         // Only said to be longer.
         for ask in [Kind::Copyin, Kind::Copyinstr, Kind::Anonmmap] {
             for len in [1 << 20, 1 << 40, u64::MAX] {
-                let (client, reqno) = asked(house, ask);
+                let (client, reqno) = asked(test_server, ask);
                 let bytes = claiming(len, 1, ask.number(), 0, reqno, &[]);
-                meets(house, client, &bytes, End, &format!("{len} bytes for a {ask:?}"));
+                meets(test_server, client, &bytes, End, &format!("{len} bytes for a {ask:?}"));
             }
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn answers_nobody_asked_for() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for kind in 0..10 {
             for reqno in [0, 9, u64::MAX] {
                 let bytes = frame(1, kind, 0, reqno, &[0; 8]);
                 let what = format!("a response of type {kind}");
-                meets(house, Speaker::guest(house), &bytes, End, &what);
-                meets(house, Speaker::connected(house), &bytes, End, &what);
+                meets(test_server, FrameClient::guest(test_server), &bytes, End, &what);
+                meets(test_server, FrameClient::connected(test_server), &bytes, End, &what);
             }
         }
         // The number of another ask.
-        let (client, reqno) = asked(house, Kind::Copyin);
-        meets(house, client, &response(Kind::Copyin, reqno ^ 1, &[0; 8]), End, "another's");
-        let (client, reqno) = asked(house, Kind::Copyin);
+        let (client, reqno) = asked(test_server, Kind::Copyin);
+        meets(test_server, client, &response(Kind::Copyin, reqno ^ 1, &[0; 8]), End, "another's");
+        let (client, reqno) = asked(test_server, Kind::Copyin);
         let next = response(Kind::Copyin, reqno + (1 << 32), &[0; 8]);
-        meets(house, client, &next, End, "the next one's");
+        meets(test_server, client, &next, End, "the next one's");
         // The same answer twice.
-        let (mut client, reqno) = asked(house, Kind::Copyin);
+        let (mut client, reqno) = asked(test_server, Kind::Copyin);
         client.send(&response(Kind::Copyin, reqno, &[0; 8]));
         client.expect(Said::ok(1, 8));
-        meets(house, client, &response(Kind::Copyin, reqno, &[0; 8]), End, "a second answer");
+        meets(test_server, client, &response(Kind::Copyin, reqno, &[0; 8]), End, "a second answer");
         // That of another client.
-        let (other, reqno) = asked(house, Kind::Copyin);
+        let (other, reqno) = asked(test_server, Kind::Copyin);
         let answer = response(Kind::Copyin, reqno, &[0; 8]);
-        meets(house, Speaker::guest(house), &answer, End, "an answer on another connection");
+        meets(
+            test_server,
+            FrameClient::guest(test_server),
+            &answer,
+            End,
+            "an answer on another connection",
+        );
         drop(other);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn strings_without_an_end() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for body in [&b""[..], b"/dev", &[b'/'; 1023]] {
-            let (mut client, reqno) = asked(house, Kind::Copyinstr);
+            let (mut client, reqno) = asked(test_server, Kind::Copyinstr);
             client.send(&response(Kind::Copyin, reqno, body));
             match client.hear_or_end() {
                 None | Some(Said::Result { reqno: 1, error: 1.., .. }) => {}
                 said => panic!("expected an error or the end: {said:?}"),
             }
-            house.is_sound();
+            test_server.is_sound();
         }
     });
 }
@@ -398,15 +422,18 @@ impl Dice {
 
 #[test]
 fn noise() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         let mut dice = Dice(0x5eed);
         for _ in 0..150 {
-            let mut client =
-                if dice.roll(2) == 0 { Speaker::connected(house) } else { Speaker::guest(house) };
+            let mut client = if dice.roll(2) == 0 {
+                FrameClient::connected(test_server)
+            } else {
+                FrameClient::guest(test_server)
+            };
             let len = 1 + dice.roll(2000);
             client.try_send(&dice.bytes(len));
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
@@ -415,10 +442,11 @@ fn noise() {
 fn near_misses() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
         println!("on {transport:?}");
-        let house = &House::with(transport, |config| config.limits.orphan = Duration::ZERO);
+        let test_server =
+            &TestServer::with(transport, |config| config.limits.orphan = Duration::ZERO);
         let mut dice = Dice(0xfeed);
         for _ in 0..300 {
-            let (mut client, reqno) = asked(house, Kind::Copyin);
+            let (mut client, reqno) = asked(test_server, Kind::Copyin);
             for _ in 0..1 + dice.roll(5) {
                 let mut bytes = match dice.roll(7) {
                     0 => guest(3, "near"),
@@ -441,7 +469,7 @@ fn near_misses() {
                 client.try_send(&bytes);
             }
         }
-        house.becomes_empty();
-        house.is_sound();
+        test_server.becomes_empty();
+        test_server.is_sound();
     }
 }

@@ -9,8 +9,8 @@ use support::*;
 
 /// The timers of the server's ends of its connections: whether one waits to ask the host, and for how long.
 /// See proc_net_tcp of the kernel's documentation.
-fn keepalive_timers(house: &House, table: &str) -> Vec<Option<Duration>> {
-    let port = house.url.socket_addr().expect("a tcp URL").port();
+fn keepalive_timers(test_server: &TestServer, table: &str) -> Vec<Option<Duration>> {
+    let port = test_server.url.socket_addr().expect("a tcp URL").port();
     let (local, established) = (format!(":{port:04X}"), "01");
     let text = fs::read_to_string(format!("/proc/net/{table}")).expect("the table of sockets");
     let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -27,12 +27,13 @@ fn keepalive_timers(house: &House, table: &str) -> Vec<Option<Duration>> {
 fn a_silent_host_will_be_asked() {
     for (transport, table) in [(Transport::Tcp, "tcp"), (Transport::Tcp6, "tcp6")] {
         for silence in [Some(Duration::from_secs(600)), None] {
-            let house = House::with(transport, |config| config.socket.keepalive = silence);
-            let mut client = Speaker::guest(&house);
+            let test_server =
+                TestServer::with(transport, |config| config.socket.keepalive = silence);
+            let mut client = FrameClient::guest(&test_server);
             client.getpid();
             // Until then there may be another timer.
             eventually("only the one timer", || {
-                let timers = keepalive_timers(&house, table);
+                let timers = keepalive_timers(&test_server, table);
                 match (&timers[..], silence) {
                     ([None], None) => true,
                     // It counts from the last that was heard.

@@ -15,8 +15,8 @@ const EIO: i32 = 5;
 #[test]
 fn calls_in_flight() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.session.calls = 3);
-        let mut client = Speaker::guest(&house);
+        let test_server = TestServer::with(transport, |config| config.limits.session.calls = 3);
+        let mut client = FrameClient::guest(&test_server);
         let [reader, writer] = client.pipe();
         let sleep = |reqno| call(sys::READ, reqno, &[reader, 0x1000, 1]);
         client.send(&sleep(1));
@@ -29,10 +29,10 @@ fn calls_in_flight() {
             client.expect(Said::refused(reqno, ErrorCode::TryAgain));
         }
         // The bound is each client's own.
-        house.is_sound();
+        test_server.is_sound();
         // What ends makes room. A prefork is no call, so a child can come and wake one of the reads.
         let token = client.prefork();
-        let mut child = Speaker::child(&house, &token);
+        let mut child = FrameClient::child(&test_server, &token);
         child.write(writer, b"x");
         match [client.hear(), client.hear()] {
             [Said::Copyout { .. }, Said::Result { reqno: 1..=3, error: 0, .. }] => {}
@@ -40,14 +40,14 @@ fn calls_in_flight() {
         }
         client.getpid();
         drop((client, child));
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
 }
 
 #[test]
 fn calls_in_flight_that_wait_for_their_client() {
-    let house = House::with(Transport::Unix, |config| config.limits.session.calls = 2);
-    let mut client = Speaker::guest(&house);
+    let test_server = TestServer::with(Transport::Unix, |config| config.limits.session.calls = 2);
+    let mut client = FrameClient::guest(&test_server);
     let [_, writer] = client.pipe();
     client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 1]));
     client.send(&call(sys::WRITE, 2, &[writer, 0x1000, 1]));
@@ -68,9 +68,9 @@ fn calls_in_flight_that_wait_for_their_client() {
 #[test]
 fn preforks_that_wait() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.preforks_in_all = 3);
-        let mut one = Speaker::guest(&house);
-        let mut other = Speaker::guest(&house);
+        let test_server = TestServer::with(transport, |config| config.limits.preforks_in_all = 3);
+        let mut one = FrameClient::guest(&test_server);
+        let mut other = FrameClient::guest(&test_server);
         let token = one.prefork();
         one.prefork();
         other.prefork();
@@ -80,9 +80,9 @@ fn preforks_that_wait() {
             client.expect(Said::refused(9, ErrorCode::NoMemory));
             client.getpid();
         }
-        assert_eq!(house.board().preforks, 3);
-        house.releases_all_but(5);
-        Speaker::child(&house, &token).getpid();
+        assert_eq!(test_server.core().preforks, 3);
+        test_server.releases_all_but(5);
+        FrameClient::child(&test_server, &token).getpid();
         other.prefork();
     }
 }
@@ -92,9 +92,9 @@ fn processes_of_the_kernel() {
     let limits = embedded::Limits { processes: 3, ..embedded::Limits::default() };
     let config = embedded::Config { limits, ..Default::default() };
     let kernel = Arc::new(embedded::Embedded::new(config));
-    let house = House::inside(Transport::Unix, |_| {}, |_| kernel.clone());
-    let mut clients: Vec<Speaker> = (0..3).map(|_| Speaker::guest(&house)).collect();
-    let mut one_more = Speaker::connected(&house);
+    let test_server = TestServer::inside(Transport::Unix, |_| {}, |_| kernel.clone());
+    let mut clients: Vec<FrameClient> = (0..3).map(|_| FrameClient::guest(&test_server)).collect();
+    let mut one_more = FrameClient::connected(&test_server);
     one_more.send(&guest(5, "late"));
     one_more.expect(Said::refused(5, ErrorCode::RforkFailed));
     one_more.expect_end();
@@ -104,10 +104,10 @@ fn processes_of_the_kernel() {
     let full = kernel.usage().processes;
     drop(clients.pop());
     eventually("a process less", || kernel.usage().processes < full);
-    Speaker::guest(&house).getpid();
+    FrameClient::guest(&test_server).getpid();
 }
 
-/// The embedded kernel, with a door before its processes and a call that panics.
+/// The embedded kernel, that holds up its processes and a call that panics.
 struct Doored {
     inner: Arc<embedded::Embedded>,
     door: Arc<Door>,
@@ -119,7 +119,7 @@ struct Door {
     moved: Condvar,
 }
 
-/// A guest of this name waits before the door.
+/// A guest of this name waits there.
 const WAITS: &[u8] = b"waits";
 
 /// One of this name meets a kernel that panics.
@@ -140,7 +140,7 @@ impl Door {
 
     /// Sleeps as a kernel's thread does: somebody else gets the core meanwhile.
     fn pass(&self) {
-        rumpring::pool::blocking(|| {
+        rumpring::scheduler::blocking(|| {
             let is_shut = self.is_shut.lock().unwrap();
             drop(self.moved.wait_while(is_shut, |is_shut| *is_shut).unwrap());
         });
@@ -194,30 +194,30 @@ impl Process for Inside {
     }
 }
 
-fn doored(transport: Transport, backlog: usize) -> (House, Arc<Door>) {
+fn doored(transport: Transport, backlog: usize) -> (TestServer, Arc<Door>) {
     let door = Arc::new(Door::default());
     let wrap = |inner| Arc::new(Doored { inner, door: door.clone() });
-    let house = House::inside(transport, |config| config.limits.backlog = backlog, wrap);
-    (house, door)
+    let test_server = TestServer::inside(transport, |config| config.limits.backlog = backlog, wrap);
+    (test_server, door)
 }
 
 #[test]
 fn bytes_behind_a_handshake_that_takes_its_time() {
     for transport in [Transport::Unix, Transport::Tcp] {
         println!("on {transport:?}");
-        let (house, door) = doored(transport, 1000);
+        let (test_server, door) = doored(transport, 1000);
         door.shut();
-        let mut client = Speaker::connected(&house);
+        let mut client = FrameClient::connected(&test_server);
         client.send(&guest(0, "waits"));
         let mut sent = 0;
         // Until the socket is full: the server keeps its bound and no more.
-        let bytes = house.fill(&mut client, || {
+        let bytes = test_server.fill(&mut client, || {
             assert!(sent < 1_000_000, "expected the server to stop reading");
             sent += 1000;
             (0..1000).flat_map(|n| call(sys::GETEUID, sent - 1000 + n, &[])).collect()
         });
         assert!(sent > 0, "some fit");
-        house.is_sound();
+        test_server.is_sound();
         door.open();
         // More than the bound of calls came at once: what is not answered is to be tried again.
         client.expect(Said::Welcome { reqno: 0 });
@@ -239,7 +239,7 @@ fn bytes_behind_a_handshake_that_takes_its_time() {
         assert!(answers.iter().all(|&count| count == 1), "each is answered once");
         client.getpid();
         drop(client);
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
 }
 
@@ -247,10 +247,10 @@ fn bytes_behind_a_handshake_that_takes_its_time() {
 fn a_client_that_vanishes_during_its_handshake() {
     for transport in [Transport::Unix, Transport::Tcp] {
         println!("on {transport:?}");
-        let (house, door) = doored(transport, 1000);
+        let (test_server, door) = doored(transport, 1000);
         for more in [0, 10, 10_000] {
             door.shut();
-            let mut client = Speaker::connected(&house);
+            let mut client = FrameClient::connected(&test_server);
             client.send(&guest(0, "waits"));
             let calls: Vec<u8> = (0..more).flat_map(|n| call(sys::GETEUID, n, &[])).collect();
             client.send_within(&calls, Duration::from_millis(50));
@@ -259,26 +259,26 @@ fn a_client_that_vanishes_during_its_handshake() {
             } else {
                 drop(client);
             }
-            house.is_sound();
+            test_server.is_sound();
             door.open();
-            house.becomes_empty();
+            test_server.becomes_empty();
         }
     }
 }
 
 #[test]
 fn a_kernel_that_panics() {
-    let (house, _door) = doored(Transport::Unix, 1000);
-    let mut client = Speaker::guest(&house);
+    let (test_server, _door) = doored(Transport::Unix, 1000);
+    let mut client = FrameClient::guest(&test_server);
     for _ in 0..10 {
         client.call_fails(PANIC, &[], EIO);
     }
     client.getpid();
-    let mut unlucky = Speaker::connected(&house);
+    let mut unlucky = FrameClient::connected(&test_server);
     unlucky.send(&guest(3, std::str::from_utf8(PANICS).unwrap()));
     unlucky.expect(Said::refused(3, ErrorCode::RforkFailed));
     unlucky.expect_end();
     drop(client);
-    house.becomes_empty();
-    house.client().getpid().unwrap();
+    test_server.becomes_empty();
+    test_server.client().getpid().unwrap();
 }

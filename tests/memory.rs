@@ -34,48 +34,48 @@ const CLIENTS: u64 = 400;
 
 #[test]
 fn memory_is_paid_for_byte_by_byte() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     // Buffers that are made once are no client's.
-    let warm: Vec<Speaker> = (0..CLIENTS).map(|_| Speaker::guest(&house)).collect();
+    let warm: Vec<FrameClient> = (0..CLIENTS).map(|_| FrameClient::guest(&test_server)).collect();
     drop(warm);
-    house.becomes_empty();
+    test_server.becomes_empty();
 
     // Each stands for 64 KiB of the answer to a copy, and sends a few bytes of it.
     let claims = costs_at_most(CLIENTS * 16 * 1024, "answers that were begun", || {
-        let clients: Vec<Speaker> = (0..CLIENTS).map(|_| half_answered(&house)).collect();
-        house.is_sound();
+        let clients: Vec<FrameClient> = (0..CLIENTS).map(|_| half_answered(&test_server)).collect();
+        test_server.is_sound();
         clients
     });
     drop(claims);
-    house.becomes_empty();
+    test_server.becomes_empty();
 
     // Frames of any length, which end at their header.
     costs_at_most(4 * MIB, "frames that claim to be huge", || {
         for number in 0..CLIENTS {
-            let mut client = Speaker::guest(&house);
+            let mut client = FrameClient::guest(&test_server);
             let (class, kind) = (number % 4, number % 10);
             let len = 1 << (13 + number % 50);
             client.try_send(&claiming(len, class as u16, kind as u16, 0, number, &[7; 100]));
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 
     // Counts of any size: the server asks for pieces, and gives what fits.
     let counts = costs_at_most(CLIENTS * 16 * 1024, "counts beyond all memory", || {
-        let clients: Vec<Speaker> = (0..CLIENTS)
+        let clients: Vec<FrameClient> = (0..CLIENTS)
             .map(|number| {
-                let mut client = Speaker::guest(&house);
+                let mut client = FrameClient::guest(&test_server);
                 let [_, writer] = client.pipe();
                 client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 1 << (10 + number % 52)]));
                 client.send(&call(sys::READV, 2, &[writer, 0x1000, 1 << (10 + number % 52)]));
                 client
             })
             .collect();
-        house.is_sound();
+        test_server.is_sound();
         clients
     });
     drop(counts);
-    house.becomes_empty();
+    test_server.becomes_empty();
 
     // Gigabytes that nobody takes: each client is owed a bound, and what the cores were at. Beside
     // that there is a task for each call.
@@ -83,9 +83,9 @@ fn memory_is_paid_for_byte_by_byte() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let most = readers * (2 * MIB + cores * 128 * 1024 + calls * 1024) + 4 * MIB;
     let slow = costs_at_most(most, "reads that nobody takes", || {
-        let clients: Vec<Speaker> = (0..readers)
+        let clients: Vec<FrameClient> = (0..readers)
             .map(|_| {
-                let mut client = Speaker::guest(&house);
+                let mut client = FrameClient::guest(&test_server);
                 let zero = client.open("/dev/zero", O_RDONLY);
                 let reads: Vec<u8> =
                     (0..calls).flat_map(|n| call(sys::READ, n, &[zero, 0x1000, 1 << 40])).collect();
@@ -93,17 +93,17 @@ fn memory_is_paid_for_byte_by_byte() {
                 client
             })
             .collect();
-        house.is_sound();
+        test_server.is_sound();
         clients
     });
-    assert_eq!(house.board().hang_ups, CLIENTS, "those that claimed too much, and no other");
+    assert_eq!(test_server.core().hang_ups, CLIENTS, "those that claimed too much, and no other");
     drop(slow);
-    house.becomes_empty();
+    test_server.becomes_empty();
 }
 
 /// A client that has begun to answer a copy of 64 KiB.
-fn half_answered(house: &House) -> Speaker {
-    let mut client = Speaker::guest(house);
+fn half_answered(test_server: &TestServer) -> FrameClient {
+    let mut client = FrameClient::guest(test_server);
     let file = client.open("/file", O_RDWR | O_CREAT);
     client.send(&call(sys::WRITE, 1, &[file, 0x1000, 1 << 20]));
     let Said::Copyin { reqno, len: 65_536, .. } = client.hear() else {

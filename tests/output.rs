@@ -1,8 +1,8 @@
 //! Output that nobody takes: it ends nothing and changes nothing of a server, and a command says in a
 //! sentence that its result is not complete.
 
+mod fake;
 mod process;
-mod standin;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
@@ -362,7 +362,7 @@ fn no_socket_takes_the_place_of_a_standard_file() {
     let null = Path::new("/dev/null");
     assert_eq!(standard_files(server.child.id()), [null; 3]);
     server.ends_well("nothing open");
-    if standin::prefix().is_none() {
+    if fake::prefix().is_none() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -374,14 +374,14 @@ fn no_socket_takes_the_place_of_a_standard_file() {
 
 /// A C program that asks for a server, and gets this one.
 fn host(dir: &Path) -> Command {
-    let mut command = Command::new(standin::host(dir, None));
-    standin::with_lifetime(&mut command).env("LD_PRELOAD", standin::librumpring());
+    let mut command = Command::new(fake::host(dir, None));
+    fake::with_lifetime(&mut command).env("LD_PRELOAD", fake::librumpring());
     command
 }
 
 #[test]
 fn a_preloaded_server_that_cannot_say_why_it_does_not_start_ends_nothing() {
-    if standin::prefix().is_none() {
+    if fake::prefix().is_none() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -389,7 +389,7 @@ fn a_preloaded_server_that_cannot_say_why_it_does_not_start_ends_nothing() {
         let (stderr, _reader) = sink.open();
         let mut command = host(dir.path());
         // The program prints nothing itself: what it would die of is ours.
-        command.env("RUMPRING_CPUS", "x").env("STANDIN_QUIET", "1").arg("unix://never");
+        command.env("RUMPRING_CPUS", "x").env("FAKE_QUIET", "1").arg("unix://never");
         let mut child = command.stderr(stderr).spawn().expect("it starts");
         let status = wait(&mut child, SOON);
         let _ = child.kill();
@@ -400,14 +400,14 @@ fn a_preloaded_server_that_cannot_say_why_it_does_not_start_ends_nothing() {
 
 #[test]
 fn a_program_whose_server_has_broken_down_ends_with_the_reason() {
-    if standin::prefix().is_none() {
+    if fake::prefix().is_none() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
     let url = Url::Unix(dir.path().join("s"));
     let mut command = host(dir.path());
-    command.env("STANDIN_BREAKS", "1").arg(url.to_string());
-    let mut program = standin::Program::spawn(&mut command);
+    command.env("FAKE_BREAKS", "1").arg(url.to_string());
+    let mut program = fake::Program::spawn(&mut command);
     let end = Instant::now() + SOON;
     while !program.said().iter().any(|line| line.contains("host: serving")) {
         assert!(Instant::now() < end, "{:?}", program.said());

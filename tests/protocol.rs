@@ -8,8 +8,8 @@ use support::*;
 
 #[test]
 fn the_banner_is_one_line_and_travels_alone() {
-    on_each_transport(|house| {
-        let mut client = Speaker::silent(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::silent(test_server);
         let mut line = [0; 4096];
         let len = client.read_bytes(&mut line);
         assert_eq!(
@@ -25,8 +25,8 @@ fn the_banner_is_one_line_and_travels_alone() {
 
 #[test]
 fn a_guest_is_welcome_and_can_call_at_once() {
-    on_each_transport(|house| {
-        let mut client = Speaker::connected(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::connected(test_server);
         client.send(&guest(u64::MAX, "one"));
         let frame = client.hear_frame();
         assert_eq!((frame.header.len, frame.header.reqno), (28, u64::MAX));
@@ -38,9 +38,10 @@ fn a_guest_is_welcome_and_can_call_at_once() {
 
 #[test]
 fn every_client_has_a_process_of_its_own() {
-    on_each_transport(|house| {
-        let mut clients: Vec<Speaker> = (0..10).map(|_| Speaker::guest(house)).collect();
-        let mut pids: Vec<i32> = clients.iter_mut().map(Speaker::getpid).collect();
+    on_each_transport(|test_server| {
+        let mut clients: Vec<FrameClient> =
+            (0..10).map(|_| FrameClient::guest(test_server)).collect();
+        let mut pids: Vec<i32> = clients.iter_mut().map(FrameClient::getpid).collect();
         pids.sort_unstable();
         pids.dedup();
         assert_eq!(pids.len(), 10, "ten pids: {pids:?}");
@@ -49,16 +50,16 @@ fn every_client_has_a_process_of_its_own() {
 
 #[test]
 fn no_other_handshake_can_be_the_first() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         let name = b"name\0";
         // Auth, exec, and numbers without a meaning.
         for word in [1, 3, 4, 0xffff_ffff] {
-            let mut client = Speaker::connected(house);
+            let mut client = FrameClient::connected(test_server);
             client.send(&request(Kind::Handshake, word, 9, name));
             client.expect(Said::refused(9, ErrorCode::Auth));
             client.expect_end();
         }
-        let mut client = Speaker::connected(house);
+        let mut client = FrameClient::connected(test_server);
         client.send(&fork(9, &[7; 16]));
         client.expect(Said::refused(9, ErrorCode::InvalidPrefork));
         client.expect_end();
@@ -67,9 +68,9 @@ fn no_other_handshake_can_be_the_first() {
 
 #[test]
 fn a_second_handshake_must_be_an_exec() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for word in [0, 1, 2, 4] {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             client.send(&request(Kind::Handshake, word, 9, b"name\0"));
             client.expect(Said::refused(9, ErrorCode::Malformed));
             client.expect_end();
@@ -79,7 +80,7 @@ fn a_second_handshake_must_be_an_exec() {
 
 #[test]
 fn nothing_but_a_handshake_comes_first() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         let firsts = [
             call(sys::GETPID, 3, &[]),
             prefork(3),
@@ -87,7 +88,7 @@ fn nothing_but_a_handshake_comes_first() {
             request(Kind::Raise, 15, 3, &[]),
         ];
         for first in firsts {
-            let mut client = Speaker::connected(house);
+            let mut client = FrameClient::connected(test_server);
             client.send(&first);
             client.expect(Said::refused(3, ErrorCode::Auth));
             client.expect_end();
@@ -97,8 +98,8 @@ fn nothing_but_a_handshake_comes_first() {
 
 #[test]
 fn a_blocked_call_is_overtaken() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [reader, writer] = client.pipe();
         client.send(&call(sys::READ, 1000, &[reader, 0x5000, 10]));
         let pid = client.getpid();
@@ -124,9 +125,9 @@ fn a_blocked_call_is_overtaken() {
 
 #[test]
 fn responses_come_in_the_order_in_which_calls_end() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             let pipes = [client.pipe(), client.pipe(), client.pipe()];
             for (at, [reader, _]) in pipes.iter().enumerate() {
                 let reqno = 100 + at as u64;
@@ -146,8 +147,8 @@ fn responses_come_in_the_order_in_which_calls_end() {
 
 #[test]
 fn request_numbers_are_the_clients_business() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         for reqno in [0, 1, 1 << 32, u64::MAX] {
             client.send(&call(sys::GETEUID, reqno, &[]));
             client.expect(Said::ok(reqno, 0));
@@ -160,8 +161,8 @@ fn request_numbers_are_the_clients_business() {
 
 #[test]
 fn copyouts_come_before_the_response_of_their_call() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         client.send(&call(sys::CLOCK_GETTIME, 7, &[0, 0x8000]));
         match client.hear() {
             Said::Copyout { addr: 0x8000, bytes } => assert_eq!(bytes.len(), 16),
@@ -173,8 +174,8 @@ fn copyouts_come_before_the_response_of_their_call() {
 
 #[test]
 fn copyouts_of_a_long_read_come_in_order_before_its_response() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let zero = client.open("/dev/zero", O_RDONLY);
         const LEN: u64 = 300_000;
         // Two at once: of each, all bytes come before its response.
@@ -203,8 +204,8 @@ fn copyouts_of_a_long_read_come_in_order_before_its_response() {
 
 #[test]
 fn a_copyin_is_asked_for_and_answered_on_the_same_socket() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [reader, writer] = client.pipe();
         client.send(&call(sys::WRITE, 11, &[writer, 0x7777, 5]));
         let Said::Copyin { reqno, len: 5, addr: 0x7777 } = client.hear() else {
@@ -222,8 +223,8 @@ fn a_copyin_is_asked_for_and_answered_on_the_same_socket() {
 
 #[test]
 fn copyins_of_several_calls_are_answered_in_any_order() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [reader, writer] = client.pipe();
         for reqno in 1..=3 {
             client.send(&call(sys::WRITE, reqno, &[writer, 0x1000 * reqno, 1]));
@@ -247,8 +248,8 @@ fn copyins_of_several_calls_are_answered_in_any_order() {
 
 #[test]
 fn a_copyinstr_may_be_answered_as_either_type() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         for kind in [Kind::Copyin, Kind::Copyinstr] {
             client.send(&call(sys::OPEN, 20, &[0x4000, 0, 0]));
             let Said::Copyinstr { reqno, len, addr: 0x4000 } = client.hear() else {
@@ -274,8 +275,8 @@ fn a_copyinstr_may_be_answered_as_either_type() {
 #[test]
 fn a_refused_copy_is_a_bad_address() {
     const EFAULT: i32 = 14;
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [_, writer] = client.pipe();
         let calls = [
             call(sys::WRITE, 1, &[writer, 0x7777, 5]),
@@ -299,8 +300,8 @@ fn a_refused_copy_is_a_bad_address() {
 #[test]
 fn anonymous_memory_is_mapped_by_the_client() {
     const ENOMEM: i32 = 12;
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         for (answer, expected) in [
             (0x7f00_0000_1000, Said::ok(30, 0x7f00_0000_1000)),
             (0, Said::errno(30, ENOMEM)),
@@ -318,8 +319,8 @@ fn anonymous_memory_is_mapped_by_the_client() {
 
 #[test]
 fn a_signal_comes_before_the_response_of_the_kill() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let pid = client.getpid() as u64;
         for signo in [1, 15, 63] {
             client.send(&call(sys::KILL, 40, &[pid, signo]));
@@ -334,10 +335,10 @@ fn a_signal_comes_before_the_response_of_the_kill() {
 
 #[test]
 fn a_signal_reaches_another_client() {
-    on_each_transport(|house| {
-        let mut target = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut target = FrameClient::guest(test_server);
         let pid = target.getpid() as u64;
-        Speaker::guest(house).call(sys::KILL, &[pid, 30]);
+        FrameClient::guest(test_server).call(sys::KILL, &[pid, 30]);
         target.expect(Said::Raise { signo: 30 });
         target.getpid();
     });
@@ -345,8 +346,8 @@ fn a_signal_reaches_another_client() {
 
 #[test]
 fn error_numbers_are_those_of_netbsd() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let fds = 0xa000;
         client.send(&call(sys::PIPE2, 50, &[fds, O_NONBLOCK as u64]));
         let Said::Copyout { addr, bytes } = client.hear() else {
@@ -368,8 +369,8 @@ fn error_numbers_are_those_of_netbsd() {
 /// As in NetBSD's rump kernel: a stock client that is asked for what is at NULL dies of it.
 #[test]
 fn nobody_is_asked_for_what_is_at_null() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [_, writer] = client.pipe();
         client.call_fails(sys::WRITE, &[writer, 0, 5], 14); // EFAULT
         client.call_fails(sys::OPEN, &[0, 0, 0], 14);
@@ -383,24 +384,24 @@ fn nobody_is_asked_for_what_is_at_null() {
 fn who_halts_the_kernel_gets_the_answer_and_the_server_ends() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
         println!("on {transport:?}");
-        let house = House::new(transport);
-        let (url, kernel) = (house.url.clone(), house.kernel.clone());
-        let mut sleeper = Speaker::guest(&house);
+        let test_server = TestServer::new(transport);
+        let (url, kernel) = (test_server.url.clone(), test_server.kernel.clone());
+        let mut sleeper = FrameClient::guest(&test_server);
         let [reader, _] = sleeper.pipe();
         sleeper.send(&call(sys::READ, 1, &[reader, 0x1000, 1]));
-        let mut bystander = Speaker::guest(&house);
-        let mut newcomer = Speaker::connected(&house);
-        let mut parent = Speaker::guest(&house);
+        let mut bystander = FrameClient::guest(&test_server);
+        let mut newcomer = FrameClient::connected(&test_server);
+        let mut parent = FrameClient::guest(&test_server);
         parent.prefork();
 
-        let mut client = Speaker::guest(&house);
+        let mut client = FrameClient::guest(&test_server);
         client.send(&call(sys::REBOOT, 60, &[RB_HALT as u64, 0]));
         client.expect(Said::ok(60, 0));
         client.expect_end();
         for other in [&mut sleeper, &mut bystander, &mut newcomer, &mut parent] {
             other.expect_end_after_anything();
         }
-        house.ended().expect("a server that ends well");
+        test_server.ended().expect("a server that ends well");
         eventually("no process left", || kernel.usage().processes == 0);
         assert!(client::Client::connect(&url).is_err(), "nobody listens any more");
         if let Some(path) = url.path() {

@@ -447,13 +447,12 @@ fn a_storm_leaves_no_process_and_no_file_in_the_kernel() {
         let end = Instant::now() + PATIENCE;
         loop {
             let stats = server.control().stats().expect("the server answers");
-            let (board, held) = (stats.board, kernel.usage());
-            let is_deserted =
-                (board.connections, board.calls_in_flight, board.preforks) == (0, 0, 0);
+            let (core, held) = (stats.core, kernel.usage());
+            let is_deserted = (core.connections, core.calls_in_flight, core.preforks) == (0, 0, 0);
             if is_deserted && is_as_before(&held) {
                 return held;
             }
-            assert!(Instant::now() < end, "{why}: expected nothing left, but {board:?} {held:?}");
+            assert!(Instant::now() < end, "{why}: expected nothing left, but {core:?} {held:?}");
             thread::sleep(Duration::from_millis(20));
         }
     };

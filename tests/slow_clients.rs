@@ -12,8 +12,8 @@ use support::*;
 const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// Calls that must go through, however slow others are.
-fn is_served(house: &House) {
-    let client = house.client();
+fn is_served(test_server: &TestServer) {
+    let client = test_server.client();
     let [reader, writer] = client.pipe().unwrap();
     for round in 0..200 {
         assert!(client.getpid().unwrap() > 0);
@@ -26,43 +26,43 @@ fn is_served(house: &House) {
 
 #[test]
 fn thousands_of_reads_that_nobody_takes() {
-    on_each_transport(|house| {
-        let mut slow = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut slow = FrameClient::guest(test_server);
         let zero = slow.open("/dev/zero", O_RDONLY);
         let reads: Vec<u8> =
             (0..4000).flat_map(|reqno| call(sys::READ, reqno, &[zero, 0x1000, 65_536])).collect();
         let mut left = &reads[..];
         eventually("more than 3000 reads wait for their reader", || {
             left = &left[slow.send_within(left, A_MOMENT)..];
-            house.board().calls_in_flight > 3000
+            test_server.core().calls_in_flight > 3000
         });
-        is_served(house);
+        is_served(test_server);
         // It is owed 250 MiB and keeps its connection, for it has been given no more than its bound.
-        assert_eq!(house.board().hang_ups, 0);
+        assert_eq!(test_server.core().hang_ups, 0);
         drop(slow);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn one_endless_read_that_nobody_takes() {
-    on_each_transport(|house| {
-        let mut slow = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut slow = FrameClient::guest(test_server);
         let zero = slow.open("/dev/zero", O_RDONLY);
         slow.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 50]));
-        is_served(house);
+        is_served(test_server);
         drop(slow);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn an_endless_read_that_somebody_takes_delays_nobody() {
-    on_each_transport(|house| {
-        let mut greedy = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut greedy = FrameClient::guest(test_server);
         let zero = greedy.open("/dev/zero", O_RDONLY);
         greedy.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 50]));
-        let client = house.client();
+        let client = test_server.client();
         for _ in 0..100 {
             let Said::Copyout { .. } = greedy.hear() else {
                 panic!("expected zeros");
@@ -70,7 +70,7 @@ fn an_endless_read_that_somebody_takes_delays_nobody() {
             client.getpid().unwrap();
         }
         drop((greedy, client));
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
@@ -79,21 +79,21 @@ fn an_endless_read_that_somebody_takes_delays_nobody() {
 fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
         println!("on {transport:?}");
-        let house = House::with(transport, |config| {
-            config.limits.owed = 10_000;
+        let test_server = TestServer::with(transport, |config| {
+            config.limits.send_queue_pause = 10_000;
             config.limits.session.calls = 1 << 20;
         });
-        let mut slow = Speaker::guest(&house);
+        let mut slow = FrameClient::guest(&test_server);
         let mut sent = 0;
         // Until the socket takes no more; that of a server which reads always does.
-        let batch = house.fill(&mut slow, || {
+        let batch = test_server.fill(&mut slow, || {
             assert!(sent < 10_000_000, "expected the server to stop reading");
             sent += 1000;
             (0..1000).flat_map(|n| call(sys::GETEUID, sent - 1000 + n, &[])).collect()
         });
         println!("{transport:?}: {sent} calls");
-        is_served(&house);
-        let answered = house.board().calls;
+        is_served(&test_server);
+        let answered = test_server.core().calls;
         assert!(answered < sent, "{answered} of {sent} calls have been answered: it went on");
         // Of what the socket did not take, only the end of the frame that it took a part of is sent.
         let part = batch.len() % HEADER_LEN;
@@ -110,8 +110,8 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
         }
         assert!(answers.iter().all(|&count| count == 1), "each call is answered once");
         slow.getpid();
-        assert_eq!(house.board().hang_ups, 0);
-        house.is_sound();
+        assert_eq!(test_server.core().hang_ups, 0);
+        test_server.is_sound();
     }
 }
 
@@ -121,31 +121,32 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
 fn a_client_that_is_owed_too_much_is_hung_up_on() {
     for transport in [Transport::Unix, Transport::Tcp] {
         println!("on {transport:?}");
-        let house = House::with(transport, |config| {
-            config.limits.owed = 10_000;
-            config.limits.owed_most = 50_000;
+        let test_server = TestServer::with(transport, |config| {
+            config.limits.send_queue_pause = 10_000;
+            config.limits.send_queue_max = 50_000;
             config.limits.linger = Duration::from_millis(50);
         });
-        let mut slow = Speaker::guest(&house);
+        let mut slow = FrameClient::guest(&test_server);
         let [_, writer] = slow.pipe();
         slow.send(&call(sys::WRITE, 1, &[writer, 0x1000, 5]));
         let batch: Vec<u8> = (0..1000).flat_map(|n| call(sys::GETEUID, n, &[])).collect();
         let mut batches = 0;
-        while house.board().hang_ups == 0 {
+        while test_server.core().hang_ups == 0 {
             assert!(batches < 10_000, "expected a hang-up");
             slow.try_send(&batch);
             batches += 1;
         }
-        house.becomes_empty();
+        test_server.becomes_empty();
         slow.expect_end_after_anything();
-        house.is_sound();
+        test_server.is_sound();
     }
 }
 
 #[test]
 fn copies_that_are_never_answered_delay_nobody() {
-    on_each_transport(|house| {
-        let mut silent: Vec<Speaker> = (0..50).map(|_| Speaker::guest(house)).collect();
+    on_each_transport(|test_server| {
+        let mut silent: Vec<FrameClient> =
+            (0..50).map(|_| FrameClient::guest(test_server)).collect();
         for client in &mut silent {
             let [_, writer] = client.pipe();
             let calls: Vec<u8> = (0..20)
@@ -157,9 +158,9 @@ fn copies_that_are_never_answered_delay_nobody() {
                 .collect();
             client.send(&calls);
         }
-        house.board_becomes("every call has asked", |board| board.asks == 2000);
-        is_served(house);
-        assert_eq!(house.board().calls_in_flight, 2000);
+        test_server.core_becomes("every call has asked", |core| core.asks == 2000);
+        is_served(test_server);
+        assert_eq!(test_server.core().calls_in_flight, 2000);
         // Nor do they delay the other calls of the same client.
         let mut first = silent.swap_remove(0);
         let mut asks = Vec::new();
@@ -178,18 +179,18 @@ fn copies_that_are_never_answered_delay_nobody() {
             said => panic!("expected the end of the write: {said:?}"),
         }
         drop((silent, first));
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 /// Asked, and deaf to all that it is owed beside: its answer still comes through.
 #[test]
 fn an_answer_gets_past_a_full_outbox() {
-    on_each_transport(|house| {
-        let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        let mut client = FrameClient::guest(test_server);
         let [reader, writer] = client.pipe();
         let token = client.prefork();
-        let mut child = Speaker::child(house, &token);
+        let mut child = FrameClient::child(test_server, &token);
         let zero = client.open("/dev/zero", O_RDONLY);
         client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 5]));
         let Said::Copyin { reqno, .. } = client.hear() else {
@@ -198,7 +199,7 @@ fn an_answer_gets_past_a_full_outbox() {
         for n in 2..100 {
             client.send(&call(sys::READ, n, &[zero, 0x1000, 65_536]));
         }
-        is_served(house);
+        is_served(test_server);
         client.send(&response(Kind::Copyin, reqno, b"there"));
         // What it wrote arrives, though it has read nothing.
         child.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));

@@ -17,43 +17,44 @@ const TIMER_SETTIME: i32 = 446;
 fn preforks_of_those_who_have_gone_have_one_timer() {
     for transport in [Transport::Unix, Transport::Tcp] {
         let hour = Duration::from_secs(3600);
-        let house = House::with(transport, |config| {
+        let test_server = TestServer::with(transport, |config| {
             (config.limits.orphan, config.limits.preforks_in_all) = (hour, 100);
         });
-        let tokens: Vec<_> = (0..100).map(|_| Speaker::guest(&house).prefork()).collect();
-        house.board_becomes("a hundred orphans and a timer", |board| {
-            (board.connections, board.preforks, board.timers) == (0, 100, 1)
+        let tokens: Vec<_> = (0..100).map(|_| FrameClient::guest(&test_server).prefork()).collect();
+        test_server.core_becomes("a hundred orphans and a timer", |core| {
+            (core.connections, core.preforks, core.timers) == (0, 100, 1)
         });
         // The first are used, and the next makes room for another's.
         for token in &tokens[..10] {
-            Speaker::child(&house, token).getpid();
+            FrameClient::child(&test_server, token).getpid();
         }
-        let mut parents: Vec<Speaker> = (0..11).map(|_| Speaker::guest(&house)).collect();
+        let mut parents: Vec<FrameClient> =
+            (0..11).map(|_| FrameClient::guest(&test_server)).collect();
         for parent in &mut parents {
             parent.prefork();
         }
-        house.board_becomes("as many as there may be, and a timer", |board| {
-            (board.preforks, board.timers) == (100, 1)
+        test_server.core_becomes("as many as there may be, and a timer", |core| {
+            (core.preforks, core.timers) == (100, 1)
         });
         // Nobody's are left: nor is a timer.
         for token in &tokens[11..] {
-            Speaker::child(&house, token).getpid();
+            FrameClient::child(&test_server, token).getpid();
         }
-        house.board_becomes("no timer", |board| (board.preforks, board.timers) == (11, 0));
+        test_server.core_becomes("no timer", |core| (core.preforks, core.timers) == (11, 0));
         drop(parents);
-        house.board_becomes("the timer of the others", |board| board.timers == 1);
-        house.is_sound();
+        test_server.core_becomes("the timer of the others", |core| core.timers == 1);
+        test_server.is_sound();
     }
 }
 
 /// One client in each of the states that have a timer.
-fn timed(house: &House, state: usize) -> Speaker {
+fn timed(test_server: &TestServer, state: usize) -> FrameClient {
     match state % 5 {
         // Has made no handshake.
-        0 => Speaker::connected(house),
+        0 => FrameClient::connected(test_server),
         // Sleeps in calls, for an hour.
         1 => {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             for reqno in 0..5 {
                 client.send(&call(sys::NANOSLEEP, reqno, &[0x3000, 0]));
                 client.serve_copyin(0x3000, &[3600u64.to_le_bytes(), [0; 8]].concat());
@@ -63,7 +64,7 @@ fn timed(house: &House, state: usize) -> Speaker {
         }
         // Does not answer.
         2 => {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             let [_, writer] = client.pipe();
             for reqno in 0..5 {
                 client.send(&call(sys::WRITE, reqno, &[writer, 0x1000, 10]));
@@ -73,7 +74,7 @@ fn timed(house: &House, state: usize) -> Speaker {
         }
         // Takes nothing of what is owed to it, and may have been hung up on by now.
         3 => {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             let zero = client.open("/dev/zero", O_RDONLY);
             client.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 30]));
             client.hear();
@@ -82,7 +83,7 @@ fn timed(house: &House, state: usize) -> Speaker {
         }
         // Will fork.
         _ => {
-            let mut client = Speaker::guest(house);
+            let mut client = FrameClient::guest(test_server);
             client.prefork();
             client
         }
@@ -93,26 +94,27 @@ fn timed(house: &House, state: usize) -> Speaker {
 fn no_timer_outlives_what_it_is_for() {
     for transport in [Transport::Unix, Transport::Tcp] {
         let hour = Duration::from_secs(3600);
-        let house = House::with(transport, |config| {
+        let test_server = TestServer::with(transport, |config| {
             config.limits.answer = rumpring::server::AnswerTime::Bounded(hour);
             (config.limits.handshake, config.limits.linger) = (hour, hour);
             config.limits.orphan = Duration::ZERO;
         });
         for round in 0..3 {
-            let clients: Vec<Speaker> = (0..100).map(|state| timed(&house, state)).collect();
-            house.board_becomes("timers of all who have any", |board| board.timers >= 220);
+            let clients: Vec<FrameClient> =
+                (0..100).map(|state| timed(&test_server, state)).collect();
+            test_server.core_becomes("timers of all who have any", |core| core.timers >= 220);
             for (at, client) in clients.into_iter().enumerate() {
                 if (at + round) % 2 == 0 { drop(client) } else { client.reset() }
             }
-            house.becomes_empty();
-            house.board_becomes("no timer", |board| board.timers == 0);
+            test_server.becomes_empty();
+            test_server.core_becomes("no timer", |core| core.timers == 0);
         }
-        house.is_sound();
+        test_server.is_sound();
     }
 }
 
 /// Makes a process have this many timers that go off as often as any can.
-fn set_timers(client: &mut Speaker, count: u64) {
+fn set_timers(client: &mut FrameClient, count: u64) {
     let often = [0_u64, 1, 0, 1].map(u64::to_le_bytes).concat();
     for which in 0..count {
         let (number, set) = match which {
@@ -139,8 +141,8 @@ fn set_timers(client: &mut Speaker, count: u64) {
 #[test]
 fn timers_of_who_reads_nothing_owe_one_signal_at_a_time() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::new(transport);
-        let mut deaf: Vec<Speaker> = (0..8).map(|_| Speaker::guest(&house)).collect();
+        let test_server = TestServer::new(transport);
+        let mut deaf: Vec<FrameClient> = (0..8).map(|_| FrameClient::guest(&test_server)).collect();
         deaf.iter_mut().for_each(|client| set_timers(client, 32));
         // Fills its socket, so that what comes next waits in the server.
         for client in &mut deaf {
@@ -148,17 +150,17 @@ fn timers_of_who_reads_nothing_owe_one_signal_at_a_time() {
             client.send(&call(sys::READ, 9, &[zero, 0x1000, 1 << 30]));
         }
         eventually("the sockets to be full", || {
-            let before = house.board().owed;
+            let before = test_server.core().unsent;
             std::thread::sleep(Duration::from_millis(300));
-            before > 0 && house.board().owed == before
+            before > 0 && test_server.core().unsent == before
         });
-        let owed = house.board().owed;
+        let owed = test_server.core().unsent;
         std::thread::sleep(Duration::from_secs(1));
-        let more = house.board().owed.saturating_sub(owed);
+        let more = test_server.core().unsent.saturating_sub(owed);
         assert!(more <= 8 * 24, "{more} bytes more are owed to 8 clients after 100 ticks");
-        house.is_sound();
+        test_server.is_sound();
         drop(deaf);
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
 }
 
@@ -166,16 +168,17 @@ fn timers_of_who_reads_nothing_owe_one_signal_at_a_time() {
 #[test]
 fn signals_that_nobody_takes_are_one_of_each() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.owed_most = 50_000);
-        let mut slow = Speaker::guest(&house);
+        let test_server =
+            TestServer::with(transport, |config| config.limits.send_queue_max = 50_000);
+        let mut slow = FrameClient::guest(&test_server);
         let pid = slow.getpid();
-        let client = house.client();
+        let client = test_server.client();
         for _ in 0..20_000 / 63 {
             for signo in 1..64 {
                 client.kill(pid, signo).expect("it is there");
             }
         }
-        assert_eq!(house.board().hang_ups, 0);
+        assert_eq!(test_server.core().hang_ups, 0);
         slow.send(&call(sys::GETPID, 5, &[]));
         let (mut seen, mut count) = ([false; 64], 0);
         loop {
@@ -191,6 +194,6 @@ fn signals_that_nobody_takes_are_one_of_each() {
         println!("{transport:?}: {count} signals of 20000");
         assert!(seen[1..].iter().all(|&seen| seen), "each was sent: {seen:?}");
         drop((slow, client));
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
 }

@@ -35,8 +35,8 @@ fn same(got: &[u8], expected: &[u8], what: &str) {
 
 #[test]
 fn many_threads_on_one_connection() {
-    on_each_transport(|house| {
-        let client = house.client();
+    on_each_transport(|test_server| {
+        let client = test_server.client();
         let pid = client.getpid().unwrap();
         thread::scope(|scope| {
             for number in 0..16 {
@@ -57,14 +57,14 @@ fn many_threads_on_one_connection() {
             }
         });
         drop(client);
-        house.becomes_empty();
+        test_server.becomes_empty();
     });
 }
 
 #[test]
 fn threads_that_block_are_woken_by_others() {
-    on_each_transport(|house| {
-        let client = house.client();
+    on_each_transport(|test_server| {
+        let client = test_server.client();
         let pipes: Vec<[i32; 2]> = (0..32).map(|_| client.pipe().unwrap()).collect();
         thread::scope(|scope| {
             for (number, [reader, _]) in pipes.iter().enumerate() {
@@ -84,8 +84,8 @@ fn threads_that_block_are_woken_by_others() {
 
 #[test]
 fn megabytes_go_in_and_come_back() {
-    on_each_transport(|house| {
-        let client = house.client();
+    on_each_transport(|test_server| {
+        let client = test_server.client();
         let bytes = pattern(1, 5 * MIB + 12_345);
         let fd = client.open("/large", O_RDWR | O_CREAT, 0o600).unwrap();
         assert_eq!(client.write(fd, &bytes).unwrap(), bytes.len());
@@ -104,8 +104,8 @@ fn megabytes_go_in_and_come_back() {
 
 #[test]
 fn vectors_are_one_transfer() {
-    on_each_transport(|house| {
-        let client = house.client();
+    on_each_transport(|test_server| {
+        let client = test_server.client();
         let fd = client.open("/vector", O_RDWR | O_CREAT, 0o600).unwrap();
         let lens = [0, 1, 70_000, 3, 0, 65_536, MIB, 5];
         let pieces: Vec<Vec<u8>> =
@@ -124,8 +124,8 @@ fn vectors_are_one_transfer() {
 
 #[test]
 fn large_reads_of_several_threads_do_not_mix() {
-    on_each_transport(|house| {
-        let client = house.client();
+    on_each_transport(|test_server| {
+        let client = test_server.client();
         let files: Vec<i32> = (0..4)
             .map(|number| {
                 let fd = client.open(&format!("/file{number}"), O_RDWR | O_CREAT, 0o600).unwrap();
@@ -147,8 +147,8 @@ fn large_reads_of_several_threads_do_not_mix() {
 
 #[test]
 fn a_pipe_between_two_clients_carries_megabytes() {
-    on_each_transport(|house| {
-        let writer = house.client();
+    on_each_transport(|test_server| {
+        let writer = test_server.client();
         let [from, to] = writer.pipe().unwrap();
         let reader = writer.prefork().unwrap().connect().unwrap();
         reader.close(to).unwrap();
@@ -173,8 +173,8 @@ fn a_pipe_between_two_clients_carries_megabytes() {
 /// More than may be owed to a client leaves it all the same, if the client reads.
 #[test]
 fn many_large_reads_in_flight_are_all_answered() {
-    on_each_transport(|house| {
-        let client = house.client();
+    on_each_transport(|test_server| {
+        let client = test_server.client();
         let zero = client.open("/dev/zero", O_RDONLY, 0).unwrap();
         const LEN: usize = 64 * 1024;
         let buffer = client.space().buffer(LEN).unwrap();
@@ -196,11 +196,12 @@ fn finish(client: &Client, calls: Vec<client::Pending>, expected: i64) {
 
 #[test]
 fn sends_that_are_not_copied_carry_the_same_bytes() {
-    let house = House::with(Transport::Tcp, |config| config.ring.zero_copy_from = Some(4096));
-    let client = house.client();
+    let test_server =
+        TestServer::with(Transport::Tcp, |config| config.ring.zero_copy_from = Some(4096));
+    let client = test_server.client();
     let fd = client.open("/file", O_RDWR | O_CREAT, 0o600).unwrap();
     let bytes = pattern(1, MIB);
     assert_eq!(client.pwrite(fd, &bytes, 0).unwrap(), bytes.len());
     same(&client.pread(fd, bytes.len(), 0).unwrap(), &bytes, "read back");
-    assert!(house.stats().ring.zero_copy_sends > 0, "nothing was sent without a copy");
+    assert!(test_server.stats().ring.zero_copy_sends > 0, "nothing was sent without a copy");
 }

@@ -9,30 +9,33 @@ use rumpsp::wire::Kind;
 use support::*;
 
 /// A way to vanish.
-const WAYS: [fn(Speaker); 3] = [drop, Speaker::reset, Speaker::half_close_and_go];
+const WAYS: [fn(FrameClient); 3] = [drop, FrameClient::reset, FrameClient::half_close_and_go];
 
 /// Has a client vanish after `stage`, in each way, and looks that nothing of it stays.
-fn vanishes(house: &House, stage: impl Fn() -> Speaker) {
+fn vanishes(test_server: &TestServer, stage: impl Fn() -> FrameClient) {
     for way in WAYS {
         way(stage());
-        house.becomes_empty();
+        test_server.becomes_empty();
     }
-    house.is_sound();
+    test_server.is_sound();
 }
 
 /// A speaker that has come so far, and the frame it is about to send.
-type Opening = fn(&House) -> (Speaker, Vec<u8>);
+type Opening = fn(&TestServer) -> (FrameClient, Vec<u8>);
 
 #[test]
 fn at_every_byte_of_every_frame() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
-        let house = House::with(transport, |config| config.limits.orphan = Duration::ZERO);
+        let test_server =
+            TestServer::with(transport, |config| config.limits.orphan = Duration::ZERO);
         // What precedes a frame, the frame, and the words that it is cut in.
         let frames: [(&str, Opening); 7] = [
-            ("guest", |house| (Speaker::connected(house), guest(1, "gone"))),
-            ("call", |house| (Speaker::guest(house), call(sys::LSEEK, 2, &[1, 2, 3]))),
-            ("answer", |house| {
-                let mut client = Speaker::guest(house);
+            ("guest", |test_server| (FrameClient::connected(test_server), guest(1, "gone"))),
+            ("call", |test_server| {
+                (FrameClient::guest(test_server), call(sys::LSEEK, 2, &[1, 2, 3]))
+            }),
+            ("answer", |test_server| {
+                let mut client = FrameClient::guest(test_server);
                 let [_, writer] = client.pipe();
                 client.send(&call(sys::WRITE, 3, &[writer, 0x1000, 12]));
                 let Said::Copyin { reqno, .. } = client.hear() else {
@@ -40,43 +43,45 @@ fn at_every_byte_of_every_frame() {
                 };
                 (client, response(Kind::Copyin, reqno, b"twelve bytes"))
             }),
-            ("prefork", |house| (Speaker::guest(house), prefork(4))),
-            ("exec", |house| (Speaker::guest(house), exec(5, "gone"))),
-            ("fork", |house| {
-                let token = Speaker::guest(house).prefork();
-                (Speaker::connected(house), fork(6, &token))
+            ("prefork", |test_server| (FrameClient::guest(test_server), prefork(4))),
+            ("exec", |test_server| (FrameClient::guest(test_server), exec(5, "gone"))),
+            ("fork", |test_server| {
+                let token = FrameClient::guest(test_server).prefork();
+                (FrameClient::connected(test_server), fork(6, &token))
             }),
-            ("nonsense", |house| (Speaker::guest(house), frame(7, 7, 7, 7, b"7777777"))),
+            ("nonsense", |test_server| {
+                (FrameClient::guest(test_server), frame(7, 7, 7, 7, b"7777777"))
+            }),
         ];
         for (name, frame) in frames {
-            let len = frame(&house).1.len();
+            let len = frame(&test_server).1.len();
             for cut in 0..=len {
-                let (mut client, bytes) = frame(&house);
+                let (mut client, bytes) = frame(&test_server);
                 // A fork that came too late has been hung up on.
                 client.try_send(&bytes[..cut]);
                 WAYS[cut % 2](client);
             }
             println!("{transport:?}: {name}, {len} bytes");
-            house.becomes_empty();
+            test_server.becomes_empty();
         }
-        house.is_sound();
+        test_server.is_sound();
     }
 }
 
 #[test]
 fn before_anything_was_said() {
-    on_each_transport(|house| {
-        vanishes(house, || Speaker::silent(house));
-        vanishes(house, || Speaker::connected(house));
-        vanishes(house, || Speaker::guest(house));
+    on_each_transport(|test_server| {
+        vanishes(test_server, || FrameClient::silent(test_server));
+        vanishes(test_server, || FrameClient::connected(test_server));
+        vanishes(test_server, || FrameClient::guest(test_server));
     });
 }
 
 #[test]
 fn with_files_open() {
-    on_each_transport(|house| {
-        vanishes(house, || {
-            let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        vanishes(test_server, || {
+            let mut client = FrameClient::guest(test_server);
             for _ in 0..20 {
                 client.pipe();
             }
@@ -88,9 +93,9 @@ fn with_files_open() {
 
 #[test]
 fn with_calls_that_sleep() {
-    on_each_transport(|house| {
-        vanishes(house, || {
-            let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        vanishes(test_server, || {
+            let mut client = FrameClient::guest(test_server);
             let [reader, writer] = client.pipe();
             for reqno in 0..50 {
                 client.send(&call(sys::READ, reqno, &[reader, 0x1000, 10]));
@@ -102,18 +107,18 @@ fn with_calls_that_sleep() {
             client.send(&call(sys::WRITE, 51, &[full, 0x5000, 100_000]));
             client.serve_copyin(0x5000, &[7; 65_536]);
             let _ = writer;
-            house.board_becomes("all sleep", |board| board.calls_in_flight >= 52);
+            test_server.core_becomes("all sleep", |core| core.calls_in_flight >= 52);
             client
         });
-        house.board_becomes("no timer stays", |board| board.timers == 0);
+        test_server.core_becomes("no timer stays", |core| core.timers == 0);
     });
 }
 
 #[test]
 fn while_it_is_asked_for_memory() {
-    on_each_transport(|house| {
-        vanishes(house, || {
-            let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        vanishes(test_server, || {
+            let mut client = FrameClient::guest(test_server);
             let [_, writer] = client.pipe();
             for reqno in 0..10 {
                 client.send(&call(sys::WRITE, reqno, &[writer, 0x1000, 10]));
@@ -130,9 +135,9 @@ fn while_it_is_asked_for_memory() {
 
 #[test]
 fn with_bytes_unread() {
-    on_each_transport(|house| {
-        vanishes(house, || {
-            let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        vanishes(test_server, || {
+            let mut client = FrameClient::guest(test_server);
             let zero = client.open("/dev/zero", O_RDONLY);
             client.send(&call(sys::READ, 1, &[zero, 0x1000, 1 << 40]));
             for reqno in 2..50 {
@@ -146,9 +151,9 @@ fn with_bytes_unread() {
 
 #[test]
 fn during_an_exec() {
-    on_each_transport(|house| {
-        vanishes(house, || {
-            let mut client = Speaker::guest(house);
+    on_each_transport(|test_server| {
+        vanishes(test_server, || {
+            let mut client = FrameClient::guest(test_server);
             let [reader, writer] = client.pipe();
             client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
             client.send(&call(sys::WRITE, 2, &[writer, 0x1000, 10]));
@@ -164,16 +169,17 @@ fn during_an_exec() {
 #[test]
 fn with_preforks_unused_and_children_alive() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| config.limits.orphan = Duration::ZERO);
+        let test_server =
+            TestServer::with(transport, |config| config.limits.orphan = Duration::ZERO);
         let children = std::cell::RefCell::new(Vec::new());
         for way in WAYS {
-            let mut parent = Speaker::guest(&house);
+            let mut parent = FrameClient::guest(&test_server);
             let [reader, writer] = parent.pipe();
             for _ in 0..5 {
                 parent.prefork();
             }
             let token = parent.prefork();
-            let mut child = Speaker::child(&house, &token);
+            let mut child = FrameClient::child(&test_server, &token);
             child.call(sys::CLOSE, &[writer]);
             child.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
             way(parent);
@@ -181,11 +187,11 @@ fn with_preforks_unused_and_children_alive() {
             child.expect(Said::ok(1, 0));
             children.borrow_mut().push(child);
         }
-        house.board_becomes("no prefork", |board| board.preforks == 0);
-        house.releases_all_but(3);
+        test_server.core_becomes("no prefork", |core| core.preforks == 0);
+        test_server.releases_all_but(3);
         drop(children);
-        house.becomes_empty();
-        house.is_sound();
+        test_server.becomes_empty();
+        test_server.is_sound();
     }
 }
 
@@ -193,12 +199,12 @@ fn with_preforks_unused_and_children_alive() {
 #[test]
 fn while_it_is_not_read_from() {
     for transport in [Transport::Unix, Transport::Tcp] {
-        let house = House::with(transport, |config| {
+        let test_server = TestServer::with(transport, |config| {
             config.limits.session.calls = 3;
             config.limits.backlog = 1000;
         });
-        vanishes(&house, || {
-            let mut client = Speaker::guest(&house);
+        vanishes(&test_server, || {
+            let mut client = FrameClient::guest(&test_server);
             let [reader, _] = client.pipe();
             for reqno in 0..3 {
                 client.send(&call(sys::READ, reqno, &[reader, 0x1000, 10]));
@@ -212,11 +218,11 @@ fn while_it_is_not_read_from() {
 
 #[test]
 fn many_at_once() {
-    on_each_transport(|house| {
+    on_each_transport(|test_server| {
         for round in 0..5 {
-            let clients: Vec<Speaker> = (0..100)
+            let clients: Vec<FrameClient> = (0..100)
                 .map(|number| {
-                    let mut client = Speaker::guest(house);
+                    let mut client = FrameClient::guest(test_server);
                     let [reader, writer] = client.pipe();
                     client.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
                     if number % 3 == 0 {
@@ -228,7 +234,7 @@ fn many_at_once() {
             for (number, client) in clients.into_iter().enumerate() {
                 WAYS[(number + round) % 2](client);
             }
-            house.becomes_empty();
+            test_server.becomes_empty();
         }
     });
 }

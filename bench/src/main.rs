@@ -8,25 +8,25 @@
 //! - [`workload`]: what can be called; [`connection`]: one client, with an [`inbox`] behind its [`socket`];
 //!   [`load`]: many of them at once; [`idle`]: connections that do nothing; [`files`]: how many files a
 //!   process may have open.
-//! - What the server pays is its [`bill`], its [`memory`], and what it counts itself ([`counters`]);
+//! - What the server pays is its [`cpu_usage`], its [`memory`], and what it counts itself ([`counters`]);
 //!   [`measure`] is a load and all of that once.
 //! - [`once`]: the command that measures one server, and its [`progress`]; [`compare`]: the one that has
 //!   several take turns, and the [`report`] of what it found; [`interrupt`]: ending either.
 //! - [`soak`]: the command that keeps one server busy and abused for a long time.
 //! - [`wake`]: the command that has crowds of clients wait, and wakes one after the other.
 //! - [`histogram`]: latencies in words and on disk; [`merge`]: the command that adds them up.
-//! - [`floor`]: servers without a kernel, for what the machine itself can do.
+//! - [`baseline`]: servers without a kernel, for what the machine itself can do.
 
 #![forbid(unsafe_code)]
 // They panic when nobody takes what they print: see `rumpring::output`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
-mod bill;
+mod baseline;
 mod compare;
 mod connection;
 mod counters;
+mod cpu_usage;
 mod files;
-mod floor;
 mod histogram;
 mod idle;
 mod inbox;
@@ -72,7 +72,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Compare(Box<compare::Compare>),
-    Floor(floor::Floor),
+    #[command(alias = "floor")]
+    Baseline(baseline::Baseline),
     Merge(merge::Merge),
     Soak(Box<soak::Soak>),
     Wake(wake::Wake),
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => cli.once.run(),
         Some(Command::Compare(compare)) => compare.run(),
-        Some(Command::Floor(floor)) => floor.run(),
+        Some(Command::Baseline(baseline)) => baseline.run(),
         Some(Command::Merge(merge)) => merge.run(),
         Some(Command::Soak(soak)) => soak.run(),
         Some(Command::Wake(wake)) => wake.run(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rumpsp::url::Url;
 
-use crate::bill::{Bill, Usage};
 use crate::counters::{Counters, Teller};
+use crate::cpu_usage::{CpuUsage, Usage};
 use crate::load::{Load, Measured, Plan, Settings, Watch};
 use crate::memory::resident_kib;
 use crate::progress::Progress;
@@ -25,7 +25,7 @@ pub struct Books<'a> {
 pub struct Measurement {
     pub load: Measured,
     /// What it cost the server, if it is known which process that is.
-    pub bill: Option<Bill>,
+    pub cpu_usage: Option<CpuUsage>,
     /// What the server held, if that can be read.
     pub holdings: Option<Holdings>,
     /// `io_uring_enter` calls of the server for a call, if it tells.
@@ -49,12 +49,12 @@ pub struct Holdings {
 impl Measurement {
     /// Microseconds of the server's CPU time for a call.
     pub fn cpu_us(&self) -> Option<f64> {
-        Some(self.bill?.cpu.as_secs_f64() * 1e6 / self.load.calls.max(1) as f64)
+        Some(self.cpu_usage?.cpu.as_secs_f64() * 1e6 / self.load.calls.max(1) as f64)
     }
 
     /// Context switches of the server for a call.
     pub fn switches(&self) -> Option<f64> {
-        Some(self.bill?.switches as f64 / self.load.calls.max(1) as f64)
+        Some(self.cpu_usage?.switches as f64 / self.load.calls.max(1) as f64)
     }
 }
 
@@ -73,14 +73,14 @@ pub fn measure(
     let measured = load.run(warm_up, length, &mut onlooker)?;
     let mut measurement = Measurement {
         load: measured,
-        bill: None,
+        cpu_usage: None,
         holdings: None,
         enters: None,
         threads,
         processes,
     };
     if let (Some(before), Some(after)) = (&onlooker.before, &onlooker.after) {
-        measurement.bill = after.bill_since(before);
+        measurement.cpu_usage = after.bill_since(before);
         measurement.enters = after.enters_since(before);
         measurement.holdings = after.holdings(memory_before, onlooker.memory_after);
     }
@@ -111,7 +111,7 @@ impl Entry {
         Ok(Entry { usage, counters })
     }
 
-    fn bill_since(&self, before: &Entry) -> Option<Bill> {
+    fn bill_since(&self, before: &Entry) -> Option<CpuUsage> {
         Some(self.usage.as_ref()?.since(before.usage.as_ref()?))
     }
 

@@ -22,7 +22,7 @@ fn bench() -> Command {
 fn compare(dir: &Path, args: &str) -> Output {
     let args = args.split(' ').map(|arg| arg.replace("DIR", &dir.display().to_string()));
     bench()
-        .args(["compare", "ring=floor ring", "hop=floor hop"])
+        .args(["compare", "ring=baseline ring", "hop=baseline hop"])
         .args("--seconds 0.3 --warm-up 0".split(' '))
         .args(args)
         .output()
@@ -111,7 +111,7 @@ fn a_signal_keeps_what_there_is() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("json");
     let mut child = bench()
-        .args(["compare", "ring=floor ring", "hop=floor hop", "--calls", "getpid@1,getpid@2"])
+        .args(["compare", "ring=baseline ring", "hop=baseline hop", "--calls", "getpid@1,getpid@2"])
         .args("--rounds 500 --seconds 0.05 --warm-up 0 --json".split(' '))
         .arg(&file)
         .stdout(Stdio::piped())
@@ -139,7 +139,7 @@ fn a_turn_that_a_signal_cuts_short_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("json");
     let mut child = bench()
-        .args(["compare", "ring=floor ring", "--quiet", "--rounds", "1"])
+        .args(["compare", "ring=baseline ring", "--quiet", "--rounds", "1"])
         .args("--seconds 600 --warm-up 0 --json".split(' '))
         .arg(&file)
         .stdout(Stdio::null())
@@ -315,7 +315,10 @@ fn a_server_that_does_not_tell_is_an_error() {
     let program = env!("CARGO_BIN_EXE_rumpring-bench");
     let output = bench()
         .arg("compare")
-        .args(["ring=floor ring", &format!("mute+stats={program} floor ring {{url}} 2>/dev/null")])
+        .args([
+            "ring=baseline ring",
+            &format!("mute+stats={program} baseline ring {{url}} 2>/dev/null"),
+        ])
         .args("--rounds 1 --seconds 0.01 --warm-up 0 --json".split(' '))
         .arg(dir.path().join("json"))
         .output()

@@ -17,22 +17,22 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server on the embedded kernel, and where its socket is.
-struct House {
+struct TestServer {
     server: Running,
     dir: tempfile::TempDir,
 }
 
-impl House {
-    fn new(url: fn(&std::path::Path) -> Url) -> House {
+impl TestServer {
+    fn new(url: fn(&std::path::Path) -> Url) -> TestServer {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(url(dir.path()));
         config.ring.sockets = 256;
         let server = Running::start(config, Arc::new(Embedded::default())).unwrap();
-        House { server, dir }
+        TestServer { server, dir }
     }
 
-    fn unix() -> House {
-        House::new(|dir| Url::Unix(dir.join("socket")))
+    fn unix() -> TestServer {
+        TestServer::new(|dir| Url::Unix(dir.join("socket")))
     }
 
     fn command(&self, args: &str) -> Command {
@@ -57,9 +57,9 @@ impl House {
     }
 
     /// Waits until the server has counted this.
-    fn until(&self, what: &str, is_so: impl Fn(&rumpring::server::BoardStats) -> bool) {
+    fn until(&self, what: &str, is_so: impl Fn(&rumpring::server::CoreStats) -> bool) {
         let end = Instant::now() + PATIENCE;
-        while !is_so(&self.server.control().stats().unwrap().board) {
+        while !is_so(&self.server.control().stats().unwrap().core) {
             assert!(Instant::now() < end, "waited too long for {what}");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -152,9 +152,9 @@ impl Drop for Bench {
 }
 
 /// Runs a load and returns how many calls were answered.
-fn calls(house: &House, args: &str) -> u64 {
+fn calls(test_server: &TestServer, args: &str) -> u64 {
     let calls = |json: &Value| json["calls"].as_u64().unwrap();
-    calls(&house.json_of_enough(args, |json| calls(json) > 0))
+    calls(&test_server.json_of_enough(args, |json| calls(json) > 0))
 }
 
 /// Whether as many calls were answered or waited for as were due. There was no warm-up, whose calls may
@@ -167,40 +167,40 @@ fn is_at_rate(json: &Value, rate: f64) -> bool {
 
 #[test]
 fn every_call_is_answered() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     for call in ["getpid", "read:1", "read:4k", "read:1m", "pwrite:1", "pwrite:4k", "pwrite:1m"] {
         for with in ["-c 1", "-c 5 -i 3"] {
-            assert!(calls(&house, &format!("--call {call} {with}")) > 0, "{call} {with}");
+            assert!(calls(&test_server, &format!("--call {call} {with}")) > 0, "{call} {with}");
         }
     }
 }
 
 #[test]
 fn every_workload_is_answered() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     for call in ["copyinstr", "pipe", "fork", "connect", "mixed"] {
         for with in ["-c 2", "-c 6 -i 3 -t 2"] {
-            assert!(calls(&house, &format!("--call {call} {with}")) > 0, "{call} {with}");
+            assert!(calls(&test_server, &format!("--call {call} {with}")) > 0, "{call} {with}");
         }
     }
-    house.until("all to leave", |stats| stats.connections == 0);
+    test_server.until("all to leave", |stats| stats.connections == 0);
 }
 
 #[test]
 fn so_it_is_over_tcp() {
-    let house = House::new(|_| "tcp://127.0.0.1:0".parse().unwrap());
+    let test_server = TestServer::new(|_| "tcp://127.0.0.1:0".parse().unwrap());
     for call in ["getpid", "read:64k", "pwrite:1m", "pipe", "fork", "connect", "mixed"] {
-        assert!(calls(&house, &format!("--call {call} -c 4 -i 2")) > 0, "{call}");
+        assert!(calls(&test_server, &format!("--call {call} -c 4 -i 2")) > 0, "{call}");
     }
 }
 
 #[test]
 fn a_fork_and_a_connect_are_a_connection_each() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     for call in ["fork", "connect"] {
-        let accepted = || house.server.control().stats().unwrap().board.accepted;
+        let accepted = || test_server.server.control().stats().unwrap().core.accepted;
         let before = accepted();
-        let json = house.json(&format!("URL --call {call} -c 2 -s 0.5 --warm-up 0 --json"));
+        let json = test_server.json(&format!("URL --call {call} -c 2 -s 0.5 --warm-up 0 --json"));
         let (calls, accepted) = (json["calls"].as_u64().unwrap(), accepted() - before);
         // Some were under way at the end, and fork has two of its own.
         assert!((calls..=calls + 6).contains(&accepted), "{call}: {accepted} {calls}");
@@ -209,12 +209,12 @@ fn a_fork_and_a_connect_are_a_connection_each() {
 
 #[test]
 fn the_parts_of_a_mix_make_the_whole() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     let call = "mixed:getpid=3+read:64k=2+pwrite:16=1+copyinstr=1";
     let has_all = |json: &Value| {
         json["parts"].as_array().unwrap().iter().all(|part| part["calls"].as_u64() > Some(100))
     };
-    let json = house.json_of_enough(&format!("--call {call} -c 3 -i 2"), has_all);
+    let json = test_server.json_of_enough(&format!("--call {call} -c 3 -i 2"), has_all);
     let parts = json["parts"].as_array().unwrap();
     let names: Vec<_> = parts.iter().map(|part| part["part"].as_str().unwrap()).collect();
     assert_eq!(names, ["getpid", "read:64k", "pwrite:16", "copyinstr"]);
@@ -222,7 +222,7 @@ fn the_parts_of_a_mix_make_the_whole() {
     assert_eq!(calls.iter().sum::<u64>(), json["calls"].as_u64().unwrap());
     assert!(has_all(&json) && calls[0] > calls[3], "{calls:?}");
     // A comparison separates calls by commas, and parts of a mix by what it has for that.
-    let compared = house.succeeds(&format!(
+    let compared = test_server.succeeds(&format!(
         "compare one=URL other=URL --calls {call},getpid -c 2 --rounds 1 -s 0.3 --warm-up 0"
     ));
     assert!(compared.contains(call) && compared.contains("getpid"), "{compared}");
@@ -230,9 +230,9 @@ fn the_parts_of_a_mix_make_the_whole() {
 
 #[test]
 fn the_slow_caller_of_a_fair_load_keeps_its_pace() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     for with in ["-c 4", "-c 5 -i 3 -t 2"] {
-        let json = house.json(&format!("URL --call fair {with} -s 0.5 --warm-up 0 --json"));
+        let json = test_server.json(&format!("URL --call fair {with} -s 0.5 --warm-up 0 --json"));
         let calls = |part: usize| json["parts"][part]["calls"].as_u64().unwrap();
         // One is due every 10 ms, answered or not.
         let slow = calls(1) + json["unanswered_calls"].as_u64().unwrap();
@@ -244,9 +244,9 @@ fn the_slow_caller_of_a_fair_load_keeps_its_pace() {
 
 #[test]
 fn a_rate_is_kept_to() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     for with in ["-c 8", "-c 8 -t 2", "-c 1 -i 8", "--call fork -c 2", "--call pipe -c 2"] {
-        let json = house.json(&format!("URL --rate 2000 -s 0.5 --warm-up 0 --json {with}"));
+        let json = test_server.json(&format!("URL --rate 2000 -s 0.5 --warm-up 0 --json {with}"));
         // How many are answered is the machine's affair, how many are due is not.
         assert!(is_at_rate(&json, 2000.0), "{with}: {json}");
         assert_eq!(json["asked_calls_per_second"], 2000, "{with}");
@@ -256,12 +256,12 @@ fn a_rate_is_kept_to() {
 
 #[test]
 fn calls_that_could_not_be_made_in_time_are_unanswered() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     let args = "URL -c 2 --rate 10000000 -s 0.3 --warm-up 0";
-    let json = house.json(&format!("{args} --json"));
+    let json = test_server.json(&format!("{args} --json"));
     assert!(json["unanswered_calls"].as_u64() > json["calls"].as_u64(), "{json}");
     assert!(is_at_rate(&json, 1e7), "{json}");
-    let printed = house.succeeds(args);
+    let printed = test_server.succeeds(args);
     assert!(
         printed.contains(" 10000000 asked\n") && printed.contains("\nunanswered "),
         "{printed}"
@@ -270,9 +270,9 @@ fn calls_that_could_not_be_made_in_time_are_unanswered() {
 
 #[test]
 fn an_object_has_all_of_it() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     let pid = std::process::id();
-    let json = house.json(&format!("URL -c 3 -i 2 -s 0.5 --warm-up 0 --pid {pid} --json"));
+    let json = test_server.json(&format!("URL -c 3 -i 2 -s 0.5 --warm-up 0 --pid {pid} --json"));
     for (name, value) in [("call", Value::from("getpid")), ("connections", 3.into())] {
         assert_eq!(json[name], value);
     }
@@ -292,7 +292,7 @@ fn an_object_has_all_of_it() {
 
 #[test]
 fn few_files_are_made_up_for_by_processes() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     for (call, with, processes) in [
         ("getpid", "-c 40", 3),
         ("mixed", "-c 40 -t 4", 3),
@@ -300,20 +300,20 @@ fn few_files_are_made_up_for_by_processes() {
         ("fork", "-c 10", 2),
     ] {
         let args = format!("--call {call} {with} --files 48");
-        let json = house.json_of_enough(&args, |json| json["calls"].as_u64() > Some(0));
+        let json = test_server.json_of_enough(&args, |json| json["calls"].as_u64() > Some(0));
         assert_eq!(json["processes"], processes, "{args}: {json}");
         assert!(json["calls"].as_u64().unwrap() > 0, "{args}: {json}");
     }
-    let json = house.json("URL -c 40 --files 48 --rate 2000 -s 0.5 --warm-up 0 --json");
+    let json = test_server.json("URL -c 40 --files 48 --rate 2000 -s 0.5 --warm-up 0 --json");
     assert!(is_at_rate(&json, 2000.0), "{json}");
-    let errors = house.fails("URL -c 5000 --files 48");
+    let errors = test_server.fails("URL -c 5000 --files 48");
     assert!(errors.contains("RLIMIT_NOFILE") && errors.contains("ulimit -n"), "{errors}");
 }
 
 #[test]
 fn a_process_that_fails_is_said() {
-    let house = House::unix();
-    let running = house.running("URL -c 40 --files 48 -s 60 --warm-up 0");
+    let test_server = TestServer::unix();
+    let running = test_server.running("URL -c 40 --files 48 -s 60 --warm-up 0");
     let children = running.children();
     assert_eq!(children.len(), 3);
     let one = Pid::from_raw(children[1]).unwrap();
@@ -323,41 +323,42 @@ fn a_process_that_fails_is_said() {
     let says =
         format!("process 2 of 3 (pid {}): it ended without a result (signal: 9", children[1]);
     assert!(errors.contains(&says), "{errors}");
-    house.until("all to leave", |stats| stats.connections == 0);
+    test_server.until("all to leave", |stats| stats.connections == 0);
 }
 
 #[test]
 fn an_interrupt_keeps_what_was_measured_and_leaves_nothing_behind() {
-    let house = House::unix();
-    let running = house.running("URL --call copyinstr -c 2 -s 600 --warm-up 0");
+    let test_server = TestServer::unix();
+    let running = test_server.running("URL --call copyinstr -c 2 -s 600 --warm-up 0");
     let path = format!("/rumpring-bench.{}.1", running.pid());
-    assert!(house.has(&path));
+    assert!(test_server.has(&path));
     running.signal(Signal::INT);
     let (is_good, printed, errors) = running.end();
     assert!(is_good, "{errors}");
     assert!(printed.contains(" calls/s\n") && printed.contains("\ncut short: "), "{printed}");
-    assert!(!house.has(&path));
+    assert!(!test_server.has(&path));
 }
 
 #[test]
 fn processes_are_interrupted_too() {
-    let house = House::unix();
-    let running = house.running("URL --call mixed -c 40 --files 48 -s 600 --warm-up 0 --json");
+    let test_server = TestServer::unix();
+    let running =
+        test_server.running("URL --call mixed -c 40 --files 48 -s 600 --warm-up 0 --json");
     let path = format!("/rumpring-bench.{}.20", running.children()[1]);
-    assert!(house.has(&path));
+    assert!(test_server.has(&path));
     running.signal(Signal::INT);
     let (is_good, printed, errors) = running.end();
     assert!(is_good, "{errors}");
     let json: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((&json["cut_short"], &json["processes"]), (&true.into(), &3.into()));
     assert!(json["calls"].as_u64().unwrap() > 0, "{json}");
-    assert!(!house.has(&path));
+    assert!(!test_server.has(&path));
 }
 
 #[test]
 fn an_interrupted_warm_up_has_measured_nothing() {
-    let house = House::unix();
-    let running = house.running("URL -c 2 -s 1 --warm-up 600");
+    let test_server = TestServer::unix();
+    let running = test_server.running("URL -c 2 -s 1 --warm-up 600");
     running.signal(Signal::INT);
     let (is_good, _, errors) = running.end();
     assert!(!is_good && errors.contains("nothing was measured"), "{errors}");
@@ -365,9 +366,9 @@ fn an_interrupted_warm_up_has_measured_nothing() {
 
 #[test]
 fn a_server_that_goes_away_is_said() {
-    let house = House::unix();
-    let running = house.running("URL -c 4 -t 2 -s 600 --warm-up 0");
-    house.server.control().stop();
+    let test_server = TestServer::unix();
+    let running = test_server.running("URL -c 4 -t 2 -s 600 --warm-up 0");
+    test_server.server.control().stop();
     let (is_good, printed, errors) = running.end();
     assert!(!is_good && printed.is_empty(), "{printed}");
     let says_who = errors.contains("thread ") && errors.contains("connection ");
@@ -376,7 +377,7 @@ fn a_server_that_goes_away_is_said() {
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     for (args, says) in [
         ("URL --call pipe -c 3", "even number"),
         ("URL --call nothing", "none of getpid"),
@@ -389,29 +390,29 @@ fn what_cannot_be_is_refused() {
         ("URL -c 1000000 -i 1024", "calls in flight in all"),
         ("unix:///nonexistent/socket", "connecting to unix:///nonexistent/socket"),
     ] {
-        let errors = house.fails(args);
+        let errors = test_server.fails(args);
         assert!(errors.contains(says), "{args}: {errors}");
     }
 }
 
 #[test]
 fn the_bill_is_that_of_the_process() {
-    let house = House::unix();
+    let test_server = TestServer::unix();
     let pid = std::process::id();
-    let printed = house.succeeds(&format!("URL --seconds 0.5 --warm-up 0 --pid {pid}"));
+    let printed = test_server.succeeds(&format!("URL --seconds 0.5 --warm-up 0 --pid {pid}"));
     assert!(printed.contains("us of CPU and "), "{printed}");
 }
 
 #[test]
 fn a_comparison_has_a_line_for_each_and_a_file() {
-    let house = House::unix();
-    let json = house.dir.path().join("json");
+    let test_server = TestServer::unix();
+    let json = test_server.dir.path().join("json");
     let args = format!(
         "compare one=URL other=URL --calls getpid,read:16@2x2 -c 1,3 --rounds 2 --seconds 0.3 \
          --warm-up 0 --json {}",
         json.display()
     );
-    let printed = house.succeeds(&args);
+    let printed = test_server.succeeds(&args);
     let (measured, ratios) = printed.split_once("Ratios to one:").expect("a table of ratios");
     assert!(ratios.contains("| read:16 | 2 x 2 | other | **"), "{printed}");
     for load in ["getpid | 1 x 1", "getpid | 3 x 1", "read:16 | 2 x 2"] {
@@ -427,8 +428,9 @@ fn a_comparison_has_a_line_for_each_and_a_file() {
 
 #[test]
 fn a_server_that_does_not_start_is_said() {
-    let house = House::unix();
-    let output = house.bench("compare one=URL other=/nonexistent/server{url} --rounds 1 -s 0.01");
+    let test_server = TestServer::unix();
+    let output =
+        test_server.bench("compare one=URL other=/nonexistent/server{url} --rounds 1 -s 0.01");
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("other") && errors.contains("1 turns failed"), "{errors}");

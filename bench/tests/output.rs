@@ -71,22 +71,22 @@ fn says_that_it_cannot_print(args: &[&str]) {
 }
 
 /// A floor that runs. Killed at the end, if it has not ended by then.
-struct Floor {
+struct Baseline {
     child: Child,
     dir: tempfile::TempDir,
 }
 
-impl Floor {
-    fn start(stderr: Stdio) -> Floor {
+impl Baseline {
+    fn start(stderr: Stdio) -> Baseline {
         let dir = tempfile::tempdir().unwrap();
         let url = url(dir.path());
-        let child = bench().args(["floor", "hop", &url]).stderr(stderr).spawn().unwrap();
-        let floor = Floor { child, dir };
+        let child = bench().args(["baseline", "hop", &url]).stderr(stderr).spawn().unwrap();
+        let baseline = Baseline { child, dir };
         let end = Instant::now() + PATIENCE;
-        while run(&[&floor.url(), "-c1", "-s0.01", "--warm-up=0"], Stdio::null()).0 != Some(0) {
+        while run(&[&baseline.url(), "-c1", "-s0.01", "--warm-up=0"], Stdio::null()).0 != Some(0) {
             assert!(Instant::now() < end, "it does not answer");
         }
-        floor
+        baseline
     }
 
     fn url(&self) -> String {
@@ -98,7 +98,7 @@ impl Floor {
     }
 }
 
-impl Drop for Floor {
+impl Drop for Baseline {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -118,9 +118,9 @@ fn server() -> PathBuf {
 
 #[test]
 fn help_and_the_results_of_one_load_and_their_sum() {
-    let floor = Floor::start(Stdio::null());
-    let url = floor.url();
-    let log = floor.dir.path().join("log");
+    let baseline = Baseline::start(Stdio::null());
+    let url = baseline.url();
+    let log = baseline.dir.path().join("log");
     let (log, short) = (log.to_str().unwrap(), ["-c1", "-s0.05", "--warm-up=0", "-q"]);
     let load = [&[&url[..], "--histogram", log][..], &short].concat();
     says_that_it_cannot_print(&load);
@@ -137,7 +137,8 @@ fn help_and_the_results_of_one_load_and_their_sum() {
 #[test]
 fn the_tables_of_a_comparison() {
     let compare = "compare --seconds 0.05 --warm-up 0 --rounds 1 --calls getpid@1";
-    let words: Vec<&str> = compare.split(' ').chain(["ring=floor ring", "hop=floor hop"]).collect();
+    let words: Vec<&str> =
+        compare.split(' ').chain(["ring=baseline ring", "hop=baseline hop"]).collect();
     says_that_it_cannot_print(&words);
     // How far it is goes to stderr.
     for stderr in [gone(), full()] {
@@ -184,10 +185,10 @@ fn a_floor_whose_counters_nobody_takes_ends_well() {
             drop(reader);
             None
         };
-        let mut floor = Floor::start(writer.into());
-        floor.signal(Signal::USR1);
-        assert_eq!(run(&[&floor.url(), "-c1", "-s0.01", "-q"], Stdio::null()).0, Some(0));
-        floor.signal(Signal::TERM);
-        assert_eq!(status(&mut floor.child), Some(0), "stuck: {stuck}");
+        let mut baseline = Baseline::start(writer.into());
+        baseline.signal(Signal::USR1);
+        assert_eq!(run(&[&baseline.url(), "-c1", "-s0.01", "-q"], Stdio::null()).0, Some(0));
+        baseline.signal(Signal::TERM);
+        assert_eq!(status(&mut baseline.child), Some(0), "stuck: {stuck}");
     }
 }

@@ -83,7 +83,7 @@ fn a_server_that_does_not_start_or_cannot_be_soaked_is_an_error() {
     for (command, words) in [
         ("=sh -c 'sleep 0.2; exit 4' {url}", "exit status: 4"),
         ("=unix:///nowhere", "started here"),
-        ("=floor ring", "started here"),
+        ("=baseline ring", "started here"),
     ] {
         let output = soak(dir.path(), command, "--duration 1");
         assert!(!output.status.success(), "{command}");

@@ -21,18 +21,18 @@ use rumpsp::url::Url;
 use tempfile::TempDir;
 
 /// A server of an embedded kernel in this process.
-struct House {
+struct TestServer {
     server: Running,
     _dir: TempDir,
 }
 
-impl House {
-    fn new(limits: Limits) -> House {
+impl TestServer {
+    fn new(limits: Limits) -> TestServer {
         let dir = tempfile::tempdir().expect("a directory for the socket");
         let url = Url::Unix(dir.path().join("s"));
         let kernel = Embedded::new(Config { limits, ..Config::default() });
         let server = Running::start(server::Config::new(url), Arc::new(kernel)).expect("a server");
-        House { server, _dir: dir }
+        TestServer { server, _dir: dir }
     }
 
     fn url(&self) -> Url {
@@ -59,7 +59,7 @@ fn scripts(run: &mut Run<'_>) {
 /// Whatever a kernel answers, it answers twice: so what is masked is enough, and no order is left to chance.
 #[test]
 fn a_kernel_agrees_with_itself() {
-    let [one, other] = [House::new(Limits::default()), House::new(Limits::default())];
+    let [one, other] = [TestServer::new(Limits::default()), TestServer::new(Limits::default())];
     let report = found([one.url(), other.url()], |run| {
         scripts(run);
         for family in FAMILIES {
@@ -78,7 +78,7 @@ fn a_kernel_agrees_with_itself() {
 #[test]
 fn a_smaller_kernel_is_told_apart_in_a_few_steps() {
     let small = Limits { files_per_process: 6, ..Limits::default() };
-    let [one, other] = [House::new(small), House::new(Limits::default())];
+    let [one, other] = [TestServer::new(small), TestServer::new(Limits::default())];
     let family = random::family("pipes").expect("a family");
     let report = found([one.url(), other.url()], |run| {
         for seed in 0..10 {
@@ -169,7 +169,7 @@ fn scripts_against_netbsd() {
         println!("skipped: RUMP_PREFIX does not say where a rump kernel is");
         return;
     }
-    let embedded = House::new(Limits::default());
+    let embedded = TestServer::new(Limits::default());
     let netbsd = Server::start(RUMP);
     let report = found([embedded.url(), netbsd.url.clone()], scripts);
     println!("{report}");

@@ -8,7 +8,7 @@ use super::System;
 use super::descriptors::Reserved;
 use super::file::OpenFile;
 use super::paid::Paid;
-use super::process::Task;
+use super::process::Proc;
 use super::sockets::Message;
 use super::wait::{FREE_PLACES, Places, Registration, Side, Waitable};
 use super::work;
@@ -105,14 +105,14 @@ impl PathName {
 }
 
 /// One run of one call of one process.
-pub(super) struct Run<'r, 'c> {
-    pub task: &'r Task,
+pub(super) struct SyscallContext<'r, 'c> {
+    pub proc: &'r Proc,
     pub call: &'r mut Call<'c>,
 }
 
-impl Run<'_, '_> {
+impl SyscallContext<'_, '_> {
     pub fn system(&self) -> &System {
-        &self.task.system
+        &self.proc.system
     }
 
     /// Argument `n` as a C `int`.
@@ -163,7 +163,7 @@ impl Run<'_, '_> {
 
     /// The open file of descriptor `fd`.
     pub fn file(&self, fd: i32) -> Result<Arc<OpenFile>> {
-        Ok(self.task.files.get(fd)?)
+        Ok(self.proc.files.get(fd)?)
     }
 
     /// Bytes moved so far.
@@ -194,10 +194,10 @@ impl Run<'_, '_> {
 
     /// Keeps the client's `iovec`s while the call lasts. ENOMEM if they are many, and cannot be paid for.
     pub fn keep_segments(&mut self, segments: &Arc<[(u64, u64)]>) -> Result<(), Errno> {
-        let payer = &self.task.family;
+        let resource_group = &self.proc.family;
         let paid = match segments.len() {
             0..=FREE_SEGMENTS => None,
-            many => Some(Paid::new(payer, many as u64 * 16, Errno::ENOMEM)?),
+            many => Some(Paid::new(resource_group, many as u64 * 16, Errno::ENOMEM)?),
         };
         let kept = self.keep();
         (kept.segments, kept.segments_paid) = (Some(segments.clone()), paid);
@@ -206,11 +206,11 @@ impl Run<'_, '_> {
 
     /// Makes room for `count` places in queues. ENOMEM if they are many, and cannot be paid for.
     pub fn expect_waits(&mut self, count: usize) -> Result<()> {
-        let payer = &self.task.family;
+        let resource_group = &self.proc.family;
         let kept = self.keep();
         let all = kept.waits.len() + count;
         if all > FREE_PLACES {
-            let places = kept.places.get_or_insert_with(|| Places::none(payer));
+            let places = kept.places.get_or_insert_with(|| Places::none(resource_group));
             places.pay(all - FREE_PLACES)?;
         }
         kept.waits.reserve_exact(count);
@@ -229,9 +229,9 @@ impl Run<'_, '_> {
 
 /// Runs `body` as a run of `call`, and says how the run ended.
 pub(super) fn run(
-    task: &Task,
+    proc: &Proc,
     call: &mut Call<'_>,
-    body: fn(&mut Run<'_, '_>) -> Answer,
+    body: fn(&mut SyscallContext<'_, '_>) -> Answer,
 ) -> Outcome {
     if let Some(kept) = call.progress.state.as_mut().and_then(|kept| kept.downcast_mut()) {
         let kept: &mut CallState = kept;
@@ -240,7 +240,7 @@ pub(super) fn run(
         kept.places = None;
     }
     let inline = call.inline.then(work::Inline::begin);
-    let answer = body(&mut Run { task, call });
+    let answer = body(&mut SyscallContext { proc, call });
     let outcome = match answer {
         Ok(values) => Outcome::Done(Ok(values)),
         Err(Stop::Errno(errno)) => Outcome::Done(Err(errno)),

@@ -3,7 +3,7 @@
 //! Source: NetBSD `sys/rump/librump/rumpkern/cons.c`.
 
 use super::abi::{Stat, mode, poll};
-use super::call::{PIECE, Result, Run};
+use super::call::{PIECE, Result, SyscallContext};
 use super::file::{FileOps, OpenFile};
 use super::io::{Buffer, Transfer};
 use super::ioctl;
@@ -21,7 +21,7 @@ impl FileOps for Console {
     /// It is always at its end.
     fn read(
         &self,
-        _run: &mut Run<'_, '_>,
+        _run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         _transfer: &Transfer,
         _position: Option<i64>,
@@ -31,7 +31,7 @@ impl FileOps for Console {
 
     fn write(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         transfer: &Transfer,
         _position: Option<i64>,
@@ -60,7 +60,7 @@ impl FileOps for Console {
 
     fn ioctl(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         request: u32,
         addr: u64,

@@ -5,7 +5,7 @@
 //! Sources: NetBSD `sys/kern/{kern_prot,kern_auth}.c`, `sys/secmodel/suser/secmodel_suser.c`;
 //! setuid(2), setreuid(2), getgroups(2), setgroups(2), issetugid(2).
 
-use super::call::{Answer, Result, Run};
+use super::call::{Answer, Result, SyscallContext};
 use super::table::{Listed, Runs, call};
 use kernel::Errno;
 
@@ -126,11 +126,11 @@ impl Ids {
 
 /// Changes users or groups: what is asked for and what is allowed depends on those there are.
 fn change(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     which: Which,
     decide: impl Fn(Ids, bool) -> Result<Ids, Errno>,
 ) -> Answer {
-    run.task.change_credentials(|now| {
+    run.proc.change_credentials(|now| {
         let before = now.ids(which);
         let after = decide(before, now.is_superuser())?;
         Ok((after != before).then(|| now.with(which, after)))
@@ -139,14 +139,14 @@ fn change(
 }
 
 /// `int setuid(uid_t uid)`, `int setgid(gid_t gid)`
-fn set_all(run: &mut Run<'_, '_>, which: Which) -> Answer {
+fn set_all(run: &mut SyscallContext<'_, '_>, which: Which) -> Answer {
     let id = run.uint(0);
     let wanted = Ids { real: id, effective: id, saved: id };
     change(run, which, |now, privilege| now.changed(wanted, [&[now.real]; 3], privilege))
 }
 
 /// `int seteuid(uid_t euid)`, `int setegid(gid_t egid)`
-fn set_effective(run: &mut Run<'_, '_>, which: Which) -> Answer {
+fn set_effective(run: &mut SyscallContext<'_, '_>, which: Which) -> Answer {
     let wanted = Ids { real: SAME, effective: run.uint(0), saved: SAME };
     change(run, which, |now, privilege| {
         now.changed(wanted, [&[], &[now.real, now.saved], &[]], privilege)
@@ -155,7 +155,7 @@ fn set_effective(run: &mut Run<'_, '_>, which: Which) -> Answer {
 
 /// `int setreuid(uid_t ruid, uid_t euid)`, `int setregid(gid_t rgid, gid_t egid)`: the saved one becomes
 /// the effective one if the real one changes.
-fn set_two(run: &mut Run<'_, '_>, which: Which) -> Answer {
+fn set_two(run: &mut SyscallContext<'_, '_>, which: Which) -> Answer {
     let (real, effective) = (run.uint(0), run.uint(1));
     change(run, which, |now, privilege| {
         let real = if real == SAME { now.real } else { real };
@@ -168,31 +168,31 @@ fn set_two(run: &mut Run<'_, '_>, which: Which) -> Answer {
 }
 
 /// `uid_t getuid(void)`; the effective one comes along.
-fn getuid(run: &mut Run<'_, '_>) -> Answer {
-    let own = run.task.credentials();
+fn getuid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    let own = run.proc.credentials();
     Ok([own.uid.into(), own.euid.into()])
 }
 
 /// `uid_t geteuid(void)`
-fn geteuid(run: &mut Run<'_, '_>) -> Answer {
-    Ok([run.task.credentials().euid.into(), 0])
+fn geteuid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    Ok([run.proc.credentials().euid.into(), 0])
 }
 
 /// `gid_t getgid(void)`; the effective one comes along.
-fn getgid(run: &mut Run<'_, '_>) -> Answer {
-    let own = run.task.credentials();
+fn getgid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    let own = run.proc.credentials();
     Ok([own.gid.into(), own.egid.into()])
 }
 
 /// `gid_t getegid(void)`
-fn getegid(run: &mut Run<'_, '_>) -> Answer {
-    Ok([run.task.credentials().egid.into(), 0])
+fn getegid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    Ok([run.proc.credentials().egid.into(), 0])
 }
 
 /// `int getgroups(int gidsetsize, gid_t *gidset)`
-fn getgroups(run: &mut Run<'_, '_>) -> Answer {
+fn getgroups(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (size, addr) = (run.int(0), run.word(1));
-    let own = run.task.credentials();
+    let own = run.proc.credentials();
     let count = own.groups.len() as i32;
     if size == 0 {
         return Ok([count.into(), 0]);
@@ -208,7 +208,7 @@ fn getgroups(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int setgroups(int gidsetsize, const gid_t *gidset)`
-fn setgroups(run: &mut Run<'_, '_>) -> Answer {
+fn setgroups(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (count, addr) = (run.int(0), run.word(1));
     let count = usize::try_from(count).ok().filter(|&count| count <= GROUPS_MAX);
     let mut bytes = vec![0; 4 * count.ok_or(Errno::EINVAL)?];
@@ -219,7 +219,7 @@ fn setgroups(run: &mut Run<'_, '_>) -> Answer {
         .chunks_exact(4)
         .map(|gid| u32::from_le_bytes([gid[0], gid[1], gid[2], gid[3]]))
         .collect();
-    run.task.change_credentials(|now| {
+    run.proc.change_credentials(|now| {
         now.check_superuser()?;
         Ok(Some(Credentials { groups: groups.clone(), ..now.clone() }))
     })?;
@@ -227,6 +227,6 @@ fn setgroups(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int issetugid(void)`: whether users or groups were changed since the program was started.
-fn issetugid(run: &mut Run<'_, '_>) -> Answer {
-    Ok([run.task.is_tainted().into(), 0])
+fn issetugid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    Ok([run.proc.is_tainted().into(), 0])
 }

@@ -11,28 +11,28 @@ use kernel::Errno;
 
 /// Where a process is (`struct cwdinfo`).
 pub(super) struct CwdInfo {
-    places: Mutex<Arc<Places>>,
+    places: Mutex<Arc<Cwd>>,
     umask: AtomicU32,
 }
 
 /// The two directories paths begin at. One is shared by all processes that are where others were when
 /// they were made.
-pub(super) struct Places {
+pub(super) struct Cwd {
     /// Where relative paths begin.
     pub current: Arc<Inode>,
     /// Where absolute ones do: nothing for the root of the file system itself.
     pub root: Option<Arc<Inode>>,
 }
 
-impl Places {
+impl Cwd {
     /// Where processes begin that come from nowhere.
-    pub fn first(root: Arc<Inode>) -> Arc<Places> {
-        Arc::new(Places { current: root, root: None })
+    pub fn first(root: Arc<Inode>) -> Arc<Cwd> {
+        Arc::new(Cwd { current: root, root: None })
     }
 }
 
 impl CwdInfo {
-    pub fn new(places: &Arc<Places>) -> Self {
+    pub fn new(places: &Arc<Cwd>) -> Self {
         CwdInfo { places: Mutex::new(places.clone()), umask: AtomicU32::new(0o022) }
     }
 
@@ -41,7 +41,7 @@ impl CwdInfo {
         CwdInfo { places: Mutex::new(self.places()), umask: AtomicU32::new(self.umask()) }
     }
 
-    pub fn places(&self) -> Arc<Places> {
+    pub fn places(&self) -> Arc<Cwd> {
         lock(&self.places).clone()
     }
 
@@ -57,7 +57,7 @@ impl CwdInfo {
 
     /// Makes `dir` the current directory.
     pub fn change(&self, dir: &Arc<Inode>) {
-        self.replace(|now| Places { current: dir.clone(), root: now.root.clone() });
+        self.replace(|now| Cwd { current: dir.clone(), root: now.root.clone() });
     }
 
     /// Makes `dir` the root, and the current directory too if that would be outside of it. NetBSD:
@@ -70,12 +70,12 @@ impl CwdInfo {
             // Another thread that has moved at once did so before.
             let stays = inside && Arc::ptr_eq(&now.current, &seen.current);
             let current = if stays { &now.current } else { dir };
-            Places { current: current.clone(), root: Some(dir.clone()) }
+            Cwd { current: current.clone(), root: Some(dir.clone()) }
         });
         Ok(())
     }
 
-    fn replace(&self, change: impl FnOnce(&Places) -> Places) {
+    fn replace(&self, change: impl FnOnce(&Cwd) -> Cwd) {
         let mut places = lock(&self.places);
         let new = Arc::new(change(&places));
         let before = std::mem::replace(&mut *places, new);

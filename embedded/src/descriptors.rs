@@ -9,12 +9,12 @@ use std::sync::atomic::{
 use std::sync::{Arc, RwLock, Weak};
 
 use super::abi::{fcntl, open};
-use super::call::{Answer, Result, Run};
+use super::call::{Answer, Result, SyscallContext};
 use super::console::Console;
 use super::file::{Held, OpenFile};
 use super::ioctl;
 use super::kqueue::Kqueue;
-use super::limits::Family;
+use super::limits::ResourceGroup;
 use super::locks;
 use super::sync::{read, write};
 use super::table::{Listed, Runs, call, partly};
@@ -45,7 +45,7 @@ pub(super) struct FdTable {
     /// `RLIMIT_NOFILE` of the process.
     limit: AtomicUsize,
     /// Whose processes have it.
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
     /// Processes that have it.
     sharers: AtomicUsize,
     slots: RwLock<Slots>,
@@ -100,12 +100,12 @@ impl Slots {
             && self.slots.get(at).is_none_or(Option::is_none)
     }
 
-    /// Pays for slots up to this one. EMFILE if `payer` cannot.
-    fn pay(&mut self, at: usize, payer: &Family) -> Result<(), Errno> {
+    /// Pays for slots up to this one. EMFILE if `resource_group` cannot.
+    fn pay(&mut self, at: usize, resource_group: &ResourceGroup) -> Result<(), Errno> {
         let slots = (at + 1).saturating_sub(FREE_SLOTS).next_multiple_of(SLOT_STEP);
         let price = (slots * size_of::<Option<Slot>>()) as u32;
         if price > self.paid {
-            if !payer.take_bytes(u64::from(price - self.paid)) {
+            if !resource_group.take_bytes(u64::from(price - self.paid)) {
                 return Err(Errno::EMFILE);
             }
             self.paid = price;
@@ -149,10 +149,10 @@ impl Slots {
 
 impl FdTable {
     /// The table of a client's first process. NetBSD: `rump_consdev_init`.
-    pub fn with_console(payer: Arc<Family>) -> Self {
+    pub fn with_console(resource_group: Arc<ResourceGroup>) -> Self {
         FdTable {
-            limit: AtomicUsize::new(payer.system.limits.files_per_process),
-            payer,
+            limit: AtomicUsize::new(resource_group.system.limits.files_per_process),
+            resource_group,
             sharers: AtomicUsize::new(1),
             slots: RwLock::new(Slots { console: true, ..Slots::default() }),
         }
@@ -169,8 +169,8 @@ impl FdTable {
     }
 
     fn console(&self) -> Arc<OpenFile> {
-        self.payer.add_file();
-        OpenFile::counted(Console, open::FWRITE, &self.payer)
+        self.resource_group.add_file();
+        OpenFile::counted(Console, open::FWRITE, &self.resource_group)
     }
 
     /// Runs `change` on the slots.
@@ -181,7 +181,7 @@ impl FdTable {
             // Counted, not limited: a process that exists may look at its descriptors.
             let file = self.console();
             for at in 0..3 {
-                let file = Held::new(file.clone(), &self.payer).ok();
+                let file = Held::new(file.clone(), &self.resource_group).ok();
                 if let Some(file) = file {
                     slots.put(at, Slot { file, close_on_exec: false });
                 }
@@ -224,14 +224,14 @@ impl FdTable {
         from: usize,
         close_on_exec: bool,
     ) -> Result<i32, Errno> {
-        let slot = Slot { file: Held::new(file, &self.payer)?, close_on_exec };
+        let slot = Slot { file: Held::new(file, &self.resource_group)?, close_on_exec };
         // A clone goes in, so that a file without a place is not closed under the lock.
         self.with(|slots| {
             let at = slots.free(from);
             if at >= self.limit() {
                 return Err(Errno::EMFILE);
             }
-            slots.pay(at, &self.payer)?;
+            slots.pay(at, &self.resource_group)?;
             slots.put(at, slot.clone());
             Ok(at as i32)
         })
@@ -244,7 +244,7 @@ impl FdTable {
             if at >= self.limit() {
                 return Err(Errno::EMFILE);
             }
-            slots.pay(at, &self.payer)?;
+            slots.pay(at, &self.resource_group)?;
             slots.rare.get_or_insert_default().reserved.push(at);
             Ok(at)
         })?;
@@ -257,7 +257,7 @@ impl FdTable {
         files: [Arc<OpenFile>; 2],
         close_on_exec: bool,
     ) -> Result<[i32; 2], Errno> {
-        let [first, second] = files.map(|file| Held::new(file, &self.payer));
+        let [first, second] = files.map(|file| Held::new(file, &self.resource_group));
         let (first, second) = (first?, second?);
         let slot = |file| Slot { file, close_on_exec };
         self.with(|slots| {
@@ -266,7 +266,7 @@ impl FdTable {
             if next >= self.limit() {
                 return Err(Errno::EMFILE);
             }
-            slots.pay(next, &self.payer)?;
+            slots.pay(next, &self.resource_group)?;
             slots.put(at, slot(first.clone()));
             slots.put(next, slot(second.clone()));
             Ok([at as i32, next as i32])
@@ -280,9 +280,9 @@ impl FdTable {
         at: usize,
         close_on_exec: bool,
     ) -> Result<Option<Arc<OpenFile>>, Errno> {
-        let slot = Slot { file: Held::new(file, &self.payer)?, close_on_exec };
+        let slot = Slot { file: Held::new(file, &self.resource_group)?, close_on_exec };
         let old = self.with(|slots| {
-            slots.pay(at, &self.payer)?;
+            slots.pay(at, &self.resource_group)?;
             Ok(slots.put(at, slot.clone()))
         })?;
         let Some(old) = old else { return Ok(None) };
@@ -411,7 +411,7 @@ impl FdTable {
             ..Slots::default()
         };
         if let Some(last) = slots.slots.len().checked_sub(1) {
-            copy.pay(last, &self.payer).map_err(|_| Errno::EAGAIN)?;
+            copy.pay(last, &self.resource_group).map_err(|_| Errno::EAGAIN)?;
         }
         copy.slots.extend(slots.slots.iter().cloned());
         let has_kqueues = slots.rare.as_ref().is_some_and(|rare| !rare.kqueues.is_empty());
@@ -421,7 +421,7 @@ impl FdTable {
         }
         Ok(FdTable {
             limit: AtomicUsize::new(self.limit()),
-            payer: self.payer.clone(),
+            resource_group: self.resource_group.clone(),
             sharers: AtomicUsize::new(1),
             slots: RwLock::new(copy),
         })
@@ -443,7 +443,7 @@ impl FdTable {
         for slot in closed.slots.into_iter().flatten() {
             slot.file.release().let_go();
         }
-        self.payer.give_bytes(closed.paid.into());
+        self.resource_group.give_bytes(closed.paid.into());
     }
 }
 
@@ -458,9 +458,10 @@ impl Reserved {
     /// Gives it to `file`; the lowest free one, if dup2 has put something else there.
     pub fn fill(mut self, file: Arc<OpenFile>, close_on_exec: bool) -> Result<i32, Errno> {
         let Some(table) = self.table.take() else { return Err(Errno::EBADF) };
-        let slot = Slot { file: Held::new(file.clone(), &table.payer)?, close_on_exec };
+        let slot = Slot { file: Held::new(file.clone(), &table.resource_group)?, close_on_exec };
         let filled = table.with(|slots| {
-            let free = slots.unreserve(self.at) && slots.pay(self.at, &table.payer).is_ok();
+            let free =
+                slots.unreserve(self.at) && slots.pay(self.at, &table.resource_group).is_ok();
             if free {
                 slots.put(self.at, slot);
             }
@@ -479,43 +480,43 @@ impl Drop for Reserved {
 }
 
 /// `int close(int fd)`
-fn close(run: &mut Run<'_, '_>) -> Answer {
+fn close(run: &mut SyscallContext<'_, '_>) -> Answer {
     closes_shortly(run, run.int(0))?;
-    let file = run.task.files.close(run.int(0))?;
-    locks::closed(run.task, &file);
+    let file = run.proc.files.close(run.int(0))?;
+    locks::closed(run.proc, &file);
     file.let_go();
     Ok([0, 0])
 }
 
 /// Goes elsewhere if descriptor `fd` is of an open file that holds a lock: there may be very many others on
 /// the file, and its own has to go before the open file does.
-fn closes_shortly(run: &Run<'_, '_>, fd: i32) -> Result<()> {
-    if run.task.files.get(fd).is_ok_and(|file| file.has(open::HASLOCK)) {
+fn closes_shortly(run: &SyscallContext<'_, '_>, fd: i32) -> Result<()> {
+    if run.proc.files.get(fd).is_ok_and(|file| file.has(open::HASLOCK)) {
         work::elsewhere()?;
     }
     Ok(())
 }
 
 /// `int dup(int fd)`
-fn dup(run: &mut Run<'_, '_>) -> Answer {
+fn dup(run: &mut SyscallContext<'_, '_>) -> Answer {
     let file = run.file(run.int(0))?;
-    Ok([run.task.files.insert(file, 0, false)?.into(), 0])
+    Ok([run.proc.files.insert(file, 0, false)?.into(), 0])
 }
 
 /// `int dup2(int from, int to)`
-fn dup2(run: &mut Run<'_, '_>) -> Answer {
+fn dup2(run: &mut SyscallContext<'_, '_>) -> Answer {
     dup_to(run, 0)
 }
 
 /// `int dup3(int from, int to, int flags)`
-fn dup3(run: &mut Run<'_, '_>) -> Answer {
+fn dup3(run: &mut SyscallContext<'_, '_>) -> Answer {
     let flags = run.uint(2);
     dup_to(run, flags)
 }
 
-fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
+fn dup_to(run: &mut SyscallContext<'_, '_>, flags: u32) -> Answer {
     let (from, to) = (run.int(0), run.int(1));
-    let files = &run.task.files;
+    let files = &run.proc.files;
     let file = run.file(from)?;
     let at = usize::try_from(to).ok().filter(|&at| at < files.limit()).ok_or(Errno::EBADF)?;
     if from != to {
@@ -527,7 +528,7 @@ fn dup_to(run: &mut Run<'_, '_>, flags: u32) -> Answer {
             file.set(open::NONBLOCK, true);
         }
         if let Some(old) = files.replace(file, at, flags & open::CLOEXEC != 0)? {
-            locks::closed(run.task, &old);
+            locks::closed(run.proc, &old);
             old.let_go();
         }
     }
@@ -541,16 +542,16 @@ fn is_short(args: &Args) -> bool {
 }
 
 /// `int fcntl(int fd, int cmd, ... void *arg)`
-fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
+fn fcntl_call(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (fd, command, arg) = (run.int(0), run.int(1), run.word(2));
-    let files = &run.task.files;
+    let files = &run.proc.files;
     match command {
         fcntl::CLOSEM => {
             let from = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
             for slot in files.take_where(from, |_| true) {
                 let file = slot.file.release();
                 file.ops.restart();
-                locks::closed(run.task, &file);
+                locks::closed(run.proc, &file);
                 file.let_go();
             }
             return Ok([0, 0]);
@@ -596,7 +597,7 @@ fn fcntl_call(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// A command for the file system, which has none. NetBSD: `fcntl_forfs`, `genfs_fcntl`.
-fn for_file_system(run: &mut Run<'_, '_>, file: &OpenFile) -> Result<Errno> {
+fn for_file_system(run: &mut SyscallContext<'_, '_>, file: &OpenFile) -> Result<Errno> {
     let (command, addr) = (run.int(1), run.word(2));
     file.check(open::FREAD | open::FWRITE)?;
     let length = command >> 16 & fcntl::LENGTH;

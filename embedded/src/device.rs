@@ -4,7 +4,7 @@
 //! `sys/rump/librump/rumpvfs/devnull.c`; null(4), zero(4), rnd(4).
 
 use super::abi;
-use super::call::{PIECE, Result, Run, Stop};
+use super::call::{PIECE, Result, Stop, SyscallContext};
 use super::io::Transfer;
 use super::ioctl;
 use kernel::Errno;
@@ -50,7 +50,7 @@ impl Device {
     }
 
     /// Fills the client's buffer, or is at its end right away (`/dev/null`).
-    pub fn read(self, run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<()> {
+    pub fn read(self, run: &mut SyscallContext<'_, '_>, transfer: &Transfer) -> Result<()> {
         let mut bytes = match self {
             Device::Null => return Ok(()),
             Device::Zero => Vec::new(),
@@ -73,7 +73,7 @@ impl Device {
     }
 
     /// NetBSD: `mm_ioctl`, `rnd_ioctl`: none waits, and none has anything to ask for.
-    pub fn ioctl(self, run: &mut Run<'_, '_>, request: u32, addr: u64) -> Result<()> {
+    pub fn ioctl(self, run: &mut SyscallContext<'_, '_>, request: u32, addr: u64) -> Result<()> {
         let is_memory = matches!(self, Device::Null | Device::Zero);
         match request {
             ioctl::FIONBIO => Ok(()),
@@ -85,7 +85,7 @@ impl Device {
     }
 
     /// Takes everything and keeps nothing: the bytes are not even asked for.
-    pub fn write(self, run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<()> {
+    pub fn write(self, run: &mut SyscallContext<'_, '_>, transfer: &Transfer) -> Result<()> {
         run.call.progress.done = transfer.total;
         Ok(())
     }

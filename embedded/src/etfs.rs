@@ -21,7 +21,7 @@ use rustix::fs::{
 };
 
 use super::call::{PATH_MAX, PIECE};
-use super::limits::Family;
+use super::limits::ResourceGroup;
 use super::memfs::{Inode, Make, NAME_MAX};
 use super::process::Credentials;
 use super::{Embedded, System};
@@ -92,12 +92,12 @@ impl Embedded {
     pub fn etfs(&self, mounts: &[Etfs]) -> Result<()> {
         let system = &*self.system;
         // Only all files together have a bound now. Later what was copied may grow as a family's.
-        let payer = Family::of_the_system(&system.counters);
+        let resource_group = ResourceGroup::of_the_system(&system.counters);
         for mount in mounts {
             let mut copy = Copy {
                 system,
                 rootly: Credentials::default(),
-                payer: &payer,
+                resource_group: &resource_group,
                 writable: mount.writable,
                 directories: 0,
                 files: 0,
@@ -107,7 +107,7 @@ impl Embedded {
             copy.mount(mount)?;
             copy.tell(mount);
         }
-        payer.settle();
+        resource_group.settle();
         Ok(())
     }
 }
@@ -116,7 +116,7 @@ impl Embedded {
 struct Copy<'s> {
     system: &'s System,
     rootly: Credentials,
-    payer: &'s Arc<Family>,
+    resource_group: &'s Arc<ResourceGroup>,
     writable: bool,
     directories: u64,
     files: u64,
@@ -181,7 +181,7 @@ impl Copy<'_> {
         what: Make<'_>,
         mode: u32,
     ) -> Result<Arc<Inode>, Why> {
-        let made = self.system.fs.make(dir, name, what, mode, &self.rootly, self.payer);
+        let made = self.system.fs.make(dir, name, what, mode, &self.rootly, self.resource_group);
         made.map_err(|errno| match errno {
             Errno::EEXIST => Why::Exists,
             Errno::ENOTDIR => Why::NotInDirectory,

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::abi::{Stat, poll};
-use super::call::{Result, Run};
+use super::call::{Result, SyscallContext};
 use super::io::Transfer;
 use super::ioctl;
 use super::kqueue::{Kqueue, Watched};
-use super::limits::Family;
+use super::limits::ResourceGroup;
 use super::locks;
 use super::memfs::Inode;
 use super::sockets::Socket;
@@ -24,7 +24,7 @@ pub(super) trait FileOps: Send + Sync {
     /// Moves bytes to the client, at `position` or where the file is (`fo_read`).
     fn read(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         position: Option<i64>,
@@ -33,14 +33,14 @@ pub(super) trait FileOps: Send + Sync {
     /// Takes bytes from the client (`fo_write`).
     fn write(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         position: Option<i64>,
     ) -> Result<()>;
 
     /// Waits until whoever opened it may go on (`VOP_OPEN`). In a later run it is asked again.
-    fn opened(&self, _run: &mut Run<'_, '_>, _file: &OpenFile) -> Result<()> {
+    fn opened(&self, _run: &mut SyscallContext<'_, '_>, _file: &OpenFile) -> Result<()> {
         Ok(())
     }
 
@@ -50,7 +50,7 @@ pub(super) trait FileOps: Send + Sync {
     /// A request of its own; the flag of FIONBIO and FIOASYNC is set whatever it answers (`fo_ioctl`).
     fn ioctl(
         &self,
-        _run: &mut Run<'_, '_>,
+        _run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         request: u32,
         _addr: u64,
@@ -192,7 +192,7 @@ pub(super) struct OpenFile {
     pub offset: Offset,
     pub ops: Box<dyn FileOps>,
     /// Who has opened it.
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
 }
 
 impl OpenFile {
@@ -200,23 +200,27 @@ impl OpenFile {
     pub fn new(
         ops: impl FileOps + 'static,
         flags: u32,
-        payer: &Arc<Family>,
+        resource_group: &Arc<ResourceGroup>,
     ) -> Result<Arc<OpenFile>, Errno> {
-        if !payer.take_file() {
+        if !resource_group.take_file() {
             // What was made for it goes with it.
             ops.close();
             return Err(Errno::ENFILE);
         }
-        Ok(OpenFile::counted(ops, flags, payer))
+        Ok(OpenFile::counted(ops, flags, resource_group))
     }
 
     /// Opens `ops`; the caller has counted it.
-    pub fn counted(ops: impl FileOps + 'static, flags: u32, payer: &Arc<Family>) -> Arc<OpenFile> {
+    pub fn counted(
+        ops: impl FileOps + 'static,
+        flags: u32,
+        resource_group: &Arc<ResourceGroup>,
+    ) -> Arc<OpenFile> {
         Arc::new(OpenFile {
             flags: AtomicU32::new(flags),
             offset: Offset::default(),
             ops: Box::new(ops),
-            payer: payer.clone(),
+            resource_group: resource_group.clone(),
         })
     }
 
@@ -257,13 +261,13 @@ impl OpenFile {
 pub(super) struct Held {
     file: Arc<OpenFile>,
     /// Who pays beside the one who opened it.
-    by: Option<Arc<Family>>,
+    by: Option<Arc<ResourceGroup>>,
 }
 
 impl Held {
     /// ENFILE if `family` can have no more open files.
-    pub fn new(file: Arc<OpenFile>, family: &Arc<Family>) -> Result<Held, Errno> {
-        if Arc::ptr_eq(&file.payer, family) {
+    pub fn new(file: Arc<OpenFile>, family: &Arc<ResourceGroup>) -> Result<Held, Errno> {
+        if Arc::ptr_eq(&file.resource_group, family) {
             return Ok(Held { file, by: None });
         }
         match family.take_foreign(address(&file)) {
@@ -308,6 +312,6 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         locks::gone(self);
         self.ops.close();
-        self.payer.give_file();
+        self.resource_group.give_file();
     }
 }

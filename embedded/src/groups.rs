@@ -10,8 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::System;
-use super::call::{Answer, Result, Run};
-use super::process::{INIT, Task};
+use super::call::{Answer, Result, SyscallContext};
+use super::process::{INIT, Proc};
 use super::sync::lock;
 use super::table::{Listed, Runs, call};
 use super::work;
@@ -114,8 +114,8 @@ impl Group {
     }
 
     /// Its members now: for workers, as there may be very many.
-    pub fn members(&self, system: &System) -> Vec<Arc<Task>> {
-        let is_in = |task: &Arc<Task>| task.group().id == self.id;
+    pub fn members(&self, system: &System) -> Vec<Arc<Proc>> {
+        let is_in = |proc: &Arc<Proc>| proc.group().id == self.id;
         if self.id == 0 {
             return system.processes.all().filter(is_in).collect();
         }
@@ -186,12 +186,12 @@ impl Groups {
 
     /// Puts process `pid`, the caller or one that descends from it, into group `id`; with `leads`, the
     /// caller into a new session. NetBSD: `proc_enterpgrp`.
-    fn enter(&self, caller: &Task, pid: i32, id: i32, leads: bool) -> Result<(), Errno> {
+    fn enter(&self, caller: &Proc, pid: i32, id: i32, leads: bool) -> Result<(), Errno> {
         let _one_at_a_time = lock(&self.changing);
         let there = self.find(id);
         let own = caller.group();
         let other;
-        let task = if pid != caller.pid {
+        let proc = if pid != caller.pid {
             other = caller.system.processes.find(pid).filter(|other| descends(other, caller));
             let other = other.as_ref().ok_or(Errno::ESRCH)?;
             let session = &other.group().session;
@@ -209,7 +209,7 @@ impl Groups {
             }
             caller
         };
-        let before = task.group();
+        let before = proc.group();
         let stays = there.as_ref().is_some_and(|there| Arc::ptr_eq(there, &before));
         if before.session.id == pid {
             return if !leads && stays { Ok(()) } else { Err(Errno::EPERM) };
@@ -223,68 +223,68 @@ impl Groups {
         let session = (!leads).then(|| before.session.clone());
         let login = before.session.login();
         let group = there.unwrap_or_else(|| self.make(id, session, login));
-        task.join(group);
+        proc.join(group);
         Ok(())
     }
 }
 
 /// Whether one process is another's child, grandchild and so on (`p_inferior`).
-fn descends(task: &Task, from: &Task) -> bool {
-    let mut parent = task.parent();
+fn descends(proc: &Proc, from: &Proc) -> bool {
+    let mut parent = proc.parent();
     while parent != from.pid {
-        let Some(next) = task.system.processes.find(parent) else { return false };
+        let Some(next) = proc.system.processes.find(parent) else { return false };
         parent = next.parent();
     }
     true
 }
 
 /// `int getpgrp(void)`
-fn getpgrp(run: &mut Run<'_, '_>) -> Answer {
-    Ok([run.task.group().id.into(), 0])
+fn getpgrp(run: &mut SyscallContext<'_, '_>) -> Answer {
+    Ok([run.proc.group().id.into(), 0])
 }
 
 /// `int setpgid(pid_t pid, pid_t pgid)`
-fn setpgid(run: &mut Run<'_, '_>) -> Answer {
+fn setpgid(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (pid, id) = (run.int(0), run.int(1));
     if id < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let pid = if pid == 0 { run.task.pid } else { pid };
+    let pid = if pid == 0 { run.proc.pid } else { pid };
     let id = if id == 0 { pid } else { id };
-    run.system().groups.enter(run.task, pid, id, false)?;
+    run.system().groups.enter(run.proc, pid, id, false)?;
     Ok([0, 0])
 }
 
 /// `pid_t setsid(void)`
-fn setsid(run: &mut Run<'_, '_>) -> Answer {
-    let pid = run.task.pid;
-    run.system().groups.enter(run.task, pid, pid, true)?;
+fn setsid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    let pid = run.proc.pid;
+    run.system().groups.enter(run.proc, pid, pid, true)?;
     Ok([pid.into(), 0])
 }
 
 /// `pid_t getpgid(pid_t pid)`
-fn getpgid(run: &mut Run<'_, '_>) -> Answer {
+fn getpgid(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([group_of(run, run.int(0))?.id.into(), 0])
 }
 
 /// `pid_t getsid(pid_t pid)`
-fn getsid(run: &mut Run<'_, '_>) -> Answer {
+fn getsid(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([group_of(run, run.int(0))?.session.id.into(), 0])
 }
 
 /// The group of process `pid`, of the caller for 0.
-fn group_of(run: &Run<'_, '_>, pid: i32) -> Result<Arc<Group>> {
+fn group_of(run: &SyscallContext<'_, '_>, pid: i32) -> Result<Arc<Group>> {
     match pid {
-        0 => Ok(run.task.group()),
+        0 => Ok(run.proc.group()),
         INIT => Ok(run.system().groups.zero()),
         _ => Ok(run.system().processes.find(pid).ok_or(Errno::ESRCH)?.group()),
     }
 }
 
 /// `int __getlogin(char *namebuf, size_t namelen)`
-fn getlogin(run: &mut Run<'_, '_>) -> Answer {
+fn getlogin(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, len) = (run.word(0), run.word(1));
-    let login = run.task.group().session.login();
+    let login = run.proc.group().session.login();
     let part = &login[..len.min(LOGIN_MAX as u64) as usize];
     if !part.is_empty() {
         run.copyout(part, addr)?;
@@ -293,8 +293,8 @@ fn getlogin(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int __setlogin(const char *namebuf)`: for the whole session.
-fn setlogin(run: &mut Run<'_, '_>) -> Answer {
-    run.task.credentials().check_superuser()?;
+fn setlogin(run: &mut SyscallContext<'_, '_>) -> Answer {
+    run.proc.credentials().check_superuser()?;
     let mut name = [0; LOGIN_MAX + 1];
     let addr = run.word(0);
     match run.memory().copyinstr(addr, &mut name) {
@@ -303,6 +303,6 @@ fn setlogin(run: &mut Run<'_, '_>) -> Answer {
     };
     let mut login = [0; LOGIN_MAX];
     login.copy_from_slice(&name[..LOGIN_MAX]);
-    *lock(&run.task.group().session.login) = login;
+    *lock(&run.proc.group().session.login) = login;
     Ok([0, 0])
 }

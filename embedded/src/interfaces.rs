@@ -8,7 +8,7 @@
 
 use super::System;
 use super::abi::{i32_at, timespec, u64_at};
-use super::call::{Result, Run};
+use super::call::{Result, SyscallContext};
 use super::ioctl;
 use super::sockets::{INET as AF_INET, INET6 as AF_INET6, LOCAL as AF_LOCAL};
 use kernel::Errno;
@@ -84,7 +84,12 @@ const SIOCGIFINDEX: u32 = both_ways(140, REQUEST);
 
 /// A request made of a socket of this family; those of other groups mean nothing here. NetBSD:
 /// `doifioctl`, `ifioctl_common`, `in_control`.
-pub(super) fn ioctl(run: &mut Run<'_, '_>, family: u8, request: u32, addr: u64) -> Result<()> {
+pub(super) fn ioctl(
+    run: &mut SyscallContext<'_, '_>,
+    family: u8,
+    request: u32,
+    addr: u64,
+) -> Result<()> {
     if request >> 8 & 0xff != u32::from(b'i') {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -119,7 +124,7 @@ pub(super) fn ioctl(run: &mut Run<'_, '_>, family: u8, request: u32, addr: u64) 
 
 /// SIOCGIFCONF: a `struct ifreq` for each address, as many as there is room for; without room, how much
 /// that would take. NetBSD: `ifconf`.
-fn list(run: &mut Run<'_, '_>, addr: u64) -> Result<()> {
+fn list(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<()> {
     let mut conf = run.copyin::<16>(addr)?;
     let (room, out) = (i32_at(&conf, 0), u64_at(&conf, 8));
     let entries: Vec<u8> = ADDRESSES

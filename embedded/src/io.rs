@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::abi::{IOV_MAX, open, signal, u64_at};
-use super::call::{Answer, PIECE, Result, Run, Stop};
+use super::call::{Answer, PIECE, Result, Stop, SyscallContext};
 use super::file::OpenFile;
 use super::table::{Listed, Runs, call};
 use super::work;
@@ -95,7 +95,7 @@ impl Transfer {
     }
 
     /// Copies in all of it, whatever is done already: for what goes whole or not at all.
-    pub fn all(&self, run: &mut Run<'_, '_>) -> Result<Vec<u8>> {
+    pub fn all(&self, run: &mut SyscallContext<'_, '_>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.total).map_err(|_| Errno::EMSGSIZE)?];
         let mut filled = 0;
         while filled < bytes.len() {
@@ -141,7 +141,7 @@ impl Transfer {
     }
 
     /// Copies out the next bytes and counts them as done.
-    pub fn copyout(&self, run: &mut Run<'_, '_>, data: &[u8]) -> Result<()> {
+    pub fn copyout(&self, run: &mut SyscallContext<'_, '_>, data: &[u8]) -> Result<()> {
         let mut rest = data;
         self.parts(run.done(), data.len() as u64, |addr, len| {
             let (part, after) = rest.split_at(len);
@@ -156,7 +156,7 @@ impl Transfer {
     /// every run asks for the same bytes however many of them were used.
     pub fn copyin<'b>(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         size: u64,
         buffer: &'b mut Buffer,
     ) -> Result<&'b [u8]> {
@@ -167,7 +167,7 @@ impl Transfer {
     /// The same, but what is before a bad address: then it is false that all is here.
     pub fn copyin_to_fault<'b>(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         size: u64,
         buffer: &'b mut Buffer,
     ) -> Result<(&'b [u8], bool)> {
@@ -189,7 +189,7 @@ impl Transfer {
     }
 
     /// Counts bytes of the current piece as done, and lets go of the piece at its end.
-    pub fn consumed(&self, run: &mut Run<'_, '_>, size: u64, count: usize) {
+    pub fn consumed(&self, run: &mut SyscallContext<'_, '_>, size: u64, count: usize) {
         run.advance(count);
         if run.done().is_multiple_of(size) && run.done() < self.total {
             run.memory().forget();
@@ -198,7 +198,7 @@ impl Transfer {
 }
 
 /// All calls of this file: in one buffer or several, at the file's offset or at one of their own.
-fn transfer(run: &mut Run<'_, '_>, way: Way, vector: bool, positioned: bool) -> Answer {
+fn transfer(run: &mut SyscallContext<'_, '_>, way: Way, vector: bool, positioned: bool) -> Answer {
     if vector && run.int(2) == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -217,7 +217,7 @@ fn transfer(run: &mut Run<'_, '_>, way: Way, vector: bool, positioned: bool) -> 
 }
 
 /// Whether the descriptor means another open file than in an earlier run: then the call is over.
-pub(super) fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
+pub(super) fn other_file(run: &SyscallContext<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
     let earlier = run.kept()?.file.as_ref()?;
     if earlier.as_ptr() == Arc::as_ptr(file) {
         return None;
@@ -229,14 +229,14 @@ pub(super) fn other_file(run: &Run<'_, '_>, file: &Arc<OpenFile>) -> Option<Answ
 }
 
 /// The offset of `pread` and `pwrite`, which have a slot of padding before it.
-fn position(run: &Run<'_, '_>, file: &OpenFile) -> Result<i64> {
+fn position(run: &SyscallContext<'_, '_>, file: &OpenFile) -> Result<i64> {
     let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;
     let at = run.offset(4);
     if at < 0 && !inode.is_node() { Err(Errno::EINVAL.into()) } else { Ok(at) }
 }
 
 /// One buffer: `buf` and `nbyte` are arguments 1 and 2.
-fn single(run: &Run<'_, '_>) -> Result<Transfer> {
+fn single(run: &SyscallContext<'_, '_>) -> Result<Transfer> {
     let (addr, total) = (run.word(1), run.word(2));
     if total > i64::MAX as u64 {
         return Err(Errno::EINVAL.into());
@@ -245,7 +245,7 @@ fn single(run: &Run<'_, '_>) -> Result<Transfer> {
 }
 
 /// Several: `iovp` and `iovcnt` are arguments 1 and 2.
-fn several(run: &mut Run<'_, '_>) -> Result<Transfer> {
+fn several(run: &mut SyscallContext<'_, '_>) -> Result<Transfer> {
     if let Some(segments) = run.kept().and_then(|kept| kept.segments.clone()) {
         let total = segments.iter().map(|segment| segment.1).sum();
         return Ok(Transfer { place: Place::Many(segments), total });
@@ -274,7 +274,7 @@ fn several(run: &mut Run<'_, '_>) -> Result<Transfer> {
 
 /// What a transfer comes to: bytes already moved outweigh having to wait, and a broken pipe comes
 /// with its signal. NetBSD: `dofileread`, `dofilewrite`.
-fn finish(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, moved: Result<()>) -> Answer {
+fn finish(run: &mut SyscallContext<'_, '_>, file: &Arc<OpenFile>, moved: Result<()>) -> Answer {
     let done = run.done() as i64;
     match moved {
         Ok(()) => Ok([done, 0]),
@@ -282,7 +282,7 @@ fn finish(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, moved: Result<()>) -> Ans
         Err(Stop::Sleep(_) | Stop::Flush) if run.call.interrupted && done > 0 => Ok([done, 0]),
         Err(Stop::Errno(Errno::EPIPE)) => {
             if !file.has(open::NOSIGPIPE) {
-                run.task.raise(signal::PIPE);
+                run.proc.raise(signal::PIPE);
             }
             Err(Errno::EPIPE.into())
         }

@@ -6,7 +6,7 @@ use crate::owner::{Owner, Whom};
 use std::sync::Arc;
 
 use super::abi::{i32_at, open};
-use super::call::{Answer, Run};
+use super::call::{Answer, SyscallContext};
 use super::process::INIT;
 use super::table::{Listed, Runs, partly};
 use kernel::Errno;
@@ -50,12 +50,12 @@ pub(super) const fn size(request: u32) -> u32 {
 }
 
 /// `int ioctl(int fd, u_long com, ... void *data)`
-fn ioctl(run: &mut Run<'_, '_>) -> Answer {
+fn ioctl(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (fd, request, addr) = (run.int(0), run.uint(1), run.word(2));
     let file = run.file(fd)?;
     file.check(open::FREAD | open::FWRITE)?;
     if let FIOCLEX | FIONCLEX = request {
-        run.task.files.set_close_on_exec(fd, request == FIOCLEX);
+        run.proc.files.set_close_on_exec(fd, request == FIOCLEX);
         return Ok([0, 0]);
     }
     let request = match request {
@@ -95,18 +95,18 @@ fn ioctl(run: &mut Run<'_, '_>) -> Answer {
 
 /// Has the signals of a file go to a process, a group of the caller's session if `id` is negative, or
 /// nobody. NetBSD: `fsetown`.
-pub(super) fn set_owner(run: &Run<'_, '_>, owner: &Owner, id: i32) -> Result<(), Errno> {
+pub(super) fn set_owner(run: &SyscallContext<'_, '_>, owner: &Owner, id: i32) -> Result<(), Errno> {
     let system = run.system();
     let whom = match id {
         1.. => match system.processes.find(id) {
             None if id > INIT => return Err(Errno::ESRCH),
-            task => task.map_or(Whom::Nobody, |task| Whom::Process(Arc::downgrade(&task))),
+            proc => proc.map_or(Whom::Nobody, |proc| Whom::Process(Arc::downgrade(&proc))),
         },
         0 => Whom::Nobody,
         _ => {
             let group =
                 id.checked_neg().and_then(|id| system.groups.find(id)).ok_or(Errno::EINVAL)?;
-            if !Arc::ptr_eq(&group.session, &run.task.group().session) {
+            if !Arc::ptr_eq(&group.session, &run.proc.group().session) {
                 return Err(Errno::EPERM);
             }
             Whom::Group(Arc::downgrade(&group))

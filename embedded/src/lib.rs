@@ -10,7 +10,7 @@
 //!
 //! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
 //! - `process`, `identity`, `cwd`, `signal`: processes, who and where they are, what they send each other
-//! - `credentials`, `groups`, `users`: whose rights they have, and which of them belong together
+//! - `credentials`, `groups`, `uidinfo`: whose rights they have, and which of them belong together
 //! - `rlimits`, `usage`: what they may use, and what they have used
 //! - `file`, `descriptors`: open files and what a kind of them can do, and the tables that hold them
 //! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
@@ -31,7 +31,6 @@
 #![forbid(unsafe_code)]
 
 mod abi;
-mod alarm;
 mod call;
 mod console;
 mod credentials;
@@ -42,7 +41,6 @@ mod etfs;
 mod file;
 mod files;
 mod groups;
-mod identity;
 mod interfaces;
 mod io;
 mod ioctl;
@@ -54,6 +52,7 @@ mod memory;
 mod names;
 mod owner;
 mod paid;
+mod pid;
 mod pipe;
 mod poll;
 mod process;
@@ -72,9 +71,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod timer_thread;
 mod timers;
+mod uidinfo;
 mod usage;
-mod users;
 mod vnode;
 mod wait;
 mod work;
@@ -83,23 +83,23 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use alarm::Alarms;
-use cwd::Places;
+use cwd::Cwd;
 pub use etfs::{Etfs, EtfsError, Why};
 use groups::Groups;
 use kernel::{Args, Client, Errno, Identity, Kernel, Process};
 use limits::Counters;
 pub use limits::{Limits, Usage};
-use locks::Waits;
+use locks::WaitGraph;
 use memfs::Fs;
-use process::{Credentials, ProcessTable, Task};
+use process::{Credentials, Proc, ProcessTable};
 use rlimits::Rlimits;
 use sockets::Net;
 use sysctl::Variables;
 use table::Missing;
 pub use table::{Entry, LIMIT, Status, by_name, by_number, table};
 use time::Clock;
-use users::Users;
+use timer_thread::TimerThread;
+use uidinfo::UidTable;
 
 /// The release whose numbers, structures and answers this kernel gives: the NetBSD-current that the
 /// rump kernels of buildrump.sh are made from. Clients built for it find what they expect.
@@ -151,18 +151,18 @@ struct System {
     /// The limits every client begins with.
     rlimits: Arc<Rlimits>,
     groups: Groups,
-    users: Users,
+    uidinfo: UidTable,
     /// Where every client begins.
-    places: Arc<Places>,
+    places: Arc<Cwd>,
     processes: ProcessTable,
     fs: Fs,
-    alarms: Arc<Alarms>,
+    timer_thread: Arc<TimerThread>,
     clock: Clock,
     net: Arc<Net>,
     variables: Variables,
     missing: Missing,
     /// Who waits for whose locks.
-    waits: Arc<Waits>,
+    waits: Arc<WaitGraph>,
     console: Option<Console>,
 }
 
@@ -197,7 +197,7 @@ impl Embedded {
         };
         let version = concat!("rumpring ", env!("CARGO_PKG_VERSION"), ", embedded");
         let fs = Fs::new(&counters);
-        let alarms = Arc::default();
+        let timer_thread = Arc::default();
         let system = System {
             version: format!("NetBSD {OSRELEASE} ({version})\n"),
             cpus: available_parallelism().map_or(1, |count| count.get() as i32),
@@ -206,13 +206,13 @@ impl Embedded {
             root: Arc::new(Credentials::default()),
             rlimits: Arc::new(Rlimits::new(&limits)),
             groups: Groups::new(),
-            users: Users::new(),
+            uidinfo: UidTable::new(),
             processes: ProcessTable::new(limits.processes),
-            places: Places::first(fs.root()),
+            places: Cwd::first(fs.root()),
             fs,
             clock: Clock::default(),
-            net: Arc::new(Net::new(&counters, &alarms)),
-            alarms,
+            net: Arc::new(Net::new(&counters, &timer_thread)),
+            timer_thread,
             variables: Variables::new(&hostname),
             missing: Missing::new(),
             waits: Arc::default(),
@@ -254,6 +254,6 @@ impl Kernel for Embedded {
     }
 
     fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {
-        Ok(Task::spawn(&self.system, client, command)?)
+        Ok(Proc::spawn(&self.system, client, command)?)
     }
 }

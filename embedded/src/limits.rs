@@ -94,7 +94,7 @@ const FLIGHT_RATIO: u64 = 2;
 /// Who pays for what clients make: a family, and with it the system. Whatever it has paid for keeps it, so
 /// nothing is given back to a stranger, and what a family that has gone left behind is still its own.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(super) struct ResourceGroup {
     pub system: Arc<Counters>,
     processes: Counter,
     files: Counter,
@@ -116,15 +116,15 @@ pub(super) struct Family {
 #[derive(Debug, Default)]
 struct Foreign(HashMap<usize, usize>);
 
-impl Family {
-    pub fn new(system: &Arc<Counters>) -> Arc<Family> {
+impl ResourceGroup {
+    pub fn new(system: &Arc<Counters>) -> Arc<ResourceGroup> {
         let limits = &system.limits;
-        Family::with(system, limits.inodes_per_family, limits.bytes_per_family)
+        ResourceGroup::with(system, limits.inodes_per_family, limits.bytes_per_family)
     }
 
     /// What is made before there are clients: for itself it has no bound until it is settled.
-    pub fn of_the_system(system: &Arc<Counters>) -> Arc<Family> {
-        Family::with(system, u64::MAX, u64::MAX)
+    pub fn of_the_system(system: &Arc<Counters>) -> Arc<ResourceGroup> {
+        ResourceGroup::with(system, u64::MAX, u64::MAX)
     }
 
     /// From now on it may have as many bytes more as a family may have.
@@ -133,8 +133,8 @@ impl Family {
         self.most_bytes.store(most, Relaxed);
     }
 
-    fn with(system: &Arc<Counters>, most_inodes: u64, most_bytes: u64) -> Arc<Family> {
-        Arc::new(Family {
+    fn with(system: &Arc<Counters>, most_inodes: u64, most_bytes: u64) -> Arc<ResourceGroup> {
+        Arc::new(ResourceGroup {
             system: system.clone(),
             processes: Counter::default(),
             files: Counter::default(),

@@ -4,7 +4,7 @@
 //! A rump kernel offers no mmap to its clients (`rump_sys_mmap` does not exist); what is here follows
 //! NetBSD's `sys/uvm/uvm_mmap.c`; mmap(2).
 
-use super::call::{Answer, Run};
+use super::call::{Answer, SyscallContext};
 use super::table::{Listed, Runs, partly};
 use kernel::Errno;
 
@@ -25,7 +25,7 @@ const PROTECTIONS: u32 = 0x7;
 const MOST: u64 = 1 << 40;
 
 /// `void *mmap(void *addr, size_t len, int prot, int flags, int fd, long PAD, off_t pos)`
-fn mmap(run: &mut Run<'_, '_>) -> Answer {
+fn mmap(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (len, prot, flags, fd) = (run.word(1), run.uint(2), run.uint(3), run.int(4));
     if prot & !PROTECTIONS != 0 || flags & (SHARED | PRIVATE) == SHARED | PRIVATE {
         return Err(Errno::EINVAL.into());

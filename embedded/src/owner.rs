@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::System;
 use super::groups::Group;
-use super::process::Task;
+use super::process::Proc;
 use super::sync::lock;
 
 /// The owner of a pipe's end or a socket. Few have one, so it is not in place.
@@ -25,7 +25,7 @@ struct Of {
 #[derive(Clone)]
 pub(super) enum Whom {
     Nobody,
-    Process(Weak<Task>),
+    Process(Weak<Proc>),
     Group(Weak<Group>),
 }
 
@@ -49,16 +49,16 @@ impl Owner {
         let Some(of) = lock(&self.0).clone() else { return };
         match of.whom {
             Whom::Nobody => {}
-            Whom::Process(task) => {
-                let Some(task) = task.upgrade() else { return };
-                let now = system.processes.find(task.pid);
-                if now.is_some_and(|now| Arc::ptr_eq(&now, &task)) {
-                    task.send(signo);
+            Whom::Process(proc) => {
+                let Some(proc) = proc.upgrade() else { return };
+                let now = system.processes.find(proc.pid);
+                if now.is_some_and(|now| Arc::ptr_eq(&now, &proc)) {
+                    proc.send(signo);
                 }
             }
             Whom::Group(group) => {
-                for task in group.upgrade().iter().flat_map(|group| group.members(system)) {
-                    task.send(signo);
+                for proc in group.upgrade().iter().flat_map(|group| group.members(system)) {
+                    proc.send(signo);
                 }
             }
         }

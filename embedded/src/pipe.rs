@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::abi::{self, PIPE_BUF, Stat, open, poll};
-use super::call::{Answer, Result, Run, Stop};
+use super::call::{Answer, Result, Stop, SyscallContext};
 use super::file::{FileOps, OpenFile, Seen};
 use super::io::{Buffer, Transfer};
 use super::ioctl;
-use super::limits::Family;
+use super::limits::ResourceGroup;
 use super::process::Credentials;
 use super::sync::lock;
 use super::table::{Listed, Runs, call};
@@ -47,7 +47,7 @@ pub(super) struct Pipe {
     /// Whose it is: who made it.
     uid: u32,
     gid: u32,
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
 }
 
 struct State {
@@ -75,9 +75,9 @@ impl State {
         self.capacity.saturating_sub(self.bytes.len())
     }
 
-    /// What fits if it grows as far as `payer` can pay now.
-    fn room(&self, payer: &Family) -> usize {
-        let payable = self.capacity.saturating_add(payer.free_bytes() as usize);
+    /// What fits if it grows as far as `resource_group` can pay now.
+    fn room(&self, resource_group: &ResourceGroup) -> usize {
+        let payable = self.capacity.saturating_add(resource_group.free_bytes() as usize);
         let grown = self.sizes().find(|&size| size <= payable);
         grown.map_or(self.capacity, |size| size.max(self.capacity)).saturating_sub(self.bytes.len())
     }
@@ -87,10 +87,11 @@ impl State {
         [self.most, self.most.min(CAPACITY)].into_iter()
     }
 
-    /// Grows as far as `payer` can pay.
-    fn grow(&mut self, payer: &Family) {
+    /// Grows as far as `resource_group` can pay.
+    fn grow(&mut self, resource_group: &ResourceGroup) {
         let capacity = self.capacity;
-        let paid = |&size: &usize| size > capacity && payer.take_bytes((size - capacity) as u64);
+        let paid =
+            |&size: &usize| size > capacity && resource_group.take_bytes((size - capacity) as u64);
         if let Some(size) = self.sizes().find(paid) {
             self.capacity = size;
         }
@@ -109,10 +110,10 @@ impl State {
     }
 
     /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`). For more than it
-    /// may hold it grows, if `payer` can pay.
-    fn fits(&mut self, left: u64, payer: &Family) -> usize {
+    /// may hold it grows, if `resource_group` can pay.
+    fn fits(&mut self, left: u64, resource_group: &ResourceGroup) -> usize {
         if (self.space() as u64) < left {
-            self.grow(payer);
+            self.grow(resource_group);
         }
         let space = self.space();
         let too_little = left <= PIPE_BUF as u64 || space < self.low_water;
@@ -123,11 +124,11 @@ impl State {
     }
 
     /// It is empty, or nobody will take out what is in it: it holds no more than it must.
-    fn shrink(&mut self, payer: &Family) {
+    fn shrink(&mut self, resource_group: &ResourceGroup) {
         if self.bytes.capacity() > SPARE {
             self.bytes = VecDeque::new();
         }
-        payer.give_bytes((self.capacity - SPARE) as u64);
+        resource_group.give_bytes((self.capacity - SPARE) as u64);
         self.capacity = SPARE;
     }
 }
@@ -154,9 +155,13 @@ struct Bounds {
 }
 
 impl Pipe {
-    /// ENOMEM if `payer` cannot pay for it.
-    fn new(payer: &Arc<Family>, own: &Credentials, bounds: Bounds) -> Result<Arc<Pipe>, Errno> {
-        if !payer.take_bytes(SPARE as u64) {
+    /// ENOMEM if `resource_group` cannot pay for it.
+    fn new(
+        resource_group: &Arc<ResourceGroup>,
+        own: &Credentials,
+        bounds: Bounds,
+    ) -> Result<Arc<Pipe>, Errno> {
+        if !resource_group.take_bytes(SPARE as u64) {
             return Err(Errno::ENOMEM);
         }
         let born = time::now();
@@ -181,7 +186,7 @@ impl Pipe {
             born,
             uid: own.euid,
             gid: own.egid,
-            payer: payer.clone(),
+            resource_group: resource_group.clone(),
         }))
     }
 
@@ -193,9 +198,9 @@ impl Pipe {
                 Side::Read => {
                     state.reader = false;
                     state.bytes.clear();
-                    state.shrink(&self.payer);
+                    state.shrink(&self.resource_group);
                     if std::mem::replace(&mut state.most, CAPACITY) > CAPACITY {
-                        self.payer.system.large_pipes.give(1);
+                        self.resource_group.system.large_pipes.give(1);
                     }
                 }
                 Side::Write => state.writer = false,
@@ -213,7 +218,7 @@ impl Pipe {
     /// Takes out what there is, at least a byte. NetBSD: `pipe_read`.
     pub fn read(
         self: &Arc<Self>,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
     ) -> Result<()> {
@@ -240,7 +245,7 @@ impl Pipe {
     /// what wakes it besides, as a close in another process may, is not for it.
     fn check_blocking(
         &self,
-        run: &Run<'_, '_>,
+        run: &SyscallContext<'_, '_>,
         file: &OpenFile,
         told: u64,
         listens: bool,
@@ -251,7 +256,7 @@ impl Pipe {
     }
 
     /// Copies out what is there; false if there is nothing but may be later.
-    fn take(&self, run: &mut Run<'_, '_>, transfer: &Transfer) -> Result<bool> {
+    fn take(&self, run: &mut SyscallContext<'_, '_>, transfer: &Transfer) -> Result<bool> {
         let (go_on, more) = {
             let mut state = lock(&self.state);
             if state.bytes.is_empty() {
@@ -265,7 +270,7 @@ impl Pipe {
             transfer.copyout(run, &state.bytes.make_contiguous()[..count])?;
             state.bytes.drain(..count);
             if state.bytes.is_empty() {
-                state.shrink(&self.payer);
+                state.shrink(&self.resource_group);
             }
             let told = state.tell();
             state.accessed = time::now();
@@ -287,7 +292,7 @@ impl Pipe {
     /// NetBSD: `pipe_write`.
     pub fn write(
         self: &Arc<Self>,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
     ) -> Result<()> {
@@ -304,7 +309,7 @@ impl Pipe {
                 if since == 0 && run.done() == 0 {
                     self.enlarge(&mut state, left);
                 }
-                let room = left > 0 && state.fits(left, &self.payer) > 0;
+                let room = left > 0 && state.fits(left, &self.resource_group) > 0;
                 (state.writers_told, state.listens, room, state.most.max(CAPACITY))
             };
             if left == 0 {
@@ -329,13 +334,19 @@ impl Pipe {
     /// more in it from now on.
     fn enlarge(&self, state: &mut State, bytes: u64) {
         let takes = bytes > CAPACITY as u64 && state.bytes.is_empty() && state.most == CAPACITY;
-        if takes && self.payer.system.large_pipes.take(1, MOST_LARGE) {
+        if takes && self.resource_group.system.large_pipes.take(1, MOST_LARGE) {
             state.most = LARGE;
         }
     }
 
     /// Puts in what fits of the next piece of this size, which may be nothing by now.
-    fn put(&self, run: &mut Run<'_, '_>, transfer: &Transfer, left: u64, size: u64) -> Result<()> {
+    fn put(
+        &self,
+        run: &mut SyscallContext<'_, '_>,
+        transfer: &Transfer,
+        left: u64,
+        size: u64,
+    ) -> Result<()> {
         let mut buffer = Buffer::default();
         let piece = transfer.copyin(run, size, &mut buffer)?;
         let (count, space) = {
@@ -343,7 +354,7 @@ impl Pipe {
             if !state.reader {
                 return Err(Errno::EPIPE.into());
             }
-            let count = state.fits(left, &self.payer).min(piece.len());
+            let count = state.fits(left, &self.resource_group).min(piece.len());
             state.bytes.extend(&piece[..count]);
             state.readers_told += u64::from(count > 0);
             state.modified = time::now();
@@ -391,7 +402,7 @@ struct PipeEnd {
 impl FileOps for PipeEnd {
     fn read(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         _position: Option<i64>,
@@ -404,7 +415,7 @@ impl FileOps for PipeEnd {
 
     fn write(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         _position: Option<i64>,
@@ -421,7 +432,7 @@ impl FileOps for PipeEnd {
 
     fn ioctl(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         request: u32,
         addr: u64,
@@ -449,7 +460,7 @@ impl FileOps for PipeEnd {
         match self.side {
             _ if !state.both() => poll::IN | poll::RDNORM | poll::OUT | poll::HUP,
             Side::Read if !state.bytes.is_empty() => poll::IN | poll::RDNORM,
-            Side::Write if state.room(&self.pipe.payer) >= PIPE_BUF => poll::OUT,
+            Side::Write if state.room(&self.pipe.resource_group) >= PIPE_BUF => poll::OUT,
             _ => 0,
         }
     }
@@ -462,7 +473,7 @@ impl FileOps for PipeEnd {
         let (data, least) = match side {
             Side::Read if self.side == Side::Read => (state.bytes.len(), 1),
             Side::Write if self.side == Side::Write && !eof => {
-                (state.room(&self.pipe.payer), PIPE_BUF)
+                (state.room(&self.pipe.resource_group), PIPE_BUF)
             }
             _ => (0, 1),
         };
@@ -496,19 +507,19 @@ impl FileOps for PipeEnd {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        lock(&self.state).shrink(&self.payer);
-        self.payer.give_bytes(SPARE as u64);
+        lock(&self.state).shrink(&self.resource_group);
+        self.resource_group.give_bytes(SPARE as u64);
     }
 }
 
 /// `int pipe(void)`: the descriptors are the return values.
-fn pipe(run: &mut Run<'_, '_>) -> Answer {
+fn pipe(run: &mut SyscallContext<'_, '_>) -> Answer {
     let [reader, writer] = make(run, 0)?;
     Ok([reader.into(), writer.into()])
 }
 
 /// `int pipe2(int *fildes, int flags)`
-fn pipe2(run: &mut Run<'_, '_>) -> Answer {
+fn pipe2(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, flags) = (run.word(0), run.uint(1));
     let [reader, writer] = make(run, flags)?;
     let mut fds = [0; 8];
@@ -519,18 +530,18 @@ fn pipe2(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// NetBSD: `pipe1`. The flags stay visible to `F_GETFL`, close-on-exec among them, as they do there.
-fn make(run: &mut Run<'_, '_>, flags: u32) -> Result<[i32; 2]> {
+fn make(run: &mut SyscallContext<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     if flags & !(open::CLOEXEC | open::NONBLOCK | open::NOSIGPIPE) != 0 {
         return Err(Errno::EINVAL.into());
     }
     let bounds = Bounds { most: CAPACITY, low_water: 1, drained: DRAINED, listens: true };
-    let pipe = Pipe::new(&run.task.family, &run.task.credentials(), bounds)?;
+    let pipe = Pipe::new(&run.proc.family, &run.proc.credentials(), bounds)?;
     let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: Owner::default() };
     let reader = PipeEnd { pipe, side: Side::Read, owner: Owner::default() };
     // Each end has its number before it is an open file.
-    run.task.files.check_room()?;
-    let reader = OpenFile::new(reader, open::FREAD | flags, &run.task.family)?;
-    run.task.files.check_room_for_two()?;
-    let writer = OpenFile::new(writer, open::FWRITE | flags, &run.task.family)?;
-    Ok(run.task.files.insert_pair([reader, writer], flags & open::CLOEXEC != 0)?)
+    run.proc.files.check_room()?;
+    let reader = OpenFile::new(reader, open::FREAD | flags, &run.proc.family)?;
+    run.proc.files.check_room_for_two()?;
+    let writer = OpenFile::new(writer, open::FWRITE | flags, &run.proc.family)?;
+    Ok(run.proc.files.insert_pair([reader, writer], flags & open::CLOEXEC != 0)?)
 }

@@ -14,7 +14,7 @@
 use std::time::Instant;
 
 use super::abi::{i32_at, poll as event, timespec_at, timeval_at};
-use super::call::{Answer, PIECE, Result, Run, Stop};
+use super::call::{Answer, PIECE, Result, Stop, SyscallContext};
 use super::file::OpenFile;
 use super::table::{Listed, Runs, call};
 use super::wait::{Side, is_over};
@@ -49,14 +49,14 @@ const WORD_BITS: usize = 32;
 const WORD: usize = 4;
 
 /// `int poll(struct pollfd *fds, nfds_t nfds, int timeout)`
-fn poll(run: &mut Run<'_, '_>) -> Answer {
+fn poll(run: &mut SyscallContext<'_, '_>) -> Answer {
     let millis = i64::from(run.int(2));
     let timeout = (millis != -1).then_some((millis / 1000, millis % 1000 * 1_000_000));
     poll_common(run, timeout)
 }
 
 /// `int __pollts50(struct pollfd *fds, nfds_t nfds, const struct timespec *ts, const sigset_t *mask)`
-fn pollts(run: &mut Run<'_, '_>) -> Answer {
+fn pollts(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (timeout, mask) = (run.word(2), run.word(3));
     let timeout = timespec(run, timeout)?;
     signal_mask(run, mask)?;
@@ -64,7 +64,7 @@ fn pollts(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int __select50(int nd, fd_set *in, fd_set *ou, fd_set *ex, struct timeval *tv)`
-fn select(run: &mut Run<'_, '_>) -> Answer {
+fn select(run: &mut SyscallContext<'_, '_>) -> Answer {
     let timeout = match run.word(4) {
         0 => None,
         addr => Some(timeval_at(&run.copyin::<16>(addr)?, 0)),
@@ -74,7 +74,7 @@ fn select(run: &mut Run<'_, '_>) -> Answer {
 
 /// `int __pselect50(int nd, fd_set *in, fd_set *ou, fd_set *ex, const struct timespec *ts,
 /// const sigset_t *mask)`
-fn pselect(run: &mut Run<'_, '_>) -> Answer {
+fn pselect(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (timeout, mask) = (run.word(4), run.word(5));
     let timeout = timespec(run, timeout)?;
     signal_mask(run, mask)?;
@@ -82,7 +82,7 @@ fn pselect(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// The time at `addr`, if there is one.
-fn timespec(run: &mut Run<'_, '_>, addr: u64) -> Result<Option<(i64, i64)>> {
+fn timespec(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<Option<(i64, i64)>> {
     if addr == 0 {
         return Ok(None);
     }
@@ -90,7 +90,7 @@ fn timespec(run: &mut Run<'_, '_>, addr: u64) -> Result<Option<(i64, i64)>> {
 }
 
 /// A `sigset_t` may be there; it changes nothing.
-fn signal_mask(run: &mut Run<'_, '_>, addr: u64) -> Result<()> {
+fn signal_mask(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<()> {
     if addr != 0 {
         run.copyin::<16>(addr)?;
     }
@@ -98,9 +98,9 @@ fn signal_mask(run: &mut Run<'_, '_>, addr: u64) -> Result<()> {
 }
 
 /// NetBSD: `pollcommon`.
-fn poll_common(run: &mut Run<'_, '_>, timeout: Option<(i64, i64)>) -> Answer {
+fn poll_common(run: &mut SyscallContext<'_, '_>, timeout: Option<(i64, i64)>) -> Answer {
     let (addr, count) = (run.word(0), run.uint(1) as usize);
-    if count > SPARSE + run.task.files.size() {
+    if count > SPARSE + run.proc.files.size() {
         return Err(Errno::EINVAL.into());
     }
     let mut fds = vec![0; count * POLLFD];
@@ -113,7 +113,7 @@ fn poll_common(run: &mut Run<'_, '_>, timeout: Option<(i64, i64)>) -> Answer {
 
 /// Looks at every file of `fds` and notes the events found; says for how many there are some.
 /// NetBSD: `pollscan`.
-fn poll_scan(run: &mut Run<'_, '_>, fds: &mut [u8], waiting: bool) -> Result<i64> {
+fn poll_scan(run: &mut SyscallContext<'_, '_>, fds: &mut [u8], waiting: bool) -> Result<i64> {
     let wanted = |fd: &[u8]| u32::from(u16::from_le_bytes([fd[4], fd[5]]));
     if waiting {
         let sides =
@@ -138,9 +138,9 @@ fn poll_scan(run: &mut Run<'_, '_>, fds: &mut [u8], waiting: bool) -> Result<i64
 }
 
 /// NetBSD: `selcommon`.
-fn select_common(run: &mut Run<'_, '_>, timeout: Option<(i64, i64)>) -> Answer {
+fn select_common(run: &mut SyscallContext<'_, '_>, timeout: Option<(i64, i64)>) -> Answer {
     let count = usize::try_from(run.int(0)).map_err(|_| Errno::EINVAL)?;
-    let count = count.min(run.task.files.size());
+    let count = count.min(run.proc.files.size());
     let addrs = [run.word(1), run.word(2), run.word(3)];
     let size = count.div_ceil(WORD_BITS) * WORD;
     let mut wanted = [const { Vec::new() }; 3];
@@ -172,7 +172,7 @@ fn select_common(run: &mut Run<'_, '_>, timeout: Option<(i64, i64)>) -> Answer {
 /// Looks at the files below `count` in one set, and says how many of them are ready; EBADF if one is
 /// not open. NetBSD: `selscan`.
 fn select_scan(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     wanted: &[u8],
     found: &mut [u8],
     events: u32,
@@ -206,9 +206,9 @@ fn select_scan(
 /// Looks with `scan` until it finds something or the time is over. It is to take places in queues,
 /// each before it looks there, when its second argument says so. NetBSD: `sel_do_scan`.
 fn until_found(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     deadline: Option<Instant>,
-    mut scan: impl FnMut(&mut Run<'_, '_>, bool) -> Result<i64>,
+    mut scan: impl FnMut(&mut SyscallContext<'_, '_>, bool) -> Result<i64>,
 ) -> Result<i64> {
     for waiting in [false, true] {
         let found = scan(run, waiting)?;
@@ -220,7 +220,7 @@ fn until_found(
 }
 
 /// Which of these events hold for a file.
-fn look(run: &mut Run<'_, '_>, file: &OpenFile, events: u32, waiting: bool) -> u32 {
+fn look(run: &mut SyscallContext<'_, '_>, file: &OpenFile, events: u32, waiting: bool) -> u32 {
     if waiting && let Some(source) = file.ops.waitable() {
         for side in sides(events).into_iter().flatten() {
             run.wait_for(source.clone(), side);
@@ -236,7 +236,7 @@ fn sides(events: u32) -> [Option<Side>; 2] {
     [(read || !write).then_some(Side::Read), write.then_some(Side::Write)]
 }
 
-fn copyin(run: &mut Run<'_, '_>, addr: u64, into: &mut [u8]) -> Result<()> {
+fn copyin(run: &mut SyscallContext<'_, '_>, addr: u64, into: &mut [u8]) -> Result<()> {
     let mut at = addr;
     for piece in into.chunks_mut(PIECE) {
         run.memory().copyin(at, piece)?;
@@ -247,7 +247,7 @@ fn copyin(run: &mut Run<'_, '_>, addr: u64, into: &mut [u8]) -> Result<()> {
 
 /// It is in one piece: the next run would find something else. How long it may be, the number of
 /// descriptors bounds.
-fn copyout(run: &mut Run<'_, '_>, data: &[u8], addr: u64) -> Result<()> {
+fn copyout(run: &mut SyscallContext<'_, '_>, data: &[u8], addr: u64) -> Result<()> {
     if data.is_empty() {
         return Ok(());
     }

@@ -18,7 +18,7 @@ use super::cwd::CwdInfo;
 use super::descriptors::FdTable;
 use super::groups::Group;
 use super::kqueue::{Event, Watched};
-use super::limits::Family;
+use super::limits::ResourceGroup;
 use super::locks;
 use super::rlimits::{NPROC, Rlimits};
 use super::sync::lock;
@@ -58,7 +58,7 @@ pub(super) struct Extras {
 }
 
 /// A process.
-pub(super) struct Task {
+pub(super) struct Proc {
     pub system: Arc<System>,
     pub pid: i32,
     common: Mutex<Common>,
@@ -71,7 +71,7 @@ pub(super) struct Task {
     /// When it began, in ticks since the kernel did.
     began: u32,
     /// Who pays for it, and for what it makes.
-    pub family: Arc<Family>,
+    pub family: Arc<ResourceGroup>,
     /// Whether it was paid for and has not been given back: a prefork hands that on.
     paid: AtomicBool,
     pub files: Arc<FdTable>,
@@ -88,20 +88,20 @@ pub(super) struct Task {
     released: AtomicBool,
 }
 
-impl Task {
+impl Proc {
     /// A process for a client that comes from nowhere. It has the console as descriptors 0, 1 and 2,
     /// as every process that a rump server forks off init for a client.
     pub fn spawn(
         system: &Arc<System>,
         client: Arc<dyn Client>,
         command: &[u8],
-    ) -> Result<Arc<Task>, Errno> {
-        let family = Family::new(&system.counters);
+    ) -> Result<Arc<Proc>, Errno> {
+        let family = ResourceGroup::new(&system.counters);
         if !family.take_process() {
             return Err(Errno::EAGAIN);
         }
-        system.users.add(system.root.uid);
-        Ok(Task::publish(system, |pid| Task {
+        system.uidinfo.add(system.root.uid);
+        Ok(Proc::publish(system, |pid| Proc {
             system: system.clone(),
             pid,
             common: Mutex::new(Common {
@@ -135,9 +135,9 @@ impl Task {
         common: MutexGuard<'_, Common>,
         client: Option<Arc<dyn Client>>,
         files: impl FnOnce() -> Arc<FdTable>,
-    ) -> Arc<Task> {
+    ) -> Arc<Proc> {
         let me = self.parenthood.get_or_init(|| Arc::new(AtomicI32::new(self.pid)));
-        let child = Task::publish(&self.system, |pid| Task {
+        let child = Proc::publish(&self.system, |pid| Proc {
             system: self.system.clone(),
             pid,
             common: Mutex::new(common.clone()),
@@ -161,11 +161,11 @@ impl Task {
         child
     }
 
-    fn publish(system: &Arc<System>, make: impl FnOnce(i32) -> Task) -> Arc<Task> {
-        let task = Arc::new(make(system.processes.reserve(|pid| system.groups.has(pid))));
-        lock(&task.common).group.add(task.pid);
-        system.processes.publish(&task);
-        task
+    fn publish(system: &Arc<System>, make: impl FnOnce(i32) -> Proc) -> Arc<Proc> {
+        let proc = Arc::new(make(system.processes.reserve(|pid| system.groups.has(pid))));
+        lock(&proc.common).group.add(proc.pid);
+        system.processes.publish(&proc);
+        proc
     }
 
     /// The pid of its parent, init's once the parent is gone.
@@ -236,7 +236,7 @@ impl Task {
     ) -> Result<(), Errno> {
         let mut common = lock(&self.common);
         let Some(new) = decide(&common.credentials)? else { return Ok(()) };
-        self.system.users.moved(common.credentials.uid, new.uid);
+        self.system.uidinfo.moved(common.credentials.uid, new.uid);
         common.credentials = Arc::new(new);
         self.flags.fetch_or(TAINTED, Relaxed);
         Ok(())
@@ -292,9 +292,9 @@ impl Task {
         if !self.family.take_process() {
             return Err(Errno::EAGAIN);
         }
-        let count = self.system.users.add(common.credentials.uid);
+        let count = self.system.uidinfo.add(common.credentials.uid);
         if count > common.rlimits.soft(NPROC) && !common.credentials.is_superuser() {
-            self.system.users.remove(common.credentials.uid);
+            self.system.uidinfo.remove(common.credentials.uid);
             self.family.give_process();
             return Err(Errno::EAGAIN);
         }
@@ -312,7 +312,7 @@ impl Task {
     }
 }
 
-impl Process for Task {
+impl Process for Proc {
     fn pid(&self) -> i32 {
         self.pid
     }
@@ -342,7 +342,7 @@ impl Process for Task {
             Ok(files) => Ok(self.fork(common, None, || Arc::new(files))),
             Err(errno) => {
                 self.family.give_process();
-                self.system.users.remove(common.credentials.uid);
+                self.system.uidinfo.remove(common.credentials.uid);
                 Err(errno)
             }
         }
@@ -354,9 +354,9 @@ impl Process for Task {
         if !self.paid.swap(false, AcqRel) {
             self.take_process(&common)?;
         }
-        let task = self.fork(common, Some(client), || self.files.share());
-        task.pending.fetch_or(self.pending.swap(0, Relaxed), Relaxed);
-        Ok(task)
+        let proc = self.fork(common, Some(client), || self.files.share());
+        proc.pending.fetch_or(self.pending.swap(0, Relaxed), Relaxed);
+        Ok(proc)
     }
 
     fn exec(&self, command: &[u8]) {
@@ -400,12 +400,12 @@ impl Process for Task {
         self.tell(Event::Exit);
         if self.paid.swap(false, AcqRel) {
             self.family.give_process();
-            self.system.users.remove(credentials.uid);
+            self.system.uidinfo.remove(credentials.uid);
         }
     }
 }
 
-impl Drop for Task {
+impl Drop for Proc {
     fn drop(&mut self) {
         self.release();
     }
@@ -423,7 +423,7 @@ pub(super) struct ProcessTable {
     shards: Vec<Shard>,
 }
 
-type Shard = Mutex<BTreeMap<i32, Weak<Task>>>;
+type Shard = Mutex<BTreeMap<i32, Weak<Proc>>>;
 
 const SHARDS: usize = 64;
 
@@ -455,8 +455,8 @@ impl ProcessTable {
         }
     }
 
-    fn publish(&self, task: &Arc<Task>) {
-        lock(self.shard(task.pid)).insert(task.pid, Arc::downgrade(task));
+    fn publish(&self, proc: &Arc<Proc>) {
+        lock(self.shard(proc.pid)).insert(proc.pid, Arc::downgrade(proc));
     }
 
     fn remove(&self, pid: i32) {
@@ -464,7 +464,7 @@ impl ProcessTable {
     }
 
     /// The process with this pid.
-    pub fn find(&self, pid: i32) -> Option<Arc<Task>> {
+    pub fn find(&self, pid: i32) -> Option<Arc<Proc>> {
         if pid <= INIT {
             return None;
         }
@@ -472,7 +472,7 @@ impl ProcessTable {
     }
 
     /// Every process, a few at a time: for workers, as there may be very many.
-    pub fn all(&self) -> impl Iterator<Item = Arc<Task>> + '_ {
+    pub fn all(&self) -> impl Iterator<Item = Arc<Proc>> + '_ {
         self.shards.iter().flat_map(|shard| {
             let mut from = Some(i32::MIN);
             std::iter::from_fn(move || some_of(shard, &mut from)).flatten()
@@ -481,13 +481,13 @@ impl ProcessTable {
 }
 
 /// Some processes of a shard from that pid on, which is moved on; nothing if there are no more.
-fn some_of(shard: &Shard, from: &mut Option<i32>) -> Option<Vec<Arc<Task>>> {
+fn some_of(shard: &Shard, from: &mut Option<i32>) -> Option<Vec<Arc<Proc>>> {
     let first = from.take()?;
     let tasks = lock(shard);
     let some = tasks.range(first..).take(work::BATCH);
     Some(
         some.inspect(|(pid, _)| *from = Some(**pid + 1))
-            .filter_map(|(_, task)| task.upgrade())
+            .filter_map(|(_, proc)| proc.upgrade())
             .collect(),
     )
 }

@@ -4,9 +4,9 @@
 //! Source: NetBSD `sys/kern/{kern_resource,kern_proc}.c`; getrlimit(2).
 
 use super::abi::{signal, u64_at};
-use super::call::{Answer, Run};
+use super::call::{Answer, SyscallContext};
 use super::limits::Limits;
-use super::process::Task;
+use super::process::Proc;
 use super::table::{Listed, Runs, call, partly};
 use kernel::Errno;
 
@@ -94,26 +94,26 @@ impl Rlimits {
     }
 }
 
-impl Run<'_, '_> {
+impl SyscallContext<'_, '_> {
     /// EFBIG, and a signal, if a regular file may not be written from `from` on for `count` bytes.
     /// NetBSD: `enforce_rlimit_fsize`; a file may be cut to any length.
     pub fn check_file_size(&self, from: u64, count: u64) -> Result<(), Errno> {
-        if from.saturating_add(count) <= self.task.rlimits().soft(FSIZE) {
+        if from.saturating_add(count) <= self.proc.rlimits().soft(FSIZE) {
             return Ok(());
         }
-        self.task.raise(signal::XFSZ);
+        self.proc.raise(signal::XFSZ);
         Err(Errno::EFBIG)
     }
 }
 
-/// Sets a limit of `task`, which the caller may be. NetBSD: `dosetrlimit`.
-pub(super) fn set(caller: &Task, task: &Task, which: usize, new: Rlimit) -> Result<(), Errno> {
+/// Sets a limit of `proc`, which the caller may be. NetBSD: `dosetrlimit`.
+pub(super) fn set(caller: &Proc, proc: &Proc, which: usize, new: Rlimit) -> Result<(), Errno> {
     if which >= COUNT || new.soft > new.hard {
         return Err(Errno::EINVAL);
     }
     let from = caller.credentials();
-    let itself = caller.pid == task.pid;
-    task.change_rlimits(|now, own| {
+    let itself = caller.pid == proc.pid;
+    proc.change_rlimits(|now, own| {
         let before = now.get(which);
         if before == new {
             return Ok(None);
@@ -122,7 +122,7 @@ pub(super) fn set(caller: &Task, task: &Task, which: usize, new: Rlimit) -> Resu
             from.check_superuser()?;
         }
         let mut all = now.clone();
-        all.0[which] = bounded(which, new, &task.system.limits);
+        all.0[which] = bounded(which, new, &proc.system.limits);
         Ok(Some(all))
     })
 }
@@ -148,18 +148,18 @@ fn index(which: i32) -> Result<usize, Errno> {
 }
 
 /// `int getrlimit(int which, struct rlimit *rlp)`
-fn getrlimit(run: &mut Run<'_, '_>) -> Answer {
+fn getrlimit(run: &mut SyscallContext<'_, '_>) -> Answer {
     let which = index(run.int(0))?;
-    let Rlimit { soft, hard } = run.task.rlimits().get(which);
+    let Rlimit { soft, hard } = run.proc.rlimits().get(which);
     let addr = run.word(1);
     run.copyout(&[soft.to_le_bytes(), hard.to_le_bytes()].concat(), addr)?;
     Ok([0, 0])
 }
 
 /// `int setrlimit(int which, const struct rlimit *rlp)`
-fn setrlimit(run: &mut Run<'_, '_>) -> Answer {
+fn setrlimit(run: &mut SyscallContext<'_, '_>) -> Answer {
     let limit = run.copyin::<16>(run.word(1))?;
     let limit = Rlimit { soft: u64_at(&limit, 0), hard: u64_at(&limit, 8) };
-    set(run.task, run.task, index(run.int(0))?, limit)?;
+    set(run.proc, run.proc, index(run.int(0))?, limit)?;
     Ok([0, 0])
 }

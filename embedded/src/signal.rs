@@ -10,15 +10,15 @@
 //! the prefork if none does.
 
 use super::abi::signal;
-use super::call::{Answer, Result, Run};
-use super::process::{INIT, Task};
+use super::call::{Answer, Result, SyscallContext};
+use super::process::{INIT, Proc};
 use super::table::{Listed, Runs, call};
 use kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[call(37, Runs::InlineIf(|args| args[0] as i32 > 0), kill)];
 
 /// `int kill(pid_t pid, int signum)`: signal 0 only looks. NetBSD: `kill1`.
-fn kill(run: &mut Run<'_, '_>) -> Answer {
+fn kill(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (pid, signo) = (run.int(0), run.int(1));
     if signo as u32 >= signal::LIMIT {
         return Err(Errno::EINVAL.into());
@@ -27,15 +27,15 @@ fn kill(run: &mut Run<'_, '_>) -> Answer {
         // Nobody runs as init, so nothing comes of it.
         INIT => {
             let root = run.system().root.clone();
-            let own = run.task.credentials();
-            let same = signo == signal::CONT && run.task.group().session.id == 0;
+            let own = run.proc.credentials();
+            let same = signo == signal::CONT && run.proc.group().session.id == 0;
             if !(own.is_superuser() || own.shares_user(&root) || same) {
                 return Err(Errno::EPERM.into());
             }
         }
         pid if pid > 0 => {
             let other = run.system().processes.find(pid).ok_or(Errno::ESRCH)?;
-            if !may(run.task, &other, signo) {
+            if !may(run.proc, &other, signo) {
                 return Err(Errno::EPERM.into());
             }
             other.send(signo);
@@ -46,21 +46,21 @@ fn kill(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// Sends to a group, or to everybody but the caller. NetBSD: `killpg1`.
-fn kill_many(run: &Run<'_, '_>, pid: i32, signo: i32) -> Result<()> {
+fn kill_many(run: &SyscallContext<'_, '_>, pid: i32, signo: i32) -> Result<()> {
     let system = run.system();
     let mut reached = false;
-    let mut each = |other: &Task| {
-        if may(run.task, other, signo) {
+    let mut each = |other: &Proc| {
+        if may(run.proc, other, signo) {
             reached = true;
             other.send(signo);
         }
     };
     if pid == -1 {
-        let others = system.processes.all().filter(|other| other.pid != run.task.pid);
+        let others = system.processes.all().filter(|other| other.pid != run.proc.pid);
         others.for_each(|other| each(&other));
     } else {
         let group = match pid {
-            0 => run.task.group(),
+            0 => run.proc.group(),
             _ => {
                 let id = pid.checked_neg().ok_or(Errno::ESRCH)?;
                 system.groups.find(id).ok_or(Errno::ESRCH)?
@@ -73,7 +73,7 @@ fn kill_many(run: &Run<'_, '_>, pid: i32, signo: i32) -> Result<()> {
 
 /// Whether one process may send another this signal: the superuser, one of the same user, and within a
 /// session anybody to go on. NetBSD: `signal_listener_cb`.
-fn may(from: &Task, to: &Task, signo: i32) -> bool {
+fn may(from: &Proc, to: &Proc, signo: i32) -> bool {
     let own = from.credentials();
     own.is_superuser()
         || own.shares_user(&to.credentials())

@@ -2,7 +2,7 @@
 //!
 //! Sources: NetBSD `sys/kern/kern_xxx.c`, `sys/rump/librump/rumpkern/emul.c`; reboot(2).
 
-use super::call::{Answer, Run, Stop};
+use super::call::{Answer, Stop, SyscallContext};
 use super::table::{Listed, Runs, call};
 
 pub(super) const CALLS: &[Listed] = &[call(208, Runs::Inline, reboot)];
@@ -11,9 +11,9 @@ pub(super) const CALLS: &[Listed] = &[call(208, Runs::Inline, reboot)];
 const STRING: u32 = 0x400;
 
 /// `int reboot(int opt, char *bootstr)`: whatever the flags, a rump kernel stops serving its clients.
-fn reboot(run: &mut Run<'_, '_>) -> Answer {
+fn reboot(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (how, addr) = (run.uint(0), run.word(1));
-    run.task.credentials().check_superuser()?;
+    run.proc.credentials().check_superuser()?;
     if how & STRING != 0 {
         let mut string = [0; 128];
         // A bad string is as good as none.
@@ -21,6 +21,6 @@ fn reboot(run: &mut Run<'_, '_>) -> Answer {
             return Err(error.into());
         }
     }
-    tracing::info!(pid = run.task.pid, flags = how, "the kernel is halted by a client");
+    tracing::info!(pid = run.proc.pid, flags = how, "the kernel is halted by a client");
     Err(Stop::Halt)
 }

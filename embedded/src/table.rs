@@ -4,11 +4,11 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::call::{Answer, Run};
+use super::call::{Answer, SyscallContext};
 use super::names::NAMES;
 use super::{
-    credentials, descriptors, files, groups, identity, io, ioctl, kqueue, locks, memory, pipe,
-    poll, rlimits, signal, sockets, sysctl, system, time, timers, usage,
+    credentials, descriptors, files, groups, io, ioctl, kqueue, locks, memory, pid, pipe, poll,
+    rlimits, signal, sockets, sysctl, system, time, timers, usage,
 };
 use kernel::Args;
 
@@ -56,7 +56,7 @@ pub(super) enum Runs {
 pub(super) struct Listed {
     pub number: i32,
     pub runs: Runs,
-    pub run: fn(&mut Run<'_, '_>) -> Answer,
+    pub run: fn(&mut SyscallContext<'_, '_>) -> Answer,
     /// What is missing, or nothing.
     pub missing: &'static str,
 }
@@ -72,7 +72,7 @@ pub(super) const fn partly(number: i32, runs: Runs, run: Body, missing: &'static
 }
 
 const FAMILIES: &[(&str, &[Listed])] = &[
-    ("processes", identity::CALLS),
+    ("processes", pid::CALLS),
     ("credentials", credentials::CALLS),
     ("process groups", groups::CALLS),
     ("resources", rlimits::CALLS),
@@ -83,7 +83,7 @@ const FAMILIES: &[(&str, &[Listed])] = &[
     ("opening files", files::open::CALLS),
     ("names of files", files::links::CALLS),
     ("directories", files::directories::CALLS),
-    ("current directory and root", files::places::CALLS),
+    ("current directory and root", files::cwd::CALLS),
     ("attributes of files", files::attributes::CALLS),
     ("asking about files", files::status::CALLS),
     ("contents of files", files::contents::CALLS),
@@ -100,7 +100,7 @@ const FAMILIES: &[(&str, &[Listed])] = &[
     ("the system", system::CALLS),
 ];
 
-type Body = fn(&mut Run<'_, '_>) -> Answer;
+type Body = fn(&mut SyscallContext<'_, '_>) -> Answer;
 
 static BODIES: [Option<(Body, Runs)>; LIMIT as usize] = bodies();
 

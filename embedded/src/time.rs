@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::abi::{pair, timespec, timespec_at, timeval_at};
-use super::call::{Answer, Result, Run, Stop};
-use super::process::{INIT, Task};
+use super::call::{Answer, Result, Stop, SyscallContext};
+use super::process::{INIT, Proc};
 use super::sync::lock;
 use super::table::{Listed, Runs, call, partly};
 use kernel::Errno;
@@ -118,7 +118,7 @@ impl Clock {
 
 /// What a clock says, in nanoseconds. NetBSD: `clock_gettime1`. A rump kernel does not count the CPU
 /// time of its clients, whose programs run elsewhere: it answers zero, and so does this one.
-fn clock(run: &Run<'_, '_>, clock: i32) -> Result<i64> {
+fn clock(run: &SyscallContext<'_, '_>, clock: i32) -> Result<i64> {
     match clock {
         REALTIME => Ok(run.system().clock.now()),
         MONOTONIC => {
@@ -134,11 +134,11 @@ fn clock(run: &Run<'_, '_>, clock: i32) -> Result<i64> {
 }
 
 /// NetBSD: `ptrace_listener_cb`.
-fn process_clock(run: &Run<'_, '_>, pid: i32) -> Result<i64> {
-    let own = run.task.credentials();
-    let may = |task: &Task| own.uid == task.credentials().uid && !task.is_tainted();
+fn process_clock(run: &SyscallContext<'_, '_>, pid: i32) -> Result<i64> {
+    let own = run.proc.credentials();
+    let may = |proc: &Proc| own.uid == proc.credentials().uid && !proc.is_tainted();
     let allowed = match pid {
-        0 => may(run.task),
+        0 => may(run.proc),
         INIT => false,
         _ => may(&*run.system().processes.find(pid).ok_or(Errno::ESRCH)?),
     };
@@ -146,14 +146,14 @@ fn process_clock(run: &Run<'_, '_>, pid: i32) -> Result<i64> {
 }
 
 /// `int __clock_gettime50(clockid_t clock_id, struct timespec *tp)`
-fn clock_gettime(run: &mut Run<'_, '_>) -> Answer {
+fn clock_gettime(run: &mut SyscallContext<'_, '_>) -> Answer {
     let time = clock(run, run.int(0))?;
     run.copyout(&timespec(time), run.word(1))?;
     Ok([0, 0])
 }
 
 /// `int __clock_settime50(clockid_t clock_id, const struct timespec *tp)`
-fn clock_settime(run: &mut Run<'_, '_>) -> Answer {
+fn clock_settime(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (id, addr) = (run.int(0), run.word(1));
     let time = timespec_at(&run.copyin::<16>(addr)?, 0);
     if id != REALTIME {
@@ -163,7 +163,7 @@ fn clock_settime(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int __settimeofday50(const struct timeval *tv, const void *tzp)`: time zones are not the kernel's.
-fn settimeofday(run: &mut Run<'_, '_>) -> Answer {
+fn settimeofday(run: &mut SyscallContext<'_, '_>) -> Answer {
     let addr = run.word(0);
     if addr == 0 {
         return Ok([0, 0]);
@@ -173,18 +173,18 @@ fn settimeofday(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// Sets the clock to seconds and nanoseconds. Nobody looks whether that is a time.
-fn set_clock(run: &mut Run<'_, '_>, (seconds, nanos): (i64, i64)) -> Answer {
+fn set_clock(run: &mut SyscallContext<'_, '_>, (seconds, nanos): (i64, i64)) -> Answer {
     superuser(run)?;
     run.system().clock.set(seconds.saturating_mul(1_000_000_000).saturating_add(nanos));
     Ok([0, 0])
 }
 
-fn superuser(run: &Run<'_, '_>) -> Result<()> {
-    if run.task.credentials().euid == 0 { Ok(()) } else { Err(Errno::EPERM.into()) }
+fn superuser(run: &SyscallContext<'_, '_>) -> Result<()> {
+    if run.proc.credentials().euid == 0 { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
 /// `int __adjtime50(const struct timeval *delta, struct timeval *olddelta)`
-fn adjtime(run: &mut Run<'_, '_>) -> Answer {
+fn adjtime(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (delta, before) = (run.word(0), run.word(1));
     superuser(run)?;
     let wanted = match delta {
@@ -202,10 +202,10 @@ fn adjtime(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int clock_getcpuclockid2(idtype_t idtype, id_t id, clockid_t *clock_id)`
-fn clock_getcpuclockid2(run: &mut Run<'_, '_>) -> Answer {
+fn clock_getcpuclockid2(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (kind, id, addr) = (run.int(0), run.int(1), run.word(2));
     let clock = match (kind, id) {
-        (P_PID, 0) => PROCESS_CPU | run.task.pid,
+        (P_PID, 0) => PROCESS_CPU | run.proc.pid,
         (P_PID, pid) => PROCESS_CPU | pid,
         // A client's calls all come from its first thread, as far as a kernel here can see.
         (P_LWPID, 0) => THREAD_CPU | 1,
@@ -217,7 +217,7 @@ fn clock_getcpuclockid2(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int __clock_getres50(clockid_t clock_id, struct timespec *tp)`
-fn clock_getres(run: &mut Run<'_, '_>) -> Answer {
+fn clock_getres(run: &mut SyscallContext<'_, '_>) -> Answer {
     if !matches!(run.int(0), REALTIME | MONOTONIC) {
         return Err(Errno::EINVAL.into());
     }
@@ -229,7 +229,7 @@ fn clock_getres(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int __gettimeofday50(struct timeval *tp, void *tzp)`: the time zone is always UTC.
-fn gettimeofday(run: &mut Run<'_, '_>) -> Answer {
+fn gettimeofday(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (time, zone) = (run.word(0), run.word(1));
     let micros = run.system().clock.now() / 1000;
     if time != 0 {
@@ -242,7 +242,7 @@ fn gettimeofday(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int __nanosleep50(const struct timespec *rqtp, struct timespec *rmtp)`
-fn nanosleep(run: &mut Run<'_, '_>) -> Answer {
+fn nanosleep(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (request, remains) = (run.word(0), run.word(1));
     let request = run.copyin::<16>(request)?;
     match sleep(run, MONOTONIC, 0, &request, remains)? {
@@ -253,7 +253,7 @@ fn nanosleep(run: &mut Run<'_, '_>) -> Answer {
 
 /// `int clock_nanosleep(clockid_t clock_id, int flags, const struct timespec *rqtp,
 /// struct timespec *rmtp)`: its error is its return value.
-fn clock_nanosleep(run: &mut Run<'_, '_>) -> Answer {
+fn clock_nanosleep(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (id, flags) = (run.int(0), run.int(1));
     let (request, remains) = (run.word(2), run.word(3));
     let slept = run.copyin::<16>(request);
@@ -266,7 +266,7 @@ fn clock_nanosleep(run: &mut Run<'_, '_>) -> Answer {
 
 /// Sleeps, and says how that ended. NetBSD: `nanosleep1`.
 fn sleep(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     id: i32,
     flags: i32,
     request: &[u8; 16],

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::abi::{i32_at, pair, signal, timespec_at, timeval_at};
-use super::alarm::{AlarmId, Due, TICK, after};
-use super::call::{Answer, Result, Run};
-use super::process::Task;
+use super::call::{Answer, Result, SyscallContext};
+use super::process::Proc;
 use super::sync::lock;
 use super::table::{Listed, Runs, call, partly};
 use super::time::{ABSOLUTE, MONOTONIC, REALTIME};
+use super::timer_thread::{AlarmId, Due, TICK, after};
 use kernel::Errno;
 
 pub(super) const CALLS: &[Listed] = &[
@@ -62,7 +62,7 @@ const LAST_WAY: i32 = 3;
 pub(super) struct Timers(Mutex<Vec<Option<Arc<Timer>>>>);
 
 struct Timer {
-    task: Weak<Task>,
+    proc: Weak<Proc>,
     clock: i32,
     /// 0 for none.
     signo: i32,
@@ -161,11 +161,11 @@ impl Timers {
 }
 
 impl Timer {
-    fn new(task: &Task, clock: i32, signo: i32) -> Arc<Timer> {
+    fn new(proc: &Proc, clock: i32, signo: i32) -> Arc<Timer> {
         // It is a process that makes a call, so it can be found.
-        let task = task.system.processes.find(task.pid);
-        let task = task.map_or_else(Weak::new, |task| Arc::downgrade(&task));
-        Arc::new(Timer { task, clock, signo, state: Mutex::default() })
+        let proc = proc.system.processes.find(proc.pid);
+        let proc = proc.map_or_else(Weak::new, |proc| Arc::downgrade(&proc));
+        Arc::new(Timer { proc, clock, signo, state: Mutex::default() })
     }
 
     /// Whether its clock is one of CPU time.
@@ -186,12 +186,12 @@ impl Timer {
     }
 
     fn set_alarm(self: &Arc<Self>, state: &mut State) -> Result<(), Errno> {
-        let (Next::At(at), Some(task)) = (state.next, self.task.upgrade()) else { return Ok(()) };
+        let (Next::At(at), Some(proc)) = (state.next, self.proc.upgrade()) else { return Ok(()) };
         if self.signo == 0 {
             return Ok(());
         }
         let me: Arc<dyn Due> = self.clone();
-        state.alarm = Some(task.system.alarms.set(at, Arc::downgrade(&me))?);
+        state.alarm = Some(proc.system.timer_thread.set(at, Arc::downgrade(&me))?);
         Ok(())
     }
 
@@ -206,8 +206,8 @@ impl Timer {
     }
 
     fn cancel(&self, alarm: Option<AlarmId>) {
-        if let (Some(alarm), Some(task)) = (alarm, self.task.upgrade()) {
-            task.system.alarms.cancel(alarm);
+        if let (Some(alarm), Some(proc)) = (alarm, self.proc.upgrade()) {
+            proc.system.timer_thread.cancel(alarm);
         }
     }
 
@@ -288,9 +288,9 @@ impl Drop for Timer {
 
 impl Due for Timer {
     fn due(self: Arc<Self>) {
-        let Some(task) = self.task.upgrade() else { return };
-        if self.expire(task.is_pending(self.signo)) {
-            task.raise(self.signo);
+        let Some(proc) = self.proc.upgrade() else { return };
+        if self.expire(proc.is_pending(self.signo)) {
+            proc.raise(self.signo);
         }
     }
 }
@@ -345,28 +345,28 @@ fn next_in(timer: &Timer, value: Duration) -> Next {
 }
 
 /// The number of an interval timer, which is that of its clock.
-fn interval_timer(run: &Run<'_, '_>) -> Result<usize> {
+fn interval_timer(run: &SyscallContext<'_, '_>) -> Result<usize> {
     let which = run.uint(0) as usize;
     if which < INTERVAL_TIMERS { Ok(which) } else { Err(Errno::EINVAL.into()) }
 }
 
 /// `int __getitimer50(int which, struct itimerval *itv)`
-fn getitimer(run: &mut Run<'_, '_>) -> Answer {
+fn getitimer(run: &mut SyscallContext<'_, '_>) -> Answer {
     let which = interval_timer(run)?;
     let out = run.word(1);
     copyout_interval(run, which, out)?;
     Ok([0, 0])
 }
 
-fn copyout_interval(run: &mut Run<'_, '_>, which: usize, out: u64) -> Result<()> {
-    let timer = run.task.timers().and_then(|timers| timers.get(which));
+fn copyout_interval(run: &mut SyscallContext<'_, '_>, which: usize, out: u64) -> Result<()> {
+    let timer = run.proc.timers().and_then(|timers| timers.get(which));
     let none = Setting { value: Duration::ZERO, interval: Duration::ZERO };
     let left = timer.map_or(none, |timer| timer.left());
     run.copyout(&encode(&left, MICROSECOND), out)
 }
 
 /// `int __setitimer50(int which, const struct itimerval *itv, struct itimerval *oitv)`
-fn setitimer(run: &mut Run<'_, '_>) -> Answer {
+fn setitimer(run: &mut SyscallContext<'_, '_>) -> Answer {
     let which = interval_timer(run)?;
     let (new, old) = (run.word(1), run.word(2));
     let bytes = match new {
@@ -378,13 +378,13 @@ fn setitimer(run: &mut Run<'_, '_>) -> Answer {
     }
     let Some(bytes) = bytes else { return Ok([0, 0]) };
     let Setting { value, interval } = setting(&bytes, MICROSECOND).map_err(|_| Errno::EINVAL)?;
-    let task = run.task;
-    let timer = match task.timers().and_then(|timers| timers.get(which)) {
+    let proc = run.proc;
+    let timer = match proc.timers().and_then(|timers| timers.get(which)) {
         Some(timer) => timer,
         None if value.is_zero() => return Ok([0, 0]),
         None => {
-            let timer = Timer::new(task, which as i32, SIGNALS[which]);
-            task.extras().timers.put(which, timer.clone());
+            let timer = Timer::new(proc, which as i32, SIGNALS[which]);
+            proc.extras().timers.put(which, timer.clone());
             timer
         }
     };
@@ -393,10 +393,10 @@ fn setitimer(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int timer_create(clockid_t clock_id, struct sigevent *evp, timer_t *timerid)`
-fn timer_create(run: &mut Run<'_, '_>) -> Answer {
+fn timer_create(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (clock, event, out) = (run.uint(0) as usize, run.word(1), run.word(2));
     let usual = *SIGNALS.get(clock).ok_or(Errno::EINVAL)?;
-    run.task.extras().timers.begin();
+    run.proc.extras().timers.begin();
     let signo = match event {
         0 => usual,
         addr => {
@@ -409,38 +409,38 @@ fn timer_create(run: &mut Run<'_, '_>) -> Answer {
             if how == BY_SIGNAL { signo } else { 0 }
         }
     };
-    let task = run.task;
-    let timer = Timer::new(task, clock as i32, signo);
-    let number = task.extras().timers.add(timer)? as i32;
+    let proc = run.proc;
+    let timer = Timer::new(proc, clock as i32, signo);
+    let number = proc.extras().timers.add(timer)? as i32;
     run.copyout(&number.to_le_bytes(), out)?;
     Ok([0, 0])
 }
 
 /// The number that a call for POSIX's timers names; EINVAL if there cannot be such a timer, as where none
 /// was ever made.
-fn number(run: &Run<'_, '_>) -> Result<usize> {
+fn number(run: &SyscallContext<'_, '_>) -> Result<usize> {
     let number = usize::try_from(run.int(0)).map_err(|_| Errno::EINVAL)?;
-    let exist = run.task.timers().is_some_and(Timers::exist);
+    let exist = run.proc.timers().is_some_and(Timers::exist);
     if exist && (LOWEST..TIMERS).contains(&number) { Ok(number) } else { Err(Errno::EINVAL.into()) }
 }
 
 /// The timer that a call names.
-fn named(run: &Run<'_, '_>, number: usize) -> Result<Arc<Timer>> {
-    let timer = run.task.timers().and_then(|timers| timers.get(number));
+fn named(run: &SyscallContext<'_, '_>, number: usize) -> Result<Arc<Timer>> {
+    let timer = run.proc.timers().and_then(|timers| timers.get(number));
     Ok(timer.ok_or(Errno::EINVAL)?)
 }
 
 /// `int timer_delete(timer_t timerid)`
-fn timer_delete(run: &mut Run<'_, '_>) -> Answer {
+fn timer_delete(run: &mut SyscallContext<'_, '_>) -> Answer {
     let number = number(run)?;
-    let timer = run.task.timers().and_then(|timers| timers.take(number)).ok_or(Errno::EINVAL)?;
+    let timer = run.proc.timers().and_then(|timers| timers.take(number)).ok_or(Errno::EINVAL)?;
     timer.stop();
     Ok([0, 0])
 }
 
 /// `int __timer_settime50(timer_t timerid, int flags, const struct itimerspec *value,
 /// struct itimerspec *ovalue)`: the old value is the time it would have gone off, not what was left.
-fn timer_settime(run: &mut Run<'_, '_>) -> Answer {
+fn timer_settime(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (flags, new, old) = (run.int(1), run.word(2), run.word(3));
     let bytes = run.copyin::<32>(new)?;
     let number = number(run)?;
@@ -465,7 +465,7 @@ fn timer_settime(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// What the clock of a timer says.
-fn clock(run: &Run<'_, '_>, timer: &Timer) -> Duration {
+fn clock(run: &SyscallContext<'_, '_>, timer: &Timer) -> Duration {
     match timer.clock {
         REALTIME => Duration::from_nanos(run.system().clock.now().try_into().unwrap_or(0)),
         _ => run.system().booted.elapsed(),
@@ -473,14 +473,14 @@ fn clock(run: &Run<'_, '_>, timer: &Timer) -> Duration {
 }
 
 /// `int __timer_gettime50(timer_t timerid, struct itimerspec *value)`
-fn timer_gettime(run: &mut Run<'_, '_>) -> Answer {
+fn timer_gettime(run: &mut SyscallContext<'_, '_>) -> Answer {
     let timer = named(run, number(run)?)?;
     run.copyout(&encode(&timer.left(), NANOSECOND), run.word(1))?;
     Ok([0, 0])
 }
 
 /// `int timer_getoverrun(timer_t timerid)`
-fn timer_getoverrun(run: &mut Run<'_, '_>) -> Answer {
+fn timer_getoverrun(run: &mut SyscallContext<'_, '_>) -> Answer {
     let timer = named(run, number(run)?)?;
     let overruns = lock(&timer.state).overruns;
     Ok([overruns.min(OVERRUNS_MAX), 0])

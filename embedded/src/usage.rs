@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::abi::pair;
-use super::call::{Answer, Result, Run};
-use super::process::Task;
+use super::call::{Answer, Result, SyscallContext};
+use super::process::Proc;
 use super::table::{Listed, Runs, call, partly};
 use kernel::{Errno, Outcome};
 
@@ -72,12 +72,12 @@ const SELF: i32 = 0;
 const CHILDREN: i32 = -1;
 
 /// `int __getrusage50(int who, struct rusage *rusage)`
-fn getrusage(run: &mut Run<'_, '_>) -> Answer {
+fn getrusage(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (who, addr) = (run.int(0), run.word(1));
     let mut usage = [0; 144];
     match who {
         SELF => {
-            let spent = &run.task.spent;
+            let spent = &run.proc.spent;
             let micros = (spent.nanoseconds() / 1000) as i64;
             usage[16..32].copy_from_slice(&pair(micros / 1_000_000, micros % 1_000_000));
             usage[120..128].copy_from_slice(&spent.signals().to_le_bytes());
@@ -95,20 +95,20 @@ const GROUP: i32 = 1;
 const USER: i32 = 2;
 
 /// The processes that `getpriority` and `setpriority` mean.
-fn meant(run: &Run<'_, '_>, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+fn meant(run: &SyscallContext<'_, '_>, which: i32, who: i32) -> Result<Vec<Arc<Proc>>> {
     let system = run.system();
     Ok(match which {
         PROCESS => {
-            let pid = if who == 0 { run.task.pid } else { who };
+            let pid = if who == 0 { run.proc.pid } else { who };
             system.processes.find(pid).into_iter().collect()
         }
         GROUP => {
-            let group = if who == 0 { Some(run.task.group()) } else { system.groups.find(who) };
+            let group = if who == 0 { Some(run.proc.group()) } else { system.groups.find(who) };
             group.map_or(Vec::new(), |group| group.members(system))
         }
         USER => {
-            let user = if who == 0 { run.task.credentials().euid } else { who as u32 };
-            let theirs = |task: &Arc<Task>| task.credentials().euid == user;
+            let user = if who == 0 { run.proc.credentials().euid } else { who as u32 };
+            let theirs = |proc: &Arc<Proc>| proc.credentials().euid == user;
             system.processes.all().filter(theirs).collect()
         }
         _ => return Err(Errno::EINVAL.into()),
@@ -116,19 +116,19 @@ fn meant(run: &Run<'_, '_>, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
 }
 
 /// `int getpriority(int which, id_t who)`: the best of those meant.
-fn getpriority(run: &mut Run<'_, '_>) -> Answer {
+fn getpriority(run: &mut SyscallContext<'_, '_>) -> Answer {
     let meant = meant(run, run.int(0), run.int(1))?;
-    let best = meant.iter().map(|task| task.nice.load(Relaxed)).min();
+    let best = meant.iter().map(|proc| proc.nice.load(Relaxed)).min();
     Ok([best.ok_or(Errno::ESRCH)?.into(), 0])
 }
 
 /// `int setpriority(int which, id_t who, int prio)`
-fn setpriority(run: &mut Run<'_, '_>) -> Answer {
+fn setpriority(run: &mut SyscallContext<'_, '_>) -> Answer {
     let meant = meant(run, run.int(0), run.int(1))?;
     let nice = run.int(2).clamp(-20, 20) as i8;
     let mut result = Err(Errno::ESRCH);
-    for task in &meant {
-        result = renice(run.task, task, nice);
+    for proc in &meant {
+        result = renice(run.proc, proc, nice);
         if result.is_err() {
             break;
         }
@@ -138,16 +138,16 @@ fn setpriority(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// NetBSD: `donice`.
-fn renice(from: &Task, task: &Task, nice: i8) -> Result<(), Errno> {
-    let (own, other) = (from.credentials(), task.credentials());
+fn renice(from: &Proc, proc: &Proc, nice: i8) -> Result<(), Errno> {
+    let (own, other) = (from.credentials(), proc.credentials());
     let same = own.euid == other.euid || own.uid == other.euid;
     if own.euid != 0 && own.uid != 0 && !same {
         return Err(Errno::EPERM);
     }
-    let falls = nice < task.nice.load(Relaxed);
+    let falls = nice < proc.nice.load(Relaxed);
     if !own.is_superuser() && (falls || !same) {
         return Err(Errno::EACCES);
     }
-    task.nice.store(nice, Relaxed);
+    proc.nice.store(nice, Relaxed);
     Ok(())
 }

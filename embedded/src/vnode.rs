@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::abi::{Stat, open};
-use super::call::{PIECE, Result, Run, Stop};
+use super::call::{PIECE, Result, Stop, SyscallContext};
 use super::file::{FileOps, OpenFile, Seen};
 use super::io::{Buffer, Transfer};
 use super::ioctl;
@@ -21,7 +21,7 @@ pub(super) struct Vnode(pub Arc<Inode>);
 impl FileOps for Vnode {
     fn read(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         position: Option<i64>,
@@ -39,7 +39,7 @@ impl FileOps for Vnode {
 
     fn write(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         position: Option<i64>,
@@ -59,7 +59,13 @@ impl FileOps for Vnode {
         Ok(self.0.stat())
     }
 
-    fn ioctl(&self, run: &mut Run<'_, '_>, file: &OpenFile, request: u32, addr: u64) -> Result<()> {
+    fn ioctl(
+        &self,
+        run: &mut SyscallContext<'_, '_>,
+        file: &OpenFile,
+        request: u32,
+        addr: u64,
+    ) -> Result<()> {
         if let Some(device) = self.0.device() {
             return device.ioctl(run, request, addr);
         }
@@ -94,7 +100,7 @@ impl FileOps for Vnode {
 }
 
 /// The open file of a device stands behind what went through it.
-fn passed(run: &Run<'_, '_>, file: &OpenFile, position: Option<i64>) {
+fn passed(run: &SyscallContext<'_, '_>, file: &OpenFile, position: Option<i64>) {
     if position.is_none() {
         file.offset.add(run.done());
     }
@@ -103,7 +109,7 @@ fn passed(run: &Run<'_, '_>, file: &OpenFile, position: Option<i64>) {
 /// Reads a regular file. What a long read covers is settled in its first run, with the offset, so
 /// that no other reader of the same open file gets any of it.
 fn read_file(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
     inode: &Inode,
     transfer: &Transfer,
@@ -162,7 +168,7 @@ fn read_file(
 /// gets between its pieces. If its client goes away before they are all here, what is missing stays a
 /// hole.
 fn write_file(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
     inode: &Inode,
     transfer: &Transfer,
@@ -216,7 +222,7 @@ fn write_file(
 
 /// Writes the first piece, and has the call remember where that was if others follow.
 fn begin_write(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
     content: &Content,
     total: u64,

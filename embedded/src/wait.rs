@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::call::{Result, Run};
-use super::limits::Family;
+use super::call::{Result, SyscallContext};
+use super::limits::ResourceGroup;
 use super::sync::lock;
 use super::work;
 use kernel::Errno;
@@ -170,20 +170,20 @@ const PLACE_BYTES: u64 = (size_of::<Registration>() + size_of::<Slot>()) as u64;
 
 /// The many places of one call, which its family pays for: a client may have very many calls that wait.
 pub(super) struct Places {
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
     bytes: u64,
 }
 
 impl Places {
     /// None so far.
-    pub fn none(payer: &Arc<Family>) -> Box<Places> {
-        Box::new(Places { payer: payer.clone(), bytes: 0 })
+    pub fn none(resource_group: &Arc<ResourceGroup>) -> Box<Places> {
+        Box::new(Places { resource_group: resource_group.clone(), bytes: 0 })
     }
 
     /// Pays until as many are paid for. ENOMEM if that is too much.
     pub fn pay(&mut self, count: usize) -> Result<(), Errno> {
         let more = (count as u64 * PLACE_BYTES).saturating_sub(self.bytes);
-        if !self.payer.take_bytes(more) {
+        if !self.resource_group.take_bytes(more) {
             return Err(Errno::ENOMEM);
         }
         self.bytes += more;
@@ -193,11 +193,11 @@ impl Places {
 
 impl Drop for Places {
     fn drop(&mut self) {
-        self.payer.give_bytes(self.bytes);
+        self.resource_group.give_bytes(self.bytes);
     }
 }
 
-impl Run<'_, '_> {
+impl SyscallContext<'_, '_> {
     /// When a call that waits for at most `timeout`, seconds and nanoseconds, is over; without one it
     /// never is. The time runs from the first run that asks. NetBSD: `inittimeleft`.
     pub fn deadline(&mut self, timeout: Option<(i64, i64)>) -> Result<Option<Instant>> {

@@ -65,9 +65,9 @@ pub fn calls(data: &[u8]) {
 }
 
 /// A client that signals are lost on.
-struct Deaf;
+struct Discarding;
 
-impl Client for Deaf {
+impl Client for Discarding {
     fn raise(&self, signo: i32) {
         assert!((1..64).contains(&signo), "signal {signo}");
     }
@@ -147,7 +147,7 @@ impl Rig {
 
     fn spawn(&mut self, input: &mut Input<'_>) {
         if self.guests.len() < PROCESSES {
-            let process = self.kernel.spawn(Arc::new(Deaf), input.take(4));
+            let process = self.kernel.spawn(Arc::new(Discarding), input.take(4));
             self.guests.push(Guest::new(process.expect("room for a process"), vec![0; SIZE]));
         }
     }
@@ -159,7 +159,7 @@ impl Rig {
             return;
         };
         if self.guests.len() < PROCESSES {
-            let child = prefork.adopt(Arc::new(Deaf)).expect("room for a process");
+            let child = prefork.adopt(Arc::new(Discarding)).expect("room for a process");
             let child = Guest::new(child, parent.memory.clone());
             self.guests.push(child);
         }
@@ -290,7 +290,7 @@ impl Rig {
 
 /// Removes all files with these names, in whatever directories of these names; what is held then.
 fn sweep(kernel: &Embedded, names: &BTreeSet<Vec<u8>>) -> Usage {
-    let process = kernel.spawn(Arc::new(Deaf), b"sweep").expect("room for a process");
+    let process = kernel.spawn(Arc::new(Discarding), b"sweep").expect("room for a process");
     let mut guest = Guest::new(process, vec![0; SIZE]);
     sweep_here(&mut guest, names);
     guest.process.release();

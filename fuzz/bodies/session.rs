@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kernel::{Call, Client, Errno, Outcome, Process};
-use rumpsp::session::{Answer, Ask, CallKey, CallRequest, Host, Limits, Session, Work};
+use rumpsp::session::{Answer, CallKey, CallRequest, CopyRequest, Host, KernelOp, Limits, Session};
 use rumpsp::wire::{self, Class, HEADER_LEN, Handshake, Header, Kind, TOKEN_LEN, Token};
 
 use super::input::Input;
@@ -58,7 +58,7 @@ impl Process for Named {
 struct Live {
     reqno: u64,
     /// What it asked of the client.
-    asked: Option<Ask>,
+    asked: Option<CopyRequest>,
 }
 
 /// Whose turn it is: what the session may tell the host depends on it.
@@ -75,7 +75,7 @@ struct Checked {
     stage: Stage,
     /// The server stops: no request is taken.
     closed: bool,
-    work: Vec<Work>,
+    work: Vec<KernelOp>,
     calls: BTreeMap<u32, Live>,
     /// The call that is being answered.
     responding: Option<u64>,
@@ -88,7 +88,7 @@ struct Checked {
     made: i32,
     is_released: bool,
     /// What the next call asks for before it starts.
-    ask_first: Option<Ask>,
+    ask_first: Option<CopyRequest>,
 }
 
 impl Checked {
@@ -102,7 +102,7 @@ impl Checked {
         assert!(self.alive.remove(&process.pid()), "a process goes once");
     }
 
-    fn is_under_way(&self, which: impl Fn(&Work) -> bool) -> bool {
+    fn is_under_way(&self, which: impl Fn(&KernelOp) -> bool) -> bool {
         self.work.iter().any(which)
     }
 
@@ -152,17 +152,17 @@ impl Host for Checked {
         self.stage = Stage::HungUp;
     }
 
-    fn work(&mut self, work: Work) {
+    fn work(&mut self, work: KernelOp) {
         assert!(!self.is_released, "work for a process that is no more");
         match &work {
-            Work::Spawn { .. } | Work::Adopt { .. } => assert_eq!(self.made_here(), 0),
-            Work::Prefork { parent } => assert!(self.alive.contains(&parent.pid())),
-            Work::Interrupt { process } => assert!(self.alive.contains(&process.pid())),
-            Work::Exec { command, .. } => {
+            KernelOp::Spawn { .. } | KernelOp::Adopt { .. } => assert_eq!(self.made_here(), 0),
+            KernelOp::Prefork { parent } => assert!(self.alive.contains(&parent.pid())),
+            KernelOp::Interrupt { process } => assert!(self.alive.contains(&process.pid())),
+            KernelOp::Exec { command, .. } => {
                 assert!(self.calls.is_empty(), "an exec beside calls");
                 assert!(command.len() < LIMITS.command.max(wire::FORK_BODY_LEN));
             }
-            Work::Release { .. } => {
+            KernelOp::Release { .. } => {
                 assert!(self.calls.is_empty(), "released under its calls");
                 assert!(self.work.is_empty(), "released under its work");
                 assert_eq!(self.stage, Stage::Gone);
@@ -181,7 +181,7 @@ impl Host for Checked {
         key: CallKey,
         process: &Arc<dyn Process>,
         request: CallRequest<'_>,
-    ) -> Option<Ask> {
+    ) -> Option<CopyRequest> {
         assert_eq!(self.stage, Stage::Open, "a call of a client that is not listened to");
         assert!(!self.closed, "a call of a server that stops");
         assert!(self.alive.contains(&process.pid()), "a call without a process");
@@ -201,9 +201,13 @@ impl Host for Checked {
             return;
         };
         match ask {
-            Ask::Copyin { len, .. } => assert_eq!(body.len(), len, "as many bytes as asked for"),
-            Ask::Copyinstr { len, .. } => assert!(body.len() <= len, "no more than asked for"),
-            Ask::Anonmmap { .. } => assert_eq!(body.len(), 8),
+            CopyRequest::Copyin { len, .. } => {
+                assert_eq!(body.len(), len, "as many bytes as asked for")
+            }
+            CopyRequest::Copyinstr { len, .. } => {
+                assert!(body.len() <= len, "no more than asked for")
+            }
+            CopyRequest::Anonmmap { .. } => assert_eq!(body.len(), 8),
         }
         let mut moved = vec![1, 2, 3];
         let expected = body.to_vec();
@@ -322,8 +326,8 @@ impl Rig {
         };
         let call = self.host.calls.get(&(reqno as u32));
         let asked = call.and_then(|call| call.asked).map_or(8, |ask| match ask {
-            Ask::Copyin { len, .. } | Ask::Copyinstr { len, .. } => len,
-            Ask::Anonmmap { .. } => 8,
+            CopyRequest::Copyin { len, .. } | CopyRequest::Copyinstr { len, .. } => len,
+            CopyRequest::Anonmmap { .. } => 8,
         });
         let len = match how % 8 {
             5 => asked.saturating_sub(1),
@@ -363,22 +367,22 @@ impl Rig {
         let result = |host: &mut Checked| if succeeds { Ok(host.make()) } else { Err(Errno(12)) };
         let (session, host) = (&mut self.session, &mut self.host);
         match work {
-            Work::Spawn { .. } => {
+            KernelOp::Spawn { .. } => {
                 let made = result(host);
                 session.spawned(made, host);
             }
-            Work::Adopt { prefork } => {
+            KernelOp::Adopt { prefork } => {
                 let made = result(host);
                 host.gone(&prefork);
                 session.spawned(made, host);
             }
-            Work::Prefork { .. } => {
+            KernelOp::Prefork { .. } => {
                 let made = result(host);
                 session.preforked(made, host);
             }
-            Work::Interrupt { .. } => session.interrupted(host),
-            Work::Exec { .. } => session.executed(host),
-            Work::Release { process } => {
+            KernelOp::Interrupt { .. } => session.interrupted(host),
+            KernelOp::Exec { .. } => session.executed(host),
+            KernelOp::Release { process } => {
                 host.gone(&process);
                 session.released();
             }
@@ -449,8 +453,11 @@ impl Rig {
         let asked = host.calls.values().filter(|call| call.asked.is_some()).count();
         assert_eq!(self.session.calls(), host.calls.len(), "both count the same calls");
         assert_eq!(self.session.waits_for_client(), asked > 0, "{asked} calls wait");
-        let stalls = |work: &Work| {
-            matches!(work, Work::Spawn { .. } | Work::Adopt { .. } | Work::Prefork { .. })
+        let stalls = |work: &KernelOp| {
+            matches!(
+                work,
+                KernelOp::Spawn { .. } | KernelOp::Adopt { .. } | KernelOp::Prefork { .. }
+            )
         };
         if self.session.is_stalled() {
             assert!(host.is_under_way(stalls), "stalled for nothing");
@@ -477,12 +484,12 @@ impl Rig {
     }
 }
 
-fn any_ask(input: &mut Input<'_>) -> Ask {
+fn any_ask(input: &mut Input<'_>) -> CopyRequest {
     let which = input.byte();
     let len = (usize::from(input.byte()) * 4).min(MEMORY);
     match which % 3 {
-        0 => Ask::Copyin { addr: 0x1000, len },
-        1 => Ask::Copyinstr { addr: 0x1000, len },
-        _ => Ask::Anonmmap { len: 4096 },
+        0 => CopyRequest::Copyin { addr: 0x1000, len },
+        1 => CopyRequest::Copyinstr { addr: 0x1000, len },
+        _ => CopyRequest::Anonmmap { len: 4096 },
     }
 }

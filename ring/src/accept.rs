@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
-use crate::ask::Asks;
 use crate::peer::Question;
+use crate::peer_query::Asks;
 use crate::queue::Completion;
 use crate::setup::missing;
 use crate::slots::{Allocator, flag, property};
 use crate::token::{Op, Token};
-use crate::{Ask, Error, Event, Features, Listener, Ring};
+use crate::{Error, Event, Features, Listener, PeerQuery, Ring};
 
 /// A listener's state.
 struct State {
@@ -129,7 +129,11 @@ impl Ring {
     /// Each question is a request more before the connection is there, a user's groups another.
     /// [`Error::Missing`] if the kernel has no such requests, [`Error::Config`] without
     /// [`Config::peers`](crate::Config::peers) and for other sockets than unix and TCP ones.
-    pub fn listen_for(&mut self, listener: OwnedFd, ask: Ask) -> Result<Listener, Error> {
+    pub fn listen_for(
+        &mut self,
+        listener: OwnedFd,
+        peer_query: PeerQuery,
+    ) -> Result<Listener, Error> {
         if !self.peers {
             return Err(Error::Config("who connects can be asked with `peers` only"));
         }
@@ -139,7 +143,10 @@ impl Ring {
         let domain = domain(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
         let first = Question::of_family(domain)
             .ok_or(Error::Config("only unix and TCP sockets say who connects"))?;
-        self.listen_asking(listener, Some(Asks { first, groups: ask == Ask::PeerAndGroups }))
+        self.listen_asking(
+            listener,
+            Some(Asks { first, groups: peer_query == PeerQuery::PeerAndGroups }),
+        )
     }
 
     fn listen_asking(&mut self, listener: OwnedFd, asks: Option<Asks>) -> Result<Listener, Error> {
@@ -245,7 +252,7 @@ impl Ring {
         }
         let listener = Listener { index: token.index, generation: token.generation };
         if let Some(asks) = asks {
-            self.ask(socket, listener, asks);
+            self.peer_query(socket, listener, asks);
             return closed;
         }
         let accepted = Event::Accepted { listener, socket, peer: None };

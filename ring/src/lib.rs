@@ -129,10 +129,10 @@
 //!
 //! In reading order: `ring` (what a ring is made of, the wait, whose completion is whose), `queue` (SQ,
 //! CQ and the system call), `token` (what a completion carries), `setup`, `features` and
-//! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `ask` and
-//! `peer` (who has connected), `adopt`, `recv`, `send` with `steps`,
+//! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `peer_query` and
+//! `peer` (who has connected), `adopt`, `recv`, `send` with `send_chain`,
 //! `quiet`, `hangup` and `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
-//! `later` (what failed for want of memory), `wake`, `spin`. `models` has every order of what threads
+//! `retry` (what failed for want of memory), `wake`, `spin`. `loom_tests` has every order of what threads
 //! do tried, and `sync` lets it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -142,7 +142,6 @@
 mod accept;
 mod adopt;
 mod arena;
-mod ask;
 mod buffers;
 mod close;
 mod config;
@@ -153,21 +152,22 @@ mod faults;
 mod features;
 mod freelist;
 mod hangup;
-mod later;
 #[cfg(loom)]
-pub mod models;
+pub mod loom_tests;
 mod peer;
+mod peer_query;
 mod queue;
 mod quiet;
 mod recv;
 mod restrict;
+mod retry;
 mod ring;
 mod send;
+mod send_chain;
 mod setup;
 mod slots;
 mod spin;
 mod stats;
-mod steps;
 mod sync;
 mod token;
 mod wake;
@@ -178,7 +178,7 @@ pub use config::{ArenaClass, ArenaConfig, CLASSES, Config};
 pub use error::{Error, SendRefused};
 pub use event::{Event, Listener, Socket, Then};
 pub use features::Features;
-pub use peer::{Ask, Peer};
+pub use peer::{Peer, PeerQuery};
 pub use ring::Ring;
 pub use spin::Spin;
 pub use stats::Stats;

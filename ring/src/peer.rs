@@ -6,7 +6,7 @@ use io_uring::{opcode, squeue, types};
 
 /// What a listener asks of each connection, by [`Ring::listen_for`](crate::Ring::listen_for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum PeerQuery {
     /// Who the peer is: the user at the other end of a unix socket, the address of a TCP one's.
     Peer,
     /// The same, and which supplementary groups a user is in.

@@ -11,8 +11,8 @@ use std::io;
 use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::buffers::GROUP;
-use crate::later::MOST_TRIES;
 use crate::queue::Completion;
+use crate::retry::MOST_TRIES;
 use crate::slots::{NO_SEND, flag};
 use crate::token::{Op, Token};
 use crate::{Event, Features, Ring, Socket, Then};

@@ -10,11 +10,11 @@ use io_uring::{opcode, squeue};
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::accept::Listeners;
-use crate::ask::Questions;
 use crate::buffers::Buffers;
-use crate::later::Later;
+use crate::peer_query::Questions;
 use crate::queue::{Completion, Enter, Queue};
 use crate::quiet::Quiet;
+use crate::retry::Retry;
 use crate::send::Sends;
 use crate::setup::{Setup, setup};
 use crate::slots::Slots;
@@ -51,7 +51,7 @@ pub struct Ring {
     /// For how many waits these have been put off.
     pub(crate) waits_for_cancels: u32,
     /// Requests to make again after a pause.
-    pub(crate) later: Later,
+    pub(crate) retry: Retry,
     /// Sockets that are looked at once they are quiet, and where the byte goes that such a look may show.
     pub(crate) quiet: Quiet,
     pub(crate) glimpse: MmapRaw,
@@ -89,7 +89,7 @@ impl Ring {
             missed_cancels: Vec::new(),
             unsettled: Vec::new(),
             waits_for_cancels: 0,
-            later: Later::default(),
+            retry: Retry::default(),
             quiet: Quiet::default(),
             glimpse,
             chain: Vec::new(),
@@ -143,7 +143,7 @@ impl Ring {
         if unfinished || !self.ready.is_empty() || self.queue.has_completions() {
             return self.poll();
         }
-        let retries = [self.listeners.next_retry(), self.later.next(), self.quiet.next()];
+        let retries = [self.listeners.next_retry(), self.retry.next(), self.quiet.next()];
         let deadline = retries.into_iter().chain([deadline]).flatten().min();
         let timeout = deadline.map(|when| when.saturating_duration_since(Instant::now()));
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -243,7 +243,7 @@ impl Ring {
             Op::Accept => return self.on_accept(token, completion),
             Op::Recv => return self.on_recv(token, completion),
             Op::Send => return self.on_send(token, completion),
-            Op::Ask => return self.on_answer(token, completion.result),
+            Op::PeerQuery => return self.on_answer(token, completion.result),
             Op::Close => return self.on_close(token, completion.result),
             Op::HangUp => return self.on_hang_up(token, completion),
             Op::Look => return self.on_look(token, completion),

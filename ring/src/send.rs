@@ -17,10 +17,12 @@ use std::io;
 
 use io_uring::{cqueue, squeue, types};
 
-use crate::later::MOST_TRIES;
 use crate::queue::Completion;
+use crate::retry::MOST_TRIES;
+use crate::send_chain::{
+    FLAGS, MAX_IOVECS, MAX_STEP_BYTES, MAX_STEPS, SendChain, header, step_entry,
+};
 use crate::slots::{NO_SEND, flag, property};
-use crate::steps::{FLAGS, MAX_IOVECS, MAX_STEP_BYTES, MAX_STEPS, Steps, header, step_entry};
 use crate::token::{Op, Token};
 use crate::{Chunk, Event, Features, Ring, SendRefused, Socket, Then};
 
@@ -34,7 +36,7 @@ const USAGE_COPIED: i32 = i32::MIN;
 #[derive(Clone, Copy)]
 struct Style {
     /// The longest chain.
-    steps: usize,
+    send_chain: usize,
     /// Steps of at least so many bytes are not copied.
     zero_copy_from: usize,
     /// Zero copy steps can have several iovecs.
@@ -182,36 +184,36 @@ impl State {
         let widest = if zero_copy && !style.zero_copy_vectored { 1 } else { MAX_IOVECS };
         // The kernel does not tell F_MORE of a zero copy step that a broken link cancels, and then
         // sends a notification all the same: such steps are not linked.
-        let longest = if zero_copy { 1 } else { style.steps };
-        let (steps, ends) = self.gather(longest, widest);
+        let longest = if zero_copy { 1 } else { style.send_chain };
+        let (send_chain, ends) = self.gather(longest, widest);
         self.headers.clear();
         let mut next = self.iovecs.as_mut_ptr();
-        for step in &steps {
+        for step in &send_chain {
             self.headers.push(header(next, step.iovecs));
             next = next.wrapping_add(step.iovecs);
         }
         let token = Token { op: Op::Send, index, generation: self.generation }.pack();
         let flags = if style.waitall { FLAGS | libc::MSG_WAITALL } else { FLAGS };
         let fd = types::Fixed(self.socket.index);
-        for (step, header) in steps.iter().zip(&self.headers) {
+        for (step, header) in send_chain.iter().zip(&self.headers) {
             let zero_copy = zero_copy && step.bytes >= style.zero_copy_from;
             chain.push(step_entry(fd, header, flags, zero_copy).user_data(token));
         }
-        self.round_bytes = steps.iter().map(|step| step.bytes).sum();
+        self.round_bytes = send_chain.iter().map(|step| step.bytes).sum();
         (self.pending, self.round_sent, self.error) = (chain.len() as u8, 0, 0);
         ends
     }
 
     /// Lays out what is left to send as iovecs, for at most so many steps of so many iovecs.
-    fn gather(&mut self, most: usize, widest: usize) -> (Steps, bool) {
+    fn gather(&mut self, most: usize, widest: usize) -> (SendChain, bool) {
         self.iovecs.clear();
-        let mut steps = Steps::default();
+        let mut send_chain = SendChain::default();
         let mut offset = self.offset;
         for chunk in &self.chunks[self.chunk..] {
             while offset < chunk.len() {
                 let iov_len = (chunk.len() - offset).min(MAX_STEP_BYTES);
-                if !steps.add(iov_len, most, widest) {
-                    return (steps, false);
+                if !send_chain.add(iov_len, most, widest) {
+                    return (send_chain, false);
                 }
                 let iov_base = chunk.place().wrapping_add(offset).cast();
                 self.iovecs.push(libc::iovec { iov_base, iov_len });
@@ -219,7 +221,7 @@ impl State {
             }
             offset = 0;
         }
-        (steps, true)
+        (send_chain, true)
     }
 
     /// Steps over what the round has sent.
@@ -283,7 +285,7 @@ impl Ring {
         let longest = (self.queue.longest_chain() - 1).clamp(1, MAX_STEPS);
         let style = Style {
             // Without MSG_WAITALL a short send does not break its link.
-            steps: if waitall { longest } else { 1 },
+            send_chain: if waitall { longest } else { 1 },
             zero_copy_from: self.zero_copy_from.unwrap_or(usize::MAX),
             zero_copy_vectored: self.features.contains(Features::SENDMSG_ZC_FIXED),
             waitall,

@@ -270,7 +270,7 @@ fn enable(io: &IoUring, config: &Config, features: Features) -> Result<Features,
 
 /// Whether questions about peers are answered; a security module might not let them be.
 fn answers(io: &mut IoUring) -> Result<bool, Error> {
-    crate::ask::answers(io).map_err(Error::system("asking for SO_PEERCRED"))
+    crate::peer_query::answers(io).map_err(Error::system("asking for SO_PEERCRED"))
 }
 
 pub(crate) fn missing(feature: Features) -> Error {

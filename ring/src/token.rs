@@ -20,7 +20,7 @@ pub(crate) enum Op {
     /// The poll of the waker's eventfd.
     Wake,
     /// Asks who has connected: `index` is the question's.
-    Ask,
+    PeerQuery,
     /// On a socket: the poll for the end of its peer.
     HangUp,
     /// On a socket: a look whether its stream has ended.
@@ -58,7 +58,7 @@ impl Token {
             7 => Op::Close,
             8 => Op::Send,
             9 => Op::Wake,
-            10 => Op::Ask,
+            10 => Op::PeerQuery,
             11 => Op::HangUp,
             12 => Op::Look,
             _ => return None,
@@ -76,7 +76,7 @@ mod tests {
     fn packs_and_unpacks() {
         use Op::*;
         let sockets = [Recv, CancelRecv, CancelAll, Shutdown, Close, Send, HangUp, Look];
-        for op in [Accept, CancelAccept, Wake, Ask].into_iter().chain(sockets) {
+        for op in [Accept, CancelAccept, Wake, PeerQuery].into_iter().chain(sockets) {
             for index in [0, 1, Token::INDICES - 1] {
                 for generation in [0, 1, u32::MAX] {
                     let token = Token { op, index, generation };

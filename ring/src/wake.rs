@@ -44,7 +44,7 @@ struct Shared {
     eventfd: OwnedFd,
     /// What stands for the eventfd in a model.
     #[cfg(loom)]
-    bell: crate::models::Bell,
+    bell: crate::loom_tests::Bell,
 }
 
 impl Waker {
@@ -60,7 +60,7 @@ impl Waker {
             parked: AtomicBool::new(false),
             eventfd,
             #[cfg(loom)]
-            bell: crate::models::Bell::default(),
+            bell: crate::loom_tests::Bell::default(),
         };
         Ok(Waker { shared: Arc::new(shared) })
     }

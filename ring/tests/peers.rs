@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rumpring_ring::{Ask, Config, Error, Event, Features, Peer, Ring};
+use rumpring_ring::{Config, Error, Event, Features, Peer, PeerQuery, Ring};
 use support::{Note, PATIENCE, Server, small};
 
 fn asking() -> Config {
@@ -37,7 +37,7 @@ fn me(groups: Vec<u32>) -> Peer {
 
 #[test]
 fn a_user_is_told_with_process_and_groups() {
-    for (ask, groups) in [(Ask::Peer, vec![]), (Ask::PeerAndGroups, groups())] {
+    for (ask, groups) in [(PeerQuery::Peer, vec![]), (PeerQuery::PeerAndGroups, groups())] {
         let config = asking();
         let mut server = Server::asking(&config, ask);
         let (mut client, socket) = server.connect();
@@ -55,7 +55,7 @@ fn a_user_is_told_with_process_and_groups() {
 #[test]
 fn groups_are_told_up_to_a_thousand() {
     let config = asking();
-    let mut server = Server::asking(&config, Ask::PeerAndGroups);
+    let mut server = Server::asking(&config, PeerQuery::PeerAndGroups);
     for count in [0, 1, 3, 1024, 1025, 5000] {
         let groups: Vec<u32> = (100..100 + count).collect();
         let (path, member) = (server.path(), groups.clone());
@@ -100,7 +100,7 @@ fn an_address_is_told_of_either_family() {
         let config = asking();
         let mut server = Server::new(&config);
         let port = listener.local_addr().unwrap().port();
-        server.ring.listen_for(listener.into(), Ask::PeerAndGroups).unwrap();
+        server.ring.listen_for(listener.into(), PeerQuery::PeerAndGroups).unwrap();
         for _ in 0..20 {
             let client = TcpStream::connect((dial, port)).unwrap();
             let socket = server.accept();
@@ -127,15 +127,15 @@ fn nobody_is_asked_by_a_plain_listener() {
 fn asking_must_be_possible() {
     let listener = || -> OwnedFd { TcpListener::bind("127.0.0.1:0").unwrap().into() };
     let mut ring = Ring::new(&small()).unwrap();
-    let error = ring.listen_for(listener(), Ask::Peer).unwrap_err();
+    let error = ring.listen_for(listener(), PeerQuery::Peer).unwrap_err();
     assert!(matches!(error, Error::Config(_)) && error.to_string().contains("peers"), "{error}");
     let mut ring = Ring::new(&asking()).unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
-    let error = ring.listen_for(file.into(), Ask::Peer).unwrap_err();
+    let error = ring.listen_for(file.into(), PeerQuery::Peer).unwrap_err();
     assert!(matches!(error, Error::System { what: "SO_DOMAIN", .. }), "{error}");
     let without = Features::GETSOCKOPT;
     let mut ring = Ring::new(&Config { without, ..asking() }).unwrap();
-    let error = ring.listen_for(listener(), Ask::Peer).unwrap_err();
+    let error = ring.listen_for(listener(), PeerQuery::Peer).unwrap_err();
     assert!(matches!(error, Error::Missing { since: "6.7", .. }), "{error}");
     ring.listen(listener()).unwrap();
 }
@@ -145,10 +145,10 @@ fn asking_must_be_possible() {
 #[test]
 fn who_vanishes_leaves_nothing() {
     let config = asking();
-    let mut server = Server::asking(&config, Ask::PeerAndGroups);
+    let mut server = Server::asking(&config, PeerQuery::PeerAndGroups);
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
-    server.ring.listen_for(tcp.into(), Ask::Peer).unwrap();
+    server.ring.listen_for(tcp.into(), PeerQuery::Peer).unwrap();
     for round in 1..=1000 {
         drop(server.dial());
         reset(TcpStream::connect(address).unwrap());
@@ -190,7 +190,7 @@ fn a_thousand_at_once_are_each_told_by_their_own_address() {
     let mut ring = Ring::new(&asking()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    ring.listen_for(listener.into(), Ask::Peer).unwrap();
+    ring.listen_for(listener.into(), PeerQuery::Peer).unwrap();
     let served = thread::scope(|scope| {
         let clients: Vec<_> = (0..20)
             .map(|_| scope.spawn(move || (0..50).for_each(|_| hear_own_address(address))))
@@ -238,7 +238,7 @@ fn stopping_in_the_middle_tells_no_more() {
     let mut stages = 0;
     for turns in 0..8 {
         let config = Config { sockets: 256, ..asking() };
-        let mut server = Server::asking(&config, Ask::PeerAndGroups);
+        let mut server = Server::asking(&config, PeerQuery::PeerAndGroups);
         let clients: Vec<UnixStream> = (0..100).map(|_| server.dial()).collect();
         for _ in 0..turns {
             server.turn(Duration::from_millis(1));
@@ -261,7 +261,7 @@ fn stopping_in_the_middle_tells_no_more() {
 #[test]
 fn dropping_the_ring_in_the_middle_closes_all() {
     for turns in 0..6 {
-        let mut server = Server::asking(&asking(), Ask::PeerAndGroups);
+        let mut server = Server::asking(&asking(), PeerQuery::PeerAndGroups);
         let clients: Vec<UnixStream> = (0..50).map(|_| server.dial()).collect();
         for _ in 0..turns {
             server.turn(Duration::from_millis(1));
@@ -277,7 +277,7 @@ fn dropping_the_ring_in_the_middle_closes_all() {
 fn asks_with_tiny_queues() {
     for (entries, completions) in [(1, 1), (1, 2), (2, 2)] {
         let config = Config { entries, completions, sockets: 200, ..asking() };
-        let mut server = Server::asking(&config, Ask::PeerAndGroups);
+        let mut server = Server::asking(&config, PeerQuery::PeerAndGroups);
         let _clients: Vec<UnixStream> = (0..100).map(|_| server.dial()).collect();
         server.until("all told", |server| told(server) == 100);
         assert!(server.peers.values().all(|peer| *peer == me(groups())));

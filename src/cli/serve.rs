@@ -144,11 +144,11 @@ mod tests {
         ("--calls=5", ALL),
         ("--calls-in-all=5", ALL),
         ("--queued=5", ALL),
-        ("--owed=5k", ALL),
-        ("--owed-most=5m", ALL),
-        ("--owed-in-all=5m", ALL),
-        ("--kept=5k", ALL),
-        ("--kept-in-all=5k", ALL),
+        ("--send-queue-pause=5k", ALL),
+        ("--send-queue-max=5m", ALL),
+        ("--send-queue-total=5m", ALL),
+        ("--copyin-cache=5k", ALL),
+        ("--copyin-cache-total=5k", ALL),
         ("--backlog=5k", ALL),
         ("--preforks=5", ALL),
         ("--preforks-in-all=5", ALL),
@@ -236,8 +236,8 @@ mod tests {
         for (one, all) in [
             ("--connections-per-peer", "--connections"),
             ("--calls", "--calls-in-all"),
-            ("--owed-most", "--owed-in-all"),
-            ("--kept", "--kept-in-all"),
+            ("--send-queue-max", "--send-queue-total"),
+            ("--copyin-cache", "--copyin-cache-total"),
             ("--preforks", "--preforks-in-all"),
             ("--files-of-family", "--files-in-all"),
             ("--processes", "--processes-in-all"),
@@ -255,9 +255,9 @@ mod tests {
             // Of one that is not given the usual is bounded by the total.
             check(&[all, low, "unix://s"]).unwrap_or_else(|error| panic!("{all}: {error}"));
         }
-        let error = check(&["--owed", "33m", "unix://s"]).unwrap_err();
-        assert!(error.contains("--owed is over --owed-most"), "{error}");
-        check(&["--owed", "32m", "unix://s"]).unwrap();
+        let error = check(&["--send-queue-pause", "33m", "unix://s"]).unwrap_err();
+        assert!(error.contains("--send-queue-pause is over --send-queue-max"), "{error}");
+        check(&["--send-queue-pause", "32m", "unix://s"]).unwrap();
         let error = check(&["--bytes", "2g", "unix://s"]).unwrap_err();
         assert!(error.contains("--bytes-in-all"), "{error}");
     }

@@ -27,7 +27,7 @@ use super::load::symbol;
 use super::lwp::Parked;
 use super::upcalls::{self, Lwp, Upcalls};
 
-/// CPUs for who has no seat of the pool: the submission thread, and threads of the kernel's own.
+/// CPUs for who has no core of the scheduler: the submission thread, and threads of the kernel's own.
 const SPARE: usize = 3;
 
 /// The most that are ever of use.
@@ -41,10 +41,10 @@ thread_local! {
     static TRYING: Cell<*const Context> = const { Cell::new(ptr::null()) };
 }
 
-/// How many a kernel is to have whose calls run on so many seats: each keeps its CPU as long as it runs,
+/// How many a kernel is to have whose calls run on so many cores: each keeps its CPU as long as it runs,
 /// and who comes then is to find one.
-pub fn wanted(seats: usize) -> usize {
-    (seats + SPARE).min(MOST)
+pub fn wanted(cores: usize) -> usize {
+    (cores + SPARE).min(MOST)
 }
 
 /// Notes how many there are.

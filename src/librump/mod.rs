@@ -1,7 +1,7 @@
 //! NetBSD's own kernel: librump, loaded at run time.
 //!
 //! Its calls sleep on threads, and its copies wait on them. What makes that bearable: every sleep
-//! announces itself (see [`upcalls`]) and the worker gives its seat away first.
+//! announces itself (see [`upcalls`]) and the worker gives its core away first.
 //!
 //! - [`cpus`]: the kernel's CPUs, and how to take one only if it is free.
 //! - [`drive`]: what the kernel is given of the host.

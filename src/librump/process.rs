@@ -19,7 +19,7 @@ use super::owners::Owner;
 use super::sleepers::{self, Sleepers};
 use super::upcalls::Upcalls;
 use super::{faults, indirect};
-use crate::pool;
+use crate::scheduler;
 use kernel::{Args, Call, Client, Errno, Outcome, Process};
 
 /// `RUMP_RFFD_*`: what becomes of the parent's descriptors.
@@ -324,7 +324,7 @@ impl RumpProcess {
             return false;
         }
         drop(lwps);
-        pool::blocking(|| {
+        scheduler::blocking(|| {
             let waited = self.changed.wait_timeout_while(self.lwps(), most, |lwps| is_so(lwps));
             waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
         })
@@ -395,7 +395,7 @@ impl RumpProcess {
         let main = match self.main.try_lock() {
             Ok(main) => main,
             // Whoever has it may wait for a CPU of the kernel.
-            Err(_) => pool::blocking(|| lock(&self.main)),
+            Err(_) => scheduler::blocking(|| lock(&self.main)),
         };
         let lwp = main.as_ref().ok_or(Errno::ESRCH)?;
         let inside = lwp::enter()?;

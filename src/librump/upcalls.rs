@@ -3,14 +3,14 @@
 //! librump hands them to librumpuser once, by `rumpuser_init`. That call is intercepted: librumpuser
 //! gets a copy in which the two around its sleeps, `backend_unschedule` and `backend_schedule`, are
 //! ours. So every sleep of the rump kernel on a worker announces itself, and the worker gives its
-//! seat away first (see [`crate::pool::leave_seat`]).
+//! core away first (see [`crate::scheduler::release_core`]).
 
 use std::ffi::{c_char, c_int, c_long, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 
 use super::{caught, cpus, current};
-use crate::pool;
+use crate::scheduler;
 
 /// An lwp of the rump kernel; only its address is of use here.
 #[repr(C)]
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn backend_unschedule(
     current::has_begun_wait();
     // SAFETY: the caller's promise is the one the kernel's function needs.
     unsafe { (upcalls.backend_unschedule)(keep, nlocks, interlock) };
-    caught("backend_unschedule", (), pool::leave_seat);
+    caught("backend_unschedule", (), scheduler::release_core);
 }
 
 /// A CPU of the kernel is taken after a sleep.
@@ -88,12 +88,12 @@ pub unsafe extern "C" fn backend_unschedule(
 /// As `rump_user_schedule`: after [`backend_unschedule`] on the same thread, with what that one gave.
 pub unsafe extern "C" fn backend_schedule(nlocks: c_int, interlock: *mut c_void) {
     let upcalls = UPCALLS.get().expect("set before librumpuser has this function");
-    caught("backend_schedule", (), pool::take_seat_again);
+    caught("backend_schedule", (), scheduler::take_core_again);
     // SAFETY: the caller's promise is the one the kernel's function needs.
     unsafe { cpus::take_again(upcalls, nlocks, interlock) };
 }
 
-/// Runs `sleep` without a CPU of the kernel, and without a seat of the pool.
+/// Runs `sleep` without a CPU of the kernel, and without a core of the scheduler.
 ///
 /// # Safety
 ///

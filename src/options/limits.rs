@@ -15,9 +15,9 @@ use rumpsp::session;
 pub const PAIRS: [(&str, &str); 10] = [
     ("connections_per_peer", "connections"),
     ("calls", "calls_in_all"),
-    ("owed", "owed_most"),
-    ("owed_most", "owed_in_all"),
-    ("kept", "kept_in_all"),
+    ("send_queue_pause", "send_queue_max"),
+    ("send_queue_max", "send_queue_total"),
+    ("copyin_cache", "copyin_cache_total"),
     ("preforks", "preforks_in_all"),
     ("files_of_family", "files_in_all"),
     ("processes", "processes_in_all"),
@@ -102,33 +102,33 @@ pub struct LimitOptions {
     #[arg(long, env = "RUMPRING_QUEUED", value_name = "N", default_value = "256")]
     queued: NonZeroUsize,
 
-    /// Bytes owed to one client at which it is not read from until it has taken half.
-    #[arg(long, env = "RUMPRING_OWED", value_name = "SIZE", default_value = "1m",
-        value_parser = owed)]
-    owed: usize,
+    /// Bytes in one client's send queue at which it is not read from until it has taken half.
+    #[arg(long, alias = "owed", env = "RUMPRING_SEND_QUEUE_PAUSE", value_name = "SIZE", default_value = "1m",
+        value_parser = send_queue_pause)]
+    send_queue_pause: usize,
 
-    /// Bytes owed to one client at which it is hung up on. At least 128k: what one call copies out before
+    /// Bytes in one client's send queue at which it is hung up on. At least 128k: what one call copies out before
     /// it is sent.
-    #[arg(long, env = "RUMPRING_OWED_MOST", value_name = "SIZE", default_value = "32m",
-        value_parser = owed_most)]
-    owed_most: usize,
+    #[arg(long, alias = "owed-most", env = "RUMPRING_SEND_QUEUE_MAX", value_name = "SIZE", default_value = "32m",
+        value_parser = send_queue_max)]
+    send_queue_max: usize,
 
-    /// Bytes owed to all clients at which the one that is owed most is hung up on.
-    #[arg(long, env = "RUMPRING_OWED_IN_ALL", value_name = "SIZE", default_value = "1g",
-        value_parser = owed_most)]
-    owed_in_all: usize,
+    /// Bytes in the send queues of all clients at which the one with the longest is hung up on.
+    #[arg(long, alias = "owed-in-all", env = "RUMPRING_SEND_QUEUE_TOTAL", value_name = "SIZE", default_value = "1g",
+        value_parser = send_queue_max)]
+    send_queue_total: usize,
 
     /// Bytes of its answers that the calls of one client hold, half of it those that sleep. Beyond, those
     /// ask again when they wake, and the others' further asks wait.
-    #[arg(long, env = "RUMPRING_KEPT", value_name = "SIZE", default_value = "4m",
+    #[arg(long, alias = "kept", env = "RUMPRING_COPYIN_CACHE", value_name = "SIZE", default_value = "4m",
         value_parser = memory)]
-    kept: usize,
+    copyin_cache: usize,
 
     /// Bytes that all clients have sent and that are held, at which the one of whose bytes most are held is
     /// hung up on; from half of it on each holds less.
-    #[arg(long, env = "RUMPRING_KEPT_IN_ALL", value_name = "SIZE", default_value = "1g",
+    #[arg(long, alias = "kept-in-all", env = "RUMPRING_COPYIN_CACHE_TOTAL", value_name = "SIZE", default_value = "1g",
         value_parser = memory)]
-    kept_in_all: usize,
+    copyin_cache_total: usize,
 
     /// Bytes of one client that wait while its handshake or prefork is under way.
     #[arg(long, env = "RUMPRING_BACKLOG", value_name = "SIZE", default_value = "16k",
@@ -173,11 +173,11 @@ impl LimitOptions {
             answer: self.answer_time.unwrap_or_default(),
             calls_in_all: self.calls_in_all.get(),
             queued: self.queued.get(),
-            owed: self.owed,
-            owed_most: self.owed_most,
-            owed_in_all: self.owed_in_all,
-            kept: self.kept,
-            kept_in_all: self.kept_in_all,
+            send_queue_pause: self.send_queue_pause,
+            send_queue_max: self.send_queue_max,
+            send_queue_total: self.send_queue_total,
+            copyin_cache: self.copyin_cache,
+            copyin_cache_total: self.copyin_cache_total,
             backlog: self.backlog,
             preforks: self.preforks,
             preforks_in_all: self.preforks_in_all,
@@ -227,11 +227,11 @@ fn handshake_bytes(text: &str) -> Result<usize, String> {
     at_least(text, 17, "a name of 16 letters and its end are that long")
 }
 
-fn owed(text: &str) -> Result<usize, String> {
-    at_least(text, 1, "who is owed nothing yet has nothing to take")
+fn send_queue_pause(text: &str) -> Result<usize, String> {
+    at_least(text, 1, "a client whose send queue is empty has nothing to take")
 }
 
-fn owed_most(text: &str) -> Result<usize, String> {
+fn send_queue_max(text: &str) -> Result<usize, String> {
     at_least(text, 2 * ROOM, "one call may copy out that much before it is sent")
 }
 

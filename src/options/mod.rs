@@ -24,7 +24,7 @@ pub use units::size;
 
 use crate::output::log::LogOptions;
 use crate::server::{self, Config, SocketMode};
-use crate::{pool, server::Access};
+use crate::{scheduler, server::Access};
 use access::AccessOptions;
 use limits::LimitOptions;
 use rumpsp::url::Url;
@@ -113,7 +113,7 @@ fn keepalive(text: &str) -> Result<Keepalive, String> {
 struct Cpus(Vec<usize>);
 
 fn cpus(list: &str) -> Result<Cpus, String> {
-    pool::parse_cpus(list).map(Cpus)
+    scheduler::parse_cpus(list).map(Cpus)
 }
 
 impl Options {
@@ -142,11 +142,11 @@ impl Options {
                 spin,
                 ..ring::Config::default()
             },
-            pool: pool::Config {
+            scheduler: scheduler::Config {
                 cpus: self.cpus(given)?,
                 spin,
                 max_asleep: self.max_asleep,
-                ..pool::Config::default()
+                ..scheduler::Config::default()
             },
             limits: self.limits.limits(),
             access: self.access()?,
@@ -191,7 +191,7 @@ fn connections(asked: Option<NonZeroU32>) -> Result<u32, String> {
 
 /// As many CPUs as there are to be workers.
 fn first_cpus(workers: usize) -> Result<Vec<usize>, String> {
-    let mut cpus = pool::allowed_cpus().map_err(|error| error.to_string())?;
+    let mut cpus = scheduler::allowed_cpus().map_err(|error| error.to_string())?;
     if workers > cpus.len() {
         let most = cpus.len();
         return Err(format!(

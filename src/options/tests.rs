@@ -22,7 +22,7 @@ fn config(words: &[&str]) -> Result<Config, String> {
 fn what_is_not_said_is_as_the_server_has_it() {
     let (said, default) = (config(&[]).unwrap(), Config::new("unix://s".parse().unwrap()));
     let text = |config: &Config| {
-        format!("{:?}{:?}{:?}{:?}", config.limits, config.access, config.socket, config.pool)
+        format!("{:?}{:?}{:?}{:?}", config.limits, config.access, config.socket, config.scheduler)
     };
     assert_eq!(text(&said), text(&default));
 }
@@ -30,11 +30,11 @@ fn what_is_not_said_is_as_the_server_has_it() {
 #[test]
 fn what_is_said_is_done() {
     let said = config(&["--connections", "7", "--max-asleep", "9", "--spin", "30"]).unwrap();
-    assert_eq!((said.ring.sockets, said.pool.max_asleep.get()), (7, 9));
+    assert_eq!((said.ring.sockets, said.scheduler.max_asleep.get()), (7, 9));
     let spin = Duration::from_micros(30);
-    assert_eq!((said.pool.spin, said.ring.spin), (spin, spin));
-    let said = config(&["--owed", "2m", "--answer-time", "3", "--calls", "5"]).unwrap();
-    assert_eq!((said.limits.owed, said.limits.session.calls), (2 << 20, 5));
+    assert_eq!((said.scheduler.spin, said.ring.spin), (spin, spin));
+    let said = config(&["--send-queue-pause", "2m", "--answer-time", "3", "--calls", "5"]).unwrap();
+    assert_eq!((said.limits.send_queue_pause, said.limits.session.calls), (2 << 20, 5));
     assert_eq!(said.limits.answer, AnswerTime::Bounded(Duration::from_secs(3)));
     let said = config(&["--allow-user", "root,7", "--allow-group", "8"]).unwrap();
     assert_eq!((said.access.users, said.access.groups), (vec![0, 7], vec![8]));
@@ -67,17 +67,17 @@ fn what_cannot_be_is_refused_with_its_name() {
         ("--cpus", "x"),
         ("--drain", "1.5"),
         ("--drain", "999999999999"),
-        ("--owed", "1x"),
-        ("--owed", "99999999999g"),
+        ("--send-queue-pause", "1x"),
+        ("--send-queue-pause", "99999999999g"),
         ("--argument-bytes", "129"),
         ("--calls", "0"),
         ("--handshake-time", "0"),
         ("--answer-time", "0"),
         ("--handshake-bytes", "16"),
         ("--argument-bytes", "63"),
-        ("--owed", "0"),
-        ("--owed-most", "131071"),
-        ("--owed-in-all", "131071"),
+        ("--send-queue-pause", "0"),
+        ("--send-queue-max", "131071"),
+        ("--send-queue-total", "131071"),
         ("--spin", "1000001"),
         ("--keepalive", "32768"),
         ("--keepalive", "on"),
@@ -112,11 +112,11 @@ fn the_least_and_the_most_that_make_sense_are_taken() {
         ("--calls", "1"),
         ("--calls-in-all", "1"),
         ("--queued", "1"),
-        ("--owed", "1"),
-        ("--owed-most", "128k"),
-        ("--owed-in-all", "128k"),
-        ("--kept", "0"),
-        ("--kept-in-all", "0"),
+        ("--send-queue-pause", "1"),
+        ("--send-queue-max", "128k"),
+        ("--send-queue-total", "128k"),
+        ("--copyin-cache", "0"),
+        ("--copyin-cache-total", "0"),
         ("--backlog", "0"),
         ("--preforks", "0"),
         ("--preforks-in-all", "0"),
@@ -138,4 +138,26 @@ fn the_least_and_the_most_that_make_sense_are_taken() {
     let keepalive = |word| config(&["--keepalive", word]).unwrap().socket.keepalive;
     assert_eq!(keepalive("7"), Some(Duration::from_secs(7)));
     assert_eq!((keepalive("0"), keepalive("off")), (None, None));
+}
+
+#[test]
+fn earlier_names_of_options_still_say_the_same() {
+    let args = [
+        "--owed",
+        "64k",
+        "--owed-most",
+        "1m",
+        "--owed-in-all",
+        "2m",
+        "--kept",
+        "3m",
+        "--kept-in-all",
+        "4m",
+    ];
+    let limits = config(&args).unwrap().limits;
+    assert_eq!(
+        (limits.send_queue_pause, limits.send_queue_max, limits.send_queue_total),
+        (64 << 10, 1 << 20, 2 << 20)
+    );
+    assert_eq!((limits.copyin_cache, limits.copyin_cache_total), (3 << 20, 4 << 20));
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ring::{Ask, Peer};
+use ring::{Peer, PeerQuery};
 
 use rumpsp::url::Url;
 
@@ -45,13 +45,13 @@ impl fmt::Display for PeerKey {
 
 impl Access {
     /// What connections to this URL are to be asked, if anything.
-    pub fn ask(&self, url: &Url) -> Option<Ask> {
+    pub fn ask(&self, url: &Url) -> Option<PeerQuery> {
         let lists = match url {
-            Url::Unix(_) if !self.groups.is_empty() => return Some(Ask::PeerAndGroups),
+            Url::Unix(_) if !self.groups.is_empty() => return Some(PeerQuery::PeerAndGroups),
             Url::Unix(_) => !self.users.is_empty(),
             Url::Tcp(_) | Url::Tcp6(_) => !self.networks.is_empty(),
         };
-        (lists || self.per_peer.is_some()).then_some(Ask::Peer)
+        (lists || self.per_peer.is_some()).then_some(PeerQuery::Peer)
     }
 
     /// Whether it has been said who may connect there. Without passwords in the protocol, whoever reaches
@@ -79,15 +79,15 @@ impl Access {
 }
 
 /// The connections there are, by peer.
-pub struct Door {
+pub struct Admission {
     access: Access,
     inside: HashMap<PeerKey, usize>,
 }
 
-impl Door {
+impl Admission {
     /// Nobody inside.
-    pub fn new(access: Access) -> Door {
-        Door { access, inside: HashMap::new() }
+    pub fn new(access: Access) -> Admission {
+        Admission { access, inside: HashMap::new() }
     }
 
     /// Lets a peer in and counts it, or says why not. Who was not asked for may be anybody.
@@ -143,10 +143,10 @@ mod tests {
         Peer::Address(address.parse().unwrap())
     }
 
-    fn door(change: impl FnOnce(&mut Access)) -> Door {
+    fn door(change: impl FnOnce(&mut Access)) -> Admission {
         let mut access = Access::default();
         change(&mut access);
-        Door::new(access)
+        Admission::new(access)
     }
 
     #[test]
@@ -203,8 +203,11 @@ mod tests {
         let access = Access::default();
         assert_eq!((access.ask(&unix), access.ask(&tcp)), (None, None));
         let access = Access { groups: vec![1], ..Access::default() };
-        assert_eq!((access.ask(&unix), access.ask(&tcp)), (Some(Ask::PeerAndGroups), None));
+        assert_eq!((access.ask(&unix), access.ask(&tcp)), (Some(PeerQuery::PeerAndGroups), None));
         let access = Access { per_peer: Some(1), ..Access::default() };
-        assert_eq!((access.ask(&unix), access.ask(&tcp)), (Some(Ask::Peer), Some(Ask::Peer)));
+        assert_eq!(
+            (access.ask(&unix), access.ask(&tcp)),
+            (Some(PeerQuery::Peer), Some(PeerQuery::Peer))
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ring::Socket;
 
-use super::hub::{Hub, Timer};
+use super::shared::{Shared, Timer};
 use super::timers::TimerId;
 
 /// Bytes that a client has to move in a second if it is not to run out of time.
@@ -25,20 +25,20 @@ pub struct ClientWait {
 
 impl ClientWait {
     /// The call begins to wait for its client. Sets a timer, if that is bounded.
-    pub fn begin(&mut self, socket: Socket, hub: &mut Hub) {
-        let Some(time) = hub.answer_time else { return };
-        self.end(0, hub);
+    pub fn begin(&mut self, socket: Socket, shared: &mut Shared) {
+        let Some(time) = shared.answer_time else { return };
+        self.end(0, shared);
         let left = *self.left.get_or_insert(time);
-        let timer = hub.timers.set(hub.now + left, Timer::ClientWait(socket));
-        self.waiting = Some((hub.now, timer));
+        let timer = shared.timers.set(shared.now + left, Timer::ClientWait(socket));
+        self.waiting = Some((shared.now, timer));
     }
 
     /// The client has moved so many bytes, and the call goes on.
-    pub fn end(&mut self, moved: usize, hub: &mut Hub) {
+    pub fn end(&mut self, moved: usize, shared: &mut Shared) {
         let Some((since, timer)) = self.waiting.take() else { return };
-        hub.timers.cancel(timer);
-        let time = hub.answer_time.unwrap_or_default();
-        let left = self.left.unwrap_or(time).saturating_sub(hub.now.duration_since(since));
+        shared.timers.cancel(timer);
+        let time = shared.answer_time.unwrap_or_default();
+        let left = self.left.unwrap_or(time).saturating_sub(shared.now.duration_since(since));
         self.left = Some(time.min(left + Duration::from_secs_f64(moved as f64 / RATE as f64)));
     }
 }

@@ -7,29 +7,29 @@ use ring::{Chunk, Socket};
 
 use super::access::PeerKey;
 use super::client_wait::ClientWait;
-use super::hub::{Hub, Timer};
 use super::memory::MayAsk;
-use super::outbox::Outbox;
-use super::share::Share;
+use super::predictor::PrefetchPredictor;
+use super::quota::ClientQuota;
+use super::send_queue::SendQueue;
+use super::shared::{Shared, Timer};
 use super::signals::Framed;
 use super::task::Task;
 use super::timers::TimerId;
-use super::wanted::Wanted;
-use crate::quota::leaves_some;
+use crate::fairness::leaves_some;
 use kernel::Process;
-use rumpsp::session::{Answer, Ask, CallKey, CallRequest, Host, Session, Work};
+use rumpsp::session::{Answer, CallKey, CallRequest, CopyRequest, Host, KernelOp, Session};
 use rumpsp::wire::{Body, Token};
 
 /// A client, connected or not quite gone.
 pub struct Connection {
     pub session: Session,
-    pub link: Link,
+    pub link: ConnectionIo,
 }
 
 /// A connection without its session, which is told about it as its [`Host`].
-pub struct Link {
+pub struct ConnectionIo {
     pub socket: Socket,
-    pub outbox: Outbox,
+    pub send_queue: SendQueue,
     /// Who is on the other side, if that is asked.
     pub peer: Option<PeerKey>,
     /// Calls in flight, by [`CallKey`].
@@ -41,7 +41,7 @@ pub struct Link {
     /// Calls that have to wait until others have let go of what they hold, the first to go on first.
     put_off: VecDeque<(CallKey, Next)>,
     /// Which calls wanted what their arguments name.
-    wanted: Wanted,
+    predictor: PrefetchPredictor,
     /// Bytes received that the session could not take yet.
     pub backlog: Vec<u8>,
     /// Memory that the backlog and a frame take that is not whole.
@@ -97,7 +97,7 @@ struct InFlight {
 /// What a call does that was put off.
 #[derive(Clone, Copy)]
 enum Next {
-    Ask(Ask),
+    CopyRequest(CopyRequest),
     /// It had to let go of earlier answers: it runs from the top, and asks for so many bytes again.
     Run {
         bytes: usize,
@@ -106,19 +106,19 @@ enum Next {
 
 impl Connection {
     /// A client that has just connected.
-    pub fn new(socket: Socket, peer: Option<PeerKey>, hub: &mut Hub) -> Connection {
-        let share = Arc::new(Share::new(hub.all.clone()));
+    pub fn new(socket: Socket, peer: Option<PeerKey>, shared: &mut Shared) -> Connection {
+        let quota = Arc::new(ClientQuota::new(shared.all.clone()));
         Connection {
             session: Session::default(),
-            link: Link {
+            link: ConnectionIo {
                 socket,
-                outbox: Outbox::new(share, hub.owed.clone()),
+                send_queue: SendQueue::new(quota, shared.unsent.clone()),
                 peer,
                 calls: Vec::new(),
                 in_flight: 0,
                 held: Vec::new(),
                 put_off: VecDeque::new(),
-                wanted: Wanted::default(),
+                predictor: PrefetchPredictor::default(),
                 backlog: Vec::new(),
                 unread: 0,
                 stage: Stage::New,
@@ -126,7 +126,7 @@ impl Connection {
                 paused: false,
                 dirty: false,
                 linger: None,
-                handshake: Some(hub.set_handshake_time(socket)),
+                handshake: Some(shared.set_handshake_time(socket)),
                 signals: Framed::default(),
             },
         }
@@ -136,7 +136,7 @@ impl Connection {
     pub fn is_served(&self) -> bool {
         let is_hung_up_on = self.link.stage > Stage::Open;
         let is_answered = self.link.backlog.is_empty() && self.session.is_idle();
-        self.link.outbox.owed() == 0 && (is_hung_up_on || is_answered)
+        self.link.send_queue.unsent() == 0 && (is_hung_up_on || is_answered)
     }
 
     /// Counts what bytes take that were received and not acted on.
@@ -144,77 +144,77 @@ impl Connection {
         let now = self.session.unread() + self.link.backlog.capacity();
         let before = std::mem::replace(&mut self.link.unread, now);
         if now > before {
-            self.link.share().keep(now - before);
+            self.link.quota().keep(now - before);
         } else if now < before {
-            self.link.share().let_go(before - now);
+            self.link.quota().let_go(before - now);
         }
     }
 
     /// Lets calls go on that have waited for others to let go of what they hold, as far as there is room.
-    pub fn ask_what_was_put_off(&mut self, hub: &mut Hub) {
+    pub fn ask_what_was_put_off(&mut self, shared: &mut Shared) {
         if self.link.put_off.is_empty() {
             return;
         }
-        self.link.share().put_off();
-        let (session, mut desk) = self.split(hub);
-        while let Some(&(key, next)) = desk.link.put_off.front() {
+        self.link.quota().put_off();
+        let (session, mut host) = self.split(shared);
+        while let Some(&(key, next)) = host.link.put_off.front() {
             let may = match next {
-                Next::Ask(ask) => desk.link.may_ask(key, ask, false) == MayAsk::Yes,
-                Next::Run { bytes } => desk.link.may_ask_again(key, bytes),
+                Next::CopyRequest(ask) => host.link.may_ask(key, ask, false) == MayAsk::Yes,
+                Next::Run { bytes } => host.link.may_ask_again(key, bytes),
             };
             if !may {
                 return;
             }
-            desk.link.put_off.pop_front();
+            host.link.put_off.pop_front();
             match next {
-                Next::Ask(ask) => desk.ask_now(session, key, ask),
-                Next::Run { .. } => desk.link.dispatch(key, desk.hub),
+                Next::CopyRequest(ask) => host.ask_now(session, key, ask),
+                Next::Run { .. } => host.link.dispatch(key, host.shared),
             }
         }
     }
 
     /// The session, and what it is told with.
-    pub fn split<'a>(&'a mut self, hub: &'a mut Hub) -> (&'a mut Session, Desk<'a>) {
-        (&mut self.session, Desk { link: &mut self.link, hub })
+    pub fn split<'a>(&'a mut self, shared: &'a mut Shared) -> (&'a mut Session, SessionHost<'a>) {
+        (&mut self.session, SessionHost { link: &mut self.link, shared })
     }
 }
 
-impl Link {
+impl ConnectionIo {
     /// A call has ended: its task is free for another.
-    pub fn end_call(&mut self, key: CallKey, task: Arc<Task>, hub: &mut Hub) {
-        if let Some((descriptor, wanted)) = task.body().wanted() {
-            self.wanted.note(task.number(), descriptor, wanted);
+    pub fn end_call(&mut self, key: CallKey, task: Arc<Task>, shared: &mut Shared) {
+        if let Some((descriptor, predictor)) = task.body().predictor() {
+            self.predictor.note(task.number(), descriptor, predictor);
         }
-        self.forget_call(key, hub);
-        hub.give_back(task);
+        self.forget_call(key, shared);
+        shared.give_back(task);
     }
 
     /// A call has been answered.
-    pub fn forget_call(&mut self, key: CallKey, hub: &mut Hub) {
+    pub fn forget_call(&mut self, key: CallKey, shared: &mut Shared) {
         let Some(mut call) = self.calls[key.0 as usize].take() else {
             debug_assert!(false, "a call ends once");
             return;
         };
-        call.client.end(0, hub);
+        call.client.end(0, shared);
         if let Some(timer) = call.timer {
-            hub.timers.cancel(timer);
+            shared.timers.cancel(timer);
         }
-        hub.stats.calls += 1;
-        hub.stats.calls_in_flight -= 1;
+        shared.stats.calls += 1;
+        shared.stats.calls_in_flight -= 1;
         self.in_flight -= 1;
     }
 
     /// Runs a call again, now or once the client has taken what is owed to it.
-    pub fn go_on(&mut self, key: CallKey, hub: &mut Hub) {
+    pub fn go_on(&mut self, key: CallKey, shared: &mut Shared) {
         // Something is on its way then, so its end will be heard of.
-        if self.outbox.owed() >= self.share().owed_bound() {
+        if self.send_queue.unsent() >= self.quota().unsent_bound() {
             self.held.push(key);
             // A call that runs again from the top holds nothing that others need.
-            if !hub.restarts {
-                self.wait_for_client(key, hub);
+            if !shared.restarts {
+                self.wait_for_client(key, shared);
             }
         } else {
-            self.dispatch(key, hub);
+            self.dispatch(key, shared);
         }
     }
 
@@ -224,25 +224,25 @@ impl Link {
     }
 
     /// Lets calls go on that had to wait for the client to take what is owed to it.
-    pub fn go_on_if_drained(&mut self, hub: &mut Hub) {
-        if self.held.is_empty() || self.outbox.owed() > self.share().owed_bound() / 2 {
+    pub fn go_on_if_drained(&mut self, shared: &mut Shared) {
+        if self.held.is_empty() || self.send_queue.unsent() > self.quota().unsent_bound() / 2 {
             return;
         }
-        let taken = self.share().owed_bound() / 2;
+        let taken = self.quota().unsent_bound() / 2;
         for key in std::mem::take(&mut self.held) {
-            self.end_wait_for_client(key, taken, hub);
-            self.dispatch(key, hub);
+            self.end_wait_for_client(key, taken, shared);
+            self.dispatch(key, shared);
         }
     }
 
     /// The call sleeps until then, if nothing wakes it before.
-    pub fn set_timer(&mut self, key: CallKey, until: std::time::Instant, hub: &mut Hub) {
+    pub fn set_timer(&mut self, key: CallKey, until: std::time::Instant, shared: &mut Shared) {
         let Some(Some(call)) = self.calls.get_mut(key.0 as usize) else {
             return;
         };
-        let timer = hub.timers.set(until, Timer::Call(self.socket, key));
+        let timer = shared.timers.set(until, Timer::Call(self.socket, key));
         if let Some(before) = call.timer.replace(timer) {
-            hub.timers.cancel(before);
+            shared.timers.cancel(before);
         }
     }
 
@@ -256,9 +256,9 @@ impl Link {
         !self.put_off.is_empty()
     }
 
-    fn may_ask(&self, key: CallKey, ask: Ask, others_wait: bool) -> MayAsk {
+    fn may_ask(&self, key: CallKey, ask: CopyRequest, others_wait: bool) -> MayAsk {
         match self.calls.get(key.0 as usize) {
-            Some(Some(call)) => call.task.may_ask(ask, self.share(), others_wait),
+            Some(Some(call)) => call.task.may_ask(ask, self.quota(), others_wait),
             _ => MayAsk::Yes,
         }
     }
@@ -271,29 +271,29 @@ impl Link {
     }
 
     /// What this client takes of what all share.
-    pub fn share(&self) -> &Share {
-        self.outbox.share()
+    pub fn quota(&self) -> &ClientQuota {
+        self.send_queue.quota()
     }
 
     /// The call waits for its client, which has only so long, if that is bounded.
-    fn wait_for_client(&mut self, key: CallKey, hub: &mut Hub) {
+    fn wait_for_client(&mut self, key: CallKey, shared: &mut Shared) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
-            call.client.begin(self.socket, hub);
+            call.client.begin(self.socket, shared);
         }
     }
 
     /// The client has moved so many bytes for the call, which goes on.
-    fn end_wait_for_client(&mut self, key: CallKey, moved: usize, hub: &mut Hub) {
+    fn end_wait_for_client(&mut self, key: CallKey, moved: usize, shared: &mut Shared) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
-            call.client.end(moved, hub);
+            call.client.end(moved, shared);
         }
     }
 
     /// The client has gone: it is waited for no more.
-    pub fn cancel_timers(&mut self, hub: &mut Hub) {
-        self.calls.iter_mut().flatten().for_each(|call| call.client.end(0, hub));
+    pub fn cancel_timers(&mut self, shared: &mut Shared) {
+        self.calls.iter_mut().flatten().for_each(|call| call.client.end(0, shared));
         for timer in [self.linger.take(), self.handshake.take()].into_iter().flatten() {
-            hub.timers.cancel(timer);
+            shared.timers.cancel(timer);
         }
     }
 
@@ -305,28 +305,28 @@ impl Link {
         }
     }
 
-    fn dispatch(&mut self, key: CallKey, hub: &mut Hub) {
+    fn dispatch(&mut self, key: CallKey, shared: &mut Shared) {
         let Some(call) = &self.calls[key.0 as usize] else {
             return;
         };
         let goes_on = if self.stage < Stage::Gone { Ok(Body::Lent(&[])) } else { Err(()) };
         if call.task.answer_thread(goes_on).is_some() {
-            hub.dispatch(self.socket, call.task.clone(), self.outbox.share());
+            shared.dispatch(self.socket, call.task.clone(), self.send_queue.quota());
         }
     }
 }
 
 /// What a session is told with, and tells: see [`Host`].
-pub struct Desk<'a> {
-    pub link: &'a mut Link,
-    pub hub: &'a mut Hub,
+pub struct SessionHost<'a> {
+    pub link: &'a mut ConnectionIo,
+    pub shared: &'a mut Shared,
 }
 
-impl Host for Desk<'_> {
+impl Host for SessionHost<'_> {
     fn send(&mut self, frame: &[u8]) {
         if matches!(self.link.stage, Stage::Open | Stage::New) {
-            self.link.outbox.push(&self.hub.arena, frame);
-            self.hub.look_at(self.link);
+            self.link.send_queue.push(&self.shared.arena, frame);
+            self.shared.mark_dirty(self.link);
         }
     }
 
@@ -335,27 +335,27 @@ impl Host for Desk<'_> {
             return;
         }
         tracing::info!(client = self.link.socket.index(), "hanging up on a client: {why}");
-        self.hub.stats.hang_ups += 1;
+        self.shared.stats.hang_ups += 1;
         self.link.stage = Stage::HangingUp;
-        self.link.linger = Some(self.hub.set_linger(self.link.socket));
-        self.hub.look_at(self.link);
+        self.link.linger = Some(self.shared.set_linger(self.link.socket));
+        self.shared.mark_dirty(self.link);
     }
 
-    fn work(&mut self, work: Work) {
-        self.hub.work(self.link.socket, work);
+    fn work(&mut self, work: KernelOp) {
+        self.shared.work(self.link.socket, work);
     }
 
     fn is_full(&mut self) -> bool {
-        self.link.share().is_full()
+        self.link.quota().is_full()
     }
 
     fn admits_call(&self) -> bool {
-        let (all, most) = (self.hub.stats.calls_in_flight, self.hub.limits.calls_in_all);
+        let (all, most) = (self.shared.stats.calls_in_flight, self.shared.limits.calls_in_all);
         leaves_some(self.link.in_flight, all, most)
     }
 
     fn discard(&mut self, process: Arc<dyn Process>) {
-        self.hub.discard(process);
+        self.shared.discard(process);
     }
 
     fn call(
@@ -363,24 +363,24 @@ impl Host for Desk<'_> {
         key: CallKey,
         process: &Arc<dyn Process>,
         request: CallRequest<'_>,
-    ) -> Option<Ask> {
-        let task = self.hub.take_task(self.link.socket);
-        let share = self.link.outbox.share();
-        task.set(self.link.socket, key, process, &request, share, self.hub.kernel());
+    ) -> Option<CopyRequest> {
+        let task = self.shared.take_task(self.link.socket);
+        let quota = self.link.send_queue.quota();
+        task.set(self.link.socket, key, process, &request, quota, self.shared.kernel());
         let at = key.0 as usize;
         if self.link.calls.len() <= at {
             self.link.calls.resize_with(at + 1, || None);
         }
-        let ask = self.hub.expect(&task, &self.link.wanted);
+        let ask = self.shared.expect(&task, &self.link.predictor);
         self.link.calls[at] = Some(InFlight { task, timer: None, client: ClientWait::default() });
-        self.hub.stats.calls_in_flight += 1;
+        self.shared.stats.calls_in_flight += 1;
         self.link.in_flight += 1;
         match ask {
             Some(_) => {
-                self.hub.stats.asks += 1;
-                self.link.wait_for_client(key, self.hub);
+                self.shared.stats.asks += 1;
+                self.link.wait_for_client(key, self.shared);
             }
-            None => self.link.dispatch(key, self.hub),
+            None => self.link.dispatch(key, self.shared),
         }
         ask
     }
@@ -389,43 +389,43 @@ impl Host for Desk<'_> {
         let Some(call) = &mut self.link.calls[key.0 as usize] else {
             return;
         };
-        call.client.end(answer.as_ref().map_or(0, |bytes| bytes.len()), self.hub);
+        call.client.end(answer.as_ref().map_or(0, |bytes| bytes.len()), self.shared);
         if let Some(answer) = call.task.answer_thread(answer) {
             call.task.body().memory.answer(answer);
-            self.link.dispatch(key, self.hub);
+            self.link.dispatch(key, self.shared);
         }
     }
 
     fn interrupt_sleep(&mut self) {
-        self.hub.interrupt(self.link.socket, self.link.tasks(), Task::interrupt_sleep);
+        self.shared.interrupt(self.link.socket, self.link.tasks(), Task::interrupt_sleep);
     }
 
     fn interrupt_calls(&mut self) {
         let calls = self.link.tasks();
         for key in std::mem::take(&mut self.link.held) {
-            self.link.end_wait_for_client(key, 0, self.hub);
-            self.link.dispatch(key, self.hub);
+            self.link.end_wait_for_client(key, 0, self.shared);
+            self.link.dispatch(key, self.shared);
         }
-        self.hub.interrupt(self.link.socket, calls, Task::interrupt);
+        self.shared.interrupt(self.link.socket, calls, Task::interrupt);
         if self.link.stage >= Stage::Gone {
             self.refuse_what_was_put_off();
         }
     }
 
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>> {
-        self.hub.keep_prefork(self.link.socket, prefork)
+        self.shared.keep_prefork(self.link.socket, prefork)
     }
 
     fn take_prefork(&mut self, token: &Token) -> Option<Arc<dyn Process>> {
-        self.hub.take_prefork(token)
+        self.shared.take_prefork(token)
     }
 
     fn orphan_preforks(&mut self) {
-        self.hub.orphan_preforks(self.link.socket);
+        self.shared.orphan_preforks(self.link.socket);
     }
 }
 
-impl Desk<'_> {
+impl SessionHost<'_> {
     /// What a call has copied out goes before its response.
     pub fn owe_copyouts(&mut self, task: &Task) {
         let mut body = task.body();
@@ -436,30 +436,30 @@ impl Desk<'_> {
     /// Owes `len` bytes in chunks.
     pub fn owe(&mut self, chunks: impl Iterator<Item = Chunk>, len: usize) {
         if self.link.stage == Stage::Open {
-            self.link.outbox.push_chunks(chunks, len);
-            self.hub.look_at(self.link);
+            self.link.send_queue.push_chunks(chunks, len);
+            self.shared.mark_dirty(self.link);
         } else {
             drop(chunks);
-            self.link.share().taken(len);
+            self.link.quota().taken(len);
         }
     }
 
     /// What a call wants from its client, now or once there is room for it.
-    pub fn ask(&mut self, session: &mut Session, key: CallKey, ask: Ask) {
+    pub fn ask(&mut self, session: &mut Session, key: CallKey, ask: CopyRequest) {
         if self.link.stage >= Stage::Gone {
-            self.put_off(key, Next::Ask(ask));
+            self.put_off(key, Next::CopyRequest(ask));
             return self.refuse_what_was_put_off();
         }
         match self.link.may_ask(key, ask, !self.link.put_off.is_empty()) {
             MayAsk::Yes => self.ask_now(session, key, ask),
-            MayAsk::Later => self.put_off(key, Next::Ask(ask)),
+            MayAsk::Later => self.put_off(key, Next::CopyRequest(ask)),
             MayAsk::FromTheTop { bytes } => self.put_off(key, Next::Run { bytes }),
         }
     }
 
     fn put_off(&mut self, key: CallKey, next: Next) {
         self.link.put_off.push_back((key, next));
-        self.hub.look_at(self.link);
+        self.shared.mark_dirty(self.link);
     }
 
     /// The client is not asked any more: what calls wanted cannot be had.
@@ -469,18 +469,18 @@ impl Desk<'_> {
                 continue;
             };
             match next {
-                Next::Ask(ask) => {
-                    call.task.is_refused(ask, self.link.share());
+                Next::CopyRequest(ask) => {
+                    call.task.is_refused(ask, self.link.quota());
                     self.answer(key, Err(()));
                 }
-                Next::Run { .. } => self.link.dispatch(key, self.hub),
+                Next::Run { .. } => self.link.dispatch(key, self.shared),
             }
         }
     }
 
-    fn ask_now(&mut self, session: &mut Session, key: CallKey, ask: Ask) {
-        self.hub.stats.asks += 1;
-        self.link.wait_for_client(key, self.hub);
+    fn ask_now(&mut self, session: &mut Session, key: CallKey, ask: CopyRequest) {
+        self.shared.stats.asks += 1;
+        self.link.wait_for_client(key, self.shared);
         session.ask(key, ask, self);
     }
 }

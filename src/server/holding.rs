@@ -1,4 +1,4 @@
-//! What one call holds of its client's answers, as its client's [`Share`] counts it.
+//! What one call holds of its client's answers, as its client's [`ClientQuota`] counts it.
 //!
 //! A call counts what it asks for before it is asked: so what answers take is bounded at every moment. At
 //! the bound a call lets go of what it holds and waits until others have let go, then it asks again. One
@@ -8,17 +8,17 @@
 
 use std::sync::Arc;
 
-use super::share::Share;
-use rumpsp::session::Ask;
+use super::quota::ClientQuota;
+use rumpsp::session::CopyRequest;
 
 /// What each answer takes beside its bytes.
 pub const ANSWER_COST: usize = 64;
 
 /// What the answer counts for.
-pub fn answer_cost(ask: &Ask) -> usize {
+pub fn answer_cost(ask: &CopyRequest) -> usize {
     match *ask {
-        Ask::Copyin { len, .. } | Ask::Copyinstr { len, .. } => len + ANSWER_COST,
-        Ask::Anonmmap { .. } => 8 + ANSWER_COST,
+        CopyRequest::Copyin { len, .. } | CopyRequest::Copyinstr { len, .. } => len + ANSWER_COST,
+        CopyRequest::Anonmmap { .. } => 8 + ANSWER_COST,
     }
 }
 
@@ -26,7 +26,7 @@ pub fn answer_cost(ask: &Ask) -> usize {
 #[derive(Default)]
 pub struct Holding {
     /// Of the client that made the call.
-    share: Option<Arc<Share>>,
+    quota: Option<Arc<ClientQuota>>,
     /// Memory that is taken now.
     kept: usize,
     /// What is counted as asked, and as resting.
@@ -40,19 +40,19 @@ pub struct Holding {
 
 impl Holding {
     /// A call of this client begins.
-    pub fn begin(&mut self, share: &Arc<Share>) {
+    pub fn begin(&mut self, quota: &Arc<ClientQuota>) {
         self.end();
-        self.share = Some(share.clone());
+        self.quota = Some(quota.clone());
     }
 
     /// What the client takes of what all share.
-    pub fn share(&self) -> Option<&Arc<Share>> {
-        self.share.as_ref()
+    pub fn quota(&self) -> Option<&Arc<ClientQuota>> {
+        self.quota.as_ref()
     }
 
     /// Counts what is to be asked for, if it may be. Who holds nothing waits if others do.
     pub fn ask(&mut self, bytes: usize, others_wait: bool) -> bool {
-        let Some(share) = &self.share else {
+        let Some(quota) = &self.quota else {
             return true;
         };
         if bytes <= self.again {
@@ -60,13 +60,13 @@ impl Holding {
             return true;
         }
         let holds = self.asked + self.resting > 0;
-        if !self.goes_over && (holds || !others_wait) && share.ask(bytes) {
+        if !self.goes_over && (holds || !others_wait) && quota.ask(bytes) {
             self.asked += bytes;
             return true;
         }
-        self.goes_over = self.goes_over || holds && share.go_over();
+        self.goes_over = self.goes_over || holds && quota.go_over();
         if self.goes_over {
-            share.ask_over(bytes);
+            quota.ask_over(bytes);
             self.asked += bytes;
         }
         self.goes_over
@@ -75,15 +75,15 @@ impl Holding {
     /// Counts what it has let go of and will ask for again, if there is room for all of it or no other call
     /// goes over the bound.
     pub fn ask_again(&mut self, bytes: usize) -> bool {
-        let Some(share) = &self.share else {
+        let Some(quota) = &self.quota else {
             return true;
         };
-        if share.ask(bytes) {
+        if quota.ask(bytes) {
             self.asked += bytes;
             self.again = bytes;
             return true;
         }
-        self.goes_over = share.go_over();
+        self.goes_over = quota.go_over();
         self.goes_over
     }
 
@@ -92,7 +92,7 @@ impl Holding {
         self.asked + self.resting
     }
 
-    /// The board has counted what a call asked for that waits on its thread.
+    /// The core has counted what a call asked for that waits on its thread.
     pub fn was_asked(&mut self, bytes: usize) {
         self.asked += bytes;
     }
@@ -100,13 +100,13 @@ impl Holding {
     /// So much memory is taken now.
     pub fn set_kept(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.kept, bytes);
-        let Some(share) = &self.share else {
+        let Some(quota) = &self.quota else {
             return;
         };
         if bytes > before {
-            share.keep(bytes - before);
+            quota.keep(bytes - before);
         } else if bytes < before {
-            share.let_go(before - bytes);
+            quota.let_go(before - bytes);
         }
     }
 
@@ -121,7 +121,7 @@ impl Holding {
         if bytes == 0 {
             return true;
         }
-        if !self.share.as_ref().is_some_and(|share| share.rest(bytes)) {
+        if !self.quota.as_ref().is_some_and(|quota| quota.rest(bytes)) {
             return false;
         }
         self.end_asked();
@@ -135,7 +135,7 @@ impl Holding {
             return true;
         }
         let more = bytes - self.resting;
-        let may = self.share.as_ref().is_some_and(|share| share.rest(more));
+        let may = self.quota.as_ref().is_some_and(|quota| quota.rest(more));
         if may {
             self.resting = bytes;
         }
@@ -144,16 +144,16 @@ impl Holding {
 
     /// It has let go of what it asked for, but for what it holds as long as it lasts.
     pub fn end_asked(&mut self) {
-        let Some(share) = &self.share else {
+        let Some(quota) = &self.quota else {
             return;
         };
         self.again = 0;
         let asked = std::mem::take(&mut self.asked);
         if asked > 0 {
-            share.asked_less(asked);
+            quota.asked_less(asked);
         }
         if std::mem::take(&mut self.goes_over) {
-            share.end_over();
+            quota.end_over();
         }
     }
 
@@ -163,16 +163,16 @@ impl Holding {
         self.end_asked();
         let resting = std::mem::take(&mut self.resting);
         if resting > 0
-            && let Some(share) = &self.share
+            && let Some(quota) = &self.quota
         {
-            share.rest_less(resting);
+            quota.rest_less(resting);
         }
     }
 
     /// The call is over.
     pub fn end(&mut self) {
         self.let_go();
-        self.share = None;
+        self.quota = None;
     }
 }
 
@@ -186,20 +186,20 @@ impl Drop for Holding {
 mod tests {
     use super::*;
     use crate::server::limits::Limits;
-    use crate::server::share::All;
+    use crate::server::quota::GlobalQuota;
 
-    fn two(kept: usize) -> (Holding, Holding, Arc<Share>) {
-        let all = Arc::new(All::new(&Limits { kept, ..Limits::default() }));
-        let share = Arc::new(Share::new(all));
+    fn two(kept: usize) -> (Holding, Holding, Arc<ClientQuota>) {
+        let all = Arc::new(GlobalQuota::new(&Limits { copyin_cache: kept, ..Limits::default() }));
+        let quota = Arc::new(ClientQuota::new(all));
         let (mut one, mut other) = (Holding::default(), Holding::default());
-        one.begin(&share);
-        other.begin(&share);
-        (one, other, share)
+        one.begin(&quota);
+        other.begin(&quota);
+        (one, other, quota)
     }
 
     #[test]
     fn of_two_calls_at_the_bound_one_goes_over_it() {
-        let (mut one, mut other, share) = two(200);
+        let (mut one, mut other, quota) = two(200);
         assert!(one.ask(50, false) && other.ask(50, false));
         assert!(one.ask(50, false), "it goes over the bound");
         assert!(one.ask(50, true), "as far as it likes");
@@ -212,22 +212,22 @@ mod tests {
         one.let_go();
         assert!(!one.ask(50, true), "others came first");
         drop((one, other));
-        assert!(share.ask(1000) && share.go_over(), "all is given back");
+        assert!(quota.ask(1000) && quota.go_over(), "all is given back");
     }
 
     #[test]
     fn a_sleeper_holds_on_to_what_there_is_room_for() {
-        let (mut one, mut other, share) = two(200);
+        let (mut one, mut other, quota) = two(200);
         assert!(one.ask(80, false));
         one.set_kept(90);
         assert!(one.fall_asleep());
         assert!(other.ask(80, false), "a sleeper is in nobody's way");
         assert!(!other.fall_asleep());
         other.let_go();
-        assert_eq!(share.kept(), 90);
+        assert_eq!(quota.kept(), 90);
         one.let_go();
-        assert_eq!(share.kept(), 0);
-        assert!(share.rest(100));
+        assert_eq!(quota.kept(), 0);
+        assert!(quota.rest(100));
     }
 
     #[test]

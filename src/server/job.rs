@@ -1,4 +1,4 @@
-//! What the pool runs for the server: calls, and the other entries into the kernel.
+//! What the scheduler runs for the server: calls, and the other entries into the kernel.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -7,11 +7,11 @@ use ring::Socket;
 
 use super::mailbox::{ClientAt, Done, Mailbox, Message};
 use super::task::{CALL_KINDS, Task};
-use crate::pool::{self, Client};
+use crate::scheduler::{self, Client};
 use kernel::{Errno, Kernel, Process};
-use rumpsp::session::Work;
+use rumpsp::session::KernelOp;
 
-/// A task of the pool.
+/// A task of the scheduler.
 pub enum Job {
     /// A system call.
     Call(Arc<Task>),
@@ -20,13 +20,13 @@ pub enum Job {
     /// The end of a process that is no session's.
     Discard(Arc<dyn Process>),
     /// Anything else. Rare next to calls, hence not in place.
-    Work(Box<WorkFor>),
+    KernelOp(Box<WorkFor>),
 }
 
 /// Work for the session of this socket.
 pub struct WorkFor {
     pub socket: Socket,
-    pub work: Work,
+    pub work: KernelOp,
 }
 
 /// What jobs work on and report to.
@@ -38,7 +38,7 @@ pub struct Context {
     pub panics: Arc<AtomicU64>,
 }
 
-impl pool::Task for Job {
+impl scheduler::Task for Job {
     type Context = Context;
 
     const KINDS: usize = CALL_KINDS;
@@ -46,14 +46,14 @@ impl pool::Task for Job {
     fn kind(&self) -> Option<usize> {
         match self {
             Job::Call(task) => task.may_sleep().then(|| task.kind()),
-            Job::Interrupt(..) | Job::Discard(_) | Job::Work(_) => None,
+            Job::Interrupt(..) | Job::Discard(_) | Job::KernelOp(_) => None,
         }
     }
 
     fn client(&self) -> Arc<Client> {
         match self {
             Job::Call(task) => task.client(),
-            Job::Interrupt(..) | Job::Discard(_) | Job::Work(_) => Arc::default(),
+            Job::Interrupt(..) | Job::Discard(_) | Job::KernelOp(_) => Arc::default(),
         }
     }
 
@@ -62,7 +62,7 @@ impl pool::Task for Job {
             Job::Call(task) => task.run(context, false),
             Job::Interrupt(tasks, how) => tasks.iter().for_each(how),
             Job::Discard(process) => process.release(),
-            Job::Work(work) => (*work).run(context),
+            Job::KernelOp(work) => (*work).run(context),
         }
     }
 
@@ -94,21 +94,21 @@ impl WorkFor {
             Arc::new(ClientAt { socket, mailbox: mailbox.clone(), signals })
         };
         let done = match work {
-            Work::Spawn { command } => Done::Spawned(kernel.spawn(client(), &command)),
-            Work::Adopt { prefork } => {
+            KernelOp::Spawn { command } => Done::Spawned(kernel.spawn(client(), &command)),
+            KernelOp::Adopt { prefork } => {
                 let prefork = Released(prefork);
                 Done::Spawned(prefork.0.adopt(client()))
             }
-            Work::Prefork { parent } => Done::Preforked(parent.prefork()),
-            Work::Interrupt { process } => {
+            KernelOp::Prefork { parent } => Done::Preforked(parent.prefork()),
+            KernelOp::Interrupt { process } => {
                 process.interrupt();
                 Done::Interrupted
             }
-            Work::Exec { process, command } => {
+            KernelOp::Exec { process, command } => {
                 process.exec(&command);
                 Done::Executed
             }
-            Work::Release { process } => {
+            KernelOp::Release { process } => {
                 process.release();
                 Done::Released
             }
@@ -127,13 +127,13 @@ impl Drop for Released {
 }
 
 /// What a session is told if the kernel panics over its work.
-fn failure(work: &Work) -> Done {
+fn failure(work: &KernelOp) -> Done {
     match work {
-        Work::Spawn { .. } | Work::Adopt { .. } => Done::Spawned(Err(Errno::EIO)),
-        Work::Prefork { .. } => Done::Preforked(Err(Errno::EIO)),
-        Work::Interrupt { .. } => Done::Interrupted,
-        Work::Exec { .. } => Done::Executed,
-        Work::Release { .. } => Done::Released,
+        KernelOp::Spawn { .. } | KernelOp::Adopt { .. } => Done::Spawned(Err(Errno::EIO)),
+        KernelOp::Prefork { .. } => Done::Preforked(Err(Errno::EIO)),
+        KernelOp::Interrupt { .. } => Done::Interrupted,
+        KernelOp::Exec { .. } => Done::Executed,
+        KernelOp::Release { .. } => Done::Released,
     }
 }
 

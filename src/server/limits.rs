@@ -48,20 +48,20 @@ pub struct Limits {
     /// half of them have started.
     pub queued: usize,
     /// Bytes owed to a client at which it is not read from any more, until it has taken half.
-    pub owed: usize,
+    pub send_queue_pause: usize,
     /// Bytes owed to a client at which it is hung up on: it asks and does not read.
-    pub owed_most: usize,
+    pub send_queue_max: usize,
     /// Bytes owed to all clients: from half of it on each waits earlier, and at it the client that is
     /// owed most is hung up on.
-    pub owed_in_all: usize,
+    pub send_queue_total: usize,
     /// Bytes of its answers that the calls of a client may hold, half of it those that sleep and half the
     /// others. Beyond, a call that falls asleep forgets them and asks again when it wakes, and a further
     /// ask waits until others have let go of theirs.
-    pub kept: usize,
+    pub copyin_cache: usize,
     /// Bytes that all clients have sent and that are held, of frames that are not whole too: from half of
     /// it on each client's calls may hold twice 64 KiB, and at it the client of whose bytes most are held
     /// is hung up on.
-    pub kept_in_all: usize,
+    pub copyin_cache_total: usize,
     /// Bytes of a client kept unread while a handshake or a prefork is under way; beyond, it is not
     /// read from until that has ended.
     pub backlog: usize,
@@ -88,11 +88,11 @@ impl Default for Limits {
             answer: AnswerTime::ByKernel,
             calls_in_all: 1 << 18,
             queued: 256,
-            owed: 1 << 20,
-            owed_most: 32 << 20,
-            owed_in_all: 1 << 30,
-            kept: 4 << 20,
-            kept_in_all: 1 << 30,
+            send_queue_pause: 1 << 20,
+            send_queue_max: 32 << 20,
+            send_queue_total: 1 << 30,
+            copyin_cache: 4 << 20,
+            copyin_cache_total: 1 << 30,
             backlog: 16 << 10,
             preforks: 64,
             preforks_in_all: 4096,

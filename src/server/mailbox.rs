@@ -13,20 +13,20 @@ use super::task::Task;
 use crate::sync::modelled::Local as _;
 use crate::sync::{Mutex, MutexGuard, thread_local};
 use kernel::{self, Errno, Process};
-use rumpsp::session::{Ask, CallKey};
+use rumpsp::session::{CallKey, CopyRequest};
 
 /// What there is to tell.
 pub enum Message {
     /// A run of a call has ended; how stands in the task.
     Ran(Arc<Task>),
     /// Some of this client's queued calls have started, or have let go of what they held: see
-    /// [`super::share::Share::is_full`] and [`super::share::Share::put_off`].
+    /// [`super::quota::ClientQuota::is_full`] and [`super::quota::ClientQuota::put_off`].
     HasRoom(Socket),
     /// A call sleeps, until this time at the latest.
     SleepsUntil { socket: Socket, key: CallKey, until: Instant },
     /// A call that waits on its thread needs something of its client; what it has copied out so far
     /// goes first.
-    Asks { socket: Socket, key: CallKey, ask: Ask, out: Out },
+    Asks { socket: Socket, key: CallKey, ask: CopyRequest, out: Out },
     /// A call that waits on its thread has copied out much, and goes on once the client has taken it.
     Flushes { socket: Socket, key: CallKey, out: Out },
     /// The kernel has halted in this call, which does not come back; `done` hears when it has been
@@ -51,7 +51,7 @@ pub struct Out {
     pub len: usize,
 }
 
-/// The result of [`rumpsp::session::Work`].
+/// The result of [`rumpsp::session::KernelOp`].
 pub enum Done {
     Spawned(Result<Arc<dyn Process>, Errno>),
     Preforked(Result<Arc<dyn Process>, Errno>),

@@ -1,9 +1,9 @@
 //! A client's memory as a call sees it.
 //!
 //! For a kernel whose calls restart, nothing here waits for the client. A copy in that is not here
-//! yet is noted as an [`Ask`] and ends the run of the call; once the client has answered the call runs
+//! yet is noted as an [`CopyRequest`] and ends the run of the call; once the client has answered the call runs
 //! again from the top and finds the bytes. For other kernels the copy waits on the worker's thread, at
-//! a [`Rendezvous`] with the submission thread, and the worker gives its seat away meanwhile.
+//! a [`ReplySlot`] with the submission thread, and the worker gives its core away meanwhile.
 //!
 //! What a call copies out is written as frames into arena chunks, which go to the client as they are.
 
@@ -11,15 +11,15 @@ use std::sync::{Arc, mpsc};
 
 use ring::{Arena, Chunk, Socket};
 
-use super::ahead::Ahead;
 use super::holding::{ANSWER_COST, Holding, answer_cost};
 use super::mailbox::{Mailbox, Message, Out};
-use super::outbox::write;
-use super::rendezvous::Rendezvous;
-use super::share::Share;
-use crate::pool;
+use super::prefetch::Prefetch;
+use super::quota::ClientQuota;
+use super::reply_slot::ReplySlot;
+use super::send_queue::write;
+use crate::scheduler;
 use kernel::{CopyError, UserMemory};
-use rumpsp::session::{Answer, Ask, CallKey};
+use rumpsp::session::{Answer, CallKey, CopyRequest};
 use rumpsp::wire::{self, HEADER_LEN, Kind, SYSCALL_RESPONSE_LEN};
 
 /// Bytes a run of a call may copy out before it should have them sent.
@@ -43,18 +43,18 @@ pub struct CallMemory {
     /// What the client has answered so far.
     answers: Vec<Answered>,
     /// What it is to be asked next.
-    ask: Option<Ask>,
+    ask: Option<CopyRequest>,
     /// A buffer for the next answer.
     spare: Vec<u8>,
     /// How copies wait on the thread, if they do; what is fetched ahead then.
     waits: Option<Waits>,
-    ahead: Ahead,
+    prefetch: Prefetch,
 }
 
 /// What a copy needs that waits for its client.
 struct Waits {
     mailbox: Arc<Mailbox>,
-    rendezvous: Arc<Rendezvous>,
+    reply_slot: Arc<ReplySlot>,
     socket: Socket,
     key: CallKey,
 }
@@ -72,7 +72,7 @@ pub enum MayAsk {
 }
 
 struct Answered {
-    ask: Ask,
+    ask: CopyRequest,
     bytes: Result<Vec<u8>, ()>,
 }
 
@@ -88,52 +88,52 @@ impl CallMemory {
             ask: None,
             spare: Vec::new(),
             waits: None,
-            ahead: Ahead::default(),
+            prefetch: Prefetch::default(),
         }
     }
 
     /// A call of this client begins.
-    pub fn begin(&mut self, share: &Arc<Share>) {
-        self.holding.begin(share);
+    pub fn begin(&mut self, quota: &Arc<ClientQuota>) {
+        self.holding.begin(quota);
     }
 
     /// What the client takes of what all share.
-    pub fn share(&self) -> Option<&Arc<Share>> {
-        self.holding.share()
+    pub fn quota(&self) -> Option<&Arc<ClientQuota>> {
+        self.holding.quota()
     }
 
     /// The call is going to copy in this range, if it copies in at all.
     pub fn expect(&mut self, addr: u64, len: u64) {
-        self.ahead.expect(addr, len);
+        self.prefetch.expect(addr, len);
     }
 
     /// What to ask the client for before the call runs: what it is expected to copy in, unless that takes
     /// more than one ask. So nobody is asked for what an absurd length names.
-    pub fn ask_ahead(&mut self) -> Option<Ask> {
-        let (addr, len) = self.ahead.whole().filter(|whole| self.holding.rest(whole.1))?;
-        self.ask = Some(Ask::Copyin { addr, len });
+    pub fn ask_ahead(&mut self) -> Option<CopyRequest> {
+        let (addr, len) = self.prefetch.whole().filter(|whole| self.holding.rest(whole.1))?;
+        self.ask = Some(CopyRequest::Copyin { addr, len });
         self.ask
     }
 
     /// Whether the call is expected to copy in what could be asked for ahead.
     pub fn expects(&self) -> bool {
-        self.ahead.whole().is_some()
+        self.prefetch.whole().is_some()
     }
 
     /// Whether the call has copied in what it was expected to.
     pub fn has_copied_in(&self) -> bool {
-        self.ahead.was_used()
+        self.prefetch.was_used()
     }
 
     /// Copies of this call wait on the thread that makes them, here.
     pub fn wait_at(
         &mut self,
-        rendezvous: Arc<Rendezvous>,
+        reply_slot: Arc<ReplySlot>,
         mailbox: Arc<Mailbox>,
         socket: Socket,
         key: CallKey,
     ) {
-        self.waits = Some(Waits { mailbox, rendezvous, socket, key });
+        self.waits = Some(Waits { mailbox, reply_slot, socket, key });
     }
 
     /// Before a run.
@@ -146,8 +146,8 @@ impl CallMemory {
     pub fn drop_out(&mut self) {
         self.out.clear();
         let len = std::mem::take(&mut self.out_len);
-        if let Some(share) = self.holding.share() {
-            share.taken(len);
+        if let Some(quota) = self.holding.quota() {
+            quota.taken(len);
         }
     }
 
@@ -191,7 +191,7 @@ impl CallMemory {
     }
 
     /// What the last run wants from the client.
-    pub fn ask(&self) -> Option<Ask> {
+    pub fn ask(&self) -> Option<CopyRequest> {
         self.ask
     }
 
@@ -207,10 +207,10 @@ impl CallMemory {
         });
         match (ask, bytes) {
             // What cannot be had ahead is asked for again when the call wants it.
-            (Ask::Copyin { addr, .. }, bytes) if self.ahead.is_in(addr) => {
+            (CopyRequest::Copyin { addr, .. }, bytes) if self.prefetch.is_in(addr) => {
                 if let Ok(bytes) = bytes {
-                    self.spare = self.ahead.keep(addr, bytes);
-                    self.holding.set_kept(self.spare.capacity() + self.ahead.capacity());
+                    self.spare = self.prefetch.keep(addr, bytes);
+                    self.holding.set_kept(self.spare.capacity() + self.prefetch.capacity());
                 }
             }
             (ask, bytes) => {
@@ -230,7 +230,7 @@ impl CallMemory {
     /// Forgets everything, for the next call.
     pub fn clear(&mut self) {
         self.waits = None;
-        self.ahead.clear();
+        self.prefetch.clear();
         self.start_run();
         self.forget();
         if self.spare.capacity() > KEEP {
@@ -240,7 +240,7 @@ impl CallMemory {
     }
 
     /// The answer to this ask, or notes it.
-    fn answered(&mut self, ask: Ask) -> Result<&[u8], CopyError> {
+    fn answered(&mut self, ask: CopyRequest) -> Result<&[u8], CopyError> {
         if self.waits.is_some() {
             return self.wait_for(ask);
         }
@@ -254,17 +254,17 @@ impl CallMemory {
     }
 
     /// Asks and waits. What was copied out before goes first, for the kernel may have meant it so.
-    fn wait_for(&mut self, ask: Ask) -> Result<&[u8], CopyError> {
+    fn wait_for(&mut self, ask: CopyRequest) -> Result<&[u8], CopyError> {
         let out = self.take_all_out();
         let waits = self.waits.as_ref().expect("the caller has looked");
         let (socket, key) = (waits.socket, waits.key);
-        waits.rendezvous.prepare(std::mem::take(&mut self.spare));
+        waits.reply_slot.prepare(std::mem::take(&mut self.spare));
         waits.mailbox.post(Message::Asks { socket, key, ask, out });
-        let answer = pool::blocking(|| waits.rendezvous.wait());
+        let answer = scheduler::blocking(|| waits.reply_slot.wait());
         self.holding.was_asked(answer_cost(&ask));
         match answer {
             Ok(bytes) => {
-                self.holding.set_kept(bytes.capacity() + self.ahead.capacity());
+                self.holding.set_kept(bytes.capacity() + self.prefetch.capacity());
                 self.spare = bytes;
                 Ok(&self.spare)
             }
@@ -283,10 +283,10 @@ impl CallMemory {
         if self.spare.capacity() > KEEP {
             self.spare = Vec::new();
         }
-        self.holding.set_kept(self.spare.capacity() + self.ahead.capacity());
+        self.holding.set_kept(self.spare.capacity() + self.prefetch.capacity());
         self.holding.end_asked();
-        if let (Some(share), Some(waits)) = (self.holding.share(), &self.waits)
-            && share.has_room()
+        if let (Some(quota), Some(waits)) = (self.holding.quota(), &self.waits)
+            && quota.has_room()
         {
             waits.mailbox.post(Message::HasRoom(waits.socket));
         }
@@ -294,28 +294,28 @@ impl CallMemory {
 
     /// Copies in from what is here, or fetches it and what will be needed behind it.
     fn copyin_ahead(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError> {
-        if let Some(bytes) = self.ahead.get(addr, buf.len()) {
+        if let Some(bytes) = self.prefetch.get(addr, buf.len()) {
             buf.copy_from_slice(bytes);
-            self.ahead.note_use(addr);
+            self.prefetch.note_use(addr);
             return Ok(());
         }
-        self.ahead.note_use(addr);
-        let mut worth = self.ahead.worth(addr, buf.len());
+        self.prefetch.note_use(addr);
+        let mut worth = self.prefetch.worth(addr, buf.len());
         if worth > buf.len() && !self.holding.rest(worth) {
             worth = buf.len();
         }
-        match self.wait_for(Ask::Copyin { addr, len: worth }) {
+        match self.wait_for(CopyRequest::Copyin { addr, len: worth }) {
             Ok(bytes) => buf.copy_from_slice(&bytes[..buf.len()]),
             // Perhaps the client has only some of it: what is needed now decides.
             Err(_) if worth > buf.len() => {
-                let bytes = self.wait_for(Ask::Copyin { addr, len: buf.len() })?;
+                let bytes = self.wait_for(CopyRequest::Copyin { addr, len: buf.len() })?;
                 buf.copy_from_slice(bytes);
             }
             Err(error) => return Err(error),
         }
         if self.spare.len() > buf.len() {
             let bytes = std::mem::take(&mut self.spare);
-            self.spare = self.ahead.keep(addr, bytes);
+            self.spare = self.prefetch.keep(addr, bytes);
         }
         self.used();
         Ok(())
@@ -328,9 +328,9 @@ impl CallMemory {
             return Ok(());
         };
         let (socket, key) = (waits.socket, waits.key);
-        waits.rendezvous.prepare(Vec::new());
+        waits.reply_slot.prepare(Vec::new());
         waits.mailbox.post(Message::Flushes { socket, key, out });
-        pool::blocking(|| waits.rendezvous.wait()).map(drop).map_err(|()| CopyError::Fault)
+        scheduler::blocking(|| waits.reply_slot.wait()).map(drop).map_err(|()| CopyError::Fault)
     }
 
     fn take_all_out(&mut self) -> Out {
@@ -346,8 +346,8 @@ impl CallMemory {
         write(&mut self.out, &self.arena, data, data.len());
         let len = head.len() + data.len();
         self.out_len += len;
-        if let Some(share) = self.holding.share() {
-            share.copied(len);
+        if let Some(quota) = self.holding.quota() {
+            quota.copied(len);
         }
         Ok(())
     }
@@ -371,19 +371,19 @@ impl UserMemory for CallMemory {
         if self.waits.is_some() {
             return self.copyin_ahead(addr, buf);
         }
-        let bytes = self.answered(Ask::Copyin { addr, len: buf.len() })?;
+        let bytes = self.answered(CopyRequest::Copyin { addr, len: buf.len() })?;
         buf.copy_from_slice(bytes);
         Ok(())
     }
 
     fn is_here(&self, addr: u64, len: usize) -> bool {
-        self.ahead.get(addr, len).is_some()
+        self.prefetch.get(addr, len).is_some()
     }
 
     fn copyinstr(&mut self, addr: u64, buf: &mut [u8]) -> Result<usize, CopyError> {
         not_null(addr)?;
         let len = buf.len().min(MAX_ASK);
-        let bytes = self.answered(Ask::Copyinstr { addr, len })?;
+        let bytes = self.answered(CopyRequest::Copyinstr { addr, len })?;
         let end = bytes.iter().position(|&byte| byte == 0);
         if let Some(end) = end {
             buf[..end].copy_from_slice(&bytes[..end]);
@@ -403,7 +403,7 @@ impl UserMemory for CallMemory {
     }
 
     fn anonmmap(&mut self, len: u64) -> Result<u64, CopyError> {
-        let bytes = self.answered(Ask::Anonmmap { len })?;
+        let bytes = self.answered(CopyRequest::Anonmmap { len })?;
         let addr = wire::read_u64(bytes, 0);
         self.used();
         match addr {
@@ -413,8 +413,8 @@ impl UserMemory for CallMemory {
     }
 
     fn room(&self) -> usize {
-        match self.holding.share() {
-            Some(share) if share.is_owed_enough() => 0,
+        match self.holding.quota() {
+            Some(quota) if quota.has_enough_unsent() => 0,
             _ => ROOM.saturating_sub(self.out_len),
         }
     }

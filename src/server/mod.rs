@@ -1,54 +1,54 @@
-//! The submission thread: ring events to sessions, jobs to the pool, replies to the ring.
+//! The submission thread: ring events to sessions, jobs to the scheduler, replies to the ring.
 //!
 //! [`Server::run`] is the loop. Each turn handles every event there is, then submits all that came of
 //! it with one `io_uring_enter`. Only this thread touches the ring and the sessions, so neither has a
-//! lock; it meets the workers at two places, the pool's deques (jobs out) and the [`mailbox`]
+//! lock; it meets the workers at two places, the scheduler's deques (jobs out) and the [`mailbox`]
 //! (results back).
 //!
-//! - [`board`]: what becomes of an event. It knows the ring as a trait only.
-//! - [`connection`]: one client; [`hub`]: what all connections share.
-//! - [`task`] and [`job`]: what goes to the pool; [`memory`]: a client's memory as calls see it;
-//!   [`ahead`]: what is fetched of it before it is asked for; [`wanted`]: when that is.
-//! - [`here`]: which calls this thread runs itself.
-//! - [`outbox`]: what is owed to a client; [`share`]: what one client takes of what all share;
+//! - [`core`]: what becomes of an event. It knows the ring as a trait only.
+//! - [`connection`]: one client; [`shared`]: what all connections share.
+//! - [`task`] and [`job`]: what goes to the scheduler; [`memory`]: a client's memory as calls see it;
+//!   [`prefetch`]: what is fetched of it before it is asked for; [`predictor`]: when that is.
+//! - [`inline`]: which calls this thread runs itself.
+//! - [`send_queue`]: what is owed to a client; [`quota`]: what one client takes of what all share;
 //!   [`holding`]: what one call does;
-//!   [`rendezvous`]: where a call that cannot restart waits for its client.
+//!   [`reply_slot`]: where a call that cannot restart waits for its client.
 //! - [`signals`]: those on their way to a client.
 //! - [`access`]: who may connect.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
 
 mod access;
-mod ahead;
-mod board;
 mod client_wait;
 mod connection;
-mod here;
+mod core;
 mod holding;
-mod hub;
+mod inline;
 mod job;
 mod limits;
 mod listener;
+#[cfg(all(loom, test))]
+mod loom_tests;
 mod mailbox;
 mod memory;
-#[cfg(all(loom, test))]
-mod models;
-mod outbox;
+mod predictor;
+mod prefetch;
 mod preforks;
-mod rendezvous;
-mod share;
+mod quota;
+mod reply_slot;
+mod send_queue;
+mod shared;
 mod signals;
 #[cfg(test)]
 mod simulator;
 mod stats;
 mod task;
 mod timers;
-mod wanted;
 
 pub use access::Access;
 pub use limits::{AnswerTime, Limits};
 pub use listener::{Bound, ListenError, SocketFile, SocketMode, listen};
 pub use memory::{MAX_ASK, ROOM};
-pub use stats::{BoardStats, Stats};
+pub use stats::{CoreStats, Stats};
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,16 +58,16 @@ use std::time::{Duration, Instant};
 
 use ring::{Chunk, Event, Listener, Ring, Socket, Then};
 
-use crate::pool::{self, Pool};
+use crate::scheduler::{self, Scheduler};
 use kernel::Kernel;
 use rumpsp::url::Url;
 use rumpsp::wire;
 
-use board::{Board, Net};
-use here::Here;
-use hub::Hub;
+use core::{Net, ServerCore};
+use inline::Inline;
 use job::{Context, Job};
 use mailbox::{Mailbox, Message};
+use shared::Shared;
 
 /// How long processes have to go once the server has hung up on everybody. A kernel that keeps one
 /// for longer is left behind.
@@ -83,7 +83,7 @@ pub struct Config {
     /// Where.
     pub url: Url,
     pub ring: ring::Config,
-    pub pool: pool::Config,
+    pub scheduler: scheduler::Config,
     pub limits: Limits,
     /// Who may connect.
     pub access: Access,
@@ -97,7 +97,7 @@ impl Config {
         Config {
             url,
             ring: ring::Config { spin: SPIN, ..ring::Config::default() },
-            pool: pool::Config { spin: SPIN, ..pool::Config::default() },
+            scheduler: scheduler::Config { spin: SPIN, ..scheduler::Config::default() },
             limits: Limits::default(),
             access: Access::default(),
             socket: SocketMode::default(),
@@ -113,7 +113,7 @@ pub enum Error {
     #[error(transparent)]
     Ring(#[from] ring::Error),
     #[error(transparent)]
-    Pool(#[from] pool::Error),
+    Scheduler(#[from] scheduler::Error),
     /// The server's thread could not be made, or panicked.
     #[error("the server's thread: {0}")]
     Thread(String),
@@ -129,9 +129,9 @@ pub struct Server {
     ring: Ring,
     listener: Option<Listener>,
     url: Url,
-    board: Board,
+    core: ServerCore,
     mailbox: Arc<Mailbox>,
-    pool: Pool<Job>,
+    scheduler: Scheduler<Job>,
     /// Calls that panicked.
     panics: Arc<AtomicU64>,
     // Last, so that all the others are gone when it says so.
@@ -224,7 +224,7 @@ impl Control {
 }
 
 impl Server {
-    /// Binds, listens and starts the pool. Connections are accepted from here on, and served once it
+    /// Binds, listens and starts the scheduler. Connections are accepted from here on, and served once it
     /// runs.
     pub fn new(config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
         Server::on(bind(config)?, config, kernel)
@@ -242,15 +242,20 @@ impl Server {
         let restarts = kernel.restarts();
         let context = Context { kernel, mailbox: mailbox.clone(), panics: Arc::default() };
         let panics = context.panics.clone();
-        let mut pool_config = config.pool.clone();
+        let mut pool_config = config.scheduler.clone();
         pool_config.rescuer = !restarts;
         if restarts {
             // None of its calls sleeps on a thread.
             pool_config.max_asleep = NonZeroUsize::MIN;
         }
-        let (pool, dispatcher) = Pool::new(&pool_config, context.clone())?;
-        let hub =
-            Hub::new(ring.arena(), config.limits.clone(), dispatcher, pool.injector(), context);
+        let (scheduler, dispatcher) = Scheduler::new(&pool_config, context.clone())?;
+        let shared = Shared::new(
+            ring.arena(),
+            config.limits.clone(),
+            dispatcher,
+            scheduler.injector(),
+            context,
+        );
         let listener = match ask {
             Some(ask) => ring.listen_for(bound.fd, ask)?,
             None => ring.listen(bound.fd)?,
@@ -260,9 +265,14 @@ impl Server {
             listener: Some(listener),
             file: bound.file,
             url: bound.url,
-            board: Board::new(banner, hub, config.access.clone(), config.url.path().is_some()),
+            core: ServerCore::new(
+                banner,
+                shared,
+                config.access.clone(),
+                config.url.path().is_some(),
+            ),
             mailbox,
-            pool,
+            scheduler,
             panics,
             ended: SayEnded::default(),
         })
@@ -289,24 +299,24 @@ impl Server {
     }
 
     fn serve(&mut self) -> Result<(), Error> {
-        let _here = Here::begin();
+        let _here = Inline::begin();
         let mut last_wait = None;
-        while !self.board.is_over() {
-            let deadline = earlier(self.board.next_deadline(), last_wait);
-            let (mailbox, board) = (&self.mailbox, &self.board);
-            self.ring.wait(deadline, || mailbox.is_empty() && !board.has_ready())?;
-            self.board.set_time(Instant::now());
+        while !self.core.is_over() {
+            let deadline = earlier(self.core.next_deadline(), last_wait);
+            let (mailbox, core) = (&self.mailbox, &self.core);
+            self.ring.wait(deadline, || mailbox.is_empty() && !core.has_ready())?;
+            self.core.set_time(Instant::now());
             while let Some(event) = self.ring.next_event() {
                 self.happened(event);
             }
-            self.board.turn(&self.mailbox, &mut self.ring, Instant::now);
-            self.answer_the_curious();
+            self.core.turn(&self.mailbox, &mut self.ring, Instant::now);
+            self.answer_stats_requests();
             if let Some(why) = self.mailbox.failure() {
                 return Err(Error::Ended(why.into()));
             }
-            if self.board.is_stopping() {
+            if self.core.is_stopping() {
                 self.listen_no_more();
-                let limit = *last_wait.get_or_insert_with(|| self.board.stop_limit(LAST_WAIT));
+                let limit = *last_wait.get_or_insert_with(|| self.core.stop_limit(LAST_WAIT));
                 if Instant::now() >= limit {
                     tracing::warn!("the kernel still holds on to clients that have gone");
                     break;
@@ -321,22 +331,22 @@ impl Server {
     fn happened(&mut self, event: Event) {
         match event {
             Event::Accepted { socket, peer, .. } => {
-                self.board.accepted(socket, peer.as_ref(), &mut self.ring);
+                self.core.accepted(socket, peer.as_ref(), &mut self.ring);
             }
             Event::AcceptFailed { error, .. } => {
                 tracing::warn!("cannot accept a connection: {error}");
             }
-            Event::Received { socket, data } => self.board.received(socket, &data),
+            Event::Received { socket, data } => self.core.received(socket, &data),
             Event::RecvEnded { socket, error: None } => {
-                self.board.receive_ended(socket, &mut self.ring);
+                self.core.receive_ended(socket, &mut self.ring);
             }
             Event::RecvEnded { socket, error: Some(error) } => {
                 tracing::debug!(client = socket.index(), "receiving failed: {error}");
-                self.board.hung_up(socket);
+                self.core.hung_up(socket);
             }
-            Event::HungUp { socket } => self.board.hung_up(socket),
-            Event::Sent { socket, result } => self.board.sent(socket, result.is_ok()),
-            Event::Closed { socket } => self.board.closed(socket),
+            Event::HungUp { socket } => self.core.hung_up(socket),
+            Event::Sent { socket, result } => self.core.sent(socket, result.is_ok()),
+            Event::Closed { socket } => self.core.closed(socket),
         }
     }
 
@@ -347,18 +357,18 @@ impl Server {
         }
     }
 
-    fn answer_the_curious(&mut self) {
-        let curious: Vec<_> = self.board.curious().collect();
-        for sender in curious {
+    fn answer_stats_requests(&mut self) {
+        let stats_requests: Vec<_> = self.core.stats_requests().collect();
+        for sender in stats_requests {
             // Nobody may be waiting for it any more.
             let _ = sender.send(self.stats());
         }
     }
 
     fn stats(&self) -> Stats {
-        let mut pool = self.pool.stats();
-        pool.panics += self.panics.load(Ordering::Relaxed);
-        Stats { board: self.board.stats(), ring: self.ring.stats(), pool }
+        let mut scheduler = self.scheduler.stats();
+        scheduler.panics += self.panics.load(Ordering::Relaxed);
+        Stats { core: self.core.stats(), ring: self.ring.stats(), scheduler }
     }
 }
 
@@ -391,7 +401,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 impl Net for Ring {
     fn send(&mut self, socket: Socket, chunks: std::vec::Drain<'_, Chunk>, then: Then) {
         if let Err(error) = Ring::send(self, socket, chunks, then) {
-            // The board sends one thing at a time, and nothing to sockets it has closed.
+            // The core sends one thing at a time, and nothing to sockets it has closed.
             tracing::error!(client = socket.index(), "a send was refused: {error}");
         }
     }

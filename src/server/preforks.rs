@@ -8,7 +8,7 @@ use std::time::Instant;
 use ring::Socket;
 use subtle::ConstantTimeEq;
 
-use crate::quota::leaves_some;
+use crate::fairness::leaves_some;
 use kernel::Process;
 use rumpsp::wire::{TOKEN_LEN, Token};
 

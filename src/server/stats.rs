@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-use crate::pool;
+use crate::scheduler;
 
 /// Counters of a server since its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
-    pub board: BoardStats,
+    pub core: CoreStats,
     pub ring: ring::Stats,
-    pub pool: pool::Stats,
+    pub scheduler: scheduler::Stats,
 }
 
 /// Counters of the submission thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BoardStats {
+pub struct CoreStats {
     /// Clients connected now.
     pub connections: usize,
     /// Clients that ever connected.
@@ -28,7 +28,7 @@ pub struct BoardStats {
     /// Clients that were not let in.
     pub turned_away: u64,
     /// Bytes owed to clients now.
-    pub owed: usize,
+    pub unsent: usize,
     /// Memory that takes now what clients have sent: answers that calls hold, frames that are not whole.
     pub kept: usize,
     /// Clients hung up on for what they sent or did not take.
@@ -42,30 +42,30 @@ pub struct BoardStats {
 impl Stats {
     /// `io_uring_enter` calls for each system call served.
     pub fn enters_per_call(&self) -> f64 {
-        self.ring.enters as f64 / (self.board.calls as f64).max(1.0)
+        self.ring.enters as f64 / (self.core.calls as f64).max(1.0)
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { board, ring, pool } = self;
+        let Stats { core, ring, scheduler } = self;
         write!(
             f,
-            "connections {} accepted {} turned_away {} calls {} in_flight {} asks {} owed {} kept {} \
+            "connections {} accepted {} turned_away {} calls {} in_flight {} asks {} unsent {} kept {} \
              hang_ups {} preforks {} timers {} enters {} enters_per_call {:.3} sqes {} cqes {} short_sends {} \
              recv_buffers_exhausted {} cq_overflows {} threads {} wakes {} hand_offs {} \
              asleep {} panics {}",
-            board.connections,
-            board.accepted,
-            board.turned_away,
-            board.calls,
-            board.calls_in_flight,
-            board.asks,
-            board.owed,
-            board.kept,
-            board.hang_ups,
-            board.preforks,
-            board.timers,
+            core.connections,
+            core.accepted,
+            core.turned_away,
+            core.calls,
+            core.calls_in_flight,
+            core.asks,
+            core.unsent,
+            core.kept,
+            core.hang_ups,
+            core.preforks,
+            core.timers,
             ring.enters,
             self.enters_per_call(),
             ring.sqes,
@@ -73,11 +73,11 @@ impl fmt::Display for Stats {
             ring.short_sends,
             ring.recv_buffers_exhausted,
             ring.cq_overflows,
-            pool.threads,
-            pool.wakes,
-            pool.hand_offs,
-            pool.asleep,
-            pool.panics,
+            scheduler.threads,
+            scheduler.wakes,
+            scheduler.hand_offs,
+            scheduler.asleep,
+            scheduler.panics,
         )
     }
 }

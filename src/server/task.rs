@@ -1,4 +1,4 @@
-//! A call on its way through the pool, and how it sleeps without a thread.
+//! A call on its way through the scheduler, and how it sleeps without a thread.
 //!
 //! A task is queued, runs, and then either has a message for the submission thread or sleeps. Its
 //! waker may be used at any time by any thread: a wake-up during a run makes it run once more, so
@@ -25,18 +25,18 @@ use std::time::Instant;
 
 use ring::{Arena, Socket};
 
-use super::here::Here;
 use super::holding::answer_cost;
+use super::inline::Inline;
 use super::job::{Context, Job};
 use super::mailbox::{Mailbox, Message};
 use super::memory::{CallMemory, MayAsk};
-use super::rendezvous::Rendezvous;
-use super::share::Share;
-use crate::pool::{Client, Injector};
+use super::quota::ClientQuota;
+use super::reply_slot::ReplySlot;
+use crate::scheduler::{Client, Injector};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use kernel::{Args, Call, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress};
-use rumpsp::session::{Answer, Ask, CallKey, CallRequest};
+use rumpsp::session::{Answer, CallKey, CallRequest, CopyRequest};
 
 /// With the submission thread.
 const IDLE: u8 = 0;
@@ -71,7 +71,7 @@ pub struct Task {
     body: Mutex<Body>,
     injector: Injector<Job>,
     /// Where its copies wait, if they wait on the thread.
-    rendezvous: Option<Arc<Rendezvous>>,
+    reply_slot: Option<Arc<ReplySlot>>,
 }
 
 /// What only one thread at a time looks at: the worker that runs the task, or the submission thread.
@@ -107,7 +107,7 @@ impl Body {
     }
 
     /// The descriptor of a call that was expected to copy in, and whether it did.
-    pub fn wanted(&self) -> Option<(u64, bool)> {
+    pub fn predictor(&self) -> Option<(u64, bool)> {
         self.memory.expects().then(|| (self.args[0], self.memory.has_copied_in()))
     }
 }
@@ -133,7 +133,7 @@ impl Task {
                 until: None,
             }),
             injector,
-            rendezvous: (!restarts).then(Arc::default),
+            reply_slot: (!restarts).then(Arc::default),
         }
     }
 
@@ -145,7 +145,7 @@ impl Task {
         key: CallKey,
         process: &Arc<dyn Process>,
         request: &CallRequest<'_>,
-        share: &Arc<Share>,
+        quota: &Arc<ClientQuota>,
         kernel: &dyn Kernel,
     ) {
         self.interrupt.store(GO_ON, Ordering::Relaxed);
@@ -155,33 +155,33 @@ impl Task {
         body.key = key;
         body.process = Some(process.clone());
         body.args = decode_args(request.args);
-        body.memory.begin(share);
+        body.memory.begin(quota);
         self.inline.store(kernel.runs_inline(request.number, &body.args), Ordering::Relaxed);
     }
 
     /// Brings a call that waits on its thread what it waits for. Gives it back if it does not wait so.
     pub fn answer_thread<'a>(&self, answer: Answer<'a>) -> Option<Answer<'a>> {
-        match &self.rendezvous {
-            Some(rendezvous) => rendezvous.answer(answer),
+        match &self.reply_slot {
+            Some(reply_slot) => reply_slot.answer(answer),
             None => Some(answer),
         }
     }
 
     /// Whether the client may be asked for this, which its last run wants or its thread waits for; if so it
     /// counts as asked. `others_wait` for their turn.
-    pub fn may_ask(&self, ask: Ask, share: &Share, others_wait: bool) -> MayAsk {
-        match self.rendezvous {
+    pub fn may_ask(&self, ask: CopyRequest, quota: &ClientQuota, others_wait: bool) -> MayAsk {
+        match self.reply_slot {
             None => self.body().memory.may_ask(others_wait),
             // Its thread has the body, and holds nothing while it waits.
-            Some(_) if !others_wait && share.ask(answer_cost(&ask)) => MayAsk::Yes,
+            Some(_) if !others_wait && quota.ask(answer_cost(&ask)) => MayAsk::Yes,
             Some(_) => MayAsk::Later,
         }
     }
 
     /// The client has gone: what was to be asked counts as asked, for it will be let go of.
-    pub fn is_refused(&self, ask: Ask, share: &Share) {
-        if self.rendezvous.is_some() {
-            share.ask_over(answer_cost(&ask));
+    pub fn is_refused(&self, ask: CopyRequest, quota: &ClientQuota) {
+        if self.reply_slot.is_some() {
+            quota.ask_over(answer_cost(&ask));
         }
     }
 
@@ -203,10 +203,10 @@ impl Task {
     }
 
     /// Before the submission thread puts it into a deque, or runs it itself.
-    pub fn queue(&self, share: &Share) {
+    pub fn queue(&self, quota: &ClientQuota) {
         let before = self.state.swap(QUEUED, Ordering::AcqRel);
         debug_assert_eq!(before, IDLE, "a task is queued once");
-        share.queue();
+        quota.queue();
         self.counted.store(true, Ordering::Relaxed);
     }
 
@@ -214,7 +214,7 @@ impl Task {
     /// take its place in the queue.
     pub fn leave_queue(&self, body: &Body, mailbox: &Mailbox) {
         if self.counted.swap(false, Ordering::Relaxed)
-            && body.memory.share().is_some_and(|share| share.start())
+            && body.memory.quota().is_some_and(|quota| quota.start())
         {
             mailbox.post(Message::HasRoom(body.socket));
         }
@@ -230,10 +230,10 @@ impl Task {
         usize::try_from(self.number()).unwrap_or(usize::MAX).min(CALL_KINDS - 1)
     }
 
-    /// Whose call it is, as the pool knows it.
+    /// Whose call it is, as the scheduler knows it.
     pub fn client(&self) -> Arc<Client> {
         let body = self.body();
-        body.memory.share().map(|share| share.sleepers().clone()).unwrap_or_default()
+        body.memory.quota().map(|quota| quota.sleepers().clone()).unwrap_or_default()
     }
 
     /// Whether it is to be run on the submission thread.
@@ -243,7 +243,7 @@ impl Task {
 
     /// Whether it may sleep on its thread.
     pub fn may_sleep(&self) -> bool {
-        self.rendezvous.is_some() && !self.is_interrupted()
+        self.reply_slot.is_some() && !self.is_interrupted()
     }
 
     /// What the task is about. Held only by whoever has it: never waited for.
@@ -311,7 +311,7 @@ impl Task {
                 continue;
             }
             body.memory.fall_asleep();
-            if body.memory.share().is_some_and(|share| share.has_room()) {
+            if body.memory.quota().is_some_and(|quota| quota.has_room()) {
                 mailbox.post_later(Message::HasRoom(body.socket));
             }
             if let Some(until) = until
@@ -335,18 +335,18 @@ impl Task {
         injector.inject(Job::Call(self));
     }
 
-    /// One run. A panic of the kernel is an I/O error to the client, and the pool goes on.
+    /// One run. A panic of the kernel is an I/O error to the client, and the scheduler goes on.
     fn run_once(&self, body: &mut Body, waker: &Waker, context: &Context, inline: bool) -> Outcome {
         let interrupted = self.is_interrupted();
-        if interrupted && self.rendezvous.is_some() {
+        if interrupted && self.reply_slot.is_some() {
             // It has not started, and would only be in the way of who waits for its end.
             return Outcome::Done(Err(Errno::EINTR));
         }
         let process = body.process.take().expect("a queued task has a call");
         body.memory.start_run();
-        if let Some(rendezvous) = &self.rendezvous {
+        if let Some(reply_slot) = &self.reply_slot {
             let (socket, key) = (body.socket, body.key);
-            body.memory.wait_at(rendezvous.clone(), context.mailbox.clone(), socket, key);
+            body.memory.wait_at(reply_slot.clone(), context.mailbox.clone(), socket, key);
         }
         let mut call = Call {
             number: self.number(),
@@ -383,7 +383,7 @@ impl Wake for Task {
             if self.change(ASLEEP, QUEUED) {
                 let injector = self.injector.clone();
                 let left = match self.is_inline() {
-                    true => Here::wake(self),
+                    true => Inline::wake(self),
                     false => Some(self),
                 };
                 if let Some(task) = left {

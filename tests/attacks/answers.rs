@@ -29,24 +29,24 @@ const ATTACKS: [Attack; 17] = [
 ];
 
 /// A client with a call, of request number 9, that waits for its bytes; and the number of the ask.
-fn copyin(target: &Target) -> (Speaker, u64) {
-    let mut client = Speaker::guest(target);
+fn copyin(target: &Target) -> (FrameClient, u64) {
+    let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
     client.send(&target.asks_bytes(9, writer, 8));
     let ask = asked(&mut client);
     (client, ask)
 }
 
-fn copyinstr(target: &Target) -> (Speaker, u64) {
-    let mut client = Speaker::guest(target);
+fn copyinstr(target: &Target) -> (FrameClient, u64) {
+    let mut client = FrameClient::guest(target);
     client.send(&target.asks_string(9));
     let ask = asked(&mut client);
     (client, ask)
 }
 
-fn anonmmap(target: &Target) -> Option<(Speaker, u64)> {
+fn anonmmap(target: &Target) -> Option<(FrameClient, u64)> {
     let call = target.asks_memory(9)?;
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     client.send(&call);
     let ask = asked(&mut client);
     Some((client, ask))
@@ -124,7 +124,7 @@ fn empty_string(target: &Target) -> Held {
 
 /// It ends at the first NUL, or is refused; what is behind that reaches nobody.
 fn string_in_string(target: &Target) -> Held {
-    let clients: Vec<Speaker> = [&b"/\0/\0"[..], b"\0\0\0\0", b"/no/such\0file"]
+    let clients: Vec<FrameClient> = [&b"/\0/\0"[..], b"\0\0\0\0", b"/no/such\0file"]
         .into_iter()
         .map(|text| {
             step(format!("{text:?}"));
@@ -166,7 +166,7 @@ fn memory_of_wrong_length(target: &Target) -> Held {
 
 /// They are the client's own addresses: the server has nothing there.
 fn memory_nowhere(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     for addr in [0, 1, 0x1000, 1 << 47, 1 << 63, u64::MAX] {
         step(format!("address {addr:#x}"));
         client.send(&target.asks_memory(9)?);
@@ -205,8 +205,8 @@ fn twice(target: &Target) -> Held {
 fn answer_of_another(target: &Target) -> Held {
     let (mut victim, ask) = copyin(target);
     let stolen = response(Kind::Copyin, ask, b"stolen!!");
-    meets(Speaker::guest(target), &stolen, Fate::End, "from a bystander");
-    meets(Speaker::connected(target), &stolen, Fate::End, "from nobody");
+    meets(FrameClient::guest(target), &stolen, Fate::End, "from a bystander");
+    meets(FrameClient::connected(target), &stolen, Fate::End, "from nobody");
     // What the victim itself answers is what counts.
     victim.send(&response(Kind::Copyin, ask, b"its own!"));
     victim.expect(Said::ok(9, 8));
@@ -249,7 +249,7 @@ fn refusal_with_body(target: &Target) -> Held {
 }
 
 fn all_refused(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
     for _ in 0..50 {
         let calls = [Some(target.asks_bytes(9, writer, 3000)), Some(target.asks_string(9))];

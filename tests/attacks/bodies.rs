@@ -41,7 +41,7 @@ fn endless_name(target: &Target) -> Held {
     for len in [1, 4, 100, 1023, 1024] {
         let bytes = handshake(Handshake::Guest, &vec![b'x'; len]);
         let fate = Fate::ErrorAndEnd(Malformed);
-        meets(Speaker::connected(target), &bytes, fate, format!("{len} bytes"));
+        meets(FrameClient::connected(target), &bytes, fate, format!("{len} bytes"));
     }
     hold(())
 }
@@ -52,7 +52,7 @@ fn odd_names(target: &Target) -> Held {
         [b"\0", b"\xff\xfe\x01\n\0", b"a\0b\0c", b"%s%n%x\0", b"../../x\0", &long];
     let clients = names.map(|name| {
         step(format!("the name {name:?}"));
-        let mut client = Speaker::connected(target);
+        let mut client = FrameClient::connected(target);
         client.send(&handshake(Handshake::Guest, name));
         client.expect(Said::Welcome { reqno: 9 });
         client.getpid();
@@ -66,9 +66,9 @@ fn odd_names(target: &Target) -> Held {
 
 fn second_guest(target: &Target) -> Held {
     let fate = Fate::ErrorAndEnd(Malformed);
-    meets(Speaker::guest(target), &guest(9, "again"), fate, "a second guest handshake");
+    meets(FrameClient::guest(target), &guest(9, "again"), fate, "a second guest handshake");
     // Both at once, the second behind the first.
-    let mut client = Speaker::connected(target);
+    let mut client = FrameClient::connected(target);
     client.send(&[guest(1, "one"), guest(9, "two")].concat());
     client.expect(Said::Welcome { reqno: 1 });
     client.expect(Said::refused(9, Malformed));
@@ -78,10 +78,10 @@ fn second_guest(target: &Target) -> Held {
 
 /// Who is somebody already does not become a child of somebody else; nor does this spend the token.
 fn fork_of_the_living(target: &Target) -> Held {
-    let token = Speaker::guest(target).prefork();
+    let token = FrameClient::guest(target).prefork();
     let fate = Fate::ErrorAndEnd(Malformed);
-    meets(Speaker::guest(target), &fork(9, &token), fate, "a fork handshake");
-    meets(Speaker::guest(target), &cancel(9, &token), fate, "a cancel");
+    meets(FrameClient::guest(target), &fork(9, &token), fate, "a fork handshake");
+    meets(FrameClient::guest(target), &cancel(9, &token), fate, "a cancel");
     hold(())
 }
 
@@ -89,62 +89,67 @@ fn endless_exec(target: &Target) -> Held {
     for len in [0, 1, 100, 1024] {
         let bytes = handshake(Handshake::Exec, &vec![b'x'; len]);
         let fate = Fate::ErrorAndEnd(Malformed);
-        meets(Speaker::guest(target), &bytes, fate, format!("{len} bytes"));
+        meets(FrameClient::guest(target), &bytes, fate, format!("{len} bytes"));
     }
     hold(())
 }
 
 fn fork_of_wrong_length(target: &Target) -> Held {
-    let mut parent = Speaker::guest(target);
+    let mut parent = FrameClient::guest(target);
     let token = parent.prefork();
     for len in [0, 1, 4, 15, 16, 19, 21, 24, 100, 1024] {
         let mut body = token.to_vec();
         body.resize(len, 0);
         let fate = Fate::ErrorAndEnd(Malformed);
         let bytes = handshake(Handshake::Fork, &body);
-        meets(Speaker::connected(target), &bytes, fate, format!("{len} bytes"));
+        meets(FrameClient::connected(target), &bytes, fate, format!("{len} bytes"));
     }
     // It is still good.
-    let child = Speaker::child(target, &token);
+    let child = FrameClient::child(target, &token);
     hold((parent, child))
 }
 
 fn nearly_a_token(target: &Target) -> Held {
-    let mut parent = Speaker::guest(target);
+    let mut parent = FrameClient::guest(target);
     let token = parent.prefork();
     for bit in 0..128 {
         let mut other = token;
         other[bit / 8] ^= 1 << (bit % 8);
         let fate = Fate::ErrorAndEnd(InvalidPrefork);
-        meets(Speaker::connected(target), &fork(9, &other), fate, format!("bit {bit}"));
+        meets(FrameClient::connected(target), &fork(9, &other), fate, format!("bit {bit}"));
     }
-    let child = Speaker::child(target, &token);
+    let child = FrameClient::child(target, &token);
     hold((parent, child))
 }
 
 fn cancel_of_nothing(target: &Target) -> Held {
-    let mut parent = Speaker::guest(target);
+    let mut parent = FrameClient::guest(target);
     let token = parent.prefork();
     for other in [[0; 16], [0xff; 16], token.map(|byte| !byte)] {
         let fate = Fate::ErrorAndEnd(InvalidPrefork);
-        meets(Speaker::connected(target), &cancel(9, &other), fate, "a cancel");
+        meets(FrameClient::connected(target), &cancel(9, &other), fate, "a cancel");
     }
-    let mut canceller = Speaker::connected(target);
+    let mut canceller = FrameClient::connected(target);
     canceller.send(&cancel(9, &token));
     canceller.expect_end();
     let fate = Fate::ErrorAndEnd(InvalidPrefork);
-    meets(Speaker::connected(target), &cancel(9, &token), fate, "a second cancel");
-    meets(Speaker::connected(target), &fork(9, &token), fate, "a fork of what was cancelled");
+    meets(FrameClient::connected(target), &cancel(9, &token), fate, "a second cancel");
+    meets(FrameClient::connected(target), &fork(9, &token), fate, "a fork of what was cancelled");
     hold(parent)
 }
 
 fn call_first(target: &Target) -> Held {
     for number in [sys::GETPID, sys::PIPE, sys::REBOOT, -1] {
         let fate = Fate::ErrorAndEnd(Auth);
-        meets(Speaker::connected(target), &call(number, 9, &[]), fate, format!("call {number}"));
+        meets(
+            FrameClient::connected(target),
+            &call(number, 9, &[]),
+            fate,
+            format!("call {number}"),
+        );
     }
     // Behind it the handshake comes too late.
-    let mut client = Speaker::connected(target);
+    let mut client = FrameClient::connected(target);
     client.send(&[call(sys::GETPID, 9, &[]), guest(1, "late")].concat());
     client.expect(Said::refused(9, Auth));
     client.expect_end();
@@ -152,12 +157,12 @@ fn call_first(target: &Target) -> Held {
 }
 
 fn prefork_first(target: &Target) -> Held {
-    meets(Speaker::connected(target), &prefork(9), Fate::ErrorAndEnd(Auth), "a prefork");
+    meets(FrameClient::connected(target), &prefork(9), Fate::ErrorAndEnd(Auth), "a prefork");
     hold(())
 }
 
 fn prefork_with_body(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     for len in [1, 16, 4096] {
         client.send(&request(Kind::Prefork, 0, 9, &vec![0xff; len]));
         match client.hear() {
@@ -170,7 +175,7 @@ fn prefork_with_body(target: &Target) -> Held {
 }
 
 fn numbers(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     for number in [-1, i32::MIN, i32::MIN + 20, i32::MAX, 1 << 16 | 20, 1 << 30, 600, 10_000] {
         step(format!("call {number}"));
         for args in [&[][..], &[0; 9], &[u64::MAX; 16]] {
@@ -181,7 +186,7 @@ fn numbers(target: &Target) -> Held {
 }
 
 fn too_many_arguments(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let pid = client.getpid();
     client.send(&call(sys::GETPID, 9, &[u64::MAX; 16]));
     assert!(
@@ -190,20 +195,20 @@ fn too_many_arguments(target: &Target) -> Held {
     for more in [1, 8, 4096] {
         let bytes = request(Kind::Syscall, sys::GETPID as u32, 9, &vec![0; 128 + more]);
         let fate = Fate::ErrorAndEnd(Malformed);
-        meets_with_rest(Speaker::guest(target), &bytes, fate, more);
+        meets_with_rest(FrameClient::guest(target), &bytes, fate, more);
     }
     hold(client)
 }
 
 /// As `meets`, where the hang-up may overtake bytes that are still on their way.
-fn meets_with_rest(client: Speaker, bytes: &[u8], fate: Fate, more: usize) {
+fn meets_with_rest(client: FrameClient, bytes: &[u8], fate: Fate, more: usize) {
     // Only the header is sent: what it says is enough.
     meets(client, &bytes[..24], fate, format!("{more} bytes too many"));
 }
 
 /// What is missing of a slot is zero.
 fn half_arguments(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     for len in 1..8 {
         step(format!("{len} bytes of a slot"));
         client.send(&request(Kind::Syscall, sys::CLOSE as u32, 9, &[0xee; 8][..len]));
@@ -219,7 +224,7 @@ const WILD: [u64; 8] = [0, 1, 0xfff, 1 << 31, 1 << 47, i64::MAX as u64, 1 << 63,
 
 /// Bytes that a call may ask for or copy out before its pointers and lengths are found to be bad.
 fn wild_arguments(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let [reader, writer] = client.pipe();
     client.write(writer, b"a few bytes to read");
     let mut reqno = 100;
@@ -246,7 +251,7 @@ fn wild_arguments(target: &Target) -> Held {
     hold(client)
 }
 
-fn wild_arguments_of_files(client: &mut Speaker) {
+fn wild_arguments_of_files(client: &mut FrameClient) {
     let file = client.open("/wild", O_RDWR | O_CREAT);
     for wild in WILD {
         for (number, args) in [
@@ -270,7 +275,7 @@ fn wild_arguments_of_files(client: &mut Speaker) {
 }
 
 fn wild_descriptors(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     for fd in [3, 64, 1 << 10, 1 << 20, i32::MAX as u64, 1 << 31, u32::MAX.into(), u64::MAX] {
         step(format!("descriptor {fd:#x}"));
         client.call_fails(sys::CLOSE, &[fd], EBADF);
@@ -291,10 +296,13 @@ fn noise(target: &Target) -> Held {
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
-    let clients: Vec<Speaker> = (0..100)
+    let clients: Vec<FrameClient> = (0..100)
         .map(|round| {
-            let mut client =
-                if round % 3 == 0 { Speaker::connected(target) } else { Speaker::guest(target) };
+            let mut client = if round % 3 == 0 {
+                FrameClient::connected(target)
+            } else {
+                FrameClient::guest(target)
+            };
             let mut bytes: Vec<u8> = (0..24 + 64).map(|_| byte()).collect();
             if round % 2 == 0 {
                 bytes[..8].copy_from_slice(&u64::to_le_bytes(24 + 64));

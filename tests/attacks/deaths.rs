@@ -25,15 +25,15 @@ fn empty_handshake(target: &Target) -> Held {
     for kind in [Handshake::Guest, Handshake::Fork] {
         let bytes = request(Kind::Handshake, kind.number(), 9, &[]);
         let fate = Fate::ErrorAndEnd(Malformed);
-        meets(Speaker::connected(target), &bytes, fate, format!("{kind:?}"));
+        meets(FrameClient::connected(target), &bytes, fate, format!("{kind:?}"));
     }
     let bytes = request(Kind::Handshake, Handshake::Exec.number(), 9, &[]);
-    meets(Speaker::guest(target), &bytes, Fate::ErrorAndEnd(Malformed), "exec");
+    meets(FrameClient::guest(target), &bytes, Fate::ErrorAndEnd(Malformed), "exec");
     hold(())
 }
 
 fn negative_number(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     for number in [-1, -2, -512, i32::MIN] {
         client.call_fails(number, &[], ENOSYS);
         client.call_fails(number, &[u64::MAX; 9], ENOSYS);
@@ -43,7 +43,7 @@ fn negative_number(target: &Target) -> Held {
 
 /// Calls that need arguments have none: all of them are zero then.
 fn no_arguments(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     for number in [sys::READ, sys::WRITE, sys::CLOSE, sys::KILL, sys::PIPE2, 520, 521, 522] {
         client.send(&call(number, 1, &[]));
         // Whatever it comes to; a read of the console may be an end of file.
@@ -55,7 +55,7 @@ fn no_arguments(target: &Target) -> Held {
 
 fn long_string(target: &Target) -> Held {
     for len in [1025, 4096, 70_000] {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         client.send(&target.asks_string(1));
         let ask = asked(&mut client);
         let bytes = response(Kind::Copyin, ask, &vec![b'a'; len]);
@@ -65,7 +65,7 @@ fn long_string(target: &Target) -> Held {
 }
 
 fn deaf(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let flood = target.flood(&mut client);
     for reqno in 0..64 {
         client.send(&flood.frame(reqno));
@@ -74,9 +74,9 @@ fn deaf(target: &Target) -> Held {
 }
 
 fn asleep_in_copyin(target: &Target) -> Held {
-    let clients: Vec<Speaker> = (0..30)
+    let clients: Vec<FrameClient> = (0..30)
         .map(|_| {
-            let mut client = Speaker::guest(target);
+            let mut client = FrameClient::guest(target);
             for reqno in 0..10 {
                 let [_, writer] = client.pipe();
                 client.send(&target.asks_bytes(reqno, writer, 8));
@@ -89,5 +89,5 @@ fn asleep_in_copyin(target: &Target) -> Held {
 }
 
 fn silent_crowd(target: &Target) -> Held {
-    hold((0..300).map(|_| Speaker::silent(target)).collect::<Vec<_>>())
+    hold((0..300).map(|_| FrameClient::silent(target)).collect::<Vec<_>>())
 }

@@ -12,7 +12,7 @@ use client::Client;
 use rumpsp::wire::ErrorCode;
 
 use crate::process::{raise_file_limit, say};
-use crate::support::{Said, Speaker, refusal};
+use crate::support::{FrameClient, Said, refusal};
 use crate::target::{Kind, Target};
 
 /// Attacks of one kind.
@@ -29,7 +29,7 @@ pub struct Attack {
 
 enum Act {
     Holds(fn(&Target) -> Held),
-    Vanishes(fn(&Target) -> Option<Vec<Speaker>>),
+    Vanishes(fn(&Target) -> Option<Vec<FrameClient>>),
 }
 
 /// What a hostile client holds on to while others are to be served. `None`: there is no such attack on
@@ -42,7 +42,7 @@ pub const fn attack(name: &'static str, act: fn(&Target) -> Held) -> Attack {
 }
 
 /// A moment at which clients vanish, in each way.
-pub const fn moment(name: &'static str, stage: fn(&Target) -> Option<Vec<Speaker>>) -> Attack {
+pub const fn moment(name: &'static str, stage: fn(&Target) -> Option<Vec<FrameClient>>) -> Attack {
     Attack { name, act: Act::Vanishes(stage) }
 }
 
@@ -51,10 +51,13 @@ pub fn hold<T: Any>(held: T) -> Held {
 }
 
 /// A way to vanish, with its name.
-type Way = (&'static str, fn(Speaker));
+type Way = (&'static str, fn(FrameClient));
 
-const WAYS: [Way; 3] =
-    [("a close", drop), ("a reset", Speaker::reset), ("a half-close", Speaker::half_close_and_go)];
+const WAYS: [Way; 3] = [
+    ("a close", drop),
+    ("a reset", FrameClient::reset),
+    ("a half-close", FrameClient::half_close_and_go),
+];
 
 thread_local! {
     /// What the attack is at, for the words of its failure.
@@ -127,7 +130,7 @@ fn holds(act: fn(&Target) -> Held, target: &Target, resident: &Client) -> bool {
 }
 
 fn vanishes(
-    stage: fn(&Target) -> Option<Vec<Speaker>>,
+    stage: fn(&Target) -> Option<Vec<FrameClient>>,
     target: &Target,
     resident: &Client,
 ) -> bool {
@@ -195,7 +198,7 @@ pub enum Fate {
 }
 
 /// Sends bad bytes, whose request number is 9, and looks what they come to.
-pub fn meets(mut client: Speaker, bytes: &[u8], fate: Fate, what: impl Into<String>) {
+pub fn meets(mut client: FrameClient, bytes: &[u8], fate: Fate, what: impl Into<String>) {
     step(what);
     client.send(bytes);
     if let Fate::Error(code) | Fate::ErrorAndEnd(code) = fate {
@@ -208,7 +211,7 @@ pub fn meets(mut client: Speaker, bytes: &[u8], fate: Fate, what: impl Into<Stri
 }
 
 /// The number of what is asked next.
-pub fn asked(client: &mut Speaker) -> u64 {
+pub fn asked(client: &mut FrameClient) -> u64 {
     match client.hear() {
         Said::Copyin { reqno, .. }
         | Said::Copyinstr { reqno, .. }
@@ -218,7 +221,7 @@ pub fn asked(client: &mut Speaker) -> u64 {
 }
 
 /// Declines what a call asks for until it ends; what else comes is dropped.
-pub fn end_of_call(client: &mut Speaker, call: u64) -> i32 {
+pub fn end_of_call(client: &mut FrameClient, call: u64) -> i32 {
     loop {
         match client.hear() {
             Said::Copyin { reqno, .. }

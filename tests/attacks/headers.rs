@@ -42,11 +42,16 @@ fn under_a_header(target: &Target) -> Held {
                 let bytes = claiming(len, class, kind, 20, 9, &[]);
                 let what = format!("{len} bytes of class {class}, type {kind}");
                 let fate = Fate::ErrorAndEnd(Malformed);
-                meets(Speaker::guest(target), &bytes, fate, &what);
-                meets(Speaker::connected(target), &bytes, fate, &what);
+                meets(FrameClient::guest(target), &bytes, fate, &what);
+                meets(FrameClient::connected(target), &bytes, fate, &what);
             }
             let bytes = claiming(len, 1, kind, 0, 9, &[]);
-            meets(Speaker::guest(target), &bytes, Fate::End, format!("a response, {len} bytes"));
+            meets(
+                FrameClient::guest(target),
+                &bytes,
+                Fate::End,
+                format!("a response, {len} bytes"),
+            );
         }
     }
     hold(())
@@ -65,7 +70,7 @@ fn over_the_bound(target: &Target) -> Held {
     for (kind, bound) in bounds {
         for over in [1, 1000, 1 << 20] {
             step(format!("a {kind:?} of {over} bytes too many"));
-            let mut client = Speaker::guest(target);
+            let mut client = FrameClient::guest(target);
             client.try_send(&request(kind, 20, 9, &vec![0x20; bound + over]));
             // The error may be lost: a socket that is closed with bytes unread is reset.
             client.half_close();
@@ -79,8 +84,8 @@ fn huge(target: &Target) -> Held {
         for len in [1 << 20, 1 << 32, 1 << 40, i64::MAX as u64, 1 << 63, u64::MAX] {
             let bytes = claiming(len, 0, kind, 20, 9, &[]);
             let (fate, what) = (Fate::ErrorAndEnd(Malformed), format!("{len} bytes, type {kind}"));
-            meets(Speaker::guest(target), &bytes, fate, &what);
-            meets(Speaker::connected(target), &bytes, fate, &what);
+            meets(FrameClient::guest(target), &bytes, fate, &what);
+            meets(FrameClient::connected(target), &bytes, fate, &what);
         }
     }
     hold(())
@@ -89,10 +94,10 @@ fn huge(target: &Target) -> Held {
 /// The rest never comes.
 fn more_than_sent(target: &Target) -> Held {
     let bounds = [(Kind::Handshake, 1024), (Kind::Syscall, 128), (Kind::Prefork, 4096)];
-    let clients: Vec<Speaker> = (0..90)
+    let clients: Vec<FrameClient> = (0..90)
         .map(|number| {
             let (kind, bound) = bounds[number % 3];
-            let mut client = Speaker::guest(target);
+            let mut client = FrameClient::guest(target);
             let len = (HEADER_LEN + bound) as u64;
             client.send(&claiming(len, 0, kind.number(), 20, 9, &vec![0; bound - 1]));
             client
@@ -107,7 +112,7 @@ fn less_than_sent(target: &Target) -> Held {
     for len in [HEADER_LEN, HEADER_LEN + 1, HEADER_LEN + 7, HEADER_LEN + 8] {
         for fill in [0, 0x18, 0xff] {
             step(format!("{len} bytes, then {fill:#x}"));
-            let mut client = Speaker::guest(target);
+            let mut client = FrameClient::guest(target);
             client.try_send(&claiming(len as u64, 0, 1, sys::GETPID as u32, 9, &[fill; 120]));
             clients.push(client);
         }
@@ -116,7 +121,7 @@ fn less_than_sent(target: &Target) -> Held {
 }
 
 fn duplicate_reqno(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let writers: Vec<u64> = (0..10).map(|_| client.pipe()[1]).collect();
     client.send(&writers.iter().flat_map(|&fd| target.asks_bytes(9, fd, 8)).collect::<Vec<u8>>());
     let mut asks: Vec<u64> = (0..10).map(|_| asked(&mut client)).collect();
@@ -138,7 +143,7 @@ fn duplicate_reqno(target: &Target) -> Held {
 }
 
 fn extreme_reqno(target: &Target) -> Held {
-    let mut client = Speaker::connected(target);
+    let mut client = FrameClient::connected(target);
     client.send(&guest(u64::MAX, "extreme"));
     client.expect(Said::Welcome { reqno: u64::MAX });
     for reqno in [0, 1 << 31, 1 << 32, 1 << 63, u64::MAX] {
@@ -157,7 +162,7 @@ fn unknown_class(target: &Target) -> Held {
         for kind in TYPES {
             let bytes = frame(class, kind, 20, 9, b"whatever");
             let what = format!("class {class}, type {kind}");
-            meets(Speaker::guest(target), &bytes, Fate::Error(Malformed), what);
+            meets(FrameClient::guest(target), &bytes, Fate::Error(Malformed), what);
         }
     }
     hold(())
@@ -166,8 +171,8 @@ fn unknown_class(target: &Target) -> Held {
 /// A request of this type, after the handshake and before.
 fn means_nothing(target: &Target, kind: u16, word: u32, body: &[u8]) {
     let (bytes, what) = (frame(0, kind, word, 9, body), format!("type {kind}"));
-    meets(Speaker::guest(target), &bytes, Fate::Error(Malformed), &what);
-    meets(Speaker::connected(target), &bytes, Fate::ErrorAndEnd(Auth), &what);
+    meets(FrameClient::guest(target), &bytes, Fate::Error(Malformed), &what);
+    meets(FrameClient::connected(target), &bytes, Fate::ErrorAndEnd(Auth), &what);
 }
 
 fn unknown_type(target: &Target) -> Held {
@@ -222,8 +227,8 @@ fn unasked_responses(target: &Target) -> Held {
     for kind in TYPES {
         for reqno in [0, 1, 9, 1 << 32, u64::MAX] {
             let (bytes, what) = (frame(1, kind, 0, reqno, &[0; 8]), format!("type {kind}"));
-            meets(Speaker::guest(target), &bytes, Fate::End, &what);
-            meets(Speaker::connected(target), &bytes, Fate::End, &what);
+            meets(FrameClient::guest(target), &bytes, Fate::End, &what);
+            meets(FrameClient::connected(target), &bytes, Fate::End, &what);
         }
     }
     hold(())
@@ -233,7 +238,7 @@ fn unasked_errors(target: &Target) -> Held {
     for code in [0, 1, 7, 8, u32::MAX] {
         for kind in TYPES {
             let (bytes, what) = (frame(2, kind, code, 9, &[]), format!("error {code}"));
-            meets(Speaker::guest(target), &bytes, Fate::Error(Malformed), what);
+            meets(FrameClient::guest(target), &bytes, Fate::Error(Malformed), what);
         }
     }
     hold(())
@@ -243,23 +248,23 @@ fn unknown_handshake(target: &Target) -> Held {
     // 1 is declared in the protocol and was never made.
     for kind in [1, 4, 5, 0x100, 1 << 31, u32::MAX] {
         let (bytes, what) = (request(Kind::Handshake, kind, 9, b"name\0"), format!("kind {kind}"));
-        meets(Speaker::connected(target), &bytes, Fate::ErrorAndEnd(Auth), &what);
-        meets(Speaker::guest(target), &bytes, Fate::ErrorAndEnd(Malformed), &what);
+        meets(FrameClient::connected(target), &bytes, Fate::ErrorAndEnd(Auth), &what);
+        meets(FrameClient::guest(target), &bytes, Fate::ErrorAndEnd(Malformed), &what);
     }
     hold(())
 }
 
 fn exec_first(target: &Target) -> Held {
-    meets(Speaker::connected(target), &exec(9, "first"), Fate::ErrorAndEnd(Auth), "an exec");
+    meets(FrameClient::connected(target), &exec(9, "first"), Fate::ErrorAndEnd(Auth), "an exec");
     let token = [7; 16];
     let fate = Fate::ErrorAndEnd(InvalidPrefork);
-    meets(Speaker::connected(target), &fork(9, &token), fate, "a fork of nobody");
+    meets(FrameClient::connected(target), &fork(9, &token), fate, "a fork of nobody");
     hold(())
 }
 
 /// Where the word has no meaning it is not looked at.
 fn words(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
     for word in [1, 0xff, 1 << 31, u32::MAX] {
         client.send(&request(Kind::Prefork, word, 9, &[]));
@@ -287,7 +292,7 @@ fn another_protocol(target: &Target) -> Held {
         &[0; 4096],
     ];
     let clients = said.map(|words| {
-        let mut client = Speaker::connected(target);
+        let mut client = FrameClient::connected(target);
         client.try_send(words);
         client
     });

@@ -9,14 +9,14 @@ use crate::target::Target;
 pub const GROUP: Group = Group { name: "moments", attacks: &ATTACKS };
 
 const ATTACKS: [Attack; 31] = [
-    moment("before the banner", |target| one(Speaker::silent(target))),
-    moment("after the banner", |target| one(Speaker::connected(target))),
+    moment("before the banner", |target| one(FrameClient::silent(target))),
+    moment("after the banner", |target| one(FrameClient::connected(target))),
     moment("after the first byte", |target| handshake_cut(target, 1)),
     moment("after half a header", |target| handshake_cut(target, HEADER_LEN / 2)),
     moment("after the header of a handshake", |target| handshake_cut(target, HEADER_LEN)),
     moment("in the middle of a handshake's body", |target| handshake_cut(target, HEADER_LEN + 2)),
     moment("before the handshake is answered", handshaking),
-    moment("after the handshake", |target| one(Speaker::guest(target))),
+    moment("after the handshake", |target| one(FrameClient::guest(target))),
     moment("with a whole life sent in one write", life_in_one_write),
     moment("in the middle of a call's arguments", in_arguments),
     moment("with files open", files_open),
@@ -42,73 +42,73 @@ const ATTACKS: [Attack; 31] = [
     attack("deaf in one direction only", deaf_but_talking),
 ];
 
-fn one(client: Speaker) -> Option<Vec<Speaker>> {
+fn one(client: FrameClient) -> Option<Vec<FrameClient>> {
     Some(vec![client])
 }
 
-fn handshake_cut(target: &Target, at: usize) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::connected(target);
+fn handshake_cut(target: &Target, at: usize) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::connected(target);
     client.send(&guest(1, "cut")[..at]);
     one(client)
 }
 
-fn handshaking(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::silent(target);
+fn handshaking(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::silent(target);
     client.send(&guest(1, "in a hurry"));
     one(client)
 }
 
-fn life_in_one_write(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::silent(target);
+fn life_in_one_write(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::silent(target);
     let calls = (0..50).flat_map(|reqno| call(20, reqno, &[])).collect::<Vec<u8>>();
     let frames = [guest(1, "short"), prefork(2), calls, exec(3, "shorter"), prefork(4)];
     client.send(&frames.concat());
     one(client)
 }
 
-fn in_arguments(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn in_arguments(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     client.send(&target.asks_bytes(1, 1, 1)[..HEADER_LEN + 12]);
     one(client)
 }
 
-fn files_open(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn files_open(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     for _ in 0..20 {
         client.pipe();
     }
     one(client)
 }
 
-fn answers_unread(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn answers_unread(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     client.send(&(0..500).flat_map(|reqno| call(20, reqno, &[])).collect::<Vec<u8>>());
     one(client)
 }
 
-fn runs(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn runs(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     for reqno in 0..3 {
         let call = target.runs(&mut client, reqno);
         client.send(&call);
         // What it opens for the next comes before the first has much to say.
-        if !target.is_standin() {
+        if !target.is_fake() {
             break;
         }
     }
     one(client)
 }
 
-fn sleep(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn sleep(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     let [reader, _] = client.pipe();
     client.send(&(0..30).flat_map(|reqno| target.sleeps(reqno, reader)).collect::<Vec<u8>>());
     client.getpid();
     one(client)
 }
 
-fn asked_bytes(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn asked_bytes(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     for reqno in 0..10 {
         let [_, writer] = client.pipe();
         client.send(&target.asks_bytes(reqno, writer, 100));
@@ -117,8 +117,8 @@ fn asked_bytes(target: &Target) -> Option<Vec<Speaker>> {
     one(client)
 }
 
-fn asked_string(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn asked_string(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     for reqno in 0..10 {
         client.send(&target.asks_string(reqno));
         asked(&mut client);
@@ -126,8 +126,8 @@ fn asked_string(target: &Target) -> Option<Vec<Speaker>> {
     one(client)
 }
 
-fn asked_memory(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn asked_memory(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     for reqno in 0..10 {
         client.send(&target.asks_memory(reqno)?);
         asked(&mut client);
@@ -135,8 +135,8 @@ fn asked_memory(target: &Target) -> Option<Vec<Speaker>> {
     one(client)
 }
 
-fn asked_unread(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn asked_unread(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
     for reqno in 0..10 {
         client.send(&target.asks_bytes(reqno, writer, 100));
@@ -146,8 +146,8 @@ fn asked_unread(target: &Target) -> Option<Vec<Speaker>> {
 }
 
 /// A client whose answer has been sent as far as `cut`.
-fn answer_cut(target: &Target, cut: usize) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn answer_cut(target: &Target, cut: usize) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
     client.send(&target.asks_bytes(1, writer, 100));
     let ask = asked(&mut client);
@@ -155,23 +155,23 @@ fn answer_cut(target: &Target, cut: usize) -> Option<Vec<Speaker>> {
     one(client)
 }
 
-fn in_an_answer(target: &Target) -> Option<Vec<Speaker>> {
+fn in_an_answer(target: &Target) -> Option<Vec<FrameClient>> {
     let cuts = [1, HEADER_LEN, HEADER_LEN + 50, HEADER_LEN + 99];
     Some(cuts.into_iter().filter_map(|cut| answer_cut(target, cut)).flatten().collect())
 }
 
-fn behind_an_answer(target: &Target) -> Option<Vec<Speaker>> {
+fn behind_an_answer(target: &Target) -> Option<Vec<FrameClient>> {
     answer_cut(target, HEADER_LEN + 100)
 }
 
-fn preforking(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn preforking(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     client.send(&[prefork(1), prefork(2), prefork(3)].concat());
     one(client)
 }
 
-fn preforked(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn preforked(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     client.pipe();
     for _ in 0..3 {
         client.prefork();
@@ -180,33 +180,33 @@ fn preforked(target: &Target) -> Option<Vec<Speaker>> {
 }
 
 /// Both go while it happens.
-fn forking(target: &Target) -> Option<Vec<Speaker>> {
-    let mut parent = Speaker::guest(target);
+fn forking(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut parent = FrameClient::guest(target);
     parent.pipe();
     let token = parent.prefork();
-    let mut child = Speaker::connected(target);
+    let mut child = FrameClient::connected(target);
     child.send(&fork(1, &token));
     Some(vec![parent, child])
 }
 
-fn forked(target: &Target) -> Option<Vec<Speaker>> {
-    let mut parent = Speaker::guest(target);
+fn forked(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut parent = FrameClient::guest(target);
     let [reader, _] = parent.pipe();
     let token = parent.prefork();
-    let mut child = Speaker::child(target, &token);
+    let mut child = FrameClient::child(target, &token);
     child.send(&target.sleeps(1, reader));
     parent.send(&target.sleeps(1, reader));
     Some(vec![parent, child])
 }
 
-fn in_an_exec(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn in_an_exec(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     client.send(&exec(1, "a name that is cut")[..HEADER_LEN + 5]);
     one(client)
 }
 
-fn executing(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn executing(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     let [reader, writer] = client.pipe();
     client.send(&target.asks_bytes(1, writer, 100));
     asked(&mut client);
@@ -214,15 +214,15 @@ fn executing(target: &Target) -> Option<Vec<Speaker>> {
     one(client)
 }
 
-fn copied_out_to(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn copied_out_to(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     let flood = target.flood(&mut client);
     client.send(&(0..8).flat_map(|reqno| flood.frame(reqno)).collect::<Vec<u8>>());
     one(client)
 }
 
-fn in_a_copyout(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn in_a_copyout(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     let flood = target.flood(&mut client);
     client.send(&flood.frame(1));
     let mut some = [0; 1000];
@@ -230,15 +230,15 @@ fn in_a_copyout(target: &Target) -> Option<Vec<Speaker>> {
     one(client)
 }
 
-fn after_an_error(target: &Target) -> Option<Vec<Speaker>> {
-    let mut client = Speaker::guest(target);
+fn after_an_error(target: &Target) -> Option<Vec<FrameClient>> {
+    let mut client = FrameClient::guest(target);
     client.send(&claiming(0, 0, 1, 0, 9, &[]));
     one(client)
 }
 
-fn hundred(target: &Target) -> Option<Vec<Speaker>> {
+fn hundred(target: &Target) -> Option<Vec<FrameClient>> {
     let clients = (0..100).map(|number| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         let [reader, writer] = client.pipe();
         client.send(&target.sleeps(1, reader));
         if number % 2 == 0 {
@@ -251,7 +251,7 @@ fn hundred(target: &Target) -> Option<Vec<Speaker>> {
 
 /// It takes nothing any more, and goes on calling.
 fn deaf_but_talking(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     rustix::net::shutdown(client.socket(), rustix::net::Shutdown::Read).expect("a shutdown");
     let calls: Vec<u8> = (0..1000).flat_map(|reqno| call(20, reqno, &[])).collect();
     client.try_send(&calls);

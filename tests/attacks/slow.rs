@@ -35,7 +35,7 @@ const ATTACKS: [Attack; 16] = [
 const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// Has these bytes sent one by one, over and over if `again`.
-fn drips(mut client: Speaker, bytes: Vec<u8>, again: bool) -> Busy {
+fn drips(mut client: FrameClient, bytes: Vec<u8>, again: bool) -> Busy {
     let mut at = 0;
     Busy::new(move || {
         client.try_send(&bytes[at..at + 1]);
@@ -51,7 +51,7 @@ fn drips(mut client: Speaker, bytes: Vec<u8>, again: bool) -> Busy {
 fn byte_by_byte(target: &Target) -> Held {
     let clients: Vec<Busy> = (0..10)
         .map(|_| {
-            let mut client = Speaker::connected(target);
+            let mut client = FrameClient::connected(target);
             for byte in guest(0, "slow") {
                 client.send(&[byte]);
             }
@@ -65,17 +65,17 @@ fn byte_by_byte(target: &Target) -> Held {
 /// The longest name there may be, whose end never comes.
 fn endless_handshake(target: &Target) -> Held {
     let bytes = claiming((HEADER_LEN + 1024) as u64, 0, 0, 0, 1, &[b'x'; 1000]);
-    let clients = (0..20).map(|_| drips(Speaker::silent(target), bytes.clone(), false));
+    let clients = (0..20).map(|_| drips(FrameClient::silent(target), bytes.clone(), false));
     hold(clients.collect::<Vec<_>>())
 }
 
 fn silent(target: &Target) -> Held {
-    hold((0..100).map(|_| Speaker::connected(target)).collect::<Vec<_>>())
+    hold((0..100).map(|_| FrameClient::connected(target)).collect::<Vec<_>>())
 }
 
 fn banner_unread(target: &Target) -> Held {
     let clients = (0..100).map(|number| {
-        let mut client = Speaker::silent(target);
+        let mut client = FrameClient::silent(target);
         // Some begin to speak.
         client.send(&guest(1, "half")[..number % HEADER_LEN]);
         client
@@ -93,7 +93,7 @@ fn last_byte_missing(target: &Target) -> Held {
     ];
     let clients = frames.into_iter().enumerate().map(|(number, bytes)| {
         let mut client =
-            if number == 0 { Speaker::connected(target) } else { Speaker::guest(target) };
+            if number == 0 { FrameClient::connected(target) } else { FrameClient::guest(target) };
         client.send(&bytes[..bytes.len() - 1]);
         client
     });
@@ -104,7 +104,7 @@ fn last_byte_missing(target: &Target) -> Held {
 /// given the end of a pipe to write to, of its own: NetBSD's have one writer at a time.
 fn never_gives(target: &Target, ask: impl Fn(u64, u64) -> Vec<u8>) -> Held {
     let clients = (0..20).map(|_| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         for reqno in 0..10 {
             let [_, writer] = client.pipe();
             client.send(&ask(reqno, writer));
@@ -130,7 +130,7 @@ fn memory_never_given(target: &Target) -> Held {
 
 fn answer_byte_by_byte(target: &Target) -> Held {
     let clients = (0..10).map(|_| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         let [_, writer] = client.pipe();
         client.send(&target.asks_bytes(1, writer, 3000));
         let ask = asked(&mut client);
@@ -141,7 +141,7 @@ fn answer_byte_by_byte(target: &Target) -> Held {
 
 fn half_answer(target: &Target) -> Held {
     let clients = (0..50).map(|number| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         let [_, writer] = client.pipe();
         client.send(&target.asks_bytes(1, writer, 3000));
         let ask = asked(&mut client);
@@ -152,7 +152,7 @@ fn half_answer(target: &Target) -> Held {
 }
 
 fn answers_never_read(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let calls: Vec<u8> = (0..1000).flat_map(|reqno| call(sys::GETPID, reqno, &[])).collect();
     // Until the server takes no more of them, or there are enough.
     for round in 0..30 {
@@ -166,7 +166,7 @@ fn answers_never_read(target: &Target) -> Held {
 
 fn copyouts_never_read(target: &Target) -> Held {
     let clients = (0..10).map(|_| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         let flood = target.flood(&mut client);
         client.send(&(0..20).flat_map(|reqno| flood.frame(reqno)).collect::<Vec<u8>>());
         client
@@ -176,7 +176,7 @@ fn copyouts_never_read(target: &Target) -> Held {
 
 fn read_byte_by_byte(target: &Target) -> Held {
     let clients = (0..5).map(|_| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         let flood = target.flood(&mut client);
         client.send(&(0..4).flat_map(|reqno| flood.frame(reqno)).collect::<Vec<u8>>());
         Busy::new(move || {
@@ -189,7 +189,7 @@ fn read_byte_by_byte(target: &Target) -> Held {
 
 /// A server that waits for an answer has to read on, and owes more and more.
 fn talks_and_never_reads(target: &Target) -> Held {
-    let mut client = Speaker::guest(target);
+    let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
     client.send(&target.asks_bytes(1, writer, 10));
     let calls: Vec<u8> = (0..1000).flat_map(|reqno| call(sys::GETPID, reqno, &[])).collect();
@@ -205,7 +205,7 @@ fn talks_and_never_reads(target: &Target) -> Held {
 /// It waits for the end of a write whose bytes are never given.
 fn endless_exec(target: &Target) -> Held {
     let clients = (0..20).map(|_| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         let [reader, writer] = client.pipe();
         client.send(&target.asks_bytes(1, writer, 10));
         asked(&mut client);
@@ -217,7 +217,7 @@ fn endless_exec(target: &Target) -> Held {
 
 fn prefork_unread(target: &Target) -> Held {
     let clients = (0..20).map(|_| {
-        let mut client = Speaker::guest(target);
+        let mut client = FrameClient::guest(target);
         client.send(&[prefork(1), prefork(2), call(sys::GETPID, 3, &[])].concat());
         client
     });

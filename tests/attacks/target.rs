@@ -10,10 +10,10 @@ use client::numbers::{O_RDONLY, sys};
 use rumpsp::url::Url;
 use rustix::process::Signal;
 
+use crate::fake::sys as own;
 use crate::process::{self, SOON, Server};
-use crate::standin::sys as own;
-use crate::support::{House, Speaker, Transport, call};
-use crate::{standin, support};
+use crate::support::{FrameClient, TestServer, Transport, call};
+use crate::{fake, support};
 
 /// Kernels and transports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Target {
 
 enum Home {
     /// In this process.
-    Here(Box<House>),
+    Here(Box<TestServer>),
     /// The program.
     There(RefCell<Server>),
 }
@@ -55,7 +55,7 @@ impl Kind {
     pub fn is_here(self) -> bool {
         match self {
             Kind::EmbeddedUnix | Kind::EmbeddedTcp => true,
-            Kind::StandInUnix | Kind::StandInTcp => standin::prefix().is_some(),
+            Kind::StandInUnix | Kind::StandInTcp => fake::prefix().is_some(),
             Kind::NetBsdUnix | Kind::NetBsdTcp => {
                 let is_here = std::env::var_os("RUMP_PREFIX").is_some();
                 if !is_here {
@@ -85,11 +85,11 @@ impl Target {
         let home = match kind {
             Kind::EmbeddedUnix => Home::Here(embedded(Transport::Unix)),
             Kind::EmbeddedTcp => Home::Here(embedded(Transport::Tcp)),
-            Kind::StandInUnix | Kind::StandInTcp => Home::There(RefCell::new(standin(kind))),
+            Kind::StandInUnix | Kind::StandInTcp => Home::There(RefCell::new(fake(kind))),
             Kind::NetBsdUnix | Kind::NetBsdTcp => Home::There(RefCell::new(netbsd(kind))),
         };
         let url = match &home {
-            Home::Here(house) => house.url.clone(),
+            Home::Here(test_server) => test_server.url.clone(),
             Home::There(server) => server.borrow().url().clone(),
         };
         Target { kind, url, home }
@@ -103,7 +103,7 @@ impl Target {
         matches!(self.kind, Kind::EmbeddedUnix | Kind::EmbeddedTcp)
     }
 
-    pub fn is_standin(&self) -> bool {
+    pub fn is_fake(&self) -> bool {
         matches!(self.kind, Kind::StandInUnix | Kind::StandInTcp)
     }
 
@@ -126,7 +126,7 @@ impl Target {
 
     /// A call for a string at 0x1000, of 1024 bytes at most.
     pub fn asks_string(&self, reqno: u64) -> Vec<u8> {
-        if self.is_standin() {
+        if self.is_fake() {
             call(own::ECHOSTR, reqno, &[0x1000, 0x2000, 1024])
         } else {
             call(sys::OPEN, reqno, &[0x1000, 0, 0])
@@ -138,7 +138,7 @@ impl Target {
         if self.is_embedded() {
             Some(call(sys::MMAP, reqno, &[0, 4096, 3, 0x1002, u64::MAX, 0, 0]))
         } else {
-            self.is_standin().then(|| call(own::ANONMMAP, reqno, &[4096]))
+            self.is_fake().then(|| call(own::ANONMMAP, reqno, &[4096]))
         }
     }
 
@@ -148,8 +148,8 @@ impl Target {
     }
 
     /// A call that runs for a while, and that nothing ends.
-    pub fn runs(&self, client: &mut Speaker, reqno: u64) -> Vec<u8> {
-        if self.is_standin() {
+    pub fn runs(&self, client: &mut FrameClient, reqno: u64) -> Vec<u8> {
+        if self.is_fake() {
             call(own::HOSTSLEEP, reqno, &[200, 0, 0, 0])
         } else {
             self.flood(client).frame(reqno)
@@ -157,8 +157,8 @@ impl Target {
     }
 
     /// A call that copies out a mebibyte.
-    pub fn flood(&self, client: &mut Speaker) -> Flood {
-        if self.is_standin() {
+    pub fn flood(&self, client: &mut FrameClient) -> Flood {
+        if self.is_fake() {
             Flood { number: own::FLOOD, args: [0x1000, 65_536, 16] }
         } else {
             let zero = client.open("/dev/zero", O_RDONLY);
@@ -174,10 +174,10 @@ impl Target {
     /// Waits until nothing of any client is left, and ends the server as a signal does.
     pub fn ends_well(self) {
         match self.home {
-            Home::Here(house) => {
-                house.becomes_empty();
-                assert_eq!(house.stats().pool.panics, 0, "tasks that panicked");
-                house.ends_well();
+            Home::Here(test_server) => {
+                test_server.becomes_empty();
+                assert_eq!(test_server.stats().scheduler.panics, 0, "tasks that panicked");
+                test_server.ends_well();
             }
             Home::There(server) => ends_well(server.into_inner(), self.kind),
         }
@@ -223,14 +223,16 @@ fn start(command: std::process::Command, is_tcp: bool, args: &[&str]) -> Server 
 }
 
 /// With preforks that do not outlive their parents for long: the end of the test waits for them.
-fn embedded(transport: Transport) -> Box<House> {
-    Box::new(House::with(transport, |config| config.limits.orphan = Duration::from_millis(500)))
+fn embedded(transport: Transport) -> Box<TestServer> {
+    Box::new(TestServer::with(transport, |config| {
+        config.limits.orphan = Duration::from_millis(500)
+    }))
 }
 
-fn standin(kind: Kind) -> Server {
-    let prefix = standin::prefix().and_then(Path::to_str).expect("a path of words");
+fn fake(kind: Kind) -> Server {
+    let prefix = fake::prefix().and_then(Path::to_str).expect("a path of words");
     let mut command = process::rumpring();
-    standin::with_lifetime(&mut command).env("RUMP_NCPU", "2");
+    fake::with_lifetime(&mut command).env("RUMP_NCPU", "2");
     let args = ["--kernel", "librump", "--rump-prefix", prefix];
     start(command, kind == Kind::StandInTcp, &args)
 }
@@ -250,7 +252,7 @@ fn ends_well(mut server: Server, kind: Kind) {
     assert_eq!(status.code(), Some(0), "its end at SIGTERM; it said {said:?}");
     assert!(!said.iter().any(|line| line.contains("holds on")), "nobody is left behind: {said:?}");
     if matches!(kind, Kind::StandInUnix | Kind::StandInTcp) {
-        let halts = "standin: halting with 0 processes".to_string();
+        let halts = "fake: halting with 0 processes".to_string();
         assert!(said.contains(&halts), "no process in the kernel at its end: {said:?}");
     }
 }

@@ -8,13 +8,13 @@
 #[allow(clippy::duplicate_mod)]
 #[path = "../process/files.rs"]
 mod files;
+pub mod frame_client;
 pub mod frames;
-pub mod house;
-pub mod speaker;
+pub mod test_server;
 
+pub use frame_client::*;
 pub use frames::*;
-pub use house::*;
-pub use speaker::*;
+pub use test_server::*;
 
 /// `size_t` and friends, from an `int`.
 pub fn int(value: i64) -> u64 {

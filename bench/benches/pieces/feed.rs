@@ -6,7 +6,7 @@ use std::sync::Arc;
 use client::numbers::sys;
 use criterion::{Criterion, Throughput};
 use kernel::{Call, Client, Errno, Outcome, Process};
-use rumpsp::session::{Answer, Ask, CallKey, CallRequest, Host, Limits, Session, Work};
+use rumpsp::session::{Answer, CallKey, CallRequest, CopyRequest, Host, KernelOp, Limits, Session};
 use rumpsp::wire::{self, Handshake, Token};
 
 /// Calls that are fed at once.
@@ -46,14 +46,14 @@ impl Host for Notes {
     fn hang_up(&mut self, why: &'static str) {
         panic!("hung up: {why}");
     }
-    fn work(&mut self, _: Work) {}
+    fn work(&mut self, _: KernelOp) {}
     fn discard(&mut self, _: Arc<dyn Process>) {}
     fn call(
         &mut self,
         key: CallKey,
         _: &Arc<dyn Process>,
         request: CallRequest<'_>,
-    ) -> Option<Ask> {
+    ) -> Option<CopyRequest> {
         black_box(request);
         self.started.push(key);
         None

@@ -1,14 +1,14 @@
 //! The pieces of a call's way, one by one: `cargo bench -p rumpring-bench`.
 //!
-//! - [`frames`]: bytes to frames; [`feed`]: frames to what a session has done; [`pool`]: a batch of
+//! - [`frames`]: bytes to frames; [`feed`]: frames to what a session has done; [`scheduler`]: a batch of
 //!   tasks to the workers and back; [`kernel`]: calls of the embedded kernel.
 
 mod feed;
 mod frames;
 mod kernel;
-mod pool;
+mod scheduler;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(pieces, frames::benches, feed::benches, pool::benches, kernel::benches);
+criterion_group!(pieces, frames::benches, feed::benches, scheduler::benches, kernel::benches);
 criterion_main!(pieces);

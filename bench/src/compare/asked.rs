@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Compare;
-use super::demand::{Demand, When};
-use super::only::Only;
+use super::load_spec::{LoadSpec, When};
 use super::target::{Target, What};
+use super::target_filter::TargetFilter;
 use crate::load::{LoadArgs, Plan};
 use crate::workload::Case as Wanted;
 
@@ -16,9 +16,10 @@ impl Compare {
         if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
             return Err(format!("two servers have the name {}", names[twice]));
         }
-        let strangers = self.calls.iter().filter_map(|only| only.stranger(&names));
-        let mut strangers =
-            strangers.chain(self.idle.iter().filter_map(|only| only.stranger(&names)));
+        let strangers =
+            self.calls.iter().filter_map(|target_filter| target_filter.stranger(&names));
+        let mut strangers = strangers
+            .chain(self.idle.iter().filter_map(|target_filter| target_filter.stranger(&names)));
         if let Some(name) = strangers.next() {
             return Err(format!("no server has the name {name}"));
         }
@@ -36,20 +37,21 @@ impl Compare {
     /// Errors in the loads that are asked for.
     fn check_demands(&self) -> Result<(), String> {
         let demands = self.demands();
-        for (number, (demand, who)) in demands.iter().enumerate() {
-            let Plan { call, connections, .. } = demand.plan;
+        for (number, (load_spec, who)) in demands.iter().enumerate() {
+            let Plan { call, connections, .. } = load_spec.plan;
             call.check(connections)?;
-            if demand.is_open() {
+            if load_spec.is_open() {
                 call.check_rate()?;
             }
-            let has_all = |(other, of_other): &(Demand, Vec<bool>)| {
-                *other == demand.closed()
+            let has_all = |(other, of_other): &(LoadSpec, Vec<bool>)| {
+                *other == load_spec.closed()
                     && who.iter().zip(of_other).all(|(one, other)| one <= other)
             };
-            if matches!(demand.when, When::Percent(_)) && !demands[..number].iter().any(has_all) {
+            if matches!(load_spec.when, When::Percent(_)) && !demands[..number].iter().any(has_all)
+            {
                 return Err(format!(
-                    "{demand}: {} in a closed loop has to come before it, with the same servers",
-                    demand.closed()
+                    "{load_spec}: {} in a closed loop has to come before it, with the same servers",
+                    load_spec.closed()
                 ));
             }
         }
@@ -106,13 +108,13 @@ impl Compare {
     }
 
     /// The loads, in the order in which they were asked for, and which targets take part.
-    pub fn demands(&self) -> Vec<(Demand, Vec<bool>)> {
+    pub fn demands(&self) -> Vec<(LoadSpec, Vec<bool>)> {
         let mut demands = Vec::new();
-        for only in &self.calls {
-            let Wanted { call, connections, in_flight, percent } = only.what;
+        for target_filter in &self.calls {
+            let Wanted { call, connections, in_flight, percent } = target_filter.what;
             let takes_part = |target: &Target| {
-                let has_files = !matches!(target.what, What::Floor(_));
-                only.has(&target.name) && (has_files || call.is_getpid())
+                let has_files = !matches!(target.what, What::Baseline(_));
+                target_filter.has(&target.name) && (has_files || call.is_getpid())
             };
             let who: Vec<bool> = self.targets.iter().map(takes_part).collect();
             let connections = connections.map_or(self.connections.clone(), |n| vec![n]);
@@ -123,20 +125,22 @@ impl Compare {
                 (None, None) => When::Answered,
             };
             let plan = |connections| Plan { call, connections, in_flight };
-            let demand = |connections| Demand { plan: plan(connections), when };
-            demands.extend(connections.into_iter().map(|n| (demand(n), who.clone())));
+            let load_spec = |connections| LoadSpec { plan: plan(connections), when };
+            demands.extend(connections.into_iter().map(|n| (load_spec(n), who.clone())));
         }
         demands
     }
 
     /// How many idle connections, and which targets take part.
     pub fn idle_plans(&self) -> Vec<(u32, Vec<bool>)> {
-        let who = |only: &Only<u32>| self.targets.iter().map(|t| only.has(&t.name)).collect();
-        self.idle.iter().map(|only| (only.what, who(only))).collect()
+        let who = |target_filter: &TargetFilter<u32>| {
+            self.targets.iter().map(|t| target_filter.has(&t.name)).collect()
+        };
+        self.idle.iter().map(|target_filter| (target_filter.what, who(target_filter))).collect()
     }
 
     /// How many turns there will be.
-    pub fn turns(&self) -> u64 {
+    pub fn rounds(&self) -> u64 {
         let loads = self.demands().into_iter().map(|(_, who)| who);
         let idle = self.idle_plans().into_iter().map(|(_, who)| who);
         let a_round = loads.chain(idle).flatten().filter(|takes_part| *takes_part).count();

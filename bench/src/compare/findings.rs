@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::demand::{Demand, When};
+use super::load_spec::{LoadSpec, When};
+use super::rounds::{Case, IdleCase, Part, Rounds, Taken, Turn};
 use super::target::Target;
-use super::turns::{Case, IdleCase, Part, Rounds, Taken, Turn};
 use crate::histogram::QUANTILES;
 use crate::idle::Idle;
 
@@ -25,16 +25,16 @@ pub struct Findings<'a> {
 
 impl Findings<'_> {
     /// At which rate a target is to be called, if the loop is open.
-    pub fn rate_for(&self, demand: &Demand, target: usize) -> Result<Option<u64>, String> {
-        let percent = match demand.when {
+    pub fn rate_for(&self, load_spec: &LoadSpec, target: usize) -> Result<Option<u64>, String> {
+        let percent = match load_spec.when {
             When::Answered => return Ok(None),
             When::Rate(rate) => return Ok(Some(rate)),
             When::Percent(percent) => f64::from(percent),
         };
-        let closed = self.cases.iter().rev().find(|case| case.demand == demand.closed());
+        let closed = self.cases.iter().rev().find(|case| case.load_spec == load_spec.closed());
         let all = closed.and_then(|case| case.rounds.spread(target, |turn| Some(turn.rate)));
         let all =
-            all.ok_or_else(|| format!("no turn with {} has shown its rate", demand.closed()))?;
+            all.ok_or_else(|| format!("no turn with {} has shown its rate", load_spec.closed()))?;
         Ok(Some((all.median * percent / 100.0).round().max(1.0) as u64))
     }
 
@@ -54,10 +54,10 @@ impl Findings<'_> {
 
 fn case(case: &Case) -> Value {
     json!({
-        "call": case.demand.plan.call.to_string(),
-        "connections": case.demand.plan.connections,
-        "in_flight": case.demand.plan.in_flight,
-        "percent_of_own_rate": match case.demand.when {
+        "call": case.load_spec.plan.call.to_string(),
+        "connections": case.load_spec.plan.connections,
+        "in_flight": case.load_spec.plan.in_flight,
+        "percent_of_own_rate": match case.load_spec.when {
             When::Percent(percent) => Some(percent),
             _ => None,
         },
@@ -129,8 +129,8 @@ mod tests {
     fn a_percentage_is_of_the_target_s_own_rate() {
         let targets = targets();
         let findings = findings(&targets);
-        let closed = findings.cases[0].demand;
-        let rate_for = |when, target| findings.rate_for(&Demand { when, ..closed }, target);
+        let closed = findings.cases[0].load_spec;
+        let rate_for = |when, target| findings.rate_for(&LoadSpec { when, ..closed }, target);
         assert_eq!(rate_for(When::Answered, 0), Ok(None));
         assert_eq!(rate_for(When::Rate(7), 0), Ok(Some(7)));
         assert_eq!(rate_for(When::Percent(50), 0), Ok(Some(50_000)));

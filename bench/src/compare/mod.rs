@@ -1,21 +1,21 @@
 //! `rumpring-bench compare`: several servers take turns under the same loads, so that what a machine
 //! does to one it does to all of them, and ratios mean something where numbers do not.
 //!
-//! - [`asked`]: whether what was asked for can be; [`target`]s and [`demand`]s: who is measured under which
-//!   loads, [`only`] some of them with some.
+//! - [`asked`]: whether what was asked for can be; [`target`]s and [`load_spec`]s: who is measured under which
+//!   loads, [`target_filter`] some of them with some.
 //! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that are there now.
-//! - [`turns`]: what they have shown, and medians; [`findings`]: all of it; [`tables`]: the same to be read.
+//! - [`rounds`]: what they have shown, and medians; [`findings`]: all of it; [`tables`]: the same to be read.
 
 mod asked;
-mod demand;
 mod findings;
-mod only;
+mod load_spec;
 mod progress;
+mod rounds;
 mod runner;
 mod running;
 mod tables;
 mod target;
-mod turns;
+mod target_filter;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,18 +30,18 @@ use crate::once::{seconds_from, some_seconds_from};
 use crate::report;
 use crate::workload::{self, Case as Wanted};
 
-pub use demand::When;
 pub use findings::Findings;
+pub use load_spec::When;
+pub use rounds::{Case, Spread, Turn};
 pub use running::end_all;
 #[cfg(test)]
 pub use tables::tests::findings as test_findings;
 pub use tables::{Column, Table, all as all_tables};
 pub use target::{Server, Target, What};
-pub use turns::{Case, Spread, Turn};
 
-use only::Only;
 use progress::Progress;
 use runner::Runner;
+use target_filter::TargetFilter;
 
 /// Compare servers, which take turns: A B A B.
 ///
@@ -53,7 +53,7 @@ use runner::Runner;
 pub struct Compare {
     /// A server: NAME=COMMAND, where the command starts one in the foreground on the URL that is put
     /// in place of {url}; NAME+stats=COMMAND, if it prints a line of counters at SIGUSR1 as rumpring
-    /// does (others die of it); NAME=URL; or NAME="floor ring" and NAME="floor hop", which are the
+    /// does (others die of it); NAME=URL; or NAME="baseline ring" and NAME="baseline hop", which are the
     /// floors of this program (see its command floor).
     #[arg(value_name = "NAME=COMMAND", required = true)]
     targets: Vec<Target>,
@@ -71,7 +71,7 @@ pub struct Compare {
     /// answered in a closed loop, the turns of which have to come before, as in getpid@64,getpid@64%50.
     #[arg(long, value_name = "CALL[@N[xM]][%P][=NAME+...],...", value_delimiter = ',',
         default_value = "getpid", value_parser = wanted)]
-    calls: Vec<Only<Wanted>>,
+    calls: Vec<TargetFilter<Wanted>>,
 
     /// How many connections.
     #[arg(short, long, value_delimiter = ',', default_value = "64",
@@ -104,7 +104,7 @@ pub struct Compare {
     /// Measure the memory for so many idle connections, too, on a server of its own each time; of
     /// some servers only as with calls.
     #[arg(long, value_name = "N[=NAME+...],...", value_delimiter = ',', value_parser = idle)]
-    idle: Vec<Only<u32>>,
+    idle: Vec<TargetFilter<u32>>,
 
     /// Write all numbers to this file.
     #[arg(long, value_name = "FILE")]
@@ -139,11 +139,11 @@ impl Compare {
         }
         let dir = tempfile::tempdir()?;
         let is_enough = interrupt::flag(running::end_all)?;
-        let progress = Progress::new(self.turns(), self.quiet);
+        let progress = Progress::new(self.rounds(), self.quiet);
         let mut runner = Runner::new(self, dir.path(), progress, is_enough)?;
         runner.progress.print(&self.introduction())?;
-        for (demand, who) in self.demands() {
-            let case = runner.case(demand, &who, &findings);
+        for (load_spec, who) in self.demands() {
+            let case = runner.case(load_spec, &who, &findings);
             if case.rounds.has_any() {
                 let rows = tables::lines(&self.targets, &case);
                 let lines: String = rows.iter().map(|row| tables::line(row)).collect();
@@ -209,12 +209,12 @@ impl Compare {
     }
 }
 
-fn wanted(text: &str) -> Result<Only<Wanted>, String> {
-    Only::parse(text, str::parse)
+fn wanted(text: &str) -> Result<TargetFilter<Wanted>, String> {
+    TargetFilter::parse(text, str::parse)
 }
 
-fn idle(text: &str) -> Result<Only<u32>, String> {
-    Only::parse(text, workload::connections_from)
+fn idle(text: &str) -> Result<TargetFilter<u32>, String> {
+    TargetFilter::parse(text, workload::connections_from)
 }
 
 fn in_file(file: &Path) -> impl Fn(std::io::Error) -> String {

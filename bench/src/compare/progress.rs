@@ -8,7 +8,7 @@ use rumpring::output::{self, PrintError};
 
 pub struct Progress {
     way: Way,
-    turns: u64,
+    rounds: u64,
     begun: u64,
     start: Instant,
 }
@@ -21,10 +21,10 @@ enum Way {
 
 impl Progress {
     /// Of so many turns.
-    pub fn new(turns: u64, is_quiet: bool) -> Progress {
+    pub fn new(rounds: u64, is_quiet: bool) -> Progress {
         let way = match () {
             () if is_quiet => Way::Quiet,
-            () if std::io::stderr().is_terminal() => Way::Bar(ProgressBar::new(turns)),
+            () if std::io::stderr().is_terminal() => Way::Bar(ProgressBar::new(rounds)),
             () => Way::Lines,
         };
         if let Way::Bar(bar) = &way
@@ -32,17 +32,17 @@ impl Progress {
         {
             bar.set_style(style);
         }
-        Progress { way, turns, begun: 0, start: Instant::now() }
+        Progress { way, rounds, begun: 0, start: Instant::now() }
     }
 
     /// A turn begins.
     pub fn begin(&mut self, what: &str) {
         let done = self.begun;
         self.begun += 1;
-        let mut text = format!("turn {} of {}: {what}", self.begun, self.turns);
+        let mut text = format!("turn {} of {}: {what}", self.begun, self.rounds);
         if done > 0 {
             let each = self.start.elapsed().as_secs_f64() / done as f64;
-            text += &format!(", about {:.0} s left", each * (self.turns - done) as f64);
+            text += &format!(", about {:.0} s left", each * (self.rounds - done) as f64);
         }
         match &self.way {
             Way::Bar(bar) => {

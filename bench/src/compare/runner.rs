@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Compare;
-use super::demand::Demand;
 use super::findings::Findings;
+use super::load_spec::LoadSpec;
 use super::progress::Progress;
+use super::rounds::{Case, IdleCase, Rounds, Taken, Turn};
 use super::target::Server;
-use super::turns::{Case, IdleCase, Rounds, Taken, Turn};
 use crate::histogram::{self, About};
 use crate::idle::{Idle, idle};
 use crate::load::Settings;
@@ -58,20 +58,20 @@ impl<'a> Runner<'a> {
         if !self.is_enough() {
             return None;
         }
-        let (taken, turns) = (self.taken, self.compare.turns());
+        let (taken, rounds) = (self.taken, self.compare.rounds());
         let last =
             self.last.map(|seconds| format!(", the last of which ended after {seconds:.2} s"));
         let last = last.unwrap_or_default();
-        Some(format!("cut short by a signal after {taken} of {turns} turns{last}"))
+        Some(format!("cut short by a signal after {taken} of {rounds} turns{last}"))
     }
 
     /// All turns of one load. What was found so far says at which rate, if it is an open loop.
-    pub fn case(&mut self, demand: Demand, who: &[bool], findings: &Findings<'_>) -> Case {
-        let rounds = self.rounds(&demand.to_string(), who, |runner, target, round| {
-            let rate = findings.rate_for(&demand, target)?;
-            runner.turn(target, demand, rate, round)
+    pub fn case(&mut self, load_spec: LoadSpec, who: &[bool], findings: &Findings<'_>) -> Case {
+        let rounds = self.rounds(&load_spec.to_string(), who, |runner, target, round| {
+            let rate = findings.rate_for(&load_spec, target)?;
+            runner.turn(target, load_spec, rate, round)
         });
-        Case { demand, rounds }
+        Case { load_spec, rounds }
     }
 
     /// All turns with so many idle connections.
@@ -108,10 +108,10 @@ impl<'a> Runner<'a> {
         who: &[bool],
         turn: impl Fn(&mut Self, usize) -> Result<T, String>,
     ) -> Vec<Taken<T>> {
-        let mut turns = Vec::new();
+        let mut rounds = Vec::new();
         for (index, target) in self.compare.targets.iter().enumerate() {
             if !who[index] {
-                turns.push(None);
+                rounds.push(None);
                 continue;
             }
             if self.is_enough() {
@@ -131,9 +131,9 @@ impl<'a> Runner<'a> {
                 self.progress.complain(&format!("{what}: {error}"));
             }
             self.taken += 1;
-            turns.push(Some(turn));
+            rounds.push(Some(turn));
         }
-        turns
+        rounds
     }
 
     fn start(&self, target: usize) -> Result<Server, String> {
@@ -146,7 +146,7 @@ impl<'a> Runner<'a> {
     fn turn(
         &mut self,
         target: usize,
-        demand: Demand,
+        load_spec: LoadSpec,
         rate: Option<u64>,
         round: u32,
     ) -> Result<Turn, String> {
@@ -161,8 +161,9 @@ impl<'a> Runner<'a> {
         let Compare { warm_up, seconds, .. } = *self.compare;
         let onlooker = Onlooker::new(server.books(), &self.is_enough);
         let settings = Settings { rate, ..self.compare.load.settings() };
-        let measurement = measure(&server.url, demand.plan, &settings, warm_up, seconds, onlooker)
-            .map_err(|error| server.explain(&error))?;
+        let measurement =
+            measure(&server.url, load_spec.plan, &settings, warm_up, seconds, onlooker)
+                .map_err(|error| server.explain(&error))?;
         let load = &measurement.load;
         if load.is_cut_short {
             if load.elapsed.is_zero() {
@@ -170,14 +171,14 @@ impl<'a> Runner<'a> {
             }
             self.last = Some(load.elapsed.as_secs_f64());
         }
-        self.keep_histogram(target, demand, round, &measurement)?;
-        Ok(Turn::new(demand.plan.call, rate, &measurement))
+        self.keep_histogram(target, load_spec, round, &measurement)?;
+        Ok(Turn::new(load_spec.plan.call, rate, &measurement))
     }
 
     fn keep_histogram(
         &self,
         target: usize,
-        demand: Demand,
+        load_spec: LoadSpec,
         round: u32,
         measurement: &Measurement,
     ) -> Result<(), String> {
@@ -185,9 +186,9 @@ impl<'a> Runner<'a> {
             return Ok(());
         };
         let name = &self.compare.targets[target].name;
-        let file = format!("{}-{name}-{round}.hlog", demand.in_file_name());
+        let file = format!("{}-{name}-{round}.hlog", load_spec.in_file_name());
         let about = About {
-            words: format!("{demand}, {name}, round {round}"),
+            words: format!("{load_spec}, {name}, round {round}"),
             length: measurement.load.elapsed,
         };
         histogram::write(&dir.join(file), &measurement.load.latencies, &about)

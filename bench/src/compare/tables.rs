@@ -1,9 +1,9 @@
 //! What a comparison has found, in tables. They are written in Markdown, and in HTML by the report.
 
-use super::demand::When;
 use super::findings::Findings;
+use super::load_spec::When;
+use super::rounds::{Case, IdleCase, MAX, P50, P99, P99_9, P99_99, Part, Rounds, Spread, Turn};
 use super::target::Target;
-use super::turns::{Case, IdleCase, MAX, P50, P99, P99_9, P99_99, Part, Rounds, Spread, Turn};
 use crate::workload::{Call, fair};
 
 /// A table. Columns of numbers stand to the right.
@@ -189,7 +189,7 @@ fn those_of<'a, T>(
 }
 
 fn names(case: &Case, target: &Target) -> Vec<String> {
-    vec![case.demand.plan.call.to_string(), case.demand.with(), target.name.clone()]
+    vec![case.load_spec.plan.call.to_string(), case.load_spec.with(), target.name.clone()]
 }
 
 fn mib(kib: u64) -> f64 {
@@ -211,7 +211,7 @@ fn ratios(findings: &Findings<'_>, base: usize) -> Table {
     let mut table = Table::new(title, &RATIOS);
     // Each has a rate of its own in the others.
     let has_ratios =
-        |case: &&Case| !matches!(case.demand.when, When::Percent(_)) && case.rounds.has(base);
+        |case: &&Case| !matches!(case.load_spec.when, When::Percent(_)) && case.rounds.has(base);
     for case in findings.cases.iter().filter(has_ratios) {
         let others = those_of(findings.targets, &case.rounds).filter(|(index, _)| *index != base);
         for (index, target) in others {
@@ -235,7 +235,7 @@ fn open(findings: &Findings<'_>) -> Table {
     let title = "Latency at a fixed rate: an open loop, where it counts from when a call was due. N % are \
                  of the calls/s of the same server in a closed loop";
     let mut table = Table::new(title.into(), &OPEN);
-    for case in findings.cases.iter().filter(|case| case.demand.is_open()) {
+    for case in findings.cases.iter().filter(|case| case.load_spec.is_open()) {
         for (index, target) in those_of(findings.targets, &case.rounds) {
             let number = |digits, number: fn(&Turn) -> f64| {
                 median(&case.rounds, index, digits, |turn| Some(number(turn)))
@@ -262,7 +262,7 @@ fn fair(findings: &Findings<'_>) -> Table {
         fair::SLOW_RATE
     );
     let mut table = Table::new(title, &FAIR);
-    for case in findings.cases.iter().filter(|case| case.demand.plan.call == Call::Fair) {
+    for case in findings.cases.iter().filter(|case| case.load_spec.plan.call == Call::Fair) {
         for (index, target) in those_of(findings.targets, &case.rounds) {
             let number = |digits, part, number: fn(&Part) -> f64| {
                 median(&case.rounds, index, digits, |turn: &Turn| turn.parts.get(part).map(number))
@@ -305,8 +305,8 @@ fn idle_lines(targets: &[Target], case: &IdleCase) -> Vec<Vec<String>> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::compare::demand::Demand;
-    use crate::compare::turns::tests::turn;
+    use crate::compare::load_spec::LoadSpec;
+    use crate::compare::rounds::tests::turn;
     use crate::idle::Idle;
     use crate::load::Plan;
 
@@ -317,7 +317,7 @@ pub mod tests {
     /// Two loads on two targets in two rounds, one of which failed.
     pub fn findings(targets: &[Target]) -> Findings<'_> {
         let case = |connections| Case {
-            demand: Demand {
+            load_spec: LoadSpec {
                 plan: Plan { call: Call::Getpid, connections, in_flight: 1 },
                 when: When::Answered,
             },
@@ -382,8 +382,8 @@ pub mod tests {
     fn open_loops_and_fairness_have_tables_of_their_own() {
         let targets = targets();
         let mut findings = findings(&targets);
-        findings.cases[0].demand.when = When::Percent(50);
-        findings.cases[1].demand.plan.call = Call::Fair;
+        findings.cases[0].load_spec.when = When::Percent(50);
+        findings.cases[1].load_spec.plan.call = Call::Fair;
         for round in &mut findings.cases[0].rounds.0 {
             for turn in round.iter_mut().flatten().flatten() {
                 (turn.asked, turn.unanswered) = (Some(60_000), 9);

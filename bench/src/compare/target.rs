@@ -24,7 +24,7 @@ const END: Duration = Duration::from_secs(10);
 /// How much of what a server wrote goes into an error.
 const MOST_OUTPUT: usize = 2000;
 
-/// `NAME[+stats]=COMMAND`, where the command has `{url}` in it, `NAME=URL`, or `NAME=floor WAY`.
+/// `NAME[+stats]=COMMAND`, where the command has `{url}` in it, `NAME=URL`, or `NAME=baseline WAY`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     pub name: String,
@@ -40,14 +40,14 @@ pub enum What {
     /// A command for sh(1) that starts a server in the foreground.
     Command(String),
     /// A floor of this program, in the words of its command line.
-    Floor(String),
+    Baseline(String),
 }
 
 /// What stands behind the name of a target that prints its counters at SIGUSR1.
 const TELLS: &str = "+stats";
 
 /// How a target that is a floor begins.
-const FLOOR: &str = "floor ";
+const BASELINE: &str = "baseline ";
 
 impl FromStr for Target {
     type Err = String;
@@ -64,18 +64,20 @@ impl FromStr for Target {
         }
         let what = if what.contains("{url}") {
             What::Command(what.into())
-        } else if what.starts_with(FLOOR) {
-            What::Floor(what.into())
+        } else if what.starts_with(BASELINE) {
+            What::Baseline(what.into())
         } else {
             let url = what.parse().map_err(|error| {
-                format!("{what:?} has no {{url}} in it, so it should be a URL or a floor: {error}")
+                format!(
+                    "{what:?} has no {{url}} in it, so it should be a URL or a baseline: {error}"
+                )
             })?;
             What::Url(url)
         };
         if tells && matches!(what, What::Url(_)) {
             return Err(format!("{name}{TELLS}: only a server that is started here can be asked"));
         }
-        let tells = tells || matches!(what, What::Floor(_));
+        let tells = tells || matches!(what, What::Baseline(_));
         Ok(Target { name: name.into(), what, tells })
     }
 }
@@ -85,7 +87,7 @@ impl Target {
     pub fn command(&self) -> String {
         match &self.what {
             What::Url(url) => url.to_string(),
-            What::Command(command) | What::Floor(command) => command.clone(),
+            What::Command(command) | What::Baseline(command) => command.clone(),
         }
     }
 
@@ -103,10 +105,10 @@ impl Target {
                 shell.args(["-c", &format!("exec {}", command.replace("{url}", url))]);
                 Ok(shell)
             }),
-            What::Floor(words) => start(url, dir, self.tells, |url| {
-                let mut floor = Command::new(std::env::current_exe()?);
-                floor.args(words.split_whitespace()).arg(url);
-                Ok(floor)
+            What::Baseline(words) => start(url, dir, self.tells, |url| {
+                let mut baseline = Command::new(std::env::current_exe()?);
+                baseline.args(words.split_whitespace()).arg(url);
+                Ok(baseline)
             }),
         }
     }
@@ -269,12 +271,12 @@ mod tests {
         assert_eq!(target, Target { name: "a".into(), what, tells: false });
         let target: Target = "b=tcp://127.0.0.1:5000".parse().unwrap();
         assert_eq!(target.command(), "tcp://127.0.0.1:5000");
-        let target: Target = "c=floor hop --spin 5".parse().unwrap();
-        assert_eq!(target.what, What::Floor("floor hop --spin 5".into()));
+        let target: Target = "c=baseline hop --spin 5".parse().unwrap();
+        assert_eq!(target.what, What::Baseline("baseline hop --spin 5".into()));
         assert!(target.tells, "floors do");
         let target: Target = "d+stats=x {url}".parse().unwrap();
         assert_eq!((target.name.as_str(), target.tells), ("d", true));
-        let bad = ["x {url}", "=x {url}", "+stats=x {url}", "a=x", "a=floor", "a|b=x {url}"];
+        let bad = ["x {url}", "=x {url}", "+stats=x {url}", "a=x", "a=baseline", "a|b=x {url}"];
         for text in bad.into_iter().chain(["a b=x {url}", "a+stats=tcp://127.0.0.1:5000"]) {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use rumpsp::wire;
 
 use super::setup::{Step, steps};
-use super::{Heard, Hello, Outbox, unexpected};
+use super::{Heard, Hello, SendQueue, unexpected};
 use crate::workload::pipe::{self, Ends};
 use crate::workload::{Answer, Call, Names, Op, Random, copyinstr, fair};
 
@@ -136,7 +136,7 @@ impl Client {
 
     /// Begins the next call of a slot that has none in flight. What it returns is done as if it had been
     /// heard.
-    pub fn begin(&mut self, slot: u32, since: Instant, out: &mut Outbox) -> Option<Note> {
+    pub fn begin(&mut self, slot: u32, since: Instant, out: &mut SendQueue) -> Option<Note> {
         let Slot { op: last, opened, .. } = self.slots[slot as usize];
         let (part, op) = self.next(last, opened);
         let state = &mut self.slots[slot as usize];
@@ -172,7 +172,7 @@ impl Client {
     }
 
     /// Its link has heard something.
-    pub fn heard(&mut self, heard: Heard, out: &mut Outbox) -> io::Result<Option<Note>> {
+    pub fn heard(&mut self, heard: Heard, out: &mut SendQueue) -> io::Result<Option<Note>> {
         match heard {
             Heard::Up => Ok(self.step_on(0, out)),
             Heard::Answer { reqno: ASIDE, answer } => self.step_done(&answer, out),
@@ -198,7 +198,7 @@ impl Client {
 
     /// Removes what would stay in the server's kernel. Whether there is something, and [`Note::Left`]
     /// will follow.
-    pub fn leave(&mut self, out: &mut Outbox) -> bool {
+    pub fn leave(&mut self, out: &mut SendQueue) -> bool {
         self.is_leaving = self.call.needs_path() && self.step == self.steps.len();
         if self.is_leaving {
             out.put(|out| Step::Unlink.request(out, ASIDE, 0, 0));
@@ -207,7 +207,7 @@ impl Client {
     }
 
     /// The next step, if there is one. `last` is what the one before returned.
-    fn step_on(&mut self, last: u64, out: &mut Outbox) -> Option<Note> {
+    fn step_on(&mut self, last: u64, out: &mut SendQueue) -> Option<Note> {
         let Some(step) = self.steps.get(self.step) else { return Some(Note::Ready) };
         let size = self.call.size();
         let file = if *step == Step::CloseCreated { last } else { self.names.file };
@@ -215,7 +215,7 @@ impl Client {
         None
     }
 
-    fn step_done(&mut self, answer: &Answer, out: &mut Outbox) -> io::Result<Option<Note>> {
+    fn step_done(&mut self, answer: &Answer, out: &mut SendQueue) -> io::Result<Option<Note>> {
         if self.is_leaving {
             return Ok(Some(Note::Left));
         }
@@ -269,7 +269,7 @@ impl Client {
         }
     }
 
-    fn copy_path(&self, reqno: u64, len: u64, addr: u64, out: &mut Outbox) -> io::Result<()> {
+    fn copy_path(&self, reqno: u64, len: u64, addr: u64, out: &mut SendQueue) -> io::Result<()> {
         if addr != PATH {
             return Err(unexpected("a wish for the string at", addr));
         }
@@ -284,7 +284,7 @@ impl Client {
         Ok(())
     }
 
-    fn copy_in(&mut self, reqno: u64, len: u64, addr: u64, out: &mut Outbox) -> io::Result<()> {
+    fn copy_in(&mut self, reqno: u64, len: u64, addr: u64, out: &mut SendQueue) -> io::Result<()> {
         if self.step == self.steps.len() {
             self.owner(addr, len)?;
         } else if !self.is_filling(addr, len) {
@@ -332,8 +332,8 @@ mod tests {
     use super::*;
 
     /// A client that is set up, by a server that answers each step with these values.
-    fn ready(call: &str, role: Role, values: [u64; 2]) -> (Client, Outbox, Note) {
-        let mut out = Outbox::default();
+    fn ready(call: &str, role: Role, values: [u64; 2]) -> (Client, SendQueue, Note) {
+        let mut out = SendQueue::default();
         let mut client = Client::new(call.parse().unwrap(), role, 2, "1.2", 0);
         let mut note = client.heard(Heard::Up, &mut out).unwrap();
         while note.is_none() {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     /// The requests that wait to be sent: reqno, word and arguments.
-    fn sent(out: &mut Outbox) -> Vec<(u64, u32, Vec<u64>)> {
+    fn sent(out: &mut SendQueue) -> Vec<(u64, u32, Vec<u64>)> {
         let mut bytes = Vec::new();
         out.take(usize::MAX, |piece| bytes.extend(piece));
         let mut rest = &bytes[..];
@@ -478,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_file_is_filled_piece_by_piece() {
-        let mut out = Outbox::default();
+        let mut out = SendQueue::default();
         let mut client = Client::new("read:100".parse().unwrap(), Role::Alone, 1, "1.2", 0);
         let copy = |len, addr| Heard::CopyIn { reqno: 9, len, addr };
         client.heard(Heard::Up, &mut out).unwrap();
@@ -495,7 +495,7 @@ mod tests {
 
     #[test]
     fn a_setup_that_fails_says_where() {
-        let mut out = Outbox::default();
+        let mut out = SendQueue::default();
         let mut client = Client::new("read:4k".parse().unwrap(), Role::Alone, 1, "1.2", 0);
         client.heard(Heard::Up, &mut out).unwrap();
         let refusal = Answer { error: 13, values: [0; 2] };

@@ -4,7 +4,7 @@ use std::io;
 
 use rumpsp::wire::{self, Class, Kind};
 
-use super::{Outbox, unexpected};
+use super::{SendQueue, unexpected};
 use crate::inbox::{BadLength, Frame, Inbox, LOOK};
 use crate::workload::{Answer, connect, fork};
 
@@ -22,7 +22,7 @@ pub struct Link {
     hello: Hello,
     inbox: Inbox,
     /// What is to be sent.
-    pub out: Outbox,
+    pub out: SendQueue,
     /// Bytes of the longest frame that may come.
     most: u64,
 }
@@ -56,7 +56,7 @@ impl Link {
     /// A link whose copies are at most so long.
     pub fn new(hello: Hello, most_copied: u32) -> Link {
         let most = (wire::HEADER_LEN + wire::COPY_BODY_LEN + LOOK) as u64 + u64::from(most_copied);
-        let (inbox, out) = (Inbox::default(), Outbox::default());
+        let (inbox, out) = (Inbox::default(), SendQueue::default());
         Link { stage: Stage::Banner(0), hello, inbox, out, most }
     }
 

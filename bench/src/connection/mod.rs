@@ -1,16 +1,16 @@
 //! One connection of the load, without its socket: bytes in, bytes out.
 //!
-//! - [`link`]: a banner, a handshake, then frames; [`outbox`]: what is to be sent.
+//! - [`link`]: a banner, a handshake, then frames; [`send_queue`]: what is to be sent.
 //! - [`client`]: what a connection does with its link: [`setup`] first, then calls.
 
 mod client;
 mod link;
-mod outbox;
+mod send_queue;
 mod setup;
 
 pub use client::{Client, Note, Role};
 pub use link::{Heard, Hello, Link};
-pub use outbox::Outbox;
+pub use send_queue::SendQueue;
 
 use std::io::{self, Read, Write};
 use std::time::Duration;

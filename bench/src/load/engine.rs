@@ -19,7 +19,7 @@ use super::pace::Pace;
 use super::share::Share;
 use super::tally::Tally;
 use super::{Plan, room};
-use crate::connection::{Client, Heard, Hello, Link, Note, Outbox, PATIENCE, Role};
+use crate::connection::{Client, Heard, Hello, Link, Note, PATIENCE, Role, SendQueue};
 use crate::workload::fair;
 
 /// The most bytes that go in one send.
@@ -282,7 +282,7 @@ impl Engine {
         self.busy += 1;
         let home = self.homes[client as usize];
         let line = home.and_then(|home| self.lines[home as usize].as_mut());
-        let mut none = Outbox::default();
+        let mut none = SendQueue::default();
         let out = line.map_or(&mut none, |line| &mut line.link.out);
         let note = self.clients[client as usize].begin(slot, since, out);
         if let Some(home) = home {

@@ -330,7 +330,7 @@ mod tests {
     impl Watch for Counter {
         fn ends(&mut self) -> io::Result<()> {
             std::thread::sleep(Duration::from_millis(100));
-            self.seen = Some(self.server.control().stats().unwrap().board.connections as u64);
+            self.seen = Some(self.server.control().stats().unwrap().core.connections as u64);
             Ok(())
         }
     }

@@ -128,7 +128,7 @@ mod tests {
             part.latencies.record_n(2000, 50).unwrap();
         }
         let holdings = Some(Holdings { memory_before: 100, memory: 200, threads: 5 });
-        Measurement { load, bill: None, holdings, enters: None, threads: 3, processes: 2 }
+        Measurement { load, cpu_usage: None, holdings, enters: None, threads: 3, processes: 2 }
     }
 
     fn asked<'a>(url: &'a Url, call: &str, rate: Option<u64>) -> Asked<'a> {

@@ -49,16 +49,16 @@ fn over_connections(
     for (call, in_flight) in kinds(&findings.cases) {
         let of_this = |case: &&Case| kind(case) == Some((call, in_flight));
         let mut cases: Vec<&Case> = findings.cases.iter().filter(of_this).collect();
-        cases.sort_by_key(|case| case.demand.plan.connections);
-        cases.dedup_by_key(|case| case.demand.plan.connections);
+        cases.sort_by_key(|case| case.load_spec.plan.connections);
+        cases.dedup_by_key(|case| case.load_spec.plan.connections);
         let lines = lines(findings, |target| {
             let point = |case: &&Case| {
                 let spread = case.rounds.spread(target, number)?;
-                Some(Point { x: f64::from(case.demand.plan.connections).ln(), spread })
+                Some(Point { x: f64::from(case.load_spec.plan.connections).ln(), spread })
             };
             cases.iter().filter_map(point).collect()
         });
-        let ticks = cases.iter().map(|case| case.demand.plan.connections);
+        let ticks = cases.iter().map(|case| case.load_spec.plan.connections);
         let ticks: Vec<_> = ticks.map(|n| (f64::from(n).ln(), n.to_string())).collect();
         if ticks.len() < 2 || lines.iter().all(|line| line.points.is_empty()) {
             continue;
@@ -83,8 +83,8 @@ fn kinds(cases: &[Case]) -> Vec<(Call, u32)> {
 
 /// The call of a case and how many are in flight. Nothing if each server was called at a rate of its own.
 fn kind(case: &Case) -> Option<(Call, u32)> {
-    let is_own = matches!(case.demand.when, When::Percent(_));
-    (!is_own).then_some((case.demand.plan.call, case.demand.plan.in_flight))
+    let is_own = matches!(case.load_spec.when, When::Percent(_));
+    (!is_own).then_some((case.load_spec.plan.call, case.load_spec.plan.in_flight))
 }
 
 /// A chart for each load.
@@ -107,7 +107,7 @@ fn latencies(findings: &Findings<'_>) -> Result<Vec<(String, String)>, plot::Err
         if lines.iter().all(|line| line.points.is_empty()) {
             continue;
         }
-        let title = format!("{}, {}", case.demand.plan.call, case.demand.with());
+        let title = format!("{}, {}", case.load_spec.plan.call, case.load_spec.with());
         let (ticks, axis) = (nines.clone(), Axis::Logarithmic);
         charts.push((title, Chart { ticks, x: "part of the calls", y: "us", axis, lines }.svg()?));
     }

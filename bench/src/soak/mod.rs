@@ -2,7 +2,7 @@
 //! those that behave, and to be at the end what it was at the beginning.
 //!
 //! - [`run`]: what the parts share. They are [`busy`] connections under a mixed load, a [`canary`],
-//!   [`visitors`] that come and go, [`victims`] that are killed, and [`hostile`] ones with their [`attacks`];
+//!   [`churn`] that come and go, [`victims`] that are killed, and [`hostile`] ones with their [`attacks`];
 //!   a [`clock`] tells what the machine does to all of them.
 //!   [`parts`] has all of them run, and [`ending`] is what comes behind.
 //! - [`sample`]: what the server holds; [`verdict`]: whether that is flat; [`report`]: all of it to be read.
@@ -10,6 +10,7 @@
 mod attacks;
 mod busy;
 mod canary;
+mod churn;
 mod clock;
 mod ending;
 mod hostile;
@@ -19,7 +20,6 @@ mod run;
 mod sample;
 mod verdict;
 mod victims;
-mod visitors;
 
 pub use victims::Victim;
 
@@ -88,7 +88,7 @@ pub struct Soak {
 
     /// How many clients that come and go there are at a time.
     #[arg(long, default_value_t = 4, value_parser = some)]
-    visitors: usize,
+    churn: usize,
 
     /// How many clients that are killed there are at a time.
     #[arg(long, default_value_t = 4, value_parser = some)]
@@ -210,7 +210,7 @@ impl Soak {
             rate: self.rate,
             hostile: self.hostile,
             attacks: self.attacks.clone(),
-            visitors: self.visitors,
+            churn: self.churn,
             victims: self.victims,
         }
     }

@@ -10,7 +10,7 @@ use super::busy::keep_busy;
 use super::canary::{self, Seen};
 use super::run::{Counts, Run};
 use super::sample::Sample;
-use super::{clock, hostile, victims, visitors};
+use super::{churn, clock, hostile, victims};
 use crate::compare::Server;
 use crate::load::{Measured, Plan};
 
@@ -28,7 +28,7 @@ pub struct Cast {
     pub hostile: usize,
     /// What the attacks have in their names that there are.
     pub attacks: String,
-    pub visitors: usize,
+    pub churn: usize,
     pub victims: usize,
 }
 
@@ -55,7 +55,7 @@ pub fn run_all(
         let canary = start(scope, "canary", || canary::sing(run))?;
         let clock = start(scope, "clock", || clock::tick(run))?;
         let counted = [
-            ("visitors", start(scope, "visitors", || visitors::come_and_go(run, cast.visitors))?),
+            ("visitors", start(scope, "visitors", || churn::come_and_go(run, cast.churn))?),
             ("victims", start(scope, "victims", || victims::kill(run, cast.victims))?),
             (
                 "hostile",

@@ -86,10 +86,10 @@ impl Found {
     }
 
     fn how(&self) -> String {
-        let Cast { plan, rate, hostile, attacks, visitors, victims } = &self.cast;
+        let Cast { plan, rate, hostile, attacks, churn, victims } = &self.cast;
         let mut text = format!(
             "`{}` over {}, {:.0} s, seed {}. At once: {} connections with {rate} calls/s of `{}`, a \
-             canary every second, {visitors} visitors, {victims} clients to be killed and {hostile} \
+             canary every second, {churn} visitors, {victims} clients to be killed and {hostile} \
              hostile ones at a time{}.\n\n",
             self.command,
             if self.tcp { "tcp" } else { "a unix socket" },
@@ -199,7 +199,7 @@ impl Found {
 
     /// All numbers.
     pub fn json(&self) -> Value {
-        let Cast { plan, rate, hostile, attacks, visitors, victims } = &self.cast;
+        let Cast { plan, rate, hostile, attacks, churn, victims } = &self.cast;
         let Done { samples, load, canary, clock, counts } = &self.done;
         let latencies = |of| {
             json!({ "count": hdrhistogram::Histogram::len(of), "p50_us": us(of, 0.5),
@@ -223,7 +223,7 @@ impl Found {
             "asked_calls_per_second": rate,
             "hostile": hostile,
             "attacks": attacks,
-            "visitors": visitors,
+            "visitors": churn,
             "victims": victims,
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "end": self.end,

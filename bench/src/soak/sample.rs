@@ -10,8 +10,8 @@ use rumpsp::url::Url;
 
 use serde_json::{Value, json};
 
-use crate::bill::Usage;
 use crate::counters::{self, number};
+use crate::cpu_usage::Usage;
 use crate::measure::Books;
 use crate::memory::resident_and_anonymous_kib;
 

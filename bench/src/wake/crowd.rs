@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::waiter::Waiter;
 use super::{Things, Way};
-use crate::bill::Usage;
 use crate::compare::{Server, Target};
+use crate::cpu_usage::Usage;
 use crate::memory::resident_kib;
 use crate::workload::Random;
 

@@ -3,7 +3,7 @@
 //! No thread of its own serves a connection. A thread that waits for an answer becomes the
 //! *receiver* if there is none: it receives for everybody and serves the server's requests until its
 //! own answer is here, then hands over to one of those parked. Whole frames are queued in the
-//! [`Outbox`](send::Outbox) by any thread, and whoever finds nobody sending sends what is there, its
+//! [`SendQueue`](send::Outbox) by any thread, and whoever finds nobody sending sends what is there, its
 //! own bytes and others'. That never blocks; for a full socket somebody must wait:
 //!
 //! - A receiver that sees the socket full waits for room, too, and is *alert*.
@@ -86,25 +86,25 @@ impl Link {
     pub fn ask(&self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>, u64)) -> Asked {
         let mut state = self.state();
         let reqno = state.ask(kind);
-        Asked { reqno, end: state.outbox.push(|out| encode(out, reqno)) }
+        Asked { reqno, end: state.send_queue.push(|out| encode(out, reqno)) }
     }
 
     /// Registers a call whose answer goes to [`Link::take_completed`], and queues its frame.
     pub fn post(&self, encode: impl FnOnce(&mut Vec<u8>, u64)) -> u64 {
         let mut state = self.state();
         let reqno = state.post();
-        state.outbox.push(|out| encode(out, reqno));
+        state.send_queue.push(|out| encode(out, reqno));
         reqno
     }
 
     /// Where what is queued so far ends: for [`Link::flush`].
     pub fn end(&self) -> u64 {
-        self.state().outbox.end()
+        self.state().send_queue.end()
     }
 
     /// Bytes queued and not sent yet.
     pub fn owed(&self) -> usize {
-        self.state().outbox.owed()
+        self.state().send_queue.owed()
     }
 
     /// Nobody will ask for this answer.

@@ -25,7 +25,7 @@ pub struct Receiving {
     reader: Reader,
     /// Bytes still to come of a frame that is dropped.
     skip: u64,
-    /// Answers to the server's copies, on their way to the outbox.
+    /// Answers to the server's copies, on their way to the send queue.
     answers: Vec<u8>,
 }
 
@@ -103,14 +103,14 @@ impl Link {
             return Ok(());
         }
         let mut state = self.state();
-        state.served = state.outbox.push(|out| {
+        state.served = state.send_queue.push(|out| {
             if out.is_empty() {
                 std::mem::swap(out, &mut rx.answers);
             } else {
                 out.append(&mut rx.answers);
             }
         });
-        let owed = state.outbox.owed();
+        let owed = state.send_queue.owed();
         rx.answers.clear();
         if owed > self.settings.max_unread { Err(ProtocolError::Unread(owed)) } else { Ok(()) }
     }

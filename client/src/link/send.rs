@@ -6,12 +6,12 @@ use rustix::net::Shutdown;
 
 use super::Link;
 
-/// Capacity that an idle outbox may keep.
+/// Capacity that an idle send queue may keep.
 const KEEP: usize = 1024;
 
 /// Frames on their way to the server.
 #[derive(Default)]
-pub struct Outbox {
+pub struct SendQueue {
     queue: Vec<u8>,
     /// Frames whose end is still to be sent; not here while a thread sends them.
     batch: Vec<u8>,
@@ -28,7 +28,7 @@ pub struct Outbox {
     failed: bool,
 }
 
-impl Outbox {
+impl SendQueue {
     /// Queues what `encode` appends, and returns how many bytes have been queued by then.
     pub fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
         if !self.failed {
@@ -39,7 +39,7 @@ impl Outbox {
         self.queued
     }
 
-    /// Whether all is sent that had been queued when [`Outbox::push`] returned this.
+    /// Whether all is sent that had been queued when [`SendQueue::push`] returned this.
     pub fn is_sent(&self, end: u64) -> bool {
         self.sent >= end
     }
@@ -83,8 +83,12 @@ impl Outbox {
     }
 
     fn fail(&mut self) {
-        *self =
-            Outbox { failed: true, queued: self.queued, sent: self.queued, ..Outbox::default() };
+        *self = SendQueue {
+            failed: true,
+            queued: self.queued,
+            sent: self.queued,
+            ..SendQueue::default()
+        };
     }
 }
 
@@ -93,16 +97,16 @@ impl Link {
     pub(super) fn send(&self) {
         let mut state = self.state();
         let mut wake = Vec::new();
-        while let Some((batch, start)) = state.outbox.take() {
+        while let Some((batch, start)) = state.send_queue.take() {
             drop(state);
             let sent = self.socket.send(&batch[start..]);
             state = self.state();
             let is_full = matches!(sent, Ok(None));
             match sent {
-                Ok(sent) => state.outbox.put_back(batch, sent),
+                Ok(sent) => state.send_queue.put_back(batch, sent),
                 // Answers may still lie in the socket, so the receiver gets those and then the end.
                 Err(_) => {
-                    state.outbox.fail();
+                    state.send_queue.fail();
                     let _ = self.socket.shutdown(Shutdown::Read);
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::thread::Thread;
 
 use super::Completed;
-use super::send::Outbox;
+use super::send::SendQueue;
 use crate::error::{CallError, Lost, ProtocolError};
 use kernel::Errno;
 use rumpsp::wire::{Kind, Token};
@@ -35,7 +35,7 @@ enum Slot {
 pub struct Goal {
     /// The answer to this request; or, without one, that its own bytes are sent.
     pub reqno: Option<u64>,
-    /// Where its own bytes end: see [`Outbox::push`].
+    /// Where its own bytes end: see [`SendQueue::push`].
     pub end: u64,
 }
 
@@ -57,7 +57,7 @@ pub struct State {
     slots: HashMap<u64, Slot>,
     /// Answers to posted calls.
     pub completed: Vec<Completed>,
-    pub outbox: Outbox,
+    pub send_queue: SendQueue,
     pub receiver: Receiver,
     naps: u64,
     /// Where the receiver's last answers to the server's requests end.
@@ -154,7 +154,7 @@ impl State {
     pub fn is_reached(&self, goal: Goal) -> bool {
         match goal.reqno {
             Some(reqno) => self.is_settled(reqno),
-            None => self.outbox.is_sent(goal.end) || self.lost.is_some(),
+            None => self.send_queue.is_sent(goal.end) || self.lost.is_some(),
         }
     }
 
@@ -179,8 +179,8 @@ impl State {
     /// Whether the receiver, about to wait, must wait for room in the socket, too: if there is none,
     /// or if the thread that sends this one's bytes might leave them.
     pub fn look(&mut self, goal: Goal) -> bool {
-        let is_sent = self.outbox.is_sent(goal.end.max(self.served));
-        let is_alert = self.outbox.full || !is_sent;
+        let is_sent = self.send_queue.is_sent(goal.end.max(self.served));
+        let is_alert = self.send_queue.full || !is_sent;
         self.receiver = if is_alert {
             Receiver::Alert
         } else {
@@ -193,14 +193,14 @@ impl State {
     /// Whether another thread is about to send this one's bytes. It will receive, too, or wake one
     /// that does.
     pub fn is_being_sent(&self, goal: Goal) -> bool {
-        !self.outbox.full && !self.outbox.is_sent(goal.end)
+        !self.send_queue.full && !self.send_queue.is_sent(goal.end)
     }
 
     /// Whether a thread must wait for room, because the receiver naps, and for its own bytes' sake
     /// may. Its answer cannot come meanwhile: only it sends.
     pub fn may_await_room(&self, goal: Goal) -> bool {
-        let outbox = &self.outbox;
-        let is_open = outbox.full && !outbox.awaited && !outbox.is_sent(goal.end);
+        let send_queue = &self.send_queue;
+        let is_open = send_queue.full && !send_queue.awaited && !send_queue.is_sent(goal.end);
         is_open && matches!(self.receiver, Receiver::Napping(_))
     }
 
@@ -216,10 +216,10 @@ impl State {
 
     /// Adds the threads to wake after bytes were sent, or for lack of room were not.
     pub fn wake_after_sending(&self, wake: &mut Vec<Thread>) {
-        let is_over = |goal: &Goal| goal.reqno.is_none() && self.outbox.is_sent(goal.end);
+        let is_over = |goal: &Goal| goal.reqno.is_none() && self.send_queue.is_sent(goal.end);
         let over = self.parked.iter().filter(|(goal, _)| is_over(goal));
         wake.extend(over.map(|(_, thread)| thread.clone()));
-        if self.outbox.full {
+        if self.send_queue.full {
             wake.extend(self.next_on_duty());
         }
     }
@@ -303,18 +303,18 @@ mod tests {
     #[test]
     fn a_napping_receiver_leaves_the_full_socket_to_whose_bytes_wait() {
         let mut state = State::default();
-        let end = state.outbox.push(|out| out.push(1));
+        let end = state.send_queue.push(|out| out.push(1));
         let waits = Goal { reqno: Some(1), end };
         assert!(state.look(waits), "its own bytes wait");
         assert!(!state.look(Goal { reqno: Some(2), end: 0 }));
-        state.outbox.full = true;
+        state.send_queue.full = true;
         assert!(state.may_await_room(waits));
         assert!(!state.may_await_room(Goal { reqno: Some(2), end: 0 }));
         state.enlist(waits);
         assert!(state.next_on_duty().is_some());
-        state.outbox.awaited = true;
+        state.send_queue.awaited = true;
         assert!(state.next_on_duty().is_none());
-        state.outbox.awaited = false;
+        state.send_queue.awaited = false;
         assert!(state.look(Goal { reqno: Some(2), end: 0 }), "it sees the full socket");
         assert!(state.next_on_duty().is_none());
     }

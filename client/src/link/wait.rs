@@ -61,7 +61,7 @@ impl Link {
                     let came = self.socket.poll(PollFlags::IN | PollFlags::OUT, patience);
                     let is_ended = !came.difference(PollFlags::OUT).is_empty();
                     ended_nap = is_ended.then_some(nap);
-                    self.state().outbox.awaited = false;
+                    self.state().send_queue.awaited = false;
                 }
                 Turn::Park => match patience.left() {
                     Some(left) => std::thread::park_timeout(left),
@@ -83,7 +83,7 @@ impl Link {
                 return Turn::Receive(Role(self));
             }
             Receiver::Napping(nap) if state.may_await_room(goal) && ended_nap != Some(nap) => {
-                state.outbox.awaited = true;
+                state.send_queue.awaited = true;
                 return Turn::AwaitRoom(nap);
             }
             _ => Turn::Park,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::super::abi::{mode, timespec_at, timeval_at};
-use super::super::call::{Answer, Result, Run};
+use super::super::call::{Answer, Result, SyscallContext};
 use super::super::memfs::{Handover, Inode};
 use super::super::table::{Listed, Runs, call, partly};
 use super::super::time;
@@ -40,72 +40,82 @@ const FAR_TIMES: &str =
     "times before 1677 and after 2262 become those, and a part of a second is less than one";
 
 /// `int chmod(const char *path, mode_t mode)`, `lchmod`
-fn chmod(run: &mut Run<'_, '_>, named: Named, follow: bool) -> Answer {
+fn chmod(run: &mut SyscallContext<'_, '_>, named: Named, follow: bool) -> Answer {
     let mode = run.uint(named.after(1));
     let inode = run.look_up(named, follow)?;
     change_mode(run, &inode, mode)
 }
 
 /// `int fchmod(int fd, mode_t mode)`
-fn fchmod(run: &mut Run<'_, '_>) -> Answer {
+fn fchmod(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (_, inode) = run.vnode(run.int(0))?;
     let mode = run.uint(1);
     change_mode(run, &inode, mode)
 }
 
 /// `int fchmodat(int fd, const char *path, mode_t mode, int flag)`
-fn fchmodat(run: &mut Run<'_, '_>) -> Answer {
+fn fchmodat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let follow = run.follows(3);
     chmod(run, there(0), follow)
 }
 
-fn change_mode(run: &Run<'_, '_>, inode: &Inode, mode: u32) -> Answer {
-    inode.change_mode(&run.task.credentials(), mode & mode::PERMISSIONS)?;
+fn change_mode(run: &SyscallContext<'_, '_>, inode: &Inode, mode: u32) -> Answer {
+    inode.change_mode(&run.proc.credentials(), mode & mode::PERMISSIONS)?;
     Ok([0, 0])
 }
 
 /// `int chown(const char *path, uid_t uid, gid_t gid)`, `lchown`, `__posix_chown`, `__posix_lchown`
-fn chown(run: &mut Run<'_, '_>, named: Named, follow: bool, handover: Handover) -> Answer {
+fn chown(
+    run: &mut SyscallContext<'_, '_>,
+    named: Named,
+    follow: bool,
+    handover: Handover,
+) -> Answer {
     let inode = run.look_up(named, follow)?;
     change_owner(run, &inode, named.after(1), handover)
 }
 
 /// `int fchown(int fd, uid_t uid, gid_t gid)`, `__posix_fchown`
-fn fchown(run: &mut Run<'_, '_>, handover: Handover) -> Answer {
+fn fchown(run: &mut SyscallContext<'_, '_>, handover: Handover) -> Answer {
     let (_, inode) = run.vnode(run.int(0))?;
     change_owner(run, &inode, 1, handover)
 }
 
 /// `int fchownat(int fd, const char *path, uid_t owner, gid_t group, int flag)`
-fn fchownat(run: &mut Run<'_, '_>) -> Answer {
+fn fchownat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let follow = run.follows(4);
     chown(run, there(0), follow, Native)
 }
 
 /// User and group are arguments `n` and the one after it; -1 leaves what is.
-fn change_owner(run: &Run<'_, '_>, inode: &Inode, n: usize, handover: Handover) -> Answer {
+fn change_owner(
+    run: &SyscallContext<'_, '_>,
+    inode: &Inode,
+    n: usize,
+    handover: Handover,
+) -> Answer {
     let named = |id: u32| (id != u32::MAX).then_some(id);
     let (uid, gid) = (named(run.uint(n)), named(run.uint(n + 1)));
-    inode.change_owner(&run.task.credentials(), uid, gid, handover)?;
+    inode.change_owner(&run.proc.credentials(), uid, gid, handover)?;
     Ok([0, 0])
 }
 
 /// `int chflags(const char *path, u_long flags)`, `lchflags`
-fn chflags(run: &mut Run<'_, '_>, follow: bool) -> Answer {
+fn chflags(run: &mut SyscallContext<'_, '_>, follow: bool) -> Answer {
     let inode = run.look_up(here(0), follow)?;
     change_flags(run, &inode)
 }
 
 /// `int fchflags(int fd, u_long flags)`
-fn fchflags(run: &mut Run<'_, '_>) -> Answer {
+fn fchflags(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (_, inode) = run.vnode(run.int(0))?;
     change_flags(run, &inode)
 }
 
-fn change_flags(run: &Run<'_, '_>, inode: &Inode) -> Answer {
+fn change_flags(run: &SyscallContext<'_, '_>, inode: &Inode) -> Answer {
     // All bits stand for no change (`VNOVAL`).
     if run.word(1) != u64::MAX {
-        inode.change_flags(&run.task.credentials(), run.uint(1))?;
+        inode.change_flags(&run.proc.credentials(), run.uint(1))?;
     }
     Ok([0, 0])
 }
@@ -124,7 +134,7 @@ const UTIME_NOW: i64 = (1 << 30) - 1;
 const UTIME_OMIT: i64 = (1 << 30) - 2;
 
 /// Copies in two times, in seconds and parts of `unit` nanoseconds.
-fn times(run: &mut Run<'_, '_>, addr: u64, unit: i64) -> Result<Times> {
+fn times(run: &mut SyscallContext<'_, '_>, addr: u64, unit: i64) -> Result<Times> {
     let now = time::now();
     if addr == 0 {
         return Ok(Times { accessed: Some(now), modified: Some(now), now: true });
@@ -148,38 +158,38 @@ const MICROSECONDS: i64 = 1000;
 const NANOSECONDS: i64 = 1;
 
 /// `int __utimes50(const char *path, const struct timeval *tptr)`, `__lutimes50`
-fn utimes(run: &mut Run<'_, '_>, follow: bool) -> Answer {
+fn utimes(run: &mut SyscallContext<'_, '_>, follow: bool) -> Answer {
     let times = times(run, run.word(1), MICROSECONDS)?;
     let inode = run.look_up(here(0), follow)?;
     change_times(run, &inode, &times)
 }
 
 /// `int __futimes50(int fd, const struct timeval *tptr)`
-fn futimes(run: &mut Run<'_, '_>) -> Answer {
+fn futimes(run: &mut SyscallContext<'_, '_>) -> Answer {
     by_descriptor(run, MICROSECONDS)
 }
 
 /// `int futimens(int fd, const struct timespec *tptr)`
-fn futimens(run: &mut Run<'_, '_>) -> Answer {
+fn futimens(run: &mut SyscallContext<'_, '_>) -> Answer {
     by_descriptor(run, NANOSECONDS)
 }
 
-fn by_descriptor(run: &mut Run<'_, '_>, unit: i64) -> Answer {
+fn by_descriptor(run: &mut SyscallContext<'_, '_>, unit: i64) -> Answer {
     let (_, inode) = run.vnode(run.int(0))?;
     let times = times(run, run.word(1), unit)?;
     change_times(run, &inode, &times)
 }
 
 /// `int utimensat(int fd, const char *path, const struct timespec *tptr, int flag)`
-fn utimensat(run: &mut Run<'_, '_>) -> Answer {
+fn utimensat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let times = times(run, run.word(2), NANOSECONDS)?;
     let follow = run.follows(3);
     let inode = run.look_up(there(0), follow)?;
     change_times(run, &inode, &times)
 }
 
-fn change_times(run: &Run<'_, '_>, inode: &Arc<Inode>, times: &Times) -> Answer {
-    let own = run.task.credentials();
+fn change_times(run: &SyscallContext<'_, '_>, inode: &Arc<Inode>, times: &Times) -> Answer {
+    let own = run.proc.credentials();
     inode.change_times(&own, times.accessed, times.modified, times.now)?;
     Ok([0, 0])
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::super::abi::{mode, open};
-use super::super::call::{Answer, Result, Run, Stop};
+use super::super::call::{Answer, Result, Stop, SyscallContext};
 use super::super::memfs::Inode;
 use super::super::table::{Listed, Runs, call};
 use super::here;
@@ -26,19 +26,19 @@ pub(in super::super) const CALLS: &[Listed] = &[
 ];
 
 /// `int truncate(const char *path, int PAD, off_t length)`
-fn truncate(run: &mut Run<'_, '_>) -> Answer {
+fn truncate(run: &mut SyscallContext<'_, '_>) -> Answer {
     let length = u64::try_from(run.offset(2)).map_err(|_| Errno::EINVAL)?;
     let inode = run.look_up(here(0), true)?;
     if inode.is_directory() {
         return Err(Errno::EISDIR.into());
     }
-    inode.check(&run.task.credentials(), mode::WRITE)?;
+    inode.check(&run.proc.credentials(), mode::WRITE)?;
     inode.resize(length)?;
     Ok([0, 0])
 }
 
 /// `int ftruncate(int fd, int PAD, off_t length)`
-fn ftruncate(run: &mut Run<'_, '_>) -> Answer {
+fn ftruncate(run: &mut SyscallContext<'_, '_>) -> Answer {
     let length = u64::try_from(run.offset(2)).map_err(|_| Errno::EINVAL)?;
     let (file, inode) = run.vnode(run.int(0))?;
     file.check(open::FWRITE).map_err(|_| Errno::EINVAL)?;
@@ -47,13 +47,13 @@ fn ftruncate(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int fsync(int fd)`: memory is as far as bytes go.
-fn fsync(run: &mut Run<'_, '_>) -> Answer {
+fn fsync(run: &mut SyscallContext<'_, '_>) -> Answer {
     run.vnode(run.int(0))?;
     Ok([0, 0])
 }
 
 /// `int fdatasync(int fd)`
-fn fdatasync(run: &mut Run<'_, '_>) -> Answer {
+fn fdatasync(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (file, _) = run.vnode(run.int(0))?;
     file.check(open::FWRITE)?;
     Ok([0, 0])
@@ -64,7 +64,7 @@ const FDATASYNC: u32 = 0x10;
 const FFILESYNC: u32 = 0x20;
 
 /// `int fsync_range(int fd, int flags, off_t start, off_t length)`
-fn fsync_range(run: &mut Run<'_, '_>) -> Answer {
+fn fsync_range(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (file, _) = run.vnode(run.int(0))?;
     file.check(open::FWRITE)?;
     let how = run.uint(1) & (FDATASYNC | FFILESYNC);
@@ -81,7 +81,7 @@ const ADVICE_MAX: u32 = 5;
 
 /// `int __posix_fadvise50(int fd, int PAD, off_t offset, off_t len, int advice)`: its error is its return
 /// value. Memory needs no advice.
-fn posix_fadvise(run: &mut Run<'_, '_>) -> Answer {
+fn posix_fadvise(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (offset, len, advice) = (run.offset(2), run.offset(3), run.uint(4));
     if len < 0 || len > 0 && i64::MAX.wrapping_sub(offset) < len {
         return Ok([Errno::EINVAL.0.into(), 0]);
@@ -98,7 +98,7 @@ fn posix_fadvise(run: &mut Run<'_, '_>) -> Answer {
 
 /// `int posix_fallocate(int fd, int PAD, off_t pos, off_t len)`: its error is its return value. A tmpfs
 /// sets nothing aside.
-fn posix_fallocate(run: &mut Run<'_, '_>) -> Answer {
+fn posix_fallocate(run: &mut SyscallContext<'_, '_>) -> Answer {
     match set_aside(run) {
         Ok(_) => Ok([Errno::EOPNOTSUPP.0.into(), 0]),
         Err(Stop::Errno(errno)) => Ok([errno.0.into(), 0]),
@@ -107,13 +107,13 @@ fn posix_fallocate(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int fdiscard(int fd, int PAD, off_t pos, off_t len)`: nor does it make holes, or a device of ours.
-fn fdiscard(run: &mut Run<'_, '_>) -> Answer {
+fn fdiscard(run: &mut SyscallContext<'_, '_>) -> Answer {
     let inode = set_aside(run)?;
     Err(if inode.is_node() { Errno::ENODEV } else { Errno::EOPNOTSUPP }.into())
 }
 
 /// Checks a range that `fallocate` or `fdiscard` is to work on.
-fn set_aside(run: &Run<'_, '_>) -> Result<Arc<Inode>> {
+fn set_aside(run: &SyscallContext<'_, '_>) -> Result<Arc<Inode>> {
     let (from, len) = (run.offset(2), run.offset(3));
     if from < 0 || len < 0 || from.checked_add(len).is_none() {
         return Err(Errno::EINVAL.into());
@@ -127,7 +127,7 @@ fn set_aside(run: &Run<'_, '_>) -> Result<Arc<Inode>> {
 }
 
 /// `off_t lseek(int fd, int PAD, off_t offset, int whence)`
-fn lseek(run: &mut Run<'_, '_>) -> Answer {
+fn lseek(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (by, whence) = (run.offset(2), run.int(3));
     let file = run.file(run.int(0))?;
     let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;

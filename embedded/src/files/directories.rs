@@ -3,7 +3,7 @@
 //! Sources: NetBSD `sys/kern/{vfs_syscalls,vfs_vnops}.c`, `sys/sys/dirent.h`; mkdir(2), getdents(2).
 
 use super::super::abi::open;
-use super::super::call::{Answer, PIECE, Run, Stop};
+use super::super::call::{Answer, PIECE, Stop, SyscallContext};
 use super::super::memfs::{Aim, Make, NAME_MAX};
 use super::super::table::{Listed, Runs, call};
 use super::{Named, here, there};
@@ -16,7 +16,7 @@ pub(in super::super) const CALLS: &[Listed] = &[
 ];
 
 /// `int mkdir(const char *path, mode_t mode)`, `mkdirat`
-fn mkdir(run: &mut Run<'_, '_>, named: Named) -> Answer {
+fn mkdir(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     let mode = run.uint(named.after(1));
     let path = run.path_of(named)?;
     let found = run.find(named, &path, Aim::CreateDirectory, false)?;
@@ -36,7 +36,7 @@ const fn record(len: usize) -> usize {
 }
 
 /// `int __getdents30(int fd, char *buf, size_t count)`: as many whole entries as fit.
-fn getdents(run: &mut Run<'_, '_>) -> Answer {
+fn getdents(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (fd, addr, count) = (run.int(0), run.word(1), run.uint(2));
     let (file, inode) = run.vnode(fd)?;
     file.check(open::FREAD)?;

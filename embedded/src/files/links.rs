@@ -2,7 +2,7 @@
 //!
 //! Source: NetBSD `sys/kern/vfs_syscalls.c`; link(2), symlink(2), readlink(2), unlink(2), rename(2).
 
-use super::super::call::{Answer, Result, Run};
+use super::super::call::{Answer, Result, SyscallContext};
 use super::super::memfs::{Aim, Make};
 use super::super::table::{Listed, Runs, call};
 use super::{Named, TRIES, at, here, there};
@@ -24,30 +24,30 @@ pub(in super::super) const CALLS: &[Listed] = &[
 ];
 
 /// `int linkat(int fd1, const char *name1, int fd2, const char *name2, int flags)`
-fn linkat(run: &mut Run<'_, '_>) -> Answer {
+fn linkat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let follow = run.uint(4) & at::SYMLINK_FOLLOW != 0;
     link(run, there(0), there(2), follow)
 }
 
 /// `int link(const char *path, const char *link)`
-fn link(run: &mut Run<'_, '_>, old: Named, new: Named, follow: bool) -> Answer {
+fn link(run: &mut SyscallContext<'_, '_>, old: Named, new: Named, follow: bool) -> Answer {
     run.look_up(old, follow)?;
     let path = run.path_of(new)?;
     until_settled(|| {
         let inode = run.look_up(old, follow)?;
         let found = run.find(new, &path, Aim::Create, false)?;
-        Ok(run.system().fs.link(&inode, &found, &run.task.family))
+        Ok(run.system().fs.link(&inode, &found, &run.proc.family))
     })
 }
 
 /// `int unlinkat(int fd, const char *path, int flag)`
-fn unlinkat(run: &mut Run<'_, '_>) -> Answer {
+fn unlinkat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let directory = run.uint(2) & at::REMOVEDIR != 0;
     unlink(run, there(0), directory)
 }
 
 /// `int unlink(const char *path)`, `int rmdir(const char *path)`
-fn unlink(run: &mut Run<'_, '_>, named: Named, directory: bool) -> Answer {
+fn unlink(run: &mut SyscallContext<'_, '_>, named: Named, directory: bool) -> Answer {
     let path = run.path_of(named)?;
     until_settled(|| {
         let found = run.find(named, &path, Aim::Delete, false)?;
@@ -68,7 +68,7 @@ fn until_settled(mut attempt: impl FnMut() -> Result<Result<(), Errno>>) -> Answ
 }
 
 /// `int symlink(const char *path, const char *link)`, `symlinkat`: the first path is not looked at.
-fn symlink(run: &mut Run<'_, '_>, named: Named) -> Answer {
+fn symlink(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     let target = run.path(run.word(0))?;
     let path = run.path_of(named)?;
     let found = run.find(named, &path, Aim::Create, false)?;
@@ -80,7 +80,7 @@ fn symlink(run: &mut Run<'_, '_>, named: Named) -> Answer {
 }
 
 /// `ssize_t readlink(const char *path, char *buf, size_t count)`, `readlinkat`
-fn readlink(run: &mut Run<'_, '_>, named: Named) -> Answer {
+fn readlink(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     let (addr, count) = (run.word(named.after(1)), run.word(named.after(2)));
     let path = run.path_of(named)?;
     let found = run.find(named, &path, Aim::Lookup, false)?;
@@ -96,7 +96,7 @@ fn readlink(run: &mut Run<'_, '_>, named: Named) -> Answer {
 
 /// `int rename(const char *from, const char *to)`, `renameat`, and `__posix_rename`, which keeps both
 /// names of one file.
-fn rename(run: &mut Run<'_, '_>, old: Named, new: Named, keep: bool) -> Answer {
+fn rename(run: &mut SyscallContext<'_, '_>, old: Named, new: Named, keep: bool) -> Answer {
     let from = run.path_of(old)?;
     let to = run.path_of(new)?;
     until_settled(|| {
@@ -106,6 +106,6 @@ fn rename(run: &mut Run<'_, '_>, old: Named, new: Named, keep: bool) -> Answer {
         from.entry().map_err(|_| Errno::EINVAL)?;
         let aim = if inode.is_directory() { Aim::RenameDirectory } else { Aim::Rename };
         let to = run.find(new, &to, aim, false)?;
-        Ok(run.system().fs.rename(&from, &to, &run.task.credentials(), keep))
+        Ok(run.system().fs.rename(&from, &to, &run.proc.credentials(), keep))
     })
 }

@@ -10,15 +10,15 @@
 
 pub(super) mod attributes;
 pub(super) mod contents;
+pub(super) mod cwd;
 pub(super) mod directories;
 pub(super) mod links;
 pub(super) mod open;
-pub(super) mod places;
 pub(super) mod status;
 
 use std::sync::Arc;
 
-use super::call::{PathName, Result, Run};
+use super::call::{PathName, Result, SyscallContext};
 use super::file::OpenFile;
 use super::memfs::{Aim, Found, Inode, Make, Walk};
 use super::process::Credentials;
@@ -64,7 +64,7 @@ impl Named {
     }
 }
 
-impl Run<'_, '_> {
+impl SyscallContext<'_, '_> {
     /// Descriptor `fd`, which must be open on the file system: EINVAL for anything else. NetBSD:
     /// `fd_getvnode`.
     fn vnode(&self, fd: i32) -> Result<(Arc<OpenFile>, Arc<Inode>)> {
@@ -95,7 +95,7 @@ impl Run<'_, '_> {
         follow: bool,
     ) -> Result<Found<'p>> {
         let base = self.base(named)?;
-        self.find_as(&self.task.credentials(), base, path.as_bytes(), aim, follow)
+        self.find_as(&self.proc.credentials(), base, path.as_bytes(), aim, follow)
     }
 
     /// The same, for other credentials.
@@ -107,9 +107,9 @@ impl Run<'_, '_> {
         aim: Aim,
         follow: bool,
     ) -> Result<Found<'p>> {
-        let places = self.task.cwd.places();
+        let places = self.proc.cwd.places();
         let from = base.as_ref().unwrap_or(&places.current);
-        let (fs, root) = (&self.task.system.fs, places.root.as_ref());
+        let (fs, root) = (&self.proc.system.fs, places.root.as_ref());
         Ok(Walk { fs, root, from, credentials, aim, follow }.find(path)?)
     }
 
@@ -128,15 +128,15 @@ impl Run<'_, '_> {
 
     /// Makes something at `found`, with the mode the umask leaves.
     pub fn make_at(&self, found: &Found<'_>, what: Make<'_>, mode: u32) -> Result<Arc<Inode>> {
-        let task = self.task;
+        let proc = self.proc;
         let (dir, name) = found.entry()?;
-        let mode = mode & !task.cwd.umask();
-        Ok(task.system.fs.make(dir, name, what, mode, &task.credentials(), &task.family)?)
+        let mode = mode & !proc.cwd.umask();
+        Ok(proc.system.fs.make(dir, name, what, mode, &proc.credentials(), &proc.family)?)
     }
 
     /// What the name of a local socket leads to, which is new or not. NetBSD: `unp_bind`, `unp_connect`.
     pub fn socket_name<'p>(&self, path: &'p [u8], new: bool) -> Result<Found<'p>> {
         let aim = if new { Aim::Create } else { Aim::Lookup };
-        self.find_as(&self.task.credentials(), None, path, aim, true)
+        self.find_as(&self.proc.credentials(), None, path, aim, true)
     }
 }

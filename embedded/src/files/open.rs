@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::super::abi::{mode, open};
-use super::super::call::{Answer, PathName, Result, Run, Stop};
+use super::super::call::{Answer, PathName, Result, Stop, SyscallContext};
 use super::super::file::OpenFile;
 use super::super::locks;
 use super::super::memfs::{Aim, Inode, Make};
@@ -29,7 +29,7 @@ pub(in super::super) const CALLS: &[Listed] = &[
 const NO_WHITEOUTS: &str = "whiteouts (S_IFWHT) answer EOPNOTSUPP";
 
 /// `int open(const char *path, int flags, ... mode_t mode)`, `openat`
-fn open_call(run: &mut Run<'_, '_>, named: Named) -> Answer {
+fn open_call(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     let (flags, mode) = (run.uint(named.after(1)), run.uint(named.after(2)));
     let flags = (flags & !open::SEARCH).wrapping_add(1);
     let close_on_exec = flags & open::CLOEXEC != 0;
@@ -45,19 +45,19 @@ fn open_call(run: &mut Run<'_, '_>, named: Named) -> Answer {
     if flags & (open::FREAD | open::FWRITE) == 0 {
         return Err(Errno::EINVAL.into());
     }
-    run.task.files.check_room()?;
+    run.proc.files.check_room()?;
     let file = open_file(run, named, &path, flags, mode)?;
     if let Err(stop) = settle(run, &file, flags) {
         if let Stop::Sleep(_) = stop {
-            run.keep().opened = Some((file, run.task.files.reserve()?));
+            run.keep().opened = Some((file, run.proc.files.reserve()?));
         }
         return Err(stop);
     }
-    Ok([run.task.files.insert(file, 0, close_on_exec)?.into(), 0])
+    Ok([run.proc.files.insert(file, 0, close_on_exec)?.into(), 0])
 }
 
 /// What was opened had to wait, and perhaps has no longer.
-fn go_on(run: &mut Run<'_, '_>, flags: u32, close_on_exec: bool) -> Answer {
+fn go_on(run: &mut SyscallContext<'_, '_>, flags: u32, close_on_exec: bool) -> Answer {
     let Some((file, number)) = run.keep().opened.take() else { return Err(Errno::EBADF.into()) };
     if let Err(stop) = settle(run, &file, flags) {
         run.keep().opened = Some((file, number));
@@ -69,23 +69,23 @@ fn go_on(run: &mut Run<'_, '_>, flags: u32, close_on_exec: bool) -> Answer {
 /// The open file, for which a place is taken first: what cannot be opened is not made. NetBSD:
 /// `do_open`.
 fn open_file(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     named: Named,
     path: &PathName,
     flags: u32,
     mode: u32,
 ) -> Result<Arc<OpenFile>> {
-    if !run.task.family.take_file() {
+    if !run.proc.family.take_file() {
         return Err(Errno::ENFILE.into());
     }
     open_or_make(run, named, path, flags, mode)
         .and_then(|inode| open_inode(run, inode, flags & open::KEPT))
-        .inspect_err(|_| run.task.family.give_file())
+        .inspect_err(|_| run.proc.family.give_file())
 }
 
 /// NetBSD: `vn_open`.
 fn open_or_make(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     named: Named,
     path: &PathName,
     flags: u32,
@@ -118,7 +118,7 @@ fn open_or_make(
 }
 
 /// Whether what is there may be opened so; cuts it off if asked. NetBSD: `vn_openchk`.
-fn check_open(run: &Run<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
+fn check_open(run: &SyscallContext<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
     match inode.kind() {
         mode::SOCKET => return Err(Errno::EOPNOTSUPP.into()),
         mode::LINK => return Err(Errno::EFTYPE.into()),
@@ -137,7 +137,7 @@ fn check_open(run: &Run<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
             return Err(Errno::EISDIR.into());
         }
     }
-    inode.check(&run.task.credentials(), wanted)?;
+    inode.check(&run.proc.credentials(), wanted)?;
     if flags & open::TRUNC != 0 {
         inode.resize(0)?;
     }
@@ -146,30 +146,38 @@ fn check_open(run: &Run<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
 
 /// Opens what was found or made, with the flags that are kept; the caller has counted the open file.
 /// NetBSD: `VOP_OPEN`.
-fn open_inode(run: &mut Run<'_, '_>, inode: Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>> {
+fn open_inode(
+    run: &mut SyscallContext<'_, '_>,
+    inode: Arc<Inode>,
+    flags: u32,
+) -> Result<Arc<OpenFile>> {
     if inode.is_fifo() {
         return open_fifo(run, &inode, flags);
     }
     if inode.is_node() && inode.device().is_none() {
         return Err(Errno::ENXIO.into());
     }
-    Ok(OpenFile::counted(Vnode(inode), flags, &run.task.family))
+    Ok(OpenFile::counted(Vnode(inode), flags, &run.proc.family))
 }
 
 /// Opens a fifo; the caller has counted the open file.
-fn open_fifo(run: &mut Run<'_, '_>, inode: &Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>> {
-    let end = fifo::End::open(inode, flags, &run.task.credentials(), &run.task.family)?;
-    Ok(OpenFile::counted(end, flags, &run.task.family))
+fn open_fifo(
+    run: &mut SyscallContext<'_, '_>,
+    inode: &Arc<Inode>,
+    flags: u32,
+) -> Result<Arc<OpenFile>> {
+    let end = fifo::End::open(inode, flags, &run.proc.credentials(), &run.proc.family)?;
+    Ok(OpenFile::counted(end, flags, &run.proc.family))
 }
 
 /// Waits for what it takes to have opened `file`, which stays open meanwhile. NetBSD: `open_setfp`.
-fn settle(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32) -> Result<()> {
+fn settle(run: &mut SyscallContext<'_, '_>, file: &Arc<OpenFile>, flags: u32) -> Result<()> {
     file.ops.opened(run, file)?;
     locks::at_open(run, file, flags)
 }
 
 /// `int mkfifo(const char *path, mode_t mode)`, `mkfifoat`
-fn mkfifo(run: &mut Run<'_, '_>, named: Named) -> Answer {
+fn mkfifo(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     let mode = run.uint(named.after(1));
     let path = run.path_of(named)?;
     let found = run.find(named, &path, Aim::Create, false)?;
@@ -182,9 +190,9 @@ fn mkfifo(run: &mut Run<'_, '_>, named: Named) -> Answer {
 
 /// `int __mknod50(const char *path, mode_t mode, dev_t dev)`, and `mknodat`, which has a slot of padding
 /// before the device number. For the superuser only.
-fn mknod(run: &mut Run<'_, '_>, named: Named, device: usize) -> Answer {
+fn mknod(run: &mut SyscallContext<'_, '_>, named: Named, device: usize) -> Answer {
     let (mode, number) = (run.uint(named.after(1)), run.word(device));
-    if run.task.credentials().euid != 0 {
+    if run.proc.credentials().euid != 0 {
         return Err(Errno::EPERM.into());
     }
     let path = run.path_of(named)?;

@@ -4,7 +4,7 @@
 //! `sys/sys/{unistd,statvfs}.h`; stat(2), access(2), pathconf(2), statvfs(2).
 
 use super::super::abi::{PIPE_BUF, mode};
-use super::super::call::{Answer, PATH_MAX, Result, Run};
+use super::super::call::{Answer, PATH_MAX, Result, SyscallContext};
 use super::super::memfs::{Aim, FILE_SYSTEM, Inode, LINK_MAX, NAME_MAX, PAGE};
 use super::super::process::Credentials;
 use super::super::table::{Listed, Runs, call};
@@ -26,7 +26,7 @@ pub(in super::super) const CALLS: &[Listed] = &[
 ];
 
 /// `int __stat50(const char *path, struct stat *ub)`, `__lstat50`
-fn stat(run: &mut Run<'_, '_>, named: Named, follow: bool) -> Answer {
+fn stat(run: &mut SyscallContext<'_, '_>, named: Named, follow: bool) -> Answer {
     let out = run.word(named.after(1));
     let path = run.path_of(named)?;
     let found = run.find(named, &path, Aim::Lookup, follow)?;
@@ -36,13 +36,13 @@ fn stat(run: &mut Run<'_, '_>, named: Named, follow: bool) -> Answer {
 }
 
 /// `int fstatat(int fd, const char *path, struct stat *buf, int flag)`
-fn fstatat(run: &mut Run<'_, '_>) -> Answer {
+fn fstatat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let follow = run.follows(3);
     stat(run, there(0), follow)
 }
 
 /// `int __fstat50(int fd, struct stat *sb)`
-fn fstat(run: &mut Run<'_, '_>) -> Answer {
+fn fstat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let out = run.word(1);
     let file = run.file(run.int(0))?;
     let stat = file.ops.stat()?;
@@ -51,20 +51,20 @@ fn fstat(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int faccessat(int fd, const char *path, int amode, int flag)`
-fn faccessat(run: &mut Run<'_, '_>) -> Answer {
+fn faccessat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let flags = run.uint(3);
     access(run, there(0), flags)
 }
 
 /// `int access(const char *path, int flags)`: asks for the real user and group, all the way, unless
 /// told otherwise.
-fn access(run: &mut Run<'_, '_>, named: Named, flags: u32) -> Answer {
+fn access(run: &mut SyscallContext<'_, '_>, named: Named, flags: u32) -> Answer {
     let wanted = run.uint(named.after(1));
     if wanted & !(mode::READ | mode::WRITE | mode::EXECUTE) != 0 {
         return Err(Errno::EINVAL.into());
     }
     let path = run.path_of(named)?;
-    let mut own = Credentials::clone(&run.task.credentials());
+    let mut own = Credentials::clone(&run.proc.credentials());
     if flags & at::EACCESS == 0 {
         (own.euid, own.egid) = (own.uid, own.gid);
     }
@@ -94,13 +94,13 @@ mod name {
 }
 
 /// `long pathconf(const char *path, int name)`
-fn pathconf(run: &mut Run<'_, '_>) -> Answer {
+fn pathconf(run: &mut SyscallContext<'_, '_>) -> Answer {
     let inode = run.look_up(here(0), true)?;
     Ok([limit(&inode, run.int(1))?, 0])
 }
 
 /// `long fpathconf(int fd, int name)`
-fn fpathconf(run: &mut Run<'_, '_>) -> Answer {
+fn fpathconf(run: &mut SyscallContext<'_, '_>) -> Answer {
     let file = run.file(run.int(0))?;
     let name = run.int(1);
     if let Some(inode) = file.ops.inode() {
@@ -138,21 +138,21 @@ const STATVFS: usize = 2256;
 const LOCAL: u64 = 0x1000;
 
 /// `int statvfs1(const char *path, struct statvfs *buf, int flags)`
-fn statvfs(run: &mut Run<'_, '_>) -> Answer {
+fn statvfs(run: &mut SyscallContext<'_, '_>) -> Answer {
     run.look_up(here(0), true)?;
     run.copyout(&file_system(run), run.word(1))?;
     Ok([0, 0])
 }
 
 /// `int fstatvfs1(int fd, struct statvfs *buf, int flags)`
-fn fstatvfs(run: &mut Run<'_, '_>) -> Answer {
+fn fstatvfs(run: &mut SyscallContext<'_, '_>) -> Answer {
     run.vnode(run.int(0))?;
     run.copyout(&file_system(run), run.word(1))?;
     Ok([0, 0])
 }
 
 /// `int getvfsstat(struct statvfs *buf, size_t bufsize, int flags)`: there is one file system.
-fn getvfsstat(run: &mut Run<'_, '_>) -> Answer {
+fn getvfsstat(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, size) = (run.word(0), run.word(1));
     if addr != 0 {
         if size < STATVFS as u64 {
@@ -165,11 +165,11 @@ fn getvfsstat(run: &mut Run<'_, '_>) -> Answer {
 
 /// The file system as a `struct statvfs`: how much there is, and how much of that the caller's family
 /// could still take. NetBSD: `tmpfs_statvfs`.
-fn file_system(run: &Run<'_, '_>) -> [u8; STATVFS] {
+fn file_system(run: &SyscallContext<'_, '_>) -> [u8; STATVFS] {
     let counters = &run.system().counters;
     let limits = &counters.limits;
     let free = limits.bytes.saturating_sub(counters.bytes.get()) / PAGE;
-    let available = run.task.family.free_bytes() / PAGE;
+    let available = run.proc.family.free_bytes() / PAGE;
     let nodes = counters.inodes.get();
     let free_nodes = limits.inodes.saturating_sub(nodes);
     let words = [

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::super::abi::{i32_at, i64_at, timespec_at, u64_at};
-use super::super::call::{Answer, PIECE, Result, Run, Stop};
+use super::super::call::{Answer, PIECE, Result, Stop, SyscallContext};
 use super::super::sync::lock;
 use super::super::wait::{Side, is_over};
 use super::super::work;
@@ -56,7 +56,7 @@ const BATCH: u64 = (PIECE / Kevent::SIZE) as u64;
 
 /// `int __kevent50(int fd, const struct kevent *changelist, size_t nchanges, struct kevent *eventlist,
 /// size_t nevents, const struct timespec *timeout)`
-pub(super) fn kevent(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn kevent(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (out, room, timeout) = (run.word(3), run.word(4), run.word(5));
     let file = run.file(run.int(0))?;
     let kqueue = file.ops.kqueue().ok_or(Errno::EBADF)?;
@@ -86,7 +86,7 @@ pub(super) fn kevent(run: &mut Run<'_, '_>) -> Answer {
 /// Makes the changes that no earlier run has made. Those that fail, and those whose receipt is wanted,
 /// are answered in the eventlist; if there are any, the call ends with their number.
 fn make_changes(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     kqueue: &Arc<Kqueue>,
     out: u64,
     room: u64,
@@ -102,7 +102,7 @@ fn make_changes(
             let mut change = Kevent::decode(bytes);
             change.flags &= !abi::SYSFLAGS;
             let receipt = change.flags & abi::RECEIPT != 0;
-            let changed = kqueue.change(run.task, &mut change);
+            let changed = kqueue.change(run.proc, &mut change);
             if changed.is_ok() && !receipt {
                 continue;
             }
@@ -134,7 +134,12 @@ fn place(out: u64, number: u64) -> u64 {
 }
 
 /// Copies out what is ready, up to `room` events, and says how much that was. NetBSD: `kqueue_scan`.
-fn report(run: &mut Run<'_, '_>, kqueue: &Arc<Kqueue>, out: u64, room: u64) -> Result<i64> {
+fn report(
+    run: &mut SyscallContext<'_, '_>,
+    kqueue: &Arc<Kqueue>,
+    out: u64,
+    room: u64,
+) -> Result<i64> {
     if kqueue.count() == 0 {
         return Ok(0);
     }

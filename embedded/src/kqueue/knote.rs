@@ -8,10 +8,10 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::super::System;
-use super::super::alarm::{AlarmId, Due, TICK, after};
 use super::super::file::{OpenFile, Seen};
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::sync::lock;
+use super::super::timer_thread::{AlarmId, Due, TICK, after};
 use super::super::wait::{Registration, Side};
 use super::watched::Watchers;
 use super::{Event, Kevent, Kqueue, abi, note};
@@ -139,7 +139,7 @@ impl Knote {
             | Target::Signal(watchers) => watchers.remove(self),
             Target::Timer(system) => {
                 if let (Some(alarm), Some(system)) = (alarm, system.upgrade()) {
-                    system.alarms.cancel(alarm);
+                    system.timer_thread.cancel(alarm);
                 }
             }
         }
@@ -348,7 +348,7 @@ impl Knote {
         state.kevent.fflags != 0
     }
 
-    fn told_of_fork(&self, kqueue: &Arc<Kqueue>, child: &Arc<Task>) -> bool {
+    fn told_of_fork(&self, kqueue: &Arc<Kqueue>, child: &Arc<Proc>) -> bool {
         let (wanted, kevent) = {
             let state = lock(&self.state);
             (state.wanted, state.kevent)
@@ -369,7 +369,7 @@ impl Knote {
         let (Target::Timer(system), Some(at)) = (&self.target, state.at) else { return Ok(()) };
         let Some(system) = system.upgrade() else { return Ok(()) };
         let me: Arc<dyn Due> = self.clone();
-        state.alarm = Some(system.alarms.set(at, Arc::downgrade(&me))?);
+        state.alarm = Some(system.timer_thread.set(at, Arc::downgrade(&me))?);
         Ok(())
     }
 

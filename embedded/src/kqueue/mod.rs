@@ -24,10 +24,10 @@ pub(super) use knote::Knote;
 pub(super) use watched::{Event, Watched, note};
 
 use super::abi::{Stat, open, poll, u64_at};
-use super::call::{Answer, Result, Run};
+use super::call::{Answer, Result, SyscallContext};
 use super::file::{FileOps, OpenFile, Seen};
 use super::io::Transfer;
-use super::limits::Family;
+use super::limits::ResourceGroup;
 use super::sync::lock;
 use super::table::{Listed, Runs, call, partly};
 use super::wait::{Side, WaitQueue, Waitable};
@@ -103,7 +103,7 @@ pub(super) struct Kqueue {
     /// Kevent calls, whoever polls it, and knotes on it.
     waiting: WaitQueue,
     /// Who pays for its knotes.
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
 }
 
 #[derive(Default)]
@@ -153,7 +153,7 @@ impl Kqueue {
     /// What is left to do for a knote that has been taken out.
     fn removed(&self, knote: &Arc<Knote>) {
         knote.detach();
-        self.payer.give_bytes(KNOTE_BYTES);
+        self.resource_group.give_bytes(KNOTE_BYTES);
     }
 
     /// Puts a knote on the list, unless it is there, is disabled or has been removed. NetBSD:
@@ -217,7 +217,7 @@ struct KqueueFile(Arc<Kqueue>);
 impl FileOps for KqueueFile {
     fn read(
         &self,
-        _run: &mut Run<'_, '_>,
+        _run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         _transfer: &Transfer,
         _position: Option<i64>,
@@ -227,7 +227,7 @@ impl FileOps for KqueueFile {
 
     fn write(
         &self,
-        _run: &mut Run<'_, '_>,
+        _run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         _transfer: &Transfer,
         _position: Option<i64>,
@@ -248,7 +248,7 @@ impl FileOps for KqueueFile {
     /// NetBSD: `kqueue_ioctl`.
     fn ioctl(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         request: u32,
         addr: u64,
@@ -318,18 +318,18 @@ impl FileOps for KqueueFile {
 }
 
 /// `int kqueue(void)`, `int kqueue1(int flags)`: flags it does not know are not looked at.
-fn make(run: &mut Run<'_, '_>, flags: u32) -> Answer {
-    let task = run.task;
-    task.files.check_room()?;
+fn make(run: &mut SyscallContext<'_, '_>, flags: u32) -> Answer {
+    let proc = run.proc;
+    proc.files.check_room()?;
     let kqueue = Arc::new(Kqueue {
         state: Mutex::default(),
         waiting: WaitQueue::default(),
-        payer: task.family.clone(),
+        resource_group: proc.family.clone(),
     });
-    task.files.has_kqueue(&kqueue);
+    proc.files.has_kqueue(&kqueue);
     let kept = open::FREAD | open::FWRITE | flags & (open::NONBLOCK | open::NOSIGPIPE);
-    let file = OpenFile::new(KqueueFile(kqueue), kept, &task.family)?;
-    Ok([task.files.insert(file, 0, flags & open::CLOEXEC != 0)?.into(), 0])
+    let file = OpenFile::new(KqueueFile(kqueue), kept, &proc.family)?;
+    Ok([proc.files.insert(file, 0, flags & open::CLOEXEC != 0)?.into(), 0])
 }
 
 const KFILTER_BYFILTER: u32 = 0xc018_6b00;
@@ -339,13 +339,13 @@ const KFILTER_BYNAME: u32 = 0xc018_6b01;
 const NAME_MAX: usize = 256;
 
 /// `struct kfilter_mapping`: address and size of a name, and a filter.
-fn mapping(run: &mut Run<'_, '_>, addr: u64) -> Result<([u8; 24], u64, u64)> {
+fn mapping(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<([u8; 24], u64, u64)> {
     let mapping = run.copyin::<24>(addr)?;
     Ok((mapping, u64_at(&mapping, 0), u64_at(&mapping, 8)))
 }
 
 /// `KFILTER_BYFILTER`
-fn name_of_filter(run: &mut Run<'_, '_>, addr: u64) -> Result<()> {
+fn name_of_filter(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<()> {
     let (mapping, out, room) = mapping(run, addr)?;
     let filter = u64_at(&mapping, 16) as u32;
     let name = abi::NAMES.get(filter as usize).ok_or(Errno::ENOENT)?;
@@ -357,7 +357,7 @@ fn name_of_filter(run: &mut Run<'_, '_>, addr: u64) -> Result<()> {
 }
 
 /// `KFILTER_BYNAME`
-fn filter_of_name(run: &mut Run<'_, '_>, addr: u64) -> Result<()> {
+fn filter_of_name(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<()> {
     let (mut mapping, name, _) = mapping(run, addr)?;
     let mut bytes = [0; NAME_MAX];
     let len = run.memory().copyinstr(name, &mut bytes)?;

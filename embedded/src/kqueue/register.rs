@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::super::file::OpenFile;
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::sync::lock;
 use super::super::wait::Side;
 use super::knote::{Key, Knote, Target, Verdict};
@@ -14,10 +14,10 @@ use super::{Event, KNOTE_BYTES, KNOTES_MAX, Kevent, Kqueue, abi};
 use kernel::Errno;
 
 impl Kqueue {
-    /// Makes one change for `task`. What the change says is reported with its error, if it has one.
-    pub(super) fn change(self: &Arc<Self>, task: &Task, change: &mut Kevent) -> Result<(), Errno> {
+    /// Makes one change for `proc`. What the change says is reported with its error, if it has one.
+    pub(super) fn change(self: &Arc<Self>, proc: &Proc, change: &mut Kevent) -> Result<(), Errno> {
         let file = match change.filter {
-            abi::READ | abi::WRITE | abi::VNODE => Some(descriptor(task, change.ident)?),
+            abi::READ | abi::WRITE | abi::VNODE => Some(descriptor(proc, change.ident)?),
             abi::PROC | abi::SIGNAL | abi::TIMER => None,
             _ => return Err(Errno::EINVAL),
         };
@@ -34,7 +34,7 @@ impl Kqueue {
                 return Ok(());
             }
             Some(knote) => knote,
-            None if has(abi::ADD) => self.add(task, change, file.as_ref())?,
+            None if has(abi::ADD) => self.add(proc, change, file.as_ref())?,
             None => return Err(Errno::ENOENT),
         };
         if flags & abi::DISABLE != 0 {
@@ -59,11 +59,11 @@ impl Kqueue {
     /// Makes a new knote.
     fn add(
         self: &Arc<Self>,
-        task: &Task,
+        proc: &Proc,
         change: &mut Kevent,
         file: Option<&Arc<OpenFile>>,
     ) -> Result<Arc<Knote>, Errno> {
-        let target = target(task, change, file);
+        let target = target(proc, change, file);
         let mut kevent = *change;
         (change.fflags, change.data) = (0, 0);
         let target = target?;
@@ -78,12 +78,12 @@ impl Kqueue {
         }
         knote.look();
         // Its process may have gone before there was a knote to be told.
-        if change.filter == abi::PROC && task.system.processes.find(change.ident as i32).is_none() {
+        if change.filter == abi::PROC && proc.system.processes.find(change.ident as i32).is_none() {
             knote.told(Event::Exit);
         }
         // Its descriptor may have been closed before there was a knote to be removed with it.
         if let Some(file) = file
-            && !task.files.get(change.ident as i32).is_ok_and(|now| Arc::ptr_eq(&now, file))
+            && !proc.files.get(change.ident as i32).is_ok_and(|now| Arc::ptr_eq(&now, file))
         {
             self.remove_this(&knote);
         }
@@ -93,7 +93,7 @@ impl Kqueue {
     /// Follows a process to its child: `kevent` is that of the knote on the parent.
     pub(super) fn track(
         self: &Arc<Self>,
-        child: &Arc<Task>,
+        child: &Arc<Proc>,
         kevent: Kevent,
         parent: u64,
     ) -> Result<(), Errno> {
@@ -112,7 +112,7 @@ impl Kqueue {
         match state.knotes.entry(knote.key) {
             // Another thread of the client was faster with the same.
             Entry::Occupied(_) => Err(Errno::EEXIST),
-            Entry::Vacant(free) if !many && self.payer.take_bytes(KNOTE_BYTES) => {
+            Entry::Vacant(free) if !many && self.resource_group.take_bytes(KNOTE_BYTES) => {
                 free.insert(knote.clone());
                 Ok(())
             }
@@ -142,13 +142,13 @@ impl Kqueue {
 }
 
 /// The open file that an ident means.
-fn descriptor(task: &Task, ident: u64) -> Result<Arc<OpenFile>, Errno> {
-    task.files.get(i32::try_from(ident).map_err(|_| Errno::EBADF)?)
+fn descriptor(proc: &Proc, ident: u64) -> Result<Arc<OpenFile>, Errno> {
+    proc.files.get(i32::try_from(ident).map_err(|_| Errno::EBADF)?)
 }
 
 /// What the knote of this change is to be on. NetBSD: `f_attach`.
-fn target(task: &Task, change: &Kevent, file: Option<&Arc<OpenFile>>) -> Result<Target, Errno> {
-    let watchers = |task: &Task| task.extras().watched.watchers();
+fn target(proc: &Proc, change: &Kevent, file: Option<&Arc<OpenFile>>) -> Result<Target, Errno> {
+    let watchers = |proc: &Proc| proc.extras().watched.watchers();
     match (change.filter, file) {
         (abi::VNODE, Some(file)) => {
             file.ops.check_filter(None)?;
@@ -164,19 +164,19 @@ fn target(task: &Task, change: &Kevent, file: Option<&Arc<OpenFile>>) -> Result<
         }
         (abi::PROC, None) => {
             let pid = change.ident as i32;
-            if pid == task.pid {
-                return Ok(Target::Process(watchers(task)));
+            if pid == proc.pid {
+                return Ok(Target::Process(watchers(proc)));
             }
-            let other = task.system.processes.find(pid).ok_or(Errno::ESRCH)?;
-            let (own, its) = (task.credentials(), other.credentials());
+            let other = proc.system.processes.find(pid).ok_or(Errno::ESRCH)?;
+            let (own, its) = (proc.credentials(), other.credentials());
             if own.euid != 0 && own.uid != its.uid {
                 return Err(Errno::EACCES);
             }
             Ok(Target::Process(watchers(&other)))
         }
-        (abi::SIGNAL, None) => Ok(Target::Signal(watchers(task))),
+        (abi::SIGNAL, None) => Ok(Target::Signal(watchers(proc))),
         (abi::TIMER, None) if change.data == 0 => Err(Errno::EINVAL),
-        (abi::TIMER, None) => Ok(Target::Timer(Arc::downgrade(&task.system))),
+        (abi::TIMER, None) => Ok(Target::Timer(Arc::downgrade(&proc.system))),
         _ => Err(Errno::EINVAL),
     }
 }

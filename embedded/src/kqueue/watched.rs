@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::sync::lock;
 use super::super::work;
 use super::Knote;
@@ -36,7 +36,7 @@ pub(in super::super) enum Event<'e> {
     /// A process is sent a signal,
     Signal(i32),
     /// has made this child,
-    Fork(&'e Arc<Task>),
+    Fork(&'e Arc<Proc>),
     /// has become another program,
     Exec,
     /// is gone.

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::super::limits::Family;
+use super::super::limits::ResourceGroup;
 use super::super::wait::WaitQueue;
 
 /// The last byte of a lock that reaches to the end of the file, wherever that may come to be.
@@ -52,27 +52,27 @@ pub(super) struct Wish {
 
 /// One lock, paid for.
 pub(super) struct Ticket {
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
 }
 
 impl Ticket {
     /// A lock more for a family that has less than `most`, if it can pay.
-    pub fn take(payer: &Arc<Family>, most: u64) -> Option<Ticket> {
-        if !payer.locks.take(1, most) {
+    pub fn take(resource_group: &Arc<ResourceGroup>, most: u64) -> Option<Ticket> {
+        if !resource_group.locks.take(1, most) {
             return None;
         }
-        if !payer.take_bytes(COST) {
-            payer.locks.give(1);
+        if !resource_group.take_bytes(COST) {
+            resource_group.locks.give(1);
             return None;
         }
-        Some(Ticket { payer: payer.clone() })
+        Some(Ticket { resource_group: resource_group.clone() })
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.payer.give_bytes(COST);
-        self.payer.locks.give(1);
+        self.resource_group.give_bytes(COST);
+        self.resource_group.locks.give(1);
     }
 }
 
@@ -335,7 +335,7 @@ mod tests {
 
     struct Bench {
         list: List,
-        payer: Arc<Family>,
+        resource_group: Arc<ResourceGroup>,
     }
 
     fn range(start: u64, end: u64) -> Range {
@@ -344,12 +344,12 @@ mod tests {
 
     impl Bench {
         fn new() -> Bench {
-            let payer = Family::new(&Arc::new(Counters::new(Limits::default())));
-            Bench { list: List::default(), payer }
+            let resource_group = ResourceGroup::new(&Arc::new(Counters::new(Limits::default())));
+            Bench { list: List::default(), resource_group }
         }
 
         fn ticket(&self) -> Option<Ticket> {
-            Ticket::take(&self.payer, u64::MAX)
+            Ticket::take(&self.resource_group, u64::MAX)
         }
 
         fn set(&mut self, owner: Owner, start: u64, end: u64, exclusive: bool) -> usize {
@@ -383,8 +383,8 @@ mod tests {
             };
             let all: Vec<String> = self.list.0.iter().map(one).collect();
             assert_eq!(all.join(" "), expected);
-            assert_eq!(self.payer.locks.get(), all.len() as u64);
-            assert_eq!(self.payer.system.bytes.get(), all.len() as u64 * COST);
+            assert_eq!(self.resource_group.locks.get(), all.len() as u64);
+            assert_eq!(self.resource_group.system.bytes.get(), all.len() as u64 * COST);
         }
     }
 
@@ -509,7 +509,7 @@ mod tests {
                 }
             }
             let held = bench.list.0.len() as u64;
-            assert_eq!(bench.payer.locks.get(), held);
+            assert_eq!(bench.resource_group.locks.get(), held);
         }
     }
 }

@@ -6,19 +6,19 @@
 //!
 //! Sources: NetBSD `sys/kern/{vfs_lockf,sys_descrip,kern_descrip}.c`; fcntl(2), flock(2).
 
+mod deadlock;
 mod list;
-mod waits;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
-pub(super) use waits::Waits;
+pub(super) use deadlock::WaitGraph;
 
 use super::abi::{fcntl, i32_at, i64_at, open};
-use super::call::{Answer, Result, Run, Stop};
+use super::call::{Answer, Result, Stop, SyscallContext};
 use super::file::OpenFile;
 use super::memfs::Inode;
-use super::process::Task;
+use super::process::Proc;
 use super::sync::lock;
 use super::table::{Listed, Runs, call};
 use super::wait::Side;
@@ -99,7 +99,7 @@ impl Flock {
 }
 
 /// `F_GETLK`, `F_SETLK` and `F_SETLKW` of fcntl. NetBSD: `do_fcntl_lock`.
-pub(super) fn record(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn record(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (fd, command, addr) = (run.int(0), run.int(1), run.word(2));
     let mut wanted = Flock::decode(&run.copyin(addr)?);
     let file = the_file(run, fd)?;
@@ -109,15 +109,15 @@ pub(super) fn record(run: &mut Run<'_, '_>) -> Answer {
     }
     match (command, wanted.kind) {
         (fcntl::GETLK, READ | UNLOCK | WRITE) => {
-            let found = look(run.task, inode, &wanted)?;
+            let found = look(run.proc, inode, &wanted)?;
             run.copyout(&found.encode(), addr)?;
         }
         (fcntl::SETLK | fcntl::SETLKW, READ | WRITE) => {
             let access = if wanted.kind == READ { open::FREAD } else { open::FWRITE };
             file.check(access)?;
-            run.task.locker.store(true, Relaxed);
+            run.proc.locker.store(true, Relaxed);
             if let Some(range) = wanted.range(lockable(inode)?)? {
-                let owner = Owner::Process(run.task.pid);
+                let owner = Owner::Process(run.proc.pid);
                 let wish = Wish { owner, range, exclusive: wanted.kind == WRITE };
                 take(run, &file, inode, &wish, command == fcntl::SETLKW)?;
                 still_open(run, fd, &file)?;
@@ -125,7 +125,7 @@ pub(super) fn record(run: &mut Run<'_, '_>) -> Answer {
         }
         (fcntl::SETLK | fcntl::SETLKW, UNLOCK) => {
             if let Some(range) = wanted.range(lockable(inode)?)? {
-                unlock(run.task, inode, range)?;
+                unlock(run.proc, inode, range)?;
             }
         }
         _ => return Err(Errno::EINVAL.into()),
@@ -134,7 +134,7 @@ pub(super) fn record(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// The open file of `fd`, if it is still the one that the call began to wait with.
-fn the_file(run: &Run<'_, '_>, fd: i32) -> Result<Arc<OpenFile>> {
+fn the_file(run: &SyscallContext<'_, '_>, fd: i32) -> Result<Arc<OpenFile>> {
     let file = run.file(fd)?;
     match run.kept().and_then(|kept| kept.file.as_ref()) {
         Some(earlier) if earlier.as_ptr() != Arc::as_ptr(&file) => Err(Errno::EBADF.into()),
@@ -148,10 +148,10 @@ fn lockable(inode: &Inode) -> Result<i64, Errno> {
 }
 
 /// What is in the way of what is wanted. NetBSD: `lf_getlock`.
-fn look(task: &Task, inode: &Inode, wanted: &Flock) -> Result<Flock, Errno> {
+fn look(proc: &Proc, inode: &Inode, wanted: &Flock) -> Result<Flock, Errno> {
     let nothing = Flock { kind: UNLOCK, ..*wanted };
     let Some(range) = wanted.range(lockable(inode)?)? else { return Ok(nothing) };
-    let owner = Owner::Process(task.pid);
+    let owner = Owner::Process(proc.pid);
     let wish = Wish { owner, range, exclusive: wanted.kind == WRITE };
     let Some(blocker) = lock(&inode.locks().0).blocker(&wish) else { return Ok(nothing) };
     let Range { start, end } = blocker.range;
@@ -168,26 +168,26 @@ fn look(task: &Task, inode: &Inode, wanted: &Flock) -> Result<Flock, Errno> {
 }
 
 /// How many locks the process may come to hold, with its family.
-fn most(task: &Task) -> u64 {
-    if task.credentials().euid == 0 { MOST_OF_ROOT } else { MOST }
+fn most(proc: &Proc) -> u64 {
+    if proc.credentials().euid == 0 { MOST_OF_ROOT } else { MOST }
 }
 
 /// Grants `wish`, now or later: EAGAIN if it would have to wait and should not, EDEADLK if for ever.
 /// NetBSD: `lf_advlock`, `lf_setlock`.
 fn take(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
     inode: &Inode,
     wish: &Wish,
     wait: bool,
 ) -> Result<()> {
-    let (payer, most) = (&run.task.family, most(run.task));
+    let (resource_group, most) = (&run.proc.family, most(run.proc));
     // A lock of bytes may cut another in two.
     let spare = match wish.owner {
-        Owner::Process(_) => Some(Ticket::take(payer, u64::MAX).ok_or(Errno::ENOMEM)?),
+        Owner::Process(_) => Some(Ticket::take(resource_group, u64::MAX).ok_or(Errno::ENOMEM)?),
         Owner::File(_) => None,
     };
-    let ticket = Ticket::take(payer, most).ok_or(Errno::ENOMEM)?;
+    let ticket = Ticket::take(resource_group, most).ok_or(Errno::ENOMEM)?;
     let mut woken = Woken::default();
     let granted = {
         let mut list = lock(&inode.locks().0);
@@ -213,7 +213,7 @@ fn take(
 
 /// Something was in the way: looks again with an eye on who waits for whom, and waits.
 fn take_or_wait(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     inode: &Inode,
     wish: &Wish,
     ticket: Ticket,
@@ -221,7 +221,7 @@ fn take_or_wait(
     woken: &mut Woken,
 ) -> Result<()> {
     let waits = run.system().waits.clone();
-    let pid = run.task.pid;
+    let pid = run.proc.pid;
     let mut graph = waits.look();
     let mut list = lock(&inode.locks().0);
     let Some(queue) = list.queue(wish) else {
@@ -242,14 +242,14 @@ fn take_or_wait(
 }
 
 /// Gives up what the process has of `range`. NetBSD: `lf_advlock`.
-fn unlock(task: &Task, inode: &Inode, range: Range) -> Result<(), Errno> {
+fn unlock(proc: &Proc, inode: &Inode, range: Range) -> Result<(), Errno> {
     let spare = if range.start == 0 || range.end == END {
         None
     } else {
         // What is cut out of the middle leaves two; a bit more than the bound is let go that way.
-        Some(Ticket::take(&task.family, 2 * most(task) - 1).ok_or(Errno::ENOMEM)?)
+        Some(Ticket::take(&proc.family, 2 * most(proc) - 1).ok_or(Errno::ENOMEM)?)
     };
-    clear(inode, Owner::Process(task.pid), range, spare);
+    clear(inode, Owner::Process(proc.pid), range, spare);
     Ok(())
 }
 
@@ -266,36 +266,36 @@ fn clear(inode: &Inode, owner: Owner, range: Range, spare: Option<Ticket>) {
 
 /// A thread may have closed the descriptor meanwhile, and with it have given up the locks: then
 /// those of this call go as well.
-fn still_open(run: &Run<'_, '_>, fd: i32, file: &Arc<OpenFile>) -> Result<()> {
+fn still_open(run: &SyscallContext<'_, '_>, fd: i32, file: &Arc<OpenFile>) -> Result<()> {
     if run.file(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
         return Ok(());
     }
-    closed(run.task, file);
+    closed(run.proc, file);
     Err(Errno::EBADF.into())
 }
 
 /// The process has closed a descriptor of this file, and with it given up all its locks there, whatever
 /// other descriptors it has. NetBSD: `fd_close`.
-pub(super) fn closed(task: &Task, file: &OpenFile) {
-    if !task.locker.load(Relaxed) {
+pub(super) fn closed(proc: &Proc, file: &OpenFile) {
+    if !proc.locker.load(Relaxed) {
         return;
     }
     if let Some(inode) = file.ops.inode() {
-        let (inode, owner) = (inode.clone(), Owner::Process(task.pid));
+        let (inode, owner) = (inode.clone(), Owner::Process(proc.pid));
         // There may be very many, of others too.
         work::now_or_later(work::MOST + 1, move || clear(&inode, owner, Range::ALL, None));
     }
 }
 
 /// The process ends: its locks are those of files it still has open.
-pub(super) fn end(task: &Task) {
-    if task.locker.load(Relaxed) {
-        task.files.all().iter().for_each(|file| closed(task, file));
+pub(super) fn end(proc: &Proc) {
+    if proc.locker.load(Relaxed) {
+        proc.files.all().iter().for_each(|file| closed(proc, file));
     }
 }
 
 /// `int flock(int fd, int how)`
-fn flock(run: &mut Run<'_, '_>) -> Answer {
+fn flock(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (fd, how) = (run.int(0), run.int(1));
     let file = the_file(run, fd)?;
     let inode = file.ops.inode().ok_or(Errno::EOPNOTSUPP)?;
@@ -319,7 +319,12 @@ fn owner(file: &OpenFile) -> Owner {
 }
 
 /// Locks the whole of an open file.
-fn whole(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, exclusive: bool, wait: bool) -> Result<()> {
+fn whole(
+    run: &mut SyscallContext<'_, '_>,
+    file: &Arc<OpenFile>,
+    exclusive: bool,
+    wait: bool,
+) -> Result<()> {
     let inode = file.ops.inode().ok_or(Errno::EINVAL)?;
     lockable(inode)?;
     let wish = Wish { owner: owner(file), range: Range::ALL, exclusive };
@@ -327,7 +332,11 @@ fn whole(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, exclusive: bool, wait: boo
 }
 
 /// The lock that `O_SHLOCK` and `O_EXLOCK` among the flags of an open ask for. NetBSD: `open_setfp`.
-pub(super) fn at_open(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32) -> Result<()> {
+pub(super) fn at_open(
+    run: &mut SyscallContext<'_, '_>,
+    file: &Arc<OpenFile>,
+    flags: u32,
+) -> Result<()> {
     if flags & (open::SHLOCK | open::EXLOCK) != 0 {
         whole(run, file, flags & open::EXLOCK != 0, flags & open::NONBLOCK == 0)?;
         file.set(open::HASLOCK, true);

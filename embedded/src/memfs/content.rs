@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::call::{PIECE, Result};
 use super::super::device::zeros;
-use super::super::limits::Family;
+use super::super::limits::ResourceGroup;
 use super::super::sync::{read_or_go, write_or_go};
 use super::super::work;
 use kernel::Errno;
@@ -24,7 +24,7 @@ pub(in super::super) const PAGE: u64 = 4096;
 
 /// The contents of a regular file.
 pub(in super::super) struct Content {
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
     /// How long it is, and the bytes of all chunks: read without the lock, changed under it.
     size: AtomicU64,
     held: AtomicU64,
@@ -37,7 +37,7 @@ struct Chunks(BTreeMap<u64, Vec<u8>>);
 
 /// Chunks that were cut off, whose bytes are given back once they are free.
 struct Cut {
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
     bytes: u64,
     chunks: BTreeMap<u64, Vec<u8>>,
 }
@@ -56,7 +56,7 @@ impl Drop for Cut {
         // From the back: the allocator gives memory back to the host as its end comes free, with a lock of
         // its own held, so that should be little at a time.
         while self.chunks.pop_last().is_some() {}
-        self.payer.give_bytes(self.bytes);
+        self.resource_group.give_bytes(self.bytes);
     }
 }
 
@@ -72,9 +72,9 @@ impl Chunks {
 }
 
 impl Content {
-    pub fn new(payer: &Arc<Family>) -> Self {
+    pub fn new(resource_group: &Arc<ResourceGroup>) -> Self {
         let (size, held, chunks) = Default::default();
-        Content { payer: payer.clone(), size, held, chunks }
+        Content { resource_group: resource_group.clone(), size, held, chunks }
     }
 
     pub fn size(&self) -> u64 {
@@ -118,7 +118,7 @@ impl Content {
 
     /// ENOSPC if `len` bytes at `at` could not be held now.
     pub fn check_room(&self, at: u64, len: u64) -> Result<(), Errno> {
-        let free = self.payer.free_bytes();
+        let free = self.resource_group.free_bytes();
         let chunks = read_or_go(&self.chunks)?;
         // Whatever they replace: no more pieces are looked at than there can be.
         let fits =
@@ -151,7 +151,7 @@ impl Content {
         let end = at.checked_add(data.len() as u64).filter(|&end| end <= i64::MAX as u64);
         let end = end.ok_or(Errno::EFBIG)?;
         let grown = chunks.growth(at, data.len() as u64);
-        if !self.payer.take_bytes(grown) {
+        if !self.resource_group.take_bytes(grown) {
             return Err(Errno::ENOSPC);
         }
         self.held.fetch_add(grown, Relaxed);
@@ -199,7 +199,8 @@ impl Content {
     /// Takes out what is behind `size`, which becomes the file's. Nothing if it is that already.
     fn cut(&self, chunks: &mut Chunks, size: u64) -> Option<Cut> {
         let before = self.size.swap(size, Relaxed);
-        let mut cut = Cut { payer: self.payer.clone(), bytes: 0, chunks: BTreeMap::new() };
+        let mut cut =
+            Cut { resource_group: self.resource_group.clone(), bytes: 0, chunks: BTreeMap::new() };
         if size >= before {
             return (size > before).then_some(cut);
         }
@@ -234,7 +235,8 @@ impl Drop for Content {
     fn drop(&mut self) {
         let chunks = self.chunks.get_mut().unwrap_or_else(PoisonError::into_inner);
         let chunks = std::mem::take(&mut chunks.0);
-        Cut { payer: self.payer.clone(), bytes: *self.held.get_mut(), chunks }.free();
+        Cut { resource_group: self.resource_group.clone(), bytes: *self.held.get_mut(), chunks }
+            .free();
     }
 }
 
@@ -266,7 +268,7 @@ mod tests {
     fn content(limit: u64) -> (Content, Arc<Counters>) {
         let limits = Limits { bytes: limit, bytes_per_family: limit, ..Limits::default() };
         let counters = Arc::new(Counters::new(limits));
-        (Content::new(&Family::new(&counters)), counters)
+        (Content::new(&ResourceGroup::new(&counters)), counters)
     }
 
     fn all(content: &Content, from: i64, len: u64) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::super::abi::{Stat, mode};
 use super::super::device::Device;
 use super::super::kqueue::{Watched, note};
-use super::super::limits::Family;
+use super::super::limits::ResourceGroup;
 use super::super::locks::FileLocks;
 use super::super::paid::Paid;
 use super::super::pipe::fifo;
@@ -61,7 +61,7 @@ pub(in super::super) struct Inode {
     fifo: fifo::Slot,
     watched: Watched,
     /// Who has made it.
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
 }
 
 pub(super) enum Kind {
@@ -96,21 +96,21 @@ pub(in super::super) enum Make<'t> {
 }
 
 impl Inode {
-    /// The caller has counted it. ENOSPC if `payer` cannot pay for it.
+    /// The caller has counted it. ENOSPC if `resource_group` cannot pay for it.
     pub(super) fn new(
         number: u64,
         what: Make<'_>,
         mode: u32,
         credentials: &Credentials,
         group: u32,
-        payer: &Arc<Family>,
+        resource_group: &Arc<ResourceGroup>,
     ) -> Result<Inode, Errno> {
         let now = time::now();
         let kind = match what {
-            Make::File => Kind::File(Content::new(payer)),
+            Make::File => Kind::File(Content::new(resource_group)),
             Make::Directory => Kind::Directory(Directory::default()),
             Make::Symlink(path) => {
-                let paid = Paid::new(payer, path.len() as u64, Errno::ENOSPC);
+                let paid = Paid::new(resource_group, path.len() as u64, Errno::ENOSPC);
                 Kind::Symlink(Target { path: path.into(), _paid: paid? })
             }
             Make::Device { block, number } => Kind::Device { block, number },
@@ -134,7 +134,7 @@ impl Inode {
             locks: FileLocks::default(),
             fifo: fifo::Slot::default(),
             watched: Watched::default(),
-            payer: payer.clone(),
+            resource_group: resource_group.clone(),
         })
     }
 
@@ -378,6 +378,6 @@ impl Inode {
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        self.payer.give_inode();
+        self.resource_group.give_inode();
     }
 }

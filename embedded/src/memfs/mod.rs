@@ -30,7 +30,7 @@ pub(super) use path::{Aim, Found, Walk};
 use super::abi::mode;
 use super::device::Device;
 use super::kqueue::note;
-use super::limits::{Counters, Family};
+use super::limits::{Counters, ResourceGroup};
 use super::paid::Paid;
 use super::process::Credentials;
 use super::sync::{lock, write};
@@ -59,12 +59,12 @@ pub(super) struct Fs {
 
 impl Fs {
     pub fn new(counters: &Arc<Counters>) -> Self {
-        let (rootly, payer) = (Credentials::default(), Family::new(counters));
-        let root = match Inode::new(2, Make::Directory, 0o755, &rootly, 0, &payer) {
+        let (rootly, resource_group) = (Credentials::default(), ResourceGroup::new(counters));
+        let root = match Inode::new(2, Make::Directory, 0o755, &rootly, 0, &resource_group) {
             Ok(root) => root,
             Err(_) => unreachable!("a directory is paid for by nobody"),
         };
-        payer.add_inode();
+        resource_group.add_inode();
         let mut fs = Fs {
             root: Arc::new(root),
             furnishing: true,
@@ -72,14 +72,14 @@ impl Fs {
             renaming: Mutex::new(()),
             moves: AtomicU64::new(0),
         };
-        fs.furnish(&rootly, &payer);
+        fs.furnish(&rootly, &resource_group);
         fs.furnishing = false;
         fs
     }
 
-    fn furnish(&self, rootly: &Credentials, payer: &Arc<Family>) {
+    fn furnish(&self, rootly: &Credentials, resource_group: &Arc<ResourceGroup>) {
         let make = |dir: &Arc<Inode>, name: &str, what, mode| {
-            self.make(dir, name.as_bytes(), what, mode, rootly, payer)
+            self.make(dir, name.as_bytes(), what, mode, rootly, resource_group)
         };
         let _ = make(&self.root, "tmp", Make::Directory, 0o1777);
         if let Ok(dev) = make(&self.root, "dev", Make::Directory, 0o755) {
@@ -98,7 +98,7 @@ impl Fs {
         Arc::ptr_eq(inode, &self.root)
     }
 
-    /// Makes something in directory `dir`. What it will hold is paid for by `payer`. NetBSD:
+    /// Makes something in directory `dir`. What it will hold is paid for by `resource_group`. NetBSD:
     /// `tmpfs_construct_node`.
     pub fn make(
         &self,
@@ -107,7 +107,7 @@ impl Fs {
         what: Make<'_>,
         mode: u32,
         credentials: &Credentials,
-        payer: &Arc<Family>,
+        resource_group: &Arc<ResourceGroup>,
     ) -> Result<Arc<Inode>, Errno> {
         dir.check(credentials, mode::WRITE)?;
         let directory = dir.directory()?;
@@ -122,14 +122,14 @@ impl Fs {
             return Err(Errno::EMLINK);
         }
         if self.furnishing {
-            payer.add_inode();
-        } else if !payer.take_inode() {
+            resource_group.add_inode();
+        } else if !resource_group.take_inode() {
             return Err(Errno::ENOSPC);
         }
         let number = self.next.fetch_add(1, Relaxed);
         let group = dir.gid.load(Relaxed);
-        let inode = Inode::new(number, what, mode, credentials, group, payer);
-        let inode = Arc::new(inode.inspect_err(|_| payer.give_inode())?);
+        let inode = Inode::new(number, what, mode, credentials, group, resource_group);
+        let inode = Arc::new(inode.inspect_err(|_| resource_group.give_inode())?);
         if let Kind::Directory(made) = &inode.kind {
             *lock(&made.parent) = Arc::downgrade(dir);
             dir.links.fetch_add(1, Relaxed);
@@ -141,12 +141,12 @@ impl Fs {
         Ok(inode)
     }
 
-    /// Gives `inode` one more name, which `payer` pays for. NetBSD: `do_sys_linkat`, `tmpfs_link`.
+    /// Gives `inode` one more name, which `resource_group` pays for. NetBSD: `do_sys_linkat`, `tmpfs_link`.
     pub fn link(
         &self,
         inode: &Arc<Inode>,
         to: &Found<'_>,
-        payer: &Arc<Family>,
+        resource_group: &Arc<ResourceGroup>,
     ) -> Result<(), Errno> {
         let (dir, name) = to.entry()?;
         let mut entries = write(&dir.directory()?.entries);
@@ -161,8 +161,9 @@ impl Fs {
         }
         inode.link()?;
         let frozen = inode.check_frozen();
-        let paid =
-            frozen.and_then(|()| Paid::new(payer, NAME_COST, Errno::ENOSPC)).inspect_err(|_| {
+        let paid = frozen
+            .and_then(|()| Paid::new(resource_group, NAME_COST, Errno::ENOSPC))
+            .inspect_err(|_| {
                 inode.unlink();
             })?;
         entries.insert(name, inode.clone(), Some(paid));

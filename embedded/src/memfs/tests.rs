@@ -17,10 +17,10 @@ fn at(fs: &Fs, path: &str) -> Arc<Inode> {
 #[test]
 fn the_mode_says_who_may() {
     let counters = Arc::default();
-    let (fs, payer) = (Fs::new(&counters), Family::new(&counters));
+    let (fs, resource_group) = (Fs::new(&counters), ResourceGroup::new(&counters));
     let (owner, mate, stranger) = (user(100, 10, &[]), user(101, 9, &[0]), user(102, 9, &[]));
     let tmp = at(&fs, "/tmp");
-    let file = fs.make(&tmp, b"file", Make::File, 0o640, &owner, &payer).unwrap();
+    let file = fs.make(&tmp, b"file", Make::File, 0o640, &owner, &resource_group).unwrap();
     // The group of a new file is its directory's.
     assert_eq!((file.stat().uid, file.stat().gid), (100, 0));
     assert_eq!(file.check(&owner, READ | WRITE), Ok(()));
@@ -30,13 +30,13 @@ fn the_mode_says_who_may() {
     assert_eq!(file.check(&stranger, READ), Err(Errno::EACCES));
     assert_eq!(file.check(&stranger, 0), Ok(()));
     assert_eq!(file.check(&user(0, 0, &[]), READ | WRITE), Ok(()));
-    let refused = fs.make(&fs.root(), b"file", Make::File, 0o640, &owner, &payer);
+    let refused = fs.make(&fs.root(), b"file", Make::File, 0o640, &owner, &resource_group);
     assert_eq!(refused.err(), Some(Errno::EACCES));
     // Others' files in a sticky directory stay.
     let found = |who| walk(&fs, who, Aim::Delete, "/tmp/file");
     assert_eq!(found(&stranger).err(), Some(Errno::EPERM));
     assert_eq!(fs.remove(&found(&owner).unwrap(), false), Ok(()));
-    fs.make(&tmp, b"closed", Make::Directory, 0o600, &owner, &payer).unwrap();
+    fs.make(&tmp, b"closed", Make::Directory, 0o600, &owner, &resource_group).unwrap();
     let inside = walk(&fs, &owner, Aim::Lookup, "/tmp/closed/file");
     assert_eq!(inside.err(), Some(Errno::EACCES));
 }
@@ -44,9 +44,9 @@ fn the_mode_says_who_may() {
 #[test]
 fn an_owner_may_change_less_than_the_superuser() {
     let counters = Arc::default();
-    let (fs, payer) = (Fs::new(&counters), Family::new(&counters));
+    let (fs, resource_group) = (Fs::new(&counters), ResourceGroup::new(&counters));
     let (root, owner, stranger) = (user(0, 0, &[]), user(100, 10, &[20]), user(102, 9, &[]));
-    let file = fs.make(&at(&fs, "/tmp"), b"f", Make::File, 0o644, &owner, &payer).unwrap();
+    let file = fs.make(&at(&fs, "/tmp"), b"f", Make::File, 0o644, &owner, &resource_group).unwrap();
     let mode = || file.stat().mode & 0o7777;
     assert_eq!(file.change_mode(&stranger, 0o777), Err(Errno::EPERM));
     assert_eq!(file.change_mode(&owner, 0o1644), Err(Errno::EFTYPE));
@@ -78,9 +78,9 @@ fn an_owner_may_change_less_than_the_superuser() {
 #[test]
 fn flags_keep_files_as_they_are() {
     let counters = Arc::default();
-    let (fs, payer) = (Fs::new(&counters), Family::new(&counters));
+    let (fs, resource_group) = (Fs::new(&counters), ResourceGroup::new(&counters));
     let (root, owner) = (user(0, 0, &[]), user(100, 10, &[]));
-    let file = fs.make(&at(&fs, "/tmp"), b"f", Make::File, 0o644, &owner, &payer).unwrap();
+    let file = fs.make(&at(&fs, "/tmp"), b"f", Make::File, 0o644, &owner, &resource_group).unwrap();
     assert_eq!(file.change_flags(&user(101, 0, &[]), 0), Err(Errno::EPERM));
     assert_eq!(file.change_flags(&owner, 0x2_0000), Err(Errno::EPERM));
     // Even the superuser has to take the flag away first.
@@ -97,7 +97,7 @@ fn flags_keep_files_as_they_are() {
         assert_eq!(fs.remove(&found, false), Err(Errno::EPERM));
         let to = walk(&fs, &root, Aim::Rename, "/tmp/g").unwrap();
         assert_eq!(fs.rename(&found, &to, &root, false), Err(Errno::EPERM));
-        assert_eq!(fs.link(&file, &to, &payer), Err(Errno::EPERM));
+        assert_eq!(fs.link(&file, &to, &resource_group), Err(Errno::EPERM));
         assert_eq!(file.stat().nlink, 1);
     }
     assert_eq!(file.change_flags(&root, 0x4), Ok(()));
@@ -108,7 +108,7 @@ fn flags_keep_files_as_they_are() {
     // A directory that only grows takes names and gives none back.
     let dir = at(&fs, "/tmp");
     dir.change_flags(&root, 0x4).unwrap();
-    assert!(fs.make(&dir, b"g", Make::File, 0o644, &root, &payer).is_ok());
+    assert!(fs.make(&dir, b"g", Make::File, 0o644, &root, &resource_group).is_ok());
     let found = walk(&fs, &root, Aim::Delete, "/tmp/f").unwrap();
     assert_eq!(fs.remove(&found, false), Err(Errno::EPERM));
     let to = walk(&fs, &root, Aim::Rename, "/f").unwrap();
@@ -118,14 +118,14 @@ fn flags_keep_files_as_they_are() {
 #[test]
 fn names_are_counted_up_to_a_bound_and_paid_for() {
     let counters = Arc::default();
-    let (fs, payer) = (Fs::new(&counters), Family::new(&counters));
+    let (fs, resource_group) = (Fs::new(&counters), ResourceGroup::new(&counters));
     let root = Credentials::default();
     let tmp = at(&fs, "/tmp");
-    let file = fs.make(&tmp, b"f", Make::File, 0o644, &root, &payer).unwrap();
+    let file = fs.make(&tmp, b"f", Make::File, 0o644, &root, &resource_group).unwrap();
     let names: Vec<String> = (1..LINK_MAX).map(|n| format!("/tmp/{n}")).collect();
     let link = |name: &str| {
         let to = walk(&fs, &root, Aim::Create, name).unwrap();
-        fs.link(&file, &to, &payer)
+        fs.link(&file, &to, &resource_group)
     };
     for name in &names {
         link(name).unwrap();
@@ -133,7 +133,10 @@ fn names_are_counted_up_to_a_bound_and_paid_for() {
     assert_eq!(file.stat().nlink, LINK_MAX);
     assert_eq!(link("/tmp/more"), Err(Errno::EMLINK));
     assert_eq!(counters.bytes.get(), NAME_COST * names.len() as u64);
-    assert_eq!(payer.free_bytes(), counters.limits.bytes_per_family - counters.bytes.get());
+    assert_eq!(
+        resource_group.free_bytes(),
+        counters.limits.bytes_per_family - counters.bytes.get()
+    );
     for name in names.iter().map(String::as_str).chain(["/tmp/f"]) {
         fs.remove(&walk(&fs, &root, Aim::Delete, name).unwrap(), false).unwrap();
     }
@@ -143,11 +146,11 @@ fn names_are_counted_up_to_a_bound_and_paid_for() {
     // A directory holds so many others.
     for n in 2..LINK_MAX {
         let name = n.to_string();
-        fs.make(&tmp, name.as_bytes(), Make::Directory, 0o755, &root, &payer).unwrap();
+        fs.make(&tmp, name.as_bytes(), Make::Directory, 0o755, &root, &resource_group).unwrap();
     }
-    let more = fs.make(&tmp, b"more", Make::Directory, 0o755, &root, &payer);
+    let more = fs.make(&tmp, b"more", Make::Directory, 0o755, &root, &resource_group);
     assert_eq!(more.err(), Some(Errno::EMLINK));
-    assert!(fs.make(&tmp, b"more", Make::File, 0o755, &root, &payer).is_ok());
+    assert!(fs.make(&tmp, b"more", Make::File, 0o755, &root, &resource_group).is_ok());
 }
 
 /// What a path led to, kept apart from the path.
@@ -161,7 +164,7 @@ fn again(kept: &Kept) -> Found<'_> {
 #[test]
 fn renames_links_and_removals_at_once_neither_hang_nor_lose_anything() {
     let counters = Arc::default();
-    let (fs, payer) = (Fs::new(&counters), Family::new(&counters));
+    let (fs, resource_group) = (Fs::new(&counters), ResourceGroup::new(&counters));
     let rootly = Credentials::default();
     let before = counters.inodes.get();
     let at = |path: &str| {
@@ -172,7 +175,7 @@ fn renames_links_and_removals_at_once_neither_hang_nor_lose_anything() {
     let names = ["/tmp/a", "/tmp/b", "/tmp/a/x", "/tmp/b/x", "/tmp/a/x/y", "/tmp/b/x/y"];
     std::thread::scope(|scope| {
         for who in 0..4usize {
-            let (fs, rootly, payer, at) = (&fs, &rootly, &payer, &at);
+            let (fs, rootly, resource_group, at) = (&fs, &rootly, &resource_group, &at);
             scope.spawn(move || {
                 let mut seed = who + 1;
                 let mut any = |below: usize| {
@@ -183,13 +186,14 @@ fn renames_links_and_removals_at_once_neither_hang_nor_lose_anything() {
                     let picked = [names[any(names.len())], names[any(names.len())]];
                     let [Some(one), Some(two)] = picked.map(at) else { continue };
                     let one_found = again(&one);
-                    let make = |what| drop(fs.make(&one.0, &one.1, what, 0o755, rootly, payer));
+                    let make =
+                        |what| drop(fs.make(&one.0, &one.1, what, 0o755, rootly, resource_group));
                     match any(8) {
                         0 | 1 => make(Make::Directory),
                         2 => make(Make::File),
                         3 => {
                             if let Some(inode) = &two.2 {
-                                let _ = fs.link(inode, &one_found, payer);
+                                let _ = fs.link(inode, &one_found, resource_group);
                             }
                         }
                         4 => {

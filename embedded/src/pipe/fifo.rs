@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use super::{Bounds, Pipe, State};
 use crate::abi::{Stat, open, poll};
-use crate::call::{Result, Run, Stop};
+use crate::call::{Result, Stop, SyscallContext};
 use crate::file::{FileOps, OpenFile, Seen};
 use crate::io::Transfer;
 use crate::ioctl;
-use crate::limits::Family;
+use crate::limits::ResourceGroup;
 use crate::memfs::Inode;
 use crate::process::Credentials;
 use crate::sync::lock;
@@ -52,7 +52,7 @@ impl End {
         inode: &Arc<Inode>,
         flags: u32,
         own: &Credentials,
-        payer: &Arc<Family>,
+        resource_group: &Arc<ResourceGroup>,
     ) -> Result<End, Errno> {
         let mut slot = lock(&inode.fifo().0);
         let fifo = match &mut *slot {
@@ -64,7 +64,7 @@ impl End {
                     drained: usize::MAX,
                     listens: false,
                 };
-                let pipe = Pipe::new(payer, own, bounds)?;
+                let pipe = Pipe::new(resource_group, own, bounds)?;
                 lock(&pipe.state).reader = false;
                 none.insert(Box::new(Fifo { pipe, readers: 0, writers: 0 }))
             }
@@ -115,7 +115,7 @@ impl End {
 }
 
 /// Whether a call runs for the first time, as far as it has waited for nobody.
-fn begins(run: &Run<'_, '_>) -> bool {
+fn begins(run: &SyscallContext<'_, '_>) -> bool {
     run.done() == 0 && run.kept().is_none_or(|kept| kept.since == 0)
 }
 
@@ -126,7 +126,7 @@ fn readable(state: &State) -> bool {
 
 impl FileOps for End {
     /// NetBSD: `fifo_open`.
-    fn opened(&self, run: &mut Run<'_, '_>, file: &OpenFile) -> Result<()> {
+    fn opened(&self, run: &mut SyscallContext<'_, '_>, file: &OpenFile) -> Result<()> {
         let blocks = !file.has(open::NONBLOCK);
         if let Some(side) = self.lacks(blocks)? {
             run.wait_for(self.pipe.clone(), side);
@@ -141,7 +141,7 @@ impl FileOps for End {
     /// `tmpfs_fifo_read`.
     fn read(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         _position: Option<i64>,
@@ -165,7 +165,7 @@ impl FileOps for End {
     /// NetBSD: `fifo_write`, `tmpfs_fifo_write`.
     fn write(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         _position: Option<i64>,
@@ -184,7 +184,7 @@ impl FileOps for End {
     /// `soo_ioctl`.
     fn ioctl(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         request: u32,
         addr: u64,
@@ -208,7 +208,7 @@ impl FileOps for End {
         if readable(&state) {
             events |= poll::IN | poll::RDNORM;
         }
-        if state.room(&self.pipe.payer) >= LOW_WATER || !state.reader {
+        if state.room(&self.pipe.resource_group) >= LOW_WATER || !state.reader {
             events |= poll::OUT;
         }
         events
@@ -219,7 +219,7 @@ impl FileOps for End {
         let state = lock(&self.pipe.state);
         let (data, eof, least) = match side {
             Side::Read => (state.bytes.len(), !state.writer, 1),
-            Side::Write => (state.room(&self.pipe.payer), !state.reader, LOW_WATER),
+            Side::Write => (state.room(&self.pipe.resource_group), !state.reader, LOW_WATER),
         };
         Some(Seen { ready: eof || data >= least, data: data as i64, eof, flags: 0 })
     }

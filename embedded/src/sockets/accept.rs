@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::close::{refuse, reset, stop_waiting};
 use super::connect::{CLOEXEC, copyout_name, file_flags, peer_name, room_for_name};
-use super::{LOCAL, Listener, Payer, Place, STREAM, Socket, State, get, inet, state};
+use super::{Charge, LOCAL, Listener, Place, STREAM, Socket, State, get, inet, state};
 use crate::abi::open;
-use crate::call::{Answer, Result, Run, Stop};
+use crate::call::{Answer, Result, Stop, SyscallContext};
 use crate::sync::lock;
 use crate::wait::Side;
 use kernel::Errno;
@@ -20,7 +20,7 @@ const BACKLOG_MAX: i32 = 128;
 const SEND_LEAST: i64 = 2560;
 
 /// `int listen(int s, int backlog)`
-pub(super) fn listen(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn listen(run: &mut SyscallContext<'_, '_>) -> Answer {
     let backlog = run.int(1);
     let (_, socket) = get(run, run.int(0))?;
     let mut state = lock(&socket.state);
@@ -214,8 +214,13 @@ fn other_end(
     if sizes[1] == 0 {
         return Err(full);
     }
-    let payer = Payer { net: &head.net, payer: &head.payer, user: head.user, most: by.most };
-    let server = Socket::new(&payer, (head.family, head.kind, head.protocol), sizes);
+    let resource_group = Charge {
+        net: &head.net,
+        resource_group: &head.resource_group,
+        user: head.user,
+        most: by.most,
+    };
+    let server = Socket::new(&resource_group, (head.family, head.kind, head.protocol), sizes);
     let server = server.map_err(|_| full)?;
     {
         let head_state = lock(&head.state);
@@ -243,7 +248,7 @@ fn inherit(state: &mut State, head: &State, by: Caller) {
     state.linger = head.linger;
     state.low_water = head.low_water;
     state.timeouts = head.timeouts;
-    state.lower = head.lower.clone();
+    state.ip_options = head.ip_options.clone();
     if let Some(from) = &head.local {
         let to = state.local();
         to.name = from.name.clone();
@@ -253,12 +258,12 @@ fn inherit(state: &mut State, head: &State, by: Caller) {
 }
 
 /// `int accept(int s, struct sockaddr *name, socklen_t *anamelen)`
-pub(super) fn accept(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn accept(run: &mut SyscallContext<'_, '_>) -> Answer {
     accept_with(run, 0, 0)
 }
 
 /// `int paccept(int s, struct sockaddr *name, socklen_t *anamelen, const sigset_t *mask, int flags)`
-pub(super) fn paccept(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn paccept(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (mask, flags) = (run.word(3), run.uint(4));
     if mask != 0 {
         run.copyin::<16>(mask)?;
@@ -267,12 +272,12 @@ pub(super) fn paccept(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// NetBSD: `do_sys_accept`.
-fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
+fn accept_with(run: &mut SyscallContext<'_, '_>, flags: u32, clear: u32) -> Answer {
     let (file, head) = get(run, run.int(0))?;
     let (addr, len_addr) = (run.word(1), run.word(2));
-    let task = run.task;
-    task.files.check_room()?;
-    let place = Place::take(&task.family)?;
+    let proc = run.proc;
+    proc.files.check_room()?;
+    let place = Place::take(&proc.family)?;
     if !head.needs_connection() {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -305,7 +310,7 @@ fn accept_with(run: &mut Run<'_, '_>, flags: u32, clear: u32) -> Answer {
         peer_name(&server, &state)
     };
     let name = name.finish();
-    let fd = run.task.files.insert(accepted, 0, flags & CLOEXEC != 0)?;
+    let fd = run.proc.files.insert(accepted, 0, flags & CLOEXEC != 0)?;
     copyout_name(run, &name, addr, len_addr)?;
     Ok([fd.into(), 0])
 }

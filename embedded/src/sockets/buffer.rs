@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::rights::Rights;
-use crate::limits::Family;
+use crate::limits::ResourceGroup;
 
 /// What every socket has paid for: itself and this much that waits in it. So much it can always hold.
 pub(super) const SPARE: u64 = 1024;
@@ -108,7 +108,7 @@ pub(super) fn buffers(len: usize) -> usize {
 }
 
 /// Has open files that came along wait in a socket of this family; false if it has too many of them.
-fn arrive(control: &mut [Control], at: &Arc<Family>) -> bool {
+fn arrive(control: &mut [Control], at: &Arc<ResourceGroup>) -> bool {
     control.iter_mut().all(|control| match control {
         Control::Rights(rights) => rights.arrive(at),
         Control::Data(..) => true,
@@ -166,13 +166,13 @@ impl Buffer {
         self.count.max(self.held)
     }
 
-    /// Pays for `more` bytes; false if `payer` cannot.
-    fn pay(&mut self, more: usize, payer: &Arc<Family>) -> bool {
+    /// Pays for `more` bytes; false if `resource_group` cannot.
+    fn pay(&mut self, more: usize, resource_group: &Arc<ResourceGroup>) -> bool {
         let price = Buffer::price(self.cost() + more);
         if price <= self.paid {
             return true;
         }
-        let taken = payer.take_bytes(price - self.paid);
+        let taken = resource_group.take_bytes(price - self.paid);
         if taken {
             self.paid = price;
         }
@@ -180,7 +180,7 @@ impl Buffer {
     }
 
     /// Gives back what is no longer needed. A deque that has become much too large is made smaller.
-    fn settle(&mut self, payer: &Arc<Family>) {
+    fn settle(&mut self, resource_group: &Arc<ResourceGroup>) {
         if let Some(record) = self.records.front_mut() {
             let (len, capacity) = (record.data.len(), record.data.capacity());
             if capacity as u64 > STEP && capacity / 2 > len {
@@ -191,14 +191,20 @@ impl Buffer {
         }
         let price = Buffer::price(self.cost());
         if price < self.paid {
-            payer.give_bytes(self.paid - price);
+            resource_group.give_bytes(self.paid - price);
             self.paid = price;
         }
     }
 
-    /// Adds a record; gives it back if `payer` cannot pay for it.
-    pub fn push(&mut self, mut record: Record, payer: &Arc<Family>) -> Result<(), Record> {
-        if !arrive(&mut record.control, payer) || !self.pay(record.len().max(record.held), payer) {
+    /// Adds a record; gives it back if `resource_group` cannot pay for it.
+    pub fn push(
+        &mut self,
+        mut record: Record,
+        resource_group: &Arc<ResourceGroup>,
+    ) -> Result<(), Record> {
+        if !arrive(&mut record.control, resource_group)
+            || !self.pay(record.len().max(record.held), resource_group)
+        {
             return Err(record);
         }
         self.count += record.len();
@@ -213,13 +219,13 @@ impl Buffer {
         &mut self,
         data: &[u8],
         control: &mut Vec<Control>,
-        payer: &Arc<Family>,
+        resource_group: &Arc<ResourceGroup>,
     ) -> usize {
-        if !arrive(control, payer) {
+        if !arrive(control, resource_group) {
             return 0;
         }
         let extra: usize = control.iter().map(Control::len).sum();
-        let count = if self.pay(data.len() + extra, payer) {
+        let count = if self.pay(data.len() + extra, resource_group) {
             data.len()
         } else {
             let free = SPARE + self.paid;
@@ -251,11 +257,11 @@ impl Buffer {
     }
 
     /// Takes out the first record.
-    pub fn pop(&mut self, payer: &Arc<Family>) -> Option<Record> {
+    pub fn pop(&mut self, resource_group: &Arc<ResourceGroup>) -> Option<Record> {
         let record = self.records.pop_front()?;
         self.count -= record.len();
         self.held -= record.held;
-        self.settle(payer);
+        self.settle(resource_group);
         Some(record)
     }
 
@@ -276,7 +282,7 @@ impl Buffer {
 
     /// Takes out the first `count` bytes of the first record, and the record with its last one. Says
     /// whether it ended with MSG_EOR there.
-    pub fn consume(&mut self, count: usize, payer: &Arc<Family>) -> bool {
+    pub fn consume(&mut self, count: usize, resource_group: &Arc<ResourceGroup>) -> bool {
         let Some(record) = self.records.front_mut() else { return false };
         record.data.drain(..count);
         self.count -= count;
@@ -287,15 +293,15 @@ impl Buffer {
             self.held -= record.held;
             self.records.pop_front();
         }
-        self.settle(payer);
+        self.settle(resource_group);
         ends
     }
 
     /// Takes out everything. What is in it is to be dropped without a lock held.
-    pub fn clear(&mut self, payer: &Arc<Family>) -> VecDeque<Record> {
+    pub fn clear(&mut self, resource_group: &Arc<ResourceGroup>) -> VecDeque<Record> {
         let records = std::mem::take(&mut self.records);
         (self.count, self.held) = (0, 0);
-        self.settle(payer);
+        self.settle(resource_group);
         records
     }
 }
@@ -320,19 +326,19 @@ mod tests {
         let counters: Arc<crate::limits::Counters> = Arc::default();
         let mut counters = counters;
         Arc::get_mut(&mut counters).unwrap().limits.bytes = 10_000;
-        let payer = Family::new(&counters);
+        let resource_group = ResourceGroup::new(&counters);
         let mut buffer = Buffer::default();
-        assert_eq!(buffer.append(&[1; 1000], &mut Vec::new(), &payer), 1000);
+        assert_eq!(buffer.append(&[1; 1000], &mut Vec::new(), &resource_group), 1000);
         assert_eq!(counters.bytes.get(), 0);
-        assert_eq!(buffer.append(&[2; 8000], &mut Vec::new(), &payer), 8000);
+        assert_eq!(buffer.append(&[2; 8000], &mut Vec::new(), &resource_group), 8000);
         assert_eq!(counters.bytes.get(), 8192);
         // No more can be paid for: what is paid for already may be filled.
-        assert_eq!(buffer.append(&[3; 8000], &mut Vec::new(), &payer), 216);
-        assert!(buffer.push(Record::message(None, Vec::new(), vec![1]), &payer).is_err());
-        assert!(!buffer.consume(9000, &payer));
+        assert_eq!(buffer.append(&[3; 8000], &mut Vec::new(), &resource_group), 216);
+        assert!(buffer.push(Record::message(None, Vec::new(), vec![1]), &resource_group).is_err());
+        assert!(!buffer.consume(9000, &resource_group));
         assert_eq!((buffer.len(), counters.bytes.get()), (216, 0));
-        assert!(buffer.push(Record::message(None, Vec::new(), vec![1]), &payer).is_ok());
-        assert_eq!(buffer.clear(&payer).len(), 2);
+        assert!(buffer.push(Record::message(None, Vec::new(), vec![1]), &resource_group).is_ok());
+        assert_eq!(buffer.clear(&resource_group).len(), 2);
         assert_eq!((buffer.len(), counters.bytes.get()), (0, 0));
     }
 }

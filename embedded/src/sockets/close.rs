@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lower;
+use super::ip_options;
 use super::options::option;
 use super::ports::{End, TIME_WAIT};
 use super::{LOCAL, Listener, Socket, State, free, get, local, state};
-use crate::alarm::{Due, after};
-use crate::call::{Answer, Result, Run};
+use crate::call::{Answer, Result, SyscallContext};
 use crate::sync::lock;
+use crate::timer_thread::{Due, after};
 use crate::work;
 use kernel::Errno;
 
@@ -77,20 +77,21 @@ impl Socket {
 
     /// Has a TCP connection that is not made after some time end.
     pub(super) fn arm(self: &Arc<Self>, state: &mut State) {
-        let ticks = state.lower(lower::KEEP_INIT).unwrap_or(lower::KEEP_INIT_DEFAULT) as u32;
+        let ticks =
+            state.ip_options(ip_options::KEEP_INIT).unwrap_or(ip_options::KEEP_INIT_DEFAULT) as u32;
         let me: Arc<dyn Due> = self.clone();
         let at = after(Instant::now(), SLOW_TICK * ticks);
         // Without a thread for it, it waits on.
-        let alarm = self.net.alarms.set(at, Arc::downgrade(&me)).ok();
+        let alarm = self.net.timer_thread.set(at, Arc::downgrade(&me)).ok();
         if let Some(before) = std::mem::replace(&mut state.alarm, alarm) {
-            self.net.alarms.cancel(before);
+            self.net.timer_thread.cancel(before);
         }
     }
 
     /// It is made, or not any more.
     pub(super) fn disarm(&self, state: &mut State) {
         if let Some(alarm) = state.alarm.take() {
-            self.net.alarms.cancel(alarm);
+            self.net.timer_thread.cancel(alarm);
         }
     }
 }
@@ -105,7 +106,7 @@ impl Due for Socket {
 }
 
 /// `int shutdown(int s, int how)`
-pub(super) fn shutdown(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn shutdown(run: &mut SyscallContext<'_, '_>) -> Answer {
     let how = run.uint(1);
     let (_, socket) = get(run, run.int(0))?;
     if how > 2 {
@@ -127,7 +128,7 @@ fn shut_reading(socket: &Socket) {
         state.flags |= state::CANT_RECEIVE;
         socket.resize(state.receive_limit, 0, 0);
         (state.receive_limit, state.low_water[1]) = (0, 0);
-        (state.buffer.clear(&socket.payer), state.peer.upgrade())
+        (state.buffer.clear(&socket.resource_group), state.peer.upgrade())
     };
     free(records);
     socket.readers.wake();
@@ -225,7 +226,7 @@ pub(super) fn close(socket: &Arc<Socket>) {
             near: state.near.take(),
             far: state.far.take(),
         };
-        let records = state.buffer.clear(&socket.payer);
+        let records = state.buffer.clear(&socket.resource_group);
         (left, state.listener.take(), state.local.take(), records)
     };
     free(records);

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::accept::Joined;
 use super::close::reset;
 use super::{
-    DATAGRAM, INET, INET6, LOCAL, Payer, RAW, SEQUENCED, STREAM, Socket, State, get, inet, local,
+    Charge, DATAGRAM, INET, INET6, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, get, inet, local,
     opened, space, state,
 };
 use crate::abi::open;
-use crate::call::{Answer, Result, Run, Stop};
+use crate::call::{Answer, Result, Stop, SyscallContext};
 use crate::sync::lock;
 use crate::wait::Side;
 use kernel::Errno;
@@ -35,56 +35,56 @@ pub(super) fn file_flags(flags: u32) -> u32 {
 }
 
 /// `int __socket30(int domain, int type, int protocol)`
-pub(super) fn socket(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn socket(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (domain, kind, protocol) = (run.int(0), run.uint(1), run.int(2));
-    run.task.files.check_room()?;
+    run.proc.files.check_room()?;
     let (flags, kind) = (kind & FLAGS, (kind & !FLAGS) as i32);
     let (family, protocol) = protocol_of(run, domain, kind, protocol)?;
     let socket = create(run, (family, kind, protocol))?;
     let file = opened(run, socket, file_flags(flags))?;
-    let fd = run.task.files.insert(file, 0, flags & CLOEXEC != 0)?;
+    let fd = run.proc.files.insert(file, 0, flags & CLOEXEC != 0)?;
     Ok([fd.into(), 0])
 }
 
 /// `int socketpair(int domain, int type, int protocol, int *rsv)`
-pub(super) fn socketpair(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn socketpair(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (domain, kind, protocol, addr) = (run.int(0), run.uint(1), run.int(2), run.word(3));
     let (flags, kind) = (kind & FLAGS, (kind & !FLAGS) as i32);
     let (family, protocol) = protocol_of(run, domain, kind, protocol)?;
     let make = || create(run, (family, kind, protocol));
     let (one, two) = (make()?, make()?);
-    run.task.files.check_room()?;
+    run.proc.files.check_room()?;
     if family != LOCAL {
         return Err(Errno::EOPNOTSUPP.into());
     }
     local::pair(run, &one, &two);
     let one = opened(run, one, file_flags(flags))?;
     // The other has its number before it is an open file, too.
-    run.task.files.check_room_for_two()?;
+    run.proc.files.check_room_for_two()?;
     let two = opened(run, two, file_flags(flags))?;
-    let fds = run.task.files.insert_pair([one, two], flags & CLOEXEC != 0)?;
+    let fds = run.proc.files.insert_pair([one, two], flags & CLOEXEC != 0)?;
     let bytes: Vec<u8> = fds.iter().flat_map(|fd| fd.to_le_bytes()).collect();
     run.copyout(&bytes, addr)?;
     Ok([0, 0])
 }
 
 /// A new socket of the caller's.
-fn create(run: &Run<'_, '_>, what: (u8, i32, u8)) -> Result<Arc<Socket>, Errno> {
-    let task = run.task;
-    let (user, most) = (task.credentials().euid, task.rlimits().socket_bytes());
-    let payer = Payer { net: &task.system.net, payer: &task.family, user, most };
-    Socket::new(&payer, what, space(what.0, what.1))
+fn create(run: &SyscallContext<'_, '_>, what: (u8, i32, u8)) -> Result<Arc<Socket>, Errno> {
+    let proc = run.proc;
+    let (user, most) = (proc.credentials().euid, proc.rlimits().socket_bytes());
+    let resource_group = Charge { net: &proc.system.net, resource_group: &proc.family, user, most };
+    Socket::new(&resource_group, what, space(what.0, what.1))
 }
 
 /// Family and protocol of a new socket. NetBSD: `socreate`.
 fn protocol_of(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     domain: i32,
     kind: i32,
     protocol: i32,
 ) -> Result<(u8, u8), Errno> {
     if kind == RAW {
-        run.task.credentials().check_superuser()?;
+        run.proc.credentials().check_superuser()?;
     }
     let family = match domain {
         1 => LOCAL,
@@ -109,7 +109,11 @@ fn protocol_of(
 }
 
 /// Copies in a `sockaddr`. NetBSD: `sockargs`.
-pub(super) fn copyin_name(run: &mut Run<'_, '_>, addr: u64, len: u32) -> Result<Vec<u8>> {
+pub(super) fn copyin_name(
+    run: &mut SyscallContext<'_, '_>,
+    addr: u64,
+    len: u32,
+) -> Result<Vec<u8>> {
     if !(3..=255).contains(&len) {
         return Err(Errno::EINVAL.into());
     }
@@ -125,7 +129,7 @@ pub(super) fn copyin_name(run: &mut Run<'_, '_>, addr: u64, len: u32) -> Result<
 
 /// Copies out a `sockaddr` and, as far as there was room, its length. NetBSD: `copyout_sockname_sb`.
 pub(super) fn copyout_name(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[u8],
     addr: u64,
     len_addr: u64,
@@ -142,13 +146,13 @@ pub(super) fn copyout_name(
 }
 
 /// The room for a name the client says it has.
-pub(super) fn room_for_name(run: &mut Run<'_, '_>, len_addr: u64) -> Result<usize> {
+pub(super) fn room_for_name(run: &mut SyscallContext<'_, '_>, len_addr: u64) -> Result<usize> {
     let len = i32::from_le_bytes(run.copyin(len_addr)?);
     Ok(usize::try_from(len).map_err(|_| Errno::EINVAL)?)
 }
 
 /// `int bind(int s, const struct sockaddr *name, socklen_t namelen)`
-pub(super) fn bind(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn bind(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, len) = (run.word(1), run.uint(2));
     let name = copyin_name(run, addr, len)?;
     let (_, socket) = get(run, run.int(0))?;
@@ -164,7 +168,7 @@ pub(super) fn bind(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int connect(int s, const struct sockaddr *name, socklen_t namelen)`
-pub(super) fn connect(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn connect(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, len) = (run.word(1), run.uint(2));
     let name = copyin_name(run, addr, len)?;
     let (file, socket) = get(run, run.int(0))?;
@@ -213,7 +217,7 @@ pub(super) fn connect(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// Begins to connect. NetBSD: `soconnect`.
-fn begin(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<Joined> {
+fn begin(run: &SyscallContext<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<Joined> {
     let needed = socket.needs_connection();
     let parts = {
         let mut state = lock(&socket.state);
@@ -290,7 +294,7 @@ pub(super) fn peer_name(socket: &Socket, state: &State) -> Name {
 }
 
 /// `int getsockname(int fdes, struct sockaddr *asa, socklen_t *alen)`
-pub(super) fn getsockname(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn getsockname(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, len_addr) = (run.word(1), run.word(2));
     let (_, socket) = get(run, run.int(0))?;
     let name = {
@@ -308,7 +312,7 @@ pub(super) fn getsockname(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `int getpeername(int fdes, struct sockaddr *asa, socklen_t *alen)`
-pub(super) fn getpeername(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn getpeername(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, len_addr) = (run.word(1), run.word(2));
     let (_, socket) = get(run, run.int(0))?;
     let name = {

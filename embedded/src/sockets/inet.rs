@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use super::accept::{self, Caller, Joined};
-use super::lower;
+use super::ip_options;
 use super::options::option;
 use super::ports::{Address, Binding, End, any, is_any, is_mapped, mapped};
 use super::{INET, INET6, RAW, Socket, State, state};
-use crate::call::{Result, Run};
+use crate::call::{Result, SyscallContext};
 use crate::sync::lock;
 use kernel::Errno;
 
@@ -57,11 +57,11 @@ pub(super) fn decode(family: u8, name: &[u8]) -> Result<End, Errno> {
 
 /// Whether an IPv6 socket in this state takes IPv4 too.
 fn is_dual(socket: &Socket, state: &State) -> bool {
-    socket.family == INET6 && state.lower(lower::IPV6_ONLY) == Some(0)
+    socket.family == INET6 && state.ip_options(ip_options::IPV6_ONLY) == Some(0)
 }
 
 /// NetBSD: `in_pcbbind`, `in6_pcbbind`.
-pub(super) fn bind(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<()> {
+pub(super) fn bind(run: &SyscallContext<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<()> {
     let mut state = lock(&socket.state);
     if socket.is_over(&state) || state.near.is_some() {
         return Err(Errno::EINVAL.into());
@@ -73,7 +73,7 @@ pub(super) fn bind(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Resu
     if !is_any(&addr) && !is_own(&addr) && !is_multicast(&addr) {
         return Err(Errno::EADDRNOTAVAIL.into());
     }
-    if (1..RESERVED).contains(&port) && socket.kind != RAW && run.task.credentials().euid != 0 {
+    if (1..RESERVED).contains(&port) && socket.kind != RAW && run.proc.credentials().euid != 0 {
         return Err(Errno::EACCES.into());
     }
     let port = match socket.kind {

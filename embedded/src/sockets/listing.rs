@@ -36,7 +36,7 @@ pub fn all(system: &System, is_meant: impl Fn(&Socket) -> bool) -> Vec<Arc<Socke
             found.insert(socket.id, socket.clone());
         }
     };
-    for file in system.processes.all().flat_map(|task| task.files.all()) {
+    for file in system.processes.all().flat_map(|proc| proc.files.all()) {
         let Some(socket) = file.ops.socket() else { continue };
         take(socket);
         if socket.is_tcp() {

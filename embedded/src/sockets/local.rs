@@ -9,7 +9,7 @@ use super::accept::{self, Caller, Joined};
 use super::buffer::{Control, Record};
 use super::{LOCAL, STREAM, Socket, State, state};
 use crate::abi::mode;
-use crate::call::{PATH_MAX, Result, Run};
+use crate::call::{PATH_MAX, Result, SyscallContext};
 use crate::memfs::{Inode, Make};
 use crate::sync::{lock, read, write};
 use kernel::Errno;
@@ -78,9 +78,9 @@ impl State {
 }
 
 /// Pid, effective user and group of the caller (`struct unpcbid`).
-pub(super) fn identity(run: &Run<'_, '_>) -> [u32; 3] {
-    let own = run.task.credentials();
-    [run.task.pid as u32, own.euid, own.egid]
+pub(super) fn identity(run: &SyscallContext<'_, '_>) -> [u32; 3] {
+    let own = run.proc.credentials();
+    [run.proc.pid as u32, own.euid, own.egid]
 }
 
 /// The path in a local `sockaddr`.
@@ -91,7 +91,7 @@ fn path(name: &[u8]) -> &[u8] {
 }
 
 /// NetBSD: `unp_bind`.
-pub(super) fn bind(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<()> {
+pub(super) fn bind(run: &SyscallContext<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<()> {
     let mut state = lock(&socket.state);
     if state.local.as_ref().is_some_and(|local| local.inode.is_some()) {
         return Err(Errno::EINVAL.into());
@@ -118,7 +118,7 @@ pub(super) fn bind(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Resu
 }
 
 /// The socket a name leads to. NetBSD: `unp_connect`.
-fn find(run: &Run<'_, '_>, socket: &Socket, name: &[u8]) -> Result<Arc<Socket>> {
+fn find(run: &SyscallContext<'_, '_>, socket: &Socket, name: &[u8]) -> Result<Arc<Socket>> {
     if path(name).is_empty() {
         return Err(Errno::ENOENT.into());
     }
@@ -127,7 +127,7 @@ fn find(run: &Run<'_, '_>, socket: &Socket, name: &[u8]) -> Result<Arc<Socket>> 
     if !inode.is_socket() {
         return Err(Errno::ENOTSOCK.into());
     }
-    inode.check(&run.task.credentials(), mode::WRITE)?;
+    inode.check(&run.proc.credentials(), mode::WRITE)?;
     let other = socket.net.names.find(inode).ok_or(Errno::ECONNREFUSED)?;
     if other.kind != socket.kind {
         return Err(Errno::EPROTOTYPE.into());
@@ -136,7 +136,11 @@ fn find(run: &Run<'_, '_>, socket: &Socket, name: &[u8]) -> Result<Arc<Socket>> 
 }
 
 /// Connects a socket to a name; the caller has marked it as connecting if it needs a connection.
-pub(super) fn connect(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> Result<Joined> {
+pub(super) fn connect(
+    run: &SyscallContext<'_, '_>,
+    socket: &Arc<Socket>,
+    name: &[u8],
+) -> Result<Joined> {
     let other = find(run, socket, name)?;
     if !socket.needs_connection() {
         join_datagram(socket, &other);
@@ -144,7 +148,7 @@ pub(super) fn connect(run: &Run<'_, '_>, socket: &Arc<Socket>, name: &[u8]) -> R
     }
     let by = lock(&other.state).local.as_ref().and_then(|local| local.bound_by);
     lock(&socket.state).local().peer = by;
-    let most = run.task.rlimits().socket_bytes();
+    let most = run.proc.rlimits().socket_bytes();
     accept::join(socket, &other, Caller { id: identity(run), most })
 }
 
@@ -185,7 +189,7 @@ pub(super) fn part_datagram(socket: &Socket) {
 
 /// Sends a datagram, to a name or the peer.
 pub(super) fn send_datagram(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     to: Option<&[u8]>,
     mut control: Vec<Control>,
@@ -211,7 +215,7 @@ pub(super) fn send_datagram(
         let pushed = if record.len() as i64 > state.space() {
             Err(record)
         } else {
-            state.buffer.push(record, &other.payer)
+            state.buffer.push(record, &other.resource_group)
         };
         if pushed.is_err() {
             state.buffer.overflowed += 1;
@@ -228,7 +232,7 @@ pub(super) fn send_datagram(
 /// Who sends, if the socket in this state wants to know; with `once`, now and not again.
 /// NetBSD: `unp_addsockcred`.
 pub(super) fn wanted_credentials(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     state: &mut State,
     once: bool,
 ) -> Option<Control> {
@@ -236,9 +240,9 @@ pub(super) fn wanted_credentials(
     if once {
         local.wants_credentials = false;
     }
-    let own = run.task.credentials();
+    let own = run.proc.credentials();
     let mut data = Vec::with_capacity(28 + 4 * own.groups.len());
-    for word in [run.task.pid as u32, own.uid, own.euid, own.gid, own.egid, own.groups.len() as u32]
+    for word in [run.proc.pid as u32, own.uid, own.euid, own.gid, own.egid, own.groups.len() as u32]
     {
         data.extend(word.to_le_bytes());
     }
@@ -249,7 +253,7 @@ pub(super) fn wanted_credentials(
 }
 
 /// Makes two sockets each other's peers. NetBSD: `unp_connect2`.
-pub(super) fn pair(run: &Run<'_, '_>, one: &Arc<Socket>, two: &Arc<Socket>) {
+pub(super) fn pair(run: &SyscallContext<'_, '_>, one: &Arc<Socket>, two: &Arc<Socket>) {
     for (socket, other) in [(one, two), (two, one)] {
         if !socket.needs_connection() {
             join_datagram(socket, other);

@@ -10,7 +10,7 @@ use super::receive::{self, Arrived, Incoming, Received};
 use super::send::{self, Outgoing, msg};
 use super::{Socket, get};
 use crate::abi::{IOV_MAX, i32_at, i64_at, open, signal, u64_at};
-use crate::call::{Answer, Result, Run, Stop};
+use crate::call::{Answer, Result, Stop, SyscallContext};
 use crate::file::OpenFile;
 use crate::io::{INLINE_BYTES, Transfer, other_file};
 use crate::sync::lock;
@@ -37,7 +37,7 @@ struct Header {
 }
 
 impl Header {
-    fn copyin(run: &mut Run<'_, '_>, addr: u64) -> Result<Header> {
+    fn copyin(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<Header> {
         let bytes = run.copyin::<HEADER>(addr)?;
         let word = |at| i32_at(&bytes, at) as u32;
         Ok(Header {
@@ -51,14 +51,14 @@ impl Header {
     }
 
     /// Puts back what may have changed: lengths and flags.
-    fn copyout(&self, run: &mut Run<'_, '_>, addr: u64, flags: u32) -> Result<()> {
+    fn copyout(&self, run: &mut SyscallContext<'_, '_>, addr: u64, flags: u32) -> Result<()> {
         run.copyout(&self.name_len.to_le_bytes(), addr + 8)?;
         run.copyout(&[self.control_len.to_le_bytes(), flags.to_le_bytes()].concat(), addr + 40)
     }
 }
 
 /// Where the bytes of a message lie, checked.
-fn segments(run: &mut Run<'_, '_>, header: &Header) -> Result<Transfer> {
+fn segments(run: &mut SyscallContext<'_, '_>, header: &Header) -> Result<Transfer> {
     let kept = run.kept().and_then(|kept| kept.segments.clone());
     let segments: Arc<[(u64, u64)]> = match kept {
         Some(segments) => segments,
@@ -89,7 +89,7 @@ fn segments(run: &mut Run<'_, '_>, header: &Header) -> Result<Transfer> {
 }
 
 /// One buffer: arguments 1 and 2.
-fn single(run: &Run<'_, '_>) -> Result<Transfer> {
+fn single(run: &SyscallContext<'_, '_>) -> Result<Transfer> {
     let (addr, total) = (run.word(1), run.word(2));
     if total > i64::MAX as u64 {
         return Err(Errno::EINVAL.into());
@@ -99,7 +99,12 @@ fn single(run: &Run<'_, '_>) -> Result<Transfer> {
 
 /// What sending comes to: bytes that went outweigh having to wait, and a broken connection comes with
 /// its signal.
-fn sent(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32, result: Result<()>) -> Answer {
+fn sent(
+    run: &mut SyscallContext<'_, '_>,
+    file: &Arc<OpenFile>,
+    flags: u32,
+    result: Result<()>,
+) -> Answer {
     let done = run.done() as i64;
     match result {
         Ok(()) => Ok([done, 0]),
@@ -107,7 +112,7 @@ fn sent(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32, result: Result<
         Err(Stop::Sleep(_) | Stop::Flush) if run.call.interrupted && done > 0 => Ok([done, 0]),
         Err(Stop::Errno(Errno::EPIPE)) => {
             if !file.has(open::NOSIGPIPE) && flags & msg::NOSIGNAL == 0 {
-                run.task.raise(signal::PIPE);
+                run.proc.raise(signal::PIPE);
             }
             Err(Errno::EPIPE.into())
         }
@@ -116,7 +121,7 @@ fn sent(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, flags: u32, result: Result<
 }
 
 /// A run that ends here goes on with this open file.
-fn unfinished(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, stop: Stop) -> Stop {
+fn unfinished(run: &mut SyscallContext<'_, '_>, file: &Arc<OpenFile>, stop: Stop) -> Stop {
     let waits = matches!(stop, Stop::Sleep(_) | Stop::Flush);
     if waits || stop == Stop::Asked && run.done() > 0 {
         run.keep().file = Some(Arc::downgrade(file));
@@ -126,7 +131,7 @@ fn unfinished(run: &mut Run<'_, '_>, file: &Arc<OpenFile>, stop: Stop) -> Stop {
 
 /// `ssize_t sendto(int s, const void *buf, size_t len, int flags, const struct sockaddr *to,
 /// socklen_t tolen)`
-pub(super) fn sendto(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn sendto(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (flags, to, to_len) = (run.uint(3), run.word(4), run.uint(5));
     let (file, socket) = get(run, run.int(0))?;
     if let Some(over) = other_file(run, &file) {
@@ -140,7 +145,7 @@ pub(super) fn sendto(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// `ssize_t sendmsg(int s, const struct msghdr *msg, int flags)`
-pub(super) fn sendmsg(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn sendmsg(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, flags) = (run.word(1), run.uint(2));
     let header = Header::copyin(run, addr)?;
     let (file, socket) = get(run, run.int(0))?;
@@ -152,7 +157,7 @@ pub(super) fn sendmsg(run: &mut Run<'_, '_>) -> Answer {
 
 /// NetBSD: `do_sys_sendmsg_so`.
 fn send_one(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
     socket: &Arc<Socket>,
     header: &Header,
@@ -179,11 +184,11 @@ fn send_one(
 
 /// Receives into `incoming`. `before` runs once it is sure that something has come.
 fn receive(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
-    before: &mut dyn FnMut(&mut Run<'_, '_>) -> Result<()>,
+    before: &mut dyn FnMut(&mut SyscallContext<'_, '_>) -> Result<()>,
 ) -> Result<Received> {
     let result = try_receive(run, file, socket, incoming, before);
     let some = run.done() > 0;
@@ -200,11 +205,11 @@ fn receive(
 }
 
 fn try_receive(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
-    before: &mut dyn FnMut(&mut Run<'_, '_>) -> Result<()>,
+    before: &mut dyn FnMut(&mut SyscallContext<'_, '_>) -> Result<()>,
 ) -> Result<Received> {
     loop {
         let comes = receive::ready(run, file, socket, incoming)?;
@@ -220,7 +225,7 @@ fn try_receive(
 
 /// `ssize_t recvfrom(int s, void *buf, size_t len, int flags, struct sockaddr *from,
 /// socklen_t *fromlen)`
-pub(super) fn recvfrom(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn recvfrom(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (flags, from, len_addr) = (run.uint(3) & msg::USER, run.word(4), run.word(5));
     let (file, socket) = get(run, run.int(0))?;
     if let Some(over) = other_file(run, &file) {
@@ -243,7 +248,12 @@ pub(super) fn recvfrom(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// Copies out the name of a sender, and says how much of it there was room for.
-fn copyout_name(run: &mut Run<'_, '_>, name: Option<&[u8]>, to: u64, room: usize) -> Result<u32> {
+fn copyout_name(
+    run: &mut SyscallContext<'_, '_>,
+    name: Option<&[u8]>,
+    to: u64,
+    room: usize,
+) -> Result<u32> {
     let name = name.unwrap_or_default();
     let part = &name[..room.min(name.len())];
     if !part.is_empty() {
@@ -253,7 +263,7 @@ fn copyout_name(run: &mut Run<'_, '_>, name: Option<&[u8]>, to: u64, room: usize
 }
 
 /// `ssize_t recvmsg(int s, struct msghdr *msg, int flags)`
-pub(super) fn recvmsg(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn recvmsg(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, flags) = (run.word(1), run.uint(2) & msg::USER);
     let header = Header::copyin(run, addr)?;
     let (file, socket) = get(run, run.int(0))?;
@@ -266,7 +276,7 @@ pub(super) fn recvmsg(run: &mut Run<'_, '_>) -> Answer {
 
 /// NetBSD: `do_sys_recvmsg_so`, and what its callers do after it.
 fn receive_one(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
     socket: &Arc<Socket>,
     mut header: Header,
@@ -290,7 +300,7 @@ fn receive_one(
 /// Copies out control messages as far as there is room, and says how much was used. Files that do not
 /// fit are closed. NetBSD: `copyout_msg_control`.
 fn copyout_control(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     addr: u64,
     room: u32,
     received: &mut Received,
@@ -327,7 +337,7 @@ impl Arrived {
 }
 
 /// `int sendmmsg(int s, struct mmsghdr *mmsg, unsigned int vlen, unsigned int flags)`
-pub(super) fn sendmmsg(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn sendmmsg(run: &mut SyscallContext<'_, '_>) -> Answer {
     let flags = run.uint(3) & msg::USER;
     many(run, &mut |run, file, socket, addr, _| {
         let header = Header::copyin(run, addr)?;
@@ -337,7 +347,7 @@ pub(super) fn sendmmsg(run: &mut Run<'_, '_>) -> Answer {
 
 /// `int recvmmsg(int s, struct mmsghdr *mmsg, unsigned int vlen, unsigned int flags,
 /// struct timespec *timeout)`
-pub(super) fn recvmmsg(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn recvmmsg(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (flags, timeout) = (run.uint(3) & msg::USER, run.word(4));
     if timeout != 0 && run.kept().is_none_or(|kept| kept.until.is_none()) {
         let wanted = run.copyin::<16>(timeout)?;
@@ -361,12 +371,12 @@ pub(super) fn recvmmsg(run: &mut Run<'_, '_>) -> Answer {
 }
 
 /// What one of many messages does, at this address, after so many others; false if it is the end.
-type Each<'e> =
-    dyn FnMut(&mut Run<'_, '_>, &Arc<OpenFile>, &Arc<Socket>, u64, u32) -> Result<bool> + 'e;
+type Each<'e> = dyn FnMut(&mut SyscallContext<'_, '_>, &Arc<OpenFile>, &Arc<Socket>, u64, u32) -> Result<bool>
+    + 'e;
 
 /// Sends or receives several messages. What each has put into the client's memory leaves before the
 /// next begins. An error after the first ones is kept for the next call.
-fn many(run: &mut Run<'_, '_>, each: &mut Each<'_>) -> Answer {
+fn many(run: &mut SyscallContext<'_, '_>, each: &mut Each<'_>) -> Answer {
     let (file, socket) = get(run, run.int(0))?;
     let (base, count) = (run.word(1), run.uint(2).min(MESSAGES_MAX));
     let done = run.kept().map_or(0, |kept| kept.messages);

@@ -7,8 +7,8 @@
 //! - `open`: a socket as an open file, with poll, kqueue and ioctl
 //! - `local`, `inet`, `ports`: the families' part of that; `udp`: datagrams of the internet
 //! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
-//! - `messages`: the calls that send and receive; `urgent`: what TCP sends past them
-//! - `options`, `lower`: setsockopt and getsockopt
+//! - `messages`: the calls that send and receive; `oob`: what TCP sends past them
+//! - `options`, `ip_options`: setsockopt and getsockopt
 //!
 //! A socket has a lock of its own, and knows its peer; what is sent goes right into the buffer of the
 //! peer. No two sockets are locked at once, so no order of them matters: who needs something of both
@@ -27,10 +27,11 @@ mod buffer;
 mod close;
 mod connect;
 mod inet;
+mod ip_options;
 pub(super) mod listing;
 mod local;
-mod lower;
 mod messages;
+mod oob;
 mod open;
 mod options;
 mod ports;
@@ -38,7 +39,6 @@ mod receive;
 mod rights;
 mod send;
 mod udp;
-mod urgent;
 
 use crate::owner::Owner;
 use std::collections::{BTreeMap, VecDeque};
@@ -46,15 +46,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::abi::open as flags;
-use super::alarm::{AlarmId, Alarms};
-use super::call::{Result, Run};
+use super::call::{Result, SyscallContext};
 use super::file::OpenFile;
 use super::io::INLINE_BYTES;
-use super::limits::{Counters, Family};
+use super::limits::{Counters, ResourceGroup};
 use super::sync::lock;
 use super::table::{Listed, Runs, call, partly};
 use super::time;
-use super::users::Users;
+use super::timer_thread::{AlarmId, TimerThread};
+use super::uidinfo::UidTable;
 use super::wait::{Side, WaitQueue, Waitable};
 use super::work;
 use buffer::{Buffer, Record};
@@ -140,19 +140,19 @@ pub(super) struct Net {
     names: local::Names,
     flights: Arc<Flights>,
     /// Bytes of each user's buffers, by how large these may become.
-    buffers: Users,
-    alarms: Arc<Alarms>,
+    buffers: UidTable,
+    timer_thread: Arc<TimerThread>,
 }
 
 impl Net {
-    pub fn new(counters: &Arc<Counters>, alarms: &Arc<Alarms>) -> Self {
+    pub fn new(counters: &Arc<Counters>, timer_thread: &Arc<TimerThread>) -> Self {
         Net {
             next: AtomicU64::new(1),
             ports: Ports::new(counters),
             names: local::Names::default(),
             flights: Flights::new(),
-            buffers: Users::new(),
-            alarms: alarms.clone(),
+            buffers: UidTable::new(),
+            timer_thread: timer_thread.clone(),
         }
     }
 
@@ -185,7 +185,7 @@ pub(super) struct Socket {
     /// Whom its signals are for (`so_pgid`).
     owner: Owner,
     net: Arc<Net>,
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
     /// Whose it is: the effective user of who made it (`so_uidinfo`).
     user: u32,
     state: Mutex<State>,
@@ -207,7 +207,7 @@ struct State {
     low_water: [i32; 2],
     /// In ticks.
     timeouts: [i64; 2],
-    lower: Vec<(i32, i32, i32)>,
+    ip_options: Vec<(i32, i32, i32)>,
     /// Whom it is connected to; the listener while it waits for room there.
     peer: Weak<Socket>,
     buffer: Buffer,
@@ -218,7 +218,7 @@ struct State {
     far: Option<End>,
     /// When connecting has taken too long, while TCP waits for room at a listener.
     alarm: Option<AlarmId>,
-    urgent: Option<Box<urgent::Urgent>>,
+    oob: Option<Box<oob::OutOfBand>>,
 }
 
 /// What a listening socket has.
@@ -292,9 +292,9 @@ pub(super) mod spaces {
 }
 
 /// Whom a socket is made for.
-struct Payer<'o> {
+struct Charge<'o> {
     net: &'o Arc<Net>,
-    payer: &'o Arc<Family>,
+    resource_group: &'o Arc<ResourceGroup>,
     user: u32,
     /// How many bytes the buffers of this user may take (`RLIMIT_SBSIZE`).
     most: u64,
@@ -303,15 +303,15 @@ struct Payer<'o> {
 impl Socket {
     /// ENOBUFS if `by` cannot pay for it, or may not have buffers of these sizes.
     fn new(
-        by: &Payer<'_>,
+        by: &Charge<'_>,
         (family, kind, protocol): (u8, i32, u8),
         [send_limit, receive_limit]: [i64; 2],
     ) -> Result<Arc<Socket>, Errno> {
-        let Payer { net, payer, user, most } = *by;
+        let Charge { net, resource_group, user, most } = *by;
         if !net.buffers.take(user, (send_limit + receive_limit) as u64, most) {
             return Err(Errno::ENOBUFS);
         }
-        if !payer.take_bytes(buffer::SPARE) {
+        if !resource_group.take_bytes(buffer::SPARE) {
             net.buffers.give(user, (send_limit + receive_limit) as u64);
             return Err(Errno::ENOBUFS);
         }
@@ -323,7 +323,7 @@ impl Socket {
             born: time::now(),
             owner: Owner::default(),
             net: net.clone(),
-            payer: payer.clone(),
+            resource_group: resource_group.clone(),
             user,
             state: Mutex::new(State {
                 flags: 0,
@@ -334,7 +334,7 @@ impl Socket {
                 receive_limit,
                 low_water: [2048.min(send_limit as i32), 1],
                 timeouts: [0; 2],
-                lower: Vec::new(),
+                ip_options: Vec::new(),
                 peer: Weak::new(),
                 buffer: Buffer::default(),
                 listener: None,
@@ -342,7 +342,7 @@ impl Socket {
                 near: None,
                 far: None,
                 alarm: None,
-                urgent: None,
+                oob: None,
             }),
             readers: WaitQueue::default(),
             writers: WaitQueue::default(),
@@ -395,10 +395,10 @@ impl Socket {
         let (mut records, queue): (Vec<_>, Vec<_>) = {
             let mut state = lock(&self.state);
             let queue = state.listener.iter().flat_map(|listener| listener.queue.clone()).collect();
-            (state.buffer.clear(&self.payer).into(), queue)
+            (state.buffer.clear(&self.resource_group).into(), queue)
         };
         for socket in queue {
-            records.extend(lock(&socket.state).buffer.clear(&socket.payer));
+            records.extend(lock(&socket.state).buffer.clear(&socket.resource_group));
         }
         records
     }
@@ -429,14 +429,14 @@ impl Waitable for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        free(state.buffer.clear(&self.payer));
+        free(state.buffer.clear(&self.resource_group));
         let sizes = state.send_limit.max(0) + state.receive_limit.max(0);
         let (near, far) = (state.near.take(), state.far.take());
         if let Some(near) = near {
             self.net.ports.give(self, near, far);
         }
         self.net.buffers.give(self.user, sizes as u64);
-        self.payer.give_bytes(buffer::SPARE);
+        self.resource_group.give_bytes(buffer::SPARE);
     }
 }
 
@@ -446,24 +446,24 @@ fn free(records: VecDeque<Record>) {
 }
 
 /// The socket of descriptor `fd`. NetBSD: `fd_getsock`.
-fn get(run: &Run<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
+fn get(run: &SyscallContext<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
     let file = run.file(fd)?;
     let socket = file.ops.socket().ok_or(Errno::ENOTSOCK)?.clone();
     Ok((file, socket))
 }
 
 /// Opens `socket`, with these flags more.
-fn opened(run: &Run<'_, '_>, socket: Arc<Socket>, more: u32) -> Result<Arc<OpenFile>> {
+fn opened(run: &SyscallContext<'_, '_>, socket: Arc<Socket>, more: u32) -> Result<Arc<OpenFile>> {
     let flags = flags::FREAD | flags::FWRITE | more;
-    Ok(OpenFile::new(open::SocketFile(socket), flags, &run.task.family)?)
+    Ok(OpenFile::new(open::SocketFile(socket), flags, &run.proc.family)?)
 }
 
 /// A place among the open files of a family, for a socket that is to be opened.
-struct Place(Option<Arc<Family>>);
+struct Place(Option<Arc<ResourceGroup>>);
 
 impl Place {
     /// ENFILE if there is none.
-    fn take(family: &Arc<Family>) -> Result<Place, Errno> {
+    fn take(family: &Arc<ResourceGroup>) -> Result<Place, Errno> {
         if family.take_file() { Ok(Place(Some(family.clone()))) } else { Err(Errno::ENFILE) }
     }
 
@@ -484,7 +484,7 @@ impl Drop for Place {
 }
 
 /// When a wait on this side of a socket ends, for one that begins now.
-fn deadline(run: &mut Run<'_, '_>, socket: &Socket, side: usize) {
+fn deadline(run: &mut SyscallContext<'_, '_>, socket: &Socket, side: usize) {
     if run.call.progress.deadline.is_some() {
         return;
     }
@@ -496,6 +496,6 @@ fn deadline(run: &mut Run<'_, '_>, socket: &Socket, side: usize) {
 }
 
 /// Whether the time a call may wait is over.
-fn is_late(run: &Run<'_, '_>) -> bool {
+fn is_late(run: &SyscallContext<'_, '_>) -> bool {
     run.call.progress.deadline.is_some_and(|until| std::time::Instant::now() >= until)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{LOCAL, Socket, State, close, receive, send, state};
 use crate::abi::{Stat, mode, poll};
-use crate::call::{Result, Run};
+use crate::call::{Result, SyscallContext};
 use crate::file::{FileOps, OpenFile, Seen};
 use crate::interfaces;
 use crate::io::Transfer;
@@ -21,7 +21,7 @@ pub(super) struct SocketFile(pub Arc<Socket>);
 impl FileOps for SocketFile {
     fn read(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         _position: Option<i64>,
@@ -31,7 +31,7 @@ impl FileOps for SocketFile {
 
     fn write(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         file: &OpenFile,
         transfer: &Transfer,
         _position: Option<i64>,
@@ -60,7 +60,7 @@ impl FileOps for SocketFile {
     /// NetBSD: `soo_ioctl`.
     fn ioctl(
         &self,
-        run: &mut Run<'_, '_>,
+        run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         request: u32,
         addr: u64,
@@ -78,7 +78,7 @@ impl FileOps for SocketFile {
 
     /// NetBSD: `sopoll`.
     fn poll(&self, _file: &OpenFile) -> u32 {
-        let (readable, urgent) = {
+        let (readable, oob) = {
             let state = lock(&self.0.state);
             (state.is_readable(), state.has_mark())
         };
@@ -94,7 +94,7 @@ impl FileOps for SocketFile {
         if writable {
             events |= poll::OUT;
         }
-        if urgent {
+        if oob {
             events |= poll::PRI | poll::RDBAND;
         }
         events

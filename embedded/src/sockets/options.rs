@@ -3,10 +3,10 @@
 //! Sources: NetBSD `sys/kern/uipc_socket.c` (`sosetopt1`, `sogetopt1`), `sys/kern/uipc_usrreq.c`
 //! (`uipc_ctloutput`); getsockopt(2), unix(4), tcp(4), ip(4), ip6(4).
 
-use super::lower::{self, integer};
+use super::ip_options::{self, integer};
 use super::{INET, LOCAL, Socket, State, get, state};
 use crate::abi::{i32_at, open, pair, timeval_at};
-use crate::call::{Answer, Run};
+use crate::call::{Answer, SyscallContext};
 use crate::sync::lock;
 use kernel::Errno;
 
@@ -53,7 +53,7 @@ const ACCEPT_FILTER: usize = 256;
 const OPTION_MAX: u32 = 2048;
 
 /// `int setsockopt(int s, int level, int name, const void *val, socklen_t valsize)`
-pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn setsockopt(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (level, name, addr, size) = (run.int(1), run.int(2), run.word(3), run.uint(4));
     if size > 0 && addr == 0 || size > OPTION_MAX {
         return Err(Errno::EINVAL.into());
@@ -66,7 +66,7 @@ pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
     if level == option::SOCKET {
         let under_way = under_way(&socket);
         let mut state = lock(&socket.state);
-        let most = run.task.rlimits().socket_bytes();
+        let most = run.proc.rlimits().socket_bytes();
         let done = set(&socket, &mut state, name, &value, under_way, most);
         file.set(open::NOSIGPIPE, state.options & option::NOSIGPIPE != 0);
         if matches!(done, Ok(()) | Err(Errno::ENOPROTOOPT)) {
@@ -82,8 +82,8 @@ pub(super) fn setsockopt(run: &mut Run<'_, '_>) -> Answer {
     }
     let mut state = lock(&socket.state);
     check_alive(&socket, &state)?;
-    lower::set(&socket, &mut state, (level, name), &value)?;
-    if (level, name) == lower::KEEP_INIT && state.alarm.is_some() {
+    ip_options::set(&socket, &mut state, (level, name), &value)?;
+    if (level, name) == ip_options::KEEP_INIT && state.alarm.is_some() {
         socket.arm(&mut state);
     }
     Ok([0, 0])
@@ -232,7 +232,7 @@ fn at_least_one(value: &[u8]) -> Result<i32, Errno> {
 }
 
 /// `int getsockopt(int s, int level, int name, void *val, socklen_t *avalsize)`
-pub(super) fn getsockopt(run: &mut Run<'_, '_>) -> Answer {
+pub(super) fn getsockopt(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (level, name, addr, size_addr) = (run.int(1), run.int(2), run.word(3), run.word(4));
     let size = match addr {
         0 => 0,
@@ -249,7 +249,7 @@ pub(super) fn getsockopt(run: &mut Run<'_, '_>) -> Answer {
             ask_local(&state, level, name)?
         } else {
             check_alive(&socket, &state)?;
-            lower::get(&socket, &state, (level, name))?
+            ip_options::get(&socket, &state, (level, name))?
         }
     };
     if size > 0 {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::{DATAGRAM, INET, INET6, Socket, TCP, UDP};
-use crate::limits::{Counter, Counters, Family};
+use crate::limits::{Counter, Counters, ResourceGroup};
 use crate::sync::{lock, read, write};
 use crate::work;
 use kernel::Errno;
@@ -85,14 +85,14 @@ pub(super) struct Ports {
 
 /// A place among the ports that are chosen, of which a family may not have all.
 struct Place {
-    payer: Arc<Family>,
+    resource_group: Arc<ResourceGroup>,
     taken: Arc<[Counter; 4]>,
     kind: usize,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.payer.give_port(&self.taken[self.kind]);
+        self.resource_group.give_port(&self.taken[self.kind]);
     }
 }
 
@@ -193,9 +193,13 @@ impl Ports {
 
     /// EAGAIN if the family of `socket` may have no more of the ports that are chosen.
     fn place(&self, socket: &Socket) -> Result<Place, Errno> {
-        let (kind, payer) = (kind(socket), &socket.payer);
-        match payer.take_port(&self.taken[kind], SPAN.into()) {
-            true => Ok(Place { payer: payer.clone(), taken: self.taken.clone(), kind }),
+        let (kind, resource_group) = (kind(socket), &socket.resource_group);
+        match resource_group.take_port(&self.taken[kind], SPAN.into()) {
+            true => Ok(Place {
+                resource_group: resource_group.clone(),
+                taken: self.taken.clone(),
+                kind,
+            }),
             false => Err(Errno::EAGAIN),
         }
     }

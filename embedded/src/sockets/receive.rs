@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use super::buffer::{Control, Record};
+use super::oob::is_urgent;
 use super::send::msg;
-use super::urgent::is_urgent;
 use super::{RAW, Socket, State, state};
 use crate::abi::open;
-use crate::call::{Result, Run, Stop};
+use crate::call::{Result, Stop, SyscallContext};
 use crate::file::OpenFile;
 use crate::io::Transfer;
 use crate::paid::Paid;
@@ -51,13 +51,13 @@ enum Rest {
 }
 
 /// Whether a message waits to be copied out.
-fn has_message(run: &Run<'_, '_>) -> bool {
+fn has_message(run: &SyscallContext<'_, '_>) -> bool {
     let message = run.kept().and_then(|kept| kept.message.as_deref());
     matches!(message, Some(Message(Rest::Whole(..), _)))
 }
 
 /// Takes what came with the first bytes of a stream, if anything did.
-fn begun(run: &mut Run<'_, '_>) -> Option<Received> {
+fn begun(run: &mut SyscallContext<'_, '_>) -> Option<Received> {
     run.kept()?.message.as_ref()?;
     match run.keep().message.take().map(|message| message.0) {
         Some(Rest::Begun(received)) => Some(received),
@@ -75,7 +75,7 @@ enum Verdict {
 
 /// As `read` does.
 pub(super) fn read(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
     socket: &Arc<Socket>,
     transfer: &Transfer,
@@ -90,7 +90,7 @@ pub(super) fn read(
 
 /// Waits until there is something to take; false if there never will be.
 pub(super) fn ready(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
@@ -189,7 +189,7 @@ fn verdict_on_more(state: &State) -> Verdict {
 
 /// Takes what there is; nothing if somebody else was faster, or an empty record was passed over.
 pub(super) fn take(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
 ) -> Result<Option<Received>> {
@@ -221,7 +221,7 @@ fn has_rights(record: Option<&Record>) -> bool {
 
 /// Takes the byte that is out of band.
 fn take_urgent(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
 ) -> Result<Received> {
@@ -239,7 +239,7 @@ fn take_urgent(
 }
 
 fn take_message(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
 ) -> Result<Option<Received>> {
@@ -258,7 +258,7 @@ fn take_message(
     let record = if peek {
         state.buffer.front().map(|record| Taken::looked_at(record, wanted))
     } else {
-        state.buffer.pop(&socket.payer).map(Taken::from)
+        state.buffer.pop(&socket.resource_group).map(Taken::from)
     };
     let Some(Taken { name, control, shown, mut data, len, ends }) = record else {
         return Ok(None);
@@ -322,7 +322,7 @@ impl Taken {
 
 /// Copies out what is left of a message.
 fn deliver(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     transfer: &Transfer,
     data: Vec<u8>,
     received: Received,
@@ -331,7 +331,7 @@ fn deliver(
         let from = run.done() as usize;
         let count = (data.len() - from).min(run.memory().room());
         if count == 0 {
-            let paid = Paid::moved(&run.task.family, data.capacity() as u64);
+            let paid = Paid::moved(&run.proc.family, data.capacity() as u64);
             run.keep().message = Some(Box::new(Message(Rest::Whole(data, received), paid)));
             return Err(Stop::Flush);
         }
@@ -344,7 +344,7 @@ fn deliver(
 }
 
 fn take_stream(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
 ) -> Result<Option<Received>> {
@@ -371,7 +371,7 @@ fn take_stream(
     }
     if bytes.more {
         if came {
-            let paid = Paid::moved(&run.task.family, 0);
+            let paid = Paid::moved(&run.proc.family, 0);
             run.keep().message = Some(Box::new(Message(Rest::Begun(received), paid)));
         }
         return Err(Stop::Flush);
@@ -397,7 +397,7 @@ struct Bytes {
 
 /// Takes bytes of a stream's first record; nothing if there is none, or one with control messages.
 fn take_bytes(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     socket: &Socket,
     incoming: &Incoming<'_>,
     peek: bool,
@@ -419,7 +419,7 @@ fn take_bytes(
     }
     let marked = state.pass(count, peek);
     if !peek {
-        ends |= state.buffer.consume(count, &socket.payer);
+        ends |= state.buffer.consume(count, &socket.resource_group);
     }
     let over = state.has(state::CANT_RECEIVE) || state.error.is_some();
     let more = incoming.flags & msg::WAITALL != 0
@@ -436,7 +436,7 @@ fn take_bytes(
 
 /// Takes the control messages of a stream's first record.
 fn stream_control(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     incoming: &Incoming<'_>,
     peek: bool,
@@ -457,15 +457,15 @@ fn stream_control(
 }
 
 /// Closes the files that came with what does not reach the client. NetBSD: `free_control_mbuf`.
-pub(super) fn close_all(run: &Run<'_, '_>, control: impl IntoIterator<Item = Arrived>) {
+pub(super) fn close_all(run: &SyscallContext<'_, '_>, control: impl IntoIterator<Item = Arrived>) {
     for fd in control.into_iter().flat_map(|message| message.fds) {
         // Somebody else may have been faster.
-        let _ = run.task.files.close(fd);
+        let _ = run.proc.files.close(fd);
     }
 }
 
 /// What comes back when nothing more will come.
-pub(super) fn nothing(run: &mut Run<'_, '_>, incoming: &Incoming<'_>) -> Received {
+pub(super) fn nothing(run: &mut SyscallContext<'_, '_>, incoming: &Incoming<'_>) -> Received {
     let flags = flags(incoming);
     begun(run).unwrap_or(Received { flags, ..Received::default() })
 }
@@ -499,7 +499,7 @@ fn seen(control: &Control) -> Arrived {
 /// Gives the files that came along descriptors. EMSGSIZE if there are not enough, and the files are
 /// closed. NetBSD: `unp_externalize`.
 fn externalize(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     control: &[Control],
     incoming: &Incoming<'_>,
 ) -> Result<Vec<Arrived>> {
@@ -515,11 +515,11 @@ fn externalize(
         };
         let mut fds = Vec::new();
         for file in rights.files() {
-            match run.task.files.insert(file.clone(), 0, close_on_exec) {
+            match run.proc.files.insert(file.clone(), 0, close_on_exec) {
                 Ok(fd) => fds.push(fd),
                 Err(_) => {
                     for fd in fds {
-                        let _ = run.task.files.close(fd);
+                        let _ = run.proc.files.close(fd);
                     }
                     return Err(Errno::EMSGSIZE.into());
                 }

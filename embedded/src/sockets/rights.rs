@@ -21,9 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::Socket;
 use super::buffer::{Control, Record};
-use crate::call::{Run, Stop};
+use crate::call::{Stop, SyscallContext};
 use crate::file::OpenFile;
-use crate::limits::Family;
+use crate::limits::ResourceGroup;
 use crate::sync::lock;
 use crate::wait::{Side, WaitQueue, Waitable};
 use crate::work::{self, BATCH};
@@ -69,7 +69,10 @@ impl Flights {
     }
 
     /// Held while a message with files enters or leaves a socket. A call sleeps while somebody collects.
-    pub fn moving(self: &Arc<Self>, run: &mut Run<'_, '_>) -> Result<MutexGuard<'_, Moving>, Stop> {
+    pub fn moving(
+        self: &Arc<Self>,
+        run: &mut SyscallContext<'_, '_>,
+    ) -> Result<MutexGuard<'_, Moving>, Stop> {
         for waiting in [false, true] {
             if waiting {
                 run.wait_for(self.clone(), Side::Read);
@@ -86,7 +89,7 @@ impl Flights {
     pub fn send(
         self: &Arc<Self>,
         files: Vec<Arc<OpenFile>>,
-        sender: &Arc<Family>,
+        sender: &Arc<ResourceGroup>,
     ) -> Result<Rights, Errno> {
         if !sender.take_flights(files.len() as u64) {
             return Err(Errno::EAGAIN);
@@ -263,9 +266,9 @@ pub(super) fn carried<'r>(records: impl Iterator<Item = &'r Record>) -> Vec<usiz
 pub(super) struct Rights {
     files: Vec<Arc<OpenFile>>,
     flights: Arc<Flights>,
-    sender: Arc<Family>,
+    sender: Arc<ResourceGroup>,
     /// Who has the socket in which they wait, if that is another.
-    at: Option<Arc<Family>>,
+    at: Option<Arc<ResourceGroup>>,
 }
 
 impl Rights {
@@ -274,7 +277,7 @@ impl Rights {
     }
 
     /// They are to wait in a socket of this family. False if too many do.
-    pub fn arrive(&mut self, at: &Arc<Family>) -> bool {
+    pub fn arrive(&mut self, at: &Arc<ResourceGroup>) -> bool {
         if Arc::ptr_eq(at, &self.sender) || self.at.is_some() {
             return true;
         }

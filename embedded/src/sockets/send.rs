@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use super::buffer::{self, Control, Record};
-use super::urgent::is_urgent;
+use super::oob::is_urgent;
 use super::{
     DATAGRAM, INET6, LOCAL, RAW, SEQUENCED, STREAM, Socket, State, close, local, state, udp,
 };
 use crate::abi::{i32_at, open};
-use crate::call::{Result, Run, Stop};
+use crate::call::{Result, Stop, SyscallContext};
 use crate::file::OpenFile;
 use crate::io::{Buffer, Transfer};
 use crate::sync::lock;
@@ -68,7 +68,7 @@ enum Put {
 
 /// Sends all of it. NetBSD: `sosend`.
 pub(super) fn send(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
     socket: &Arc<Socket>,
     out: &Outgoing<'_>,
@@ -162,7 +162,12 @@ fn has_room(socket: &Socket, out: &Outgoing<'_>, left: u64, done: u64) -> Result
 }
 
 /// Sends what fits of the next piece, which may be nothing by now.
-fn put(run: &mut Run<'_, '_>, socket: &Arc<Socket>, out: &Outgoing<'_>, left: u64) -> Result<Put> {
+fn put(
+    run: &mut SyscallContext<'_, '_>,
+    socket: &Arc<Socket>,
+    out: &Outgoing<'_>,
+    left: u64,
+) -> Result<Put> {
     if socket.is_atomic() {
         let data = out.transfer.all(run)?;
         let count = data.len();
@@ -186,7 +191,7 @@ fn put(run: &mut Run<'_, '_>, socket: &Arc<Socket>, out: &Outgoing<'_>, left: u6
         bytes: piece,
         asked: if control.is_empty() { 0 } else { out.control.as_ref().map_or(0, Vec::len) },
         ends: out.flags & msg::EOR != 0 && socket.family == LOCAL && last,
-        urgent: is_urgent(socket, out.flags) && last && !piece.is_empty(),
+        oob: is_urgent(socket, out.flags) && last && !piece.is_empty(),
     };
     let Some(count) = append(run, socket, &piece, &mut control)? else {
         return Ok(Put::Unpaid);
@@ -197,7 +202,7 @@ fn put(run: &mut Run<'_, '_>, socket: &Arc<Socket>, out: &Outgoing<'_>, left: u6
 
 /// The control message that goes along. NetBSD: `unp_internalize`; the internet takes none.
 fn controls(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     socket: &Socket,
     flags: u32,
     control: &[u8],
@@ -220,7 +225,7 @@ fn controls(
         files.push(file);
     }
     let flights = &socket.net.flights;
-    let sender = &run.task.family;
+    let sender = &run.proc.family;
     let rights = match flights.send(files.clone(), sender) {
         Ok(rights) => rights,
         Err(errno) => match flights.collect()? {
@@ -239,13 +244,13 @@ struct Piece<'p> {
     /// A record ends with them.
     ends: bool,
     /// The last of them is out of band.
-    urgent: bool,
+    oob: bool,
 }
 
 /// Adds bytes of a stream to the buffer of the peer, and says how many; nothing if they cannot be
 /// paid for but may be later.
 fn append(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     piece: &Piece<'_>,
     control: &mut Vec<Control>,
@@ -276,14 +281,14 @@ fn append(
         control.clear();
         return Ok(Some(all));
     }
-    let room = room_at(socket, limit, &state) + if piece.urgent { URGENT_MORE } else { 0 };
+    let room = room_at(socket, limit, &state) + if piece.oob { URGENT_MORE } else { 0 };
     let put = fill(run, &peer, &mut state, piece, control, usize::try_from(room).unwrap_or(0));
     drop(state);
     if let Ok(Some(count)) = put
         && (count > 0 || all == 0)
     {
         peer.readers.wake();
-        if piece.urgent && count == all {
+        if piece.oob && count == all {
             peer.signal_urgent(run);
         }
     }
@@ -294,7 +299,7 @@ fn append(
 /// was room for beside it as the client has passed it: inside it counts for more, and may go over the bound
 /// by that much.
 fn fill(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     peer: &Socket,
     state: &mut State,
     piece: &Piece<'_>,
@@ -309,10 +314,10 @@ fn fill(
     let told = credentials.is_some();
     control.extend(credentials);
     let count = bytes.len().min(room.saturating_sub(piece.asked).max(1));
-    let urgent = piece.urgent && count == bytes.len();
-    let part = if urgent { state.without_urgent(bytes) } else { &bytes[..count] };
+    let oob = piece.oob && count == bytes.len();
+    let part = if oob { state.without_urgent(bytes) } else { &bytes[..count] };
     let with_control = !control.is_empty();
-    let taken = state.buffer.append(part, control, &peer.payer);
+    let taken = state.buffer.append(part, control, &peer.resource_group);
     if taken == 0 && !part.is_empty() || with_control && !control.is_empty() {
         if told {
             state.local().wants_credentials = true;
@@ -324,7 +329,7 @@ fn fill(
         state.buffer.end_record();
     }
     match bytes.last() {
-        Some(&byte) if urgent && taken == part.len() => {
+        Some(&byte) if oob && taken == part.len() => {
             state.mark(byte);
             Ok(Some(bytes.len()))
         }
@@ -349,7 +354,7 @@ fn gone(socket: &Arc<Socket>, count: usize) -> Result<Option<usize>> {
 
 /// Sends a message that goes whole or not at all.
 fn message(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     out: &Outgoing<'_>,
     data: Vec<u8>,
@@ -381,7 +386,7 @@ fn message(
 
 /// Sends a message of SOCK_SEQPACKET.
 fn packet(
-    run: &Run<'_, '_>,
+    run: &SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
     mut control: Vec<Control>,
     data: Vec<u8>,
@@ -414,7 +419,7 @@ fn packet(
     let mut record = Record::message(None, control, data);
     record.ends = ends;
     let empty = state.buffer.front().is_none();
-    let pushed = state.buffer.push(record, &peer.payer);
+    let pushed = state.buffer.push(record, &peer.resource_group);
     if pushed.is_err() && told {
         state.local().wants_credentials = true;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::buffer::{Control, Record};
 use super::inet::{bind_any, decode, encode, is_own, route};
-use super::lower::{self, Which};
+use super::ip_options::{self, Which};
 use super::options::option;
 use super::ports::{Address, End, is_any, is_mapped};
 use super::{INET, INET6, Socket, State, state};
@@ -44,12 +44,12 @@ fn asked(mut control: &[u8]) -> Result<Asked, Errno> {
             return Err(Errno::EINVAL);
         }
         let which = (i32_at(control, 4), i32_at(control, 8));
-        if which.0 == lower::HOPS.0 {
+        if which.0 == ip_options::HOPS.0 {
             let data = control.get(16..len).unwrap_or_default();
             match which {
-                lower::PACKET_6 => asked.from = Some(source(data)?),
-                lower::HOPS_6 => asked.hops = within_a_byte(data)?,
-                lower::TCLASS => asked.class = within_a_byte(data)?,
+                ip_options::PACKET_6 => asked.from = Some(source(data)?),
+                ip_options::HOPS_6 => asked.hops = within_a_byte(data)?,
+                ip_options::TCLASS => asked.class = within_a_byte(data)?,
                 _ => return Err(Errno::ENOPROTOOPT),
             }
         }
@@ -73,7 +73,7 @@ fn source(data: &[u8]) -> Result<Address, Errno> {
 
 /// A number that fits into a byte, or -1 for what is usual.
 fn within_a_byte(data: &[u8]) -> Result<Option<i32>, Errno> {
-    match lower::integer(data)? {
+    match ip_options::integer(data)? {
         -1 => Ok(None),
         value @ 0..=255 => Ok(Some(value)),
         _ => Err(Errno::EINVAL),
@@ -146,12 +146,14 @@ impl Manner {
     /// That of what a socket in this state sends there, if it is not asked for another.
     fn of(socket: &Socket, state: &State, to: &Address, asked: Asked) -> Manner {
         let hops = match (socket.family, is_mapped(to)) {
-            (INET, _) => state.lower(lower::TTL),
+            (INET, _) => state.ip_options(ip_options::TTL),
             (_, true) => None,
-            (_, false) => asked.hops.or(state.lower(lower::HOPS).filter(|&hops| hops >= 0)),
+            (_, false) => {
+                asked.hops.or(state.ip_options(ip_options::HOPS).filter(|&hops| hops >= 0))
+            }
         };
-        let class = asked.class.or(state.lower(lower::TCLASS));
-        Manner { hops: hops.unwrap_or(lower::TTL_DEFAULT), class: class.unwrap_or(0) }
+        let class = asked.class.or(state.ip_options(ip_options::TCLASS));
+        Manner { hops: hops.unwrap_or(ip_options::TTL_DEFAULT), class: class.unwrap_or(0) }
     }
 }
 
@@ -162,7 +164,7 @@ fn arrive(receiver: &Arc<Socket>, from: End, to: End, manner: Manner, data: Vec<
         let control = told(receiver, &state, from, to, manner);
         let record = Record::message(Some(encode(receiver.family, Some(from))), control, data);
         let fits = record.len() as i64 <= state.space();
-        if !fits || state.buffer.push(record, &receiver.payer).is_err() {
+        if !fits || state.buffer.push(record, &receiver.resource_group).is_err() {
             state.buffer.overflowed += 1;
             return;
         }
@@ -188,15 +190,19 @@ fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) ->
     let interface = u32::from(interfaces::INDEX).to_le_bytes();
     if receiver.family == INET {
         let packet = |addr: Address| [&addr[12..], &interface[..]].concat();
-        tell(lower::RECEIVE_TO, lower::RECEIVE_TO, &to.0[12..]);
-        tell(lower::PACKET_FROM, lower::PACKET_FROM, &packet(from.0));
-        tell(lower::PACKET_TO, lower::PACKET_TO, &packet(to.0));
-        tell(lower::RECEIVE_INTERFACE, lower::RECEIVE_INTERFACE, &LINK);
-        tell(lower::RECEIVE_TTL, lower::RECEIVE_TTL, &[manner.hops as u8]);
+        tell(ip_options::RECEIVE_TO, ip_options::RECEIVE_TO, &to.0[12..]);
+        tell(ip_options::PACKET_FROM, ip_options::PACKET_FROM, &packet(from.0));
+        tell(ip_options::PACKET_TO, ip_options::PACKET_TO, &packet(to.0));
+        tell(ip_options::RECEIVE_INTERFACE, ip_options::RECEIVE_INTERFACE, &LINK);
+        tell(ip_options::RECEIVE_TTL, ip_options::RECEIVE_TTL, &[manner.hops as u8]);
     } else if !is_mapped(&to.0) {
-        tell(lower::RECEIVE_PACKET_6, lower::PACKET_6, &[&to.0[..], &interface[..]].concat());
-        tell(lower::RECEIVE_HOPS_6, lower::HOPS_6, &manner.hops.to_le_bytes());
-        tell(lower::RECEIVE_TCLASS_6, lower::TCLASS, &manner.class.to_le_bytes());
+        tell(
+            ip_options::RECEIVE_PACKET_6,
+            ip_options::PACKET_6,
+            &[&to.0[..], &interface[..]].concat(),
+        );
+        tell(ip_options::RECEIVE_HOPS_6, ip_options::HOPS_6, &manner.hops.to_le_bytes());
+        tell(ip_options::RECEIVE_TCLASS_6, ip_options::TCLASS, &manner.class.to_le_bytes());
     }
     control
 }

@@ -1,13 +1,13 @@
 //! Lists of structures, which clients ask for by size and number.
 
-use super::super::call::{Result, Run, Stop};
+use super::super::call::{Result, Stop, SyscallContext};
 use super::Request;
 
 /// Copies out what `encode` makes of those found, `size` bytes of each, as many as were asked for and there
 /// is room for, and says how much all of them are. Who only asks that is told `slop` more. The list may be
 /// another one when the client has taken what was copied out so far: a long list is never of one moment.
 pub(super) fn elements<T, const N: usize>(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     request: &Request,
     needed: &mut u64,
     found: &[T],

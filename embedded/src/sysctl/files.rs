@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::super::System;
 use super::super::abi::mode;
-use super::super::call::{Result, Run};
+use super::super::call::{Result, SyscallContext};
 use super::super::file::OpenFile;
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::elements::elements;
 use super::{Request, generic, query};
 use kernel::Errno;
@@ -36,7 +36,7 @@ struct Descriptor {
 
 /// `kern.file2.OP.ARG.SIZE.COUNT`: each file once, or each descriptor of a process or of all.
 pub(super) fn list(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[i32],
     at: usize,
     request: &Request,
@@ -73,10 +73,10 @@ pub(super) fn list(
 /// Those of all processes, in order.
 fn descriptors(system: &System) -> Vec<Descriptor> {
     let mut tasks: Vec<_> = system.processes.all().collect();
-    tasks.sort_unstable_by_key(|task| task.pid);
-    let of = |task: &Arc<Task>| {
-        let pid = task.pid;
-        task.files.listed().into_iter().map(move |(fd, file, closes_on_exec)| Descriptor {
+    tasks.sort_unstable_by_key(|proc| proc.pid);
+    let of = |proc: &Arc<Proc>| {
+        let pid = proc.pid;
+        proc.files.listed().into_iter().map(move |(fd, file, closes_on_exec)| Descriptor {
             pid,
             fd,
             closes_on_exec,

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use super::System;
 use super::abi::{i32_at, u64_at};
-use super::call::{Answer, Result, Run, Stop};
-use super::process::Task;
+use super::call::{Answer, Result, Stop, SyscallContext};
+use super::process::Proc;
 use super::sync::{read, write};
 use super::table::{Listed, Runs, partly};
 use super::work;
@@ -79,21 +79,21 @@ enum Value {
     /// A subtree for whoever has the number.
     Anybody(&'static [Node]),
     Int(i32),
-    Number(fn(&Task) -> i32),
-    Quad(fn(&Task) -> u64),
+    Number(fn(&Proc) -> i32),
+    Quad(fn(&Proc) -> u64),
     Text(fn(&System) -> &str),
     /// A string that may be set.
     Variable(fn(&Variables) -> &RwLock<Vec<u8>>),
     /// A number that may be set.
     Setting(fn(&Variables) -> &AtomicI32),
     /// Bytes of a type, as many as are asked for where it says so.
-    Bytes(u32, usize, fn(&Task, usize) -> Result<Vec<u8>, Errno>),
+    Bytes(u32, usize, fn(&Proc, usize) -> Result<Vec<u8>, Errno>),
     /// What only its own function can answer, of this type and with these flags and size.
     Asked(u32, usize, Ask),
 }
 
 /// Answers for a node: the whole name, and how much of it led there.
-type Ask = fn(&mut Run<'_, '_>, &[i32], usize, &Request, &mut u64) -> Result<()>;
+type Ask = fn(&mut SyscallContext<'_, '_>, &[i32], usize, &Request, &mut u64) -> Result<()>;
 
 /// What can be set.
 pub(super) struct Variables {
@@ -131,7 +131,7 @@ impl Request {
 
 /// `int __sysctl(const int *name, u_int namelen, void *oldv, size_t *oldlenp, const void *newv,
 /// size_t newlen)`
-fn sysctl(run: &mut Run<'_, '_>) -> Answer {
+fn sysctl(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (name, parts, old_len) = (run.word(0), run.uint(1), run.word(3));
     let room = match old_len {
         0 => 0,
@@ -160,7 +160,7 @@ fn sysctl(run: &mut Run<'_, '_>) -> Answer {
 
 /// NetBSD: `sysctl_dispatch`, `sysctl_locate`.
 fn dispatch(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[i32],
     request: &Request,
     needed: &mut u64,
@@ -192,7 +192,7 @@ fn dispatch(
 
 /// What can be asked of any node that holds others.
 fn ask_of(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     parent: &Node,
     what: i32,
     request: &Request,
@@ -209,10 +209,15 @@ fn ask_of(
 }
 
 /// Reads a value, and sets it.
-fn lookup(run: &mut Run<'_, '_>, node: &Node, request: &Request, needed: &mut u64) -> Result<()> {
+fn lookup(
+    run: &mut SyscallContext<'_, '_>,
+    node: &Node,
+    request: &Request,
+    needed: &mut u64,
+) -> Result<()> {
     let room = usize::try_from(request.room).unwrap_or(usize::MAX);
-    let value = node.value.bytes(run.task, room)?;
-    let (kind, size) = node.kind(run.task);
+    let value = node.value.bytes(run.proc, room)?;
+    let (kind, size) = node.kind(run.proc);
     let new = exchange(run, kind, size, &value, request, needed)?;
     let variables = &run.system().variables;
     match (&node.value, new) {
@@ -228,7 +233,7 @@ fn lookup(run: &mut Run<'_, '_>, node: &Node, request: &Request, needed: &mut u6
 
 /// Copies a value out, and a new one in if one comes and may. NetBSD: `sysctl_lookup`.
 fn exchange(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     kind: u32,
     size: usize,
     value: &[u8],
@@ -238,7 +243,7 @@ fn exchange(
     let mut new = Ok(None);
     if request.sets() {
         if kind & ANY_WRITE == 0 {
-            run.task.credentials().check_superuser()?;
+            run.proc.credentials().check_superuser()?;
         }
         if kind & READ_WRITE == 0 {
             return Err(Errno::EPERM.into());
@@ -260,7 +265,12 @@ fn exchange(
 
 /// Copies in a new value: just as long as the old one, but for a string, whose NUL may be missing where
 /// there is room for one.
-fn new_value(run: &mut Run<'_, '_>, kind: u32, size: usize, request: &Request) -> Result<Vec<u8>> {
+fn new_value(
+    run: &mut SyscallContext<'_, '_>,
+    kind: u32,
+    size: usize,
+    request: &Request,
+) -> Result<Vec<u8>> {
     let text = kind == TYPE_STRING;
     let len = usize::try_from(request.new_len).ok();
     let len = len.filter(|&len| if text { len <= size } else { len == size });
@@ -273,7 +283,7 @@ fn new_value(run: &mut Run<'_, '_>, kind: u32, size: usize, request: &Request) -
 }
 
 /// The `struct sysctlnode` a client passes. NetBSD: `sysctl_cvt_in`.
-fn node_in(run: &mut Run<'_, '_>, request: &Request) -> Result<[u8; NODE_SIZE]> {
+fn node_in(run: &mut SyscallContext<'_, '_>, request: &Request) -> Result<[u8; NODE_SIZE]> {
     if request.new == 0 || request.new_len < 4 {
         return Err(Errno::EINVAL.into());
     }
@@ -286,7 +296,7 @@ fn node_in(run: &mut Run<'_, '_>, request: &Request) -> Result<[u8; NODE_SIZE]> 
 
 /// Says which nodes there are. NetBSD: `sysctl_query`.
 fn query(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     children: &[Node],
     request: &Request,
     needed: &mut u64,
@@ -310,7 +320,7 @@ fn query(
 /// Says what nodes are: all of them, or the one that is asked for. A description is a
 /// `struct sysctldesc`: number, version, length and text. NetBSD: `sysctl_describe`.
 fn describe(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     children: &[Node],
     request: &Request,
     needed: &mut u64,
@@ -320,7 +330,7 @@ fn describe(
         let asked = node_in(run, request)?;
         let number = i32_at(&asked, 4);
         if u64_at(&asked, 88) != 0 {
-            run.task.credentials().check_superuser()?;
+            run.proc.credentials().check_superuser()?;
             let known = children.iter().any(|node| node.number == number);
             return Err(if known { Errno::EPERM } else { Errno::ENOENT }.into());
         }
@@ -350,7 +360,7 @@ fn describe(
 }
 
 /// Nothing can be mapped. NetBSD: `sysctl_mmap`.
-fn map(run: &mut Run<'_, '_>, parent: &Node, request: &Request) -> Result<()> {
+fn map(run: &mut SyscallContext<'_, '_>, parent: &Node, request: &Request) -> Result<()> {
     if request.new == 0 || request.new_len != NODE_SIZE as u64 {
         return Err(Errno::EINVAL.into());
     }
@@ -361,18 +371,18 @@ fn map(run: &mut Run<'_, '_>, parent: &Node, request: &Request) -> Result<()> {
 
 impl Value {
     /// The value as it is copied out, if there is room for `room` bytes.
-    fn bytes(&self, task: &Task, room: usize) -> Result<Vec<u8>, Errno> {
-        let variables = &task.system.variables;
+    fn bytes(&self, proc: &Proc, room: usize) -> Result<Vec<u8>, Errno> {
+        let variables = &proc.system.variables;
         let mut text = match self {
             Value::Node(_) | Value::Anybody(_) | Value::Asked(..) => return Err(Errno::EINVAL),
             Value::Int(value) => return Ok(value.to_le_bytes().into()),
-            Value::Number(value) => return Ok(value(task).to_le_bytes().into()),
+            Value::Number(value) => return Ok(value(proc).to_le_bytes().into()),
             Value::Setting(which) => {
                 return Ok(which(variables).load(Relaxed).to_le_bytes().into());
             }
-            Value::Quad(value) => return Ok(value(task).to_le_bytes().into()),
-            Value::Bytes(_, _, value) => return value(task, room),
-            Value::Text(value) => value(&task.system).as_bytes().to_vec(),
+            Value::Quad(value) => return Ok(value(proc).to_le_bytes().into()),
+            Value::Bytes(_, _, value) => return value(proc, room),
+            Value::Text(value) => value(&proc.system).as_bytes().to_vec(),
             Value::Variable(which) => read(which(variables)).clone(),
         };
         text.push(0);
@@ -401,7 +411,7 @@ impl Node {
     }
 
     /// Type and flags, and the size of the value.
-    fn kind(&self, task: &Task) -> (u32, usize) {
+    fn kind(&self, proc: &Proc) -> (u32, usize) {
         match &self.value {
             Value::Node(_) => (TYPE_NODE, NODE_SIZE),
             Value::Anybody(_) => (TYPE_NODE | ANY_NUMBER, NODE_SIZE),
@@ -409,15 +419,15 @@ impl Node {
             Value::Number(_) => (TYPE_INT, 4),
             Value::Setting(_) => (TYPE_INT | READ_WRITE, 4),
             Value::Quad(_) => (TYPE_QUAD, 8),
-            Value::Text(value) => (TYPE_STRING, value(&task.system).len() + 1),
+            Value::Text(value) => (TYPE_STRING, value(&proc.system).len() + 1),
             Value::Variable(_) => (TYPE_STRING | READ_WRITE, HOST_NAME_MAX),
             Value::Bytes(kind, size, _) | Value::Asked(kind, size, _) => (*kind, *size),
         }
     }
 
     /// `struct sysctlnode`, without the kernel's own pointers.
-    fn encode(&self, run: &Run<'_, '_>) -> [u8; NODE_SIZE] {
-        let (kind, size) = self.kind(run.task);
+    fn encode(&self, run: &SyscallContext<'_, '_>) -> [u8; NODE_SIZE] {
+        let (kind, size) = self.kind(run.proc);
         let mut out = [0; NODE_SIZE];
         let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
         put(0, &(VERSION | PERMANENT | kind).to_le_bytes());

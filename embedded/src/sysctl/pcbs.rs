@@ -3,7 +3,7 @@
 //! Sources: NetBSD `sys/kern/uipc_domain.c` (`sysctl_unpcblist`), `sys/netinet/tcp_usrreq.c`
 //! (`sysctl_inpcblist`).
 
-use super::super::call::{Result, Run};
+use super::super::call::{Result, SyscallContext};
 use super::super::sockets::{self, listing};
 use super::elements::elements;
 use super::{Request, generic, query};
@@ -16,7 +16,7 @@ const LOCAL: i32 = sockets::LOCAL as i32;
 
 /// `net.FAMILY.KIND.pcblist.0.0.SIZE.COUNT`: for AF_LOCAL the kind is that of sockets, else a protocol.
 pub(super) fn list(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[i32],
     at: usize,
     request: &Request,

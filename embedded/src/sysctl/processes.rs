@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::abi::u64_at;
-use super::super::call::{Result, Run, Stop};
-use super::super::process::Task;
+use super::super::call::{Result, Stop, SyscallContext};
+use super::super::process::Proc;
 use super::super::rlimits;
 use super::tree::node;
 use super::{ANY_WRITE, Node, READ_WRITE, Request, TYPE_QUAD, Value, exchange, generic, query};
@@ -35,7 +35,7 @@ const NO_TERMINAL: i32 = -1;
 
 /// `kern.proc2.OP.ARG.SIZE.COUNT`. NetBSD: `sysctl_doeproc`.
 pub(super) fn list(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[i32],
     at: usize,
     request: &Request,
@@ -57,7 +57,7 @@ pub(super) fn list(
     let part = size.min(ENTRY as u64) as usize;
     let mut whole = true;
     let before = if run.done() == 0 { i32::MAX } else { last };
-    for task in found.iter().filter(|task| task.pid < before) {
+    for proc in found.iter().filter(|proc| proc.pid < before) {
         if given == fits {
             whole = false;
             break;
@@ -67,21 +67,21 @@ pub(super) fn list(
             return Err(Stop::Flush);
         }
         if part > 0 {
-            run.copyout(&entry(task)[..part], request.old.wrapping_add(given * size))?;
+            run.copyout(&entry(proc)[..part], request.old.wrapping_add(given * size))?;
         }
-        (given, last) = (given + 1, task.pid);
+        (given, last) = (given + 1, proc.pid);
     }
     *needed = given * size;
     if whole { Ok(()) } else { Err(Errno::ENOMEM.into()) }
 }
 
 /// The processes that a client means.
-fn meant(run: &Run<'_, '_>, op: i32, arg: i32) -> Result<Vec<Arc<Task>>> {
+fn meant(run: &SyscallContext<'_, '_>, op: i32, arg: i32) -> Result<Vec<Arc<Proc>>> {
     let system = run.system();
-    let fits = |task: &Task| {
-        let own = task.credentials();
+    let fits = |proc: &Proc| {
+        let own = proc.credentials();
         match op {
-            by::SESSION => task.group().session.id == arg,
+            by::SESSION => proc.group().session.id == arg,
             by::TERMINAL => arg == NO_TERMINAL,
             by::USER => own.euid == arg as u32,
             by::REAL_USER => own.uid == arg as u32,
@@ -94,11 +94,11 @@ fn meant(run: &Run<'_, '_>, op: i32, arg: i32) -> Result<Vec<Arc<Task>>> {
         by::PID => system.processes.find(arg).into_iter().collect(),
         by::GROUP => system.groups.find(arg).map_or(Vec::new(), |group| group.members(system)),
         by::ALL | by::SESSION..=by::REAL_GID => {
-            system.processes.all().filter(|task| fits(task)).collect()
+            system.processes.all().filter(|proc| fits(proc)).collect()
         }
         _ => return Err(Errno::EINVAL.into()),
     };
-    found.sort_unstable_by_key(|task| std::cmp::Reverse(task.pid));
+    found.sort_unstable_by_key(|proc| std::cmp::Reverse(proc.pid));
     Ok(found)
 }
 
@@ -118,19 +118,19 @@ const NICE: i8 = 20;
 const NONE: i32 = -1;
 
 /// `struct kinfo_proc2`, as far as this kernel knows. NetBSD: `fill_kproc2`.
-fn entry(task: &Task) -> [u8; ENTRY] {
+fn entry(proc: &Proc) -> [u8; ENTRY] {
     let mut out = [0; ENTRY];
     let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
-    let (own, group) = (task.credentials(), task.group());
-    let leads = group.session.id == task.pid;
+    let (own, group) = (proc.credentials(), proc.group());
+    let leads = group.session.id == proc.pid;
     let flag = |is: bool, flag: i32| if is { flag } else { 0 };
-    let flags = IN_MEMORY | flag(task.is_tainted(), TAINTED) | flag(task.has_execed(), EXECED);
+    let flags = IN_MEMORY | flag(proc.is_tainted(), TAINTED) | flag(proc.has_execed(), EXECED);
     let words = [
         flag(leads, LEADS),
         0,
         flags,
-        task.pid,
-        task.parent(),
+        proc.pid,
+        proc.parent(),
         group.session.id,
         group.id,
         NONE,
@@ -147,23 +147,23 @@ fn entry(task: &Task) -> [u8; ENTRY] {
     }
     put(216, &(own.groups.len() as i16).to_le_bytes());
     put(220, &NONE.to_le_bytes());
-    let micros = task.spent.nanoseconds() / 1000;
+    let micros = proc.spent.nanoseconds() / 1000;
     let time = [(micros / 1_000_000) as u32, (micros % 1_000_000) as u32];
     put(228, &time[0].to_le_bytes());
     put(232, &time[1].to_le_bytes());
-    let nice = task.nice.load(Relaxed) + NICE;
+    let nice = proc.nice.load(Relaxed) + NICE;
     put(360, &[ASLEEP, 0, 0, nice as u8]);
-    let command = task.command();
+    let command = proc.command();
     put(368, &command);
     put(408, &group.session.login());
     put(448, &1u64.to_le_bytes());
-    let began = task.began();
+    let began = proc.began();
     put(456, &((began / 1_000_000_000) as u32).to_le_bytes());
     put(460, &((began % 1_000_000_000 / 1000) as u32).to_le_bytes());
     put(472, &time[0].to_le_bytes());
     put(476, &time[1].to_le_bytes());
-    put(568, &task.spent.signals().to_le_bytes());
-    put(576, &task.spent.sleeps().to_le_bytes());
+    put(568, &proc.spent.signals().to_le_bytes());
+    put(576, &proc.spent.sleeps().to_le_bytes());
     put(608, &(flags as u64).to_le_bytes());
     put(616, &1u64.to_le_bytes());
     put(632, &ACTIVE.to_le_bytes());
@@ -183,7 +183,7 @@ const ARGUMENTS_MAX: u64 = 256 * 1024;
 /// `kern.proc_args.PID.WHAT`: how long it may be; what it is only the client's host knows, as NetBSD does
 /// not know a system process's. NetBSD: `sysctl_kern_proc_args`.
 pub(super) fn arguments(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[i32],
     at: usize,
     request: &Request,
@@ -195,8 +195,8 @@ pub(super) fn arguments(
         _ => return Err(Errno::EINVAL.into()),
     };
     let known = (ARGUMENTS..=ENVIRONMENT_COUNT).contains(&what);
-    let task = run.system().processes.find(pid);
-    if !known || task.is_none() || request.old != 0 {
+    let proc = run.system().processes.find(pid);
+    if !known || proc.is_none() || request.old != 0 {
         return Err(Errno::EINVAL.into());
     }
     let counts = what == ARGUMENT_COUNT || what == ENVIRONMENT_COUNT;
@@ -234,7 +234,7 @@ const LIMIT: u32 = TYPE_QUAD | READ_WRITE | ANY_WRITE;
 
 /// `proc.PID.rlimit.WHICH.soft`, `.hard`. NetBSD: `sysctl_proc_plimit`.
 fn limit(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[i32],
     at: usize,
     request: &Request,
@@ -245,19 +245,19 @@ fn limit(
         _ => return Err(Errno::EINVAL.into()),
     };
     let other;
-    let task = if pid == i32::MAX {
-        run.task
+    let proc = if pid == i32::MAX {
+        run.proc
     } else {
         other = run.system().processes.find(pid).ok_or(Errno::ESRCH)?;
         &other
     };
     let which = which as usize - 1;
-    let mut limit = task.rlimits().get(which);
+    let mut limit = proc.rlimits().get(which);
     let value = if end == SOFT { &mut limit.soft } else { &mut limit.hard };
     let now = value.to_le_bytes();
     if let Some(new) = exchange(run, LIMIT, 8, &now, request, needed)? {
         *value = u64_at(&new, 0);
-        rlimits::set(run.task, task, which, limit)?;
+        rlimits::set(run.proc, proc, which, limit)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //!
 //! Source: NetBSD `sys/net/{route.h,rtsock.c}`; route(4), sysctl(7).
 
-use super::super::call::{Result, Run};
+use super::super::call::{Result, SyscallContext};
 use super::super::interfaces;
 use super::{Request, generic, query};
 use kernel::Errno;
@@ -19,7 +19,7 @@ const LINK_ADDRESSES: i32 = 0x400;
 /// `net.route.rtable.FAMILY.WHAT.WHICH`: the messages that fit. Without room it says a tenth more than
 /// there is. NetBSD: `sysctl_rtable`.
 pub(super) fn list(
-    run: &mut Run<'_, '_>,
+    run: &mut SyscallContext<'_, '_>,
     name: &[i32],
     at: usize,
     request: &Request,

@@ -7,7 +7,7 @@ use super::super::abi::{IOV_MAX, timespec};
 use super::super::call::Result;
 use super::super::credentials::GROUPS_MAX;
 use super::super::pipe::MOST_LARGE;
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::sockets::spaces;
 use super::{Node, TYPE_INT, TYPE_NODE, TYPE_STRING, TYPE_STRUCT, Value};
 use super::{files, pcbs, processes, routes};
@@ -54,19 +54,19 @@ static KERN: &[Node] = &[
         5,
         "maxvnodes",
         "Files there may be",
-        Value::Number(|task| int(task.system.limits.inodes)),
+        Value::Number(|proc| int(proc.system.limits.inodes)),
     ),
     node(
         6,
         "maxproc",
         "Processes there may be",
-        Value::Number(|task| int(task.system.limits.processes)),
+        Value::Number(|proc| int(proc.system.limits.processes)),
     ),
     node(
         7,
         "maxfiles",
         "Files that may be open",
-        Value::Number(|task| int(task.system.limits.files)),
+        Value::Number(|proc| int(proc.system.limits.files)),
     ),
     node(8, "argmax", "Bytes of arguments for execve(2)", Value::Int(256 * 1024)),
     node(9, "securelevel", "What is held back from the superuser: nothing", Value::Int(-1)),
@@ -106,7 +106,7 @@ static KERN: &[Node] = &[
                 4,
                 "nbigpipes",
                 "Pipes that do",
-                Value::Number(|task| int(task.system.counters.large_pipes.get())),
+                Value::Number(|proc| int(proc.system.counters.large_pipes.get())),
             ),
         ]),
     ),
@@ -123,14 +123,14 @@ static KERN: &[Node] = &[
         80,
         "hardclock_ticks",
         "Ticks of the clock since the kernel began",
-        Value::Number(|task| task.system.tick() as i32),
+        Value::Number(|proc| proc.system.tick() as i32),
     ),
     node(81, "arandom", "Random bytes", Value::Bytes(TYPE_INT, 4, |_, room| arandom(room))),
     node(
         83,
         "boottime",
         "When the kernel began",
-        Value::Bytes(TYPE_STRUCT, 16, |task, _| Ok(timespec(task.system.boot_time).into())),
+        Value::Bytes(TYPE_STRUCT, 16, |proc, _| Ok(timespec(proc.system.boot_time).into())),
     ),
     node(MADE, "uidinfo", "What one's user has", Value::Node(USER)),
 ];
@@ -139,16 +139,16 @@ static USER: &[Node] = &[node(
     MADE + 1,
     "proccnt",
     "Processes",
-    Value::Quad(|task| task.system.users.count(task.credentials().uid)),
+    Value::Quad(|proc| proc.system.uidinfo.count(proc.credentials().uid)),
 )];
 
 static HW: &[Node] = &[
     node(1, "machine", "Kind of machine", Value::Text(|system| &system.identity.machine)),
     node(2, "model", "Its model", Value::Text(|_| "rumpring (virtual)")),
-    node(3, "ncpu", "Processors", Value::Number(|task| task.system.cpus)),
+    node(3, "ncpu", "Processors", Value::Number(|proc| proc.system.cpus)),
     node(4, "byteorder", "How bytes make up a number", Value::Int(1234)),
-    node(5, "physmem", "Bytes of memory", Value::Number(|task| small(memory(task)))),
-    node(6, "usermem", "Bytes of memory left", Value::Number(|task| small(left(task)))),
+    node(5, "physmem", "Bytes of memory", Value::Number(|proc| small(memory(proc)))),
+    node(6, "usermem", "Bytes of memory left", Value::Number(|proc| small(left(proc)))),
     node(7, "pagesize", "Bytes of a page", Value::Int(4096)),
     node(8, "disknames", "Disks: none", Value::Bytes(TYPE_STRING, 0, |_, _| Ok(vec![]))),
     node(9, "iostats", "What disks have done", Value::Bytes(TYPE_STRUCT, 0, |_, _| Ok(vec![]))),
@@ -157,7 +157,7 @@ static HW: &[Node] = &[
     node(13, "physmem64", "Bytes of memory", Value::Quad(memory)),
     node(14, "usermem64", "Bytes of memory left", Value::Quad(left)),
     node(15, "iostatnames", "Names of those", Value::Bytes(TYPE_STRING, 0, |_, _| Ok(vec![]))),
-    node(16, "ncpuonline", "Processors that run", Value::Number(|task| task.system.cpus)),
+    node(16, "ncpuonline", "Processors that run", Value::Number(|proc| proc.system.cpus)),
 ];
 
 static VFS: &[Node] = &[node(
@@ -274,12 +274,12 @@ fn small(bytes: u64) -> i32 {
 }
 
 /// What stands in for memory: the bytes files may have.
-fn memory(task: &Task) -> u64 {
-    task.system.limits.bytes
+fn memory(proc: &Proc) -> u64 {
+    proc.system.limits.bytes
 }
 
-fn left(task: &Task) -> u64 {
-    memory(task).saturating_sub(task.system.counters.bytes.get())
+fn left(proc: &Proc) -> u64 {
+    memory(proc).saturating_sub(proc.system.counters.bytes.get())
 }
 
 /// `struct clockinfo`: hz, tick, tickadj, stathz, profhz.

@@ -1,7 +1,7 @@
 //! Users and groups, as a matrix: who has what, asks for what, and becomes what.
 
 use super::super::credentials::Credentials;
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::testing::{BASE, Guest, NOWHERE, kernel};
 use kernel::Errno;
 
@@ -19,11 +19,11 @@ const ISSETUGID: i32 = 305;
 const SAME: u64 = u32::MAX as u64;
 
 /// A guest whose process starts as this one, beside the process itself.
-fn guest_as(kernel: &super::super::Embedded, own: Credentials) -> (Guest, Arc<Task>) {
+fn guest_as(kernel: &super::super::Embedded, own: Credentials) -> (Guest, Arc<Proc>) {
     let guest = Guest::new(kernel);
-    let task = kernel.system.processes.find(guest.process.pid()).unwrap();
-    task.change_credentials(|_| Ok(Some(own))).unwrap();
-    (guest, task)
+    let proc = kernel.system.processes.find(guest.process.pid()).unwrap();
+    proc.change_credentials(|_| Ok(Some(own))).unwrap();
+    (guest, proc)
 }
 
 type Three = [u32; 3];
@@ -65,15 +65,15 @@ fn users_change_by_the_rules() {
     let kernel = kernel();
     for &([uid, euid, suid], call, args, then) in USERS {
         let own = Credentials { uid, euid, suid, ..Credentials::default() };
-        let (guest, task) = guest_as(&kernel, own.clone());
+        let (guest, proc) = guest_as(&kernel, own.clone());
         let result = guest.call(call, args);
-        let now = task.credentials();
-        let users = [now.uid, now.euid, now.suid];
+        let now = proc.credentials();
+        let uidinfo = [now.uid, now.euid, now.suid];
         let what = format!("{uid} {euid} {suid}: {call} {args:?}");
         assert_eq!(result, then.map(|_| 0), "{what}");
-        assert_eq!(users, then.unwrap_or([uid, euid, suid]), "{what}");
-        assert_eq!(guest.call2(24, &[]), Ok([users[0].into(), users[1].into()]));
-        assert_eq!(guest.call(25, &[]), Ok(users[1].into()));
+        assert_eq!(uidinfo, then.unwrap_or([uid, euid, suid]), "{what}");
+        assert_eq!(guest.call2(24, &[]), Ok([uidinfo[0].into(), uidinfo[1].into()]));
+        assert_eq!(guest.call(25, &[]), Ok(uidinfo[1].into()));
         guest.process.release();
     }
 }
@@ -89,9 +89,9 @@ fn groups_change_by_the_same_rules_and_the_effective_user_decides() {
         };
         for euid in [0, 99] {
             let own = Credentials { euid, gid, egid, sgid, ..Credentials::default() };
-            let (guest, task) = guest_as(&kernel, own);
+            let (guest, proc) = guest_as(&kernel, own);
             let allowed = guest.call(call, args).is_ok();
-            let now = task.credentials();
+            let now = proc.credentials();
             let groups = [now.gid, now.egid, now.sgid];
             let what = format!("{gid} {egid} {sgid} as {euid}: {call} {args:?}");
             assert_eq!(guest.call2(47, &[]), Ok([groups[0].into(), groups[1].into()]));
@@ -165,9 +165,9 @@ fn a_change_taints_until_the_next_program() {
 fn exec_saves_the_effective_ones() {
     let kernel = kernel();
     let own = Credentials { uid: 1, euid: 2, suid: 3, gid: 4, egid: 5, sgid: 6, groups: vec![7] };
-    let (guest, task) = guest_as(&kernel, own.clone());
+    let (guest, proc) = guest_as(&kernel, own.clone());
     guest.process.exec(b"other");
-    assert_eq!(*task.credentials(), Credentials { suid: 2, sgid: 5, ..own });
+    assert_eq!(*proc.credentials(), Credentials { suid: 2, sgid: 5, ..own });
     assert_eq!(guest.fails(SETEUID, &[3]), Errno::EPERM, "the way back is closed");
 }
 
@@ -175,14 +175,14 @@ fn exec_saves_the_effective_ones() {
 fn preforks_and_children_have_the_rights_of_their_parent() {
     let kernel = kernel();
     let own = Credentials { uid: 1, euid: 2, suid: 3, gid: 4, egid: 5, sgid: 6, groups: vec![7] };
-    let (guest, task) = guest_as(&kernel, own.clone());
+    let (guest, proc) = guest_as(&kernel, own.clone());
     let prefork = guest.process.prefork().unwrap();
     // What the parent becomes meanwhile is not the child's.
-    task.change_credentials(|_| Ok(Some(Credentials::default()))).unwrap();
+    proc.change_credentials(|_| Ok(Some(Credentials::default()))).unwrap();
     let child = prefork.adopt(guest.signals.clone()).unwrap();
     for process in [&prefork, &child] {
-        let task = kernel.system.processes.find(process.pid()).unwrap();
-        assert_eq!(*task.credentials(), own);
+        let proc = kernel.system.processes.find(process.pid()).unwrap();
+        assert_eq!(*proc.credentials(), own);
     }
 }
 

@@ -156,7 +156,7 @@ fn an_ipv6_socket_may_speak_to_ipv4() {
 #[test]
 fn another_user_does_not_share_a_port() {
     let kernel = kernel();
-    let users = [77, 78, 77].map(|user| {
+    let uidinfo = [77, 78, 77].map(|user| {
         let guest = Guest::new(&kernel);
         guest.call(23, &[user]).unwrap();
         guest
@@ -167,15 +167,15 @@ fn another_user_does_not_share_a_port() {
         fd
     };
     let at = inet([127, 0, 0, 1], 5000);
-    assert_eq!(bind(&users[0], shares(&users[0], 2), &at), Ok(0));
+    assert_eq!(bind(&uidinfo[0], shares(&uidinfo[0], 2), &at), Ok(0));
     for at in [&at, &inet([0; 4], 5000)] {
-        assert_eq!(bind(&users[1], shares(&users[1], 2), at), Err(Errno::EADDRINUSE));
+        assert_eq!(bind(&uidinfo[1], shares(&uidinfo[1], 2), at), Err(Errno::EADDRINUSE));
     }
-    assert_eq!(bind(&users[2], shares(&users[2], 2), &at), Ok(0));
+    assert_eq!(bind(&uidinfo[2], shares(&uidinfo[2], 2), &at), Ok(0));
     // The superuser may, and two wildcards go together, as in NetBSD; IPv6 does not look.
     let root = Guest::new(&kernel);
     assert_eq!(bind(&root, shares(&root, 2), &at), Ok(0));
-    for guest in &users[..2] {
+    for guest in &uidinfo[..2] {
         assert_eq!(bind(guest, shares(guest, 2), &inet([0; 4], 5001)), Ok(0));
         let mut six = vec![0; 28];
         (six[1], six[2], six[3], six[23]) = (24, 19, 136, 1);
@@ -185,7 +185,7 @@ fn another_user_does_not_share_a_port() {
 
 #[test]
 fn udp_says_no_where_it_must() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let (server, fd) = (udp(&guest, 500), udp(&guest, 0));
     for (to, errno) in [
         (inet([10, 0, 0, 1], 9), Errno::EADDRNOTAVAIL),
@@ -204,7 +204,7 @@ fn udp_says_no_where_it_must() {
     assert_eq!(get(&guest, fd, SOL_SOCKET, 0x1007).unwrap(), [0; 4]);
     connect(&guest, fd, &inet(LOOPBACK, 9)).unwrap();
     assert_eq!(guest.write(fd, b"x"), Ok(1));
-    assert_eq!(poll(&task, fd), 0x45);
+    assert_eq!(poll(&proc, fd), 0x45);
     assert_eq!(guest.write(fd, b"x"), Err(Errno::ECONNREFUSED));
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(guest.read(fd, 1), Err(Errno::ECONNREFUSED));

@@ -35,8 +35,8 @@ fn pair(kernel: &Embedded) -> [Guest; 2] {
 
 /// What poll and kqueue see of descriptor 3.
 fn sees(kernel: &Embedded, guest: &Guest) -> (u32, [Option<Seen>; 2]) {
-    let task = kernel.system.processes.find(guest.process.pid()).unwrap();
-    let file = task.files.get(3).unwrap();
+    let proc = kernel.system.processes.find(guest.process.pid()).unwrap();
+    let file = proc.files.get(3).unwrap();
     let filter = |side| file.ops.filter(&file, side, None);
     (file.ops.poll(&file), [filter(Side::Read), filter(Side::Write)])
 }

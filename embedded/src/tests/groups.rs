@@ -182,6 +182,6 @@ fn a_storm_of_moves_between_groups_leaves_none() {
     });
     let left: Vec<i32> = (1..30_000).filter(|&id| kernel.system.groups.has(id)).collect();
     assert_eq!(left, []);
-    assert_eq!(kernel.system.users.count(0), 0);
+    assert_eq!(kernel.system.uidinfo.count(0), 0);
     assert_eq!(kernel.usage().processes, 0);
 }

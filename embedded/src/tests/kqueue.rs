@@ -1,14 +1,14 @@
-use super::super::limits::Family;
+use super::super::limits::ResourceGroup;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::Limits;
-use super::super::call::{Result as CallResult, Run};
+use super::super::call::{Result as CallResult, SyscallContext};
 use super::super::file::{FileOps, OpenFile, Seen};
 use super::super::io::Transfer;
 use super::super::kqueue::{KNOTE_BYTES, Kevent, Watched, note};
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::testing::{Guest, NOWHERE, PATIENCE, Pending, kernel, kernel_with, o};
 use super::super::wait::Side;
 use super::super::{Embedded, abi::Stat};
@@ -86,7 +86,7 @@ impl<'g> Queue<'g> {
     }
 }
 
-fn task(kernel: &Embedded, guest: &Guest) -> Arc<Task> {
+fn proc(kernel: &Embedded, guest: &Guest) -> Arc<Proc> {
     kernel.system.processes.find(guest.process.pid()).unwrap()
 }
 
@@ -361,11 +361,11 @@ fn closing_a_descriptor_removes_its_knotes() {
     queue.change(event(reader, READ, ADD)).unwrap();
     queue.change(event(writer, WRITE, ADD)).unwrap();
     queue.change(Kevent { data: 3_600_000, ..event(1, TIMER, ADD) }).unwrap();
-    assert_eq!(kernel.system.alarms.len(), 1);
+    assert_eq!(kernel.system.timer_thread.len(), 1);
     // With the kqueue goes all of it.
     guest.close(queue.fd).unwrap();
     assert_eq!(kernel.usage(), with_pipe);
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     guest.close(reader).unwrap();
     guest.close(writer).unwrap();
     assert_eq!(kernel.usage(), before);
@@ -377,7 +377,7 @@ fn a_process_leaves_nothing_of_its_kqueues() {
     let before = kernel.usage();
     let guest = Guest::new(&kernel);
     let other = Guest::new(&kernel);
-    let watched = task(&kernel, &other);
+    let watched = proc(&kernel, &other);
     for _ in 0..3 {
         let (reader, writer) = guest.pipe();
         let queue = Queue::new(&guest);
@@ -408,7 +408,7 @@ fn knotes_are_bounded() {
     }
     assert_eq!(queue.change(event(64, SIGNAL, ADD)), Err(Errno::ENOMEM));
     assert_eq!(queue.change(Kevent { data: 9, ..event(1, TIMER, ADD) }), Err(Errno::ENOMEM));
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     queue.change(event(3, SIGNAL, ADD)).unwrap();
     queue.change(event(3, SIGNAL, DELETE)).unwrap();
     queue.change(event(64, SIGNAL, ADD)).unwrap();
@@ -583,19 +583,19 @@ fn timers_count_their_periods() {
     assert!(sum <= periods, "{sum} times in {periods} periods");
     // Nobody looks for a while: those times are counted, and none is waited for.
     thread::sleep(Duration::from_millis(70));
-    while kernel.system.alarms.len() > 0 {
+    while kernel.system.timer_thread.len() > 0 {
         assert!(begin.elapsed() < PATIENCE, "it does not go off");
         thread::sleep(Duration::from_millis(1));
     }
     let found = queue.found();
     assert!(found.len() == 1 && found[0].2 >= 3, "{found:?}");
     // Somebody has looked: the next time is waited for, unless it has come meanwhile.
-    while kernel.system.alarms.len() != 1 {
+    while kernel.system.timer_thread.len() != 1 {
         assert!(begin.elapsed() < PATIENCE, "it is not waited for");
         queue.found();
     }
     queue.change(event(1, TIMER, DELETE)).unwrap();
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
 }
 
 #[test]
@@ -704,7 +704,7 @@ struct Watchable(Arc<(Watched, std::sync::atomic::AtomicI64)>);
 impl FileOps for Watchable {
     fn read(
         &self,
-        _run: &mut Run<'_, '_>,
+        _run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         _transfer: &Transfer,
         _position: Option<i64>,
@@ -714,7 +714,7 @@ impl FileOps for Watchable {
 
     fn write(
         &self,
-        _run: &mut Run<'_, '_>,
+        _run: &mut SyscallContext<'_, '_>,
         _file: &OpenFile,
         _transfer: &Transfer,
         _position: Option<i64>,
@@ -744,10 +744,10 @@ fn files_tell_of_what_happens_to_them() {
     let before = kernel.usage();
     let file = Watchable::default();
     let watched = file.0.clone();
-    let family = Family::new(&kernel.system.counters);
+    let family = ResourceGroup::new(&kernel.system.counters);
     family.add_file();
     let file = OpenFile::counted(file, 3, &family);
-    let fd = task(&kernel, &guest).files.insert(file, 0, false).unwrap() as u64;
+    let fd = proc(&kernel, &guest).files.insert(file, 0, false).unwrap() as u64;
     let queue = Queue::new(&guest);
     // Nobody listens, nothing is kept.
     watched.0.note(note::WRITE);

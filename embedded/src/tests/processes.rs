@@ -1,4 +1,4 @@
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::testing::{BASE, Guest, NOWHERE, kernel, kernel_with, o};
 use super::super::{Limits, OSRELEASE};
 use kernel::{Errno, Kernel, Process};
@@ -166,10 +166,10 @@ fn exec_closes_what_is_to_be_closed() {
 fn exec_changes_the_name_and_fork_keeps_it() {
     let kernel = kernel();
     let guest = Guest::new(&kernel);
-    let task = Task::spawn(&kernel.system, guest.signals.clone(), b"first").unwrap();
-    assert_eq!(task.command(), b"first");
-    let child = task.prefork().unwrap();
+    let proc = Proc::spawn(&kernel.system, guest.signals.clone(), b"first").unwrap();
+    assert_eq!(proc.command(), b"first");
+    let child = proc.prefork().unwrap();
     let child = kernel.system.processes.find(child.pid()).unwrap();
-    task.exec(b"a-name-longer-than-sixteen-bytes");
-    assert_eq!((task.command(), child.command()), (b"a-name-longer-th".into(), b"first".into()));
+    proc.exec(b"a-name-longer-than-sixteen-bytes");
+    assert_eq!((proc.command(), child.command()), (b"a-name-longer-th".into(), b"first".into()));
 }

@@ -130,7 +130,7 @@ fn file_sizes() {
 }
 
 fn processes_of(kernel: &Embedded, uid: u32) -> u64 {
-    kernel.system.users.count(uid)
+    kernel.system.uidinfo.count(uid)
 }
 
 #[test]

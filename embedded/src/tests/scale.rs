@@ -5,8 +5,8 @@ use std::thread;
 
 use super::super::Usage;
 use super::super::descriptors::FdTable;
-use super::super::limits::Family;
-use super::super::process::Task;
+use super::super::limits::ResourceGroup;
+use super::super::process::Proc;
 use super::super::testing::{Guest, Signals, kernel, o};
 use kernel::{Errno, Kernel, Process};
 
@@ -17,7 +17,7 @@ const ARC: usize = 16;
 fn a_fresh_process_costs_little() {
     // Its own, its descriptor table, its family's account, its name, and its place among the
     // processes in a map that may be half empty.
-    let parts = size_of::<Task>() + size_of::<FdTable>() + size_of::<Family>();
+    let parts = size_of::<Proc>() + size_of::<FdTable>() + size_of::<ResourceGroup>();
     let heap = 3 * ARC + parts + 16 + 2 * (16 + 1);
     assert!(heap <= 496, "a fresh process takes {heap} bytes");
 }

@@ -22,9 +22,9 @@ fn minus(id: u64) -> u64 {
 /// A client with this real, effective and saved user.
 fn user(kernel: &Embedded, [uid, euid, suid]: [u32; 3]) -> Guest {
     let guest = Guest::new(kernel);
-    let task = kernel.system.processes.find(guest.process.pid()).unwrap();
+    let proc = kernel.system.processes.find(guest.process.pid()).unwrap();
     let own = Credentials { uid, euid, suid, ..Credentials::default() };
-    task.change_credentials(|_| Ok(Some(own))).unwrap();
+    proc.change_credentials(|_| Ok(Some(own))).unwrap();
     guest
 }
 

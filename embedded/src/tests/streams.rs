@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::process::Task;
+use super::super::process::Proc;
 use super::super::testing::{Guest, NOWHERE, Signals, kernel, kernel_with, o};
 use super::super::wait::Side;
 use super::super::{Embedded, Limits};
@@ -81,14 +81,14 @@ fn connected(guest: &Guest, domain: u64) -> (u64, u64) {
 }
 
 /// A guest whose process can be looked into.
-pub(super) fn seen(kernel: &Embedded) -> (Guest, Arc<Task>) {
+pub(super) fn seen(kernel: &Embedded) -> (Guest, Arc<Proc>) {
     let signals = Arc::new(Signals::default());
-    let task = Task::spawn(&kernel.system, signals.clone(), b"test").unwrap();
-    (Guest::with(task.clone(), signals), task)
+    let proc = Proc::spawn(&kernel.system, signals.clone(), b"test").unwrap();
+    (Guest::with(proc.clone(), signals), proc)
 }
 
-pub(super) fn poll(task: &Task, fd: u64) -> u32 {
-    let file = task.files.get(fd as i32).unwrap();
+pub(super) fn poll(proc: &Proc, fd: u64) -> u32 {
+    let file = proc.files.get(fd as i32).unwrap();
     file.ops.poll(&file)
 }
 
@@ -211,28 +211,28 @@ fn what_was_sent_counts_when_a_sender_is_interrupted_or_late() {
 
 #[test]
 fn room_is_what_the_low_water_mark_says() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let (one, two) = pair(&guest, 1);
     blocking(&guest, one, false);
     let ask = |option| get(&guest, one, SOL_SOCKET, option).unwrap();
-    assert_eq!(poll(&task, one), 0x4);
+    assert_eq!(poll(&proc, one), 0x4);
     assert_eq!(guest.write(one, &[0; 3000]), Ok(3000));
     // What is under way makes the send buffer smaller, as in NetBSD.
     assert_eq!(ask(0x1001), 1096u32.to_le_bytes());
-    assert_eq!((poll(&task, one), poll(&task, two)), (0, 0x45));
+    assert_eq!((poll(&proc, one), poll(&proc, two)), (0, 0x45));
     assert_eq!(guest.write(one, &[0; 2000]), Err(Errno::EAGAIN));
     assert_eq!(guest.write(one, &[0; 1000]), Ok(1000));
     guest.call(54, &[one, 0x4004_6678, guest.buffer()]).unwrap();
     assert_eq!(guest.get(guest.buffer(), 4), 96u32.to_le_bytes());
     guest.read(two, 1952).unwrap();
-    assert_eq!(poll(&task, one), 0x4);
+    assert_eq!(poll(&proc, one), 0x4);
     assert_eq!(guest.write(one, &[0; 3000]), Ok(2048));
     // A larger buffer holds more; the low water mark of the receiver holds it back.
     set(&guest, one, SOL_SOCKET, 0x1001, &10_000u32.to_le_bytes()).unwrap();
     assert_eq!(guest.write(one, &[0; 20_000]), Ok(10_000));
     set(&guest, one, SOL_SOCKET, 0x1004, &5u32.to_le_bytes()).unwrap();
     guest.write(two, b"four").unwrap();
-    assert_eq!(poll(&task, one), 0);
+    assert_eq!(poll(&proc, one), 0);
     assert_eq!(guest.read(one, 100), Err(Errno::EAGAIN));
     assert_eq!(guest.read(one, 3).unwrap(), b"fou");
     guest.write(two, b"five").unwrap();
@@ -262,11 +262,11 @@ fn a_broken_connection_comes_with_its_signal() {
 
 #[test]
 fn tcp_learns_of_a_closed_peer_when_it_sends() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let (one, two) = connected(&guest, 2);
     guest.write(two, b"bye").unwrap();
     guest.close(two).unwrap();
-    assert_eq!(poll(&task, one), 0x45);
+    assert_eq!(poll(&proc, one), 0x45);
     assert_eq!(peer(&guest, one).unwrap()[..4], [16, 2, 0x0f, 0xa0]);
     assert_eq!(guest.read(one, 100).unwrap(), b"bye");
     assert_eq!(guest.read(one, 100).unwrap(), b"");
@@ -288,7 +288,7 @@ fn tcp_learns_of_a_closed_peer_when_it_sends() {
 
 #[test]
 fn each_direction_is_shut_by_itself() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let (one, two) = pair(&guest, 1);
     assert_eq!(guest.fails(134, &[one, 3]), Errno::EINVAL);
     assert_eq!(guest.fails(134, &[77, 3]), Errno::EBADF);
@@ -302,7 +302,7 @@ fn each_direction_is_shut_by_itself() {
     assert_eq!(guest.read(one, 10).unwrap(), b"still");
     guest.write(two, b"dropped").unwrap();
     assert_eq!(guest.call(134, &[one, 0]), Ok(0));
-    assert_eq!(poll(&task, one), 0x45);
+    assert_eq!(poll(&proc, one), 0x45);
     assert_eq!(guest.read(one, 10).unwrap(), b"");
     assert_eq!(get(&guest, one, SOL_SOCKET, 0x1002).unwrap(), [0; 4]);
     // TCP: both ends shut, the connection is over; the first to be shut keeps its name.
@@ -323,20 +323,20 @@ fn each_direction_is_shut_by_itself() {
     // Not connected: TCP is done, UDP and local ones only half.
     let three = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(guest.call(134, &[three, 1]), Ok(0));
-    assert_eq!(poll(&task, three), 0x45);
+    assert_eq!(poll(&proc, three), 0x45);
 }
 
 #[test]
 fn accept_waits_for_connections() {
     for (domain, at) in [(1, local("/tmp/head")), (2, inet([0; 4], 80)), (24, inet6(0, 80))] {
         let kernel = kernel();
-        let (guest, task) = seen(&kernel);
+        let (guest, proc) = seen(&kernel);
         let head = listen(&guest, domain, &at, 5);
         assert_eq!(get(&guest, head, SOL_SOCKET, 0x2).unwrap(), [1, 0, 0, 0]);
         blocking(&guest, head, false);
         assert_eq!(accept(&guest, head), Err(Errno::EAGAIN));
         blocking(&guest, head, true);
-        let file = task.files.get(head as i32).unwrap();
+        let file = proc.files.get(head as i32).unwrap();
         assert!(!file.ops.filter(&file, Side::Read, None).unwrap().ready);
         guest.put(guest.buffer() + 1000, &100u32.to_le_bytes());
         let mut pending = guest.start(30, &[head, guest.buffer(), guest.buffer() + 1000]);
@@ -426,12 +426,12 @@ fn accept_is_for_listeners() {
 
 #[test]
 fn connections_lead_to_listeners_only() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let tcp = || socket(&guest, 2, 1, 0).unwrap();
     // Refused: the socket is done.
     let fd = tcp();
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 99)), Err(Errno::ECONNREFUSED));
-    assert_eq!(poll(&task, fd), 0x45);
+    assert_eq!(poll(&proc, fd), 0x45);
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 99)), Err(Errno::EINVAL));
     assert_eq!(guest.read(fd, 1).unwrap(), b"");
     assert_eq!(guest.write(fd, b"x"), Err(Errno::EPIPE));
@@ -439,7 +439,7 @@ fn connections_lead_to_listeners_only() {
     let fd = tcp();
     blocking(&guest, fd, false);
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 99)), Err(Errno::EINPROGRESS));
-    assert_eq!(poll(&task, fd), 0x45);
+    assert_eq!(poll(&proc, fd), 0x45);
     assert_eq!((error(&guest, fd), error(&guest, fd)), (61, 0));
     for (to, errno) in [
         (inet([10, 0, 0, 1], 99), Errno::EADDRNOTAVAIL),
@@ -562,7 +562,7 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
     }
     // TCP: one more than asked for, then they wait for room.
     let kernel = kernel();
-    let (guest, task) = seen(&kernel);
+    let (guest, proc) = seen(&kernel);
     let head = listen(&guest, 2, &inet(LOOPBACK, 80), 1);
     for _ in 0..2 {
         let fd = socket(&guest, 2, 1, 0).unwrap();
@@ -577,7 +577,7 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
     blocking(&guest, later, false);
     assert_eq!(guest.fails(98, &[later, to, 16]), Errno::EINPROGRESS);
     assert_eq!(guest.fails(98, &[later, to, 16]), Errno::EALREADY);
-    assert_eq!((poll(&task, later), guest.write(later, b"x")), (0, Err(Errno::ENOTCONN)));
+    assert_eq!((poll(&proc, later), guest.write(later, b"x")), (0, Err(Errno::ENOTCONN)));
     let gone = socket(&guest, 2, 1, 0x0).unwrap();
     blocking(&guest, gone, false);
     assert_eq!(guest.fails(98, &[gone, to, 16]), Errno::EINPROGRESS);
@@ -585,9 +585,9 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
     accept(&guest, head).unwrap();
     assert!(pending.woken());
     assert_eq!(pending.run(), Some(Ok([0, 0])));
-    assert_eq!(poll(&task, later), 0);
+    assert_eq!(poll(&proc, later), 0);
     accept(&guest, head).unwrap();
-    assert_eq!(poll(&task, later), 4);
+    assert_eq!(poll(&proc, later), 4);
     assert_eq!(guest.write(later, b"x"), Ok(1));
     // The listener gone, those in its queue are reset, and who waits is refused.
     let waits = socket(&guest, 2, 1, 0).unwrap();
@@ -612,7 +612,7 @@ fn take(guest: &Guest, fd: u64, len: u64, flags: u64) -> Result<Vec<u8>, Errno> 
     Ok(guest.get(into, count as usize))
 }
 
-fn urgent(guest: &Guest, fd: u64, bytes: &[u8]) -> Result<i64, Errno> {
+fn oob(guest: &Guest, fd: u64, bytes: &[u8]) -> Result<i64, Errno> {
     guest.call(133, &[fd, guest.place(bytes), bytes.len() as u64, OOB, 0, 0])
 }
 
@@ -623,20 +623,20 @@ fn at_mark(guest: &Guest, fd: u64) -> bool {
 
 #[test]
 fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let (one, two) = connected(&guest, 2);
     assert_eq!(take(&guest, two, 3, OOB), Err(Errno::EINVAL));
     // Its owner gets SIGURG, a poll for POLLPRI wakes.
-    guest.call(92, &[two, 6, task.pid as u64]).unwrap();
+    guest.call(92, &[two, 6, proc.pid as u64]).unwrap();
     let set = guest.place(&[[two as u32, 2].map(u32::to_le_bytes).concat(), vec![0; 8]].concat());
     let mut pending = guest.start(209, &[set, 1, u64::MAX]);
     assert_eq!(pending.run(), None);
-    assert_eq!(urgent(&guest, one, b"abcX"), Ok(4));
+    assert_eq!(oob(&guest, one, b"abcX"), Ok(4));
     assert!(pending.woken());
     assert_eq!(pending.run(), Some(Ok([1, 0])));
     assert_eq!(guest.signals.taken(), [SIGURG]);
     guest.write(one, b"def").unwrap();
-    assert_eq!(poll(&task, two), 0x45 | 0x2 | 0x80);
+    assert_eq!(poll(&proc, two), 0x45 | 0x2 | 0x80);
     // The byte is not among the others, and what is read ends at the mark.
     assert_eq!(take(&guest, two, 10, 2).unwrap(), b"abc");
     assert_eq!(take(&guest, two, 2, 0).unwrap(), b"ab");
@@ -648,26 +648,26 @@ fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
     assert_eq!(take(&guest, two, 10, OOB), Err(Errno::EINVAL), "once");
     assert_eq!(take(&guest, two, 10, 0).unwrap(), b"def");
     assert!(!at_mark(&guest, two));
-    assert_eq!(poll(&task, two), 0x4);
+    assert_eq!(poll(&proc, two), 0x4);
     assert_eq!(take(&guest, two, 10, OOB), Err(Errno::EINVAL));
     // Alone, it is no byte to read; the next takes its place.
-    urgent(&guest, one, b"Y").unwrap();
+    oob(&guest, one, b"Y").unwrap();
     assert!(at_mark(&guest, two));
     assert_eq!(take(&guest, two, 10, 0x80), Err(Errno::EAGAIN));
-    urgent(&guest, one, b"12").unwrap();
+    oob(&guest, one, b"12").unwrap();
     assert_eq!(take(&guest, two, 10, OOB).unwrap(), b"2");
     assert_eq!(take(&guest, two, 10, 0).unwrap(), b"1");
     assert_eq!(guest.signals.taken(), [SIGURG; 2]);
     // To a group, and to nobody.
     guest.call(54, &[two, 0x8004_7308, guest.place(&(-1i32).to_le_bytes())]).unwrap_err();
     guest.call(54, &[two, 0x8004_7308, guest.place(&[0; 4])]).unwrap();
-    urgent(&guest, one, b"Z").unwrap();
+    oob(&guest, one, b"Z").unwrap();
     assert_eq!(guest.signals.taken(), []);
     // Not of a socket without a connection, nor of a local one.
     let three = socket(&guest, 2, 1, 0).unwrap();
-    assert_eq!(urgent(&guest, three, b"x"), Err(Errno::ENOTCONN));
+    assert_eq!(oob(&guest, three, b"x"), Err(Errno::ENOTCONN));
     let (one, _two) = pair(&guest, 1);
-    assert_eq!(urgent(&guest, one, b"x"), Err(Errno::EOPNOTSUPP));
+    assert_eq!(oob(&guest, one, b"x"), Err(Errno::EOPNOTSUPP));
 }
 
 #[test]
@@ -675,24 +675,24 @@ fn a_signal_for_an_owner_that_has_ended_reaches_nobody_by_its_number() {
     let kernel = kernel_with(Limits { processes: 10, ..Limits::default() });
     let (guest, _) = seen(&kernel);
     let (one, two) = connected(&guest, 2);
-    let (owner, task) = seen(&kernel);
-    let pid = task.pid;
+    let (owner, proc) = seen(&kernel);
+    let pid = proc.pid;
     guest.call(92, &[two, 6, pid as u64]).unwrap();
-    urgent(&guest, one, b"a").unwrap();
+    oob(&guest, one, b"a").unwrap();
     assert_eq!(owner.signals.taken(), [SIGURG]);
     owner.process.release();
-    drop((owner, task));
+    drop((owner, proc));
     // All numbers are given out once before this one is again.
     let newcomer = (0..100_000).find_map(|_| {
-        let (newcomer, task) = seen(&kernel);
-        if task.pid == pid {
+        let (newcomer, proc) = seen(&kernel);
+        if proc.pid == pid {
             return Some(newcomer);
         }
         newcomer.process.release();
         None
     });
     let newcomer = newcomer.expect("numbers are used again");
-    urgent(&guest, one, b"b").unwrap();
+    oob(&guest, one, b"b").unwrap();
     assert_eq!(newcomer.signals.taken(), []);
     // The file keeps saying whose it was.
     assert_eq!(guest.call(92, &[two, 5, 0]), Ok(pid.into()));
@@ -700,12 +700,12 @@ fn a_signal_for_an_owner_that_has_ended_reaches_nobody_by_its_number() {
 
 #[test]
 fn urgent_bytes_may_stay_in_line() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let (one, two) = connected(&guest, 24);
     set(&guest, two, SOL_SOCKET, 0x100, &1u32.to_le_bytes()).unwrap();
-    urgent(&guest, one, b"abcX").unwrap();
+    oob(&guest, one, b"abcX").unwrap();
     guest.write(one, b"def").unwrap();
-    assert_eq!(poll(&task, two), 0x45 | 0x2 | 0x80);
+    assert_eq!(poll(&proc, two), 0x45 | 0x2 | 0x80);
     assert_eq!(take(&guest, two, 10, OOB), Err(Errno::EINVAL));
     assert_eq!(guest.read(two, 10).unwrap(), b"abc");
     assert!(at_mark(&guest, two));
@@ -720,14 +720,14 @@ fn urgent_bytes_go_where_no_others_do() {
     blocking(&guest, one, false);
     assert_eq!(guest.write(one, &vec![7; TCP_ROOM]), Ok(TCP_ROOM as i64));
     assert_eq!(guest.write(one, b"x"), Err(Errno::EAGAIN));
-    assert_eq!(urgent(&guest, one, b"!"), Ok(1));
+    assert_eq!(oob(&guest, one, b"!"), Ok(1));
     assert_eq!(take(&guest, two, 1, OOB).unwrap(), b"!");
     // No further than so many.
-    assert_eq!(urgent(&guest, one, &[8; 1025]), Err(Errno::EAGAIN));
+    assert_eq!(oob(&guest, one, &[8; 1025]), Err(Errno::EAGAIN));
     assert_eq!(take(&guest, two, 1, OOB), Err(Errno::EINVAL), "it was not sent");
-    assert_eq!(urgent(&guest, one, &[8; 1024]), Ok(1024));
+    assert_eq!(oob(&guest, one, &[8; 1024]), Ok(1024));
     assert_eq!(take(&guest, two, 1, OOB).unwrap(), [8]);
-    assert_eq!(urgent(&guest, one, b"no"), Err(Errno::EAGAIN));
+    assert_eq!(oob(&guest, one, b"no"), Err(Errno::EAGAIN));
 }
 
 #[test]
@@ -771,7 +771,7 @@ fn hasty(guest: &Guest) -> u64 {
 #[test]
 fn connecting_takes_only_so_long() {
     let kernel = kernel();
-    let (guest, task) = seen(&kernel);
+    let (guest, proc) = seen(&kernel);
     let head = full(&guest, 80);
     let to = guest.place(&inet(LOOPBACK, 80));
     let begun = Instant::now();
@@ -781,27 +781,27 @@ fn connecting_takes_only_so_long() {
     let other = hasty(&guest);
     blocking(&guest, other, false);
     assert_eq!(guest.fails(98, &[other, to, 16]), Errno::EINPROGRESS);
-    assert_eq!((poll(&task, other), error(&guest, other)), (0, 0));
+    assert_eq!((poll(&proc, other), error(&guest, other)), (0, 0));
     let patient = socket(&guest, 2, 1, 0).unwrap();
     let mut waits = guest.start(98, &[patient, to, 16]);
     assert_eq!(waits.run(), None);
-    assert_eq!(kernel.system.alarms.len(), 3);
+    assert_eq!(kernel.system.timer_thread.len(), 3);
     assert_eq!(pending.wait(), Err(Errno::ETIMEDOUT));
     assert!(begun.elapsed() >= Duration::from_millis(1500));
-    while poll(&task, other) == 0 {
+    while poll(&proc, other) == 0 {
         thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!((poll(&task, other), error(&guest, other), error(&guest, other)), (0x45, 60, 0));
+    assert_eq!((poll(&proc, other), error(&guest, other), error(&guest, other)), (0x45, 60, 0));
     // The socket is done.
     for fd in [fd, other] {
         assert_eq!(guest.fails(98, &[fd, to, 16]), Errno::EINVAL);
         assert_eq!(guest.write(fd, b"x"), Err(Errno::EPIPE));
     }
     // The one with time is still there, and gets the place.
-    assert_eq!(kernel.system.alarms.len(), 1);
+    assert_eq!(kernel.system.timer_thread.len(), 1);
     accept(&guest, head).unwrap();
     assert_eq!(waits.run(), Some(Ok([0, 0])));
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     accept(&guest, head).unwrap();
     assert_eq!(guest.call(92, &[head, 4, o::NONBLOCK]), Ok(0));
     assert_eq!(accept(&guest, head), Err(Errno::EAGAIN), "who is late is not accepted");
@@ -819,19 +819,19 @@ fn who_waits_to_connect_may_be_interrupted_and_closed() {
     assert_eq!(pending.interrupt(), Err(Errno::EINTR));
     // It goes on connecting.
     assert_eq!(guest.fails(98, &[fd, to, 16]), Errno::EALREADY);
-    assert_eq!(kernel.system.alarms.len(), 1);
+    assert_eq!(kernel.system.timer_thread.len(), 1);
     guest.close(fd).unwrap();
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     // Another time, from now on.
     let fd = socket(&guest, 2, 1, 0).unwrap();
     let mut pending = guest.start(98, &[fd, to, 16]);
     assert_eq!(pending.run(), None);
     set(&guest, fd, 6, 7, &1u32.to_le_bytes()).unwrap();
-    assert_eq!(kernel.system.alarms.len(), 1);
+    assert_eq!(kernel.system.timer_thread.len(), 1);
     assert_eq!(pending.wait(), Err(Errno::ETIMEDOUT));
     accept(&guest, head).unwrap();
     guest.process.release();
-    assert_eq!((kernel.usage().ports, kernel.system.alarms.len()), (0, 0));
+    assert_eq!((kernel.usage().ports, kernel.system.timer_thread.len()), (0, 0));
 }
 
 /// A connection from port 90 to port 80: the client's end and the server's.
@@ -1145,14 +1145,14 @@ fn a_client_may_be_gone_before_it_is_accepted() {
 
 #[test]
 fn connwait_waits_to_be_accepted() {
-    let (guest, task) = seen(&kernel());
+    let (guest, proc) = seen(&kernel());
     let head = listen(&guest, 1, &local("/tmp/s"), 5);
     let client = socket(&guest, 1, 1, 0).unwrap();
     set(&guest, client, 0, 2, &1u32.to_le_bytes()).unwrap();
     let to = local("/tmp/s");
     let mut pending = guest.start(98, &[client, guest.place(&to), to.len() as u64]);
     assert_eq!(pending.run(), None);
-    assert_eq!((poll(&task, client), guest.write(client, b"x")), (0, Err(Errno::ENOTCONN)));
+    assert_eq!((poll(&proc, client), guest.write(client, b"x")), (0, Err(Errno::ENOTCONN)));
     accept(&guest, head).unwrap();
     assert!(pending.woken());
     assert_eq!(pending.run(), Some(Ok([0, 0])));
@@ -1308,7 +1308,11 @@ fn clients_that_hang_up_while_they_connect_leave_nothing() {
         guest.process.release();
         let usage = kernel.usage();
         assert_eq!((usage.files, usage.ports, usage.bytes), (0, 0, 0), "{domain}");
-        assert_eq!((kernel.system.alarms.len(), kernel.system.net.reserved(0)), (0, 0), "{domain}");
+        assert_eq!(
+            (kernel.system.timer_thread.len(), kernel.system.net.reserved(0)),
+            (0, 0),
+            "{domain}"
+        );
     }
 }
 

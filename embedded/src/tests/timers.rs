@@ -41,7 +41,7 @@ fn an_interval_timer_sends_signals() {
     assert!(begin.elapsed() >= Duration::from_millis(30));
     guest.call(426, &[0, guest.buffer()]).unwrap();
     assert_eq!(taken(&guest), [0; 4]);
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     // Again and again, by the monotonic clock's timer too.
     for which in [0, 3] {
         let guest = Guest::new(&kernel);
@@ -55,7 +55,7 @@ fn an_interval_timer_sends_signals() {
         let off = guest.place(&[0; 32]);
         guest.call(425, &[which, off, guest.buffer()]).unwrap();
         assert_eq!(taken(&guest)[1], 10_000);
-        assert_eq!(kernel.system.alarms.len(), 0);
+        assert_eq!(kernel.system.timer_thread.len(), 0);
         // One may have been on its way.
         while !guest.signals.taken().is_empty() {
             assert!(begin.elapsed() < PATIENCE, "they go on");
@@ -141,12 +141,12 @@ fn posix_timers_send_their_signals() {
     assert!((now + 499..=now + 501).contains(&taken(&guest)[2]), "the time, not what was left");
     assert_eq!(signals(&guest, 1), [ALRM]);
     assert_eq!(guest.call(239, &[usual]), Ok(0));
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     let often = guest.place(&setting((0, 10_000_000), (0, 10_000_000)));
     guest.call(446, &[timer, 0, often, 0]).unwrap();
     assert_eq!(signals(&guest, 3)[..3], [31; 3]);
     guest.call(236, &[timer]).unwrap();
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     assert_eq!(create(&guest, 2, 0), Ok(timer));
 }
 
@@ -217,7 +217,7 @@ fn a_timer_has_one_alarm_whoever_sets_it() {
             });
         }
     });
-    assert_eq!(kernel.system.alarms.len(), 1);
+    assert_eq!(kernel.system.timer_thread.len(), 1);
 }
 
 #[test]
@@ -232,15 +232,15 @@ fn timers_end_with_their_process_and_stay_with_it() {
     child.call(426, &[0, child.buffer()]).unwrap();
     assert_eq!(taken(&child), [0; 4]);
     assert_eq!(child.fails(236, &[timer]), Errno::EINVAL);
-    assert_eq!(kernel.system.alarms.len(), 2);
+    assert_eq!(kernel.system.timer_thread.len(), 2);
     // Another program keeps the interval timers only.
     guest.process.exec(b"new");
-    assert_eq!(kernel.system.alarms.len(), 1);
+    assert_eq!(kernel.system.timer_thread.len(), 1);
     assert_eq!(guest.fails(236, &[timer]), Errno::EINVAL);
     guest.call(426, &[0, guest.buffer()]).unwrap();
     assert!(taken(&guest)[2] > 900);
     guest.process.release();
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
     // The kernel ends with a timer set, from any thread.
     let at = child.place(&setting((0, 10_000), (0, 10_000)));
     child.call(425, &[0, at, 0]).unwrap();
@@ -274,7 +274,7 @@ fn a_timer_whose_signal_is_not_taken_sends_one_and_counts() {
     // Looks after 1, 2, 4 .. 64 intervals: 127 in all.
     until_looked(8);
     assert!(begin.elapsed() >= Duration::from_millis(1270), "it was looked at too often");
-    assert_eq!((guest.signals.untaken(), kernel.system.alarms.len()), (1, 1));
+    assert_eq!((guest.signals.untaken(), kernel.system.timer_thread.len()), (1, 1));
     // It is told of as if it had been looked at.
     guest.call(447, &[timer, guest.buffer()]).unwrap();
     let [interval, interval_nanos, value, nanos] = taken(&guest);
@@ -288,7 +288,7 @@ fn a_timer_whose_signal_is_not_taken_sends_one_and_counts() {
     // And it goes off as often as it should again.
     assert_eq!(signals(&guest, 3)[..3], [ALRM; 3]);
     guest.call(236, &[timer]).unwrap();
-    assert_eq!(kernel.system.alarms.len(), 0);
+    assert_eq!(kernel.system.timer_thread.len(), 0);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn a_timer_without_a_signal_is_never_looked_at() {
     for (interval, value) in [((0, 0), (1000, 0)), ((0, 10_000_000), (0, 10_000_000))] {
         let at = guest.place(&setting(interval, value));
         guest.call(446, &[timer, 0, at, 0]).unwrap();
-        assert_eq!(kernel.system.alarms.len(), 0);
+        assert_eq!(kernel.system.timer_thread.len(), 0);
     }
     thread::sleep(Duration::from_millis(25));
     guest.call(447, &[timer, guest.buffer()]).unwrap();

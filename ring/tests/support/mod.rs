@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rumpring_ring::{Ask, Chunk, Config, Error, Event, Listener, Peer, Ring, Socket, Then};
+use rumpring_ring::{Chunk, Config, Error, Event, Listener, Peer, PeerQuery, Ring, Socket, Then};
 
 /// No test waits longer for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ impl Server {
     }
 
     /// One that asks who connects.
-    pub fn asking(config: &Config, ask: Ask) -> Server {
+    pub fn asking(config: &Config, ask: PeerQuery) -> Server {
         Server::listening(config, |ring, listener| ring.listen_for(listener, ask))
     }
 

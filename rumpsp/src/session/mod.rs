@@ -2,7 +2,7 @@
 //!
 //! A [`Session`] is a state machine without a socket and without a thread. It is fed the bytes a
 //! client sent and the results of work it had asked for, and it tells its [`Host`] what to send and
-//! what to have done. All entries into the kernel are [`Work`], for they may sleep.
+//! what to have done. All entries into the kernel are [`KernelOp`], for they may sleep.
 //!
 //! The protocol's rules are the reference server's (NetBSD `lib/librumpuser/rumpuser_sp.c`), except
 //! where that one dies of what a client sends.
@@ -38,7 +38,7 @@ pub struct CallRequest<'a> {
 }
 
 /// Something to be done inside the kernel, on a worker.
-pub enum Work {
+pub enum KernelOp {
     /// [`kernel::Kernel::spawn`]; answered by [`Session::spawned`].
     Spawn { command: Vec<u8> },
     /// [`Process::adopt`] on the prefork, then its release; answered by [`Session::spawned`].
@@ -55,7 +55,7 @@ pub enum Work {
 
 /// Something a call needs from its client before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum CopyRequest {
     /// Exactly this many bytes.
     Copyin { addr: u64, len: usize },
     /// A string with its NUL, or this many bytes of one that is longer.
@@ -64,7 +64,7 @@ pub enum Ask {
     Anonmmap { len: u64 },
 }
 
-/// A client's answer to an [`Ask`]; `Err` if it refused, answered nonsense, or has gone.
+/// A client's answer to an [`CopyRequest`]; `Err` if it refused, answered nonsense, or has gone.
 pub type Answer<'a> = Result<Body<'a>, ()>;
 
 /// What a session can have done.
@@ -74,7 +74,7 @@ pub trait Host {
     /// Ends the connection once all that is owed has been sent.
     fn hang_up(&mut self, why: &'static str);
     /// Has something done inside the kernel.
-    fn work(&mut self, work: Work);
+    fn work(&mut self, work: KernelOp);
     /// Whether no more frames can be taken for now. Who says so brings the rest later.
     fn is_full(&mut self) -> bool {
         false
@@ -92,7 +92,7 @@ pub trait Host {
         key: CallKey,
         process: &Arc<dyn Process>,
         request: CallRequest<'_>,
-    ) -> Option<Ask>;
+    ) -> Option<CopyRequest>;
     /// Hands the answer to the call that asked, which goes on.
     fn answer(&mut self, key: CallKey, answer: Answer<'_>);
     /// Wakes all calls of this session that sleep, for good: they are to end.
@@ -115,7 +115,7 @@ pub struct Session {
     calls: Slab<InFlight>,
     /// An exec that waits for the other calls, or runs. Rare, hence not in place.
     exec: Option<Box<Exec>>,
-    /// Pieces of [`Work`] under way.
+    /// Pieces of [`KernelOp`] under way.
     working: u32,
     /// Calls that wait for the client.
     asks: u32,
@@ -159,7 +159,7 @@ struct InFlight {
 /// A request to the client that has not been answered.
 struct Asked {
     reqno: u64,
-    ask: Ask,
+    ask: CopyRequest,
 }
 
 struct Exec {
@@ -244,7 +244,7 @@ impl Session {
         self.refuse_asks(host);
         host.interrupt_calls();
         if let Some(process) = self.process.clone().filter(|_| !self.calls.is_empty()) {
-            self.start(Work::Interrupt { process }, host);
+            self.start(KernelOp::Interrupt { process }, host);
         }
         self.release_if_over(host);
     }
@@ -256,7 +256,7 @@ impl Session {
         self.refuse_asks(host);
         if let Some(process) = self.process.clone().filter(|_| wake && !self.calls.is_empty()) {
             host.interrupt_sleep();
-            self.start(Work::Interrupt { process }, host);
+            self.start(KernelOp::Interrupt { process }, host);
         }
     }
 
@@ -357,7 +357,7 @@ impl Session {
     }
 
     /// A call needs something of its client before it can go on.
-    pub fn ask(&mut self, key: CallKey, ask: Ask, host: &mut impl Host) {
+    pub fn ask(&mut self, key: CallKey, ask: CopyRequest, host: &mut impl Host) {
         if self.is_over() || self.has_ended {
             return host.answer(key, Err(()));
         }
@@ -366,13 +366,13 @@ impl Session {
         self.calls[key.0 as usize].asked = Some(Asked { reqno, ask });
         self.asks += 1;
         match ask {
-            Ask::Copyin { addr, len } => {
+            CopyRequest::Copyin { addr, len } => {
                 host.send(&wire::copyin_request(reqno, Kind::Copyin, len as u64, addr));
             }
-            Ask::Copyinstr { addr, len } => {
+            CopyRequest::Copyinstr { addr, len } => {
                 host.send(&wire::copyin_request(reqno, Kind::Copyinstr, len as u64, addr));
             }
-            Ask::Anonmmap { len } => host.send(&wire::anonmmap_request(reqno, len)),
+            CopyRequest::Anonmmap { len } => host.send(&wire::anonmmap_request(reqno, len)),
         }
     }
 
@@ -454,7 +454,7 @@ impl Session {
         before
     }
 
-    fn start(&mut self, work: Work, host: &mut impl Host) {
+    fn start(&mut self, work: KernelOp, host: &mut impl Host) {
         self.working += 1;
         host.work(work);
     }
@@ -480,7 +480,7 @@ impl Session {
         exec.stage = ExecStage::Running;
         let command = std::mem::take(&mut exec.command);
         let process = self.process.clone().expect("a running session has a process");
-        self.start(Work::Exec { process, command }, host);
+        self.start(KernelOp::Exec { process, command }, host);
     }
 
     /// Has the process of a gone client released once nothing uses it.
@@ -489,7 +489,7 @@ impl Session {
             return;
         }
         match self.process.take() {
-            Some(process) => self.start(Work::Release { process }, host),
+            Some(process) => self.start(KernelOp::Release { process }, host),
             None => self.state = State::Finished,
         }
     }
@@ -510,8 +510,8 @@ impl Session {
             why: "an answer nobody asked for",
         })?;
         Ok(match asked.ask {
-            Ask::Copyin { len, .. } | Ask::Copyinstr { len, .. } => len,
-            Ask::Anonmmap { .. } => 8,
+            CopyRequest::Copyin { len, .. } | CopyRequest::Copyinstr { len, .. } => len,
+            CopyRequest::Anonmmap { .. } => 8,
         })
     }
 

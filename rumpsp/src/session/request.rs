@@ -44,7 +44,7 @@ impl Session {
     fn guest(&mut self, reqno: u64, body: &[u8], host: &mut impl Host) -> Refused {
         let command = command(body)?;
         self.state = State::Handshaking { reqno };
-        self.start(Work::Spawn { command }, host);
+        self.start(KernelOp::Spawn { command }, host);
         Ok(())
     }
 
@@ -65,7 +65,7 @@ impl Session {
             return Ok(());
         }
         self.state = State::Handshaking { reqno };
-        self.start(Work::Adopt { prefork }, host);
+        self.start(KernelOp::Adopt { prefork }, host);
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Session {
         }
         let parent = self.process.clone().expect("a running session has a process");
         self.state = State::Preforking { reqno };
-        self.start(Work::Prefork { parent }, host);
+        self.start(KernelOp::Prefork { parent }, host);
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl Session {
         self.exec = Some(Box::new(Exec { reqno: header.reqno, command, stage }));
         host.interrupt_calls();
         let process = self.process.clone().expect("a running session has a process");
-        self.start(Work::Interrupt { process }, host);
+        self.start(KernelOp::Interrupt { process }, host);
         Ok(())
     }
 
@@ -135,10 +135,10 @@ impl Session {
             return;
         };
         let fits = match (ask, header.kind()) {
-            (Ask::Copyin { len, .. }, Some(Kind::Copyin)) => body.len() == len,
+            (CopyRequest::Copyin { len, .. }, Some(Kind::Copyin)) => body.len() == len,
             // Stock clients answer a COPYINSTR with type COPYIN.
-            (Ask::Copyinstr { .. }, Some(Kind::Copyin | Kind::Copyinstr)) => true,
-            (Ask::Anonmmap { .. }, Some(Kind::Anonmmap)) => body.len() == 8,
+            (CopyRequest::Copyinstr { .. }, Some(Kind::Copyin | Kind::Copyinstr)) => true,
+            (CopyRequest::Anonmmap { .. }, Some(Kind::Anonmmap)) => body.len() == 8,
             _ => false,
         };
         if fits {
@@ -156,7 +156,7 @@ impl Session {
         }
     }
 
-    fn take_ask(&mut self, header: &Header) -> Option<(CallKey, Ask)> {
+    fn take_ask(&mut self, header: &Header) -> Option<(CallKey, CopyRequest)> {
         let asked = self.asked(header)?;
         let (key, ask) = (asked.reqno as u32, asked.ask);
         self.calls[key as usize].asked = None;

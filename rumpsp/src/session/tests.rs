@@ -34,7 +34,7 @@ fn process() -> Arc<dyn Process> {
 struct Noted {
     /// Headers and bodies sent.
     sent: Vec<(Header, Vec<u8>)>,
-    work: Vec<Work>,
+    work: Vec<KernelOp>,
     discarded: usize,
     calls: Vec<(CallKey, u64, i32, Vec<u8>)>,
     answers: Vec<(CallKey, Result<Vec<u8>, ()>)>,
@@ -45,7 +45,7 @@ struct Noted {
     preforks: HashMap<Token, Arc<dyn Process>>,
     full: bool,
     /// What clients are asked for before a call runs.
-    ask_first: Option<Ask>,
+    ask_first: Option<CopyRequest>,
 }
 
 impl Host for Noted {
@@ -58,7 +58,7 @@ impl Host for Noted {
         assert!(!self.hung_up, "hung up twice");
         self.hung_up = true;
     }
-    fn work(&mut self, work: Work) {
+    fn work(&mut self, work: KernelOp) {
         self.work.push(work);
     }
     fn discard(&mut self, _: Arc<dyn Process>) {
@@ -69,7 +69,7 @@ impl Host for Noted {
         key: CallKey,
         _: &Arc<dyn Process>,
         request: CallRequest<'_>,
-    ) -> Option<Ask> {
+    ) -> Option<CopyRequest> {
         self.calls.push((key, request.reqno, request.number, request.args.to_vec()));
         self.ask_first
     }
@@ -142,7 +142,7 @@ impl Rig {
         self.host.calls.last().expect("a call was started").0
     }
 
-    fn ask(&mut self, key: CallKey, ask: Ask) -> u64 {
+    fn ask(&mut self, key: CallKey, ask: CopyRequest) -> u64 {
         self.session.ask(key, ask, &mut self.host);
         self.host.sent.last().expect("the client was asked").0.reqno
     }
@@ -158,7 +158,7 @@ impl Rig {
 fn a_guest_gets_a_process_then_its_response() {
     let mut rig = Rig::default();
     rig.feed(&handshake(Handshake::Guest, 9, b"prog\0"));
-    assert!(matches!(&rig.host.work[..], [Work::Spawn { command }] if command == b"prog"));
+    assert!(matches!(&rig.host.work[..], [KernelOp::Spawn { command }] if command == b"prog"));
     assert!(rig.host.sent.is_empty(), "no response before there is a process");
     rig.session.spawned(Ok(process()), &mut rig.host);
     let (header, body) = &rig.host.sent[0];
@@ -169,7 +169,7 @@ fn a_guest_gets_a_process_then_its_response() {
 #[test]
 fn a_client_may_be_asked_before_its_call_runs() {
     let mut rig = Rig::running();
-    rig.host.ask_first = Some(Ask::Copyin { addr: 0x1000, len: 4 });
+    rig.host.ask_first = Some(CopyRequest::Copyin { addr: 0x1000, len: 4 });
     let key = rig.call(7);
     let (header, body) = rig.host.sent.last().expect("the client is asked").clone();
     assert_eq!((header.class, header.kind()), (0, Some(Kind::Copyin)));
@@ -283,7 +283,7 @@ fn over_the_bound_of_calls_one_is_to_try_again() {
 fn a_server_that_stops_drops_requests_but_not_answers() {
     let mut rig = Rig::running();
     let key = rig.call(1);
-    let reqno = rig.ask(key, Ask::Copyin { addr: 1, len: 1 });
+    let reqno = rig.ask(key, CopyRequest::Copyin { addr: 1, len: 1 });
     rig.session.take_no_more();
     rig.feed(&request(Kind::Syscall, 20, 2, &[]));
     rig.feed(&frame(1, Kind::Copyin.number(), 0, reqno, b"x"));
@@ -303,7 +303,7 @@ fn a_client_that_the_host_hangs_up_on_is_not_heard() {
     rig.session.respond(CallKey(0), Ok([0, 0]), &mut rig.host);
     rig.session.interrupted(&mut rig.host);
     assert!(
-        matches!(rig.host.work.last(), Some(Work::Release { .. })),
+        matches!(rig.host.work.last(), Some(KernelOp::Release { .. })),
         "it still comes to its end"
     );
 }
@@ -340,8 +340,8 @@ fn a_second_guest_handshake_is_malformed_and_final() {
 fn a_copyin_is_answered_once_and_by_its_number() {
     let mut rig = Rig::running();
     let (one, two) = (rig.call(1), rig.call(2));
-    let first = rig.ask(one, Ask::Copyin { addr: 0x1000, len: 4 });
-    let second = rig.ask(two, Ask::Copyin { addr: 0x2000, len: 4 });
+    let first = rig.ask(one, CopyRequest::Copyin { addr: 0x1000, len: 4 });
+    let second = rig.ask(two, CopyRequest::Copyin { addr: 0x2000, len: 4 });
     rig.feed(&frame(1, Kind::Copyin.number(), 0, second, b"two2"));
     rig.feed(&frame(1, Kind::Copyin.number(), 0, first, b"one1"));
     assert_eq!(rig.host.answers, [(two, Ok(b"two2".to_vec())), (one, Ok(b"one1".to_vec()))]);
@@ -354,7 +354,7 @@ fn a_copyin_is_answered_once_and_by_its_number() {
 fn the_ask_says_what_is_wanted() {
     let mut rig = Rig::running();
     let key = rig.call(1);
-    rig.ask(key, Ask::Copyinstr { addr: 0x7000, len: 1024 });
+    rig.ask(key, CopyRequest::Copyinstr { addr: 0x7000, len: 1024 });
     let (header, body) = rig.host.sent.last().unwrap();
     assert_eq!((header.class, header.kind()), (0, Some(Kind::Copyinstr)));
     assert_eq!((wire::read_u64(body, 0), wire::read_u64(body, 8)), (1024, 0x7000));
@@ -365,7 +365,7 @@ fn a_string_may_be_answered_as_a_copyin() {
     let mut rig = Rig::running();
     let key = rig.call(1);
     for kind in [Kind::Copyin, Kind::Copyinstr] {
-        let reqno = rig.ask(key, Ask::Copyinstr { addr: 1, len: 10 });
+        let reqno = rig.ask(key, CopyRequest::Copyinstr { addr: 1, len: 10 });
         rig.feed(&frame(1, kind.number(), 0, reqno, b"/a\0"));
         assert_eq!(rig.host.answers.pop(), Some((key, Ok(b"/a\0".to_vec()))));
     }
@@ -373,16 +373,16 @@ fn a_string_may_be_answered_as_a_copyin() {
 
 #[test]
 fn answers_that_do_not_fit_end_the_connection() {
-    let copyin = Ask::Copyin { addr: 1, len: 4 };
-    let string = Ask::Copyinstr { addr: 1, len: 4 };
-    let cases: [(Ask, Kind, &[u8], bool); 7] = [
+    let copyin = CopyRequest::Copyin { addr: 1, len: 4 };
+    let string = CopyRequest::Copyinstr { addr: 1, len: 4 };
+    let cases: [(CopyRequest, Kind, &[u8], bool); 7] = [
         (copyin, Kind::Copyin, b"five5", false),
         (copyin, Kind::Copyin, b"two", true),
         (copyin, Kind::Anonmmap, b"four", true),
         (string, Kind::Copyin, b"five5", false),
         (string, Kind::Syscall, b"a\0", true),
-        (Ask::Anonmmap { len: 9 }, Kind::Anonmmap, b"1234", true),
-        (Ask::Anonmmap { len: 9 }, Kind::Copyin, b"12345678", true),
+        (CopyRequest::Anonmmap { len: 9 }, Kind::Anonmmap, b"1234", true),
+        (CopyRequest::Anonmmap { len: 9 }, Kind::Copyin, b"12345678", true),
     ];
     for (ask, kind, body, told) in cases {
         let mut rig = Rig::running();
@@ -402,7 +402,7 @@ fn answers_that_do_not_fit_end_the_connection() {
 fn a_client_may_decline_a_copy() {
     let mut rig = Rig::running();
     let key = rig.call(1);
-    let reqno = rig.ask(key, Ask::Copyin { addr: 0, len: 4 });
+    let reqno = rig.ask(key, CopyRequest::Copyin { addr: 0, len: 4 });
     rig.feed(&frame(2, 0, 7, reqno, &[]));
     assert_eq!(rig.host.answers, [(key, Err(()))]);
     assert!(!rig.host.hung_up);
@@ -412,12 +412,12 @@ fn a_client_may_decline_a_copy() {
 fn a_number_of_an_earlier_call_is_not_taken_for_a_later_one() {
     let mut rig = Rig::running();
     let key = rig.call(1);
-    let old = rig.ask(key, Ask::Copyin { addr: 1, len: 4 });
+    let old = rig.ask(key, CopyRequest::Copyin { addr: 1, len: 4 });
     rig.feed(&frame(1, Kind::Copyin.number(), 0, old, b"abcd"));
     rig.session.respond(key, Ok([0, 0]), &mut rig.host);
     let again = rig.call(2);
     assert_eq!(again, key, "the key is used again");
-    rig.ask(again, Ask::Copyin { addr: 1, len: 4 });
+    rig.ask(again, CopyRequest::Copyin { addr: 1, len: 4 });
     rig.feed(&frame(1, Kind::Copyin.number(), 0, old, b"evil"));
     assert!(rig.host.hung_up);
     assert_eq!(rig.host.answers.len(), 1);
@@ -427,7 +427,7 @@ fn a_number_of_an_earlier_call_is_not_taken_for_a_later_one() {
 fn a_token_is_good_once() {
     let mut parent = Rig::running();
     parent.feed(&request(Kind::Prefork, 0, 3, &[]));
-    assert!(matches!(parent.host.work.pop(), Some(Work::Prefork { .. })));
+    assert!(matches!(parent.host.work.pop(), Some(KernelOp::Prefork { .. })));
     parent.session.preforked(Ok(process()), &mut parent.host);
     let token = parent.host.sent[0].1.clone();
     assert_eq!(token.len(), 16);
@@ -440,7 +440,7 @@ fn a_token_is_good_once() {
     let mut child = Rig::default();
     child.host.preforks = std::mem::take(&mut parent.host.preforks);
     child.feed(&hello);
-    assert!(matches!(child.host.work.pop(), Some(Work::Adopt { .. })));
+    assert!(matches!(child.host.work.pop(), Some(KernelOp::Adopt { .. })));
     child.session.spawned(Ok(process()), &mut child.host);
     assert_eq!(child.host.sent[0].0.class(), Some(Class::Response));
 
@@ -482,12 +482,12 @@ fn an_exec_waits_for_the_other_calls() {
     let (one, two) = (rig.call(1), rig.call(2));
     rig.feed(&handshake(Handshake::Exec, 7, b"new\0"));
     assert_eq!(rig.host.interrupts, 1);
-    assert!(matches!(rig.host.work.pop(), Some(Work::Interrupt { .. })));
+    assert!(matches!(rig.host.work.pop(), Some(KernelOp::Interrupt { .. })));
     rig.session.respond(one, Err(Errno::EINTR), &mut rig.host);
     rig.session.interrupted(&mut rig.host);
     assert!(rig.host.work.is_empty(), "one call still runs");
     rig.session.respond(two, Err(Errno::EINTR), &mut rig.host);
-    assert!(matches!(&rig.host.work[..], [Work::Exec { command, .. }] if command == b"new"));
+    assert!(matches!(&rig.host.work[..], [KernelOp::Exec { command, .. }] if command == b"new"));
     rig.session.executed(&mut rig.host);
     let (header, _) = rig.host.sent.last().unwrap();
     assert_eq!((header.reqno, header.class, header.kind), (7, 1, 0));
@@ -499,7 +499,7 @@ fn an_exec_waits_for_the_kernel_to_have_woken_the_calls() {
     rig.feed(&handshake(Handshake::Exec, 7, b"new\0"));
     rig.host.work.clear();
     rig.session.interrupted(&mut rig.host);
-    assert!(matches!(rig.host.work[..], [Work::Exec { .. }]));
+    assert!(matches!(rig.host.work[..], [KernelOp::Exec { .. }]));
 }
 
 #[test]
@@ -517,18 +517,18 @@ fn prefork_and_exec_are_refused_during_an_exec() {
 fn a_gone_client_takes_its_process_along_once_its_calls_have_ended() {
     let mut rig = Rig::running();
     let (sleeping, asking) = (rig.call(1), rig.call(2));
-    rig.ask(asking, Ask::Copyin { addr: 1, len: 8 });
+    rig.ask(asking, CopyRequest::Copyin { addr: 1, len: 8 });
     rig.host.sent.clear();
     rig.session.disconnect(&mut rig.host);
     assert!(!rig.host.orphaned, "it had no preforks");
     assert_eq!(rig.host.interrupts, 1);
     assert_eq!(rig.host.answers, [(asking, Err(()))]);
-    assert!(matches!(rig.host.work.pop(), Some(Work::Interrupt { .. })));
+    assert!(matches!(rig.host.work.pop(), Some(KernelOp::Interrupt { .. })));
     rig.session.respond(asking, Err(Errno::EFAULT), &mut rig.host);
     rig.session.interrupted(&mut rig.host);
     assert!(rig.host.work.is_empty(), "a call still runs");
     rig.session.respond(sleeping, Err(Errno::EINTR), &mut rig.host);
-    assert!(matches!(rig.host.work[..], [Work::Release { .. }]));
+    assert!(matches!(rig.host.work[..], [KernelOp::Release { .. }]));
     rig.session.released();
     assert!(rig.session.is_finished());
     assert!(rig.host.sent.is_empty(), "nothing is sent to the dead");
@@ -539,7 +539,7 @@ fn a_call_that_asks_a_gone_client_is_told_so() {
     let mut rig = Rig::running();
     let key = rig.call(1);
     rig.session.disconnect(&mut rig.host);
-    rig.session.ask(key, Ask::Anonmmap { len: 1 }, &mut rig.host);
+    rig.session.ask(key, CopyRequest::Anonmmap { len: 1 }, &mut rig.host);
     assert_eq!(rig.host.answers, [(key, Err(()))]);
 }
 
@@ -554,7 +554,7 @@ fn a_client_may_go_at_any_stage() {
     handshaking.session.disconnect(&mut handshaking.host);
     assert!(!handshaking.session.is_finished(), "the process is still being made");
     handshaking.session.spawned(Ok(process()), &mut handshaking.host);
-    assert!(matches!(handshaking.host.work.last(), Some(Work::Release { .. })));
+    assert!(matches!(handshaking.host.work.last(), Some(KernelOp::Release { .. })));
     assert!(handshaking.host.sent.is_empty());
 
     let mut preforking = Rig::running();
@@ -563,14 +563,17 @@ fn a_client_may_go_at_any_stage() {
     preforking.session.preforked(Ok(process()), &mut preforking.host);
     assert!(preforking.host.preforks.is_empty(), "nobody knows its token");
     assert_eq!(preforking.host.discarded, 1, "the prefork");
-    assert!(matches!(preforking.host.work.last(), Some(Work::Release { .. })), "and the process");
+    assert!(
+        matches!(preforking.host.work.last(), Some(KernelOp::Release { .. })),
+        "and the process"
+    );
 
     let mut executing = Rig::running();
     executing.feed(&handshake(Handshake::Exec, 7, b"p\0"));
     executing.session.interrupted(&mut executing.host);
     executing.session.disconnect(&mut executing.host);
     executing.session.executed(&mut executing.host);
-    assert!(matches!(executing.host.work.last(), Some(Work::Release { .. })));
+    assert!(matches!(executing.host.work.last(), Some(KernelOp::Release { .. })));
     assert!(executing.host.sent.is_empty());
 }
 
@@ -594,7 +597,7 @@ fn calls_of_a_client_that_sends_no_more_go_on_and_are_asked_nothing() {
     for wake in [false, true] {
         let mut rig = Rig::running();
         let (runs, asking) = (rig.call(1), rig.call(2));
-        rig.ask(asking, Ask::Copyin { addr: 1, len: 8 });
+        rig.ask(asking, CopyRequest::Copyin { addr: 1, len: 8 });
         rig.host.sent.clear();
         rig.session.end_of_input(wake, &mut rig.host);
         assert_eq!(rig.host.answers, [(asking, Err(()))]);
@@ -603,7 +606,7 @@ fn calls_of_a_client_that_sends_no_more_go_on_and_are_asked_nothing() {
         if wake {
             rig.session.interrupted(&mut rig.host);
         }
-        rig.session.ask(runs, Ask::Copyin { addr: 1, len: 8 }, &mut rig.host);
+        rig.session.ask(runs, CopyRequest::Copyin { addr: 1, len: 8 }, &mut rig.host);
         assert_eq!(rig.host.answers[1..], [(runs, Err(()))]);
         assert!(rig.host.sent.is_empty() && !rig.session.is_idle());
         rig.session.respond(asking, Err(Errno::EFAULT), &mut rig.host);

@@ -42,13 +42,13 @@ pub fn prepare(config: Config, bound: Option<Bound>) {
     let _ = PREPARED.set(config);
 }
 
-/// How many CPUs the kernel is to have: more than seats of the pool.
+/// How many CPUs the kernel is to have: more than cores of the scheduler.
 pub fn cpus() -> usize {
-    let seats = match PREPARED.get() {
-        Some(config) if !config.pool.cpus.is_empty() => config.pool.cpus.len(),
+    let cores = match PREPARED.get() {
+        Some(config) if !config.scheduler.cpus.is_empty() => config.scheduler.cpus.len(),
         _ => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    cpus::wanted(seats)
+    cpus::wanted(cores)
 }
 
 /// Starts the server that the kernel asks for.

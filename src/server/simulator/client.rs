@@ -116,7 +116,7 @@ impl FakeClient {
     }
 
     /// Calls that the server owes an answer, if nothing else has to happen first.
-    pub fn owed(&self) -> Option<i32> {
+    pub fn unsent(&self) -> Option<i32> {
         let is_due = |call: &&Expected| call.number != sys::WAIT;
         self.calls.values().find(is_due).map(|call| call.number)
     }
@@ -290,7 +290,7 @@ impl FakeClient {
         let now = most.min(wire.to_client.len());
         self.inbox.extend(wire.to_client.drain(..now));
         while let Some((header, body)) = self.next_frame()? {
-            self.hear(header, body)?;
+            self.drain_mailbox(header, body)?;
         }
         let is_end = wire.has_ended() && wire.to_client.is_empty();
         if is_end && self.stage != Stage::Ending {
@@ -331,7 +331,7 @@ impl FakeClient {
         Ok(Some((header, body)))
     }
 
-    fn hear(&mut self, header: Header, body: Vec<u8>) -> Result<(), Broken> {
+    fn drain_mailbox(&mut self, header: Header, body: Vec<u8>) -> Result<(), Broken> {
         if self.is_lost {
             // What its nonsense came to nobody knows.
             return Ok(());

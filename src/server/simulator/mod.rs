@@ -1,4 +1,4 @@
-//! The board, sessions, outboxes and dispatch, all as they are, on a ring, a clock, a kernel and clients
+//! The core, sessions, send queues and dispatch, all as they are, on a ring, a clock, a kernel and clients
 //! that are only memory. A seed decides all that happens and in which order: how bytes are cut, what
 //! completes when, who is slow, wild or gone, which worker takes which task, what the kernel refuses.
 //!
@@ -27,13 +27,13 @@ use std::time::{Duration, Instant};
 use ring::{Arena, ArenaClass, ArenaConfig, Peer, Socket};
 
 use super::access::Access;
-use super::board::Board;
-use super::here::Here;
-use super::hub::Hub;
+use super::core::ServerCore;
+use super::inline::Inline;
 use super::job::{Context, Job};
 use super::limits::{AnswerTime, Limits};
 use super::mailbox::{Mailbox, Message};
-use crate::pool::{Pool, Task as _};
+use super::shared::Shared;
+use crate::scheduler::{Scheduler, Task as _};
 use crate::seeds::on_all_cpus;
 use rumpsp::wire;
 
@@ -52,7 +52,7 @@ const PER_PEER: usize = 3;
 /// How long a client that is hung up on has: so long that it may be over in a schedule, or not.
 const LINGER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(500)];
 
-/// Deques of the pool.
+/// Deques of the scheduler.
 const CORES: usize = 3;
 
 /// A server of which only the middle is real.
@@ -61,9 +61,9 @@ struct House {
     world: Arc<World>,
     ring: FakeRing,
     arena: Arena,
-    board: Board,
+    core: ServerCore,
     mailbox: Arc<Mailbox>,
-    pool: Pool<Job>,
+    scheduler: Scheduler<Job>,
     /// The threads of calls, if those wait.
     troupe: Troupe,
     clients: Vec<FakeClient>,
@@ -86,11 +86,11 @@ fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
         answer: if random.bool() { AnswerTime::Bounded(time) } else { AnswerTime::Unbounded },
         calls_in_all: 60,
         queued: random.usize(1..20),
-        owed: random.usize(1000..100_000),
-        owed_most: if is_strict { 150_000 } else { 1 << 30 },
-        owed_in_all: if is_strict { random.usize(100_000..1 << 20) } else { 1 << 30 },
-        kept: random.usize(..50_000),
-        kept_in_all: if is_strict { random.usize(..100_000) } else { 1 << 30 },
+        send_queue_pause: random.usize(1000..100_000),
+        send_queue_max: if is_strict { 150_000 } else { 1 << 30 },
+        send_queue_total: if is_strict { random.usize(100_000..1 << 20) } else { 1 << 30 },
+        copyin_cache: random.usize(..50_000),
+        copyin_cache_total: if is_strict { random.usize(..100_000) } else { 1 << 30 },
         backlog: random.usize(100..20_000),
         preforks: 3,
         preforks_in_all: 5,
@@ -113,22 +113,22 @@ impl House {
         let arena = Arena::new(&ArenaConfig { classes }).expect("some memory");
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
         let context = Context { kernel, mailbox: mailbox.clone(), panics: Arc::default() };
-        let (pool, dispatcher) = Pool::without_threads(CORES, context.clone());
+        let (scheduler, dispatcher) = Scheduler::without_threads(CORES, context.clone());
         let is_strict = random.u8(..4) == 0;
         let limits = limits(&mut random, is_strict);
         let (linger, is_local) = (limits.linger, random.bool());
-        let hub = Hub::new(arena.clone(), limits, dispatcher, pool.injector(), context);
+        let shared = Shared::new(arena.clone(), limits, dispatcher, scheduler.injector(), context);
         let banner = wire::banner("Fake", "1", "none");
         let access = Access { per_peer: Some(PER_PEER), ..Access::default() };
-        let board = Board::new(banner, hub, access, is_local);
+        let core = ServerCore::new(banner, shared, access, is_local);
         House {
             random,
             world,
             ring: FakeRing::default(),
             arena,
-            board,
+            core,
             mailbox,
-            pool,
+            scheduler,
             troupe,
             clients: Vec::new(),
             next_id: 0,
@@ -216,12 +216,12 @@ impl House {
 
     /// The ring has a new connection. One too many of a peer is turned away.
     fn accepted(&mut self, socket: Socket, peer: &Peer) -> Result<(), Broken> {
-        let (inside, stats) = (self.ring.inside(peer), self.board.stats());
-        self.board.accepted(socket, Some(peer), &mut self.ring);
-        if self.board.is_stopping() {
+        let (inside, stats) = (self.ring.inside(peer), self.core.stats());
+        self.core.accepted(socket, Some(peer), &mut self.ring);
+        if self.core.is_stopping() {
             return Ok(());
         }
-        let is_in = self.board.stats().turned_away == stats.turned_away;
+        let is_in = self.core.stats().turned_away == stats.turned_away;
         self.ring.wire(socket).expect("it is not closed before the next turn").inside = is_in;
         if let Some(client) = self.clients.iter_mut().find(|client| client.socket == socket) {
             client.may_end |= !is_in;
@@ -289,14 +289,14 @@ impl House {
 
     fn take_a_job(&mut self) -> Option<Job> {
         let first = self.random.usize(..=CORES);
-        (0..=CORES).find_map(|offset| self.pool.take_one((first + offset) % (CORES + 1)))
+        (0..=CORES).find_map(|offset| self.scheduler.take_one((first + offset) % (CORES + 1)))
     }
 
     fn start_a_job(&mut self) -> bool {
         let Some(job) = self.take_a_job() else {
             return false;
         };
-        let context = self.board.context().clone();
+        let context = self.core.context().clone();
         let act = move || {
             let _ = catch_unwind(AssertUnwindSafe(|| job.run(&context)));
             context.mailbox.deliver();
@@ -312,8 +312,8 @@ impl House {
     /// The submission thread wakes, handles some events, and does what is left of a turn. Says whether
     /// there was anything to do.
     fn turn(&mut self) -> Result<bool, Broken> {
-        let mut had_any = !self.mailbox.is_empty() || self.board.has_ready();
-        self.board.set_time(self.world.now());
+        let mut had_any = !self.mailbox.is_empty() || self.core.has_ready();
+        self.core.set_time(self.world.now());
         let most = if self.is_calm { usize::MAX } else { self.random.usize(..8) };
         for _ in 0..most {
             let Some(event) = self.ring.next(&mut self.random, self.is_calm) else {
@@ -322,16 +322,16 @@ impl House {
             had_any = true;
             match event {
                 Event::Accepted(socket, peer) => self.accepted(socket, &peer)?,
-                Event::Received(socket, bytes) => self.board.received(socket, &bytes),
-                Event::RecvEnded(socket) => self.board.receive_ended(socket, &mut self.ring),
-                Event::HungUp(socket) => self.board.hung_up(socket),
-                Event::Sent(socket, is_ok) => self.board.sent(socket, is_ok),
-                Event::Closed(socket) => self.board.closed(socket),
+                Event::Received(socket, bytes) => self.core.received(socket, &bytes),
+                Event::RecvEnded(socket) => self.core.receive_ended(socket, &mut self.ring),
+                Event::HungUp(socket) => self.core.hung_up(socket),
+                Event::Sent(socket, is_ok) => self.core.sent(socket, is_ok),
+                Event::Closed(socket) => self.core.closed(socket),
             }
         }
         let world = self.world.clone();
-        self.board.turn(&self.mailbox, &mut self.ring, || world.now());
-        if self.board.is_stopping() && !self.may_end {
+        self.core.turn(&self.mailbox, &mut self.ring, || world.now());
+        if self.core.is_stopping() && !self.may_end {
             self.may_end = true;
             for client in &mut self.clients {
                 client.may_end = true;
@@ -369,7 +369,7 @@ impl House {
             self.settle()?;
         }
         for client in self.clients.iter().filter(|client| client.is_good()) {
-            if let Some(number) = client.owed() {
+            if let Some(number) = client.unsent() {
                 return Err(format!("call {number} of a good client has no answer"));
             }
             if !client.is_answered() {
@@ -396,7 +396,7 @@ impl House {
         self.settle()?;
         self.world.advance(self.linger + Duration::from_secs(1));
         self.settle()?;
-        if self.board.is_over() { Ok(()) } else { Err("it does not stop".into()) }
+        if self.core.is_over() { Ok(()) } else { Err("it does not stop".into()) }
     }
 
     /// A call that waits on its thread has halted the kernel, and knows that it was answered: the program
@@ -444,13 +444,13 @@ impl House {
 
     /// Nothing is left of anybody.
     fn is_empty(&self) -> Result<(), Broken> {
-        let stats = self.board.stats();
+        let stats = self.core.stats();
         let left = [
             ("connections", stats.connections),
             ("calls", stats.calls_in_flight),
             ("preforks", stats.preforks),
             ("timers", stats.timers),
-            ("bytes owed", stats.owed),
+            ("bytes owed", stats.unsent),
             ("bytes kept", stats.kept),
             ("sockets", self.ring.live()),
             ("chunks of memory", (self.arena.lent() + self.arena.lent_from_heap()) as usize),
@@ -478,11 +478,11 @@ fn pick<'a>(
 
 /// Runs the schedule of one seed, its calls on these threads.
 fn run(seed: u64, troupe: &mut Troupe) -> Result<(), Broken> {
-    let _here = Here::begin();
+    let _here = Inline::begin();
     let mut house = House::new(seed, std::mem::take(troupe));
     let outcome = house.schedule();
     house.troupe.leave();
-    // A halt leaves tasks behind, which hold on to where they wait: the pool and the mailbox.
+    // A halt leaves tasks behind, which hold on to where they wait: the scheduler and the mailbox.
     while house.take_a_job().is_some() {}
     house.mailbox.take(&mut Vec::new());
     *troupe = house.troupe;

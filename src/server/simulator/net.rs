@@ -1,14 +1,14 @@
 //! A ring that is only memory: what it does next, and how much of it, is the schedule's to say. It accepts
 //! late, when the host had no descriptor, and takes up what it is asked for late, when its queue was full.
 //!
-//! It keeps the promises of the real one (see [`ring::Event`]), which the board relies on, and checks
-//! those that the board makes: one send at a time, nothing to a socket that was closed.
+//! It keeps the promises of the real one (see [`ring::Event`]), which the core relies on, and checks
+//! those that the core makes: one send at a time, nothing to a socket that was closed.
 
 use std::collections::VecDeque;
 
 use ring::{Chunk, Peer, Socket, Then};
 
-use super::super::board::Net;
+use super::super::core::Net;
 
 /// Bytes that a client's socket takes before the client reads.
 const CLIENT_BUFFER: usize = 8 * 1024;
@@ -22,7 +22,7 @@ pub struct Wire {
     /// Whose it is.
     peer: Peer,
     accepted: bool,
-    /// The board has let it in.
+    /// The core has let it in.
     pub inside: bool,
     /// What the client has sent and the server has not received.
     pub to_server: VecDeque<u8>,
@@ -36,7 +36,7 @@ pub struct Wire {
     pub shut: bool,
     /// A send failed by the host's fault.
     pub has_failed: bool,
-    /// The board waits for the end of a send, or has closed the socket, as it sees it.
+    /// The core waits for the end of a send, or has closed the socket, as it sees it.
     has_send: bool,
     has_closed: bool,
     sending: Option<Sending>,
@@ -56,7 +56,7 @@ struct Sending {
     then: Then,
 }
 
-/// What the board has asked for.
+/// What the core has asked for.
 enum Request {
     Send(Sending),
     Pause,
@@ -161,7 +161,7 @@ impl FakeRing {
         None
     }
 
-    /// The board asks for something. What it may not ask for it does not.
+    /// The core asks for something. What it may not ask for it does not.
     fn ask(&mut self, socket: Socket, request: Request) {
         let wire = self.wire(socket).expect("the board uses sockets that there are");
         assert!(

@@ -1,0 +1,27 @@
+//! Who a process is: its pid and its parent's, and what it leaves out of the modes it makes.
+//!
+//! Sources: NetBSD `sys/kern/{kern_prot,kern_descrip}.c`; getpid(2), umask(2).
+
+use super::call::{Answer, SyscallContext};
+use super::table::{Listed, Runs, call};
+
+pub(super) const CALLS: &[Listed] = &[
+    call(20, Runs::Inline, getpid),
+    call(39, Runs::Inline, getppid),
+    call(60, Runs::Inline, umask),
+];
+
+/// `pid_t getpid(void)`; the parent's pid comes along as the second value.
+fn getpid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    Ok([run.proc.pid.into(), run.proc.parent().into()])
+}
+
+/// `pid_t getppid(void)`
+fn getppid(run: &mut SyscallContext<'_, '_>) -> Answer {
+    Ok([run.proc.parent().into(), 0])
+}
+
+/// `mode_t umask(mode_t newmask)`
+fn umask(run: &mut SyscallContext<'_, '_>) -> Answer {
+    Ok([run.proc.cwd.set_umask(run.uint(0)).into(), 0])
+}
