@@ -121,20 +121,27 @@ fn read_back(stream: &mut dyn Stream, expected: &[u8], what: &str) {
     assert_eq!(back, expected, "{what}");
 }
 
+/// Returns what a load of `getpid` prints.
+fn load(baseline: &Baseline, seconds: f64, with: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_rumpring-bench"))
+        .arg(baseline.url.to_string())
+        .args(format!("--seconds {seconds} --warm-up 0 {with}").split(' '))
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{with}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 #[test]
 fn getpid_is_answered_over_unix_and_tcp() {
     for way in WAYS {
         for baseline in [Baseline::unix(way), Baseline::tcp(way)] {
             for with in ["-c 1", "-c 7 -i 5", "-c 3 -i 200"] {
-                let output = Command::new(env!("CARGO_BIN_EXE_rumpring-bench"))
-                    .arg(baseline.url.to_string())
-                    .args(format!("--seconds 0.2 --warm-up 0 {with}").split(' '))
-                    .output()
-                    .unwrap();
-                let errors = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{way} {with}: {errors}");
-                let printed = String::from_utf8_lossy(&output.stdout);
-                assert!(!printed.contains(" 0 calls/s"), "{way} {with}: {printed}");
+                // A machine that is busy with other things may leave no time to a short load.
+                let has_calls =
+                    |seconds: &f64| !load(&baseline, *seconds, with).contains(" 0 calls/s");
+                assert!([0.2, 2.0, 20.0].iter().any(has_calls), "{way} {with}: no calls");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! How much a server takes on. README.md has the table of what a client sees at each.
+//! How much a server takes on. docs/limits.md has the table of what a client sees at each.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;

@@ -32,7 +32,7 @@ impl AnswerTime {
 }
 
 /// How much the server takes on. What does not fit waits, gets the protocol's error, or is hung up on;
-/// see README.md for the command line's name of each.
+/// see docs/limits.md for the command line's name of each.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Of each session.
