@@ -58,6 +58,7 @@
 //! Source of the behaviour: NetBSD `lib/librumpclient/rumpclient.c`.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod builder;
 mod calls;

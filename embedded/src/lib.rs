@@ -29,6 +29,7 @@
 //! will do.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod abi;
 mod call;

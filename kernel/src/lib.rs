@@ -10,6 +10,7 @@
 //! again: copy in first, change state last, keep what must survive in [`Progress`].
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod errno;
 

@@ -2,6 +2,7 @@
 //! without a socket or a thread, [`url`] where a server is.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod session;
 pub mod url;
