@@ -2,56 +2,7 @@
 //!
 //! Source: NetBSD `sys/kern/syscalls.master`, `sys/sys/{fcntl,mman,reboot,socket,sysctl,time}.h`.
 
-/// Numbers of system calls.
-pub mod sys {
-    pub const READ: i32 = 3;
-    pub const WRITE: i32 = 4;
-    pub const OPEN: i32 = 5;
-    pub const CLOSE: i32 = 6;
-    pub const UNLINK: i32 = 10;
-    pub const GETPID: i32 = 20;
-    pub const GETUID: i32 = 24;
-    pub const GETEUID: i32 = 25;
-    pub const GETSOCKNAME: i32 = 32;
-    pub const KILL: i32 = 37;
-    pub const GETPPID: i32 = 39;
-    pub const DUP: i32 = 41;
-    pub const PIPE: i32 = 42;
-    pub const GETEGID: i32 = 43;
-    pub const GETGID: i32 = 47;
-    pub const DUP2: i32 = 90;
-    pub const FCNTL: i32 = 92;
-    pub const CONNECT: i32 = 98;
-    pub const BIND: i32 = 104;
-    pub const SETSOCKOPT: i32 = 105;
-    pub const LISTEN: i32 = 106;
-    pub const READV: i32 = 120;
-    pub const WRITEV: i32 = 121;
-    pub const MKDIR: i32 = 136;
-    pub const RMDIR: i32 = 137;
-    pub const PREAD: i32 = 173;
-    pub const PWRITE: i32 = 174;
-    pub const MMAP: i32 = 197;
-    pub const LSEEK: i32 = 199;
-    pub const FTRUNCATE: i32 = 201;
-    pub const SYSCTL: i32 = 202;
-    pub const REBOOT: i32 = 208;
-    /// `__socket30`
-    pub const SOCKET: i32 = 394;
-    /// `__gettimeofday50`
-    pub const GETTIMEOFDAY: i32 = 418;
-    /// `__clock_gettime50`
-    pub const CLOCK_GETTIME: i32 = 427;
-    /// `__nanosleep50`
-    pub const NANOSLEEP: i32 = 430;
-    /// `__stat50`
-    pub const STAT: i32 = 439;
-    /// `__fstat50`
-    pub const FSTAT: i32 = 440;
-    /// `__lstat50`
-    pub const LSTAT: i32 = 441;
-    pub const PIPE2: i32 = 453;
-}
+pub use kernel::sys;
 
 pub const O_RDONLY: i32 = 0;
 pub const O_WRONLY: i32 = 1;

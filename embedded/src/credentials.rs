@@ -8,21 +8,22 @@
 use super::call::{Answer, Result, SyscallContext};
 use super::table::{Listed, Runs, call};
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(23, Runs::Inline, |run| set_all(run, USER)),
-    call(24, Runs::Inline, getuid),
-    call(25, Runs::Inline, geteuid),
-    call(43, Runs::Inline, getegid),
-    call(47, Runs::Inline, getgid),
-    call(79, Runs::Inline, getgroups),
-    call(80, Runs::Inline, setgroups),
-    call(126, Runs::Inline, |run| set_two(run, USER)),
-    call(127, Runs::Inline, |run| set_two(run, GROUP)),
-    call(181, Runs::Inline, |run| set_all(run, GROUP)),
-    call(182, Runs::Inline, |run| set_effective(run, GROUP)),
-    call(183, Runs::Inline, |run| set_effective(run, USER)),
-    call(305, Runs::Inline, issetugid),
+    call(sys::SETUID, Runs::Inline, |run| set_all(run, USER)),
+    call(sys::GETUID, Runs::Inline, getuid),
+    call(sys::GETEUID, Runs::Inline, geteuid),
+    call(sys::GETEGID, Runs::Inline, getegid),
+    call(sys::GETGID, Runs::Inline, getgid),
+    call(sys::GETGROUPS, Runs::Inline, getgroups),
+    call(sys::SETGROUPS, Runs::Inline, setgroups),
+    call(sys::SETREUID, Runs::Inline, |run| set_two(run, USER)),
+    call(sys::SETREGID, Runs::Inline, |run| set_two(run, GROUP)),
+    call(sys::SETGID, Runs::Inline, |run| set_all(run, GROUP)),
+    call(sys::SETEGID, Runs::Inline, |run| set_effective(run, GROUP)),
+    call(sys::SETEUID, Runs::Inline, |run| set_effective(run, USER)),
+    call(sys::ISSETUGID, Runs::Inline, issetugid),
 ];
 
 /// The most groups beside the effective one (`NGROUPS_MAX`).

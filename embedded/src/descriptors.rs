@@ -19,14 +19,15 @@ use super::locks;
 use super::sync::{read, write};
 use super::table::{Listed, Runs, call, partly};
 use super::work;
+use kernel::sys;
 use kernel::{Args, Errno};
 
 pub(super) const CALLS: &[Listed] = &[
-    call(6, Runs::Inline, close),
-    call(41, Runs::Inline, dup),
-    call(90, Runs::Inline, dup2),
-    partly(92, Runs::InlineIf(is_short), fcntl_call, "O_ASYNC sends no SIGIO"),
-    call(454, Runs::Inline, dup3),
+    call(sys::CLOSE, Runs::Inline, close),
+    call(sys::DUP, Runs::Inline, dup),
+    call(sys::DUP2, Runs::Inline, dup2),
+    partly(sys::FCNTL, Runs::InlineIf(is_short), fcntl_call, "O_ASYNC sends no SIGIO"),
+    call(sys::DUP3, Runs::Inline, dup3),
 ];
 
 /// Slots that a table has without paying for them (`NDFILE`), and those that it pays for at once.

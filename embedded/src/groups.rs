@@ -15,16 +15,17 @@ use super::process::{INIT, Proc};
 use super::sync::lock;
 use super::table::{Listed, Runs, call};
 use super::work;
+use kernel::sys;
 use kernel::{CopyError, Errno};
 
 pub(super) const CALLS: &[Listed] = &[
-    call(49, Runs::Inline, getlogin),
-    call(50, Runs::Inline, setlogin),
-    call(81, Runs::Inline, getpgrp),
-    call(82, Runs::InlineIf(|args| args[0] as i32 == 0), setpgid),
-    call(147, Runs::Inline, setsid),
-    call(207, Runs::Inline, getpgid),
-    call(286, Runs::Inline, getsid),
+    call(sys::GETLOGIN, Runs::Inline, getlogin),
+    call(sys::SETLOGIN, Runs::Inline, setlogin),
+    call(sys::GETPGRP, Runs::Inline, getpgrp),
+    call(sys::SETPGID, Runs::InlineIf(|args| args[0] as i32 == 0), setpgid),
+    call(sys::SETSID, Runs::Inline, setsid),
+    call(sys::GETPGID, Runs::Inline, getpgid),
+    call(sys::GETSID, Runs::Inline, getsid),
 ];
 
 /// The longest login name, which has no NUL then (`MAXLOGNAME`).

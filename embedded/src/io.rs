@@ -11,30 +11,31 @@ use super::file::OpenFile;
 use super::table::{Listed, Runs, call};
 use super::work;
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(3, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+    call(sys::READ, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
         transfer(run, Way::Read, false, false)
     }),
-    call(4, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+    call(sys::WRITE, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
         transfer(run, Way::Write, false, false)
     }),
-    call(120, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+    call(sys::READV, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
         transfer(run, Way::Read, true, false)
     }),
-    call(121, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+    call(sys::WRITEV, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
         transfer(run, Way::Write, true, false)
     }),
-    call(173, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+    call(sys::PREAD, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
         transfer(run, Way::Read, false, true)
     }),
-    call(174, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
+    call(sys::PWRITE, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {
         transfer(run, Way::Write, false, true)
     }),
-    call(289, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+    call(sys::PREADV, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
         transfer(run, Way::Read, true, true)
     }),
-    call(290, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
+    call(sys::PWRITEV, Runs::InlineIf(|args| args[2] as u32 <= INLINE_SEGMENTS), |run| {
         transfer(run, Way::Write, true, true)
     }),
 ];

@@ -10,9 +10,10 @@ use super::call::{Answer, SyscallContext};
 use super::process::INIT;
 use super::table::{Listed, Runs, partly};
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[partly(
-    54,
+    sys::IOCTL,
     Runs::Inline,
     ioctl,
     "FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIONREAD, FIONWRITE, FIONSPACE, SIOCATMARK, the owner of a pipe or socket, what getifaddrs(3) and ifconfig(8) ask of lo0, and TIOCGETA on the console",

@@ -8,7 +8,7 @@
 //!
 //! # The rooms of this room
 //!
-//! - `call`: one run of a call, and how it stops; `table` and `names`: which calls there are
+//! - `call`: one run of a call, and how it stops; `table`: which calls there are
 //! - `process`, `identity`, `cwd`, `signal`: processes, who and where they are, what they send each other
 //! - `credentials`, `groups`, `uidinfo`: whose rights they have, and which of them belong together
 //! - `rlimits`, `usage`: what they may use, and what they have used
@@ -50,7 +50,6 @@ mod limits;
 mod locks;
 mod memfs;
 mod memory;
-mod names;
 mod owner;
 mod paid;
 mod pid;

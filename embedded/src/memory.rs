@@ -7,9 +7,10 @@
 use super::call::{Answer, SyscallContext};
 use super::table::{Listed, Runs, partly};
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[partly(
-    197,
+    sys::MMAP,
     Runs::Inline,
     mmap,
     "anonymous private memory at an address of the client's choice only",

@@ -4,11 +4,12 @@
 
 use super::call::{Answer, SyscallContext};
 use super::table::{Listed, Runs, call};
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(20, Runs::Inline, getpid),
-    call(39, Runs::Inline, getppid),
-    call(60, Runs::Inline, umask),
+    call(sys::GETPID, Runs::Inline, getpid),
+    call(sys::GETPPID, Runs::Inline, getppid),
+    call(sys::UMASK, Runs::Inline, umask),
 ];
 
 /// `pid_t getpid(void)`; the parent's pid comes along as the second value.

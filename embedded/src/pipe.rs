@@ -20,8 +20,10 @@ use super::table::{Listed, Runs, call};
 use super::time;
 use super::wait::{Side, WaitQueue, Waitable};
 use kernel::Errno;
+use kernel::sys;
 
-pub(super) const CALLS: &[Listed] = &[call(42, Runs::Inline, pipe), call(453, Runs::Inline, pipe2)];
+pub(super) const CALLS: &[Listed] =
+    &[call(sys::PIPE, Runs::Inline, pipe), call(sys::PIPE2, Runs::Inline, pipe2)];
 
 /// Bytes a pipe holds (`PIPE_SIZE`).
 pub(super) const CAPACITY: usize = 16 * 1024;

@@ -20,12 +20,13 @@ use super::table::{Listed, Runs, call};
 use super::wait::{Side, is_over};
 use super::work;
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(209, Runs::InlineIf(|args| args[1] as u32 <= FEW), poll),
-    call(417, Runs::InlineIf(|args| args[0] as u32 <= FEW), select),
-    call(436, Runs::InlineIf(|args| args[0] as u32 <= FEW), pselect),
-    call(437, Runs::InlineIf(|args| args[1] as u32 <= FEW), pollts),
+    call(sys::POLL, Runs::InlineIf(|args| args[1] as u32 <= FEW), poll),
+    call(sys::SELECT, Runs::InlineIf(|args| args[0] as u32 <= FEW), select),
+    call(sys::PSELECT, Runs::InlineIf(|args| args[0] as u32 <= FEW), pselect),
+    call(sys::POLLTS, Runs::InlineIf(|args| args[1] as u32 <= FEW), pollts),
 ];
 
 /// So many files are looked at where all clients are served.

@@ -9,11 +9,12 @@ use super::limits::Limits;
 use super::process::Proc;
 use super::table::{Listed, Runs, call, partly};
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(194, Runs::Inline, getrlimit),
+    call(sys::GETRLIMIT, Runs::Inline, getrlimit),
     partly(
-        195,
+        sys::SETRLIMIT,
         Runs::Inline,
         setrlimit,
         "file size, processes, descriptors and socket buffers bind; the other limits are kept and \

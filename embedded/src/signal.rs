@@ -14,8 +14,10 @@ use super::call::{Answer, Result, SyscallContext};
 use super::process::{INIT, Proc};
 use super::table::{Listed, Runs, call};
 use kernel::Errno;
+use kernel::sys;
 
-pub(super) const CALLS: &[Listed] = &[call(37, Runs::InlineIf(|args| args[0] as i32 > 0), kill)];
+pub(super) const CALLS: &[Listed] =
+    &[call(sys::KILL, Runs::InlineIf(|args| args[0] as i32 > 0), kill)];
 
 /// `int kill(pid_t pid, int signum)`: signal 0 only looks. NetBSD: `kill1`.
 fn kill(run: &mut SyscallContext<'_, '_>) -> Answer {

@@ -4,8 +4,9 @@
 
 use super::call::{Answer, Stop, SyscallContext};
 use super::table::{Listed, Runs, call};
+use kernel::sys;
 
-pub(super) const CALLS: &[Listed] = &[call(208, Runs::Inline, reboot)];
+pub(super) const CALLS: &[Listed] = &[call(sys::REBOOT, Runs::Inline, reboot)];
 
 /// `RB_STRING`: a boot string comes along.
 const STRING: u32 = 0x400;

@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::call::{Answer, SyscallContext};
-use super::names::NAMES;
 use super::{
     credentials, descriptors, files, groups, io, ioctl, kqueue, locks, memory, pid, pipe, poll,
     rlimits, signal, sockets, sysctl, system, time, timers, usage,
 };
 use kernel::Args;
+use kernel::NAMES;
 
 /// Numbers from here on are no system calls (`SYS_NSYSENT`).
 pub const LIMIT: i32 = 512;

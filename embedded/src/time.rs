@@ -13,17 +13,18 @@ use super::process::{INIT, Proc};
 use super::sync::lock;
 use super::table::{Listed, Runs, call, partly};
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(418, Runs::Inline, gettimeofday),
-    partly(419, Runs::Inline, settimeofday, SET),
-    call(421, Runs::Inline, adjtime),
-    call(427, Runs::Inline, clock_gettime),
-    partly(428, Runs::Inline, clock_settime, SET),
-    call(429, Runs::Inline, clock_getres),
-    call(430, Runs::Inline, nanosleep),
-    call(477, Runs::Inline, clock_nanosleep),
-    call(482, Runs::Inline, clock_getcpuclockid2),
+    call(sys::GETTIMEOFDAY, Runs::Inline, gettimeofday),
+    partly(sys::SETTIMEOFDAY, Runs::Inline, settimeofday, SET),
+    call(sys::ADJTIME, Runs::Inline, adjtime),
+    call(sys::CLOCK_GETTIME, Runs::Inline, clock_gettime),
+    partly(sys::CLOCK_SETTIME, Runs::Inline, clock_settime, SET),
+    call(sys::CLOCK_GETRES, Runs::Inline, clock_getres),
+    call(sys::NANOSLEEP, Runs::Inline, nanosleep),
+    call(sys::CLOCK_NANOSLEEP, Runs::Inline, clock_nanosleep),
+    call(sys::CLOCK_GETCPUCLOCKID2, Runs::Inline, clock_getcpuclockid2),
 ];
 
 /// What is missing of setting the clock.

@@ -21,20 +21,21 @@ use super::table::{Listed, Runs, call, partly};
 use super::time::{ABSOLUTE, MONOTONIC, REALTIME};
 use super::timer_thread::{AlarmId, Due, TICK, after};
 use kernel::Errno;
+use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[
     partly(
-        235,
+        sys::TIMER_CREATE,
         Runs::Inline,
         timer_create,
         "signals come without the sigev_value, for clients are sent a number only",
     ),
-    call(236, Runs::Inline, timer_delete),
-    call(239, Runs::Inline, timer_getoverrun),
-    call(425, Runs::Inline, setitimer),
-    call(426, Runs::Inline, getitimer),
-    call(446, Runs::Inline, timer_settime),
-    call(447, Runs::Inline, timer_gettime),
+    call(sys::TIMER_DELETE, Runs::Inline, timer_delete),
+    call(sys::TIMER_GETOVERRUN, Runs::Inline, timer_getoverrun),
+    call(sys::SETITIMER, Runs::Inline, setitimer),
+    call(sys::GETITIMER, Runs::Inline, getitimer),
+    call(sys::TIMER_SETTIME, Runs::Inline, timer_settime),
+    call(sys::TIMER_GETTIME, Runs::Inline, timer_gettime),
 ];
 
 /// How many timers a process has (`TIMER_MAX`), the interval timers among them (`TIMER_MIN`).

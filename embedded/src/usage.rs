@@ -10,18 +10,19 @@ use super::abi::pair;
 use super::call::{Answer, Result, SyscallContext};
 use super::process::Proc;
 use super::table::{Listed, Runs, call, partly};
+use kernel::sys;
 use kernel::{Errno, Outcome};
 
 pub(super) const CALLS: &[Listed] = &[
     partly(
-        96,
+        sys::SETPRIORITY,
         Runs::InlineIf(|args| args[0] as i32 == PROCESS),
         setpriority,
         "kept and inherited, but all are served alike",
     ),
-    call(100, Runs::InlineIf(|args| args[0] as i32 == PROCESS), getpriority),
+    call(sys::GETPRIORITY, Runs::InlineIf(|args| args[0] as i32 == PROCESS), getpriority),
     partly(
-        445,
+        sys::GETRUSAGE,
         Runs::Inline,
         getrusage,
         "system time, sleeps and signals only: the rest of what a client uses is its host's; \

@@ -13,8 +13,10 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod errno;
+mod syscalls;
 
 pub use errno::Errno;
+pub use syscalls::{NAMES, sys};
 
 use std::any::Any;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! Sources: NetBSD `sys/kern/vfs_syscalls.c`, `sys/sys/stat.h`; chmod(2), chown(2), chflags(2),
 //! utimes(2), utimensat(2).
 
+use kernel::sys;
 use std::sync::Arc;
 
 use super::super::abi::{mode, timespec_at, timeval_at};
@@ -15,25 +16,25 @@ use super::{Named, here, there};
 use Handover::{Native, Posix};
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(15, Runs::Inline, |run| chmod(run, here(0), true)),
-    call(16, Runs::Inline, |run| chown(run, here(0), true, Native)),
-    call(34, Runs::Inline, |run| chflags(run, true)),
-    call(35, Runs::Inline, fchflags),
-    call(123, Runs::Inline, |run| fchown(run, Native)),
-    call(124, Runs::Inline, fchmod),
-    call(274, Runs::Inline, |run| chmod(run, here(0), false)),
-    call(275, Runs::Inline, |run| chown(run, here(0), false, Native)),
-    call(283, Runs::Inline, |run| chown(run, here(0), true, Posix)),
-    call(284, Runs::Inline, |run| fchown(run, Posix)),
-    call(285, Runs::Inline, |run| chown(run, here(0), false, Posix)),
-    call(304, Runs::Inline, |run| chflags(run, false)),
-    partly(420, Runs::Inline, |run| utimes(run, true), FAR_TIMES),
-    partly(423, Runs::Inline, futimes, FAR_TIMES),
-    partly(424, Runs::Inline, |run| utimes(run, false), FAR_TIMES),
-    call(463, Runs::Inline, fchmodat),
-    call(464, Runs::Inline, fchownat),
-    partly(467, Runs::Inline, utimensat, FAR_TIMES),
-    partly(472, Runs::Inline, futimens, FAR_TIMES),
+    call(sys::CHMOD, Runs::Inline, |run| chmod(run, here(0), true)),
+    call(sys::CHOWN, Runs::Inline, |run| chown(run, here(0), true, Native)),
+    call(sys::CHFLAGS, Runs::Inline, |run| chflags(run, true)),
+    call(sys::FCHFLAGS, Runs::Inline, fchflags),
+    call(sys::FCHOWN, Runs::Inline, |run| fchown(run, Native)),
+    call(sys::FCHMOD, Runs::Inline, fchmod),
+    call(sys::LCHMOD, Runs::Inline, |run| chmod(run, here(0), false)),
+    call(sys::LCHOWN, Runs::Inline, |run| chown(run, here(0), false, Native)),
+    call(sys::POSIX_CHOWN, Runs::Inline, |run| chown(run, here(0), true, Posix)),
+    call(sys::POSIX_FCHOWN, Runs::Inline, |run| fchown(run, Posix)),
+    call(sys::POSIX_LCHOWN, Runs::Inline, |run| chown(run, here(0), false, Posix)),
+    call(sys::LCHFLAGS, Runs::Inline, |run| chflags(run, false)),
+    partly(sys::UTIMES, Runs::Inline, |run| utimes(run, true), FAR_TIMES),
+    partly(sys::FUTIMES, Runs::Inline, futimes, FAR_TIMES),
+    partly(sys::LUTIMES, Runs::Inline, |run| utimes(run, false), FAR_TIMES),
+    call(sys::FCHMODAT, Runs::Inline, fchmodat),
+    call(sys::FCHOWNAT, Runs::Inline, fchownat),
+    partly(sys::UTIMENSAT, Runs::Inline, utimensat, FAR_TIMES),
+    partly(sys::FUTIMENS, Runs::Inline, futimens, FAR_TIMES),
 ];
 
 const FAR_TIMES: &str =

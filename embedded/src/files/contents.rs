@@ -11,18 +11,19 @@ use super::super::memfs::Inode;
 use super::super::table::{Listed, Runs, call};
 use super::here;
 use kernel::Errno;
+use kernel::sys;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(36, Runs::Inline, |_| Ok([0, 0])),
-    call(95, Runs::Inline, fsync),
-    call(199, Runs::Inline, lseek),
-    call(200, Runs::OnWorker, truncate),
-    call(201, Runs::OnWorker, ftruncate),
-    call(241, Runs::Inline, fdatasync),
-    call(354, Runs::Inline, fsync_range),
-    call(416, Runs::Inline, posix_fadvise),
-    call(479, Runs::Inline, posix_fallocate),
-    call(480, Runs::Inline, fdiscard),
+    call(sys::SYNC, Runs::Inline, |_| Ok([0, 0])),
+    call(sys::FSYNC, Runs::Inline, fsync),
+    call(sys::LSEEK, Runs::Inline, lseek),
+    call(sys::TRUNCATE, Runs::OnWorker, truncate),
+    call(sys::FTRUNCATE, Runs::OnWorker, ftruncate),
+    call(sys::FDATASYNC, Runs::Inline, fdatasync),
+    call(sys::FSYNC_RANGE, Runs::Inline, fsync_range),
+    call(sys::POSIX_FADVISE, Runs::Inline, posix_fadvise),
+    call(sys::POSIX_FALLOCATE, Runs::Inline, posix_fallocate),
+    call(sys::FDISCARD, Runs::Inline, fdiscard),
 ];
 
 /// `int truncate(const char *path, int PAD, off_t length)`

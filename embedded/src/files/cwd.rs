@@ -10,13 +10,14 @@ use super::super::memfs::{Aim, Inode};
 use super::super::table::{Listed, Runs, call};
 use super::here;
 use kernel::Errno;
+use kernel::sys;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(12, Runs::Inline, chdir),
-    call(13, Runs::Inline, fchdir),
-    call(61, Runs::Inline, chroot),
-    call(296, Runs::Inline, getcwd),
-    call(297, Runs::Inline, fchroot),
+    call(sys::CHDIR, Runs::Inline, chdir),
+    call(sys::FCHDIR, Runs::Inline, fchdir),
+    call(sys::CHROOT, Runs::Inline, chroot),
+    call(sys::GETCWD, Runs::Inline, getcwd),
+    call(sys::FCHROOT, Runs::Inline, fchroot),
 ];
 
 /// `int chdir(const char *path)`

@@ -8,11 +8,12 @@ use super::super::memfs::{Aim, Make, NAME_MAX};
 use super::super::table::{Listed, Runs, call};
 use super::{Named, here, there};
 use kernel::Errno;
+use kernel::sys;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(136, Runs::Inline, |run| mkdir(run, here(0))),
-    call(390, Runs::InlineIf(|args| args[2] <= 8192), getdents),
-    call(461, Runs::Inline, |run| mkdir(run, there(0))),
+    call(sys::MKDIR, Runs::Inline, |run| mkdir(run, here(0))),
+    call(sys::GETDENTS, Runs::InlineIf(|args| args[2] <= 8192), getdents),
+    call(sys::MKDIRAT, Runs::Inline, |run| mkdir(run, there(0))),
 ];
 
 /// `int mkdir(const char *path, mode_t mode)`, `mkdirat`

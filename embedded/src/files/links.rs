@@ -7,20 +7,21 @@ use super::super::memfs::{Aim, Make};
 use super::super::table::{Listed, Runs, call};
 use super::{Named, TRIES, at, here, there};
 use kernel::Errno;
+use kernel::sys;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(9, Runs::Inline, |run| link(run, here(0), here(1), true)),
-    call(10, Runs::Inline, |run| unlink(run, here(0), false)),
-    call(57, Runs::Inline, |run| symlink(run, here(1))),
-    call(58, Runs::Inline, |run| readlink(run, here(0))),
-    call(128, Runs::OnWorker, |run| rename(run, here(0), here(1), false)),
-    call(137, Runs::Inline, |run| unlink(run, here(0), true)),
-    call(270, Runs::OnWorker, |run| rename(run, here(0), here(1), true)),
-    call(457, Runs::Inline, linkat),
-    call(458, Runs::OnWorker, |run| rename(run, there(0), there(2), false)),
-    call(469, Runs::Inline, |run| readlink(run, there(0))),
-    call(470, Runs::Inline, |run| symlink(run, there(1))),
-    call(471, Runs::Inline, unlinkat),
+    call(sys::LINK, Runs::Inline, |run| link(run, here(0), here(1), true)),
+    call(sys::UNLINK, Runs::Inline, |run| unlink(run, here(0), false)),
+    call(sys::SYMLINK, Runs::Inline, |run| symlink(run, here(1))),
+    call(sys::READLINK, Runs::Inline, |run| readlink(run, here(0))),
+    call(sys::RENAME, Runs::OnWorker, |run| rename(run, here(0), here(1), false)),
+    call(sys::RMDIR, Runs::Inline, |run| unlink(run, here(0), true)),
+    call(sys::POSIX_RENAME, Runs::OnWorker, |run| rename(run, here(0), here(1), true)),
+    call(sys::LINKAT, Runs::Inline, linkat),
+    call(sys::RENAMEAT, Runs::OnWorker, |run| rename(run, there(0), there(2), false)),
+    call(sys::READLINKAT, Runs::Inline, |run| readlink(run, there(0))),
+    call(sys::SYMLINKAT, Runs::Inline, |run| symlink(run, there(1))),
+    call(sys::UNLINKAT, Runs::Inline, unlinkat),
 ];
 
 /// `int linkat(int fd1, const char *name1, int fd2, const char *name2, int flags)`

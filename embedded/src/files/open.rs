@@ -16,14 +16,15 @@ use super::super::vnode::Vnode;
 use super::super::work;
 use super::{Named, TRIES, here, there};
 use kernel::Errno;
+use kernel::sys;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(5, Runs::Inline, |run| open_call(run, here(0))),
-    call(132, Runs::Inline, |run| mkfifo(run, here(0))),
-    partly(450, Runs::Inline, |run| mknod(run, here(0), 2), NO_WHITEOUTS),
-    call(459, Runs::Inline, |run| mkfifo(run, there(0))),
-    partly(460, Runs::Inline, |run| mknod(run, there(0), 4), NO_WHITEOUTS),
-    call(468, Runs::Inline, |run| open_call(run, there(0))),
+    call(sys::OPEN, Runs::Inline, |run| open_call(run, here(0))),
+    call(sys::MKFIFO, Runs::Inline, |run| mkfifo(run, here(0))),
+    partly(sys::MKNOD, Runs::Inline, |run| mknod(run, here(0), 2), NO_WHITEOUTS),
+    call(sys::MKFIFOAT, Runs::Inline, |run| mkfifo(run, there(0))),
+    partly(sys::MKNODAT, Runs::Inline, |run| mknod(run, there(0), 4), NO_WHITEOUTS),
+    call(sys::OPENAT, Runs::Inline, |run| open_call(run, there(0))),
 ];
 
 const NO_WHITEOUTS: &str = "whiteouts (S_IFWHT) answer EOPNOTSUPP";

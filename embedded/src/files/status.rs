@@ -10,19 +10,20 @@ use super::super::process::Credentials;
 use super::super::table::{Listed, Runs, call};
 use super::{Named, at, here, there};
 use kernel::Errno;
+use kernel::sys;
 
 pub(in super::super) const CALLS: &[Listed] = &[
-    call(33, Runs::Inline, |run| access(run, here(0), 0)),
-    call(191, Runs::Inline, pathconf),
-    call(192, Runs::Inline, fpathconf),
-    call(356, Runs::Inline, getvfsstat),
-    call(357, Runs::Inline, statvfs),
-    call(358, Runs::Inline, fstatvfs),
-    call(439, Runs::Inline, |run| stat(run, here(0), true)),
-    call(440, Runs::Inline, fstat),
-    call(441, Runs::Inline, |run| stat(run, here(0), false)),
-    call(462, Runs::Inline, faccessat),
-    call(466, Runs::Inline, fstatat),
+    call(sys::ACCESS, Runs::Inline, |run| access(run, here(0), 0)),
+    call(sys::PATHCONF, Runs::Inline, pathconf),
+    call(sys::FPATHCONF, Runs::Inline, fpathconf),
+    call(sys::GETVFSSTAT, Runs::Inline, getvfsstat),
+    call(sys::STATVFS1, Runs::Inline, statvfs),
+    call(sys::FSTATVFS1, Runs::Inline, fstatvfs),
+    call(sys::STAT, Runs::Inline, |run| stat(run, here(0), true)),
+    call(sys::FSTAT, Runs::Inline, fstat),
+    call(sys::LSTAT, Runs::Inline, |run| stat(run, here(0), false)),
+    call(sys::FACCESSAT, Runs::Inline, faccessat),
+    call(sys::FSTATAT, Runs::Inline, fstatat),
 ];
 
 /// `int __stat50(const char *path, struct stat *ub)`, `__lstat50`

@@ -33,13 +33,14 @@ use super::table::{Listed, Runs, call, partly};
 use super::wait::{Side, WaitQueue, Waitable};
 use super::work;
 use kernel::Errno;
+use kernel::sys;
 use knote::Key;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(344, Runs::Inline, |run| make(run, 0)),
-    call(455, Runs::Inline, |run| make(run, run.uint(0))),
+    call(sys::KQUEUE, Runs::Inline, |run| make(run, 0)),
+    call(sys::KQUEUE1, Runs::Inline, |run| make(run, run.uint(0))),
     partly(
-        435,
+        sys::KEVENT,
         Runs::InlineIf(|args| args[2] <= FEW),
         kevent::kevent,
         "NOTE_EXIT comes without an exit status, for no client says how it ended",

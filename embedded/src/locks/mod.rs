@@ -24,9 +24,10 @@ use super::table::{Listed, Runs, call};
 use super::wait::Side;
 use super::work;
 use kernel::Errno;
+use kernel::sys;
 use list::{END, List, Owner, Range, Ticket, Wish, Woken};
 
-pub(super) const CALLS: &[Listed] = &[call(131, Runs::OnWorker, flock)];
+pub(super) const CALLS: &[Listed] = &[call(sys::FLOCK, Runs::OnWorker, flock)];
 
 /// The locks of a file.
 #[derive(Default)]

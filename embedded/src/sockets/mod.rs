@@ -59,50 +59,51 @@ use super::wait::{Side, WaitQueue, Waitable};
 use super::work;
 use buffer::{Buffer, Record};
 use kernel::Errno;
+use kernel::sys;
 use ports::{End, Ports};
 pub(super) use receive::Message;
 use rights::Flights;
 
 pub(super) const CALLS: &[Listed] = &[
-    call(27, Runs::Inline, messages::recvmsg),
-    call(28, Runs::Inline, messages::sendmsg),
-    call(29, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::recvfrom),
-    call(30, Runs::Inline, accept::accept),
-    call(31, Runs::Inline, connect::getpeername),
-    call(32, Runs::Inline, connect::getsockname),
-    partly(98, Runs::Inline, connect::connect, "only loopback addresses lead anywhere"),
+    call(sys::RECVMSG, Runs::Inline, messages::recvmsg),
+    call(sys::SENDMSG, Runs::Inline, messages::sendmsg),
+    call(sys::RECVFROM, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::recvfrom),
+    call(sys::ACCEPT, Runs::Inline, accept::accept),
+    call(sys::GETPEERNAME, Runs::Inline, connect::getpeername),
+    call(sys::GETSOCKNAME, Runs::Inline, connect::getsockname),
+    partly(sys::CONNECT, Runs::Inline, connect::connect, "only loopback addresses lead anywhere"),
     partly(
-        104,
+        sys::BIND,
         Runs::Inline,
         connect::bind,
         "the only addresses are the wildcard, loopback and multicast ones",
     ),
     partly(
-        105,
+        sys::SETSOCKOPT,
         Runs::Inline,
         options::setsockopt,
         "the options below SOL_SOCKET that programs set, most without effect; no multicast groups, IP \
         options or accept filters, and of IPv6's advanced options only the switches",
     ),
-    call(106, Runs::Inline, accept::listen),
+    call(sys::LISTEN, Runs::Inline, accept::listen),
     partly(
-        118,
+        sys::GETSOCKOPT,
         Runs::Inline,
         options::getsockopt,
         "no TCP_INFO, and of IPv6's advanced options only the switches",
     ),
-    call(133, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::sendto),
-    call(134, Runs::Inline, close::shutdown),
-    call(135, Runs::Inline, connect::socketpair),
+    call(sys::SENDTO, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), messages::sendto),
+    call(sys::SHUTDOWN, Runs::Inline, close::shutdown),
+    call(sys::SOCKETPAIR, Runs::Inline, connect::socketpair),
     partly(
-        394,
+        sys::SOCKET,
         Runs::Inline,
         connect::socket,
         "AF_LOCAL, AF_INET and AF_INET6 only; raw sockets can only be made",
     ),
-    partly(456, Runs::Inline, accept::paccept, "the signal mask is read and not used"),
-    call(475, Runs::Inline, messages::recvmmsg),
-    call(476, Runs::Inline, messages::sendmmsg),
+    partly(sys::PACCEPT, Runs::Inline, accept::paccept, "the signal mask is read and not used"),
+    call(sys::RECVMMSG, Runs::Inline, messages::recvmmsg),
+    call(sys::SENDMMSG, Runs::Inline, messages::sendmmsg),
 ];
 
 pub(super) const LOCAL: u8 = 1;

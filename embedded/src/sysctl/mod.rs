@@ -23,10 +23,11 @@ use super::sync::{read, write};
 use super::table::{Listed, Runs, partly};
 use super::work;
 use kernel::Errno;
+use kernel::sys;
 use tree::TOP;
 
 pub(super) const CALLS: &[Listed] = &[partly(
-    202,
+    sys::SYSCTL,
     Runs::Inline,
     sysctl,
     "kern, hw, net, proc and security as far as uname(3), hostname(1), sysconf(3), getifaddrs(3), \
