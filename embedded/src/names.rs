@@ -1,5 +1,5 @@
-//! The names of NetBSD's system calls, present here or not: number, name, and the name C knows it by
-//! where that differs. Numbers without a call (obsolete, reserved, left out on amd64) are missing.
+//! The names of NetBSD's system calls, implemented here or not: the number, the name, and the C library's
+//! name where it differs. Numbers without a call (obsolete, reserved, left out on amd64) are missing.
 //!
 //! Source: NetBSD `sys/kern/syscalls.master`, 7.99.34.
 
