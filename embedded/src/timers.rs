@@ -297,7 +297,7 @@ impl Due for Timer {
     }
 }
 
-/// Returns the duration for a timer value, at least a tick. EINVAL if it is not a valid time, ETIMEDOUT if
+/// Returns the duration for a timer value, at least a tick unless it is 0. EINVAL if it is not a valid time, ETIMEDOUT if
 /// it is negative. NetBSD: `itimerfix`, `itimespecfix`.
 fn fixed((seconds, nanos): (i64, i64)) -> Result<Duration, Errno> {
     if !(0..1_000_000_000).contains(&nanos) {

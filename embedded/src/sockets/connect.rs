@@ -127,7 +127,7 @@ pub(super) fn copyin_name(
     Ok(name)
 }
 
-/// Copies out a `sockaddr`, cut to the client's room, and its length. NetBSD: `copyout_sockname_sb`.
+/// Copies out a `sockaddr`, cut to the client's room, and the length copied. NetBSD: `copyout_sockname_sb`.
 pub(super) fn copyout_name(
     run: &mut SyscallContext<'_, '_>,
     name: &[u8],

@@ -76,7 +76,7 @@ struct Node {
 
 enum Value {
     Node(&'static [Node]),
-    /// A subtree whose numbers are arbitrary.
+    /// A subtree to which every number but a negative one leads.
     Anybody(&'static [Node]),
     Int(i32),
     Number(fn(&Proc) -> i32),
@@ -86,7 +86,7 @@ enum Value {
     Variable(fn(&Variables) -> &RwLock<Vec<u8>>),
     /// A number that can be set.
     Setting(fn(&Variables) -> &AtomicI32),
-    /// Bytes of a type; where the size is 0, as many as are asked for.
+    /// Bytes of this type and size, from a function that is also given the client's room.
     Bytes(u32, usize, fn(&Proc, usize) -> Result<Vec<u8>, Errno>),
     /// A value of this type, with these flags and size, that only its own function can answer.
     Asked(u32, usize, Ask),
