@@ -321,8 +321,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Sets the times as on the host, and makes the inode read-only unless the mount is writable. Called once
-    /// the contents are copied.
+    /// Sets the times as on the host, and makes the inode read-only unless the mount is writable. Called
+    /// once the contents are copied.
     fn finish(&self, inode: &Inode, stat: &Stat) {
         let time = |seconds: i64, nanoseconds: i64| {
             seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)

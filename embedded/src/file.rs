@@ -136,7 +136,7 @@ pub(super) trait FileOps: Send + Sync {
     }
 }
 
-/// What a filter of kqueue sees of a file.
+/// The state of a file as a filter of kqueue sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub ready: bool,

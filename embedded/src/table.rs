@@ -57,7 +57,7 @@ pub(super) struct Listed {
     pub number: i32,
     pub runs: Runs,
     pub run: fn(&mut SyscallContext<'_, '_>) -> Answer,
-    /// What is missing, or an empty string.
+    /// The missing parts in words, or an empty string.
     pub missing: &'static str,
 }
 

@@ -297,8 +297,8 @@ impl Due for Timer {
     }
 }
 
-/// Returns the duration for a timer value, at least a tick unless it is 0. EINVAL if it is not a valid time, ETIMEDOUT if
-/// it is negative. NetBSD: `itimerfix`, `itimespecfix`.
+/// Returns the duration for a timer value, at least a tick unless it is 0. EINVAL if it is not a valid
+/// time, ETIMEDOUT if it is negative. NetBSD: `itimerfix`, `itimespecfix`.
 fn fixed((seconds, nanos): (i64, i64)) -> Result<Duration, Errno> {
     if !(0..1_000_000_000).contains(&nanos) {
         return Err(Errno::EINVAL);

@@ -1,10 +1,10 @@
 //! Files by name: the helpers shared by the calls of this folder. Each module has a family of calls.
 //!
-//! - `open`: opening, and making what is opened
-//! - `links`, `directories`: names, and what holds them
-//! - `attributes`: mode, owner, flags and times; `status`: asking about all that
-//! - `places`: the current directory and the root
-//! - `contents`: size, offset, and getting it to the disk there is not
+//! - `open`: opening files, and making those that open can make
+//! - `links`, `directories`: names, and directories
+//! - `attributes`: mode, owner, flags and times; `status`: the calls that return them
+//! - `cwd`: the current directory and the root
+//! - `contents`: size, offset, and the calls to sync, which have nothing to do
 //!
 //! Sources: NetBSD `sys/kern/vfs_syscalls.c`, `sys/sys/fcntl.h`.
 

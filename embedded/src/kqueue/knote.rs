@@ -63,7 +63,7 @@ struct State {
     at: Option<Instant>,
 }
 
-/// What happens to a knote after a kevent call has evaluated it.
+/// The fate of a knote that a kevent call has evaluated.
 pub(super) enum Verdict {
     /// The knote is not ready, or not any more.
     Quiet,

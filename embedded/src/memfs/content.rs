@@ -184,7 +184,7 @@ impl Content {
         Ok(changed)
     }
 
-    /// Truncates the file to `size` if it still ends at `end`, undoing an append.
+    /// Truncates the file to `size` if it still ends at `end`.
     pub fn cut_back(&self, end: u64, size: u64) -> Result<(), Errno> {
         let cut = {
             let mut chunks = write_or_go(&self.chunks)?;

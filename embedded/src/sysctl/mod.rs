@@ -208,7 +208,7 @@ fn ask_of(
     }
 }
 
-/// Returns a value, and sets it.
+/// Copies out a value, and sets it if the client passes a new one.
 fn lookup(
     run: &mut SyscallContext<'_, '_>,
     node: &Node,

@@ -350,8 +350,8 @@ fn a_name_that_is_replaced_is_there_all_the_time() {
 
 #[test]
 fn a_name_that_is_replaced_can_be_taken_away_or_moved() {
-    // One guest creates and replaces the file all the time, and another removes it: it is never found
-    // missing in between.
+    // Guests replace the file all the time, and one of them at a time removes it: the removal always finds
+    // a file.
     for (taken_by_rename, seed) in [(false, 1), (true, 2)] {
         let kernel = Arc::new(kernel());
         let guest = Guest::new(&kernel);

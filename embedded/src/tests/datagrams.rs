@@ -208,7 +208,7 @@ fn udp_says_no_where_it_must() {
     assert_eq!(guest.write(fd, b"x"), Err(Errno::ECONNREFUSED));
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(guest.read(fd, 1), Err(Errno::ECONNREFUSED));
-    // A connect to another address reports it too, and succeeds.
+    // A connect to another address reports it too, and takes effect.
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 500)), Err(Errno::ECONNREFUSED));
     assert_eq!(guest.write(fd, b"y"), Ok(1));

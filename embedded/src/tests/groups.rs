@@ -165,7 +165,7 @@ fn a_storm_of_moves_between_groups_leaves_none() {
                     let mine = pid(&guest);
                     guest.call(SETPGID, &[0, 0]).unwrap();
                     let child = guest.fork();
-                    // Join the next one's group, if that process exists and leads a group.
+                    // Join the group of a process with a nearby pid, if it exists and leads one.
                     let _ = child.call(SETPGID, &[0, mine + 1 + (who + turn) % 5]);
                     let _ = child.call(SETSID, &[]);
                     let _ = child.call(37, &[-(mine as i64) as u64, 1]);

@@ -301,7 +301,7 @@ fn oneshot_dispatch_and_disabled_ones() {
     guest.write(writer, b"abc").unwrap();
     assert_eq!(queue.found(), [(reader, READ, 3, false)]);
     assert_eq!(queue.change(event(reader, READ, DELETE)), Err(Errno::ENOENT));
-    // A disabled knote reports nothing.
+    // A disabled knote keeps its event until it is enabled.
     queue.change(event(reader, READ, ADD | DISABLE)).unwrap();
     assert_eq!(queue.found(), []);
     queue.change(event(reader, READ, ENABLE)).unwrap();

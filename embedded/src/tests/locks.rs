@@ -225,7 +225,7 @@ fn who_waits_is_woken_when_the_bytes_come_free() {
     assert_eq!((waits.run(), elsewhere.run()), (None, None));
     assert_eq!(waits.run(), None);
     assert!(!waits.woken());
-    // Unlocking bytes of others wakes nobody; a change to a shared lock wakes those that may share it.
+    // A change of other bytes does not wake a call; one that makes its bytes shared does.
     assert_eq!(set(&one, 3, READ, 20, 10), Ok(0));
     assert!(elsewhere.woken() && !waits.woken());
     assert_eq!(elsewhere.run(), None);

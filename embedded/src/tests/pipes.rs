@@ -42,7 +42,7 @@ fn a_pair_wants_its_numbers_before_its_open_files() {
         let socketpair = guest.fails(135, &[1, 1, 0, guest.buffer()]);
         assert_eq!((guest.fails(42, &[]), socketpair), (errno, errno));
     };
-    // There is room for one descriptor, or one open file: only for the first end.
+    // One descriptor and one open file are left, enough for the first end only.
     pairs(Errno::EMFILE);
     assert_eq!(kernel.usage(), before);
     let last = guest.open("/dev/null", o::RDWR).unwrap();

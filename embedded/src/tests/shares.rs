@@ -82,7 +82,7 @@ fn open_files_that_others_have_opened() {
     let child = keeper.fork();
     keeper.process.release();
     assert_eq!(open_all(&child), (1, Errno::ENFILE));
-    // Each of them has two descriptors.
+    // Each received file has two descriptors.
     child.close(4).unwrap();
     child.close(5).unwrap();
     assert_eq!(open_all(&child), (1, Errno::ENFILE));
@@ -204,7 +204,7 @@ fn what_a_family_has_made_in_the_file_system() {
     }
     make(&child, "/tmp/more").unwrap();
     assert_eq!(make(&child, "/tmp/again"), Err(Errno::ENOSPC));
-    // The room of files it leaves behind at its end is given to no other family.
+    // The files it leaves behind at its end are charged to no other family.
     guest.process.release();
     child.process.release();
     for name in 0..5 {

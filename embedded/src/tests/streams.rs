@@ -871,7 +871,7 @@ fn who_ends_a_connection_first_keeps_its_port_for_a_while() {
     assert_eq!(bind(&guest, again, &inet(LOOPBACK, 90)), Ok(0));
     assert_eq!(connect(&guest, again, &inet(LOOPBACK, 80)), Err(Errno::EADDRINUSE));
     guest.close(again).unwrap();
-    // The server's port was never held by connections, nor is a port whose connection the other end ended.
+    // Connections do not keep the server's port, nor that of a client whose server ended first.
     let (client, server) = (socket(&guest, 2, 1, 0).unwrap(), head);
     connect(&guest, client, &inet(LOOPBACK, 80)).unwrap();
     let chosen = u16::from_be_bytes(name(&guest, client)[2..4].try_into().unwrap());
@@ -944,7 +944,7 @@ fn ended_connections_are_so_many() {
         guest.close(server).unwrap();
         assert!(kernel.system.net.ended() <= 4096);
     }
-    // The bytes of the first socket were given back before its time was over, or after it.
+    // The port of the first client was given back early, or its time is over.
     let fd = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(bind(&guest, fd, &inet(LOOPBACK, first)), Ok(0));
     assert_eq!(kernel.usage().ports, 2);

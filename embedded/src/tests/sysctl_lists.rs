@@ -67,7 +67,7 @@ fn open_files_are_listed_by_file_and_by_process() {
         let (name, len) = (place(&guest, &[1, 77, op, arg, size, count]), guest.place(&[0; 8]));
         assert_eq!(guest.fails(202, &[name, 6, 0, len, 0, 0]), Errno::EINVAL, "{op} {arg}");
     }
-    // A name longer than any list's.
+    // Entries of a size larger than any list.
     let (len, endless) = (guest.place(&[9, 0, 0, 0, 0, 0, 0, 0]), [1, 77, 2, pid, -1, 5]);
     let args = [place(&guest, &endless), 6, guest.buffer(), len, 0, 0];
     assert_eq!(guest.fails(202, &args), Errno::ENOMEM);
