@@ -1,11 +1,11 @@
-//! NetBSD/amd64 as clients see it: flag values and the layouts of structures, little-endian and
-//! naturally aligned. Readers take arrays of the right length, so none can read past an end.
+//! NetBSD/amd64 as clients see it: flag values and the layouts of structures, little-endian and naturally
+//! aligned. The readers take arrays of the structure's length, so none can read past the end.
 //!
 //! Sources: NetBSD `sys/sys/{fcntl,stat,signal,reboot,time,syslimits,types}.h`.
 
 /// `fcntl.h`: open flags, and the flags kept of an open file.
 pub(super) mod open {
-    /// The file may be read: what `O_RDONLY` becomes once open.
+    /// The file may be read. `O_RDONLY` becomes this flag once the file is open.
     pub const FREAD: u32 = 0x1;
     /// The file may be written.
     pub const FWRITE: u32 = 0x2;
@@ -30,10 +30,10 @@ pub(super) mod open {
     pub const SEARCH: u32 = 0x80_0000;
     pub const NOSIGPIPE: u32 = 0x100_0000;
 
-    /// What `F_SETFL` can change (`FCNTLFLAGS`).
+    /// The flags `F_SETFL` can change (`FCNTLFLAGS`).
     pub const SETTABLE: u32 =
         APPEND | ASYNC | SYNC | NONBLOCK | DSYNC | RSYNC | ALT_IO | DIRECT | NOSIGPIPE;
-    /// What is kept of the flags of an open (`FMASK`).
+    /// The open flags that an open file keeps (`FMASK`).
     pub const KEPT: u32 = FREAD | FWRITE | SETTABLE;
 }
 
@@ -54,8 +54,8 @@ pub(super) mod fcntl {
     pub const DUPFD_CLOEXEC: i32 = 12;
     pub const GETNOSIGPIPE: i32 = 13;
     pub const SETNOSIGPIPE: i32 = 14;
-    /// A command for the file system: whether it takes a parameter, whose length is in it (`F_FSCTL`,
-    /// `F_FSIN`, `F_PARAM_LEN`).
+    /// A command for the file system, with a bit that says it takes a parameter and the parameter's length
+    /// (`F_FSCTL`, `F_FSIN`, `F_PARAM_LEN`).
     pub const FOR_FILE_SYSTEM: i32 = i32::MIN;
     pub const IN: i32 = 0x1000_0000;
     pub const LENGTH: i32 = 0xfff;
@@ -81,7 +81,7 @@ pub(super) mod mode {
     pub const SET_GID: u32 = 0o2000;
     /// The sticky bit (`S_ISTXT`).
     pub const STICKY: u32 = 0o1000;
-    /// What a user may ask of `access(2)`, and of a class in a mode.
+    /// The access bits: of one class in a mode, and in the argument of `access(2)`.
     pub const READ: u32 = 4;
     pub const WRITE: u32 = 2;
     pub const EXECUTE: u32 = 1;
@@ -94,7 +94,7 @@ pub(super) mod poll {
     pub const OUT: u32 = 0x4;
     pub const ERR: u32 = 0x8;
     pub const HUP: u32 = 0x10;
-    /// The descriptor is not open: never asked for, only answered.
+    /// The descriptor is not open. `poll` returns this event; a client need not ask for it.
     pub const NVAL: u32 = 0x20;
     pub const RDNORM: u32 = 0x40;
     pub const RDBAND: u32 = 0x80;
@@ -116,7 +116,7 @@ pub(super) const IOV_MAX: u32 = 1024;
 /// Writes to a pipe up to this size are in one piece (`PIPE_BUF`).
 pub(super) const PIPE_BUF: usize = 512;
 
-/// A device number from its parts (`makedev`).
+/// Returns the device number with these parts (`makedev`).
 pub(super) const fn device(major: u64, minor: u64) -> u64 {
     (major << 8 & 0x000f_ff00) | (minor << 12 & 0xfff0_0000) | (minor & 0xff)
 }
@@ -129,33 +129,33 @@ fn bytes<const N: usize>(from: &[u8], at: usize) -> [u8; N] {
     out
 }
 
-/// The `int64_t` at offset `at`, 0 past the end.
+/// Returns the `int64_t` at offset `at`, 0 past the end.
 pub(super) fn i64_at(from: &[u8], at: usize) -> i64 {
     i64::from_le_bytes(bytes(from, at))
 }
 
-/// The `uint64_t` at offset `at`, 0 past the end.
+/// Returns the `uint64_t` at offset `at`, 0 past the end.
 pub(super) fn u64_at(from: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes(from, at))
 }
 
-/// The `int32_t` at offset `at`, 0 past the end.
+/// Returns the `int32_t` at offset `at`, 0 past the end.
 pub(super) fn i32_at(from: &[u8], at: usize) -> i32 {
     i32::from_le_bytes(bytes(from, at))
 }
 
-/// Seconds and nanoseconds of the `struct timespec` at offset `at`.
+/// Returns the seconds and nanoseconds of the `struct timespec` at offset `at`.
 pub(super) fn timespec_at(from: &[u8], at: usize) -> (i64, i64) {
     (i64_at(from, at), i64_at(from, at + 8))
 }
 
-/// Seconds and microseconds of the `struct timeval` at offset `at`: the latter are an `int`, and the four
-/// bytes behind it are anything.
+/// Returns the seconds and microseconds of the `struct timeval` at offset `at`. The microseconds are an
+/// `int`; the four bytes behind it may be anything.
 pub(super) fn timeval_at(from: &[u8], at: usize) -> (i64, i64) {
     (i64_at(from, at), i32_at(from, at + 8).into())
 }
 
-/// Two `int64_t`s: a `struct timespec` or `struct timeval`.
+/// Encodes two `int64_t`s: a `struct timespec` or `struct timeval`.
 pub(super) fn pair(first: i64, second: i64) -> [u8; 16] {
     let mut out = [0; 16];
     out[..8].copy_from_slice(&first.to_le_bytes());
@@ -163,12 +163,12 @@ pub(super) fn pair(first: i64, second: i64) -> [u8; 16] {
     out
 }
 
-/// Nanoseconds since 1970 as a `struct timespec`.
+/// Encodes nanoseconds since 1970 as a `struct timespec`.
 pub(super) fn timespec(nanoseconds: i64) -> [u8; 16] {
     pair(nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000))
 }
 
-/// What `struct stat` says; times are nanoseconds since 1970.
+/// The contents of `struct stat`; times are nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stat {
     pub dev: u64,
@@ -192,7 +192,7 @@ impl Stat {
     /// The size of `struct stat`.
     pub const SIZE: usize = 152;
 
-    /// The structure as `__stat50` copies it out.
+    /// Encodes the structure as `__stat50` copies it out.
     pub fn encode(&self) -> [u8; Stat::SIZE] {
         let mut out = [0; Stat::SIZE];
         let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
@@ -211,7 +211,7 @@ impl Stat {
         put(120, &self.blocks.to_le_bytes());
         put(128, &self.block_size.to_le_bytes());
         put(132, &self.flags.to_le_bytes());
-        // st_gen is zero for everybody (`vn_stat`), and the spare words are.
+        // st_gen is zero for every caller (`vn_stat`), and the spare words are zero.
         out
     }
 }

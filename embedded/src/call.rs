@@ -14,7 +14,7 @@ use super::wait::{FREE_PLACES, Places, Registration, Side, Waitable};
 use super::work;
 use kernel::{Call, CopyError, Errno, Outcome, UserMemory};
 
-/// What a call comes to, or why its run stopped.
+/// The result of (a part of) a call, or the reason its run stopped.
 pub(super) type Result<T, E = Stop> = std::result::Result<T, E>;
 
 /// The two return values of a call.
@@ -25,13 +25,13 @@ pub(super) type Answer = Result<[i64; 2]>;
 pub(super) enum Stop {
     /// The call failed.
     Errno(Errno),
-    /// The client has been asked for bytes: run again with them.
+    /// The client has been asked for bytes: run the call again when they have come.
     Asked,
-    /// Run again when woken, or at this time.
+    /// Run the call again when it is woken, or at this time.
     Sleep(Option<Instant>),
-    /// Send what was copied out, then run again.
+    /// Send what was copied out, then run the call again.
     Flush,
-    /// Run again from the top, on a worker.
+    /// Run the call again from the top, on a worker.
     Elsewhere,
     /// The kernel has halted.
     Halt,
@@ -57,38 +57,41 @@ impl From<CopyError> for Stop {
 /// The longest path, its NUL included (`MAXPATHLEN`).
 pub(super) const PATH_MAX: usize = 1024;
 
-/// The pieces in which bytes are copied in and out. Nothing is allocated for a longer count.
+/// The size of the pieces in which bytes are copied in and out. No larger buffer is allocated for a longer
+/// count.
 pub(super) const PIECE: usize = 64 * 1024;
 
-/// `iovec`s that a call may keep for nothing.
+/// The number of `iovec`s that a call may keep without paying for them.
 const FREE_SEGMENTS: usize = 16;
 
-/// What this kernel keeps in `Progress::state` of a call that runs more than once.
+/// The state this kernel keeps in `Progress::state` of a call that runs more than once.
 #[derive(Default)]
 pub(super) struct CallState {
-    /// Places in queues; given up when the call runs again.
+    /// The call's places in wait queues; given up when the call runs again.
     waits: Vec<Registration>,
-    /// What many of them are paid for with.
+    /// The payment for `waits`, if there are many.
     places: Option<Box<Places>>,
     /// The open file an unfinished transfer works on.
     pub file: Option<Weak<OpenFile>>,
     /// The client's `iovec`s, once checked.
     pub segments: Option<Arc<[(u64, u64)]>>,
-    /// What many of them are paid for with.
+    /// The payment for `segments`, if there are many.
     segments_paid: Option<Paid>,
-    /// Changes of a kevent call that failed, or were to be answered for.
+    /// The number of events of a kevent call that answer changes: those that failed, or whose receipt was
+    /// wanted.
     pub answered: u64,
-    /// Where in the file a long transfer began, and how much of the file it covers.
+    /// The offset in the file at which a long transfer began, and the number of bytes it covers.
     pub extent: Option<(i64, u64)>,
-    /// When a write began to wait, in a pipe's own count.
+    /// The time at which a write began to wait, in the pipe's own count.
     pub since: u64,
-    /// The file that an open has opened, and waits to hand out, and its number.
+    /// The file that an open call has opened and not yet returned because it waits, and the descriptor
+    /// reserved for it.
     pub opened: Option<(Arc<OpenFile>, Reserved)>,
     /// A message that was taken out of a socket and has not gone to the client in full.
     pub message: Option<Box<Message>>,
-    /// How many messages of several are done.
+    /// The number of messages done, of a call that takes several.
     pub messages: u32,
-    /// When to take no further one.
+    /// The time after which a call that takes several messages takes no more.
     pub until: Option<Instant>,
 }
 
@@ -115,22 +118,22 @@ impl SyscallContext<'_, '_> {
         &self.proc.system
     }
 
-    /// Argument `n` as a C `int`.
+    /// Returns argument `n` as a C `int`.
     pub fn int(&self, n: usize) -> i32 {
         self.call.args[n] as i32
     }
 
-    /// Argument `n` as a C `unsigned int`.
+    /// Returns argument `n` as a C `unsigned int`.
     pub fn uint(&self, n: usize) -> u32 {
         self.call.args[n] as u32
     }
 
-    /// Argument `n` as an address or a `size_t`.
+    /// Returns argument `n` as an address or a `size_t`.
     pub fn word(&self, n: usize) -> u64 {
         self.call.args[n]
     }
 
-    /// Argument `n` as an `off_t`.
+    /// Returns argument `n` as an `off_t`.
     pub fn offset(&self, n: usize) -> i64 {
         self.call.args[n] as i64
     }
@@ -146,7 +149,8 @@ impl SyscallContext<'_, '_> {
         Ok(bytes)
     }
 
-    /// No client has anything at address 0; of other bad ones the protocol does not tell.
+    /// Copies `data` out to `addr`. EFAULT for address 0, which no client has mapped; the protocol does not
+    /// report other bad addresses.
     pub fn copyout(&mut self, data: &[u8], addr: u64) -> Result<()> {
         if addr == 0 {
             return Err(Errno::EFAULT.into());
@@ -161,12 +165,12 @@ impl SyscallContext<'_, '_> {
         Ok(PathName { bytes, len: len.min(PATH_MAX) })
     }
 
-    /// The open file of descriptor `fd`.
+    /// Returns the open file of descriptor `fd`.
     pub fn file(&self, fd: i32) -> Result<Arc<OpenFile>> {
         Ok(self.proc.files.get(fd)?)
     }
 
-    /// Bytes moved so far.
+    /// Returns the number of bytes moved so far.
     pub fn done(&self) -> u64 {
         self.call.progress.done
     }
@@ -175,12 +179,12 @@ impl SyscallContext<'_, '_> {
         self.call.progress.done += bytes as u64;
     }
 
-    /// What survives from run to run, if anything was kept.
+    /// Returns what earlier runs of the call kept, if they kept anything.
     pub fn kept(&self) -> Option<&CallState> {
         self.call.progress.state.as_ref()?.downcast_ref()
     }
 
-    /// What survives from run to run.
+    /// Returns what the call keeps from run to run, empty if nothing was kept so far.
     pub fn keep(&mut self) -> &mut CallState {
         let state = &mut self.call.progress.state;
         if state.as_ref().is_none_or(|kept| !kept.is::<CallState>()) {
@@ -192,7 +196,8 @@ impl SyscallContext<'_, '_> {
         }
     }
 
-    /// Keeps the client's `iovec`s while the call lasts. ENOMEM if they are many, and cannot be paid for.
+    /// Keeps the client's `iovec`s while the call lasts. ENOMEM if there are many and the family cannot pay
+    /// for them.
     pub fn keep_segments(&mut self, segments: &Arc<[(u64, u64)]>) -> Result<(), Errno> {
         let resource_group = &self.proc.family;
         let paid = match segments.len() {
@@ -204,7 +209,8 @@ impl SyscallContext<'_, '_> {
         Ok(())
     }
 
-    /// Makes room for `count` places in queues. ENOMEM if they are many, and cannot be paid for.
+    /// Makes room for `count` places in queues. ENOMEM if there are many and the family cannot pay for
+    /// them.
     pub fn expect_waits(&mut self, count: usize) -> Result<()> {
         let resource_group = &self.proc.family;
         let kept = self.keep();
@@ -217,8 +223,8 @@ impl SyscallContext<'_, '_> {
         Ok(())
     }
 
-    /// Has this call run again when `source` changes. The caller looks at its condition once more
-    /// before it stops with [`Stop::Sleep`].
+    /// Makes the call run again when `source` changes. The caller checks its condition once more before it
+    /// stops with [`Stop::Sleep`].
     pub fn wait_for(&mut self, source: Arc<dyn Waitable>, side: Side) {
         let registration = Registration::new(source, side, self.call.waker);
         let waits = &mut self.keep().waits;
@@ -227,7 +233,7 @@ impl SyscallContext<'_, '_> {
     }
 }
 
-/// Runs `body` as a run of `call`, and says how the run ended.
+/// Runs `body` as a run of `call`, and returns how the run ended.
 pub(super) fn run(
     proc: &Proc,
     call: &mut Call<'_>,

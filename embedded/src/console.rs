@@ -1,4 +1,4 @@
-//! The console of the server: what clients write to it is handed to whoever runs the kernel.
+//! The console of the server: what clients write to it is handed to the embedder.
 //!
 //! Source: NetBSD `sys/rump/librump/rumpkern/cons.c`.
 
@@ -18,7 +18,7 @@ pub(super) struct Console;
 const TERMIOS_SIZE: usize = 44;
 
 impl FileOps for Console {
-    /// It is always at its end.
+    /// Always returns end of file.
     fn read(
         &self,
         _run: &mut SyscallContext<'_, '_>,
@@ -66,7 +66,7 @@ impl FileOps for Console {
         addr: u64,
     ) -> Result<()> {
         match request {
-            // It looks like a terminal just far enough for isatty(3).
+            // The console looks like a terminal just far enough for isatty(3).
             ioctl::TIOCGETA => run.copyout(&[0; TERMIOS_SIZE], addr),
             _ => Err(Errno::ENOTTY.into()),
         }

@@ -1,6 +1,6 @@
-//! Whose rights a process has: real, effective and saved user and group, and further groups.
+//! Credentials of processes: real, effective and saved user and group, and supplementary groups.
 //!
-//! A change makes new credentials: a call that has begun keeps those it found.
+//! A change makes new credentials: a call that has begun keeps the credentials it started with.
 //!
 //! Sources: NetBSD `sys/kern/{kern_prot,kern_auth}.c`, `sys/secmodel/suser/secmodel_suser.c`;
 //! setuid(2), setreuid(2), getgroups(2), setgroups(2), issetugid(2).
@@ -26,13 +26,13 @@ pub(super) const CALLS: &[Listed] = &[
     call(sys::ISSETUGID, Runs::Inline, issetugid),
 ];
 
-/// The most groups beside the effective one (`NGROUPS_MAX`).
+/// The most supplementary groups (`NGROUPS_MAX`).
 pub(super) const GROUPS_MAX: usize = 16;
 
-/// "Leave this one as it is."
+/// The argument that stands for "leave this ID as it is."
 const SAME: u32 = u32::MAX;
 
-/// Whose rights a process has. One is shared by all who have the same.
+/// The credentials of a process. Processes with the same credentials share one value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Credentials {
     pub uid: u32,
@@ -45,22 +45,24 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// NetBSD: `suser_isroot`.
+    /// Returns `true` for the superuser. NetBSD: `suser_isroot`.
     pub fn is_superuser(&self) -> bool {
         self.euid == 0
     }
 
-    /// EPERM for anybody else.
+    /// Returns EPERM unless these are the superuser's credentials.
     pub fn check_superuser(&self) -> Result<(), Errno> {
         if self.is_superuser() { Ok(()) } else { Err(Errno::EPERM) }
     }
 
-    /// Whether any of one's users is any of the other's (`kauth_cred_uidmatch`).
+    /// Returns `true` if the real or effective user of one equals the real or effective user of the other
+    /// (`kauth_cred_uidmatch`).
     pub fn shares_user(&self, other: &Credentials) -> bool {
         [self.uid, self.euid].iter().any(|id| *id == other.uid || *id == other.euid)
     }
 
-    /// Whether one may look into a process with `other`'s rights, and change it (`proc_uidmatch`).
+    /// Returns `true` if a process with these credentials may look into a process with `other`'s and change
+    /// it (`proc_uidmatch`).
     pub fn owns(&self, other: &Credentials) -> bool {
         self.uid == other.uid
             && self.uid == other.suid
@@ -84,7 +86,8 @@ impl Credentials {
         }
     }
 
-    /// What another program starts with: the saved ones become the effective ones.
+    /// Returns the credentials after an exec, in which the effective IDs become the saved ones; `None` if
+    /// nothing changes.
     pub fn after_exec(&self) -> Option<Credentials> {
         let changes = self.suid != self.euid || self.sgid != self.egid;
         changes.then(|| Credentials { suid: self.euid, sgid: self.egid, ..self.clone() })
@@ -99,7 +102,7 @@ enum Which {
 const USER: Which = Which::User;
 const GROUP: Which = Which::Group;
 
-/// The three users, or the three groups.
+/// The three user IDs, or the three group IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ids {
     real: u32,
@@ -108,8 +111,8 @@ struct Ids {
 }
 
 impl Ids {
-    /// What becomes of these once `wanted` is asked for. Without `privilege` each may only become one of
-    /// those that `allowed` has for it. NetBSD: `do_setresuid`, `do_setresgid`.
+    /// Returns these IDs changed to `wanted`. EPERM if, without `privilege`, a wanted ID is not in the list
+    /// of `allowed` for it. NetBSD: `do_setresuid`, `do_setresgid`.
     fn changed(self, wanted: Ids, allowed: [&[u32]; 3], privilege: bool) -> Result<Ids, Errno> {
         let new = [wanted.real, wanted.effective, wanted.saved];
         let fits = |(id, allowed): (&u32, &[u32])| *id == SAME || allowed.contains(id);
@@ -125,7 +128,7 @@ impl Ids {
     }
 }
 
-/// Changes users or groups: what is asked for and what is allowed depends on those there are.
+/// Changes users or groups. `wanted` and `allowed` are computed from the current ones.
 fn change(
     run: &SyscallContext<'_, '_>,
     which: Which,
@@ -154,8 +157,8 @@ fn set_effective(run: &mut SyscallContext<'_, '_>, which: Which) -> Answer {
     })
 }
 
-/// `int setreuid(uid_t ruid, uid_t euid)`, `int setregid(gid_t rgid, gid_t egid)`: the saved one becomes
-/// the effective one if the real one changes.
+/// `int setreuid(uid_t ruid, uid_t euid)`, `int setregid(gid_t rgid, gid_t egid)`: if the real ID changes,
+/// the saved ID becomes the effective one.
 fn set_two(run: &mut SyscallContext<'_, '_>, which: Which) -> Answer {
     let (real, effective) = (run.uint(0), run.uint(1));
     change(run, which, |now, privilege| {
@@ -168,7 +171,7 @@ fn set_two(run: &mut SyscallContext<'_, '_>, which: Which) -> Answer {
     })
 }
 
-/// `uid_t getuid(void)`; the effective one comes along.
+/// `uid_t getuid(void)`; the second return value is the effective user.
 fn getuid(run: &mut SyscallContext<'_, '_>) -> Answer {
     let own = run.proc.credentials();
     Ok([own.uid.into(), own.euid.into()])
@@ -179,7 +182,7 @@ fn geteuid(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([run.proc.credentials().euid.into(), 0])
 }
 
-/// `gid_t getgid(void)`; the effective one comes along.
+/// `gid_t getgid(void)`; the second return value is the effective group.
 fn getgid(run: &mut SyscallContext<'_, '_>) -> Answer {
     let own = run.proc.credentials();
     Ok([own.gid.into(), own.egid.into()])

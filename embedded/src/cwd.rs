@@ -1,4 +1,4 @@
-//! Where a process is: its current directory, its root and its umask.
+//! The directories of a process: its current directory, its root and its umask.
 //!
 //! Source: NetBSD `sys/sys/filedesc.h` (`struct cwdinfo`).
 
@@ -9,23 +9,23 @@ use super::memfs::Inode;
 use super::sync::lock;
 use kernel::Errno;
 
-/// Where a process is (`struct cwdinfo`).
+/// The current directory, root and umask of a process (`struct cwdinfo`).
 pub(super) struct CwdInfo {
     places: Mutex<Arc<Cwd>>,
     umask: AtomicU32,
 }
 
-/// The two directories paths begin at. One is shared by all processes that are where others were when
-/// they were made.
+/// The two directories at which paths begin. A child shares its parent's value until one of them changes
+/// it.
 pub(super) struct Cwd {
-    /// Where relative paths begin.
+    /// The directory at which relative paths begin.
     pub current: Arc<Inode>,
-    /// Where absolute ones do: nothing for the root of the file system itself.
+    /// The directory at which absolute paths begin, or `None` for the root of the file system itself.
     pub root: Option<Arc<Inode>>,
 }
 
 impl Cwd {
-    /// Where processes begin that come from nowhere.
+    /// Returns the directories of a process without a parent: both are `root`.
     pub fn first(root: Arc<Inode>) -> Arc<Cwd> {
         Arc::new(Cwd { current: root, root: None })
     }
@@ -36,7 +36,7 @@ impl CwdInfo {
         CwdInfo { places: Mutex::new(places.clone()), umask: AtomicU32::new(0o022) }
     }
 
-    /// A copy for a child. NetBSD: `cwdinit`.
+    /// Returns a copy for a child. NetBSD: `cwdinit`.
     pub fn copy(&self) -> Self {
         CwdInfo { places: Mutex::new(self.places()), umask: AtomicU32::new(self.umask()) }
     }
@@ -45,12 +45,12 @@ impl CwdInfo {
         lock(&self.places).clone()
     }
 
-    /// The permission bits that new files do not get.
+    /// Returns the permission bits that new files do not get.
     pub fn umask(&self) -> u32 {
         self.umask.load(Relaxed)
     }
 
-    /// Takes another umask, and returns the one before.
+    /// Sets the umask, and returns the previous one.
     pub fn set_umask(&self, mask: u32) -> u32 {
         self.umask.swap(mask & 0o7777, Relaxed)
     }
@@ -60,14 +60,14 @@ impl CwdInfo {
         self.replace(|now| Cwd { current: dir.clone(), root: now.root.clone() });
     }
 
-    /// Makes `dir` the root, and the current directory too if that would be outside of it. NetBSD:
+    /// Makes `dir` the root, and also the current directory if that would lie outside of it. NetBSD:
     /// `change_root`.
     pub fn change_root(&self, dir: &Arc<Inode>) -> Result<(), Errno> {
-        // To look may take long: no lock is held meanwhile.
+        // The check may take long, so no lock is held during it.
         let seen = self.places();
         let inside = seen.current.is_inside(dir)?;
         self.replace(|now| {
-            // Another thread that has moved at once did so before.
+            // Another thread that moved at the same time is taken to have moved before.
             let stays = inside && Arc::ptr_eq(&now.current, &seen.current);
             let current = if stays { &now.current } else { dir };
             Cwd { current: current.clone(), root: Some(dir.clone()) }

@@ -1,4 +1,4 @@
-//! Descriptors: the table of a process, and the calls that only move them about: close, dup, fcntl.
+//! Descriptors: the table of a process, and the calls that only manage descriptors: close, dup, fcntl.
 //!
 //! Sources: NetBSD `sys/kern/{sys_descrip,kern_descrip}.c`; dup(2), fcntl(2), close(2).
 
@@ -30,7 +30,7 @@ pub(super) const CALLS: &[Listed] = &[
     call(sys::DUP3, Runs::Inline, dup3),
 ];
 
-/// Slots that a table has without paying for them (`NDFILE`), and those that it pays for at once.
+/// The slots that a table has without paying for them (`NDFILE`), and the number it pays for at a time.
 const FREE_SLOTS: usize = 20;
 const SLOT_STEP: usize = 64;
 
@@ -40,43 +40,43 @@ struct Slot {
     close_on_exec: bool,
 }
 
-/// The descriptors of a process, or of a preforked one and who takes it over. Until it is first
-/// used it costs no heap beyond itself.
+/// The descriptors of a process, or of a preforked process and the one that takes it over. Until its first
+/// use the table costs no heap beyond itself.
 pub(super) struct FdTable {
     /// `RLIMIT_NOFILE` of the process.
     limit: AtomicUsize,
-    /// Whose processes have it.
+    /// The resource group of the processes that have this table.
     resource_group: Arc<ResourceGroup>,
-    /// Processes that have it.
+    /// The number of processes that share this table.
     sharers: AtomicUsize,
     slots: RwLock<Slots>,
 }
 
 #[derive(Default)]
 struct Slots {
-    /// Descriptors 0, 1 and 2 are the console, and nobody has looked yet.
+    /// True if descriptors 0, 1 and 2 are the console, whose slots are made at the first use.
     console: bool,
-    /// The most slots it has ever had.
+    /// The most slots the table has ever had.
     most: u32,
-    /// In a box: few tables have it.
+    /// The parts that few tables have, boxed.
     rare: Option<Box<Rare>>,
     slots: Vec<Option<Slot>>,
-    /// Every slot before this one is taken.
+    /// A lower bound of the lowest free slot: every slot before this one is taken.
     taken: usize,
-    /// Bytes of the slots that are paid for.
+    /// The bytes of slots that are paid for.
     paid: u32,
 }
 
 #[derive(Default)]
 struct Rare {
-    /// Its kqueues.
+    /// The kqueues in this table.
     kqueues: Vec<Weak<Kqueue>>,
-    /// Numbers that calls under way will give to what they open.
+    /// The numbers reserved by calls under way, for the files they are opening.
     reserved: Vec<usize>,
 }
 
 impl Slots {
-    /// The lowest free number from `from` on.
+    /// Returns the lowest free number from `from` on.
     fn free(&self, from: usize) -> usize {
         let mut from = from.max(self.taken);
         loop {
@@ -93,7 +93,8 @@ impl Slots {
         self.rare.as_ref().map_or(&[], |rare| &rare.reserved)
     }
 
-    /// Gives up a number that was reserved. Whether it still was: another may have been moved there.
+    /// Gives up a reserved number. Returns `false` if it was not reserved any more, as another file may
+    /// have been moved there.
     fn unreserve(&mut self, at: usize) -> bool {
         let Some(rare) = &mut self.rare else { return false };
         let found = rare.reserved.iter().position(|&reserved| reserved == at);
@@ -101,7 +102,7 @@ impl Slots {
             && self.slots.get(at).is_none_or(Option::is_none)
     }
 
-    /// Pays for slots up to this one. EMFILE if `resource_group` cannot.
+    /// Pays for the slots up to `at`. EMFILE if `resource_group` cannot pay.
     fn pay(&mut self, at: usize, resource_group: &ResourceGroup) -> Result<(), Errno> {
         let slots = (at + 1).saturating_sub(FREE_SLOTS).next_multiple_of(SLOT_STEP);
         let price = (slots * size_of::<Option<Slot>>()) as u32;
@@ -116,7 +117,7 @@ impl Slots {
         Ok(())
     }
 
-    /// The caller has paid for the slot.
+    /// Puts `slot` at number `at`, which the caller has paid for. Returns the slot that was there.
     fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
         if at >= self.slots.len() {
             self.slots.resize(at + 1, None);
@@ -137,7 +138,7 @@ impl Slots {
         Some(slot)
     }
 
-    /// Takes out every kqueue: they stay with their process.
+    /// Takes out every kqueue: kqueues stay with their process.
     fn drop_kqueues(&mut self) {
         for at in 0..self.slots.len() {
             let slot = self.slots.get(at).and_then(Option::as_ref);
@@ -149,7 +150,7 @@ impl Slots {
 }
 
 impl FdTable {
-    /// The table of a client's first process. NetBSD: `rump_consdev_init`.
+    /// Returns the table of a client's first process. NetBSD: `rump_consdev_init`.
     pub fn with_console(resource_group: Arc<ResourceGroup>) -> Self {
         FdTable {
             limit: AtomicUsize::new(resource_group.system.limits.files_per_process),
@@ -159,12 +160,12 @@ impl FdTable {
         }
     }
 
-    /// How many descriptors there may be: numbers stay below this.
+    /// Returns the limit that all descriptor numbers stay below.
     fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 
-    /// Those that are open above a new limit stay.
+    /// Sets the limit. Descriptors that are open above it stay open.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
     }
@@ -179,7 +180,7 @@ impl FdTable {
         let mut slots = write(&self.slots);
         if slots.console {
             slots.console = false;
-            // Counted, not limited: a process that exists may look at its descriptors.
+            // The console is counted but not limited: a process that exists may look at its descriptors.
             let file = self.console();
             for at in 0..3 {
                 let file = Held::new(file.clone(), &self.resource_group).ok();
@@ -191,7 +192,7 @@ impl FdTable {
         change(&mut slots)
     }
 
-    /// The open file of `fd`.
+    /// Returns the open file of `fd`.
     pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         {
@@ -206,13 +207,13 @@ impl FdTable {
             .ok_or(Errno::EBADF)
     }
 
-    /// EMFILE if no descriptor is free.
+    /// Returns EMFILE if no descriptor is free.
     pub fn check_room(&self) -> Result<(), Errno> {
         let free = self.with(|slots| slots.free(0));
         if free < self.limit() { Ok(()) } else { Err(Errno::EMFILE) }
     }
 
-    /// EMFILE if no two are.
+    /// Returns EMFILE if no two descriptors are free.
     pub fn check_room_for_two(&self) -> Result<(), Errno> {
         let second = self.with(|slots| slots.free(slots.free(0) + 1));
         if second < self.limit() { Ok(()) } else { Err(Errno::EMFILE) }
@@ -226,7 +227,7 @@ impl FdTable {
         close_on_exec: bool,
     ) -> Result<i32, Errno> {
         let slot = Slot { file: Held::new(file, &self.resource_group)?, close_on_exec };
-        // A clone goes in, so that a file without a place is not closed under the lock.
+        // A clone goes in, so that a file that gets no descriptor is not closed under the lock.
         self.with(|slots| {
             let at = slots.free(from);
             if at >= self.limit() {
@@ -238,7 +239,8 @@ impl FdTable {
         })
     }
 
-    /// Keeps the lowest free number for what a call opens that has to wait. NetBSD: `fd_allocfile`.
+    /// Reserves the lowest free number for the file of an open call that has to wait. NetBSD:
+    /// `fd_allocfile`.
     pub fn reserve(self: &Arc<Self>) -> Result<Reserved, Errno> {
         let at = self.with(|slots| {
             let at = slots.free(0);
@@ -252,7 +254,7 @@ impl FdTable {
         Ok(Reserved { table: Some(self.clone()), at })
     }
 
-    /// Gives two files the lowest free numbers, or neither.
+    /// Gives two files the lowest free numbers, or fails without giving either one.
     pub fn insert_pair(
         &self,
         files: [Arc<OpenFile>; 2],
@@ -274,7 +276,7 @@ impl FdTable {
         })
     }
 
-    /// Gives `file` the number `at`, and closes what had it.
+    /// Gives `file` the number `at`, and closes the file that had it.
     fn replace(
         &self,
         file: Arc<OpenFile>,
@@ -303,7 +305,7 @@ impl FdTable {
         Ok(old)
     }
 
-    /// Takes out every descriptor from `from` on that `which` picks.
+    /// Takes out every descriptor from `from` on for which `which` returns `true`.
     fn take_where(&self, from: usize, which: impl Fn(&Slot) -> bool) -> Vec<Slot> {
         let (numbers, taken) = self.with(|slots| {
             let picked = |at: &usize| slots.slots[*at].as_ref().is_some_and(&which);
@@ -317,7 +319,7 @@ impl FdTable {
         taken
     }
 
-    /// `kqueue` is to be one of its descriptors.
+    /// Records that `kqueue` is about to become one of the descriptors.
     pub fn has_kqueue(&self, kqueue: &Arc<Kqueue>) {
         self.with(|slots| {
             let kqueues = &mut slots.rare.get_or_insert_default().kqueues;
@@ -326,7 +328,7 @@ impl FdTable {
         });
     }
 
-    /// What watched descriptor `at` does so no more: it is closed. NetBSD: `knote_fdclose`.
+    /// Removes the knotes on descriptor `at`, which is closed. NetBSD: `knote_fdclose`.
     fn unwatch(&self, at: usize) {
         let kqueues: Vec<Arc<Kqueue>> = match &read(&self.slots).rare {
             None => return,
@@ -338,8 +340,8 @@ impl FdTable {
         }
     }
 
-    /// How many descriptors NetBSD's table would have room for: it grows in steps and does not shrink.
-    /// NetBSD: `dt_nfiles`, `fd_tryexpand`.
+    /// Returns the number of descriptors NetBSD's table would have room for. That table grows in steps and
+    /// does not shrink. NetBSD: `dt_nfiles`, `fd_tryexpand`.
     pub fn size(&self) -> usize {
         let most = read(&self.slots).most as usize;
         match most {
@@ -349,7 +351,8 @@ impl FdTable {
         }
     }
 
-    /// Closes what does not survive an exec; no call of the process runs. NetBSD: `fd_closeexec`.
+    /// Closes the descriptors that do not survive an exec. No call of the process may be running. NetBSD:
+    /// `fd_closeexec`.
     pub fn close_on_exec(&self) -> Vec<Arc<OpenFile>> {
         if read(&self.slots).console {
             return Vec::new();
@@ -358,14 +361,14 @@ impl FdTable {
         closed.into_iter().map(|slot| slot.file.release()).collect()
     }
 
-    /// The open file of every descriptor.
+    /// Returns the open file of every descriptor.
     pub fn all(&self) -> Vec<Arc<OpenFile>> {
         let slots = read(&self.slots);
         slots.slots.iter().flatten().map(|slot| slot.file.file().clone()).collect()
     }
 
-    /// Every descriptor: its number, its file, and whether an exec closes it. A table that nobody has looked
-    /// at stays as it is.
+    /// Lists every descriptor: its number, its file, and `true` if an exec closes it. A table that nobody
+    /// has used yet stays unused.
     pub fn listed(&self) -> Vec<(i32, Arc<OpenFile>, bool)> {
         let slots = read(&self.slots);
         if slots.console {
@@ -379,7 +382,7 @@ impl FdTable {
             .collect()
     }
 
-    /// The highest descriptor, -1 if there is none (`fd_lastfile`).
+    /// Returns the highest descriptor, -1 if there is none (`fd_lastfile`).
     fn last(&self) -> i32 {
         self.with(|slots| {
             let after = slots.reserved().iter().map(|&at| at + 1).max().unwrap_or(0);
@@ -387,7 +390,7 @@ impl FdTable {
         })
     }
 
-    /// The close-on-exec flag of `fd`.
+    /// Returns the close-on-exec flag of `fd`, `None` if `fd` is not open.
     fn closes_on_exec(&self, fd: i32) -> Option<bool> {
         let at = usize::try_from(fd).ok()?;
         self.with(|slots| Some(slots.slots.get(at)?.as_ref()?.close_on_exec))
@@ -402,7 +405,7 @@ impl FdTable {
         });
     }
 
-    /// A table of its own with the same open files, but for its kqueues. NetBSD: `fd_copy`.
+    /// Returns a new table with the same open files, except for kqueues. NetBSD: `fd_copy`.
     pub fn copy(&self) -> Result<FdTable, Errno> {
         let slots = read(&self.slots);
         let mut copy = Slots {
@@ -428,18 +431,18 @@ impl FdTable {
         })
     }
 
-    /// This table, for one process more. NetBSD: `fd_share`.
+    /// Returns this table for one more process. NetBSD: `fd_share`.
     pub fn share(self: &Arc<Self>) -> Arc<FdTable> {
         self.sharers.fetch_add(1, AcqRel);
         self.clone()
     }
 
-    /// One process less has it; the last closes everything. NetBSD: `fd_free`.
+    /// Gives up the table for one process; the last one closes everything. NetBSD: `fd_free`.
     pub fn release(&self) {
         if self.sharers.fetch_sub(1, AcqRel) > 1 {
             return;
         }
-        // No call of theirs runs any more, so none has to be told.
+        // No call of these processes runs any more, so no call has to be told.
         let closed = std::mem::take(&mut *write(&self.slots));
         for slot in closed.slots.into_iter().flatten() {
             slot.file.release().let_go();
@@ -448,15 +451,15 @@ impl FdTable {
     }
 }
 
-/// A number that is kept for what a call opens. It is free again when this is dropped.
+/// A descriptor number reserved for the file that a call opens. The number becomes free again on drop.
 pub(super) struct Reserved {
-    /// Nothing once it has been given out: from then on the number is somebody else's to reserve.
+    /// The table, or `None` once the number has been given to a file: then others may reserve the number.
     table: Option<Arc<FdTable>>,
     at: usize,
 }
 
 impl Reserved {
-    /// Gives it to `file`; the lowest free one, if dup2 has put something else there.
+    /// Gives the number to `file`, or the lowest free number if dup2 has put another file there.
     pub fn fill(mut self, file: Arc<OpenFile>, close_on_exec: bool) -> Result<i32, Errno> {
         let Some(table) = self.table.take() else { return Err(Errno::EBADF) };
         let slot = Slot { file: Held::new(file.clone(), &table.resource_group)?, close_on_exec };
@@ -489,8 +492,8 @@ fn close(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// Goes elsewhere if descriptor `fd` is of an open file that holds a lock: there may be very many others on
-/// the file, and its own has to go before the open file does.
+/// Moves the call to a worker if the open file of `fd` holds a lock: the file may have very many other
+/// locks, and the open file's own have to go before the open file does.
 fn closes_shortly(run: &SyscallContext<'_, '_>, fd: i32) -> Result<()> {
     if run.proc.files.get(fd).is_ok_and(|file| file.has(open::HASLOCK)) {
         work::elsewhere()?;
@@ -536,7 +539,8 @@ fn dup_to(run: &mut SyscallContext<'_, '_>, flags: u32) -> Answer {
     Ok([to.into(), 0])
 }
 
-/// Whether a command neither closes many descriptors nor works on locks, of which there may be many.
+/// Returns `true` for commands that neither close many descriptors nor work on locks, of which there may be
+/// many.
 fn is_short(args: &Args) -> bool {
     let command = args[1] as i32;
     !matches!(command, fcntl::CLOSEM | fcntl::GETLK | fcntl::SETLK | fcntl::SETLKW)
@@ -581,7 +585,7 @@ fn fcntl_call(run: &mut SyscallContext<'_, '_>) -> Answer {
             file.set(open::NOSIGPIPE, arg != 0);
             0
         }
-        // Flags of an open file begin at one where those of an open begin at zero.
+        // Flags of an open file are one greater than the flags of open(2).
         fcntl::GETFL => i64::from(file.flags() as i32).wrapping_sub(1),
         fcntl::SETFL => set_flags(&file, arg)?,
         fcntl::GETOWN | fcntl::SETOWN if !file.ops.signals() => return Err(Errno::ENOTTY.into()),
@@ -597,7 +601,8 @@ fn fcntl_call(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([value, 0])
 }
 
-/// A command for the file system, which has none. NetBSD: `fcntl_forfs`, `genfs_fcntl`.
+/// Returns the errno for a command for the file system, which has no commands. NetBSD: `fcntl_forfs`,
+/// `genfs_fcntl`.
 fn for_file_system(run: &mut SyscallContext<'_, '_>, file: &OpenFile) -> Result<Errno> {
     let (command, addr) = (run.int(1), run.word(2));
     file.check(open::FREAD | open::FWRITE)?;

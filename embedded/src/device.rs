@@ -9,7 +9,7 @@ use super::io::Transfer;
 use super::ioctl;
 use kernel::Errno;
 
-/// What a device node stands for.
+/// A device that a device node stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Device {
     Null,
@@ -20,7 +20,7 @@ pub(super) enum Device {
 
 static ZEROS: [u8; PIECE] = [0; PIECE];
 
-/// `len` zero bytes, at most a piece of them.
+/// Returns `len` zero bytes, at most a piece of them.
 pub(super) fn zeros(len: usize) -> &'static [u8] {
     &ZEROS[..len.min(PIECE)]
 }
@@ -34,7 +34,7 @@ impl Device {
         ("urandom", Device::Urandom),
     ];
 
-    /// The device number (`st_rdev`).
+    /// Returns the device number (`st_rdev`).
     pub fn number(self) -> u64 {
         match self {
             Device::Null => abi::device(2, 2),
@@ -44,12 +44,12 @@ impl Device {
         }
     }
 
-    /// The character device with this number, if there is one.
+    /// Returns the character device with this number, if there is one.
     pub fn by_number(number: u64) -> Option<Device> {
         Device::ALL.into_iter().map(|(_, device)| device).find(|it| it.number() == number)
     }
 
-    /// Fills the client's buffer, or is at its end right away (`/dev/null`).
+    /// Fills the client's buffer, or returns end of file at once (`/dev/null`).
     pub fn read(self, run: &mut SyscallContext<'_, '_>, transfer: &Transfer) -> Result<()> {
         let mut bytes = match self {
             Device::Null => return Ok(()),
@@ -72,7 +72,8 @@ impl Device {
         Ok(())
     }
 
-    /// NetBSD: `mm_ioctl`, `rnd_ioctl`: none waits, and none has anything to ask for.
+    /// Answers an ioctl without waiting; the devices have no requests of their own. NetBSD: `mm_ioctl`,
+    /// `rnd_ioctl`.
     pub fn ioctl(self, run: &mut SyscallContext<'_, '_>, request: u32, addr: u64) -> Result<()> {
         let is_memory = matches!(self, Device::Null | Device::Zero);
         match request {
@@ -84,7 +85,7 @@ impl Device {
         }
     }
 
-    /// Takes everything and keeps nothing: the bytes are not even asked for.
+    /// Takes everything and keeps nothing: the client is not even asked for the bytes.
     pub fn write(self, run: &mut SyscallContext<'_, '_>, transfer: &Transfer) -> Result<()> {
         run.call.progress.done = transfer.total;
         Ok(())

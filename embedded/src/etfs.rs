@@ -1,10 +1,11 @@
-//! Files of the host in the file system, for clients to read or as something to begin with.
+//! Copies files of the host into the file system, for clients to read or to start from.
 //!
-//! They are copied when the kernel boots. From then on nobody looks at the host: what changes there does
-//! not change here, no call waits for a disk, a sandbox may close behind it, and there is no way out. The
-//! price is memory, which counts as that of clients' files does; holes are free.
+//! The files are copied when the kernel boots. After that the kernel does not look at the host: changes on
+//! the host have no effect here, no call waits for a disk, a sandbox may be closed after boot, and clients
+//! cannot reach the host through these files. The price is memory, charged like that of clients' files;
+//! holes are free.
 //!
-//! On the way only directories, regular files and symbolic links are taken, and no link is followed.
+//! Only directories, regular files and symbolic links are copied, and no link is followed.
 //!
 //! Source: NetBSD `sys/rump/librump/rumpvfs/rumpfs.c`; rump_etfs(3).
 
@@ -27,28 +28,28 @@ use super::process::Credentials;
 use super::{Embedded, System};
 use kernel::Errno;
 
-/// Directories inside each other that are copied: a path of the kernel has no more names.
+/// The most directories inside each other that are copied: a path of the kernel has no more components.
 const DEPTH: usize = 512;
 
-/// Things left out that are named in the log, a mount.
+/// The most skipped files that one mount names in the log.
 const NAMED: u64 = 10;
 
-/// A file or directory of the host, and where it goes.
+/// A file or directory of the host, and the path it is copied to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etfs {
-    /// An absolute path in the kernel's file system. Directories on the way are made.
+    /// An absolute path in the kernel's file system. Missing parent directories are made.
     pub key: Vec<u8>,
-    /// On the host.
+    /// The path on the host.
     pub hostpath: PathBuf,
-    /// Clients may change the copy; else they get EROFS.
+    /// True if clients may change the copy; otherwise they get EROFS.
     pub writable: bool,
 }
 
-/// Why something of the host could not be copied.
+/// The error of copying a file of the host.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct EtfsError {
-    /// On the host, or in the kernel for what is wrong there.
+    /// The path on the host, or in the kernel if the error is there.
     pub path: PathBuf,
     pub why: Why,
 }
@@ -88,10 +89,12 @@ fn at<E: Into<Why>>(path: &Path) -> impl FnOnce(E) -> EtfsError {
 }
 
 impl Embedded {
-    /// Copies files of the host into the file system. Before it has clients: they would see it happen.
+    /// Copies files of the host into the file system. Call it before there are clients, which would see the
+    /// copy half done.
     pub fn etfs(&self, mounts: &[Etfs]) -> Result<()> {
         let system = &*self.system;
-        // Only all files together have a bound now. Later what was copied may grow as a family's.
+        // While copying, only the bound on all files together applies. Later the copies may grow as a
+        // family's files.
         let resource_group = ResourceGroup::of_the_system(&system.counters);
         for mount in mounts {
             let mut copy = Copy {
@@ -112,7 +115,7 @@ impl Embedded {
     }
 }
 
-/// One mount on its way.
+/// The copying of one mount.
 struct Copy<'s> {
     system: &'s System,
     rootly: Credentials,
@@ -121,11 +124,11 @@ struct Copy<'s> {
     directories: u64,
     files: u64,
     bytes: u64,
-    /// Special files, and links longer than a path: those are not copied.
+    /// The number of files left out: special files, and links longer than a path.
     left_out: u64,
 }
 
-/// A directory that is being copied, and the names in it that are still to come.
+/// A directory that is being copied, and the names in it that are not copied yet.
 struct Directory {
     from: OwnedFd,
     stat: Stat,
@@ -153,7 +156,7 @@ impl Copy<'_> {
         }
     }
 
-    /// The directory that the key is in, made if it has to be, and the last name of the key.
+    /// Returns the parent directory of the key, made if it is missing, and the last component of the key.
     fn parent<'k>(&self, key: &'k [u8]) -> Result<(Arc<Inode>, &'k [u8]), Why> {
         let names: Vec<&[u8]> =
             key.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect();
@@ -191,7 +194,7 @@ impl Copy<'_> {
         })
     }
 
-    /// Copies a directory and what is in it, in the order of names. `path` is for messages.
+    /// Copies a directory and its contents, in the order of names. `path` is for messages.
     fn tree(&mut self, from: OwnedFd, stat: Stat, to: Arc<Inode>, path: PathBuf) -> Result<()> {
         let mut under_way = vec![self.directory(from, stat, to, path)?];
         while let Some(directory) = under_way.last_mut() {
@@ -222,7 +225,8 @@ impl Copy<'_> {
         Ok(Directory { from, stat, to, path, names })
     }
 
-    /// Copies what a name in a directory is of. What is in a directory is still to come.
+    /// Copies the file called `name` in a directory. For a directory, returns it with its contents still to
+    /// be copied.
     fn entry(&mut self, within: &Directory, name: &CStr) -> Result<Option<Directory>> {
         let path = within.path.join(OsStr::from_bytes(name.to_bytes()));
         let stat = statat(&within.from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(at(&path))?;
@@ -238,7 +242,7 @@ impl Copy<'_> {
                 return Ok(None);
             }
         };
-        // It may have become something else meanwhile, but not something behind a link.
+        // The file may have become another one in the meantime, but not one behind a link.
         let there = open(&within.from, name, flags | OFlags::NOFOLLOW).map_err(at(&path))?;
         let stat = fstat(&there).map_err(at(&path))?;
         let inode =
@@ -249,7 +253,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Copies a symbolic link, not what is behind it: it leads to where it leads in the kernel.
+    /// Copies a symbolic link, not its target: in the kernel the link leads to that path in the kernel.
     fn symlink(
         &mut self,
         from: &OwnedFd,
@@ -269,7 +273,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// The names in a directory, no more than there may be inodes.
+    /// Returns the names in a directory, at most as many as there may be inodes.
     fn names(&self, from: &OwnedFd) -> Result<Vec<CString>, Why> {
         let most = self.system.limits.inodes as usize;
         let mut names = Vec::new();
@@ -288,7 +292,7 @@ impl Copy<'_> {
         Ok(names)
     }
 
-    /// Copies a regular file, as long as it was when it was opened.
+    /// Copies a regular file, with the length it had when it was opened.
     fn file(&mut self, from: OwnedFd, stat: &Stat, to: &Inode, path: &Path) -> Result<()> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(at(path)(Why::Special));
@@ -317,7 +321,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// All of it is there: it looks as on the host.
+    /// Sets the times as on the host, and makes the inode read-only unless the mount is writable. Called
+    /// once the contents are copied.
     fn finish(&self, inode: &Inode, stat: &Stat) {
         let time = |seconds: i64, nanoseconds: i64| {
             seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
@@ -346,7 +351,7 @@ impl Copy<'_> {
     }
 }
 
-/// Opens something to be read, without waiting for who is at the other end of it.
+/// Opens a file for reading, without waiting for a process at its other end.
 fn open<P: rustix::path::Arg>(
     dir: impl AsFd,
     name: P,
@@ -356,7 +361,7 @@ fn open<P: rustix::path::Arg>(
     openat(dir, name, flags, Mode::empty())
 }
 
-/// Reads until the buffer is full or there is no more.
+/// Reads until the buffer is full or the file ends.
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
     while len < buffer.len() {

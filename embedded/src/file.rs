@@ -1,4 +1,4 @@
-//! Open files: what descriptors point to, and what a kind of file can do.
+//! Open files, which descriptors point to, and the operations of each kind of file.
 //!
 //! Source: NetBSD `sys/sys/file.h` (`struct file`, `struct fileops`).
 
@@ -19,9 +19,9 @@ use super::sync::lock_or_go;
 use super::wait::{Side, Waitable};
 use kernel::Errno;
 
-/// What a kind of file can do (`struct fileops`).
+/// The operations of a kind of file (`struct fileops`).
 pub(super) trait FileOps: Send + Sync {
-    /// Moves bytes to the client, at `position` or where the file is (`fo_read`).
+    /// Moves bytes to the client, from `position` or from the file's offset (`fo_read`).
     fn read(
         &self,
         run: &mut SyscallContext<'_, '_>,
@@ -39,7 +39,7 @@ pub(super) trait FileOps: Send + Sync {
         position: Option<i64>,
     ) -> Result<()>;
 
-    /// Waits until whoever opened it may go on (`VOP_OPEN`). In a later run it is asked again.
+    /// Waits until the open of the file is complete (`VOP_OPEN`). A later run of the call asks again.
     fn opened(&self, _run: &mut SyscallContext<'_, '_>, _file: &OpenFile) -> Result<()> {
         Ok(())
     }
@@ -47,7 +47,8 @@ pub(super) trait FileOps: Send + Sync {
     /// `fo_stat`
     fn stat(&self) -> Result<Stat>;
 
-    /// A request of its own; the flag of FIONBIO and FIOASYNC is set whatever it answers (`fo_ioctl`).
+    /// Answers a request of this kind of file. The flag of FIONBIO and FIOASYNC is set whatever the answer
+    /// (`fo_ioctl`).
     fn ioctl(
         &self,
         _run: &mut SyscallContext<'_, '_>,
@@ -61,100 +62,102 @@ pub(super) trait FileOps: Send + Sync {
         }
     }
 
-    /// Which of poll's events hold now, of all there are (`fo_poll`).
+    /// Returns all of poll's events that hold now (`fo_poll`).
     fn poll(&self, _file: &OpenFile) -> u32 {
         poll::IN | poll::RDNORM | poll::OUT
     }
 
-    /// What a filter of kqueue sees on this side, nothing if there is none (`fo_kqfilter`).
-    /// `low_water` is the least to be ready with, where the client has named one (`NOTE_LOWAT`).
+    /// Returns what a filter of kqueue sees on this side, `None` if there is no filter (`fo_kqfilter`).
+    /// `low_water` is the least count that is ready, if the client has set one (`NOTE_LOWAT`).
     fn filter(&self, _file: &OpenFile, _side: Side, _low_water: Option<i64>) -> Option<Seen> {
         None
     }
 
-    /// What a knote that is to be put on this side of it is refused with, or on the file of the file
-    /// system that it is, for no side. What has no filter for a side is refused with EINVAL anyway.
+    /// Returns the error for attaching a knote to `side`, or to the vnode if `side` is `None`. A file
+    /// without a filter for a side refuses with EINVAL anyway.
     fn check_filter(&self, _side: Option<Side>) -> Result<(), Errno> {
         Ok(())
     }
 
-    /// Where calls wait for its readiness to change; nowhere if it never does. That it is over (HUP, ERR,
-    /// end of file) is news for both sides.
+    /// Returns the place where calls wait for the file's readiness to change, `None` if it never changes. A
+    /// hangup, an error or end of file (HUP, ERR) wakes both sides.
     fn waitable(&self) -> Option<Arc<dyn Waitable>> {
         None
     }
 
-    /// Has calls that wait for it run again: a descriptor they came through was closed (`fo_restart`).
+    /// Makes the calls that wait for the file run again, as a descriptor they came through was closed
+    /// (`fo_restart`).
     fn restart(&self) {}
 
-    /// The last descriptor is gone (`fo_close`).
+    /// Closes the file, whose last descriptor is gone (`fo_close`).
     fn close(&self) {}
 
-    /// What is to be done once a descriptor of it is closed and it has been let go of, if anything.
+    /// Returns the work left to do, if any, once a descriptor of the file is closed and released.
     fn after_close(&self) -> Option<Box<dyn FnOnce()>> {
         None
     }
 
-    /// Whether it can be sent to other processes (`SCM_RIGHTS`).
+    /// Returns `true` if the file can be sent to other processes (`SCM_RIGHTS`).
     fn travels(&self) -> bool {
         true
     }
 
-    /// Whether it takes an owner for its signals, O_ASYNC and O_NONBLOCK.
+    /// Returns `true` if the file takes an owner for its signals, O_ASYNC and O_NONBLOCK.
     fn signals(&self) -> bool {
         true
     }
 
-    /// The process or group its signals are for, positive or negative as with `F_SETOWN`, where it
-    /// remembers that.
+    /// Returns the process or group that gets the file's signals, positive or negative as with `F_SETOWN`;
+    /// `None` if this kind of file does not keep an owner.
     fn owner(&self) -> Option<&Owner> {
         None
     }
 
-    /// The file of the file system that this is, if it is one (`DTYPE_VNODE`).
+    /// Returns the vnode of this file, if it has one (`DTYPE_VNODE`).
     fn inode(&self) -> Option<&Arc<Inode>> {
         None
     }
 
-    /// The socket that this is, if it is one (`DTYPE_SOCKET`).
+    /// Returns the socket of this file, if it is one (`DTYPE_SOCKET`).
     fn socket(&self) -> Option<&Arc<Socket>> {
         None
     }
 
-    /// The kqueue that this is, if it is one (`DTYPE_KQUEUE`). It stays with its process: forks do not
-    /// get it, and it cannot be passed.
+    /// Returns the kqueue of this file, if it is one (`DTYPE_KQUEUE`). A kqueue stays with its process:
+    /// forks do not get it, and it cannot be passed.
     fn kqueue(&self) -> Option<&Arc<Kqueue>> {
         None
     }
 
-    /// Where the knotes of the file of the file system are that this is (`v_klist`): `EVFILT_VNODE`
-    /// works on what has this, and `EVFILT_READ` hears of its notes too.
+    /// Returns the klist of this file's vnode (`v_klist`). `EVFILT_VNODE` works on files that have one, and
+    /// `EVFILT_READ` hears of its notes too.
     fn watched(&self) -> Option<&Watched> {
         None
     }
 }
 
-/// What a filter of kqueue sees of a file.
+/// The state of a file as a filter of kqueue sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub ready: bool,
-    /// Bytes to read, room to write, connections to accept.
+    /// The bytes to read, the room to write, or the connections to accept.
     pub data: i64,
-    /// Nothing more will come, or be taken (`EV_EOF`).
+    /// True if nothing more will come, or be taken (`EV_EOF`).
     pub eof: bool,
-    /// What comes with it: the error of a socket.
+    /// The filter flags that come with the event: the error of a socket.
     pub flags: u32,
 }
 
-/// Where reading and writing go on. It is known without a lock; a transfer that moves it holds one, and may
-/// wait for the file with it, so that an inline run does not wait for that.
+/// The offset at which reading and writing go on. It can be read without the lock. A transfer that moves
+/// the offset holds the lock, and may wait for the file meanwhile, so an inline run does not wait for the
+/// lock.
 #[derive(Default)]
 pub(super) struct Offset {
     value: AtomicI64,
     moving: Mutex<()>,
 }
 
-/// An offset that nobody else moves meanwhile.
+/// A locked offset, which only its holder moves.
 pub(super) struct HeldOffset<'o> {
     value: &'o AtomicI64,
     _moving: MutexGuard<'o, ()>,
@@ -169,7 +172,7 @@ impl Offset {
         Ok(HeldOffset { _moving: lock_or_go(&self.moving)?, value: &self.value })
     }
 
-    /// Moves it on, past `count` bytes.
+    /// Advances the offset by `count` bytes.
     pub fn add(&self, count: u64) {
         self.value.fetch_add(count as i64, Relaxed);
     }
@@ -185,32 +188,32 @@ impl HeldOffset<'_> {
     }
 }
 
-/// An open file: shared by the descriptors that were made from one another, in one process or many.
-/// It is closed when the last of them goes.
+/// An open file, shared by the descriptors that were made from one another, in one process or many. It is
+/// closed when the last of them goes.
 pub(super) struct OpenFile {
     flags: AtomicU32,
     pub offset: Offset,
     pub ops: Box<dyn FileOps>,
-    /// Who has opened it.
+    /// The resource group of the process that opened the file.
     resource_group: Arc<ResourceGroup>,
 }
 
 impl OpenFile {
-    /// Opens `ops`, unless too many files are open.
+    /// Opens `ops`. ENFILE if too many files are open.
     pub fn new(
         ops: impl FileOps + 'static,
         flags: u32,
         resource_group: &Arc<ResourceGroup>,
     ) -> Result<Arc<OpenFile>, Errno> {
         if !resource_group.take_file() {
-            // What was made for it goes with it.
+            // Undo what was made for the file.
             ops.close();
             return Err(Errno::ENFILE);
         }
         Ok(OpenFile::counted(ops, flags, resource_group))
     }
 
-    /// Opens `ops`; the caller has counted it.
+    /// Opens `ops`; the caller has counted the file.
     pub fn counted(
         ops: impl FileOps + 'static,
         flags: u32,
@@ -224,7 +227,7 @@ impl OpenFile {
         })
     }
 
-    /// Lets go of it: a descriptor of it has been closed.
+    /// Releases the file after a descriptor of it has been closed.
     pub fn let_go(self: Arc<Self>) {
         let after = self.ops.after_close();
         drop(self);
@@ -250,22 +253,22 @@ impl OpenFile {
         }
     }
 
-    /// EBADF unless it is open for this, `FREAD` or `FWRITE`.
+    /// Returns EBADF unless the file is open for `access`, `FREAD` or `FWRITE`.
     pub fn check(&self, access: u32) -> Result<(), Errno> {
         if self.has(access) { Ok(()) } else { Err(Errno::EBADF) }
     }
 }
 
-/// An open file as a descriptor has it. Who has descriptors of what others have opened, and sent, pays for
-/// it as for what it opens.
+/// An open file as held by a descriptor. A family pays for descriptors of files that others opened and sent
+/// to it as for files it opens.
 pub(super) struct Held {
     file: Arc<OpenFile>,
-    /// Who pays beside the one who opened it.
+    /// The family that pays in addition to the one that opened the file.
     by: Option<Arc<ResourceGroup>>,
 }
 
 impl Held {
-    /// ENFILE if `family` can have no more open files.
+    /// Returns ENFILE if `family` can have no more open files.
     pub fn new(file: Arc<OpenFile>, family: &Arc<ResourceGroup>) -> Result<Held, Errno> {
         if Arc::ptr_eq(&file.resource_group, family) {
             return Ok(Held { file, by: None });
@@ -280,7 +283,7 @@ impl Held {
         &self.file
     }
 
-    /// The file, which this descriptor does not have any more.
+    /// Returns the file, which this descriptor no longer holds.
     pub fn release(self) -> Arc<OpenFile> {
         self.file.clone()
     }
@@ -289,7 +292,7 @@ impl Held {
 impl Clone for Held {
     fn clone(&self) -> Held {
         if let Some(by) = &self.by {
-            // It counts already.
+            // The file is counted already.
             by.take_foreign(address(&self.file));
         }
         Held { file: self.file.clone(), by: self.by.clone() }

@@ -1,7 +1,7 @@
-//! Process groups and sessions: which there are, who is in them, how a process enters another.
+//! Process groups and sessions: their members, and the calls by which a process enters another group.
 //!
-//! Every client begins in group 0 of session 0, as those of a rump kernel do. That group keeps no
-//! list of its members, so that processes which never touch groups share nothing.
+//! Every client begins in group 0 of session 0, as clients of a rump kernel do. Group 0 keeps no list of
+//! its members, so that processes which never use groups share nothing.
 //!
 //! Sources: NetBSD `sys/kern/{kern_proc,kern_prot}.c`; getpgrp(2), setpgid(2), setsid(2),
 //! getlogin(2).
@@ -28,15 +28,15 @@ pub(super) const CALLS: &[Listed] = &[
     call(sys::GETSID, Runs::Inline, getsid),
 ];
 
-/// The longest login name, which has no NUL then (`MAXLOGNAME`).
+/// The longest login name; a name of this length has no NUL (`MAXLOGNAME`).
 const LOGIN_MAX: usize = 16;
 
 const SHARDS: usize = 64;
 
-/// A session: process groups that one login has made.
+/// A session: the process groups of one login.
 pub(super) struct Session {
     pub id: i32,
-    /// The name that was logged in, filled up with zeros (`s_login`).
+    /// The login name, filled up with zeros (`s_login`).
     login: Mutex<[u8; LOGIN_MAX]>,
     names: Arc<Names>,
 }
@@ -45,15 +45,15 @@ pub(super) struct Session {
 pub(super) struct Group {
     pub id: i32,
     pub session: Arc<Session>,
-    /// The pids of its members, except in group 0.
+    /// The pids of its members; not kept for group 0.
     members: Mutex<BTreeSet<i32>>,
     names: Arc<Names>,
 }
 
-/// The groups and sessions that there are, by number. Whoever is in one holds it.
+/// The groups and sessions by number. Their members keep them alive.
 struct Names(Vec<Mutex<HashMap<i32, Named>>>);
 
-/// What goes by a number.
+/// The group and the session with a number.
 #[derive(Default)]
 struct Named {
     group: Weak<Group>,
@@ -65,7 +65,7 @@ impl Names {
         &self.0[id as usize % SHARDS]
     }
 
-    /// Forgets a number nobody has any more.
+    /// Removes the number `id` if neither a group nor a session has it any more.
     fn sweep(&self, id: i32) {
         let mut shard = lock(self.shard(id));
         let over =
@@ -89,21 +89,21 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// The name that was logged in, filled up with zeros.
+    /// Returns the login name, filled up with zeros.
     pub fn login(&self) -> [u8; LOGIN_MAX] {
         *lock(&self.login)
     }
 }
 
 impl Group {
-    /// Takes a process in.
+    /// Adds process `pid` to the group.
     pub fn add(&self, pid: i32) {
         if self.id != 0 {
             lock(&self.members).insert(pid);
         }
     }
 
-    /// A process has left.
+    /// Removes process `pid` from the group.
     pub fn remove(&self, pid: i32) {
         if self.id != 0 {
             lock(&self.members).remove(&pid);
@@ -114,7 +114,7 @@ impl Group {
         self.id != 0 && lock(&self.members).is_empty()
     }
 
-    /// Its members now: for workers, as there may be very many.
+    /// Returns the present members. Only for workers, as there may be very many.
     pub fn members(&self, system: &System) -> Vec<Arc<Proc>> {
         let is_in = |proc: &Arc<Proc>| proc.group().id == self.id;
         if self.id == 0 {
@@ -133,11 +133,11 @@ impl Group {
     }
 }
 
-/// Finds groups by number, and moves processes from one to another.
+/// The process groups by number; moves processes from one to another.
 pub(super) struct Groups {
     names: Arc<Names>,
     zero: Arc<Group>,
-    /// Held while a process changes its group, so that what was checked still holds (`proc_lock`).
+    /// The lock held while a process changes its group, so that what was checked still holds (`proc_lock`).
     changing: Mutex<()>,
 }
 
@@ -150,17 +150,17 @@ impl Groups {
         Groups { names, zero: Arc::new(zero), changing: Mutex::new(()) }
     }
 
-    /// The group every client begins in.
+    /// Returns the group every client begins in.
     pub fn zero(&self) -> Arc<Group> {
         self.zero.clone()
     }
 
-    /// Whether a group or session goes by this number: then it is no new process's.
+    /// Returns `true` if a group or session has this number, so that no new process may have it.
     pub fn has(&self, id: i32) -> bool {
         lock(self.names.shard(id)).contains_key(&id)
     }
 
-    /// The group of this number that somebody is in.
+    /// Returns the group with this number, if it has members.
     pub fn find(&self, id: i32) -> Option<Arc<Group>> {
         if id == 0 {
             return Some(self.zero());
@@ -185,8 +185,8 @@ impl Groups {
         group
     }
 
-    /// Puts process `pid`, the caller or one that descends from it, into group `id`; with `leads`, the
-    /// caller into a new session. NetBSD: `proc_enterpgrp`.
+    /// Moves process `pid`, the caller or a descendant, into group `id`; with `leads`, moves the caller
+    /// into a new session. NetBSD: `proc_enterpgrp`.
     fn enter(&self, caller: &Proc, pid: i32, id: i32, leads: bool) -> Result<(), Errno> {
         let _one_at_a_time = lock(&self.changing);
         let there = self.find(id);
@@ -229,7 +229,7 @@ impl Groups {
     }
 }
 
-/// Whether one process is another's child, grandchild and so on (`p_inferior`).
+/// Returns `true` if `proc` is a descendant of `from` (`p_inferior`).
 fn descends(proc: &Proc, from: &Proc) -> bool {
     let mut parent = proc.parent();
     while parent != from.pid {
@@ -273,7 +273,7 @@ fn getsid(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([group_of(run, run.int(0))?.session.id.into(), 0])
 }
 
-/// The group of process `pid`, of the caller for 0.
+/// Returns the group of process `pid`, or of the caller for 0.
 fn group_of(run: &SyscallContext<'_, '_>, pid: i32) -> Result<Arc<Group>> {
     match pid {
         0 => Ok(run.proc.group()),
@@ -293,7 +293,7 @@ fn getlogin(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// `int __setlogin(const char *namebuf)`: for the whole session.
+/// `int __setlogin(const char *namebuf)`: sets the login name of the whole session.
 fn setlogin(run: &mut SyscallContext<'_, '_>) -> Answer {
     run.proc.credentials().check_superuser()?;
     let mut name = [0; LOGIN_MAX + 1];

@@ -1,7 +1,7 @@
-//! Network interfaces: there is one, the loopback's, and it cannot be changed.
+//! Network interfaces: there is only the loopback interface, and it cannot be changed.
 //!
-//! Programs find it by SIOCGIFCONF, or by the messages of `net.route.rtable` as getifaddrs(3) does, and ask
-//! for the rest by name. Nobody counts packets, so those counters stay at zero.
+//! Programs find the interface by SIOCGIFCONF, or by the messages of `net.route.rtable` as getifaddrs(3)
+//! does, and ask for the rest by name. Packets are not counted, so those counters stay at zero.
 //!
 //! Sources: NetBSD `sys/net/{if,rtsock,if_loop}.c`, `sys/netinet/in.c`, `sys/net/{if,if_dl,route}.h`,
 //! `sys/sys/sockio.h`; netintro(4), route(4).
@@ -14,9 +14,9 @@ use super::sockets::{INET as AF_INET, INET6 as AF_INET6, LOCAL as AF_LOCAL};
 use kernel::Errno;
 
 const NAME: &[u8] = b"lo0";
-/// Its number, the only one there is (`if_index`).
+/// The number of the interface (`if_index`).
 pub(super) const INDEX: u16 = 1;
-/// Up, running, a loopback, and good for multicast.
+/// The interface's flags: up, running, a loopback, and capable of multicast.
 const FLAGS: u16 = 0x8049;
 /// `IFT_LOOP`, `DLT_NULL`
 const TYPE: u8 = 24;
@@ -26,12 +26,12 @@ const MTU: u32 = 33_624;
 
 const AF_LINK: u8 = 18;
 
-/// An address of the interface: `struct sockaddr`s, without what is zero at their ends.
+/// An address of the interface: `struct sockaddr`s, without trailing zeros.
 struct Address {
     family: u8,
     own: &'static [u8],
     netmask: &'static [u8],
-    /// Where it leads, beside the link's own.
+    /// The destination or broadcast address; the link's own address has none.
     leads: Option<&'static [u8]>,
 }
 
@@ -65,7 +65,8 @@ const NAME_SIZE: usize = 16;
 /// The size of `struct if_data`.
 const DATA: usize = 136;
 
-/// What can be asked: a number in the group of interfaces, what it is about going both ways.
+/// Returns the ioctl request with this number in the group of interfaces, whose argument is copied in and
+/// out.
 const fn both_ways(number: u32, size: usize) -> u32 {
     0xc000_0000 | (size as u32) << 16 | (b'i' as u32) << 8 | number
 }
@@ -82,7 +83,7 @@ const SIOCGIFMTU: u32 = both_ways(126, REQUEST);
 const SIOCGIFDATA: u32 = both_ways(133, NAME_SIZE + DATA);
 const SIOCGIFINDEX: u32 = both_ways(140, REQUEST);
 
-/// A request made of a socket of this family; those of other groups mean nothing here. NetBSD:
+/// Answers a request on a socket of this family; requests of other groups mean nothing here. NetBSD:
 /// `doifioctl`, `ifioctl_common`, `in_control`.
 pub(super) fn ioctl(
     run: &mut SyscallContext<'_, '_>,
@@ -113,7 +114,7 @@ pub(super) fn ioctl(
         SIOCGIFDATA => data(run.system()).to_vec(),
         SIOCGIFADDR if family == AF_INET => INET.to_vec(),
         SIOCGIFNETMASK if family == AF_INET => [&[16, AF_INET, 0, 0, 255][..], &[0; 11]].concat(),
-        // It has neither.
+        // The loopback interface has neither address.
         SIOCGIFDSTADDR | SIOCGIFBRDADDR if family == AF_INET => return Err(Errno::EINVAL.into()),
         _ if family == AF_LOCAL => return Err(Errno::EOPNOTSUPP.into()),
         _ => return Err(Errno::ENOTTY.into()),
@@ -122,8 +123,8 @@ pub(super) fn ioctl(
     run.copyout(&argument, addr)
 }
 
-/// SIOCGIFCONF: a `struct ifreq` for each address, as many as there is room for; without room, how much
-/// that would take. NetBSD: `ifconf`.
+/// SIOCGIFCONF: copies out a `struct ifreq` for each address, as many as fit; without room, returns the
+/// size of all. NetBSD: `ifconf`.
 fn list(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<()> {
     let mut conf = run.copyin::<16>(addr)?;
     let (room, out) = (i32_at(&conf, 0), u64_at(&conf, 8));
@@ -147,12 +148,12 @@ fn list(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<()> {
     run.copyout(&conf, addr)
 }
 
-/// `struct if_data`
+/// Encodes `struct if_data`.
 fn data(system: &System) -> [u8; DATA] {
     let mut data = [0; DATA];
     data[0] = TYPE;
     data[8..12].copy_from_slice(&MTU.to_le_bytes());
-    // It has been like this since then.
+    // The interface has not changed since boot.
     data[DATA - 16..].copy_from_slice(&timespec(system.boot_time));
     data
 }
@@ -162,14 +163,14 @@ const INTERFACE: u8 = 0x14;
 const NEW_ADDRESS: u8 = 0xc;
 const VERSION: u8 = 4;
 
-/// `RTAX_*`: what an address behind a message is.
+/// `RTAX_*`: the kinds of addresses behind a message.
 const NETMASK: u32 = 2;
 const NAMED: u32 = 4;
 const OWN: u32 = 5;
 const LEADS: u32 = 7;
 
-/// What NET_RT_IFLIST lists: the interface and its addresses of a family, or of all for 0, each in a
-/// message of its own. NetBSD: `sysctl_iflist`.
+/// Returns the messages of NET_RT_IFLIST: one for the interface, and one for each of its addresses of the
+/// family, or of all families for 0. NetBSD: `sysctl_iflist`.
 pub(super) fn messages(system: &System, family: u8, index: i32) -> Vec<Vec<u8>> {
     if index != 0 && index != i32::from(INDEX) {
         return Vec::new();
@@ -188,7 +189,7 @@ pub(super) fn messages(system: &System, family: u8, index: i32) -> Vec<Vec<u8>> 
     messages
 }
 
-/// A message: its head, and addresses, each on eight bytes.
+/// Encodes a message: its head, and addresses, each padded to eight bytes.
 fn message(kind: u8, head: &[u8], addresses: &[(u32, &[u8])]) -> Vec<u8> {
     let which = addresses.iter().fold(0u32, |bits, (what, _)| bits | 1 << what);
     let mut bytes = [&[0, 0, VERSION, kind], &which.to_le_bytes()[..], head].concat();

@@ -1,5 +1,5 @@
-//! Reading and writing: where the bytes of a transfer lie at the client, how long transfers go in
-//! pieces, and the read and write calls for whatever a descriptor is open on.
+//! Reading and writing: the client's buffers of a transfer, the pieces of long transfers, and the read and
+//! write calls on every kind of file.
 //!
 //! Sources: NetBSD `sys/kern/{sys_generic,vfs_syscalls}.c`; read(2), write(2).
 
@@ -40,7 +40,7 @@ pub(super) const CALLS: &[Listed] = &[
     }),
 ];
 
-/// As many bytes, in as many buffers, are moved where all clients are served.
+/// The most bytes, and buffers, that an inline run moves.
 pub(super) const INLINE_BYTES: u64 = 256 * 1024;
 const INLINE_SEGMENTS: u32 = 64;
 
@@ -50,10 +50,10 @@ enum Way {
     Write,
 }
 
-/// The client's side of a transfer: one buffer, or several one after the other.
+/// The client's side of a transfer: one buffer, or several in sequence.
 pub(super) struct Transfer {
     place: Place,
-    /// Bytes in all.
+    /// The number of bytes in all.
     pub total: u64,
 }
 
@@ -62,7 +62,7 @@ enum Place {
     Many(Arc<[(u64, u64)]>),
 }
 
-/// Room for the bytes of a piece; few need no heap.
+/// Room for the bytes of a piece; small pieces need no heap.
 pub(super) struct Buffer {
     few: [u8; 1024],
     many: Vec<u8>,
@@ -85,17 +85,17 @@ impl Buffer {
 }
 
 impl Transfer {
-    /// One buffer.
+    /// Returns a transfer of one buffer.
     pub fn one(addr: u64, total: u64) -> Transfer {
         Transfer { place: Place::One(addr), total }
     }
 
-    /// Several buffers, with their address and length, and the length of all.
+    /// Returns a transfer of several buffers, given their addresses and lengths, and the total length.
     pub fn many(segments: Arc<[(u64, u64)]>, total: u64) -> Transfer {
         Transfer { place: Place::Many(segments), total }
     }
 
-    /// Copies in all of it, whatever is done already: for what goes whole or not at all.
+    /// Copies in all of the transfer, whatever is done already: for messages that go whole or not at all.
     pub fn all(&self, run: &mut SyscallContext<'_, '_>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.total).map_err(|_| Errno::EMSGSIZE)?];
         let mut filled = 0;
@@ -110,7 +110,8 @@ impl Transfer {
         Ok(bytes)
     }
 
-    /// Runs `each` on the client's memory that holds `len` bytes of the transfer, from byte `from`.
+    /// Runs `each` on the parts of the client's memory that hold `len` bytes of the transfer, from byte
+    /// `from`.
     fn parts(
         &self,
         mut from: u64,
@@ -153,8 +154,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// Copies in what is left of the current piece. Pieces begin at multiples of `size`, so that
-    /// every run asks for the same bytes however many of them were used.
+    /// Copies in the rest of the current piece. Pieces begin at multiples of `size`, so that every run asks
+    /// for the same bytes however many of them were used.
     pub fn copyin<'b>(
         &self,
         run: &mut SyscallContext<'_, '_>,
@@ -165,7 +166,8 @@ impl Transfer {
         if end { Ok(bytes) } else { Err(Errno::EFAULT.into()) }
     }
 
-    /// The same, but what is before a bad address: then it is false that all is here.
+    /// Copies in the rest of the current piece, up to a bad address. The second value is `false` if a bad
+    /// address cut the piece short.
     pub fn copyin_to_fault<'b>(
         &self,
         run: &mut SyscallContext<'_, '_>,
@@ -189,7 +191,7 @@ impl Transfer {
         }
     }
 
-    /// Counts bytes of the current piece as done, and lets go of the piece at its end.
+    /// Counts bytes of the current piece as done, and forgets the piece at its end.
     pub fn consumed(&self, run: &mut SyscallContext<'_, '_>, size: u64, count: usize) {
         run.advance(count);
         if run.done().is_multiple_of(size) && run.done() < self.total {
@@ -198,7 +200,7 @@ impl Transfer {
     }
 }
 
-/// All calls of this file: in one buffer or several, at the file's offset or at one of their own.
+/// Runs every call of this file: with one buffer or several, at the file's offset or at a given position.
 fn transfer(run: &mut SyscallContext<'_, '_>, way: Way, vector: bool, positioned: bool) -> Answer {
     if vector && run.int(2) == 0 {
         return Err(Errno::EINVAL.into());
@@ -217,7 +219,8 @@ fn transfer(run: &mut SyscallContext<'_, '_>, way: Way, vector: bool, positioned
     finish(run, &file, moved)
 }
 
-/// Whether the descriptor means another open file than in an earlier run: then the call is over.
+/// Returns the answer of a call whose descriptor means another open file than in an earlier run; `None` if
+/// it is the same file.
 pub(super) fn other_file(run: &SyscallContext<'_, '_>, file: &Arc<OpenFile>) -> Option<Answer> {
     let earlier = run.kept()?.file.as_ref()?;
     if earlier.as_ptr() == Arc::as_ptr(file) {
@@ -229,14 +232,14 @@ pub(super) fn other_file(run: &SyscallContext<'_, '_>, file: &Arc<OpenFile>) -> 
     })
 }
 
-/// The offset of `pread` and `pwrite`, which have a slot of padding before it.
+/// Returns the offset of `pread` and `pwrite`, which have a slot of padding before it.
 fn position(run: &SyscallContext<'_, '_>, file: &OpenFile) -> Result<i64> {
     let inode = file.ops.inode().filter(|inode| !inode.is_fifo()).ok_or(Errno::ESPIPE)?;
     let at = run.offset(4);
     if at < 0 && !inode.is_node() { Err(Errno::EINVAL.into()) } else { Ok(at) }
 }
 
-/// One buffer: `buf` and `nbyte` are arguments 1 and 2.
+/// Returns a transfer of one buffer: `buf` and `nbyte` are arguments 1 and 2.
 fn single(run: &SyscallContext<'_, '_>) -> Result<Transfer> {
     let (addr, total) = (run.word(1), run.word(2));
     if total > i64::MAX as u64 {
@@ -245,7 +248,7 @@ fn single(run: &SyscallContext<'_, '_>) -> Result<Transfer> {
     Ok(Transfer { place: Place::One(addr), total })
 }
 
-/// Several: `iovp` and `iovcnt` are arguments 1 and 2.
+/// Returns a transfer of several buffers: `iovp` and `iovcnt` are arguments 1 and 2.
 fn several(run: &mut SyscallContext<'_, '_>) -> Result<Transfer> {
     if let Some(segments) = run.kept().and_then(|kept| kept.segments.clone()) {
         let total = segments.iter().map(|segment| segment.1).sum();
@@ -273,8 +276,8 @@ fn several(run: &mut SyscallContext<'_, '_>) -> Result<Transfer> {
     Ok(Transfer { place: Place::Many(segments), total })
 }
 
-/// What a transfer comes to: bytes already moved outweigh having to wait, and a broken pipe comes
-/// with its signal. NetBSD: `dofileread`, `dofilewrite`.
+/// Returns the answer of a transfer: a partial count if bytes were moved before it had to wait; a broken
+/// pipe raises SIGPIPE. NetBSD: `dofileread`, `dofilewrite`.
 fn finish(run: &mut SyscallContext<'_, '_>, file: &Arc<OpenFile>, moved: Result<()>) -> Answer {
     let done = run.done() as i64;
     match moved {

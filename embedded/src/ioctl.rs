@@ -1,4 +1,4 @@
-//! ioctl: what can be asked of any descriptor; each kind of file answers the rest itself.
+//! ioctl: the requests that every descriptor answers; each kind of file answers the rest itself.
 //!
 //! Sources: NetBSD `sys/kern/sys_generic.c`, `sys/sys/{filio,ttycom,ioccom}.h`; ioctl(2).
 
@@ -26,12 +26,12 @@ pub(super) const FIONBIO: u32 = 0x8004_667e;
 pub(super) const FIONREAD: u32 = 0x4004_667f;
 pub(super) const FIONWRITE: u32 = 0x4004_6679;
 pub(super) const FIONSPACE: u32 = 0x4004_6678;
-/// Of a terminal, what it is set to: how isatty(3) asks.
+/// The request for a terminal's settings, by which isatty(3) asks.
 pub(super) const TIOCGETA: u32 = 0x402c_7413;
 pub(super) const SIOCATMARK: u32 = 0x4004_7307;
 
-/// Who gets the signals of a file: a process or, if negative, a group; the other pair has it the other
-/// way round, and takes groups only.
+/// Requests that set and get the owner of a file, who gets its signals: a process or, if negative, a group.
+/// The second pair negates the ID, and takes groups only.
 const FIOSETOWN: u32 = 0x8004_667c;
 const FIOGETOWN: u32 = 0x4004_667b;
 const TIOCSPGRP: u32 = 0x8004_7476;
@@ -40,12 +40,12 @@ const TIOCGPGRP: u32 = 0x4004_7477;
 const SIOCSPGRP: u32 = 0x8004_7308;
 const SIOCGPGRP: u32 = 0x4004_7309;
 
-/// A request has the size of what its argument points to in it, no more than a page, and whether that is
-/// copied in (`ioccom.h`).
+/// A request contains the size of what its argument points to, at most a page, and a flag that it is copied
+/// in (`ioccom.h`).
 const MOST: u32 = 4096;
 const IN: u32 = 0x8000_0000;
 
-/// The bytes that its argument has.
+/// Returns the number of bytes of the request's argument.
 pub(super) const fn size(request: u32) -> u32 {
     request >> 16 & 0x1fff
 }
@@ -71,7 +71,7 @@ fn ioctl(run: &mut SyscallContext<'_, '_>) -> Answer {
         let mut argument = vec![0; size(request) as usize];
         run.memory().copyin(addr, &mut argument)?;
         if let FIONBIO | FIOASYNC = request {
-            // Set whatever the file says to it, as in NetBSD.
+            // Set whatever the file answers, as in NetBSD.
             let flag = if request == FIONBIO { open::NONBLOCK } else { open::ASYNC };
             file.set(flag, i32_at(&argument, 0) != 0);
         }
@@ -94,7 +94,7 @@ fn ioctl(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// Has the signals of a file go to a process, a group of the caller's session if `id` is negative, or
+/// Sets the owner of a file's signals: a process, a group of the caller's session if `id` is negative, or
 /// nobody. NetBSD: `fsetown`.
 pub(super) fn set_owner(run: &SyscallContext<'_, '_>, owner: &Owner, id: i32) -> Result<(), Errno> {
     let system = run.system();

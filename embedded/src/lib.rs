@@ -1,32 +1,31 @@
-//! A small kernel in memory, with NetBSD's face: files, pipes, sockets, time, signals and
-//! sysctl for clients that speak NetBSD/amd64.
+//! A small in-memory kernel with NetBSD's interface: files, pipes, sockets, time, signals and sysctl for
+//! clients that speak NetBSD/amd64.
 //!
-//! No call sleeps on a thread. A call that cannot go on stops with a reason (`Stop`), and is run
-//! again from the top once that has changed; so it copies in first, changes state last, copies out
-//! after that, and keeps how far it came in its `Progress`. A blocked client costs a place in a
-//! queue.
+//! No call sleeps on a thread. A call that cannot go on stops with a reason (`Stop`), and is run again from
+//! the top once the reason is gone. Therefore a call copies in first, then changes state, then copies out,
+//! and keeps its progress in its `Progress`. A blocked client costs a place in a queue.
 //!
-//! # The rooms of this room
+//! # Modules
 //!
-//! - `call`: one run of a call, and how it stops; `table`: which calls there are
-//! - `process`, `identity`, `cwd`, `signal`: processes, who and where they are, what they send each other
-//! - `credentials`, `groups`, `uidinfo`: whose rights they have, and which of them belong together
-//! - `rlimits`, `usage`: what they may use, and what they have used
-//! - `file`, `descriptors`: open files and what a kind of them can do, and the tables that hold them
-//! - `io`, `ioctl`: reading and writing whatever a descriptor is open on, and what else can be asked
-//! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files there are; `interfaces`: what sockets are
-//!   asked about the network
-//! - `memfs`, `files`, `device`: the file system, files by name, what `/dev` has
+//! - `call`: one run of a call, and how it stops; `table`: the system calls
+//! - `process`, `pid`, `cwd`, `signal`: processes, their IDs and directories, the signals they send
+//! - `credentials`, `groups`, `uidinfo`: users and groups, process groups and sessions, counts by user
+//! - `rlimits`, `usage`: the resource limits of processes, and the resources they have used
+//! - `file`, `descriptors`: open files and the operations of each kind, and descriptor tables; `owner`: who
+//!   gets the signals of a file
+//! - `io`, `ioctl`: reading, writing and other requests on any kind of file
+//! - `console`, `vnode`, `pipe`, `sockets`: the kinds of files; `interfaces`: the network interface as
+//!   sockets show it
+//! - `memfs`, `files`, `device`: the file system, calls on files by name, the devices in `/dev`
 //! - `locks`: locks on files and parts of them; `etfs`: files of the host
-//! - `poll`, `kqueue`: waiting for one of many
+//! - `poll`, `kqueue`: waiting for one of many files or events
 //! - `time`, `timers`, `memory`, `sysctl`, `system`: a family of calls each
-//! - `alarm`: the one thread of the kernel, which timers have once there is one
-//! - `wait`, `sync`, `limits`, `paid`, `abi`: queues, locks, bounds, who pays, layouts
-//! - `work`: how much is done where all clients are served
+//! - `timer_thread`: the only thread of the kernel, started with the first timer
+//! - `wait`, `sync`, `limits`, `paid`, `abi`: wait queues, locks, limits, payment, layouts
+//! - `work`: the bound on the work of an inline run
 //!
-//! No lock is shared by processes that share nothing: `getpid` takes none at all, reading a file takes
-//! the process's descriptor table, the open file's offset and the file, each for reading where that
-//! will do.
+//! Processes that share nothing share no lock: `getpid` takes none at all; reading a file takes the
+//! process's descriptor table, the open file's offset and the file, each for reading where that is enough.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
@@ -101,27 +100,27 @@ use time::Clock;
 use timer_thread::TimerThread;
 use uidinfo::UidTable;
 
-/// The release whose numbers, structures and answers this kernel gives: the NetBSD-current that the
-/// rump kernels of buildrump.sh are made from. Clients built for it find what they expect.
+/// The NetBSD release whose numbers, structures and answers this kernel has: the NetBSD-current that the
+/// rump kernels of buildrump.sh are made from. Clients built for that release find what they expect.
 const OSRELEASE: &str = "7.99.34";
 
-/// The same as a number (`__NetBSD_Version__`).
+/// The release as a number (`__NetBSD_Version__`).
 const OSREVISION: i32 = 799_003_400;
 
-/// Nanoseconds of a tick of the clock (`hz` is 100).
+/// The nanoseconds of a tick of the clock (`hz` is 100).
 const TICK: i64 = 10_000_000;
 
-/// What to make an embedded kernel from.
+/// The configuration of an embedded kernel.
 pub struct Config {
     pub limits: Limits,
     /// The first value of `kern.hostname`.
     pub hostname: String,
-    /// Where bytes written to the console go: descriptors 0, 1 and 2 of a new client. Without it
-    /// they go nowhere.
+    /// Takes the bytes written to the console, descriptors 0, 1 and 2 of a new client. Without it they are
+    /// dropped.
     pub console: Option<Console>,
 }
 
-/// Takes what clients write to the console, in pieces of any size.
+/// A function that takes what clients write to the console, in pieces of any size.
 pub type Console = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 impl Default for Config {
@@ -135,7 +134,7 @@ pub struct Embedded {
     system: Arc<System>,
 }
 
-/// What all processes share.
+/// The state that all processes share.
 struct System {
     limits: Limits,
     counters: Arc<Counters>,
@@ -143,7 +142,7 @@ struct System {
     /// `kern.version`
     version: String,
     cpus: i32,
-    /// When it began: on the monotonic clock, and in nanoseconds since 1970.
+    /// The time of boot: on the monotonic clock, and in nanoseconds since 1970.
     booted: Instant,
     boot_time: i64,
     /// The credentials every client begins with: the superuser's.
@@ -152,7 +151,7 @@ struct System {
     rlimits: Arc<Rlimits>,
     groups: Groups,
     uidinfo: UidTable,
-    /// Where every client begins.
+    /// The directories every client begins in.
     places: Arc<Cwd>,
     processes: ProcessTable,
     fs: Fs,
@@ -161,13 +160,13 @@ struct System {
     net: Arc<Net>,
     variables: Variables,
     missing: Missing,
-    /// Who waits for whose locks.
+    /// The processes that wait for locks of others.
     waits: Arc<WaitGraph>,
     console: Option<Console>,
 }
 
 impl System {
-    /// Ticks of the clock since it began; they wrap after a year and four months.
+    /// Returns the ticks of the clock since boot; they wrap after a year and four months.
     fn tick(&self) -> u32 {
         (self.booted.elapsed().as_nanos() / TICK as u128) as u32
     }
@@ -186,7 +185,7 @@ impl Default for Embedded {
 }
 
 impl Embedded {
-    /// Boots a kernel. It ends when it and its last process are dropped.
+    /// Boots a kernel. It ends when this handle and its last process are dropped.
     pub fn new(config: Config) -> Self {
         let Config { limits, hostname, console } = config;
         let counters = Arc::new(Counters::new(limits.clone()));
@@ -224,7 +223,7 @@ impl Embedded {
         Embedded { system: Arc::new(system) }
     }
 
-    /// What the kernel holds right now.
+    /// Returns what the kernel holds right now.
     pub fn usage(&self) -> Usage {
         let counters = &self.system.counters;
         Usage {
@@ -237,8 +236,8 @@ impl Embedded {
         }
     }
 
-    /// The calls that were made but are not there, by number, and how often. Numbers no call can
-    /// have are counted under [`LIMIT`].
+    /// Returns the calls that clients made but that are not implemented: their numbers, and how often.
+    /// Numbers no call can have are counted under [`LIMIT`].
     pub fn missing(&self) -> Vec<(i32, u64)> {
         self.system.missing.counts()
     }

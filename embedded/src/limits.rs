@@ -1,5 +1,5 @@
-//! How much the embedded kernel may hold, and how much it holds: every process, open file, inode
-//! and stored byte is counted here when it is made and when it goes.
+//! Limits on what the embedded kernel may hold, and counts of what it holds: every process, open file,
+//! inode and stored byte is counted here when it is made and when it goes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,30 +7,30 @@ use std::sync::{Arc, Mutex};
 
 use super::sync::lock;
 
-/// Bounds on what clients may make the kernel hold, all together and each family by itself. A family is
-/// a client that came from nowhere, and all that were forked from it.
+/// Limits on what clients may make the kernel hold, all together and each family by itself. A family is a
+/// client that connected on its own, and all clients forked from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open descriptors of one process, `RLIMIT_NOFILE`: past it EMFILE.
+    /// The most open descriptors of one process, `RLIMIT_NOFILE`: EMFILE beyond.
     pub files_per_process: usize,
-    /// Open files of all processes together, `kern.maxfiles`: past it ENFILE.
+    /// The most open files of all processes together, `kern.maxfiles`: ENFILE beyond.
     pub files: u64,
-    /// The same of one family: those it has opened and those it has been sent. Half as many may be on their
-    /// way in messages, of those it has sent and of those it has not received.
+    /// The most open files of one family: those it has opened and those it has been sent. Half as many may
+    /// be in flight in messages, both of those it has sent and of those it has not received.
     pub files_per_family: u64,
-    /// Files, directories and bound local sockets in the file system: past it ENOSPC.
+    /// The most files, directories and bound local sockets in the file system: ENOSPC beyond.
     pub inodes: u64,
-    /// The same of those a family has made.
+    /// The most inodes that one family has made.
     pub inodes_per_family: u64,
-    /// Bytes of file contents and in pipes: past it ENOSPC for a file and ENOMEM for a new pipe; a pipe
-    /// that there is holds less then.
+    /// The most bytes in file contents and pipes. Beyond, a file gets ENOSPC, a new pipe ENOMEM, and an
+    /// existing pipe holds less.
     pub bytes: u64,
-    /// The same of one family: what its pipes and the files it made hold, whoever wrote it. Files that
-    /// outlive their family count against [`Limits::bytes`] only.
+    /// The most bytes of one family: the contents of its pipes and of the files it made, whoever wrote
+    /// them. Files that outlive their family count against [`Limits::bytes`] only.
     pub bytes_per_family: u64,
-    /// Processes, preforked ones included, `kern.maxproc`: past it EAGAIN.
+    /// The most processes, preforked ones included, `kern.maxproc`: EAGAIN beyond.
     pub processes: u64,
-    /// The same of one family.
+    /// The most processes of one family.
     pub processes_per_family: u64,
 }
 
@@ -50,12 +50,12 @@ impl Default for Limits {
     }
 }
 
-/// What the embedded kernel holds right now.
+/// The amounts that the embedded kernel holds right now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Processes, preforked ones included.
     pub processes: u64,
-    /// Open files: what descriptors point to, however many do.
+    /// Open files, each counted once however many descriptors point to it.
     pub files: u64,
     /// Open files on their way in messages.
     pub flights: u64,
@@ -88,11 +88,13 @@ impl Counters {
     }
 }
 
-/// Of all open files, and of those of a family, one in so many may be in flight (`unp_rights_ratio`).
+/// The part of all open files, and of those of a family, that may be in flight is one in so many
+/// (`unp_rights_ratio`).
 const FLIGHT_RATIO: u64 = 2;
 
-/// Who pays for what clients make: a family, and with it the system. Whatever it has paid for keeps it, so
-/// nothing is given back to a stranger, and what a family that has gone left behind is still its own.
+/// The resource group of a family: what the family holds is charged to it and to the system. Everything
+/// charged keeps its resource group alive, so nothing is given back to another group, and what an ended
+/// family has left behind is still charged to it.
 #[derive(Debug)]
 pub(super) struct ResourceGroup {
     pub system: Arc<Counters>,
@@ -101,18 +103,19 @@ pub(super) struct ResourceGroup {
     flights: Counter,
     inodes: Counter,
     bytes: Counter,
-    /// Ports among those that are chosen for who asks for none.
+    /// Ports from the range used when a client asks for no particular port.
     ports: Counter,
-    /// How much it may have of that.
+    /// The most inodes and bytes of the group.
     most_inodes: u64,
     most_bytes: AtomicU64,
     /// Locks on files.
     pub locks: Counter,
-    /// Open files of other families that it has descriptors of, by address, and how many. Few have any.
+    /// The open files of other families that this family has descriptors of. Boxed, as few families have
+    /// any.
     foreign: Mutex<Option<Box<Foreign>>>,
 }
 
-/// Descriptors of each open file, by the address of the file.
+/// The number of descriptors of each open file, by the address of the file.
 #[derive(Debug, Default)]
 struct Foreign(HashMap<usize, usize>);
 
@@ -122,12 +125,13 @@ impl ResourceGroup {
         ResourceGroup::with(system, limits.inodes_per_family, limits.bytes_per_family)
     }
 
-    /// What is made before there are clients: for itself it has no bound until it is settled.
+    /// Returns the group for what is made before there are clients. The group has no bound of its own until
+    /// `settle`.
     pub fn of_the_system(system: &Arc<Counters>) -> Arc<ResourceGroup> {
         ResourceGroup::with(system, u64::MAX, u64::MAX)
     }
 
-    /// From now on it may have as many bytes more as a family may have.
+    /// Bounds the group from now on: it may have as many bytes more as a family may have.
     pub fn settle(&self) {
         let most = self.bytes.get().saturating_add(self.system.limits.bytes_per_family);
         self.most_bytes.store(most, Relaxed);
@@ -149,7 +153,7 @@ impl ResourceGroup {
         })
     }
 
-    /// Counts a process more, unless that would be one too many.
+    /// Counts one more process, and returns `true`, unless that would be too many.
     pub fn take_process(&self) -> bool {
         let limits = &self.system.limits;
         let own = (&self.processes, limits.processes_per_family);
@@ -161,14 +165,14 @@ impl ResourceGroup {
         self.processes.give(1);
     }
 
-    /// Counts an open file more, unless that would be one too many.
+    /// Counts one more open file, and returns `true`, unless that would be too many.
     pub fn take_file(&self) -> bool {
         let limits = &self.system.limits;
         let own = (&self.files, limits.files_per_family);
         take_both(1, own, (&self.system.files, limits.files))
     }
 
-    /// Counts one that is there whatever the limits.
+    /// Counts an open file that exists whatever the limits.
     pub fn add_file(&self) {
         self.system.files.add(1);
         self.files.add(1);
@@ -179,8 +183,8 @@ impl ResourceGroup {
         self.files.give(1);
     }
 
-    /// Counts a descriptor of another family's open file at this address, unless that would be a file too
-    /// many.
+    /// Counts a descriptor of another family's open file at this address, and returns `true`, unless that
+    /// would be one file too many.
     pub fn take_foreign(&self, address: usize) -> bool {
         let mut foreign = lock(&self.foreign);
         let Foreign(foreign) = &mut **foreign.get_or_insert_default();
@@ -209,7 +213,8 @@ impl ResourceGroup {
         }
     }
 
-    /// Counts open files that it puts into flight, unless these would be too many.
+    /// Counts `n` open files that the family puts into flight, and returns `true`, unless that would be too
+    /// many.
     pub fn take_flights(&self, n: u64) -> bool {
         let limits = &self.system.limits;
         let own = (&self.flights, limits.files_per_family / FLIGHT_RATIO);
@@ -221,7 +226,8 @@ impl ResourceGroup {
         self.flights.give(n);
     }
 
-    /// The same of those that another has sent and that wait in a socket of this one.
+    /// Counts `n` open files that another family has sent and that wait in a socket of this one, and
+    /// returns `true`, unless that would be too many.
     pub fn take_arrivals(&self, n: u64) -> bool {
         self.flights.take(n, self.system.limits.files_per_family / FLIGHT_RATIO)
     }
@@ -230,14 +236,14 @@ impl ResourceGroup {
         self.flights.give(n);
     }
 
-    /// Counts something more in the file system, unless that would be too much.
+    /// Counts one more inode, and returns `true`, unless that would be too many.
     pub fn take_inode(&self) -> bool {
         let limits = &self.system.limits;
         let own = (&self.inodes, self.most_inodes);
         take_both(1, own, (&self.system.inodes, limits.inodes))
     }
 
-    /// Counts what is there whatever the limits.
+    /// Counts an inode that exists whatever the limits.
     pub fn add_inode(&self) {
         self.system.inodes.add(1);
         self.inodes.add(1);
@@ -248,8 +254,8 @@ impl ResourceGroup {
         self.inodes.give(1);
     }
 
-    /// Counts a port more among the `limit` of one kind, of which so many are taken, unless that would be too
-    /// many.
+    /// Counts one more port of the `limit` of one kind, of which `taken` are in use, and returns `true`,
+    /// unless that would be too many.
     pub fn take_port(&self, taken: &Counter, limit: u64) -> bool {
         take_both(1, (&self.ports, limit / LAST), (taken, limit))
     }
@@ -259,14 +265,14 @@ impl ResourceGroup {
         self.ports.give(1);
     }
 
-    /// Counts `n` bytes more, unless that would be too many.
+    /// Counts `n` more bytes, and returns `true`, unless that would be too many.
     pub fn take_bytes(&self, n: u64) -> bool {
         let limits = &self.system.limits;
         let own = (&self.bytes, self.most_bytes.load(Relaxed));
         take_both(n, own, (&self.system.bytes, limits.bytes))
     }
 
-    /// Counts bytes that were another's until now.
+    /// Counts `n` bytes that were charged to another group until now.
     pub fn add_bytes(&self, n: u64) {
         self.system.bytes.add(n);
         self.bytes.add(n);
@@ -277,7 +283,7 @@ impl ResourceGroup {
         self.bytes.give(n);
     }
 
-    /// How many bytes it could take now.
+    /// Returns the number of bytes the family could take now.
     pub fn free_bytes(&self) -> u64 {
         let (all, limit) = (self.system.bytes.get(), self.system.limits.bytes);
         let (own, most) = (self.bytes.get(), self.most_bytes.load(Relaxed));
@@ -290,16 +296,17 @@ impl ResourceGroup {
     }
 }
 
-/// The last part of what there is, one in so many, is for families that have little.
+/// The last part of every resource, one in so many, is reserved for families that have little.
 const LAST: u64 = 4;
 
-/// How much is little while so much is free: so each of many families leaves something to the next.
+/// Returns the amount that counts as little while `free` is left. As it shrinks with `free`, each of many
+/// families leaves something to the next.
 fn little(free: u64) -> u64 {
     1 + free / 256
 }
 
-/// Takes `n` from two counters with their bounds, or from neither. Where a family may not have everything,
-/// of the last part of it no family gets more than a little.
+/// Takes `n` from two counters with their bounds, or from neither. If a family may not have everything, it
+/// gets no more than a little of the last part.
 fn take_both(n: u64, own: (&Counter, u64), all: (&Counter, u64)) -> bool {
     if !own.0.take(n, own.1) {
         return false;
@@ -318,19 +325,19 @@ fn take_both(n: u64, own: (&Counter, u64), all: (&Counter, u64)) -> bool {
     true
 }
 
-/// A count that never passes the bound it is raised against.
+/// A count that `take` never raises above its bound.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`, unless that would pass `limit`.
+    /// Adds `n`, and returns `true`, unless that would pass `limit`.
     pub fn take(&self, n: u64, limit: u64) -> bool {
         self.0
             .fetch_update(Relaxed, Relaxed, |now| now.checked_add(n).filter(|&then| then <= limit))
             .is_ok()
     }
 
-    /// Adds `n`, whatever there is.
+    /// Adds `n`, whatever the bound.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
     }

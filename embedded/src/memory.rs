@@ -1,7 +1,7 @@
-//! The client's memory: mapping some for it. Its address space is the host's, so all this kernel can
-//! do is ask the client to map anonymous memory.
+//! The client's memory: mapping some for it. The client's address space is on its host, so all this kernel
+//! can do is ask the client to map anonymous memory.
 //!
-//! A rump kernel offers no mmap to its clients (`rump_sys_mmap` does not exist); what is here follows
+//! A rump kernel offers no mmap to its clients (`rump_sys_mmap` does not exist); this module follows
 //! NetBSD's `sys/uvm/uvm_mmap.c`; mmap(2).
 
 use super::call::{Answer, SyscallContext};
@@ -22,7 +22,7 @@ const FIXED: u32 = 0x10;
 const ANONYMOUS: u32 = 0x1000;
 /// `PROT_READ | PROT_WRITE | PROT_EXEC`
 const PROTECTIONS: u32 = 0x7;
-/// The most that is asked of a client at once.
+/// The most memory that is asked of a client at once.
 const MOST: u64 = 1 << 40;
 
 /// `void *mmap(void *addr, size_t len, int prot, int flags, int fd, long PAD, off_t pos)`

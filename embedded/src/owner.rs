@@ -1,7 +1,7 @@
-//! Whom the signals of a file are for: a process, a process group, or nobody.
+//! The owner of a file, who gets its signals: a process, a process group, or nobody.
 //!
-//! It is kept as itself and not by its number, which may be another's once it has ended: a signal that is
-//! late reaches nobody then.
+//! The owner is kept by reference, not by its number, which may be reused once it has ended: a late signal
+//! then reaches nobody.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -10,18 +10,18 @@ use super::groups::Group;
 use super::process::Proc;
 use super::sync::lock;
 
-/// The owner of a pipe's end or a socket. Few have one, so it is not in place.
+/// The owner of a pipe's end or a socket. Boxed, as few have one.
 #[derive(Default)]
 pub(super) struct Owner(Mutex<Option<Box<Of>>>);
 
 #[derive(Clone)]
 struct Of {
-    /// What the file says of its owner: a pid, a group's number below zero, or 0.
+    /// The owner as the client sees it: a pid, the negative ID of a process group, or 0.
     id: i32,
     whom: Whom,
 }
 
-/// Who that is.
+/// The process or process group of an owner.
 #[derive(Clone)]
 pub(super) enum Whom {
     Nobody,
@@ -44,7 +44,7 @@ impl Owner {
         *lock(&self.0) = of;
     }
 
-    /// Sends it a signal, if it is still there.
+    /// Sends the owner a signal, if it still exists.
     pub fn send(&self, system: &System, signo: i32) {
         let Some(of) = lock(&self.0).clone() else { return };
         match of.whom {

@@ -1,18 +1,18 @@
-//! Bytes that a family pays for while something lives.
+//! Payments of bytes by a family, each for something that lives a while.
 
 use std::sync::Arc;
 
 use super::limits::ResourceGroup;
 use kernel::Errno;
 
-/// What something takes, given back when it goes.
+/// The bytes paid for something, given back on drop.
 pub(super) struct Paid {
     resource_group: Arc<ResourceGroup>,
     bytes: u64,
 }
 
 impl Paid {
-    /// This error if `resource_group` cannot pay for so many bytes more.
+    /// Pays for so many bytes. Returns `errno` if `resource_group` cannot pay.
     pub fn new(
         resource_group: &Arc<ResourceGroup>,
         bytes: u64,
@@ -24,7 +24,7 @@ impl Paid {
         Ok(Paid { resource_group: resource_group.clone(), bytes })
     }
 
-    /// For what was paid for elsewhere until now.
+    /// Takes over bytes that another group paid for until now.
     pub fn moved(resource_group: &Arc<ResourceGroup>, bytes: u64) -> Paid {
         resource_group.add_bytes(bytes);
         Paid { resource_group: resource_group.clone(), bytes }

@@ -1,4 +1,4 @@
-//! Who a process is: its pid and its parent's, and what it leaves out of the modes it makes.
+//! The calls that return a process's pid and its parent's, and umask.
 //!
 //! Sources: NetBSD `sys/kern/{kern_prot,kern_descrip}.c`; getpid(2), umask(2).
 
@@ -12,7 +12,7 @@ pub(super) const CALLS: &[Listed] = &[
     call(sys::UMASK, Runs::Inline, umask),
 ];
 
-/// `pid_t getpid(void)`; the parent's pid comes along as the second value.
+/// `pid_t getpid(void)`; the second return value is the parent's pid.
 fn getpid(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([run.proc.pid.into(), run.proc.parent().into()])
 }

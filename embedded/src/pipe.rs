@@ -1,4 +1,4 @@
-//! Pipes: a bounded buffer with an end that puts in and an end that takes out.
+//! Pipes: a bounded buffer with a read end and a write end.
 //!
 //! Source: NetBSD `sys/kern/sys_pipe.c`; pipe(2).
 
@@ -25,19 +25,19 @@ use kernel::sys;
 pub(super) const CALLS: &[Listed] =
     &[call(sys::PIPE, Runs::Inline, pipe), call(sys::PIPE2, Runs::Inline, pipe2)];
 
-/// Bytes a pipe holds (`PIPE_SIZE`).
+/// The bytes a pipe holds (`PIPE_SIZE`).
 pub(super) const CAPACITY: usize = 16 * 1024;
 
-/// What it holds from the first write on that found it empty and was larger (`BIG_PIPE_SIZE`), as long as
-/// there are not too many such pipes (`LIMITBIGPIPES`).
+/// The bytes a pipe holds after a write of more than `CAPACITY` has found it empty (`BIG_PIPE_SIZE`), as
+/// long as there are not too many such pipes (`LIMITBIGPIPES`).
 const LARGE: usize = 4 * CAPACITY;
 pub(super) const MOST_LARGE: u64 = 32;
 
-/// Writers that wait go on once a read has left less than this (`MINPIPESIZE`).
+/// Waiting writers go on once a read has left fewer bytes than this (`MINPIPESIZE`).
 const DRAINED: usize = CAPACITY / 3;
 
-/// An empty pipe keeps a buffer up to this size for the next bytes. So much is paid for when it is made,
-/// and is what it holds while there is no paying for more.
+/// The largest buffer that an empty pipe keeps for the next bytes. It is paid for when the pipe is made,
+/// and is all the pipe holds while its family cannot pay for more.
 const SPARE: usize = 1024;
 
 /// A pipe.
@@ -46,7 +46,7 @@ pub(super) struct Pipe {
     readers: WaitQueue,
     writers: WaitQueue,
     born: i64,
-    /// Whose it is: who made it.
+    /// The user and group of the process that made the pipe.
     uid: u32,
     gid: u32,
     resource_group: Arc<ResourceGroup>,
@@ -54,17 +54,19 @@ pub(super) struct Pipe {
 
 struct State {
     bytes: VecDeque<u8>,
-    /// The bytes it may hold when all is paid for, and with how much room a larger write begins.
+    /// The bytes the pipe may hold when all of them are paid for, and the least room with which a larger
+    /// write begins.
     most: usize,
     low_water: usize,
-    /// Writers that wait go on once there are less bytes than this.
+    /// Waiting writers go on once there are fewer bytes than this.
     drained: usize,
-    /// How often they have been told to, and readers that there is something; once more each.
+    /// One more than the number of times that writers were told to go on, and that readers were told of
+    /// bytes.
     writers_told: u64,
     readers_told: u64,
-    /// Whether a call that waits is to hear when it should not any more (`O_NONBLOCK`).
+    /// True if a waiting call fails with EAGAIN when `O_NONBLOCK` is set meanwhile.
     listens: bool,
-    /// What it may hold now: what is paid for.
+    /// The bytes the pipe may hold now: those that are paid for.
     capacity: usize,
     reader: bool,
     writer: bool,
@@ -77,19 +79,19 @@ impl State {
         self.capacity.saturating_sub(self.bytes.len())
     }
 
-    /// What fits if it grows as far as `resource_group` can pay now.
+    /// Returns the room of the pipe if it grows as far as `resource_group` can pay now.
     fn room(&self, resource_group: &ResourceGroup) -> usize {
         let payable = self.capacity.saturating_add(resource_group.free_bytes() as usize);
         let grown = self.sizes().find(|&size| size <= payable);
         grown.map_or(self.capacity, |size| size.max(self.capacity)).saturating_sub(self.bytes.len())
     }
 
-    /// What it grows to, the best first.
+    /// Returns the sizes the pipe may grow to, the best first.
     fn sizes(&self) -> impl Iterator<Item = usize> + use<> {
         [self.most, self.most.min(CAPACITY)].into_iter()
     }
 
-    /// Grows as far as `resource_group` can pay.
+    /// Grows the pipe as far as `resource_group` can pay.
     fn grow(&mut self, resource_group: &ResourceGroup) {
         let capacity = self.capacity;
         let paid =
@@ -99,20 +101,20 @@ impl State {
         }
     }
 
-    /// Some bytes are gone: whether writers are to go on.
+    /// Records that bytes were taken out. Returns `true` if writers are to go on.
     fn tell(&mut self) -> bool {
         let told = self.bytes.len() < self.drained;
         self.writers_told += u64::from(told);
         told
     }
 
-    /// Whether there is somebody at either end.
+    /// Returns `true` if both ends are open.
     fn both(&self) -> bool {
         self.reader && self.writer
     }
 
-    /// How much of `left` bytes fits now, as one piece if they are few (`PIPE_BUF`). For more than it
-    /// may hold it grows, if `resource_group` can pay.
+    /// Returns how many of `left` bytes fit now; few bytes go as one piece (`PIPE_BUF`). If `left` is more
+    /// than the pipe may hold, the pipe grows if `resource_group` can pay.
     fn fits(&mut self, left: u64, resource_group: &ResourceGroup) -> usize {
         if (self.space() as u64) < left {
             self.grow(resource_group);
@@ -125,7 +127,7 @@ impl State {
         usize::try_from(left).unwrap_or(usize::MAX).min(space)
     }
 
-    /// It is empty, or nobody will take out what is in it: it holds no more than it must.
+    /// Shrinks a pipe that is empty, or that nobody will read, to what it always holds.
     fn shrink(&mut self, resource_group: &ResourceGroup) {
         if self.bytes.capacity() > SPARE {
             self.bytes = VecDeque::new();
@@ -144,20 +146,20 @@ impl Waitable for Pipe {
     }
 }
 
-/// How a pipe behaves that is full.
+/// The limits by which a full pipe behaves.
 struct Bounds {
-    /// The bytes it may hold.
+    /// The bytes the pipe may hold.
     most: usize,
-    /// With how much room a larger write begins.
+    /// The least room with which a larger write begins.
     low_water: usize,
-    /// Writers that wait go on once there are less bytes than this.
+    /// Waiting writers go on once there are fewer bytes than this.
     drained: usize,
-    /// Whether a call that waits is to hear when it should not any more (`O_NONBLOCK`).
+    /// True if a waiting call fails with EAGAIN when `O_NONBLOCK` is set meanwhile.
     listens: bool,
 }
 
 impl Pipe {
-    /// ENOMEM if `resource_group` cannot pay for it.
+    /// Makes a pipe. ENOMEM if `resource_group` cannot pay for it.
     fn new(
         resource_group: &Arc<ResourceGroup>,
         own: &Credentials,
@@ -192,7 +194,7 @@ impl Pipe {
         }))
     }
 
-    /// One end is gone: whoever waits on the other sees the end of file, or the broken pipe.
+    /// Closes one end. Calls waiting at the other end see end of file, or the broken pipe.
     pub fn close(&self, side: Side) {
         {
             let mut state = lock(&self.state);
@@ -217,7 +219,7 @@ impl Pipe {
         self.writers.wake();
     }
 
-    /// Takes out what there is, at least a byte. NetBSD: `pipe_read`.
+    /// Takes out the bytes there are, at least one. NetBSD: `pipe_read`.
     pub fn read(
         self: &Arc<Self>,
         run: &mut SyscallContext<'_, '_>,
@@ -243,8 +245,8 @@ impl Pipe {
         }
     }
 
-    /// EAGAIN for a call that should not wait. One that waits looks again only when it is told to go on:
-    /// what wakes it besides, as a close in another process may, is not for it.
+    /// Returns EAGAIN for a non-blocking call. A waiting call checks the flag again only when it is told to
+    /// go on, not when something else wakes it, such as a close in another process.
     fn check_blocking(
         &self,
         run: &SyscallContext<'_, '_>,
@@ -257,7 +259,7 @@ impl Pipe {
         if looks && file.has(open::NONBLOCK) { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
-    /// Copies out what is there; false if there is nothing but may be later.
+    /// Copies out the bytes there are. Returns `false` if there are none now but may be later.
     fn take(&self, run: &mut SyscallContext<'_, '_>, transfer: &Transfer) -> Result<bool> {
         let (go_on, more) = {
             let mut state = lock(&self.state);
@@ -278,11 +280,11 @@ impl Pipe {
             state.accessed = time::now();
             (told || state.space() >= PIPE_BUF, !state.bytes.is_empty())
         };
-        // Else there is too little for any writer that waits and for whoever polls.
+        // Otherwise there is too little room for any waiting writer and for polls.
         if go_on {
             self.writers.wake();
-            // No reader waits while there is something: this is for knotes with EV_CLEAR, which hear
-            // of every change.
+            // No reader waits while there are bytes: this wakes knotes with EV_CLEAR, which report every
+            // change.
             if more {
                 self.readers.wake();
             }
@@ -290,8 +292,8 @@ impl Pipe {
         Ok(true)
     }
 
-    /// Puts in all of it. Who has to wait does so until enough was read, though there may be room before.
-    /// NetBSD: `pipe_write`.
+    /// Puts in all bytes of the transfer. A writer that has to wait goes on when enough was read, though
+    /// there may be room before. NetBSD: `pipe_write`.
     pub fn write(
         self: &Arc<Self>,
         run: &mut SyscallContext<'_, '_>,
@@ -300,7 +302,7 @@ impl Pipe {
     ) -> Result<()> {
         let mut waiting = false;
         loop {
-            // Asking the client for bytes makes sense once there is room for them.
+            // Ask the client for bytes only once there is room for them.
             let left = transfer.total - run.done();
             let since = run.kept().map_or(0, |kept| kept.since);
             let (told, listens, room, size) = {
@@ -332,8 +334,7 @@ impl Pipe {
         }
     }
 
-    /// A write of so many bytes begins: if it is larger than a pipe, and this is an empty one, there may be
-    /// more in it from now on.
+    /// Enlarges an empty pipe at the beginning of a write of more than `CAPACITY` bytes.
     fn enlarge(&self, state: &mut State, bytes: u64) {
         let takes = bytes > CAPACITY as u64 && state.bytes.is_empty() && state.most == CAPACITY;
         if takes && self.resource_group.system.large_pipes.take(1, MOST_LARGE) {
@@ -373,7 +374,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// NetBSD: `pipe_stat`, where the writer's end has a buffer of its own that is never used.
+    /// NetBSD: `pipe_stat`; there the write end has a buffer of its own that is never used.
     fn stat(&self, side: Side) -> Stat {
         let state = lock(&self.state);
         let size = if side == Side::Read { state.bytes.len() as i64 } else { 0 };
@@ -393,11 +394,11 @@ impl Pipe {
     }
 }
 
-/// An end of a pipe: what a descriptor is open on.
+/// An end of a pipe, as an open file.
 struct PipeEnd {
     pipe: Arc<Pipe>,
     side: Side,
-    /// Whom its signals are for (`pipe_pgid`).
+    /// The owner, who gets the signals of this end (`pipe_pgid`).
     owner: Owner,
 }
 
@@ -444,7 +445,7 @@ impl FileOps for PipeEnd {
             let held = state.bytes.len();
             (held, if state.both() { state.most.saturating_sub(held) } else { 0 })
         };
-        // Only one of the ends has something behind it: the other's buffer has no bytes and no room.
+        // Only the read end has a buffer in use: the write end's has no bytes and no room.
         let count = match (request, self.side) {
             (ioctl::FIONREAD, Side::Read) | (ioctl::FIONWRITE, Side::Write) => held,
             (ioctl::FIONSPACE, Side::Write) => space,
@@ -455,8 +456,8 @@ impl FileOps for PipeEnd {
         run.copyout(&(count as i32).to_le_bytes(), addr)
     }
 
-    /// NetBSD: `pipe_poll`. Each end is a pipe of its own there, with the other as its peer: without one,
-    /// everything can be done and nothing will come of it.
+    /// NetBSD: `pipe_poll`. There each end is a pipe of its own with the other end as its peer; without a
+    /// peer, every operation is ready and has no effect.
     fn poll(&self, _file: &OpenFile) -> u32 {
         let state = lock(&self.pipe.state);
         match self.side {
@@ -467,8 +468,8 @@ impl FileOps for PipeEnd {
         }
     }
 
-    /// NetBSD: `filt_piperead`, `filt_pipewrite`, which know no low water mark. An end may be watched
-    /// for what only the other can do; then it is for the end of the pipe.
+    /// NetBSD: `filt_piperead`, `filt_pipewrite`, which have no low-water mark. An end may be watched for
+    /// what only the other end can do; that reports the end of the pipe.
     fn filter(&self, _file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
         let state = lock(&self.pipe.state);
         let eof = !state.both();
@@ -514,7 +515,7 @@ impl Drop for Pipe {
     }
 }
 
-/// `int pipe(void)`: the descriptors are the return values.
+/// `int pipe(void)`: returns the descriptors as its two values.
 fn pipe(run: &mut SyscallContext<'_, '_>) -> Answer {
     let [reader, writer] = make(run, 0)?;
     Ok([reader.into(), writer.into()])
@@ -531,7 +532,7 @@ fn pipe2(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// NetBSD: `pipe1`. The flags stay visible to `F_GETFL`, close-on-exec among them, as they do there.
+/// NetBSD: `pipe1`. As in NetBSD, `F_GETFL` returns all of the flags, close-on-exec among them.
 fn make(run: &mut SyscallContext<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     if flags & !(open::CLOEXEC | open::NONBLOCK | open::NOSIGPIPE) != 0 {
         return Err(Errno::EINVAL.into());
@@ -540,7 +541,7 @@ fn make(run: &mut SyscallContext<'_, '_>, flags: u32) -> Result<[i32; 2]> {
     let pipe = Pipe::new(&run.proc.family, &run.proc.credentials(), bounds)?;
     let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, owner: Owner::default() };
     let reader = PipeEnd { pipe, side: Side::Read, owner: Owner::default() };
-    // Each end has its number before it is an open file.
+    // Each end reserves its number before it becomes an open file.
     run.proc.files.check_room()?;
     let reader = OpenFile::new(reader, open::FREAD | flags, &run.proc.family)?;
     run.proc.files.check_room_for_two()?;

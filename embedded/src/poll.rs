@@ -1,13 +1,13 @@
 //! Waiting for one of many files: poll and select, with their variants.
 //!
-//! A call looks at its files, and if none is ready it takes a place in the queue of each, looks again
-//! and sleeps; woken, it begins anew. While it sleeps it holds, for each file and side (something to
-//! read, room to write) that it waits for, 32 bytes of its own and 16 in the file's queue, beside what
-//! its client sent: 8 bytes a file, or the sets. Whoever makes one file ready wakes those that wait for
-//! that file, and touches no others. Who waits for more than 64 at a time pays for the places.
+//! A call looks at its files; if none is ready, it takes a place in the wait queue of each, looks again and
+//! sleeps; when woken, it begins anew. While it sleeps it holds, for each file and side (reading, writing)
+//! that it waits for, 32 bytes of its own and 16 in the file's queue, in addition to what its client sent:
+//! 8 bytes a file, or the sets. A file that becomes ready wakes only the calls that wait for it. A call
+//! that waits for more than 64 files at a time pays for the places.
 //!
-//! The signal mask of pollts and pselect is copied in and has no effect: signals are taken, and held
-//! back, by the client's own system.
+//! The signal mask of pollts and pselect is copied in and has no effect: the client's own system delivers
+//! and blocks signals.
 //!
 //! Source: NetBSD `sys/kern/sys_select.c`; poll(2), select(2).
 
@@ -29,23 +29,23 @@ pub(super) const CALLS: &[Listed] = &[
     call(sys::POLLTS, Runs::InlineIf(|args| args[1] as u32 <= FEW), pollts),
 ];
 
-/// So many files are looked at where all clients are served.
+/// The most files that an inline run looks at.
 const FEW: u32 = 128;
 
 /// `struct pollfd`: a descriptor, and two halves of a word for the events asked for and found.
 const POLLFD: usize = 8;
 
-/// How many more files than the table has room for a poll may name.
+/// The number of files a poll may name beyond the size of the descriptor table.
 const SPARSE: usize = 1000;
 
-/// A file is always looked at for these.
+/// The events that every file is always polled for.
 const ALWAYS: u32 = event::ERR | event::HUP;
 
-/// What makes a file ready for each of select's sets. The end of a pipe is an exception, since NetBSD's
-/// says so unasked.
+/// The events that make a file ready for each of select's sets. The end of a pipe makes it ready in the set
+/// of exceptions, since NetBSD's pipes report it unasked.
 const SETS: [u32; 3] = [event::RDNORM | ALWAYS, event::OUT | ALWAYS, event::RDBAND | event::HUP];
 
-/// Bits in a word of a set, and its bytes.
+/// The bits in a word of a set, and its bytes.
 const WORD_BITS: usize = 32;
 const WORD: usize = 4;
 
@@ -82,7 +82,7 @@ fn pselect(run: &mut SyscallContext<'_, '_>) -> Answer {
     select_common(run, timeout)
 }
 
-/// The time at `addr`, if there is one.
+/// Copies in the time at `addr`, `None` for address 0.
 fn timespec(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<Option<(i64, i64)>> {
     if addr == 0 {
         return Ok(None);
@@ -90,7 +90,7 @@ fn timespec(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<Option<(i64, 
     Ok(Some(timespec_at(&run.copyin::<16>(addr)?, 0)))
 }
 
-/// A `sigset_t` may be there; it changes nothing.
+/// Copies in a `sigset_t`, if there is one, and ignores it.
 fn signal_mask(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<()> {
     if addr != 0 {
         run.copyin::<16>(addr)?;
@@ -112,7 +112,7 @@ fn poll_common(run: &mut SyscallContext<'_, '_>, timeout: Option<(i64, i64)>) ->
     Ok([found, 0])
 }
 
-/// Looks at every file of `fds` and notes the events found; says for how many there are some.
+/// Looks at every file of `fds` and notes the events found. Returns the number of files with events.
 /// NetBSD: `pollscan`.
 fn poll_scan(run: &mut SyscallContext<'_, '_>, fds: &mut [u8], waiting: bool) -> Result<i64> {
     let wanted = |fd: &[u8]| u32::from(u16::from_le_bytes([fd[4], fd[5]]));
@@ -170,8 +170,8 @@ fn select_common(run: &mut SyscallContext<'_, '_>, timeout: Option<(i64, i64)>) 
     Ok([sum, 0])
 }
 
-/// Looks at the files below `count` in one set, and says how many of them are ready; EBADF if one is
-/// not open. NetBSD: `selscan`.
+/// Looks at the files below `count` in one set, and returns the number of ready ones. EBADF if one is not
+/// open. NetBSD: `selscan`.
 fn select_scan(
     run: &mut SyscallContext<'_, '_>,
     wanted: &[u8],
@@ -204,8 +204,8 @@ fn select_scan(
     Ok(sum)
 }
 
-/// Looks with `scan` until it finds something or the time is over. It is to take places in queues,
-/// each before it looks there, when its second argument says so. NetBSD: `sel_do_scan`.
+/// Calls `scan` until it finds something or the time is over. If its second argument is `true`, `scan`
+/// takes a place in each file's queue before it looks at the file. NetBSD: `sel_do_scan`.
 fn until_found(
     run: &mut SyscallContext<'_, '_>,
     deadline: Option<Instant>,
@@ -220,7 +220,7 @@ fn until_found(
     Err(Stop::Sleep(deadline))
 }
 
-/// Which of these events hold for a file.
+/// Returns the events among `events` that hold for a file.
 fn look(run: &mut SyscallContext<'_, '_>, file: &OpenFile, events: u32, waiting: bool) -> u32 {
     if waiting && let Some(source) = file.ops.waitable() {
         for side in sides(events).into_iter().flatten() {
@@ -230,7 +230,8 @@ fn look(run: &mut SyscallContext<'_, '_>, file: &OpenFile, events: u32, waiting:
     file.ops.poll(file) & events
 }
 
-/// The sides of a file on which these events come. What it is always looked at for comes on both.
+/// Returns the sides of a file on which these events come. The events that are always polled for come on
+/// both.
 fn sides(events: u32) -> [Option<Side>; 2] {
     let write = events & (event::OUT | event::WRBAND) != 0;
     let read = events & (event::IN | event::PRI | event::RDNORM | event::RDBAND) != 0;
@@ -246,8 +247,8 @@ fn copyin(run: &mut SyscallContext<'_, '_>, addr: u64, into: &mut [u8]) -> Resul
     Ok(())
 }
 
-/// It is in one piece: the next run would find something else. How long it may be, the number of
-/// descriptors bounds.
+/// Copies out `data` in one piece, as the next run would find something else. The number of descriptors
+/// bounds its length.
 fn copyout(run: &mut SyscallContext<'_, '_>, data: &[u8], addr: u64) -> Result<()> {
     if data.is_empty() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Processes: the home of each client, the table that finds them by pid, and how they begin, fork,
-//! become another program and end.
+//! Processes: the process behind each client, the table that finds processes by pid, and how they begin,
+//! fork, exec and end.
 //!
 //! Sources: fork(2); NetBSD `sys/rump/librump/rumpkern/lwproc.c`, `sys/rump/kern/lib/libsysproxy/sysproxy.c`.
 
@@ -29,13 +29,13 @@ use super::work;
 use super::{System, TICK};
 use kernel::{Call, Client, Errno, Outcome, Process};
 
-/// The process that parentless ones belong to.
+/// The process that adopts orphans.
 pub(super) const INIT: i32 = 1;
 
 /// The longest command name that is kept (`MAXCOMLEN`).
 const COMMAND_MAX: usize = 16;
 
-/// What a process has from its parent until it changes it.
+/// The attributes a process inherits from its parent.
 #[derive(Clone)]
 struct Common {
     credentials: Arc<Credentials>,
@@ -44,15 +44,15 @@ struct Common {
     command: Box<[u8]>,
 }
 
-/// Its users or groups have changed since its program began (`PK_SUGID`).
+/// The process has changed its users or groups since its program began (`PK_SUGID`).
 const TAINTED: u8 = 1;
-/// It has become another program (`PK_EXEC`).
+/// The process has executed another program (`PK_EXEC`).
 const EXECED: u8 = 2;
 
-/// What few processes have.
+/// The parts that few processes have.
 #[derive(Default)]
 pub(super) struct Extras {
-    /// The knotes on it.
+    /// The knotes on the process.
     pub watched: Watched,
     pub timers: Timers,
 }
@@ -63,34 +63,35 @@ pub(super) struct Proc {
     pub pid: i32,
     common: Mutex<Common>,
     flags: AtomicU8,
-    /// -20 to 20, as `getpriority` says it.
+    /// The nice value, -20 to 20, as `getpriority` returns it.
     pub nice: AtomicI8,
-    /// Signals that wait for a client, one a bit.
+    /// The signals that wait for a client, one a bit.
     pending: AtomicU64,
     pub spent: Spent,
-    /// When it began, in ticks since the kernel did.
+    /// The start time, in ticks since boot.
     began: u32,
-    /// Who pays for it, and for what it makes.
+    /// The resource group that pays for the process, and for what it makes.
     pub family: Arc<ResourceGroup>,
-    /// Whether it was paid for and has not been given back: a prefork hands that on.
+    /// True if the process was paid for and the payment not given back: a prefork hands it on.
     paid: AtomicBool,
     pub files: Arc<FdTable>,
     pub cwd: CwdInfo,
-    /// A preforked process has no client yet.
+    /// The client; `None` for a preforked process, which has none yet.
     client: Option<Arc<dyn Client>>,
-    /// Whether it may hold locks on files (`PK_ADVLOCK`).
+    /// True if the process may hold locks on files (`PK_ADVLOCK`).
     pub locker: AtomicBool,
-    /// What its parent answers to; none is init.
+    /// The parent's `parenthood`; `None` if the parent is init.
     parent: Option<Arc<AtomicI32>>,
-    /// What it answers to towards its children, once it has any: its pid, and init's when it is gone.
+    /// The pid that the children see as their parent's, once there are any: this process's, or init's after
+    /// it has ended.
     parenthood: OnceLock<Arc<AtomicI32>>,
     extras: OnceLock<Box<Extras>>,
     released: AtomicBool,
 }
 
 impl Proc {
-    /// A process for a client that comes from nowhere. It has the console as descriptors 0, 1 and 2,
-    /// as every process that a rump server forks off init for a client.
+    /// Makes a process for a client that connects on its own. It has the console as descriptors 0, 1 and 2,
+    /// like every process that a rump server forks off init for a client.
     pub fn spawn(
         system: &Arc<System>,
         client: Arc<dyn Client>,
@@ -128,8 +129,8 @@ impl Proc {
         }))
     }
 
-    /// A child with these descriptors, everything else as here. The caller has paid for it, for the user
-    /// in `common`, which stays locked until the child is in its group.
+    /// Makes a child with these descriptors and otherwise a copy of this process. The caller has paid for
+    /// it, for the user in `common`, which stays locked until the child is in its group.
     fn fork(
         &self,
         common: MutexGuard<'_, Common>,
@@ -168,12 +169,12 @@ impl Proc {
         proc
     }
 
-    /// The pid of its parent, init's once the parent is gone.
+    /// Returns the pid of the parent, init's once the parent has ended.
     pub fn parent(&self) -> i32 {
         self.parent.as_ref().map_or(INIT, |parent| parent.load(Relaxed))
     }
 
-    /// Delivers a signal to its client, or keeps it for the one to come.
+    /// Delivers a signal to the client, or keeps it for the client to come.
     pub fn raise(&self, signo: i32) {
         self.spent.signal();
         self.tell(Event::Signal(signo));
@@ -185,7 +186,7 @@ impl Proc {
         }
     }
 
-    /// Whether a signal of this number waits to be delivered.
+    /// Returns `true` if this signal waits to be delivered.
     pub fn is_pending(&self, signo: i32) -> bool {
         match &self.client {
             Some(client) => client.is_pending(signo),
@@ -193,43 +194,43 @@ impl Proc {
         }
     }
 
-    /// Sends a signal; 0 is none.
+    /// Sends a signal; 0 sends none.
     pub fn send(&self, signo: i32) {
         if signo != 0 {
             self.raise(signo);
         }
     }
 
-    /// Delivers what was sent before there was a client.
+    /// Delivers the signals sent before there was a client.
     fn deliver(&self) {
         let Some(client) = &self.client else { return };
         let pending = self.pending.swap(0, Relaxed);
         (1..64).filter(|signo| pending >> signo & 1 != 0).for_each(|signo| client.raise(signo));
     }
 
-    /// What few processes have.
+    /// Returns the rare parts, made if necessary.
     pub fn extras(&self) -> &Extras {
         self.extras.get_or_init(Box::default)
     }
 
-    /// Its timers, if it has had one.
+    /// Returns the timers, if the process has had any.
     pub fn timers(&self) -> Option<&Timers> {
         self.extras.get().map(|extras| &extras.timers)
     }
 
-    /// Tells the knotes on it.
+    /// Tells the knotes on the process.
     fn tell(&self, event: Event<'_>) {
         if let Some(extras) = self.extras.get() {
             extras.watched.tell(event);
         }
     }
 
-    /// Whose rights it has now.
+    /// Returns the present credentials.
     pub fn credentials(&self) -> Arc<Credentials> {
         lock(&self.common).credentials.clone()
     }
 
-    /// Changes its credentials to what `decide` makes of them, if to anything.
+    /// Changes the credentials to those `decide` returns, if it returns any.
     pub fn change_credentials(
         &self,
         decide: impl FnOnce(&Credentials) -> Result<Option<Credentials>, Errno>,
@@ -242,22 +243,22 @@ impl Proc {
         Ok(())
     }
 
-    /// Whether its users or groups have changed since its program began.
+    /// Returns `true` if users or groups have changed since the program began.
     pub fn is_tainted(&self) -> bool {
         self.flags.load(Relaxed) & TAINTED != 0
     }
 
-    /// Whether it has become another program.
+    /// Returns `true` if the process has executed another program.
     pub fn has_execed(&self) -> bool {
         self.flags.load(Relaxed) & EXECED != 0
     }
 
-    /// Its process group.
+    /// Returns the process group.
     pub fn group(&self) -> Arc<Group> {
         lock(&self.common).group.clone()
     }
 
-    /// Leaves its process group for another.
+    /// Moves the process to another process group.
     pub fn join(&self, group: Arc<Group>) {
         let mut common = lock(&self.common);
         group.add(self.pid);
@@ -265,17 +266,17 @@ impl Proc {
         drop(common);
         before.remove(self.pid);
         if self.released.load(Acquire) {
-            // It may have looked for its group before this.
+            // The process may have looked for its group before this.
             group.remove(self.pid);
         }
     }
 
-    /// What it may use of each resource.
+    /// Returns the resource limits.
     pub fn rlimits(&self) -> Arc<Rlimits> {
         lock(&self.common).rlimits.clone()
     }
 
-    /// Changes its limits to what `decide` makes of them, if to anything.
+    /// Changes the limits to those `decide` returns, if it returns any.
     pub fn change_rlimits(
         &self,
         decide: impl FnOnce(&Rlimits, &Credentials) -> Result<Option<Rlimits>, Errno>,
@@ -287,7 +288,8 @@ impl Proc {
         Ok(())
     }
 
-    /// Counts a process more of its user and family, unless that would be too many. NetBSD: `fork1`.
+    /// Counts one more process of the user and the family. EAGAIN if that would be too many. NetBSD:
+    /// `fork1`.
     fn take_process(&self, common: &Common) -> Result<(), Errno> {
         if !self.family.take_process() {
             return Err(Errno::EAGAIN);
@@ -301,12 +303,12 @@ impl Proc {
         Ok(())
     }
 
-    /// The name of its program.
+    /// Returns the name of the program.
     pub fn command(&self) -> Vec<u8> {
         lock(&self.common).command.to_vec()
     }
 
-    /// When it began, in nanoseconds since 1970.
+    /// Returns the start time, in nanoseconds since 1970.
     pub fn began(&self) -> i64 {
         self.system.boot_time + i64::from(self.began) * TICK
     }
@@ -350,7 +352,7 @@ impl Process for Proc {
 
     fn adopt(&self, client: Arc<dyn Client>) -> Result<Arc<dyn Process>, Errno> {
         let common = lock(&self.common);
-        // It takes the prefork's place: who has a token is not turned away.
+        // The process takes the prefork's place: a client with a token is not turned away.
         if !self.paid.swap(false, AcqRel) {
             self.take_process(&common)?;
         }
@@ -396,7 +398,8 @@ impl Process for Proc {
         let (group, credentials) = (self.group(), self.credentials());
         group.remove(self.pid);
         self.system.processes.remove(self.pid);
-        // Once it cannot be found: who begins to watch it now finds that out.
+        // Only once the process cannot be found any more: a call that begins to watch it now notices that
+        // itself.
         self.tell(Event::Exit);
         if self.paid.swap(false, AcqRel) {
             self.family.give_process();
@@ -415,10 +418,11 @@ fn shortened(command: &[u8]) -> Box<[u8]> {
     command[..command.len().min(COMMAND_MAX)].into()
 }
 
-/// Finds processes by pid. Touched when one begins or ends and by `kill`, by nothing else.
+/// The processes by pid. Touched only when a process begins or ends, and by calls that look one up, such as
+/// `kill`.
 pub(super) struct ProcessTable {
     next: AtomicU32,
-    /// How many pids there are: more than twice as many as processes, so that a free one is near.
+    /// The number of pids: more than twice the number of processes, so that a free pid is near.
     span: u32,
     shards: Vec<Shard>,
 }
@@ -428,7 +432,7 @@ type Shard = Mutex<BTreeMap<i32, Weak<Proc>>>;
 const SHARDS: usize = 64;
 
 impl ProcessTable {
-    /// A table in which at most `most` processes live at once.
+    /// Returns a table in which at most `most` processes live at once.
     pub fn new(most: u64) -> Self {
         let span = most.saturating_mul(2).clamp(30_000, i32::MAX as u64 - 2) as u32;
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
@@ -439,8 +443,8 @@ impl ProcessTable {
         &self.shards[pid as usize % SHARDS]
     }
 
-    /// Takes the next pid nobody has, nor a group or session by that number. The caller has made sure
-    /// that there are enough.
+    /// Takes the next pid that no process, process group or session has. The caller has made sure that
+    /// there are enough.
     fn reserve(&self, named: impl Fn(i32) -> bool) -> i32 {
         loop {
             let turn = self.next.fetch_add(1, Relaxed) % self.span;
@@ -463,7 +467,7 @@ impl ProcessTable {
         lock(self.shard(pid)).remove(&pid);
     }
 
-    /// The process with this pid.
+    /// Returns the process with this pid.
     pub fn find(&self, pid: i32) -> Option<Arc<Proc>> {
         if pid <= INIT {
             return None;
@@ -471,7 +475,7 @@ impl ProcessTable {
         lock(self.shard(pid)).get(&pid)?.upgrade()
     }
 
-    /// Every process, a few at a time: for workers, as there may be very many.
+    /// Returns every process, a few at a time. Only for workers, as there may be very many.
     pub fn all(&self) -> impl Iterator<Item = Arc<Proc>> + '_ {
         self.shards.iter().flat_map(|shard| {
             let mut from = Some(i32::MIN);
@@ -480,7 +484,7 @@ impl ProcessTable {
     }
 }
 
-/// Some processes of a shard from that pid on, which is moved on; nothing if there are no more.
+/// Returns some processes of a shard from pid `from` on, and advances `from`; `None` if there are no more.
 fn some_of(shard: &Shard, from: &mut Option<i32>) -> Option<Vec<Arc<Proc>>> {
     let first = from.take()?;
     let tasks = lock(shard);

@@ -1,5 +1,5 @@
-//! Resource limits. Those on file sizes, processes, descriptors and socket buffers bind; what the others are
-//! about is the client's, or its host's: they are kept and inherited.
+//! Resource limits. The limits on file sizes, processes, descriptors and socket buffers are enforced. The
+//! others are about things of the client or its host: they are only kept and inherited.
 //!
 //! Source: NetBSD `sys/kern/{kern_resource,kern_proc}.c`; getrlimit(2).
 
@@ -22,10 +22,10 @@ pub(super) const CALLS: &[Listed] = &[
     ),
 ];
 
-/// How many there are (`RLIM_NLIMITS`).
+/// The number of resources (`RLIM_NLIMITS`).
 pub(super) const COUNT: usize = 12;
 
-/// `RLIMIT_FSIZE`: how long a file may become by writing.
+/// `RLIMIT_FSIZE`: the largest size to which writing may extend a file.
 const FSIZE: usize = 1;
 const DATA: usize = 2;
 const STACK: usize = 3;
@@ -41,13 +41,13 @@ const NTHR: usize = 11;
 /// `RLIM_INFINITY`
 pub(super) const INFINITY: u64 = i64::MAX as u64;
 
-/// The most threads of all processes (`maxlwp`), and of a user to begin with (`CHILD_MAX`).
+/// The most threads of all processes (`maxlwp`), and the initial limit of a user (`CHILD_MAX`).
 const THREADS: u64 = 2048;
 const THREADS_DEFAULT: u64 = 160;
-/// The longest stack (`MAXSSIZ`), and the one a program begins with (`DFLSSIZ`).
+/// The largest stack (`MAXSSIZ`), and the initial limit (`DFLSSIZ`).
 const STACK_MAX: u64 = 128 << 20;
 const STACK_DEFAULT: u64 = 4 << 20;
-/// The most data (`MAXDSIZ`).
+/// The largest data segment (`MAXDSIZ`).
 const DATA_MAX: u64 = 8 << 30;
 const PAGE: u64 = 4096;
 
@@ -63,7 +63,7 @@ pub(super) struct Rlimit {
 pub(super) struct Rlimits([Rlimit; COUNT]);
 
 impl Rlimits {
-    /// What every client begins with. NetBSD: `proc0_init`.
+    /// Returns the limits every client begins with. NetBSD: `proc0_init`.
     pub fn new(limits: &Limits) -> Self {
         let mut all = [Rlimit { soft: INFINITY, hard: INFINITY }; COUNT];
         let same = |most: u64| Rlimit { soft: most, hard: most };
@@ -75,7 +75,7 @@ impl Rlimits {
         Rlimits(all)
     }
 
-    /// What binds.
+    /// Returns the limit that is enforced.
     pub fn soft(&self, which: usize) -> u64 {
         self.0[which].soft
     }
@@ -84,20 +84,20 @@ impl Rlimits {
         self.0[which]
     }
 
-    /// How many descriptors it may have open.
+    /// Returns the most descriptors the process may have open.
     pub fn open_files(&self) -> usize {
         usize::try_from(self.soft(NOFILE)).unwrap_or(usize::MAX)
     }
 
-    /// How many bytes the socket buffers of its user may take.
+    /// Returns the most bytes the socket buffers of the user may take.
     pub fn socket_bytes(&self) -> u64 {
         self.soft(SBSIZE)
     }
 }
 
 impl SyscallContext<'_, '_> {
-    /// EFBIG, and a signal, if a regular file may not be written from `from` on for `count` bytes.
-    /// NetBSD: `enforce_rlimit_fsize`; a file may be cut to any length.
+    /// Returns EFBIG, and raises SIGXFSZ, if a write of `count` bytes at `from` would exceed the file size
+    /// limit. NetBSD: `enforce_rlimit_fsize`; truncation has no limit.
     pub fn check_file_size(&self, from: u64, count: u64) -> Result<(), Errno> {
         if from.saturating_add(count) <= self.proc.rlimits().soft(FSIZE) {
             return Ok(());
@@ -107,7 +107,7 @@ impl SyscallContext<'_, '_> {
     }
 }
 
-/// Sets a limit of `proc`, which the caller may be. NetBSD: `dosetrlimit`.
+/// Sets a limit of `proc`, which may be the caller. NetBSD: `dosetrlimit`.
 pub(super) fn set(caller: &Proc, proc: &Proc, which: usize, new: Rlimit) -> Result<(), Errno> {
     if which >= COUNT || new.soft > new.hard {
         return Err(Errno::EINVAL);
@@ -128,7 +128,7 @@ pub(super) fn set(caller: &Proc, proc: &Proc, which: usize, new: Rlimit) -> Resu
     })
 }
 
-/// What a limit becomes that is set to `new`: beyond what the system has at all nobody gets.
+/// Returns the limit `new`, lowered to what the system has at all.
 fn bounded(which: usize, new: Rlimit, limits: &Limits) -> Rlimit {
     let most = match which {
         DATA => DATA_MAX,
@@ -143,7 +143,7 @@ fn bounded(which: usize, new: Rlimit, limits: &Limits) -> Rlimit {
     Rlimit { soft: bounded(new.soft), hard: bounded(new.hard) }
 }
 
-/// The limit a client means by a number.
+/// Returns the index of the resource with the number a client gave.
 fn index(which: i32) -> Result<usize, Errno> {
     usize::try_from(which).ok().filter(|&which| which < COUNT).ok_or(Errno::EINVAL)
 }

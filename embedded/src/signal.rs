@@ -1,13 +1,13 @@
-//! Signals between clients. What a signal does is the client's business: here it is only delivered.
+//! Signals between clients. The client's own system acts on a signal; this kernel only delivers it.
 //!
-//! Actions, masks and what is pending belong to the client's own process, which is the host's: as in a
-//! rump kernel there is no sigaction, sigprocmask, sigpending, sigsuspend, sigtimedwait or
-//! sigqueueinfo. A rump kernel offers no kill either; the one here follows NetBSD's `sys/kern/
-//! {sys_sig,kern_sig}.c`, `sys/secmodel/suser/secmodel_suser.c`; kill(2).
+//! Actions, masks and pending signals belong to the client's process on its host: as in a rump kernel there
+//! is no sigaction, sigprocmask, sigpending, sigsuspend, sigtimedwait or sigqueueinfo. A rump kernel offers
+//! no kill either; the one here follows NetBSD's `sys/kern/ {sys_sig,kern_sig}.c`,
+//! `sys/secmodel/suser/secmodel_suser.c`; kill(2).
 //!
-//! A prefork is a process without a thread: what it is sent is pending, as for any process that cannot
-//! run just now, and is delivered in the first call of the client that takes its place. It goes with
-//! the prefork if none does.
+//! A prefork is a process without a thread: its signals stay pending, as for any process that cannot run
+//! just now. They are delivered in the first call of the client that takes its place, and are dropped with
+//! the prefork if no client does.
 
 use super::abi::signal;
 use super::call::{Answer, Result, SyscallContext};
@@ -19,14 +19,14 @@ use kernel::sys;
 pub(super) const CALLS: &[Listed] =
     &[call(sys::KILL, Runs::InlineIf(|args| args[0] as i32 > 0), kill)];
 
-/// `int kill(pid_t pid, int signum)`: signal 0 only looks. NetBSD: `kill1`.
+/// `int kill(pid_t pid, int signum)`: signal 0 only checks. NetBSD: `kill1`.
 fn kill(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (pid, signo) = (run.int(0), run.int(1));
     if signo as u32 >= signal::LIMIT {
         return Err(Errno::EINVAL.into());
     }
     match pid {
-        // Nobody runs as init, so nothing comes of it.
+        // No client runs as init, so the signal has no effect.
         INIT => {
             let root = run.system().root.clone();
             let own = run.proc.credentials();
@@ -47,7 +47,7 @@ fn kill(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// Sends to a group, or to everybody but the caller. NetBSD: `killpg1`.
+/// Sends a signal to a group, or to every process but the caller. NetBSD: `killpg1`.
 fn kill_many(run: &SyscallContext<'_, '_>, pid: i32, signo: i32) -> Result<()> {
     let system = run.system();
     let mut reached = false;
@@ -73,8 +73,8 @@ fn kill_many(run: &SyscallContext<'_, '_>, pid: i32, signo: i32) -> Result<()> {
     if reached { Ok(()) } else { Err(Errno::ESRCH.into()) }
 }
 
-/// Whether one process may send another this signal: the superuser, one of the same user, and within a
-/// session anybody to go on. NetBSD: `signal_listener_cb`.
+/// Returns `true` if `from` may send `to` this signal: the superuser may, a process of the same user may,
+/// and any process in the same session may send SIGCONT. NetBSD: `signal_listener_cb`.
 fn may(from: &Proc, to: &Proc, signo: i32) -> bool {
     let own = from.credentials();
     own.is_superuser()

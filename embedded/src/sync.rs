@@ -1,5 +1,5 @@
-//! Locks without poisoning: a call that panics is reported by whoever runs it, and what it locked is
-//! left as it was. No call changes state in steps another could not bear to see.
+//! Locks without poisoning: a panic in a call is reported by the code that runs it, and what the call had
+//! locked is left as it was. No call changes state in steps that would be harmful half done.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
@@ -14,17 +14,18 @@ pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same of a lock that may be held for long: an inline run does not wait for it, but goes elsewhere.
+/// Locks a mutex that may be held for long. An inline run does not wait for it, but fails with
+/// [`work::ELSEWHERE`].
 pub(super) fn lock_or_go<T: ?Sized>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, Errno> {
     if work::is_inline() { now(mutex.try_lock()) } else { Ok(lock(mutex)) }
 }
 
-/// The same, for reading.
+/// Like [`lock_or_go`], for reading.
 pub(super) fn read_or_go<T: ?Sized>(lock: &RwLock<T>) -> Result<RwLockReadGuard<'_, T>, Errno> {
     if work::is_inline() { now(lock.try_read()) } else { Ok(read(lock)) }
 }
 
-/// The same, for writing.
+/// Like [`lock_or_go`], for writing.
 pub(super) fn write_or_go<T: ?Sized>(lock: &RwLock<T>) -> Result<RwLockWriteGuard<'_, T>, Errno> {
     if work::is_inline() { now(lock.try_write()) } else { Ok(write(lock)) }
 }

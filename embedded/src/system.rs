@@ -1,4 +1,4 @@
-//! The system as a whole: its end.
+//! Calls for the system as a whole: its end.
 //!
 //! Sources: NetBSD `sys/kern/kern_xxx.c`, `sys/rump/librump/rumpkern/emul.c`; reboot(2).
 
@@ -8,7 +8,7 @@ use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[call(sys::REBOOT, Runs::Inline, reboot)];
 
-/// `RB_STRING`: a boot string comes along.
+/// `RB_STRING`: a boot string is passed.
 const STRING: u32 = 0x400;
 
 /// `int reboot(int opt, char *bootstr)`: whatever the flags, a rump kernel stops serving its clients.
@@ -17,7 +17,7 @@ fn reboot(run: &mut SyscallContext<'_, '_>) -> Answer {
     run.proc.credentials().check_superuser()?;
     if how & STRING != 0 {
         let mut string = [0; 128];
-        // A bad string is as good as none.
+        // A bad string is ignored.
         if let Err(error @ kernel::CopyError::Asked) = run.memory().copyinstr(addr, &mut string) {
             return Err(error.into());
         }

@@ -1,5 +1,5 @@
-//! Which system calls there are: each family lists its own, and dispatch, the log and the README's
-//! table work from those lists.
+//! The system calls: each family lists its own, and dispatch, the log and the README's table work from
+//! those lists.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,17 +12,17 @@ use super::{
 use kernel::Args;
 use kernel::NAMES;
 
-/// Numbers from here on are no system calls (`SYS_NSYSENT`).
+/// The lowest number that no system call has (`SYS_NSYSENT`).
 pub const LIMIT: i32 = 512;
 
-/// How much of a system call is there.
+/// The extent to which a system call is implemented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All that its callers can see.
+    /// Everything that callers can see is there.
     Implemented,
-    /// Some of it; the text says what is missing.
+    /// A part is there; the text says what is missing.
     Partial(&'static str),
-    /// Nothing: it answers ENOSYS.
+    /// The call fails with ENOSYS.
     Absent,
 }
 
@@ -33,22 +33,22 @@ pub struct Entry {
     pub number: i32,
     /// NetBSD's name, without `SYS_`: `__stat50`.
     pub name: &'static str,
-    /// What a C program calls: `stat`.
+    /// The name a C program calls: `stat`.
     pub alias: &'static str,
     /// The family it belongs to.
     pub family: &'static str,
     pub status: Status,
 }
 
-/// Where a call may run.
+/// The thread a call may run on.
 #[derive(Clone, Copy)]
 pub(super) enum Runs {
-    /// Where all clients are served: its work is bounded whatever clients have built, or it finds out in
-    /// time that it is not (see [`super::work`]).
+    /// The submission thread, which serves all clients: the call's work is bounded whatever clients have
+    /// built, or the call finds out in time that it is not (see [`super::work`]).
     Inline,
-    /// The same with arguments of which this says yes.
+    /// The submission thread, if the function returns `true` for the arguments; otherwise a worker.
     InlineIf(fn(&Args) -> bool),
-    /// On a worker: it may take long, and may hold locks that no inline call waits for.
+    /// A worker: the call may take long, and may hold locks that no inline call waits for.
     OnWorker,
 }
 
@@ -57,16 +57,16 @@ pub(super) struct Listed {
     pub number: i32,
     pub runs: Runs,
     pub run: fn(&mut SyscallContext<'_, '_>) -> Answer,
-    /// What is missing, or nothing.
+    /// The missing parts in words, or an empty string.
     pub missing: &'static str,
 }
 
-/// A call that is all there.
+/// Returns a call that is completely implemented.
 pub(super) const fn call(number: i32, runs: Runs, run: Body) -> Listed {
     Listed { number, runs, run, missing: "" }
 }
 
-/// A call of which something is missing.
+/// Returns a call that is partly implemented.
 pub(super) const fn partly(number: i32, runs: Runs, run: Body, missing: &'static str) -> Listed {
     Listed { number, runs, run, missing }
 }
@@ -121,7 +121,7 @@ const fn bodies() -> [Option<(Body, Runs)>; LIMIT as usize] {
     bodies
 }
 
-/// What runs call `number`, if there is such a call here.
+/// Returns the function of call `number`, if it is implemented.
 pub(super) fn body(number: i32) -> Option<Body> {
     found(number).map(|(body, _)| body)
 }
@@ -130,8 +130,8 @@ fn found(number: i32) -> Option<(Body, Runs)> {
     BODIES.get(usize::try_from(number).ok()?).copied().flatten()
 }
 
-/// Whether a call with these arguments may run where all clients are served. What is not there is answered
-/// at once.
+/// Returns `true` if a call with these arguments may run on the submission thread. A call that is not
+/// implemented may, as it is answered at once.
 pub(super) fn runs_inline(number: i32, args: &Args) -> bool {
     match found(number) {
         Some((_, Runs::InlineIf(is_short))) => is_short(args),
@@ -165,26 +165,26 @@ static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     entries
 });
 
-/// Every system call of NetBSD by rising number, those the embedded kernel lacks included.
+/// Returns every system call of NetBSD by rising number, those the embedded kernel lacks included.
 pub fn table() -> impl Iterator<Item = &'static Entry> {
     ENTRIES.iter()
 }
 
-/// The system call with this number.
+/// Returns the system call with this number.
 pub fn by_number(number: i32) -> Option<&'static Entry> {
     let at = ENTRIES.binary_search_by_key(&number, |entry| entry.number).ok()?;
     Some(&ENTRIES[at])
 }
 
-/// The system call a person means by `name`: NetBSD's own name for it, or what C calls it.
+/// Returns the system call with this name: NetBSD's own, or the C library's.
 pub fn by_name(name: &str) -> Option<&'static Entry> {
     table().find(|entry| entry.name == name).or_else(|| table().find(|entry| entry.alias == name))
 }
 
-/// How often calls that are not there were made, by number.
+/// The number of calls to each system call that is not implemented.
 pub(super) struct Missing {
     counts: Box<[AtomicU64]>,
-    /// Numbers no call can have.
+    /// Calls with numbers that no system call can have.
     outside: AtomicU64,
 }
 
@@ -196,7 +196,7 @@ impl Missing {
         }
     }
 
-    /// Counts a call of `number`, and names it in the log the first time.
+    /// Counts a call of `number`, and logs its name the first time.
     pub fn note(&self, number: i32) {
         let known = usize::try_from(number).ok().and_then(|at| self.counts.get(at));
         let Some(count) = known else {
@@ -211,7 +211,7 @@ impl Missing {
         }
     }
 
-    /// The numbers called in vain, and how often.
+    /// Returns the numbers that were called, and how often.
     pub fn counts(&self) -> Vec<(i32, u64)> {
         let known = self.counts.iter().enumerate();
         known

@@ -1,5 +1,5 @@
-//! What the tests run calls with: a client with memory of its own, and a driver that runs a call
-//! again and again as the server would.
+//! Helpers for tests: a client with its own memory, and a driver that runs a call again and again as the
+//! server would.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,12 +12,12 @@ use kernel::{
     Args, Call, Client, CopyError, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress, UserMemory,
 };
 
-/// Where the memory of every client begins, and how long it is.
+/// The address and size of every client's memory.
 pub const BASE: u64 = 0x10_0000;
 pub const SIZE: usize = 1 << 20;
-/// An address no client has.
+/// An address that no client has mapped.
 pub const NOWHERE: u64 = 0x10;
-/// The longest a test waits for a call to end, or for a signal.
+/// The longest a test waits for the end of a call, or for a signal.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn kernel() -> Embedded {
@@ -28,13 +28,13 @@ pub fn kernel_with(limits: Limits) -> Embedded {
     Embedded::new(Config { limits, ..Config::default() })
 }
 
-/// Notes the signals it is sent.
+/// A client that records the signals it gets.
 #[derive(Default)]
 pub struct Signals {
     sent: Mutex<Vec<i32>>,
-    /// What is sent waits until it is taken.
+    /// True if signals stay pending until they are taken.
     waits: AtomicBool,
-    /// How often somebody asked whether one waits.
+    /// The number of times that somebody asked if a signal is pending.
     looks: AtomicUsize,
 }
 
@@ -72,11 +72,11 @@ pub struct Guest {
     pub process: Arc<dyn Process>,
     pub signals: Arc<Signals>,
     memory: Arc<Mutex<Vec<u8>>>,
-    /// Where the next string goes.
+    /// The address of the next string.
     next: AtomicU64,
-    /// Bytes a run may copy out.
+    /// The bytes a run may copy out.
     pub room: usize,
-    /// Whether a copy in is answered only when it is asked for again.
+    /// True if a copy in is answered only when it is asked for again.
     pub slow: bool,
 }
 
@@ -98,7 +98,7 @@ impl Guest {
         }
     }
 
-    /// Another client from nowhere, in the same memory: for tests of many.
+    /// Returns another client of its own family, with the same memory: for tests of many clients.
     pub fn beside(&self, kernel: &Embedded) -> Guest {
         let signals = Arc::new(Signals::default());
         let process = kernel.spawn(signals.clone(), b"test").expect("a process");
@@ -118,19 +118,19 @@ impl Guest {
         child
     }
 
-    /// Puts bytes at an address of the client.
+    /// Puts bytes at an address of the client's memory.
     pub fn put(&self, addr: u64, bytes: &[u8]) {
         let at = (addr - BASE) as usize;
         lock(&self.memory)[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// What is at an address of the client.
+    /// Returns the bytes at an address of the client's memory.
     pub fn get(&self, addr: u64, len: usize) -> Vec<u8> {
         let at = (addr - BASE) as usize;
         lock(&self.memory)[at..at + len].to_vec()
     }
 
-    /// Puts bytes somewhere in the first half of memory, and says where.
+    /// Puts bytes somewhere in the first half of memory, and returns their address.
     pub fn place(&self, bytes: &[u8]) -> u64 {
         let len = bytes.len().next_multiple_of(8) as u64;
         let mut at = self.next.fetch_add(len, Ordering::Relaxed);
@@ -142,17 +142,17 @@ impl Guest {
         at
     }
 
-    /// Puts a string somewhere.
+    /// Puts a string somewhere, and returns its address.
     pub fn string(&self, text: &str) -> u64 {
         self.place(&[text.as_bytes(), b"\0"].concat())
     }
 
-    /// Room for `SIZE / 2` bytes that strings never reach.
+    /// Returns the address of `SIZE / 2` bytes that strings never reach.
     pub fn buffer(&self) -> u64 {
         BASE + SIZE as u64 / 2
     }
 
-    /// Makes a call that can end, and waits for it.
+    /// Makes a call that can end, and waits for its result.
     pub fn call(&self, number: i32, args: &[u64]) -> Result<i64, Errno> {
         self.call2(number, args).map(|values| values[0])
     }
@@ -162,12 +162,12 @@ impl Guest {
         pending.wait()
     }
 
-    /// Makes a call that fails.
+    /// Makes a call that fails, and returns its error.
     pub fn fails(&self, number: i32, args: &[u64]) -> Errno {
         self.call(number, args).expect_err("a failing call")
     }
 
-    /// Begins a call; nothing runs yet.
+    /// Begins a call, without running it yet.
     pub fn start(&self, number: i32, args: &[u64]) -> Pending {
         let mut block: Args = [0; MAX_ARGS];
         block[..args.len()].copy_from_slice(args);
@@ -236,7 +236,7 @@ pub mod o {
     pub const CLOEXEC: u64 = 0x40_0000;
 }
 
-/// A call on its way.
+/// A call under way.
 pub struct Pending {
     process: Arc<dyn Process>,
     number: i32,
@@ -245,19 +245,19 @@ pub struct Pending {
     progress: Progress,
     alarm: Arc<Alarm>,
     interrupted: bool,
-    /// It has found out that it is not to run inline, or has left something to a worker.
+    /// True if the call has moved to a worker, or left work to one.
     pub elsewhere: bool,
-    /// The most steps, and locks, of a run of it that was inline.
+    /// The most steps, and the most locks, of an inline run of the call.
     pub spent: [usize; 2],
-    /// How often it was run.
+    /// The number of runs.
     pub runs: usize,
-    /// Bytes it copied out.
+    /// The number of bytes copied out.
     pub copied: u64,
     pub halted: bool,
 }
 
 impl Pending {
-    /// Runs it until it ends or sleeps. Nothing if it sleeps.
+    /// Runs the call until it ends or sleeps. Returns `None` if it sleeps.
     pub fn run(&mut self) -> Option<Result<[i64; 2], Errno>> {
         loop {
             match self.once() {
@@ -285,7 +285,7 @@ impl Pending {
         }
     }
 
-    /// One run, and the client's answer if it was asked for bytes.
+    /// Makes one run, and has the client answer if it was asked for bytes.
     pub fn step(&mut self) -> Outcome {
         let outcome = self.once();
         if outcome == Outcome::Copy {
@@ -294,7 +294,7 @@ impl Pending {
         outcome
     }
 
-    /// One run.
+    /// Makes one run.
     pub fn once(&mut self) -> Outcome {
         self.runs += 1;
         assert!(self.runs < 1_000_000, "a call that never ends");
@@ -328,7 +328,7 @@ impl Pending {
         })
     }
 
-    /// Runs it until it ends, sleeping on this thread between runs.
+    /// Runs the call until it ends, sleeping on this thread between runs.
     pub fn wait(&mut self) -> Result<[i64; 2], Errno> {
         loop {
             if let Some(result) = self.run() {
@@ -338,12 +338,12 @@ impl Pending {
         }
     }
 
-    /// Whether it was woken since its last run.
+    /// Returns `true` if the call was woken since its last run.
     pub fn woken(&self) -> bool {
         self.alarm.woken.load(Ordering::SeqCst)
     }
 
-    /// The client is gone: runs it a last time.
+    /// Runs the call a last time, as after the client's end.
     pub fn interrupt(&mut self) -> Result<[i64; 2], Errno> {
         self.interrupted = true;
         self.run().expect("an interrupted call ends")
@@ -363,7 +363,7 @@ impl Alarm {
         *lock(&self.until) = until;
     }
 
-    /// Sleeps until it rings; false if that takes too long.
+    /// Sleeps until the alarm rings. Returns `false` if that takes too long.
     fn wait(&self) -> bool {
         let patience = Instant::now() + PATIENCE;
         let deadline = lock(&self.until).unwrap_or(patience);
@@ -399,15 +399,15 @@ struct Memory {
     bytes: Arc<Mutex<Vec<u8>>>,
     slow: bool,
     room: usize,
-    /// What the client was asked for: address and length, and whether it is a mapping.
+    /// The request the client has to answer: address and length, and `true` for a mapping.
     asked: Option<(u64, usize, bool)>,
-    /// Answers: what was asked for, and the bytes or a fault.
+    /// The answers: the request, and the bytes or a fault.
     fetched: Vec<(u64, usize, Result<Vec<u8>, CopyError>)>,
     out: Vec<(u64, Vec<u8>)>,
 }
 
 impl Memory {
-    /// The client answers.
+    /// Has the client answer.
     fn answer(&mut self) {
         let (addr, len, map) = self.asked.take().expect("something was asked");
         let answer = if map { Ok(vec![0; 8]) } else { self.fetch(addr, len) };
@@ -420,7 +420,7 @@ impl Memory {
         bytes.get(at..at.saturating_add(len)).map(<[u8]>::to_vec).ok_or(CopyError::Fault)
     }
 
-    /// The answer to this question, or the question is put.
+    /// Returns the answer to this request, or makes the request.
     fn ask(&mut self, addr: u64, len: usize, map: bool) -> Result<Vec<u8>, CopyError> {
         assert!(len <= 1 << 17, "{len} bytes at once");
         let known = self.fetched.iter().find(|had| (had.0, had.1) == (addr, len));
@@ -435,7 +435,7 @@ impl Memory {
         }
     }
 
-    /// What was copied out reaches the client, as far as its addresses are good.
+    /// Writes what was copied out to the client's memory, as far as the addresses are good.
     fn deliver(&mut self) -> u64 {
         let mut count = 0;
         let mut bytes = lock(&self.bytes);
@@ -479,7 +479,7 @@ impl UserMemory for Memory {
         if len > 1 << 30 {
             return Err(CopyError::NoMemory);
         }
-        // Nobody copies in from address 1, so that is the question's name.
+        // No test copies in from address 1, so that address stands for the request to map.
         self.ask(1, (len >> 12) as usize, true).map(|_| 0x7000_0000)
     }
 

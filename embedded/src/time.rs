@@ -1,4 +1,4 @@
-//! Time: what the clock says, setting it, and sleeping.
+//! Time: reading and setting the clocks, and sleeping.
 //!
 //! Source: NetBSD `sys/kern/{kern_time,subr_time}.c`; clock_settime(2), gettimeofday(2), adjtime(2),
 //! nanosleep(2).
@@ -27,46 +27,46 @@ pub(super) const CALLS: &[Listed] = &[
     call(sys::CLOCK_GETCPUCLOCKID2, Runs::Inline, clock_getcpuclockid2),
 ];
 
-/// What is missing of setting the clock.
+/// The description of what setting the clock lacks.
 const SET: &str = "times of files and kern.boottime keep following the host's clock";
 
 pub(super) const REALTIME: i32 = 0;
 pub(super) const MONOTONIC: i32 = 3;
-/// CPU time: of a thread or of a process, whose number is in the other bits.
+/// The clocks of CPU time, of a thread or of a process, whose number is in the other bits.
 const THREAD_CPU: i32 = i32::MIN;
 const PROCESS_CPU: i32 = 0x4000_0000;
-/// `idtype_t`: whose CPU time is meant.
+/// `idtype_t`: the kind of ID whose CPU time is asked for.
 const P_PID: i32 = 1;
 const P_LWPID: i32 = 2;
-/// `TIMER_ABSTIME`: until then, not for so long.
+/// `TIMER_ABSTIME`: the time is a point in time, not a duration.
 pub(super) const ABSOLUTE: i32 = 1;
 
-/// Nanoseconds since 1970.
+/// Returns the host's time in nanoseconds since 1970.
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// How far this kernel's clock is from the host's. Clients may set it; the host's they cannot.
+/// The offset of this kernel's clock from the host's. Clients may set this kernel's, but not the host's.
 #[derive(Default)]
 pub(super) struct Clock {
-    /// Nanoseconds ahead of the host's.
+    /// The nanoseconds by which this clock is ahead of the host's.
     ahead: AtomicI64,
-    /// Whether it is being adjusted: if not, it is read without a lock.
+    /// True while the clock is being adjusted; otherwise it is read without a lock.
     adjusting: AtomicBool,
     adjustment: Mutex<Adjustment>,
 }
 
 #[derive(Default)]
 struct Adjustment {
-    /// Microseconds it has to go yet, ahead or back (`time_adjtime`).
+    /// The microseconds left to adjust by, ahead or back (`time_adjtime`).
     left: i64,
-    /// Until when it has been adjusted.
+    /// The time up to which the clock has been adjusted.
     since: Option<Instant>,
 }
 
 impl Clock {
-    /// Nanoseconds since 1970, as this kernel has it.
+    /// Returns this kernel's time in nanoseconds since 1970.
     pub fn now(&self) -> i64 {
         if self.adjusting.load(Relaxed) {
             self.adjust(&mut lock(&self.adjustment), Instant::now());
@@ -74,13 +74,13 @@ impl Clock {
         now().saturating_add(self.ahead.load(Relaxed))
     }
 
-    /// Sets it. NetBSD: `settime1`.
+    /// Sets the clock. NetBSD: `settime1`.
     fn set(&self, time: i64) {
         self.ahead.store(time.saturating_sub(now()), Relaxed);
     }
 
-    /// Has it moved by so many microseconds, slowly, and says how many the last such wish had left.
-    /// NetBSD: `adjtime1`.
+    /// Begins to adjust the clock slowly by so many microseconds, and returns what the previous adjustment
+    /// had left. NetBSD: `adjtime1`.
     fn slew(&self, micros: Option<i64>) -> i64 {
         let mut adjustment = lock(&self.adjustment);
         let now = Instant::now();
@@ -93,8 +93,8 @@ impl Clock {
         before
     }
 
-    /// Each second moves it by at most 5 ms while there is more than a second to go, and by at most
-    /// 0.5 ms after that. NetBSD: `ntp_update_second`.
+    /// Adjusts the clock for the seconds that have passed: by at most 5 ms each while more than a second is
+    /// left, and by at most 0.5 ms each after that. NetBSD: `ntp_update_second`.
     fn adjust(&self, adjustment: &mut Adjustment, now: Instant) {
         let Some(since) = adjustment.since else { return };
         let mut seconds = now.saturating_duration_since(since).as_secs();
@@ -117,8 +117,8 @@ impl Clock {
     }
 }
 
-/// What a clock says, in nanoseconds. NetBSD: `clock_gettime1`. A rump kernel does not count the CPU
-/// time of its clients, whose programs run elsewhere: it answers zero, and so does this one.
+/// Returns the time of a clock, in nanoseconds. NetBSD: `clock_gettime1`. A rump kernel does not count the
+/// CPU time of its clients, whose programs run elsewhere, and returns zero for it; so does this one.
 fn clock(run: &SyscallContext<'_, '_>, clock: i32) -> Result<i64> {
     match clock {
         REALTIME => Ok(run.system().clock.now()),
@@ -163,7 +163,7 @@ fn clock_settime(run: &mut SyscallContext<'_, '_>) -> Answer {
     set_clock(run, time)
 }
 
-/// `int __settimeofday50(const struct timeval *tv, const void *tzp)`: time zones are not the kernel's.
+/// `int __settimeofday50(const struct timeval *tv, const void *tzp)`: the time zone is ignored.
 fn settimeofday(run: &mut SyscallContext<'_, '_>) -> Answer {
     let addr = run.word(0);
     if addr == 0 {
@@ -173,7 +173,7 @@ fn settimeofday(run: &mut SyscallContext<'_, '_>) -> Answer {
     set_clock(run, (seconds, micros * 1000))
 }
 
-/// Sets the clock to seconds and nanoseconds. Nobody looks whether that is a time.
+/// Sets the clock to seconds and nanoseconds, without checking that they are a valid time.
 fn set_clock(run: &mut SyscallContext<'_, '_>, (seconds, nanos): (i64, i64)) -> Answer {
     superuser(run)?;
     run.system().clock.set(seconds.saturating_mul(1_000_000_000).saturating_add(nanos));
@@ -208,7 +208,7 @@ fn clock_getcpuclockid2(run: &mut SyscallContext<'_, '_>) -> Answer {
     let clock = match (kind, id) {
         (P_PID, 0) => PROCESS_CPU | run.proc.pid,
         (P_PID, pid) => PROCESS_CPU | pid,
-        // A client's calls all come from its first thread, as far as a kernel here can see.
+        // As far as this kernel can see, all calls of a client come from its first thread.
         (P_LWPID, 0) => THREAD_CPU | 1,
         (P_LWPID, thread) => THREAD_CPU | thread,
         _ => return Err(Errno::EINVAL.into()),
@@ -265,7 +265,7 @@ fn clock_nanosleep(run: &mut SyscallContext<'_, '_>) -> Answer {
     }
 }
 
-/// Sleeps, and says how that ended. NetBSD: `nanosleep1`.
+/// Sleeps, and returns the error of the sleep, if any. NetBSD: `nanosleep1`.
 fn sleep(
     run: &mut SyscallContext<'_, '_>,
     id: i32,
@@ -277,7 +277,7 @@ fn sleep(
     if run.done() == 0 {
         let since = clock(run, id)?;
         let since = (flags & ABSOLUTE != 0).then_some(since);
-        // No deadline is one that never comes: that is too far away for the clock.
+        // A deadline too far away for the clock never comes.
         run.call.progress.deadline = now.checked_add(length(request, since)?);
         run.call.progress.done = 1;
     }
@@ -294,9 +294,9 @@ fn sleep(
     Ok((!over).then_some(Errno::EINTR))
 }
 
-/// How long a sleep is, if it is asked for, or the time from `since`, in nanoseconds, until the one that
-/// is; nothing if that is past. EINVAL for a part of a second that is none, once what was since has been
-/// taken off. NetBSD: `ts2timo`.
+/// Returns the length of a sleep: the request itself or, given `since` in nanoseconds, the time from then
+/// until the requested point; zero if that has passed. EINVAL if the nanoseconds, after `since` was
+/// subtracted, are out of range. NetBSD: `ts2timo`.
 fn length(request: &[u8; 16], since: Option<i64>) -> Result<Duration, Errno> {
     const SECOND: i64 = 1_000_000_000;
     let (mut seconds, mut nanos) = timespec_at(request, 0);

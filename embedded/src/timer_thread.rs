@@ -1,9 +1,8 @@
-//! What is to happen at a time though no call sleeps until then: the timers of kqueues and processes.
+//! The timer thread, which runs the timers of kqueues and processes, for which no call sleeps.
 //!
-//! A call that waits for a time says so when it goes to sleep, and the server wakes it. A timer
-//! outlives the call that set it, and it may be for a process none of whose calls sleeps; so the kernel
-//! has one thread that sleeps until the soonest of them, started with the first timer and ended with
-//! the kernel.
+//! A call that waits for a time says so when it goes to sleep, and the server wakes it. But a timer
+//! outlives the call that set it, and its process may have no sleeping call. So the kernel has one thread
+//! that sleeps until the earliest timer. It is started with the first timer and ends with the kernel.
 //!
 //! Source: NetBSD `sys/kern/kern_timeout.c`.
 
@@ -16,16 +15,16 @@ use std::time::{Duration, Instant};
 use super::sync::lock;
 use kernel::Errno;
 
-/// The time between two ticks of NetBSD's clock: timers go off on them (`tick`, at 100 Hz).
+/// The time between two ticks of NetBSD's clock, on which timers go off (`tick`, at 100 Hz).
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// A timer further away than this is set for then: the clock goes twice as far.
+/// The farthest time a timer is set to; the clock reaches twice as far.
 const FAR: Duration = Duration::from_secs(1 << 62);
 
-/// Something that a time comes for.
+/// A timer's target.
 pub(super) trait Due: Send + Sync {
-    /// The time has come. It may have been put off meanwhile. Called on the thread of the timers, with
-    /// no lock held; must not sleep.
+    /// Handles the time that has come. The timer may have been put off meanwhile. Called on the timer
+    /// thread, with no lock held; must not sleep.
     fn due(self: Arc<Self>);
 }
 
@@ -39,7 +38,7 @@ pub(super) struct TimerThread {
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Rings when the soonest has changed.
+    /// Wakes the thread when the earliest timer has changed.
     bell: Condvar,
 }
 
@@ -50,21 +49,21 @@ struct Queue {
     over: bool,
 }
 
-/// Names a timer that is set.
+/// The ID of a timer that is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AlarmId {
     at: Instant,
-    /// Tells apart those of one time.
+    /// A number that distinguishes timers of the same time.
     number: u64,
 }
 
-/// The time after `wait`, from `now`.
+/// Returns the time `wait` after `now`.
 pub(super) fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait.min(FAR)).unwrap_or(now)
 }
 
 impl TimerThread {
-    /// Has `what` told at that time. EAGAIN if there can be no thread for it.
+    /// Sets a timer for `what`. EAGAIN if the thread cannot be started.
     pub fn set(&self, at: Instant, what: Weak<dyn Due>) -> Result<AlarmId, Errno> {
         self.start()?;
         let mut queue = lock(&self.shared.queue);
@@ -77,13 +76,13 @@ impl TimerThread {
         Ok(id)
     }
 
-    /// Forgets a timer. It may be on its way already.
+    /// Cancels a timer, which may be going off already.
     pub fn cancel(&self, id: AlarmId) {
         let what = lock(&self.shared.queue).timers.remove(&id);
         drop(what);
     }
 
-    /// How many are set.
+    /// Returns the number of timers set.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         lock(&self.shared.queue).timers.len()
@@ -94,7 +93,7 @@ impl TimerThread {
         if thread.is_none() {
             let shared = self.shared.clone();
             let made = thread::Builder::new().name("timers".into()).spawn(move || {
-                // A panic between two timers is no end of the others.
+                // A panic in one timer does not end the others.
                 while catch_unwind(AssertUnwindSafe(|| shared.run())).is_err() {}
             });
             *thread = Some(made.map_err(|_| Errno::EAGAIN)?);
@@ -129,7 +128,7 @@ impl Shared {
     }
 }
 
-/// One that panics is the end of that timer only.
+/// Runs a timer. A panic ends that timer only.
 fn tell(what: Arc<dyn Due>) {
     if catch_unwind(AssertUnwindSafe(|| what.due())).is_err() {
         tracing::error!("a timer panicked");
@@ -141,7 +140,7 @@ impl Drop for TimerThread {
         lock(&self.shared.queue).over = true;
         self.shared.bell.notify_one();
         let thread = lock(&self.thread).take();
-        // The last timer may have been the last to hold the kernel.
+        // The last timer may have held the last reference to the kernel.
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
         {
             let _ = thread.join();

@@ -1,12 +1,12 @@
-//! Timers of a process: the interval timers and POSIX's, which send it signals.
+//! Timers of a process: the interval timers and the POSIX timers, which send it signals.
 //!
-//! They run on the kernel's one thread for timers (`alarm`), go off on ticks of 10 ms at the most often,
-//! and end with their process. Those that count CPU time stand still, as in a rump kernel.
+//! They run on the kernel's timer thread (`timer_thread`), go off on ticks of 10 ms, and end with their
+//! process. Timers of CPU time stand still, as in a rump kernel.
 //!
 //! A timer that goes off while its signal still waits to be delivered sends no other: it counts an overrun.
-//! Should the client take none for long, the timer is looked at less and less often, and what it missed is
-//! reckoned: so timers of clients that read nothing cost next to nothing. Those that send no signal are
-//! never looked at.
+//! If the client does not take the signal for long, the timer is looked at less and less often, and the
+//! missed times are computed; so timers of clients that read nothing cost next to nothing. Timers that send
+//! no signal are never looked at.
 //!
 //! Source: NetBSD `sys/kern/kern_time.c`; setitimer(2), timer_create(2).
 
@@ -38,48 +38,48 @@ pub(super) const CALLS: &[Listed] = &[
     call(sys::TIMER_GETTIME, Runs::Inline, timer_gettime),
 ];
 
-/// How many timers a process has (`TIMER_MAX`), the interval timers among them (`TIMER_MIN`).
+/// The most timers of a process (`TIMER_MAX`), and how many of those are interval timers (`TIMER_MIN`).
 pub(super) const TIMERS: usize = 36;
 const INTERVAL_TIMERS: usize = 4;
 
-/// The lowest number the calls for POSIX's timers take. NetBSD lets them have some of the others.
+/// The lowest number the calls for POSIX timers take. NetBSD lets them use some of the interval timers.
 const LOWEST: usize = 2;
 
-/// How long a timer is not looked at, at most, for signals that are not taken.
+/// The longest time between two looks at a timer whose signals are not taken.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// The most overruns that are told (`DELAYTIMER_MAX`).
+/// The most overruns that are reported (`DELAYTIMER_MAX`).
 const OVERRUNS_MAX: i64 = 32;
 
-/// What each clock's timers send if nothing else is said: SIGALRM, SIGVTALRM, SIGPROF.
+/// The default signal of each clock's timers: SIGALRM, SIGVTALRM, SIGPROF.
 const SIGNALS: [i32; INTERVAL_TIMERS] = [14, 26, 27, 14];
 
-/// `SIGEV_SIGNAL`, and the last of the ways to be told (`SIGEV_SA`).
+/// `SIGEV_SIGNAL`, and the last of the notification methods (`SIGEV_SA`).
 const BY_SIGNAL: i32 = 1;
 const LAST_WAY: i32 = 3;
 
-/// The timers of a process: none at all until it makes one.
+/// The timers of a process, empty until it makes one.
 #[derive(Default)]
 pub(super) struct Timers(Mutex<Vec<Option<Arc<Timer>>>>);
 
 struct Timer {
     proc: Weak<Proc>,
     clock: i32,
-    /// 0 for none.
+    /// The signal to send, 0 for none.
     signo: i32,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// When it goes off, if it is set.
+    /// The next time the timer goes off, if it is set.
     next: Next,
     interval: Duration,
     alarm: Option<AlarmId>,
-    /// Times it should have gone off meanwhile, and those told of with the last signal.
+    /// The times it should have gone off since the last signal, and those reported with that signal.
     missed: i64,
     overruns: i64,
-    /// Of how many intervals `next` is the last: one, unless its signals are not taken.
+    /// The number of intervals until `next`: one, unless the signals are not taken.
     stride: u32,
 }
 
@@ -88,11 +88,11 @@ enum Next {
     #[default]
     Unset,
     At(Instant),
-    /// On a clock that stands still.
+    /// A timer on a clock that stands still, with the time left.
     Still(Duration),
 }
 
-/// A value and an interval, as the calls have them.
+/// The value and interval of a timer.
 struct Setting {
     value: Duration,
     interval: Duration,
@@ -103,17 +103,17 @@ impl Timers {
         lock(&self.0).get(number).cloned().flatten()
     }
 
-    /// Takes a timer out.
+    /// Takes out a timer.
     fn take(&self, number: usize) -> Option<Arc<Timer>> {
         lock(&self.0).get_mut(number).and_then(Option::take)
     }
 
-    /// Whether the process has a table of timers (`p_timers`).
+    /// Returns `true` if the process has a table of timers (`p_timers`).
     fn exist(&self) -> bool {
         !lock(&self.0).is_empty()
     }
 
-    /// It gets one. NetBSD: `timers_alloc`.
+    /// Makes the table of timers. NetBSD: `timers_alloc`.
     fn begin(&self) {
         let mut timers = lock(&self.0);
         if timers.is_empty() {
@@ -128,7 +128,7 @@ impl Timers {
         drop(before);
     }
 
-    /// Puts a timer at the lowest free number of POSIX's; EAGAIN if there is none.
+    /// Puts a timer at the lowest free number for POSIX timers. EAGAIN if there is none.
     fn add(&self, timer: Arc<Timer>) -> Result<usize, Errno> {
         let mut timers = lock(&self.0);
         let free = |number: &usize| timers.get(*number).is_none_or(Option::is_none);
@@ -140,7 +140,7 @@ impl Timers {
         Ok(number)
     }
 
-    /// The process becomes another program: POSIX's timers go.
+    /// Removes the POSIX timers at an exec.
     pub fn exec(&self) {
         let gone: Vec<_> = {
             let mut timers = lock(&self.0);
@@ -154,7 +154,7 @@ impl Timers {
         gone.iter().for_each(|timer| timer.stop());
     }
 
-    /// The process is gone.
+    /// Removes all timers when the process ends.
     pub fn clear(&self) {
         let gone = std::mem::take(&mut *lock(&self.0));
         gone.iter().flatten().for_each(|timer| timer.stop());
@@ -163,19 +163,19 @@ impl Timers {
 
 impl Timer {
     fn new(proc: &Proc, clock: i32, signo: i32) -> Arc<Timer> {
-        // It is a process that makes a call, so it can be found.
+        // The process makes a call, so the table of processes has it.
         let proc = proc.system.processes.find(proc.pid);
         let proc = proc.map_or_else(Weak::new, |proc| Arc::downgrade(&proc));
         Arc::new(Timer { proc, clock, signo, state: Mutex::default() })
     }
 
-    /// Whether its clock is one of CPU time.
+    /// Returns `true` if the timer's clock counts CPU time.
     fn stands_still(&self) -> bool {
         !matches!(self.clock, REALTIME | MONOTONIC)
     }
 
-    /// Sets it to go off at `next`, and then at every interval. Two threads of a client may do that at
-    /// once: one alarm is set then.
+    /// Sets the timer to go off at `next`, and then at every interval. If two threads of a client do so at
+    /// once, only one alarm is set.
     fn set(self: &Arc<Self>, next: Next, interval: Duration) -> Result<(), Errno> {
         let (before, set) = {
             let mut state = lock(&self.state);
@@ -196,7 +196,7 @@ impl Timer {
         Ok(())
     }
 
-    /// It does not go off any more.
+    /// Stops the timer.
     fn stop(&self) {
         let alarm = {
             let mut state = lock(&self.state);
@@ -212,7 +212,7 @@ impl Timer {
         }
     }
 
-    /// How long until it goes off, and its interval. NetBSD: `timer_gettime`.
+    /// Returns the time until the timer goes off, and its interval. NetBSD: `timer_gettime`.
     fn left(&self) -> Setting {
         let state = lock(&self.state);
         let value = match state.next {
@@ -223,14 +223,14 @@ impl Timer {
         Setting { value, interval: state.interval }
     }
 
-    /// NetBSD: `realtimerexpire`, `itimerfire`. Says whether the signal is to be sent, which it is not
-    /// while the last one waits to be delivered.
+    /// Handles the expiry of the timer. Returns `true` if the signal is to be sent, which it is not while
+    /// the last one waits to be delivered. NetBSD: `realtimerexpire`, `itimerfire`.
     fn expire(self: &Arc<Self>, is_pending: bool) -> bool {
         let mut state = lock(&self.state);
         let now = Instant::now();
         let Next::At(at) = state.next else { return false };
         if at > now {
-            // It was set anew while this was on its way.
+            // The timer was set anew while this expiry was on its way.
             return false;
         }
         state.alarm = None;
@@ -255,15 +255,16 @@ impl Timer {
     }
 }
 
-/// Twice as many intervals, as long as they are not too long.
+/// Returns twice the number of intervals, as long as they are not too long.
 fn longer(stride: u32, interval: Duration) -> u32 {
     let most = LONGEST_LOOK.as_nanos() / interval.as_nanos();
     stride.saturating_mul(2).min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
 }
 
 impl State {
-    /// How long until the timer goes off, if it is looked at next at this time: which may have passed, for
-    /// one that is never looked at, and before which it may go off unseen.
+    /// Returns the time until the timer goes off, if `look` is the next time it is looked at. The timer may
+    /// go off before `look` without being looked at; `look` is in the past for a timer that is never looked
+    /// at.
     fn until_next(&self, look: Instant, now: Instant) -> Duration {
         let left = look.saturating_duration_since(now);
         if self.interval.is_zero() || self.stride <= 1 && !left.is_zero() {
@@ -280,7 +281,8 @@ impl State {
     }
 }
 
-/// Two threads of a client may make the same one at once; the one that is replaced goes off no more.
+/// Stops a dropped timer. Two threads of a client may make the same timer at once, and one replaces the
+/// other.
 impl Drop for Timer {
     fn drop(&mut self) {
         self.stop();
@@ -296,8 +298,8 @@ impl Due for Timer {
     }
 }
 
-/// A time that a timer is set to: EINVAL if it is none, ETIMEDOUT if it is past, and at least a tick.
-/// NetBSD: `itimerfix`, `itimespecfix`.
+/// Returns the duration for a timer value, at least a tick unless it is 0. EINVAL if it is not a valid
+/// time, ETIMEDOUT if it is negative. NetBSD: `itimerfix`, `itimespecfix`.
 fn fixed((seconds, nanos): (i64, i64)) -> Result<Duration, Errno> {
     if !(0..1_000_000_000).contains(&nanos) {
         return Err(Errno::EINVAL);
@@ -307,8 +309,8 @@ fn fixed((seconds, nanos): (i64, i64)) -> Result<Duration, Errno> {
     Ok(if time.is_zero() { time } else { time.max(TICK) })
 }
 
-/// Two times, the value after the interval, in microseconds for an interval timer. The value is looked at
-/// first.
+/// Decodes two times, the interval before the value, with parts of a second of `part` nanoseconds. The
+/// value is checked first.
 fn setting(bytes: &[u8; 32], part: u32) -> Result<Setting, Errno> {
     let time = |at| match part {
         MICROSECOND => {
@@ -321,11 +323,11 @@ fn setting(bytes: &[u8; 32], part: u32) -> Result<Setting, Errno> {
     Ok(Setting { value, interval: fixed(time(0))? })
 }
 
-/// What parts of a second are counted in, in nanoseconds.
+/// The unit of parts of a second, in nanoseconds.
 const MICROSECOND: u32 = 1000;
 const NANOSECOND: u32 = 1;
 
-/// The same, to be copied out.
+/// Encodes two times, to be copied out.
 fn encode(setting: &Setting, part: u32) -> [u8; 32] {
     let time = |time: Duration| {
         pair(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), (time.subsec_nanos() / part).into())
@@ -336,7 +338,7 @@ fn encode(setting: &Setting, part: u32) -> [u8; 32] {
     out
 }
 
-/// When a timer goes off that is set to go off in `value`.
+/// Returns the next expiry of a timer that is set to `value`.
 fn next_in(timer: &Timer, value: Duration) -> Next {
     match value {
         Duration::ZERO => Next::Unset,
@@ -345,7 +347,7 @@ fn next_in(timer: &Timer, value: Duration) -> Next {
     }
 }
 
-/// The number of an interval timer, which is that of its clock.
+/// Returns the number of an interval timer, which is that of its clock.
 fn interval_timer(run: &SyscallContext<'_, '_>) -> Result<usize> {
     let which = run.uint(0) as usize;
     if which < INTERVAL_TIMERS { Ok(which) } else { Err(Errno::EINVAL.into()) }
@@ -417,15 +419,15 @@ fn timer_create(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// The number that a call for POSIX's timers names; EINVAL if there cannot be such a timer, as where none
-/// was ever made.
+/// Returns the number that a call for POSIX timers names. EINVAL if there cannot be such a timer, or the
+/// process has never made one.
 fn number(run: &SyscallContext<'_, '_>) -> Result<usize> {
     let number = usize::try_from(run.int(0)).map_err(|_| Errno::EINVAL)?;
     let exist = run.proc.timers().is_some_and(Timers::exist);
     if exist && (LOWEST..TIMERS).contains(&number) { Ok(number) } else { Err(Errno::EINVAL.into()) }
 }
 
-/// The timer that a call names.
+/// Returns the timer that a call names.
 fn named(run: &SyscallContext<'_, '_>, number: usize) -> Result<Arc<Timer>> {
     let timer = run.proc.timers().and_then(|timers| timers.get(number));
     Ok(timer.ok_or(Errno::EINVAL)?)
@@ -439,8 +441,8 @@ fn timer_delete(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// `int __timer_settime50(timer_t timerid, int flags, const struct itimerspec *value,
-/// struct itimerspec *ovalue)`: the old value is the time it would have gone off, not what was left.
+/// `int __timer_settime50(timer_t timerid, int flags, const struct itimerspec *value, struct itimerspec
+/// *ovalue)`: the old value is the time at which the timer would have gone off, not the time left.
 fn timer_settime(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (flags, new, old) = (run.int(1), run.word(2), run.word(3));
     let bytes = run.copyin::<32>(new)?;
@@ -465,7 +467,7 @@ fn timer_settime(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// What the clock of a timer says.
+/// Returns the time of a timer's clock.
 fn clock(run: &SyscallContext<'_, '_>, timer: &Timer) -> Duration {
     match timer.clock {
         REALTIME => Duration::from_nanos(run.system().clock.now().try_into().unwrap_or(0)),

@@ -1,5 +1,5 @@
-//! How much of something each user has: processes by real uid, bytes of socket buffers by the effective
-//! uid of who made the socket (`struct uidinfo`).
+//! Counts by user: processes by real uid, and bytes of socket buffers by the effective uid of the process
+//! that made the socket (`struct uidinfo`).
 //!
 //! Source: NetBSD `sys/kern/kern_uidinfo.c`.
 
@@ -11,7 +11,7 @@ use super::sync::lock;
 
 const SHARDS: usize = 64;
 
-/// The counts. The superuser's, which most processes begin as, takes no lock.
+/// Counts by user. The superuser's, which most processes begin as, takes no lock.
 pub(super) struct UidTable {
     root: AtomicU64,
     others: Vec<Mutex<HashMap<u32, u64>>>,
@@ -27,7 +27,7 @@ impl UidTable {
         &self.others[uid as usize % SHARDS]
     }
 
-    /// One more, and how many there are then. NetBSD: `chgproccnt`.
+    /// Adds one, and returns the new count. NetBSD: `chgproccnt`.
     pub fn add(&self, uid: u32) -> u64 {
         if uid == 0 {
             return self.root.fetch_add(1, Relaxed) + 1;
@@ -38,12 +38,12 @@ impl UidTable {
         *count
     }
 
-    /// One less.
+    /// Subtracts one.
     pub fn remove(&self, uid: u32) {
         self.give(uid, 1);
     }
 
-    /// `n` more, unless that would be more than `most`. NetBSD: `chgsbsize`.
+    /// Adds `n`, and returns `true`, unless the count would exceed `most`. NetBSD: `chgsbsize`.
     pub fn take(&self, uid: u32, n: u64, most: u64) -> bool {
         let more = |now: u64| now.checked_add(n).filter(|&then| then <= most);
         if uid == 0 {
@@ -57,7 +57,7 @@ impl UidTable {
         })
     }
 
-    /// `n` less.
+    /// Subtracts `n`.
     pub fn give(&self, uid: u32, n: u64) {
         if uid == 0 {
             self.root.fetch_sub(n, Relaxed);
@@ -73,7 +73,7 @@ impl UidTable {
         }
     }
 
-    /// A process changes hands.
+    /// Moves one process from one user to another.
     pub fn moved(&self, from: u32, to: u32) {
         if from != to {
             self.remove(from);
@@ -81,7 +81,7 @@ impl UidTable {
         }
     }
 
-    /// How much a user has.
+    /// Returns the count of a user.
     pub fn count(&self, uid: u32) -> u64 {
         match uid {
             0 => self.root.load(Relaxed),

@@ -1,4 +1,4 @@
-//! What processes have used, and how they rank: getrusage and priorities.
+//! Resource usage and priorities of processes: getrusage, getpriority and setpriority.
 //!
 //! Sources: NetBSD `sys/kern/kern_resource.c`; getrusage(2), getpriority(2).
 
@@ -30,19 +30,19 @@ pub(super) const CALLS: &[Listed] = &[
     ),
 ];
 
-/// What a process has used.
+/// The resource usage of a process.
 #[derive(Default)]
 pub(super) struct Spent {
-    /// Nanoseconds in its calls, those asleep not counted.
+    /// The nanoseconds in calls, without those asleep.
     time: AtomicU64,
-    /// How often a call of its went to sleep.
+    /// The number of times a call went to sleep.
     sleeps: AtomicU32,
     signals: AtomicU32,
 }
 
 impl Spent {
-    /// A run of a call is over. The clock is read as it is when a kernel switches: time on a thread,
-    /// whatever the host made of that.
+    /// Adds the time of a run of a call. It is wall-clock time on the thread, as a kernel reads it at a
+    /// switch, even if the host has run something else meanwhile.
     pub fn call(&self, time: Duration, outcome: Outcome) {
         self.time.fetch_add(time.as_nanos() as u64, Relaxed);
         if matches!(outcome, Outcome::Sleep(_)) {
@@ -50,12 +50,12 @@ impl Spent {
         }
     }
 
-    /// It was sent a signal.
+    /// Counts a signal.
     pub fn signal(&self) {
         self.signals.fetch_add(1, Relaxed);
     }
 
-    /// Nanoseconds in its calls.
+    /// Returns the nanoseconds in calls.
     pub fn nanoseconds(&self) -> u64 {
         self.time.load(Relaxed)
     }
@@ -95,7 +95,7 @@ const PROCESS: i32 = 0;
 const GROUP: i32 = 1;
 const USER: i32 = 2;
 
-/// The processes that `getpriority` and `setpriority` mean.
+/// Returns the processes that `getpriority` and `setpriority` act on.
 fn meant(run: &SyscallContext<'_, '_>, which: i32, who: i32) -> Result<Vec<Arc<Proc>>> {
     let system = run.system();
     Ok(match which {
@@ -116,7 +116,7 @@ fn meant(run: &SyscallContext<'_, '_>, which: i32, who: i32) -> Result<Vec<Arc<P
     })
 }
 
-/// `int getpriority(int which, id_t who)`: the best of those meant.
+/// `int getpriority(int which, id_t who)`: returns the best priority of those processes.
 fn getpriority(run: &mut SyscallContext<'_, '_>) -> Answer {
     let meant = meant(run, run.int(0), run.int(1))?;
     let best = meant.iter().map(|proc| proc.nice.load(Relaxed)).min();

@@ -1,4 +1,4 @@
-//! Open files of the file system: reading, writing and asking about them through a descriptor.
+//! Open files of the file system: reading, writing and other operations through a descriptor.
 //!
 //! Source: NetBSD `sys/kern/vfs_vnops.c`.
 
@@ -15,7 +15,7 @@ use super::wait::Side;
 use super::work;
 use kernel::Errno;
 
-/// A file, directory or device that is open.
+/// A vnode as an open file: a file, directory or device.
 pub(super) struct Vnode(pub Arc<Inode>);
 
 impl FileOps for Vnode {
@@ -74,14 +74,14 @@ impl FileOps for Vnode {
                 let left = self.0.stat().size - file.offset.get();
                 run.copyout(&(left as i32).to_le_bytes(), addr)
             }
-            // Nothing waits to be written, and nothing is kept free.
+            // No bytes wait to be written, and there is no buffer with room.
             ioctl::FIONWRITE | ioctl::FIONSPACE => run.copyout(&[0; 4], addr),
             ioctl::FIONBIO | ioctl::FIOASYNC => Ok(()),
             _ => Err(Errno::ENOTTY.into()),
         }
     }
 
-    /// NetBSD: `genfs_kqfilter`, which knows nobody who waits to write; `seltrue_kqfilter`.
+    /// NetBSD: `genfs_kqfilter`, which has no filter for writing; `seltrue_kqfilter`.
     fn filter(&self, file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
         if self.0.device().is_some() {
             return Some(Seen { ready: true, ..Seen::default() });
@@ -99,15 +99,15 @@ impl FileOps for Vnode {
     }
 }
 
-/// The open file of a device stands behind what went through it.
+/// Sets the offset of a device's open file behind the bytes transferred.
 fn passed(run: &SyscallContext<'_, '_>, file: &OpenFile, position: Option<i64>) {
     if position.is_none() {
         file.offset.add(run.done());
     }
 }
 
-/// Reads a regular file. What a long read covers is settled in its first run, with the offset, so
-/// that no other reader of the same open file gets any of it.
+/// Reads a regular file. The first run of a long read advances the offset past all of it, so that no other
+/// reader of the same open file gets any of it.
 fn read_file(
     run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
@@ -149,7 +149,7 @@ fn read_file(
         let before = run.done();
         let Some(at) = from.checked_add_unsigned(before) else { break };
         match content.read(at, room.min(total - before), |data| transfer.copyout(run, data)) {
-            // What was copied out so far counts.
+            // Return what was copied out so far.
             Err(Stop::Elsewhere) if before > begun => return Err(Stop::Flush),
             read => read?,
         }
@@ -163,10 +163,9 @@ fn read_file(
     Ok(())
 }
 
-/// Writes a regular file, a piece at a time. A piece is written whole or not at all. What a longer write
-/// covers is settled with its first piece: no other writer of the same open file, and nobody who appends,
-/// gets between its pieces. If its client goes away before they are all here, what is missing stays a
-/// hole.
+/// Writes a regular file, a piece at a time. A piece is written whole or not at all. The range of a longer
+/// write is reserved with its first piece: no other writer of the same open file, and no append, gets
+/// between its pieces. If the client goes away before all pieces have come, the missing ones stay a hole.
 fn write_file(
     run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
@@ -220,7 +219,7 @@ fn write_file(
     Ok(())
 }
 
-/// Writes the first piece, and has the call remember where that was if others follow.
+/// Writes the first piece, and keeps its place in the call's state if others follow.
 fn begin_write(
     run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
@@ -236,8 +235,8 @@ fn begin_write(
     Ok(extent)
 }
 
-/// Writes the first piece of a write of `total` bytes, and keeps room for the others behind it: where
-/// the open file is, or at the end. Returns where the write begins, and how long the file was.
+/// Writes the first piece of a write of `total` bytes, at the offset of the open file or at the end, and
+/// reserves room for the others behind it. Returns the begin of the write, and the old length of the file.
 fn first_piece(
     file: &OpenFile,
     content: &Content,
@@ -265,8 +264,8 @@ fn first_piece(
     Ok((begin, before))
 }
 
-/// A write fails after `done` bytes: the file gets back the length it had, and the open file does not
-/// stand behind what did not come, unless others have gone on from there. NetBSD: `tmpfs_write`.
+/// Undoes the rest of a write that fails after `done` bytes: truncates the file to its old length, and
+/// moves the offset back, unless others have gone on from there. NetBSD: `tmpfs_write`.
 fn take_back(
     file: &OpenFile,
     content: &Content,

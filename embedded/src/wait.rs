@@ -1,9 +1,9 @@
-//! Waiting: the queues of calls that want to run again when something has changed.
+//! Wait queues: calls that wait run again when something has changed.
 //!
-//! A call that cannot go on registers its waker, looks once more, and ends its run. Whoever changes
-//! what it waits for does so under the object's own lock and then wakes the queue, so one of the two
-//! sees the other. A registration lasts until it is woken or dropped: it is dropped when the call
-//! runs again or ends, so a queue holds no waker of a call that does not wait.
+//! A call that cannot go on registers its waker, checks its condition once more, and ends its run. Code
+//! that changes the condition does so under the object's own lock and then wakes the queue, so one of the
+//! two sees the other. A registration lasts until it is woken or dropped: it is dropped when the call runs
+//! again or ends, so a queue holds no waker of a call that does not wait.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,26 +21,26 @@ pub(super) trait Waitable: Send + Sync {
     fn queue(&self, side: Side) -> &WaitQueue;
 }
 
-/// Which side of an object a call waits on.
+/// The side of an object that a call waits on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// Something to take.
+    /// The call waits for something to take.
     Read,
-    /// Room to put something.
+    /// The call waits for room to put something.
     Write,
 }
 
-/// The calls waiting for one thing. Empty, it costs no heap.
+/// The calls waiting for one thing. An empty queue costs no heap.
 #[derive(Default)]
 pub(super) struct WaitQueue {
-    /// How many wait, to wake an empty queue without its lock.
+    /// The number of waiting calls, with which an empty queue is woken without its lock.
     waiting: AtomicUsize,
     slots: Mutex<Slots>,
 }
 
 #[derive(Default)]
 struct Slots {
-    /// Counts how often the slots were emptied: a registration of an earlier round is spent.
+    /// The number of times the slots were emptied: a registration of an earlier round is spent.
     round: u32,
     /// The first free slot plus one, or 0.
     free: u32,
@@ -65,7 +65,7 @@ impl WaitQueue {
             self.waiting.store(0, Ordering::Release);
             slots.clear()
         };
-        // There may be as many as all clients have calls: those that are too many are woken later.
+        // There may be as many as all clients have calls: a worker wakes those beyond the bound later.
         let mut left = woken.into_iter();
         while let Some(slot) = left.next() {
             if work::is_full() {
@@ -76,7 +76,7 @@ impl WaitQueue {
         }
     }
 
-    /// How many calls wait.
+    /// Returns the number of waiting calls.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
@@ -87,7 +87,7 @@ impl WaitQueue {
         let slot = Slot::Waiting(waker.clone());
         let key = match slots.free {
             0 => {
-                // Most queues have one waiter: room for one, not for the four a vector begins with.
+                // Most queues have one waiter: make room for one, not for the four a vector begins with.
                 if slots.slots.is_empty() {
                     slots.slots.reserve_exact(1);
                 }
@@ -112,7 +112,7 @@ impl WaitQueue {
         if slots.round != round {
             return;
         }
-        // What a slot held is dropped when the lock is free again.
+        // The slot's waker is dropped once the lock is free again.
         if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             let left = slots.clear();
             drop(slots);
@@ -151,7 +151,7 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Puts `waker` into the queue of `source`. Look at the condition again after this.
+    /// Puts `waker` into the queue of `source`. Check the condition again after this.
     pub fn new(source: Arc<dyn Waitable>, side: Side, waker: &Waker) -> Self {
         let (round, key) = source.queue(side).enter(waker);
         Registration { source, side, round, key }
@@ -164,23 +164,24 @@ impl Drop for Registration {
     }
 }
 
-/// Places that any call may have, and what each further one is paid for with: here, and in its queue.
+/// The places that every call may have without paying, and the bytes each further one is charged: here, and
+/// in its queue.
 pub(super) const FREE_PLACES: usize = 64;
 const PLACE_BYTES: u64 = (size_of::<Registration>() + size_of::<Slot>()) as u64;
 
-/// The many places of one call, which its family pays for: a client may have very many calls that wait.
+/// The payment for the many places of one call, by its family: a client may have very many waiting calls.
 pub(super) struct Places {
     resource_group: Arc<ResourceGroup>,
     bytes: u64,
 }
 
 impl Places {
-    /// None so far.
+    /// Returns a payment for no places.
     pub fn none(resource_group: &Arc<ResourceGroup>) -> Box<Places> {
         Box::new(Places { resource_group: resource_group.clone(), bytes: 0 })
     }
 
-    /// Pays until as many are paid for. ENOMEM if that is too much.
+    /// Pays for up to `count` places. ENOMEM if the family cannot pay.
     pub fn pay(&mut self, count: usize) -> Result<(), Errno> {
         let more = (count as u64 * PLACE_BYTES).saturating_sub(self.bytes);
         if !self.resource_group.take_bytes(more) {
@@ -198,8 +199,8 @@ impl Drop for Places {
 }
 
 impl SyscallContext<'_, '_> {
-    /// When a call that waits for at most `timeout`, seconds and nanoseconds, is over; without one it
-    /// never is. The time runs from the first run that asks. NetBSD: `inittimeleft`.
+    /// Returns the deadline of a call that waits for at most `timeout`, seconds and nanoseconds; `None`
+    /// without a timeout. The time runs from the first run that asks. NetBSD: `inittimeleft`.
     pub fn deadline(&mut self, timeout: Option<(i64, i64)>) -> Result<Option<Instant>> {
         let Some((seconds, nanos)) = timeout else { return Ok(None) };
         let (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) =
@@ -209,14 +210,14 @@ impl SyscallContext<'_, '_> {
         };
         let deadline = &mut self.call.progress.deadline;
         if deadline.is_none() {
-            // A time past what the clock can say never comes.
+            // A time beyond the range of the clock never comes.
             *deadline = Instant::now().checked_add(Duration::new(seconds, nanos));
         }
         Ok(*deadline)
     }
 }
 
-/// Whether that time has come.
+/// Returns `true` if the deadline has passed.
 pub(super) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
@@ -260,7 +261,7 @@ mod tests {
         pair.queue(Side::Read).wake();
         pair.queue(Side::Read).wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
-        // A new round: the old registrations take nothing with them.
+        // A new round: dropping the old registrations removes nothing from it.
         let fourth = Registration::new(pair.clone(), Side::Read, &waker);
         drop((second, third));
         assert_eq!(pair.queue(Side::Read).len(), 1);

@@ -1,40 +1,39 @@
-//! How much a run of a call may do where all clients are served.
+//! The bound on the work of an inline run, a run on the thread that serves all clients.
 //!
-//! What runs inline ([`kernel::Call::inline`]) has to be bounded whatever clients have built. So each
-//! loop whose length a client can choose counts its steps here, and there are two ways for one that gets
-//! too long:
+//! An inline run ([`kernel::Call::inline`]) has to be bounded whatever clients have built. So each loop
+//! whose length a client can choose counts its steps here. A run that gets too long has two ways out:
 //!
 //! - [`spend`], before anything has changed: the run ends, and a worker runs the call from the top.
-//! - [`now_or_later`], for what has to be done in any case, as waking those who wait or freeing what a file
-//!   held: what is too much is done by a worker before the call is answered.
+//! - [`now_or_later`], for work that has to be done in any case, such as waking waiters or freeing the
+//!   contents of a file: a worker does the excess before the call is answered.
 //!
-//! A worker may do both for as long as it takes; but it holds no lock meanwhile that an inline run waits for.
-//! [`BATCH`] is how many steps are done under one lock at a time.
+//! A worker may do both for as long as it takes, but meanwhile holds no lock that an inline run waits for.
+//! [`BATCH`] is the number of steps done under one lock at a time.
 
 use std::cell::{Cell, RefCell};
 
 use kernel::{Errno, Later};
 
-/// Steps of an inline run: some tens of microseconds, if each is a cache miss or two.
+/// The most steps of an inline run: some tens of microseconds, if each is a cache miss or two.
 pub(super) const MOST: usize = 256;
 
-/// Steps that are done before a lock is let go of.
+/// The most steps between taking a lock and releasing it.
 pub(super) const BATCH: usize = 256;
 
-/// An inline run has found out that it may take long. No client sees this: it becomes `Stop::Elsewhere`,
-/// as NetBSD's kernel has negative errors of its own.
+/// The error of an inline run that may take long. No client sees it: it becomes `Stop::Elsewhere`, as
+/// NetBSD's kernel has negative errors of its own.
 pub(super) const ELSEWHERE: Errno = Errno(-100);
 
 thread_local! {
-    /// Whether an inline run is under way on this thread.
+    /// True while an inline run is under way on this thread.
     static INLINE: Cell<bool> = const { Cell::new(false) };
-    /// Steps it has done.
+    /// The steps the run has done.
     static SPENT: Cell<usize> = const { Cell::new(0) };
-    /// What it has left undone.
+    /// The work that the run has left to a worker.
     static LATER: RefCell<Vec<Later>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An inline run, until it is dropped.
+/// An inline run, until this is dropped.
 pub(super) struct Inline(());
 
 impl Inline {
@@ -46,7 +45,7 @@ impl Inline {
         Inline(())
     }
 
-    /// What it has left undone.
+    /// Takes the work that the run has left to a worker.
     pub fn take_later(&self) -> Vec<Later> {
         LATER.with_borrow_mut(std::mem::take)
     }
@@ -55,24 +54,24 @@ impl Inline {
 impl Drop for Inline {
     fn drop(&mut self) {
         INLINE.set(false);
-        // None is left unless the run panicked.
+        // No work is left unless the run panicked.
         for work in LATER.with_borrow_mut(std::mem::take) {
             work();
         }
     }
 }
 
-/// Whether this thread runs a call inline.
+/// Returns `true` if this thread runs a call inline.
 pub(super) fn is_inline() -> bool {
     INLINE.get()
 }
 
-/// Counts steps that are done in any case: their number is bounded.
+/// Counts steps that are done in any case, as their number is bounded.
 pub(super) fn count(steps: usize) {
     SPENT.set(SPENT.get().saturating_add(steps));
 }
 
-/// Counts steps before they are done: [`ELSEWHERE`] if they are too many for an inline run.
+/// Counts steps before they are done. Returns [`ELSEWHERE`] if they are too many for an inline run.
 pub(super) fn spend(steps: usize) -> Result<(), Errno> {
     if INLINE.get() && SPENT.get().saturating_add(steps) > MOST {
         return Err(ELSEWHERE);
@@ -81,22 +80,22 @@ pub(super) fn spend(steps: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Leaves a run that is inline to a worker.
+/// Returns [`ELSEWHERE`] in an inline run, so that a worker runs the call.
 pub(super) fn elsewhere() -> Result<(), Errno> {
     if INLINE.get() { Err(ELSEWHERE) } else { Ok(()) }
 }
 
-/// Whether an inline run has done as many steps as it may.
+/// Returns `true` if an inline run has done as many steps as it may.
 pub(super) fn is_full() -> bool {
     INLINE.get() && SPENT.get() >= MOST
 }
 
-/// Leaves something to a worker. The run is inline.
+/// Leaves work of an inline run to a worker.
 pub(super) fn later(work: impl FnOnce() + Send + 'static) {
     LATER.with_borrow_mut(|later| later.push(Box::new(work)));
 }
 
-/// Does so many steps now; or later, once the run has ended, if they are too many for an inline one.
+/// Runs `work`, of so many steps, now; or, if those are too many for an inline run, later on a worker.
 pub(super) fn now_or_later(steps: usize, work: impl FnOnce() + Send + 'static) {
     if INLINE.get() && SPENT.get().saturating_add(steps) > MOST {
         later(work);
@@ -106,25 +105,25 @@ pub(super) fn now_or_later(steps: usize, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Frees what takes so many steps to free, now or later.
+/// Frees `what`, which takes so many steps, now or later.
 pub(super) fn free<T: Send + 'static>(steps: usize, what: T) {
     now_or_later(steps, move || drop(what));
 }
 
 #[cfg(test)]
 thread_local! {
-    /// Locks that were taken since an inline run last began.
+    /// The locks taken since an inline run last began.
     static LOCKS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A lock is taken: whoever goes through many things takes one of most.
+/// Counts a lock: most loops over many things take one for each.
 #[cfg(test)]
 pub(super) fn locked() {
     LOCKS.set(LOCKS.get() + 1);
 }
 
-/// What was done on this thread since an inline run last began: steps that were counted, and locks that were
-/// taken whether anybody counted or not.
+/// Returns what was done on this thread since an inline run last began: the steps counted, and the locks
+/// taken, whether counted as steps or not.
 #[cfg(test)]
 pub(super) fn spent() -> [usize; 2] {
     [SPENT.get(), LOCKS.get()]

@@ -13,7 +13,7 @@ macro_rules! errnos {
         impl Errno {
             $(#[doc = $text] pub const $name: Errno = Errno($value);)*
 
-            /// The symbol of this number, as C knows it, or `None` for one not listed here.
+            /// Returns the C name of this number, or `None` if it is not listed here.
             pub fn name(self) -> Option<&'static str> {
                 match self {
                     $(Errno::$name => Some(stringify!($name)),)*
@@ -21,7 +21,7 @@ macro_rules! errnos {
                 }
             }
 
-            /// What the number means, in words.
+            /// Returns a description of the error.
             pub fn description(self) -> &'static str {
                 match self {
                     $(Errno::$name => $text,)*

@@ -88,7 +88,7 @@ fn fchownat(run: &mut SyscallContext<'_, '_>) -> Answer {
     chown(run, there(0), follow, Native)
 }
 
-/// User and group are arguments `n` and the one after it; -1 leaves what is.
+/// Changes the owner to the user in argument `n` and the group in the next one; -1 leaves the present one.
 fn change_owner(
     run: &SyscallContext<'_, '_>,
     inode: &Inode,
@@ -114,24 +114,24 @@ fn fchflags(run: &mut SyscallContext<'_, '_>) -> Answer {
 }
 
 fn change_flags(run: &SyscallContext<'_, '_>, inode: &Inode) -> Answer {
-    // All bits stand for no change (`VNOVAL`).
+    // All bits set stand for no change (`VNOVAL`).
     if run.word(1) != u64::MAX {
         inode.change_flags(&run.proc.credentials(), run.uint(1))?;
     }
     Ok([0, 0])
 }
 
-/// What a call wants of a file's times.
+/// The changes a call makes to a file's times.
 struct Times {
     accessed: Option<i64>,
     modified: Option<i64>,
-    /// Both are to be the present.
+    /// True if both times are set to the present.
     now: bool,
 }
 
-/// Stands for the present in the place of nanoseconds or microseconds (`UTIME_NOW`).
+/// The value of nanoseconds or microseconds that stands for the present (`UTIME_NOW`).
 const UTIME_NOW: i64 = (1 << 30) - 1;
-/// Stands for no change there (`UTIME_OMIT`).
+/// The value of nanoseconds or microseconds that stands for no change (`UTIME_OMIT`).
 const UTIME_OMIT: i64 = (1 << 30) - 2;
 
 /// Copies in two times, in seconds and parts of `unit` nanoseconds.

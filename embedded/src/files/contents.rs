@@ -1,4 +1,4 @@
-//! What files hold, seen from outside: how long it is, where reading goes on, and whether it is safe.
+//! The contents of files: setting the size, moving the offset, and syncing.
 //!
 //! Sources: NetBSD `sys/kern/{vfs_syscalls,sys_descrip}.c`, `sys/sys/{fcntl,unistd}.h`; truncate(2),
 //! lseek(2), fsync(2), posix_fadvise(2), posix_fallocate(2).
@@ -47,7 +47,7 @@ fn ftruncate(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// `int fsync(int fd)`: memory is as far as bytes go.
+/// `int fsync(int fd)`: does nothing, as memory is the only storage.
 fn fsync(run: &mut SyscallContext<'_, '_>) -> Answer {
     run.vnode(run.int(0))?;
     Ok([0, 0])
@@ -60,7 +60,7 @@ fn fdatasync(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// Flags of `fsync_range(2)`: one of these two is wanted.
+/// The flags of `fsync_range(2)`: exactly one of these two is required.
 const FDATASYNC: u32 = 0x10;
 const FFILESYNC: u32 = 0x20;
 
@@ -81,7 +81,7 @@ fn fsync_range(run: &mut SyscallContext<'_, '_>) -> Answer {
 const ADVICE_MAX: u32 = 5;
 
 /// `int __posix_fadvise50(int fd, int PAD, off_t offset, off_t len, int advice)`: its error is its return
-/// value. Memory needs no advice.
+/// value. The advice is ignored, as files are in memory.
 fn posix_fadvise(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (offset, len, advice) = (run.offset(2), run.offset(3), run.uint(4));
     if len < 0 || len > 0 && i64::MAX.wrapping_sub(offset) < len {
@@ -98,7 +98,7 @@ fn posix_fadvise(run: &mut SyscallContext<'_, '_>) -> Answer {
 }
 
 /// `int posix_fallocate(int fd, int PAD, off_t pos, off_t len)`: its error is its return value. A tmpfs
-/// sets nothing aside.
+/// cannot allocate in advance.
 fn posix_fallocate(run: &mut SyscallContext<'_, '_>) -> Answer {
     match set_aside(run) {
         Ok(_) => Ok([Errno::EOPNOTSUPP.0.into(), 0]),
@@ -107,13 +107,14 @@ fn posix_fallocate(run: &mut SyscallContext<'_, '_>) -> Answer {
     }
 }
 
-/// `int fdiscard(int fd, int PAD, off_t pos, off_t len)`: nor does it make holes, or a device of ours.
+/// `int fdiscard(int fd, int PAD, off_t pos, off_t len)`: a tmpfs makes no holes, and neither do the
+/// devices here.
 fn fdiscard(run: &mut SyscallContext<'_, '_>) -> Answer {
     let inode = set_aside(run)?;
     Err(if inode.is_node() { Errno::ENODEV } else { Errno::EOPNOTSUPP }.into())
 }
 
-/// Checks a range that `fallocate` or `fdiscard` is to work on.
+/// Checks a range for `fallocate` or `fdiscard`.
 fn set_aside(run: &SyscallContext<'_, '_>) -> Result<Arc<Inode>> {
     let (from, len) = (run.offset(2), run.offset(3));
     if from < 0 || len < 0 || from.checked_add(len).is_none() {
@@ -140,7 +141,7 @@ fn lseek(run: &mut SyscallContext<'_, '_>) -> Answer {
         _ => return Err(Errno::EINVAL.into()),
     };
     let to = from.wrapping_add(by);
-    // A device is asked, and has nothing against any place.
+    // Devices decide for themselves, and accept any offset.
     if to < 0 && !inode.is_node() {
         return Err(Errno::EINVAL.into());
     }

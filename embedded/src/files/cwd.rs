@@ -1,4 +1,4 @@
-//! Where a process is: its current directory and its root.
+//! The calls that change and return the current directory and the root of a process.
 //!
 //! Sources: NetBSD `sys/kern/{vfs_syscalls,vfs_getcwd}.c`; chdir(2), chroot(2), getcwd(3).
 
@@ -27,7 +27,7 @@ fn chdir(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// `int fchdir(int fd)`: no way out of the root.
+/// `int fchdir(int fd)`: fails for a directory outside of the root.
 fn fchdir(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (_, dir) = run.vnode(run.int(0))?;
     check(run, &dir)?;
@@ -48,7 +48,7 @@ fn chroot(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// `int fchroot(int fd)`: the same; the descriptor may lead out of the root.
+/// `int fchroot(int fd)`: for the superuser only; the descriptor may lead out of the root.
 fn fchroot(run: &mut SyscallContext<'_, '_>) -> Answer {
     check_superuser(run)?;
     let (_, dir) = run.vnode(run.int(0))?;
@@ -61,7 +61,7 @@ fn check_superuser(run: &SyscallContext<'_, '_>) -> Result<(), Errno> {
     if run.proc.credentials().euid == 0 { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// The directory at the path that is the first argument. NetBSD: `chdir_lookup`.
+/// Returns the directory at the path in the first argument. NetBSD: `chdir_lookup`.
 fn directory(run: &mut SyscallContext<'_, '_>) -> Result<Arc<Inode>> {
     let path = run.path_of(here(0))?;
     let found = run.find(here(0), &path, Aim::Lookup, true)?;
@@ -70,13 +70,13 @@ fn directory(run: &mut SyscallContext<'_, '_>) -> Result<Arc<Inode>> {
     Ok(dir.clone())
 }
 
-/// Whether the caller may be there.
+/// Returns an error unless `dir` is a directory that the caller may search.
 fn check(run: &SyscallContext<'_, '_>, dir: &Inode) -> Result<(), Errno> {
     dir.directory()?;
     dir.check(&run.proc.credentials(), mode::EXECUTE)
 }
 
-/// `int __getcwd(char *bufp, size_t length)`: the length with its NUL is the return value.
+/// `int __getcwd(char *bufp, size_t length)`: returns the length of the path with its NUL.
 fn getcwd(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (addr, len) = (run.word(0), run.int(1));
     let len = usize::try_from(len).ok().filter(|&len| len >= 2).ok_or(Errno::ERANGE)?;

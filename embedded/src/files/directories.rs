@@ -28,15 +28,15 @@ fn mkdir(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     Ok([0, 0])
 }
 
-/// Where the name in a `struct dirent` begins.
+/// The offset of the name in a `struct dirent`.
 const NAME: usize = 13;
 
-/// The length of a `struct dirent` with a name of `len` bytes (`_DIRENT_RECLEN`).
+/// Returns the length of a `struct dirent` with a name of `len` bytes (`_DIRENT_RECLEN`).
 const fn record(len: usize) -> usize {
     (NAME + len + 1).next_multiple_of(8)
 }
 
-/// `int __getdents30(int fd, char *buf, size_t count)`: as many whole entries as fit.
+/// `int __getdents30(int fd, char *buf, size_t count)`: copies out as many whole entries as fit.
 fn getdents(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (fd, addr, count) = (run.int(0), run.word(1), run.uint(2));
     let (file, inode) = run.vnode(fd)?;

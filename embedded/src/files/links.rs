@@ -1,4 +1,4 @@
-//! Names of files: giving them one more, taking one away, moving it; and symbolic links.
+//! Names of files: adding, removing and moving them; and symbolic links.
 //!
 //! Source: NetBSD `sys/kern/vfs_syscalls.c`; link(2), symlink(2), readlink(2), unlink(2), rename(2).
 
@@ -56,8 +56,8 @@ fn unlink(run: &mut SyscallContext<'_, '_>, named: Named, directory: bool) -> An
     })
 }
 
-/// Runs `attempt`, which looks something up and changes it, again if that was no longer there by then:
-/// another call was faster. NetBSD keeps the directory locked meanwhile, or looks again itself.
+/// Runs `attempt`, which looks up a file and changes it, again while another call removes the file in
+/// between. NetBSD keeps the directory locked meanwhile, or repeats the lookup itself.
 fn until_settled(mut attempt: impl FnMut() -> Result<Result<(), Errno>>) -> Answer {
     for _ in 1..TRIES {
         match attempt()? {
@@ -68,7 +68,7 @@ fn until_settled(mut attempt: impl FnMut() -> Result<Result<(), Errno>>) -> Answ
     Ok(attempt()?.map(|()| [0, 0])?)
 }
 
-/// `int symlink(const char *path, const char *link)`, `symlinkat`: the first path is not looked at.
+/// `int symlink(const char *path, const char *link)`, `symlinkat`: the first path is not looked up.
 fn symlink(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     let target = run.path(run.word(0))?;
     let path = run.path_of(named)?;
@@ -95,15 +95,15 @@ fn readlink(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     Ok([part.len() as i64, 0])
 }
 
-/// `int rename(const char *from, const char *to)`, `renameat`, and `__posix_rename`, which keeps both
-/// names of one file.
+/// `int rename(const char *from, const char *to)`, `renameat`, and `__posix_rename`, which keeps both names
+/// if they are of one file.
 fn rename(run: &mut SyscallContext<'_, '_>, old: Named, new: Named, keep: bool) -> Answer {
     let from = run.path_of(old)?;
     let to = run.path_of(new)?;
     until_settled(|| {
         let from = run.find(old, &from, Aim::Delete, false)?;
         let inode = from.existing()?;
-        // A way up or back is no name to move from.
+        // `.` and `..` are not names to move from.
         from.entry().map_err(|_| Errno::EINVAL)?;
         let aim = if inode.is_directory() { Aim::RenameDirectory } else { Aim::Rename };
         let to = run.find(new, &to, aim, false)?;

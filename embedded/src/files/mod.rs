@@ -1,10 +1,10 @@
-//! Files by name: what the calls of this folder share. Each has a family of them.
+//! Files by name: the helpers shared by the calls of this folder. Each module has a family of calls.
 //!
-//! - `open`: opening, and making what is opened
-//! - `links`, `directories`: names, and what holds them
-//! - `attributes`: mode, owner, flags and times; `status`: asking about all that
-//! - `places`: the current directory and the root
-//! - `contents`: size, offset, and getting it to the disk there is not
+//! - `open`: opening files, and making those that open can make
+//! - `links`, `directories`: names, and directories
+//! - `attributes`: mode, owner, flags and times; `status`: the calls that return them
+//! - `cwd`: the current directory and the root
+//! - `contents`: size, offset, and the calls to sync, which have nothing to do
 //!
 //! Sources: NetBSD `sys/kern/vfs_syscalls.c`, `sys/sys/fcntl.h`.
 
@@ -27,8 +27,8 @@ use kernel::Errno;
 /// The directory descriptor that stands for the current directory (`AT_FDCWD`).
 const AT_FDCWD: i32 = -100;
 
-/// How often a call looks a path up, if each time another changes what it has found before it does. Each
-/// time that other has come on.
+/// The most times a call looks a path up, if each time another call changes what was found before this one
+/// uses it. Each of those times the other call has made progress.
 const TRIES: u32 = 1000;
 
 /// Flags of the calls that take a directory descriptor.
@@ -40,33 +40,33 @@ mod at {
     pub const REMOVEDIR: u32 = 0x800;
 }
 
-/// Which argument of a call is a path, and which the directory it begins at.
+/// The number of the argument that is a path, and of the one that is the directory it begins at.
 #[derive(Clone, Copy)]
 struct Named {
     dir: Option<usize>,
     path: usize,
 }
 
-/// A path that begins at the current directory.
+/// Returns the argument of a path that begins at the current directory.
 const fn here(path: usize) -> Named {
     Named { dir: None, path }
 }
 
-/// A directory descriptor, and a path that begins there.
+/// Returns the arguments of a directory descriptor and a path that begins there.
 const fn there(dir: usize) -> Named {
     Named { dir: Some(dir), path: dir + 1 }
 }
 
 impl Named {
-    /// The number of the argument `n` after the path.
+    /// Returns the number of the `n`th argument after the path.
     const fn after(self, n: usize) -> usize {
         self.path + n
     }
 }
 
 impl SyscallContext<'_, '_> {
-    /// Descriptor `fd`, which must be open on the file system: EINVAL for anything else. NetBSD:
-    /// `fd_getvnode`.
+    /// Returns the open file and vnode of descriptor `fd`. EINVAL if it is not open on the file system.
+    /// NetBSD: `fd_getvnode`.
     fn vnode(&self, fd: i32) -> Result<(Arc<OpenFile>, Arc<Inode>)> {
         let file = self.file(fd)?;
         let inode = file.ops.inode().ok_or(Errno::EINVAL)?.clone();
@@ -78,7 +78,7 @@ impl SyscallContext<'_, '_> {
         self.path(self.word(named.path))
     }
 
-    /// The directory a relative path begins at, if it is not the current one.
+    /// Returns the directory at which a relative path begins, `None` for the current directory.
     fn base(&self, named: Named) -> Result<Option<Arc<Inode>>> {
         match named.dir.map(|dir| self.int(dir)) {
             None | Some(AT_FDCWD) => Ok(None),
@@ -86,7 +86,7 @@ impl SyscallContext<'_, '_> {
         }
     }
 
-    /// What `path` leads to for this process. NetBSD: `fd_nameiat`.
+    /// Looks up `path` for this process. NetBSD: `fd_nameiat`.
     fn find<'p>(
         &self,
         named: Named,
@@ -98,7 +98,7 @@ impl SyscallContext<'_, '_> {
         self.find_as(&self.proc.credentials(), base, path.as_bytes(), aim, follow)
     }
 
-    /// The same, for other credentials.
+    /// Looks up `path` with other credentials.
     fn find_as<'p>(
         &self,
         credentials: &Credentials,
@@ -113,7 +113,7 @@ impl SyscallContext<'_, '_> {
         Ok(Walk { fs, root, from, credentials, aim, follow }.find(path)?)
     }
 
-    /// What is there. NetBSD: `fd_nameiat_simple_user`, which looks at the descriptor first.
+    /// Returns the vnode at the path. NetBSD: `fd_nameiat_simple_user`, which checks the descriptor first.
     fn look_up(&mut self, named: Named, follow: bool) -> Result<Arc<Inode>> {
         self.base(named)?;
         let path = self.path_of(named)?;
@@ -121,12 +121,12 @@ impl SyscallContext<'_, '_> {
         Ok(found.existing()?.clone())
     }
 
-    /// Whether the flags at argument `n` leave a symbolic link at the end of the path to be followed.
+    /// Returns `true` if, by the flags at argument `n`, a symbolic link at the end of the path is followed.
     fn follows(&self, n: usize) -> bool {
         self.uint(n) & at::SYMLINK_NOFOLLOW == 0
     }
 
-    /// Makes something at `found`, with the mode the umask leaves.
+    /// Makes a file at `found`, with the mode that the umask leaves.
     pub fn make_at(&self, found: &Found<'_>, what: Make<'_>, mode: u32) -> Result<Arc<Inode>> {
         let proc = self.proc;
         let (dir, name) = found.entry()?;
@@ -134,7 +134,8 @@ impl SyscallContext<'_, '_> {
         Ok(proc.system.fs.make(dir, name, what, mode, &proc.credentials(), &proc.family)?)
     }
 
-    /// What the name of a local socket leads to, which is new or not. NetBSD: `unp_bind`, `unp_connect`.
+    /// Looks up the name of a local socket: with `new`, a name to create, otherwise an existing one.
+    /// NetBSD: `unp_bind`, `unp_connect`.
     pub fn socket_name<'p>(&self, path: &'p [u8], new: bool) -> Result<Found<'p>> {
         let aim = if new { Aim::Create } else { Aim::Lookup };
         self.find_as(&self.proc.credentials(), None, path, aim, true)

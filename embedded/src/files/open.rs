@@ -1,4 +1,4 @@
-//! Opening files, and making what is opened: regular files, fifos and device nodes.
+//! Opening files, and making files: regular files, fifos and device nodes.
 //!
 //! Sources: NetBSD `sys/kern/{vfs_syscalls,vfs_vnops}.c`, `sys/fs/tmpfs/tmpfs_vnops.c`,
 //! `sys/miscfs/specfs/spec_vnops.c`; open(2), mkfifo(2), mknod(2).
@@ -38,7 +38,7 @@ fn open_call(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
         return go_on(run, flags, close_on_exec);
     }
     if flags & (open::SHLOCK | open::EXLOCK) != 0 {
-        // There may be very many locks on it: before anything is made.
+        // The file may have very many locks: move to a worker before anything is made.
         work::elsewhere()?;
     }
     let path = run.path_of(named)?;
@@ -57,7 +57,7 @@ fn open_call(run: &mut SyscallContext<'_, '_>, named: Named) -> Answer {
     Ok([run.proc.files.insert(file, 0, close_on_exec)?.into(), 0])
 }
 
-/// What was opened had to wait, and perhaps has no longer.
+/// Continues an open call that had to wait: returns the descriptor, or waits on.
 fn go_on(run: &mut SyscallContext<'_, '_>, flags: u32, close_on_exec: bool) -> Answer {
     let Some((file, number)) = run.keep().opened.take() else { return Err(Errno::EBADF.into()) };
     if let Err(stop) = settle(run, &file, flags) {
@@ -67,7 +67,7 @@ fn go_on(run: &mut SyscallContext<'_, '_>, flags: u32, close_on_exec: bool) -> A
     Ok([number.fill(file, close_on_exec)?.into(), 0])
 }
 
-/// The open file, for which a place is taken first: what cannot be opened is not made. NetBSD:
+/// Returns the open file. It is counted first, so that no file is made that then cannot be opened. NetBSD:
 /// `do_open`.
 fn open_file(
     run: &mut SyscallContext<'_, '_>,
@@ -84,7 +84,7 @@ fn open_file(
         .inspect_err(|_| run.proc.family.give_file())
 }
 
-/// NetBSD: `vn_open`.
+/// Opens the file at the path, or makes it. NetBSD: `vn_open`.
 fn open_or_make(
     run: &SyscallContext<'_, '_>,
     named: Named,
@@ -110,7 +110,7 @@ fn open_or_make(
         }
         let mode = mode & mode::PERMISSIONS & !mode::STICKY;
         match run.make_at(&found, Make::File, mode) {
-            // Somebody was faster: open theirs.
+            // Another call has made the file first: open that one.
             Err(stop) if stop == Errno::EEXIST.into() => {}
             made => return made,
         }
@@ -118,7 +118,7 @@ fn open_or_make(
     Err(Errno::EEXIST.into())
 }
 
-/// Whether what is there may be opened so; cuts it off if asked. NetBSD: `vn_openchk`.
+/// Checks that `inode` may be opened with `flags`, and truncates it if they say so. NetBSD: `vn_openchk`.
 fn check_open(run: &SyscallContext<'_, '_>, inode: &Inode, flags: u32) -> Result<()> {
     match inode.kind() {
         mode::SOCKET => return Err(Errno::EOPNOTSUPP.into()),
@@ -145,8 +145,8 @@ fn check_open(run: &SyscallContext<'_, '_>, inode: &Inode, flags: u32) -> Result
     Ok(inode.check_append(flags & (open::FWRITE | open::APPEND) == open::FWRITE)?)
 }
 
-/// Opens what was found or made, with the flags that are kept; the caller has counted the open file.
-/// NetBSD: `VOP_OPEN`.
+/// Opens the vnode that was found or made, with the flags that are kept; the caller has counted the open
+/// file. NetBSD: `VOP_OPEN`.
 fn open_inode(
     run: &mut SyscallContext<'_, '_>,
     inode: Arc<Inode>,
@@ -171,7 +171,7 @@ fn open_fifo(
     Ok(OpenFile::counted(end, flags, &run.proc.family))
 }
 
-/// Waits for what it takes to have opened `file`, which stays open meanwhile. NetBSD: `open_setfp`.
+/// Waits until `file` is completely open; it stays open meanwhile. NetBSD: `open_setfp`.
 fn settle(run: &mut SyscallContext<'_, '_>, file: &Arc<OpenFile>, flags: u32) -> Result<()> {
     file.ops.opened(run, file)?;
     locks::at_open(run, file, flags)

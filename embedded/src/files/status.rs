@@ -57,8 +57,8 @@ fn faccessat(run: &mut SyscallContext<'_, '_>) -> Answer {
     access(run, there(0), flags)
 }
 
-/// `int access(const char *path, int flags)`: asks for the real user and group, all the way, unless
-/// told otherwise.
+/// `int access(const char *path, int flags)`: checks for the real user and group, on the whole path, unless
+/// the flags ask for the effective ones.
 fn access(run: &mut SyscallContext<'_, '_>, named: Named, flags: u32) -> Answer {
     let wanted = run.uint(named.after(1));
     if wanted & !(mode::READ | mode::WRITE | mode::EXECUTE) != 0 {
@@ -79,7 +79,7 @@ fn access(run: &mut SyscallContext<'_, '_>, named: Named, flags: u32) -> Answer 
     Ok([0, 0])
 }
 
-/// Names of what `pathconf(2)` tells (`_PC_*`).
+/// The names of values that `pathconf(2)` returns (`_PC_*`).
 mod name {
     pub const LINK_MAX: i32 = 1;
     pub const MAX_CANON: i32 = 2;
@@ -117,7 +117,7 @@ fn fpathconf(run: &mut SyscallContext<'_, '_>) -> Answer {
     }
 }
 
-/// NetBSD: `tmpfs_pathconf`, `spec_pathconf`, `fifo_pathconf`.
+/// Returns the value of `name` for `inode`. NetBSD: `tmpfs_pathconf`, `spec_pathconf`, `fifo_pathconf`.
 fn limit(inode: &Inode, name: i32) -> Result<i64, Errno> {
     let (device, fifo) = (inode.is_node(), inode.is_fifo());
     Ok(match name {
@@ -164,8 +164,8 @@ fn getvfsstat(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([1, 0])
 }
 
-/// The file system as a `struct statvfs`: how much there is, and how much of that the caller's family
-/// could still take. NetBSD: `tmpfs_statvfs`.
+/// Returns the file system as a `struct statvfs`: its size, and how much of it the caller's family could
+/// still take. NetBSD: `tmpfs_statvfs`.
 fn file_system(run: &SyscallContext<'_, '_>) -> [u8; STATVFS] {
     let counters = &run.system().counters;
     let limits = &counters.limits;
@@ -192,7 +192,7 @@ fn file_system(run: &SyscallContext<'_, '_>) -> [u8; STATVFS] {
     for (n, word) in words.iter().enumerate() {
         put(8 * n, &word.to_le_bytes());
     }
-    // Four counts of reads and writes stay zero, as does the owner.
+    // The four counts of reads and writes stay zero, as does the owner.
     put(128, &(FILE_SYSTEM as u32).to_le_bytes());
     put(136, &FILE_SYSTEM.to_le_bytes());
     put(144, &(NAME_MAX as u64).to_le_bytes());

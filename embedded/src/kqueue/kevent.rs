@@ -1,4 +1,4 @@
-//! The kevent call: changes what a kqueue waits for, and waits for it.
+//! The kevent call: changes what a kqueue waits for, and waits for its events.
 //!
 //! Source: NetBSD `sys/kern/kern_event.c` (`kevent1`, `kqueue_scan`).
 
@@ -51,7 +51,7 @@ impl Kevent {
     }
 }
 
-/// Changes that are copied in, and made, at once.
+/// The number of changes that are copied in and made at a time.
 const BATCH: u64 = (PIECE / Kevent::SIZE) as u64;
 
 /// `int __kevent50(int fd, const struct kevent *changelist, size_t nchanges, struct kevent *eventlist,
@@ -83,7 +83,7 @@ pub(super) fn kevent(run: &mut SyscallContext<'_, '_>) -> Answer {
     Err(Stop::Sleep(deadline))
 }
 
-/// Makes the changes that no earlier run has made. Those that fail, and those whose receipt is wanted,
+/// Makes the changes that no earlier run has made. Changes that fail, and those whose receipt is wanted,
 /// are answered in the eventlist; if there are any, the call ends with their number.
 fn make_changes(
     run: &mut SyscallContext<'_, '_>,
@@ -119,7 +119,7 @@ fn make_changes(
         if run.done() < count {
             run.memory().forget();
             if answered > 0 {
-                // What was answered would be lost if the next ones were asked for now.
+                // The answers so far would be lost if the next changes were asked for now.
                 run.keep().answered = answered;
                 return Err(Stop::Flush);
             }
@@ -128,12 +128,12 @@ fn make_changes(
     Ok((answered > 0).then_some(answered))
 }
 
-/// Where the event with this number goes.
+/// Returns the address of the event with this number.
 fn place(out: u64, number: u64) -> u64 {
     out.wrapping_add(number.wrapping_mul(Kevent::SIZE as u64))
 }
 
-/// Copies out what is ready, up to `room` events, and says how much that was. NetBSD: `kqueue_scan`.
+/// Copies out the ready events, up to `room`, and returns their number. NetBSD: `kqueue_scan`.
 fn report(
     run: &mut SyscallContext<'_, '_>,
     kqueue: &Arc<Kqueue>,
@@ -143,7 +143,7 @@ fn report(
     if kqueue.count() == 0 {
         return Ok(0);
     }
-    // What finds no room now stays on the list.
+    // Events for which there is no room now stay on the list.
     let room = room.min((run.memory().room() / Kevent::SIZE) as u64) as usize;
     if room == 0 {
         return Err(Stop::Flush);
@@ -157,8 +157,8 @@ fn report(
 }
 
 impl Kqueue {
-    /// Looks at what is on the list now, in its order, until `room` knotes were ready. An inline run looks
-    /// at so many only: if none of those was ready, the others are looked at elsewhere.
+    /// Evaluates the knotes on the list in order, until `room` of them were ready. An inline run evaluates
+    /// a limited number only: if none of those was ready, a worker evaluates the others.
     fn scan(self: &Arc<Self>, room: usize, mut each: impl FnMut(Kevent)) -> Result<usize, Errno> {
         let end = lock(&self.state).turn;
         let mut count = 0;

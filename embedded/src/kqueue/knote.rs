@@ -1,4 +1,4 @@
-//! Knotes: one thing that one kqueue waits for.
+//! Knotes: a knote is one thing that one kqueue waits for.
 //!
 //! Source: NetBSD `sys/kern/kern_event.c` (`filt_*`), `sys/kern/kern_sig.c` (`filt_signal`),
 //! `sys/miscfs/genfs/genfs_vnops.c` (`filt_genfs*`).
@@ -17,7 +17,7 @@ use super::watched::Watchers;
 use super::{Event, Kevent, Kqueue, abi, note};
 use kernel::Errno;
 
-/// What finds a knote in its kqueue: filter and ident.
+/// The key of a knote in its kqueue: filter and ident.
 pub(super) type Key = (u32, u64);
 
 /// One thing that one kqueue waits for.
@@ -28,13 +28,13 @@ pub(in super::super) struct Knote {
     state: Mutex<State>,
 }
 
-/// What a knote is on. It keeps none of it: what is gone has nothing more to tell.
+/// The thing a knote is on. The knote does not keep it alive: what is gone sends no more events.
 pub(super) enum Target {
     /// Something to read from a file, or room to write to it.
     Side(Weak<OpenFile>, Side, Option<Arc<Watchers>>),
-    /// What happens to a file of the file system.
+    /// Changes of a vnode.
     File(Weak<OpenFile>, Arc<Watchers>),
-    /// What happens to a process.
+    /// Events of a process.
     Process(Arc<Watchers>),
     /// The signals of a process.
     Signal(Arc<Watchers>),
@@ -42,38 +42,38 @@ pub(super) enum Target {
 }
 
 struct State {
-    /// What is reported (`kn_kevent`).
+    /// The event as it is reported (`kn_kevent`).
     kevent: Kevent,
-    /// What the client asked for (`kn_sfflags`, `kn_sdata`).
+    /// The flags and data the client asked for (`kn_sfflags`, `kn_sdata`).
     wanted: u32,
     value: i64,
-    /// Its filter was satisfied (`KN_ACTIVE`).
+    /// True if the filter was satisfied (`KN_ACTIVE`).
     active: bool,
-    /// Its turn on its kqueue's list, if it is there (`KN_QUEUED`).
+    /// Its turn on the kqueue's list, `None` if it is not on the list (`KN_QUEUED`).
     queued: Option<u64>,
     disabled: bool,
     removed: bool,
-    /// Its place in its file's queue, if nobody has taken it out to wake it.
+    /// Its place in the file's wait queue, `None` once a waker has taken it out.
     place: Option<Registration>,
-    /// Somebody has, and it has not looked since.
+    /// True if a waker has taken it out and the knote has not been evaluated since.
     woken: bool,
-    /// Its timer, while it is set.
+    /// The alarm of a timer, while it is set.
     alarm: Option<AlarmId>,
-    /// When its timer went off, or will.
+    /// The time at which the timer went off, or will go off.
     at: Option<Instant>,
 }
 
-/// What becomes of a knote that a kevent call has looked at.
+/// The fate of a knote that a kevent call has evaluated.
 pub(super) enum Verdict {
-    /// It is not ready, or not any more.
+    /// The knote is not ready, or not any more.
     Quiet,
-    /// Somebody else has put it on the list meanwhile, or removed it.
+    /// Another thread has put the knote on the list meanwhile, or removed it.
     Elsewhere,
-    /// It is reported,
+    /// The event is reported.
     Report(Kevent),
-    /// and goes to the end of the list,
+    /// The event is reported, and the knote goes to the end of the list.
     Again(Kevent),
-    /// or away.
+    /// The event is reported, and the knote is removed.
     Last(Kevent),
 }
 
@@ -98,14 +98,14 @@ impl Knote {
         Arc::new(Knote { kqueue: Arc::downgrade(kqueue), key, target, state: Mutex::new(state) })
     }
 
-    /// It is the child of a process that a knote of this kqueue tracks: says so.
+    /// Records that the process is the child of process `parent`, which a knote of this kqueue tracks.
     pub(super) fn born_of(&self, parent: u64) {
         let mut state = lock(&self.state);
         state.kevent.fflags = abi::CHILD;
         state.kevent.data = parent as i64;
     }
 
-    /// Takes its place on what it watches; a timer is set. The caller looks at it after this.
+    /// Attaches the knote to its target, or sets its timer. The caller evaluates it after this.
     pub(super) fn attach(self: &Arc<Self>) -> Result<(), Errno> {
         match &self.target {
             Target::Side(_, _, None) => Ok(()),
@@ -124,7 +124,7 @@ impl Knote {
         }
     }
 
-    /// Leaves what it watches. It has been removed from its kqueue.
+    /// Detaches the knote from its target. It has been removed from its kqueue.
     pub(super) fn detach(self: &Arc<Self>) {
         let (place, alarm) = {
             let mut state = lock(&self.state);
@@ -145,7 +145,7 @@ impl Knote {
         }
     }
 
-    /// Whether it is still on this open file. A number may mean another one by now.
+    /// Returns `true` if the knote is on this open file. By now its descriptor may mean another file.
     pub(super) fn is_on(&self, file: &Arc<OpenFile>) -> bool {
         match &self.target {
             Target::Side(on, ..) | Target::File(on, _) => {
@@ -155,7 +155,7 @@ impl Knote {
         }
     }
 
-    /// What a second EV_ADD changes.
+    /// Makes the changes of a second EV_ADD.
     pub(super) fn update(&self, kevent: &Kevent) {
         let mut state = lock(&self.state);
         (state.wanted, state.value) = (kevent.fflags, kevent.data);
@@ -166,14 +166,15 @@ impl Knote {
         lock(&self.state).disabled = true;
     }
 
-    /// Enables it; whether its filter was satisfied meanwhile. NetBSD: `knote_enqueue`.
+    /// Enables the knote. Returns `true` if its filter was satisfied meanwhile. NetBSD: `knote_enqueue`.
     pub(super) fn enable(&self) -> bool {
         let mut state = lock(&self.state);
         state.disabled = false;
         state.active
     }
 
-    /// It is satisfied; whether it has to go on the list now, in this turn. Its kqueue's lock is held.
+    /// Marks the knote as active. Returns `true` if it has to go on the list now, in this turn. The caller
+    /// holds the kqueue's lock.
     pub(super) fn activate(&self, turn: u64) -> bool {
         let mut state = lock(&self.state);
         if state.removed {
@@ -187,23 +188,24 @@ impl Knote {
         put
     }
 
-    /// It is no knote of its kqueue any more; its turn on the list, if it is there. Its kqueue's lock is
-    /// held, or that is closed.
+    /// Marks the knote as removed from its kqueue. Returns its turn on the list, if it is there. The caller
+    /// holds the kqueue's lock, or the kqueue is closed.
     pub(super) fn remove(&self) -> Option<u64> {
         let mut state = lock(&self.state);
         state.removed = true;
         state.queued
     }
 
-    /// It has been taken off the list; whether it is to be looked at. Its kqueue's lock is held.
+    /// Marks the knote as taken off the list. Returns `true` if it is to be evaluated. The caller holds the
+    /// kqueue's lock.
     pub(super) fn taken_off(&self) -> bool {
         let mut state = lock(&self.state);
         state.queued = None;
         !state.disabled
     }
 
-    /// Looks whether its filter is satisfied, from wherever that is news: it takes its place first, so
-    /// that nothing is lost between the two.
+    /// Evaluates the filter and activates the knote if it is satisfied, whatever brought the news. The
+    /// knote takes its place in the wait queue first, so that no event is lost between the two.
     pub(super) fn look(self: &Arc<Self>) {
         let Some(kqueue) = self.kqueue.upgrade() else { return };
         if self.evaluate() {
@@ -211,7 +213,7 @@ impl Knote {
         }
     }
 
-    /// Takes its place, and says whether its filter is satisfied (`f_event`).
+    /// Takes a place in the wait queue, and returns `true` if the filter is satisfied (`f_event`).
     pub(super) fn evaluate(self: &Arc<Self>) -> bool {
         let Target::Side(file, side, _) = &self.target else {
             let state = &mut *lock(&self.state);
@@ -245,19 +247,19 @@ impl Knote {
         if seen.eof {
             kevent.flags |= abi::EOF;
         } else if kevent.flags & abi::ONESHOT == 0 {
-            // One that is reported once stays over once it was: its file may have been revoked.
+            // A one-shot knote keeps EV_EOF once it had it: its file may have been revoked.
             kevent.flags &= !abi::EOF;
         }
     }
 
-    /// Says what becomes of it after a look for a kevent call: it has been taken off the list, and its
-    /// kqueue's lock is held.
+    /// Decides what happens to the knote after a kevent call has evaluated it. It has been taken off the
+    /// list, and the caller holds the kqueue's lock.
     pub(super) fn verdict(self: &Arc<Self>, ready: bool, turn: u64) -> Verdict {
         let mut state = lock(&self.state);
         if state.removed || state.queued.is_some() {
             return Verdict::Elsewhere;
         }
-        // One that is reported once is, whatever has become of it.
+        // A one-shot knote is reported even if it is not ready any more.
         let once = state.kevent.flags & abi::ONESHOT != 0;
         if !ready && !once {
             state.active = false;
@@ -281,8 +283,8 @@ impl Knote {
         Verdict::Report(kevent)
     }
 
-    /// After a report, or in vain: takes its place anew if somebody took it out while it was looked at,
-    /// and looks again then.
+    /// Takes a new place in the wait queue, after a report or without one, if a waker took the knote out
+    /// during the evaluation, and then evaluates the knote again.
     pub(super) fn settle(self: &Arc<Self>) {
         let woken = lock(&self.state).woken;
         if woken {
@@ -290,7 +292,7 @@ impl Knote {
         }
     }
 
-    /// Something happened to what it watches. NetBSD: `filt_proc`, `filt_signal`, `filt_genfsvnode`,
+    /// Handles an event of the knote's target. NetBSD: `filt_proc`, `filt_signal`, `filt_genfsvnode`,
     /// `filt_genfsread`.
     pub(super) fn told(self: &Arc<Self>, event: Event<'_>) {
         let Some(kqueue) = self.kqueue.upgrade() else { return };
@@ -328,8 +330,8 @@ impl Knote {
             return kqueue.activate(self);
         }
         if hints & (note::WRITE | note::EXTEND) != 0 {
-            // NetBSD tells before who wrote is past what was written: whether it still is ready is
-            // seen by the kevent call.
+            // NetBSD notifies before the writer's offset is past what was written: the kevent call checks
+            // whether the knote still is ready.
             return kqueue.activate(self);
         }
         self.look();
@@ -337,7 +339,7 @@ impl Knote {
 
     fn told_of_file(&self, hints: u32) -> bool {
         let mut state = lock(&self.state);
-        // What happened at once is told at once, if some of it was asked for.
+        // Events that happen together are reported together, if the knote asked for any of them.
         if state.wanted & hints != 0 {
             state.kevent.fflags |= hints;
         }
@@ -373,8 +375,8 @@ impl Knote {
         Ok(())
     }
 
-    /// How often the timer went off so far: nobody is woken for each time while the first is on the
-    /// list. NetBSD: `filt_timerexpire`.
+    /// Counts the periods of a timer that have passed. While the first is on the list, no thread is woken
+    /// for the others. NetBSD: `filt_timerexpire`.
     fn count_periods(&self, state: &mut State) {
         let (Target::Timer(_), Some(at), None) = (&self.target, state.at, state.alarm) else {
             return;
@@ -387,7 +389,7 @@ impl Knote {
         };
     }
 
-    /// What was counted has been reported: on to the next time.
+    /// Sets the timer to its next period, after the passed ones have been reported.
     fn next_period(self: &Arc<Self>, state: &mut State) {
         let (Target::Timer(_), Some(at), None) = (&self.target, state.at, state.alarm) else {
             return;
@@ -402,7 +404,7 @@ impl Knote {
     }
 }
 
-/// What `value` milliseconds come to between two times of a timer: whole ticks, at least one.
+/// Returns the period of a timer of `value` milliseconds: whole ticks, at least one.
 fn period(value: i64) -> Duration {
     let millis = u64::try_from(value).unwrap_or(0);
     let tick = TICK.as_millis() as u64;
@@ -417,7 +419,7 @@ impl Wake for Knote {
             (state.place.take(), state.active)
         };
         drop(place);
-        // One that is active is looked at by a kevent call, which takes a new place.
+        // An active knote is evaluated by a kevent call, which takes a new place.
         if !active {
             self.look();
         }
@@ -443,8 +445,8 @@ mod tests {
 
     #[test]
     fn a_knote_costs_what_is_paid_for_it() {
-        // Itself in its Arc, an entry in its kqueue's map and one in that of what it watches, both in
-        // maps that may be half empty, its place on the list and in its file's queue.
+        // The knote in its Arc, an entry in the map of its kqueue and one in that of its target, both maps
+        // perhaps half empty, its place on the list and in the file's wait queue.
         let map = 2 * (size_of::<Key>() + 8) + 2 * 16;
         let all = 16 + size_of::<Knote>() + map + 2 * 8 + 16;
         assert!(all as u64 <= KNOTE_BYTES, "a knote takes {all} bytes");

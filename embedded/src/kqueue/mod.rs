@@ -1,12 +1,12 @@
-//! kqueue: what a process waits for, kept by the kernel from call to call.
+//! kqueue: sets of events that a process waits for, kept by the kernel from call to call.
 //!
-//! What is waited for is a knote, found by filter and ident in its kqueue. A knote is the waker of a
-//! place in its file's queue. Woken, it takes a new place, looks, and if its filter is satisfied puts
-//! itself on the list of its kqueue, once; so waking one costs the same however many there are, and a
-//! kevent call costs by what is on the list.
+//! A knote is one thing to wait for, found by filter and ident in its kqueue. It is the waker of a place in
+//! its file's wait queue. Once woken, the knote takes a new place, evaluates its filter, and if that is
+//! satisfied puts itself on the list of its kqueue, once. So waking a knote costs the same however many
+//! there are, and the cost of a kevent call depends on the length of the list.
 //!
-//! Locks: a kqueue's, then a knote's, then that of a queue or list that the knote is in. Filters look at
-//! files and wake others without any of these, so kqueues may watch each other.
+//! Lock order: kqueue, then knote, then the queue or list that the knote is in. Filters look at files and
+//! wake others without any of these locks, so kqueues may watch each other.
 //!
 //! Source: NetBSD `sys/kern/kern_event.c`; kqueue(2).
 
@@ -55,7 +55,7 @@ mod abi {
     pub const PROC: u32 = 4;
     pub const SIGNAL: u32 = 5;
     pub const TIMER: u32 = 6;
-    /// What C calls them, `EVFILT_AIO` included, which has a name only.
+    /// The names of the filters in C, including `EVFILT_AIO`, of which there is the name only.
     pub const NAMES: [&str; 7] = [
         "EVFILT_READ",
         "EVFILT_WRITE",
@@ -74,7 +74,7 @@ mod abi {
     pub const CLEAR: u32 = 0x20;
     pub const RECEIPT: u32 = 0x40;
     pub const DISPATCH: u32 = 0x80;
-    /// Not the client's to set.
+    /// The flags that clients cannot set.
     pub const SYSFLAGS: u32 = 0xf000;
     pub const ERROR: u32 = 0x4000;
     pub const EOF: u32 = 0x8000;
@@ -89,32 +89,33 @@ mod abi {
     pub const CHILD: u32 = 0x4;
 }
 
-/// So many changes are made where all clients are served.
+/// The most changes that an inline run makes.
 const FEW: u64 = 64;
 
-/// Knotes one kqueue has at most; past it ENOMEM.
+/// The most knotes of one kqueue; ENOMEM beyond.
 const KNOTES_MAX: usize = 1 << 16;
 
-/// What a knote is paid for with, its places in maps and queues included.
+/// The bytes a knote is charged for, its places in maps and queues included.
 pub(super) const KNOTE_BYTES: u64 = 384;
 
 /// A kqueue.
 pub(super) struct Kqueue {
     state: Mutex<State>,
-    /// Kevent calls, whoever polls it, and knotes on it.
+    /// Wakes kevent calls, polls of this kqueue, and knotes on it.
     waiting: WaitQueue,
-    /// Who pays for its knotes.
+    /// The resource group that pays for the knotes.
     resource_group: Arc<ResourceGroup>,
 }
 
 #[derive(Default)]
 struct State {
     knotes: BTreeMap<Key, Arc<Knote>>,
-    /// What is to be looked at by the next kevent call (`kq_head`), by the turn it was put there in.
+    /// The knotes for the next kevent call to evaluate (`kq_head`), by the turn in which they were put
+    /// here.
     active: BTreeMap<u64, Arc<Knote>>,
     /// The next turn.
     turn: u64,
-    /// The last descriptor is gone: nothing is put here any more.
+    /// True once the last descriptor is gone: nothing is put here any more.
     closed: bool,
 }
 
@@ -131,14 +132,14 @@ impl Kqueue {
         lock(&self.state).active.len()
     }
 
-    /// Removes what watches descriptor `fd`: it is closed. NetBSD: `knote_fdclose`.
+    /// Removes the knotes on descriptor `fd`, which is closed. NetBSD: `knote_fdclose`.
     pub fn forget(&self, fd: usize) {
         for filter in [abi::READ, abi::WRITE, abi::VNODE] {
             self.remove((filter, fd as u64));
         }
     }
 
-    /// Removes a knote, if it is there. NetBSD: `knote_detach`.
+    /// Removes the knote with this key, if there is one. NetBSD: `knote_detach`.
     fn remove(&self, key: Key) {
         let knote = {
             let mut state = lock(&self.state);
@@ -151,7 +152,7 @@ impl Kqueue {
         self.removed(&knote);
     }
 
-    /// What is left to do for a knote that has been taken out.
+    /// Finishes the removal of a knote that has been taken out of the map.
     fn removed(&self, knote: &Arc<Knote>) {
         knote.detach();
         self.resource_group.give_bytes(KNOTE_BYTES);
@@ -173,8 +174,8 @@ impl Kqueue {
         }
     }
 
-    /// Wakes who waits for it. That may be a knote of another kqueue, which wakes others: they take
-    /// their turns, so that a long chain of them takes no deep stack.
+    /// Wakes the waiters of this kqueue. A waiter may be a knote of another kqueue, which wakes others.
+    /// These wake-ups run one after the other, so that a long chain of kqueues takes no deep stack.
     fn wake(self: &Arc<Self>) {
         if WAKING.with_borrow_mut(|turns| {
             let busy = turns.is_some();
@@ -192,11 +193,11 @@ impl Kqueue {
 }
 
 thread_local! {
-    /// Kqueues to be woken by this thread, while it wakes one.
+    /// The kqueues for this thread to wake after the one it is waking.
     static WAKING: RefCell<Option<Vec<Arc<Kqueue>>>> = const { RefCell::new(None) };
 }
 
-/// However the turns end, the next wake-up begins anew.
+/// Clears `WAKING` on drop, even on a panic, so that the next wake-up begins anew.
 struct EndOfTurns;
 
 impl Drop for EndOfTurns {
@@ -212,7 +213,7 @@ impl Waitable for Kqueue {
     }
 }
 
-/// A kqueue that is open.
+/// A kqueue as an open file.
 struct KqueueFile(Arc<Kqueue>);
 
 impl FileOps for KqueueFile {
@@ -276,7 +277,7 @@ impl FileOps for KqueueFile {
         })
     }
 
-    /// NetBSD: `kqueue_kqfilter`, which answers 1.
+    /// NetBSD: `kqueue_kqfilter`, which returns 1 (EPERM).
     fn check_filter(&self, side: Option<Side>) -> Result<(), Errno> {
         if side == Some(Side::Read) { Ok(()) } else { Err(Errno::EPERM) }
     }
@@ -296,7 +297,7 @@ impl FileOps for KqueueFile {
             (std::mem::take(&mut state.knotes), std::mem::take(&mut state.active))
         };
         let kqueue = self.0.clone();
-        // There may be very many: they find it closed until they are gone.
+        // There may be very many knotes: they find the kqueue closed until they are removed.
         work::now_or_later(8 * knotes.0.len(), move || {
             for knote in knotes.0.values() {
                 knote.remove();
@@ -318,7 +319,7 @@ impl FileOps for KqueueFile {
     }
 }
 
-/// `int kqueue(void)`, `int kqueue1(int flags)`: flags it does not know are not looked at.
+/// `int kqueue(void)`, `int kqueue1(int flags)`: unknown flags are ignored.
 fn make(run: &mut SyscallContext<'_, '_>, flags: u32) -> Answer {
     let proc = run.proc;
     proc.files.check_room()?;
@@ -336,10 +337,10 @@ fn make(run: &mut SyscallContext<'_, '_>, flags: u32) -> Answer {
 const KFILTER_BYFILTER: u32 = 0xc018_6b00;
 const KFILTER_BYNAME: u32 = 0xc018_6b01;
 
-/// The longest name of a filter that is looked at (`KFILTER_MAXNAME`).
+/// The longest name of a filter that is copied in (`KFILTER_MAXNAME`).
 const NAME_MAX: usize = 256;
 
-/// `struct kfilter_mapping`: address and size of a name, and a filter.
+/// Copies in a `struct kfilter_mapping`: returns it, the address and size of its name.
 fn mapping(run: &mut SyscallContext<'_, '_>, addr: u64) -> Result<([u8; 24], u64, u64)> {
     let mapping = run.copyin::<24>(addr)?;
     Ok((mapping, u64_at(&mapping, 0), u64_at(&mapping, 8)))

@@ -14,7 +14,7 @@ use super::{Event, KNOTE_BYTES, KNOTES_MAX, Kevent, Kqueue, abi};
 use kernel::Errno;
 
 impl Kqueue {
-    /// Makes one change for `proc`. What the change says is reported with its error, if it has one.
+    /// Makes one change for `proc`. If it fails, `change` is reported with the error.
     pub(super) fn change(self: &Arc<Self>, proc: &Proc, change: &mut Kevent) -> Result<(), Errno> {
         let file = match change.filter {
             abi::READ | abi::WRITE | abi::VNODE => Some(descriptor(proc, change.ident)?),
@@ -46,7 +46,8 @@ impl Kqueue {
         Ok(())
     }
 
-    /// The knote with this key. One that is on another file than the descriptor means now is gone.
+    /// Returns the knote with this key. If the knote is on another file than the descriptor means now,
+    /// removes it and returns `None`.
     fn find(&self, key: Key, file: Option<&Arc<OpenFile>>) -> Option<Arc<Knote>> {
         let knote = lock(&self.state).knotes.get(&key).cloned()?;
         if file.is_some_and(|file| !knote.is_on(file)) {
@@ -77,11 +78,11 @@ impl Kqueue {
             return Err(errno);
         }
         knote.look();
-        // Its process may have gone before there was a knote to be told.
+        // The process may have ended before there was a knote to be told.
         if change.filter == abi::PROC && proc.system.processes.find(change.ident as i32).is_none() {
             knote.told(Event::Exit);
         }
-        // Its descriptor may have been closed before there was a knote to be removed with it.
+        // The descriptor may have been closed before there was a knote to be removed with it.
         if let Some(file) = file
             && !proc.files.get(change.ident as i32).is_ok_and(|now| Arc::ptr_eq(&now, file))
         {
@@ -105,12 +106,12 @@ impl Kqueue {
         Ok(())
     }
 
-    /// ENOMEM if there are too many, or its family cannot pay for it.
+    /// Puts the knote into the kqueue. ENOMEM if there are too many, or the family cannot pay for it.
     fn put(&self, knote: &Arc<Knote>) -> Result<(), Errno> {
         let mut state = lock(&self.state);
         let many = state.knotes.len() >= KNOTES_MAX || state.closed;
         match state.knotes.entry(knote.key) {
-            // Another thread of the client was faster with the same.
+            // Another thread of the client has added the same knote first.
             Entry::Occupied(_) => Err(Errno::EEXIST),
             Entry::Vacant(free) if !many && self.resource_group.take_bytes(KNOTE_BYTES) => {
                 free.insert(knote.clone());
@@ -120,7 +121,7 @@ impl Kqueue {
         }
     }
 
-    /// Removes this knote, unless somebody else has.
+    /// Removes this knote, unless another thread has.
     pub(super) fn remove_this(&self, knote: &Arc<Knote>) {
         let is_it =
             lock(&self.state).knotes.get(&knote.key).is_some_and(|it| Arc::ptr_eq(it, knote));
@@ -129,7 +130,7 @@ impl Kqueue {
         }
     }
 
-    /// Looks at a knote that was on the list, and says what becomes of it.
+    /// Evaluates a knote that was on the list, and returns what happens to it.
     pub(super) fn judge(&self, knote: &Arc<Knote>) -> Verdict {
         let ready = knote.evaluate();
         let mut state = lock(&self.state);
@@ -141,12 +142,12 @@ impl Kqueue {
     }
 }
 
-/// The open file that an ident means.
+/// Returns the open file of the descriptor in an ident.
 fn descriptor(proc: &Proc, ident: u64) -> Result<Arc<OpenFile>, Errno> {
     proc.files.get(i32::try_from(ident).map_err(|_| Errno::EBADF)?)
 }
 
-/// What the knote of this change is to be on. NetBSD: `f_attach`.
+/// Returns the target for the knote of this change. NetBSD: `f_attach`.
 fn target(proc: &Proc, change: &Kevent, file: Option<&Arc<OpenFile>>) -> Result<Target, Errno> {
     let watchers = |proc: &Proc| proc.extras().watched.watchers();
     match (change.filter, file) {

@@ -1,4 +1,4 @@
-//! Things that tell their knotes what happens to them: processes, and files of the file system.
+//! Klists: processes and vnodes tell their knotes about events.
 //!
 //! Source: NetBSD `sys/kern/kern_event.c` (`knote`), `sys/miscfs/genfs/genfs_vnops.c`.
 
@@ -10,54 +10,56 @@ use super::super::sync::lock;
 use super::super::work;
 use super::Knote;
 
-/// `sys/event.h`: what happens to a file.
+/// `sys/event.h`: the events of a vnode.
 pub(in super::super) mod note {
-    /// Its last link was removed.
+    /// The file's last link was removed.
     pub const DELETE: u32 = 0x1;
-    /// It was written to.
+    /// The file was written to.
     pub const WRITE: u32 = 0x2;
-    /// It grew.
+    /// The file grew.
     pub const EXTEND: u32 = 0x4;
-    /// Its attributes changed.
+    /// The file's attributes changed.
     pub const ATTRIB: u32 = 0x8;
-    /// Its link count changed.
+    /// The file's link count changed.
     pub const LINK: u32 = 0x10;
-    /// It was renamed.
+    /// The file was renamed.
     pub const RENAME: u32 = 0x20;
-    /// It was revoked, or its file system is gone.
+    /// The file was revoked, or its file system is gone.
     pub const REVOKE: u32 = 0x40;
 }
 
-/// What happens.
+/// An event of a process or a vnode.
 #[derive(Clone, Copy)]
 pub(in super::super) enum Event<'e> {
-    /// Something of `note`, to a file.
+    /// Events of a vnode, bits of `note`.
     File(u32),
-    /// A process is sent a signal,
+    /// The process was sent this signal.
     Signal(i32),
-    /// has made this child,
+    /// The process has forked this child.
     Fork(&'e Arc<Proc>),
-    /// has become another program,
+    /// The process has executed another program.
     Exec,
-    /// is gone.
+    /// The process has exited.
     Exit,
 }
 
-/// The knotes of one thing. Until there is one it costs no heap, and telling costs a look.
+/// The klist of a process or vnode. It costs no heap until it has a knote, and telling an empty one costs
+/// one load.
 #[derive(Default)]
 pub(in super::super) struct Watched(OnceLock<Arc<Watchers>>);
 
-/// By the knote's address, which tells it from others while it lives.
+/// The knotes by address, which is unique while they live.
 #[derive(Default)]
 pub(in super::super) struct Watchers(Mutex<BTreeMap<usize, Weak<Knote>>>);
 
 impl Watched {
-    /// Tells every knote. To be called without a lock held that a filter or a waker may want.
+    /// Tells every knote. The caller holds no lock that a filter or a waker may take.
     pub fn tell(&self, event: Event<'_>) {
         let Some(watchers) = self.0.get() else { return };
         let mut from = 0;
         loop {
-            // Those that are too many are told later, of all but forks: a worker makes those.
+            // If there are too many, a worker tells the rest later. A fork event is always told at once, as
+            // only workers fork.
             if work::is_full()
                 && let Some(event) = event.owned()
             {
@@ -70,17 +72,17 @@ impl Watched {
         }
     }
 
-    /// Tells the knotes of a file what happened to it, by the bits of `note`. NetBSD: `VN_KNOTE`.
+    /// Tells the knotes of a vnode what happened to it, by the bits of `note`. NetBSD: `VN_KNOTE`.
     pub fn note(&self, hints: u32) {
         self.tell(Event::File(hints));
     }
 
-    /// Where the knotes are.
+    /// Returns the list of knotes.
     pub fn watchers(&self) -> Arc<Watchers> {
         self.0.get_or_init(Arc::default).clone()
     }
 
-    /// How many knotes there are.
+    /// Returns the number of knotes.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.get().map_or(0, |watchers| lock(&watchers.0).len())
@@ -88,7 +90,7 @@ impl Watched {
 }
 
 impl<'e> Event<'e> {
-    /// The same for later, unless it is a fork.
+    /// Returns the event with a `'static` lifetime, to be told later; `None` for a fork.
     fn owned(self) -> Option<Event<'static>> {
         match self {
             Event::File(hints) => Some(Event::File(hints)),
@@ -100,11 +102,11 @@ impl<'e> Event<'e> {
     }
 }
 
-/// So many knotes are told between two looks at the list.
+/// The number of knotes that are told between two looks at the list.
 const SOME: usize = 16;
 
 impl Watchers {
-    /// Tells some knotes from that address on; whether there may be more.
+    /// Tells some knotes from that address on. Returns `true` if there may be more.
     fn tell_some(&self, from: &mut usize, event: Event<'_>) -> bool {
         let told: Vec<Arc<Knote>> = {
             let knotes = lock(&self.0);

@@ -1,5 +1,5 @@
-//! Which process waits for which, so that no circle of them waits for ever. Touched by calls that have
-//! to wait for a lock, by nothing else.
+//! The graph of processes that wait for locks of other processes, to detect deadlocks. Only calls that have
+//! to wait for a lock touch it.
 //!
 //! Source: NetBSD `sys/kern/vfs_lockf.c` (`lf_setlock`).
 
@@ -10,10 +10,10 @@ use super::super::sync::lock;
 use super::super::wait::{Side, WaitQueue, Waitable};
 use super::list::{Owner, Queue};
 
-/// A chain of so many processes counts as a circle (`maxlockdepth`).
+/// A chain of this many processes counts as a deadlock (`maxlockdepth`).
 pub(super) const DEPTH: usize = 50;
 
-/// What the calls of each process wait for.
+/// The queues in which the calls of each process wait.
 #[derive(Default)]
 pub(in super::super) struct WaitGraph(Mutex<Graph>);
 
@@ -21,13 +21,14 @@ pub(in super::super) struct WaitGraph(Mutex<Graph>);
 pub(super) struct Graph(HashMap<i32, Vec<Arc<Queue>>>);
 
 impl WaitGraph {
-    /// Held while a call begins to wait. What is found meanwhile to wait for each other did so at
-    /// once when this was taken: nobody else begins to wait, and who was woken no longer counts.
+    /// Locks the graph while a call begins to wait. What is found to be waiting under this lock was waiting
+    /// all at once when the lock was taken: no other call begins to wait, and calls that were woken no
+    /// longer count.
     pub(super) fn look(&self) -> MutexGuard<'_, Graph> {
         lock(&self.0)
     }
 
-    /// How many processes wait.
+    /// Returns the number of processes that wait.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.look().0.len()
@@ -35,7 +36,7 @@ impl WaitGraph {
 }
 
 impl Graph {
-    /// Whether `pid`, if it waits for a lock of `owner`, would wait for itself.
+    /// Returns `true` if `pid`, by waiting for a lock of `owner`, would wait for itself.
     pub fn closes_circle(&self, pid: i32, owner: Owner) -> bool {
         let Owner::Process(mut at) = owner else { return false };
         for _ in 1..DEPTH {
@@ -48,8 +49,8 @@ impl Graph {
         true
     }
 
-    /// The process that this one waits for. One of which several calls wait has several threads, and
-    /// whether those can help it nobody knows.
+    /// Returns the process that `pid` waits for. If several of its calls wait, `pid` has several threads,
+    /// and another thread may still release its locks: then returns `None`.
     fn next(&self, pid: i32) -> Option<i32> {
         let mut live = self.0.get(&pid)?.iter().filter(|queue| queue.lasts());
         match (live.next()?.owner, live.next()) {
@@ -58,14 +59,14 @@ impl Graph {
         }
     }
 
-    /// A call of `pid` begins to wait in `queue`.
+    /// Records that a call of `pid` begins to wait in `queue`.
     pub fn enter(&mut self, waits: &Arc<WaitGraph>, pid: i32, queue: Arc<Queue>) -> Arc<Waiting> {
         self.0.entry(pid).or_default().push(queue.clone());
         Arc::new(Waiting { waits: waits.clone(), pid, queue })
     }
 }
 
-/// A call that waits for a lock. It does no longer when this is dropped.
+/// A call that waits for a lock, until this is dropped.
 pub(super) struct Waiting {
     waits: Arc<WaitGraph>,
     pid: i32,

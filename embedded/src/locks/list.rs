@@ -1,8 +1,8 @@
-//! The locks of one file: which there are, which is in whose way, and how a new one changes those its
-//! owner has.
+//! The locks of one file: the list, conflicts between locks, and how a new lock changes those its owner
+//! has.
 //!
-//! The order of the list shows (`F_GETLK` tells of the first that is in the way), so it is NetBSD's:
-//! an owner's locks are sorted among themselves, and locks that touch stay two.
+//! The order of the list is visible (`F_GETLK` returns the first conflicting lock), so it is NetBSD's: an
+//! owner's locks are sorted among themselves, and adjacent locks are not merged.
 //!
 //! Source: NetBSD `sys/kern/vfs_lockf.c`.
 
@@ -12,21 +12,21 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::super::limits::ResourceGroup;
 use super::super::wait::WaitQueue;
 
-/// The last byte of a lock that reaches to the end of the file, wherever that may come to be.
+/// The last byte of a lock that reaches to the end of the file, however long the file becomes.
 pub(super) const END: u64 = u64::MAX;
 
-/// What a lock costs its family's bytes.
+/// The bytes a lock is charged to its family.
 const COST: u64 = 64;
 
-/// Whose a lock is: a process's (`F_POSIX`), by pid, or an open file's (`F_FLOCK`), by address. Both
-/// give up their locks before another can have the number.
+/// The owner of a lock: a process (`F_POSIX`), by pid, or an open file (`F_FLOCK`), by address. Both give
+/// up their locks before the pid or address can be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Process(i32),
     File(usize),
 }
 
-/// Bytes of a file, the last one included.
+/// A range of bytes of a file, the last one included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     pub start: u64,
@@ -42,7 +42,7 @@ impl Range {
     }
 }
 
-/// What somebody wants to hold.
+/// A lock that a process or open file requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     pub owner: Owner,
@@ -50,13 +50,13 @@ pub(super) struct Wish {
     pub exclusive: bool,
 }
 
-/// One lock, paid for.
+/// The payment for one lock.
 pub(super) struct Ticket {
     resource_group: Arc<ResourceGroup>,
 }
 
 impl Ticket {
-    /// A lock more for a family that has less than `most`, if it can pay.
+    /// Pays for one more lock, if the family has fewer than `most` and can pay.
     pub fn take(resource_group: &Arc<ResourceGroup>, most: u64) -> Option<Ticket> {
         if !resource_group.locks.take(1, most) {
             return None;
@@ -76,16 +76,16 @@ impl Drop for Ticket {
     }
 }
 
-/// The calls that wait for one lock to go. It is left for good when they are woken.
+/// The calls that wait for one lock to go. When they are woken, they leave the queue for good.
 pub(super) struct Queue {
-    /// Who holds the lock.
+    /// The owner of the lock.
     pub owner: Owner,
     over: AtomicBool,
     pub calls: WaitQueue,
 }
 
 impl Queue {
-    /// Whether its calls still have something to wait for.
+    /// Returns `true` while the calls still have something to wait for.
     pub fn lasts(&self) -> bool {
         !self.over.load(Relaxed)
     }
@@ -100,17 +100,17 @@ struct Held {
     _ticket: Ticket,
 }
 
-/// How a lock of the same owner lies to a range that it overlaps.
+/// The position of a lock of the same owner relative to a range that it overlaps.
 enum Lies {
-    /// It is the same.
+    /// The lock covers the same bytes.
     Same,
-    /// It has more on one side or both.
+    /// The lock covers more on one side or both.
     Around,
-    /// It has less.
+    /// The lock covers less.
     Within,
-    /// It begins before and ends within, or both have no end.
+    /// The lock begins before the range and ends within, or neither has an end.
     Before,
-    /// It begins within and ends after.
+    /// The lock begins within the range and ends after it.
     After,
 }
 
@@ -155,7 +155,7 @@ impl Woken {
 #[derive(Default)]
 pub(super) struct List(Vec<Held>);
 
-/// What is in the way of a wish.
+/// The lock that conflicts with a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Blocker {
     pub owner: Owner,
@@ -168,7 +168,7 @@ impl List {
         self.0.is_empty()
     }
 
-    /// The first lock of somebody else that `wish` has to wait for.
+    /// Returns the first lock of another owner that `wish` conflicts with.
     pub fn blocker(&self, wish: &Wish) -> Option<Blocker> {
         let held = &self.0[self.find_blocker(wish)?];
         Some(Blocker { owner: held.owner, range: held.range, exclusive: held.exclusive })
@@ -182,7 +182,7 @@ impl List {
         })
     }
 
-    /// The queue of the lock that `wish` has to wait for.
+    /// Returns the queue of the lock that `wish` conflicts with.
     pub fn queue(&mut self, wish: &Wish) -> Option<Arc<Queue>> {
         let at = self.find_blocker(wish)?;
         let held = &mut self.0[at];
@@ -192,7 +192,8 @@ impl List {
         Some(held.queue.get_or_insert_with(fresh).clone())
     }
 
-    /// From `at` on, the first lock of `owner` in `range`; or where one that it lacks would go.
+    /// Returns, from `at` on, the first lock of `owner` that overlaps `range`; `Err` with the place for a
+    /// new lock if there is none.
     fn next(&self, at: usize, owner: Owner, range: Range) -> Result<usize, usize> {
         for (at, held) in self.0.iter().enumerate().skip(at) {
             if held.owner != owner {
@@ -208,11 +209,11 @@ impl List {
         Err(self.0.len())
     }
 
-    /// Grants `wish`, which nobody is in the way of. `spare` pays for a lock that is cut in two.
+    /// Grants `wish`, which conflicts with no lock. `spare` pays for a lock that is cut in two.
     pub fn set(&mut self, wish: &Wish, ticket: Ticket, spare: Option<Ticket>, woken: &mut Woken) {
         let &Wish { owner, range, exclusive } = wish;
         let mut new = Some(Held { owner, range, exclusive, queue: None, _ticket: ticket });
-        // Where the new one is once it is in.
+        // The place of the new lock once it is inserted.
         let mut place = 0;
         let mut at = 0;
         loop {
@@ -250,7 +251,7 @@ impl List {
                         place = at;
                         at += 1;
                     }
-                    // Who waited for the old one waits for the new one.
+                    // The calls that waited for the old lock wait for the new one.
                     let heir = &mut self.0[place].queue;
                     if heir.is_none() {
                         *heir = queue;
@@ -303,7 +304,7 @@ impl List {
         }
     }
 
-    /// Cuts `range` out of the lock at `at`, which has more, and puts `new` there.
+    /// Cuts `range` out of the lock at `at`, which covers more, and puts `new` in its place.
     fn cut(&mut self, at: usize, range: Range, new: Option<Held>, spare: Option<Ticket>) {
         let held = &mut self.0[at];
         if held.range.start == range.start {
@@ -372,7 +373,7 @@ mod tests {
             self.list.queue(&wish).expect("something to wait for")
         }
 
-        /// What is held in list order, as `r0-9` or `w5-`; and that all of it is paid for.
+        /// Checks that the list reads like `expected` (`r0-9`, `w5-`), and that every lock is paid for.
         fn shows(&self, expected: &str) {
             let one = |held: &Held| {
                 let end = Some(held.range.end).filter(|&end| end != END);
@@ -395,7 +396,7 @@ mod tests {
         bench.set(ME, 30, 39, false);
         bench.set(ME, 0, 9, true);
         bench.shows("w0-9 r10-19 r30-39");
-        // The same; of the same kind within; of the other kind at the front, the back, in the middle.
+        // The same range; the same kind within; the other kind at the front, the back, in the middle.
         bench.set(ME, 10, 19, true);
         bench.set(ME, 32, 33, false);
         bench.shows("w0-9 w10-19 r30-39");
@@ -403,12 +404,12 @@ mod tests {
         bench.set(ME, 18, 19, false);
         bench.set(ME, 34, 35, true);
         bench.shows("w0-9 r10-11 w12-17 r18-19 r30-33 w34-35 r36-39");
-        // Over the end of one, all of another, the beginning of a third.
+        // Over the end of one lock, all of another, the beginning of a third.
         bench.set(ME, 14, 30, true);
         bench.shows("w0-9 r10-11 w12-13 w14-30 r31-33 w34-35 r36-39");
         bench.set(ME, 5, END, true);
         bench.shows("w0-4 w5-");
-        // The end of what has none: not within it, but after its beginning.
+        // The end of a lock without an end: not within that lock, but after its beginning.
         bench.set(ME, 8, END, true);
         bench.shows("w0-4 w5-7 w8-");
         bench.set(ME, 9, 9, false);
@@ -458,7 +459,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.set(ME, 0, 9, true);
         let queue = bench.wait(0, 0);
-        // All of it and more is still exclusive.
+        // All of the lock and more is still exclusive.
         assert_eq!(bench.set(ME, 0, 19, true), 0);
         assert!(Arc::ptr_eq(&queue, &bench.wait(0, 0)) && queue.lasts());
         assert_eq!(bench.set(ME, 0, 19, false), 1);
@@ -468,7 +469,7 @@ mod tests {
         assert_eq!(bench.set(ME, 0, 19, true), 0);
         assert_eq!(bench.clear(ME, 5, 5), 1);
         assert!(!queue.lasts());
-        // Two with waiters become one: those of the second look again.
+        // Two locks with waiters become one: the waiters of the second try again.
         let queues = [bench.wait(0, 0), bench.wait(6, 6)];
         assert_eq!(bench.set(ME, 0, END, true), 1);
         assert_eq!(queues.map(|queue| queue.lasts()), [true, false]);
@@ -476,7 +477,7 @@ mod tests {
 
     #[test]
     fn bytes_keep_their_last_lock() {
-        // Beside a plain model: a kind of lock for each of 32 bytes.
+        // Compare with a plain model: a kind of lock for each of 32 bytes.
         for seed in 0..200u64 {
             let mut random = fastrand::Rng::with_seed(seed);
             let (mut bench, mut model) = (Bench::new(), [[None; 33]; 2]);

@@ -1,8 +1,9 @@
-//! Advisory locks: of bytes of a file, which a process holds (fcntl), and of a whole file, which an
-//! open file holds (flock, `O_SHLOCK`, `O_EXLOCK`). The two kinds are in each other's way.
+//! Advisory locks: of bytes of a file, which a process holds (fcntl), and of a whole file, which an open
+//! file holds (flock, `O_SHLOCK`, `O_EXLOCK`). The two kinds conflict with each other.
 //!
-//! A call that has to wait is woken when the lock in its way has changed, and tries again from the top:
-//! whoever is first then has it, as with NetBSD, where who asks for what may be held has it at once.
+//! A call that has to wait is woken when the conflicting lock has changed, and tries again from the top.
+//! The first call to try gets the lock, as in NetBSD, which grants a lock at once if no held lock
+//! conflicts.
 //!
 //! Sources: NetBSD `sys/kern/{vfs_lockf,sys_descrip,kern_descrip}.c`; fcntl(2), flock(2).
 
@@ -33,8 +34,8 @@ pub(super) const CALLS: &[Listed] = &[call(sys::FLOCK, Runs::OnWorker, flock)];
 #[derive(Default)]
 pub(super) struct FileLocks(Mutex<List>);
 
-/// Locks a user may hold (`maxlocksperuid`): here those of a family that are not the superuser, each
-/// family by itself. NetBSD has no bound for the superuser, whom every client begins as.
+/// The most locks of a user (`maxlocksperuid`), here applied to each family that is not the superuser.
+/// NetBSD has no bound for the superuser, which is what every client begins as.
 const MOST: u64 = 1024;
 const MOST_OF_ROOT: u64 = 16 * MOST;
 
@@ -43,7 +44,7 @@ const READ: i16 = 1;
 const UNLOCK: i16 = 2;
 const WRITE: i16 = 3;
 
-/// `fcntl.h`: what flock(2) is asked for.
+/// `fcntl.h`: operations of flock(2).
 const SHARED: i32 = 1;
 const EXCLUSIVE: i32 = 2;
 const NOT_BLOCKING: i32 = 4;
@@ -81,8 +82,8 @@ impl Flock {
         out
     }
 
-    /// The bytes that are meant, of a file of this size; none if the last is past the largest offset,
-    /// which NetBSD takes for an answer too. EINVAL if the first is before the file.
+    /// Returns the locked range in a file of this size; `None` if its last byte is past the largest offset,
+    /// for which NetBSD returns success. EINVAL if the first byte is before the file.
     fn range(&self, size: i64) -> Result<Option<Range>, Errno> {
         let from = match self.whence {
             0 | 1 => self.start,
@@ -134,7 +135,7 @@ pub(super) fn record(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// The open file of `fd`, if it is still the one that the call began to wait with.
+/// Returns the open file of `fd`, if it is still the one with which the call began to wait.
 fn the_file(run: &SyscallContext<'_, '_>, fd: i32) -> Result<Arc<OpenFile>> {
     let file = run.file(fd)?;
     match run.kept().and_then(|kept| kept.file.as_ref()) {
@@ -143,12 +144,12 @@ fn the_file(run: &SyscallContext<'_, '_>, fd: i32) -> Result<Arc<OpenFile>> {
     }
 }
 
-/// The size of what can be locked. A fifo cannot (`genfs_einval`).
+/// Returns the size of a file that can be locked. EINVAL for a fifo (`genfs_einval`).
 fn lockable(inode: &Inode) -> Result<i64, Errno> {
     if inode.is_fifo() { Err(Errno::EINVAL) } else { Ok(inode.stat().size) }
 }
 
-/// What is in the way of what is wanted. NetBSD: `lf_getlock`.
+/// Returns the lock that conflicts with `wanted`. NetBSD: `lf_getlock`.
 fn look(proc: &Proc, inode: &Inode, wanted: &Flock) -> Result<Flock, Errno> {
     let nothing = Flock { kind: UNLOCK, ..*wanted };
     let Some(range) = wanted.range(lockable(inode)?)? else { return Ok(nothing) };
@@ -168,13 +169,13 @@ fn look(proc: &Proc, inode: &Inode, wanted: &Flock) -> Result<Flock, Errno> {
     })
 }
 
-/// How many locks the process may come to hold, with its family.
+/// Returns the most locks that the process's family may hold.
 fn most(proc: &Proc) -> u64 {
     if proc.credentials().euid == 0 { MOST_OF_ROOT } else { MOST }
 }
 
-/// Grants `wish`, now or later: EAGAIN if it would have to wait and should not, EDEADLK if for ever.
-/// NetBSD: `lf_advlock`, `lf_setlock`.
+/// Grants `wish`, now or later. EAGAIN if it conflicts and `wait` is false, EDEADLK if it would wait for
+/// ever. NetBSD: `lf_advlock`, `lf_setlock`.
 fn take(
     run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
@@ -183,7 +184,7 @@ fn take(
     wait: bool,
 ) -> Result<()> {
     let (resource_group, most) = (&run.proc.family, most(run.proc));
-    // A lock of bytes may cut another in two.
+    // A new byte-range lock may cut another in two.
     let spare = match wish.owner {
         Owner::Process(_) => Some(Ticket::take(resource_group, u64::MAX).ok_or(Errno::ENOMEM)?),
         Owner::File(_) => None,
@@ -212,7 +213,7 @@ fn take(
     granted
 }
 
-/// Something was in the way: looks again with an eye on who waits for whom, and waits.
+/// Checks for the conflicting lock again with the wait graph locked, and waits for it.
 fn take_or_wait(
     run: &mut SyscallContext<'_, '_>,
     inode: &Inode,
@@ -233,7 +234,7 @@ fn take_or_wait(
         Owner::Process(_) if graph.closes_circle(pid, queue.owner) => {
             return Err(Errno::EDEADLK.into());
         }
-        // What is shared is let go, or two that want it alone would wait for each other.
+        // A shared lock is released first; otherwise two upgrades to exclusive would wait for each other.
         Owner::File(_) if wish.exclusive => list.clear(wish.owner, Range::ALL, None, woken),
         _ => {}
     }
@@ -242,12 +243,12 @@ fn take_or_wait(
     Err(Stop::Sleep(None))
 }
 
-/// Gives up what the process has of `range`. NetBSD: `lf_advlock`.
+/// Unlocks `range` for the process. NetBSD: `lf_advlock`.
 fn unlock(proc: &Proc, inode: &Inode, range: Range) -> Result<(), Errno> {
     let spare = if range.start == 0 || range.end == END {
         None
     } else {
-        // What is cut out of the middle leaves two; a bit more than the bound is let go that way.
+        // Unlocking the middle of a lock leaves two, so this may go a little beyond the bound.
         Some(Ticket::take(&proc.family, 2 * most(proc) - 1).ok_or(Errno::ENOMEM)?)
     };
     clear(inode, Owner::Process(proc.pid), range, spare);
@@ -265,8 +266,8 @@ fn clear(inode: &Inode, owner: Owner, range: Range, spare: Option<Ticket>) {
     woken.wake();
 }
 
-/// A thread may have closed the descriptor meanwhile, and with it have given up the locks: then
-/// those of this call go as well.
+/// Releases the locks of this call if another thread has closed the descriptor meanwhile, as its close
+/// released the others.
 fn still_open(run: &SyscallContext<'_, '_>, fd: i32, file: &Arc<OpenFile>) -> Result<()> {
     if run.file(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
         return Ok(());
@@ -275,7 +276,7 @@ fn still_open(run: &SyscallContext<'_, '_>, fd: i32, file: &Arc<OpenFile>) -> Re
     Err(Errno::EBADF.into())
 }
 
-/// The process has closed a descriptor of this file, and with it given up all its locks there, whatever
+/// Releases all locks of the process on this file after it has closed a descriptor of the file, whatever
 /// other descriptors it has. NetBSD: `fd_close`.
 pub(super) fn closed(proc: &Proc, file: &OpenFile) {
     if !proc.locker.load(Relaxed) {
@@ -283,12 +284,12 @@ pub(super) fn closed(proc: &Proc, file: &OpenFile) {
     }
     if let Some(inode) = file.ops.inode() {
         let (inode, owner) = (inode.clone(), Owner::Process(proc.pid));
-        // There may be very many, of others too.
+        // There may be very many locks, including those of others.
         work::now_or_later(work::MOST + 1, move || clear(&inode, owner, Range::ALL, None));
     }
 }
 
-/// The process ends: its locks are those of files it still has open.
+/// Releases the locks of a process that ends: they are on files it still has open.
 pub(super) fn end(proc: &Proc) {
     if proc.locker.load(Relaxed) {
         proc.files.all().iter().for_each(|file| closed(proc, file));
@@ -332,7 +333,7 @@ fn whole(
     take(run, file, inode, &wish, wait)
 }
 
-/// The lock that `O_SHLOCK` and `O_EXLOCK` among the flags of an open ask for. NetBSD: `open_setfp`.
+/// Takes the lock that `O_SHLOCK` or `O_EXLOCK` in the flags of an open asks for. NetBSD: `open_setfp`.
 pub(super) fn at_open(
     run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
@@ -345,7 +346,7 @@ pub(super) fn at_open(
     Ok(())
 }
 
-/// The last descriptor of an open file is gone. NetBSD: `closef`.
+/// Releases the lock of an open file whose last descriptor is gone. NetBSD: `closef`.
 pub(super) fn gone(file: &OpenFile) {
     if let Some(inode) = file.ops.inode().filter(|_| file.has(open::HASLOCK)) {
         clear(inode, owner(file), Range::ALL, None);

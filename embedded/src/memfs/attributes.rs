@@ -1,4 +1,4 @@
-//! Changing what an inode says of itself: mode, owner, flags, times and size, and who may.
+//! Changing the attributes of an inode, and checking who may: mode, owner, flags, times and size.
 //!
 //! Sources: NetBSD `sys/fs/tmpfs/tmpfs_subr.c`, `sys/miscfs/genfs/genfs_vnops.c`,
 //! `sys/kern/vfs_syscalls.c`; chmod(2), chown(2), chflags(2), utimes(2).
@@ -13,17 +13,17 @@ use super::Inode;
 use super::inode::{Kind, flags};
 use kernel::Errno;
 
-/// Whose bits of setting the user or group go when a file changes hands.
+/// The set-user-ID and set-group-ID bits that are cleared when a file changes its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Handover {
-    /// The bit of what changes (`chown`).
+    /// The bit of the ID that changes (`chown`).
     Native,
-    /// Both, unless the superuser does it (`__posix_chown`).
+    /// Both bits, unless the superuser makes the change (`__posix_chown`).
     Posix,
 }
 
 impl Inode {
-    /// Takes another mode. NetBSD: `tmpfs_chmod`.
+    /// Sets the mode. NetBSD: `tmpfs_chmod`.
     pub fn change_mode(&self, credentials: &Credentials, mode: u32) -> Result<(), Errno> {
         let one_at_a_time = lock(&self.changing);
         self.set_mode(credentials, mode)?;
@@ -40,7 +40,7 @@ impl Inode {
         Ok(())
     }
 
-    /// NetBSD: `genfs_can_chmod`.
+    /// Returns an error unless the caller may set this mode. NetBSD: `genfs_can_chmod`.
     fn may_set_mode(&self, credentials: &Credentials, mode: u32) -> Result<(), Errno> {
         if credentials.euid == 0 {
             return Ok(());
@@ -58,7 +58,7 @@ impl Inode {
         Ok(())
     }
 
-    /// Gives it to another user or group, where one is named. NetBSD: `change_owner`.
+    /// Changes the owner and group, where given. NetBSD: `change_owner`.
     pub fn change_owner(
         &self,
         credentials: &Credentials,
@@ -107,7 +107,7 @@ impl Inode {
         Ok(())
     }
 
-    /// Takes other flags. NetBSD: `tmpfs_chflags`, `genfs_can_chflags`.
+    /// Sets the flags. NetBSD: `tmpfs_chflags`, `genfs_can_chflags`.
     pub fn change_flags(&self, credentials: &Credentials, wanted: u32) -> Result<(), Errno> {
         let one_at_a_time = lock(&self.changing);
         self.check_writable()?;
@@ -125,9 +125,9 @@ impl Inode {
         Ok(())
     }
 
-    /// Takes other times, in nanoseconds since 1970, where one is named; `now` if both are the present.
-    /// One from before it was made is when it was made from then on. NetBSD: `do_sys_utimensat`,
-    /// `tmpfs_chtimes`.
+    /// Sets the times, where given, in nanoseconds since 1970; `now` if both are set to the present. A
+    /// modification time before the creation time also becomes the creation time. NetBSD:
+    /// `do_sys_utimensat`, `tmpfs_chtimes`.
     pub fn change_times(
         &self,
         credentials: &Credentials,
@@ -158,7 +158,7 @@ impl Inode {
         Ok(())
     }
 
-    /// Cuts a regular file off, or lets it end in a hole. Devices and fifos have no length to change.
+    /// Truncates a regular file, or extends it with a hole. Devices and fifos have no size to change.
     /// NetBSD: `tmpfs_chsize`.
     pub fn resize(&self, size: u64) -> Result<(), Errno> {
         match &self.kind {
@@ -177,8 +177,8 @@ impl Inode {
         Ok(())
     }
 
-    /// EPERM if it may only grow, and this is an open that would write elsewhere. What it holds, that is:
-    /// a device or fifo does not. NetBSD: `tmpfs_open`.
+    /// Returns EPERM if the file is append-only and this open would write elsewhere. Applies to files and
+    /// directories, not to devices or fifos. NetBSD: `tmpfs_open`.
     pub fn check_append(&self, writes_anywhere: bool) -> Result<(), Errno> {
         let holds = matches!(self.kind, Kind::File(_) | Kind::Directory(_));
         if holds && writes_anywhere && self.has(flags::APPEND) { Err(Errno::EPERM) } else { Ok(()) }

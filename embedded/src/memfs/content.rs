@@ -1,9 +1,9 @@
-//! The bytes of a regular file: chunks of up to 64 KiB, of which a hole has none and the last is as
-//! long as it is used. What chunks take is paid for by the family that made the file, whoever wrote it, as by the
-//! owner of a file under a quota; it is given back when the file is cut off or gone.
+//! The contents of a regular file: chunks of up to 64 KiB. A hole has no chunks, and the last chunk is only
+//! as long as its used part. The family that made the file pays for its chunks, whoever wrote them, like
+//! the owner of a file under a quota. The bytes are given back when the file is truncated or gone.
 //!
-//! There may be half a million chunks, and to cut some off takes as long as there are: an inline run does
-//! not wait for the lock, and what was cut off is freed without it.
+//! There may be half a million chunks, and truncation takes time for each. So an inline run does not wait
+//! for the lock, and chunks are freed without it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,23 +19,23 @@ use kernel::Errno;
 /// The smallest chunk.
 const BLOCK: usize = 512;
 
-/// What memory is told of in (`PAGE_SIZE`).
+/// The unit in which memory sizes are reported (`PAGE_SIZE`).
 pub(in super::super) const PAGE: u64 = 4096;
 
 /// The contents of a regular file.
 pub(in super::super) struct Content {
     resource_group: Arc<ResourceGroup>,
-    /// How long it is, and the bytes of all chunks: read without the lock, changed under it.
+    /// The size of the file, and the bytes of all chunks: read without the lock, changed under it.
     size: AtomicU64,
     held: AtomicU64,
     chunks: RwLock<Chunks>,
 }
 
-/// By `offset / PIECE`. A byte past a chunk's end is zero.
+/// The chunks by `offset / PIECE`. A byte past a chunk's end is zero.
 #[derive(Default)]
 struct Chunks(BTreeMap<u64, Vec<u8>>);
 
-/// Chunks that were cut off, whose bytes are given back once they are free.
+/// Chunks that were truncated; their bytes are given back once they are freed.
 struct Cut {
     resource_group: Arc<ResourceGroup>,
     bytes: u64,
@@ -43,9 +43,9 @@ struct Cut {
 }
 
 impl Cut {
-    /// Frees them, which takes as long as there are many: not with a lock held.
+    /// Frees the chunks, one by one, so without a lock held.
     fn free(self) {
-        // Memory that goes back to the host takes longer than a step.
+        // Returning memory to the host takes longer than a step.
         let steps = self.chunks.len() * 16;
         work::free(steps, self);
     }
@@ -53,15 +53,15 @@ impl Cut {
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        // From the back: the allocator gives memory back to the host as its end comes free, with a lock of
-        // its own held, so that should be little at a time.
+        // Free from the back: the allocator returns memory to the host as the end of its heap comes free,
+        // holding its own lock, so that should be little at a time.
         while self.chunks.pop_last().is_some() {}
         self.resource_group.give_bytes(self.bytes);
     }
 }
 
 impl Chunks {
-    /// The bytes that these chunks lack to hold `len` bytes at `at`.
+    /// Returns the bytes missing from these chunks to hold `len` bytes at `at`.
     fn growth(&self, at: u64, len: u64) -> u64 {
         let lacks = |(index, skip, len)| {
             let now = self.0.get(&index).map_or(0, Vec::len);
@@ -81,13 +81,14 @@ impl Content {
         self.size.load(Relaxed)
     }
 
-    /// Size, and the bytes that hold it: whole pages as in NetBSD, but none for a hole.
+    /// Returns the size, and the bytes that hold the contents: whole pages as in NetBSD, but none for a
+    /// hole.
     pub fn extent(&self) -> (u64, u64) {
         let (size, held) = (self.size(), self.held.load(Relaxed));
         (size, size.next_multiple_of(PAGE).min(held.next_multiple_of(PAGE)))
     }
 
-    /// Hands up to `len` bytes from offset `from` to `sink`, straight from where they are kept.
+    /// Hands up to `len` bytes from offset `from` to `sink`, without a copy.
     pub fn read(
         &self,
         from: i64,
@@ -116,24 +117,24 @@ impl Content {
         Ok(())
     }
 
-    /// ENOSPC if `len` bytes at `at` could not be held now.
+    /// Returns ENOSPC if `len` bytes at `at` could not be stored now.
     pub fn check_room(&self, at: u64, len: u64) -> Result<(), Errno> {
         let free = self.resource_group.free_bytes();
         let chunks = read_or_go(&self.chunks)?;
-        // Whatever they replace: no more pieces are looked at than there can be.
+        // The first condition bounds the number of pieces that the second one looks at.
         let fits =
             len <= free.saturating_add(self.held.load(Relaxed)) && chunks.growth(at, len) <= free;
         if fits { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
-    /// Writes at `at`, all of `data` or none of it.
+    /// Writes all of `data` at `at`, or none of it.
     pub fn write(&self, at: i64, data: &[u8]) -> Result<(), Errno> {
         let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
         self.put(&mut *write_or_go(&self.chunks)?, at, data)
     }
 
-    /// Writes at the end, and lets the file end `total` bytes behind that, in a hole if `data` is less.
-    /// Returns where the end was.
+    /// Writes `data` at the end, and extends the file by `total` bytes, with a hole if `data` is shorter.
+    /// Returns the old end.
     pub fn append(&self, data: &[u8], total: u64) -> Result<i64, Errno> {
         let mut chunks = write_or_go(&self.chunks)?;
         let before = self.size();
@@ -172,8 +173,8 @@ impl Content {
         Ok(())
     }
 
-    /// Cuts the file off, or lets it end in a hole; says whether that changed anything. What was cut off
-    /// is freed with no lock held.
+    /// Truncates the file, or extends it with a hole. Returns `true` if that changed anything. Chunks are
+    /// freed with no lock held.
     pub fn truncate(&self, size: u64) -> Result<bool, Errno> {
         let cut = self.cut(&mut *write_or_go(&self.chunks)?, size);
         let changed = cut.is_some();
@@ -183,7 +184,7 @@ impl Content {
         Ok(changed)
     }
 
-    /// Cuts the file off at `size` if it still ends at `end`, behind that.
+    /// Truncates the file to `size` if it still ends at `end`.
     pub fn cut_back(&self, end: u64, size: u64) -> Result<(), Errno> {
         let cut = {
             let mut chunks = write_or_go(&self.chunks)?;
@@ -196,7 +197,8 @@ impl Content {
         Ok(())
     }
 
-    /// Takes out what is behind `size`, which becomes the file's. Nothing if it is that already.
+    /// Takes out the chunks behind `size` and sets the size of the file. Returns `None` if that is the size
+    /// already.
     fn cut(&self, chunks: &mut Chunks, size: u64) -> Option<Cut> {
         let before = self.size.swap(size, Relaxed);
         let mut cut =
@@ -222,7 +224,7 @@ impl Content {
             cut.bytes = (before - chunk.len()) as u64;
         }
         cut.bytes += match chunks.0.len() {
-            // All of it, which is known.
+            // All of the chunks, whose total is known.
             0 => self.held.load(Relaxed) - cut.bytes,
             _ => cut.chunks.values().map(|chunk| chunk.len() as u64).sum(),
         };
@@ -240,12 +242,12 @@ impl Drop for Content {
     }
 }
 
-/// What a chunk takes to hold `used` bytes: the next power of two, from a block on.
+/// Returns the size of a chunk for `used` bytes: the next power of two, at least a block.
 fn chunk_size(used: usize) -> usize {
     used.next_power_of_two().clamp(BLOCK, PIECE)
 }
 
-/// The parts of chunks that `len` bytes at `at` fall into: index, offset in it, length.
+/// Returns the parts of chunks that `len` bytes at `at` fall into: index, offset in the chunk, length.
 fn pieces(at: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let mut done = 0;
     std::iter::from_fn(move || {

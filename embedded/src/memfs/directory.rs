@@ -1,5 +1,5 @@
-//! What is in a directory: entries by name, and by the place they keep from when they came until they
-//! go, so that a directory can be read in pieces while it changes.
+//! The entries of a directory, by name and by place. An entry keeps its place until it is removed, so that
+//! a directory can be read in pieces while it changes.
 //!
 //! Sources: NetBSD `sys/fs/tmpfs/tmpfs_subr.c`, `sys/sys/dirent.h`.
 
@@ -14,7 +14,7 @@ use super::super::work::{self, BATCH};
 use super::{Fs, Inode};
 use kernel::Errno;
 
-/// Places that stand for something else than an entry (`TMPFS_DIRSEQ_*`).
+/// Places that are not of an entry (`TMPFS_DIRSEQ_*`).
 const DOT: i64 = 0;
 const DOT_DOT: i64 = 1;
 const END: i64 = 2;
@@ -23,13 +23,13 @@ const FIRST: i64 = 3;
 /// A directory.
 pub(in super::super) struct Directory {
     pub(super) entries: RwLock<Entries>,
-    /// The directory it is in; the root and a removed one are in none.
+    /// The parent directory; the root and removed directories have none.
     pub(super) parent: Mutex<Weak<Inode>>,
 }
 
-/// What a directory holds.
+/// The entries of a directory.
 pub(super) struct Entries {
-    /// The directory was removed: nothing may come into it.
+    /// True once the directory was removed: no entry may be added.
     pub removed: bool,
     /// The place of the next entry.
     next: i64,
@@ -41,7 +41,7 @@ pub(super) struct Entries {
 pub(super) struct Entry {
     place: i64,
     pub inode: Arc<Inode>,
-    /// What pays for it: the first name of a file goes with its inode.
+    /// The payment for the entry; `None` for a file's first name, which is paid for with its inode.
     paid: Option<Paid>,
 }
 
@@ -69,12 +69,12 @@ impl Entries {
         self.by_name.get(name).map(|entry| &entry.inode)
     }
 
-    /// Whether `name` is this very inode, or nothing if that is nothing.
+    /// Returns `true` if `name` is the name of `inode`, or, if that is `None`, of no inode.
     pub fn is(&self, name: &[u8], inode: Option<&Arc<Inode>>) -> bool {
         self.get(name).map(Arc::as_ptr) == inode.map(Arc::as_ptr)
     }
 
-    /// Puts a name that is not there at the end.
+    /// Adds a name that is not there yet, at the last place.
     pub fn insert(&mut self, name: &[u8], inode: Arc<Inode>, paid: Option<Paid>) {
         let (name, place): (Arc<[u8]>, _) = (name.into(), self.next);
         self.next += 1;
@@ -88,7 +88,7 @@ impl Entries {
         Some(entry)
     }
 
-    /// Gives an entry another name and leaves it in its place.
+    /// Renames an entry and keeps its place.
     pub fn rename(&mut self, old: &[u8], new: &[u8]) {
         let Some(entry) = self.by_name.remove(old) else { return };
         let name: Arc<[u8]> = new.into();
@@ -103,14 +103,14 @@ impl Entries {
         }
     }
 
-    /// Everything in it, which is taken out.
+    /// Takes out and returns all inodes.
     pub fn take_all(&mut self) -> impl Iterator<Item = Arc<Inode>> + use<> {
         self.by_place.clear();
         std::mem::take(&mut self.by_name).into_values().map(|entry| entry.inode)
     }
 
-    /// Looks for the name of an inode among some entries from `place` on, which is moved on; past the last
-    /// it is none.
+    /// Looks for the name of an inode among some entries from `place` on. Advances `place`, to `None` past
+    /// the last entry.
     fn name_of(&self, inode: &Arc<Inode>, place: &mut Option<i64>) -> Option<Arc<[u8]>> {
         let mut some = self.by_place.range(place.take()?..).take(BATCH);
         some.find(|(at, name)| {
@@ -120,7 +120,7 @@ impl Entries {
         .map(|(_, name)| name.clone())
     }
 
-    /// Where the first entry from `place` on is.
+    /// Returns the place of the first entry from `place` on.
     fn from(&self, place: i64) -> i64 {
         self.by_place.range(place..).next().map_or(END, |(&place, _)| place)
     }
@@ -129,15 +129,15 @@ impl Entries {
 /// An entry as it is read.
 pub(in super::super) struct Listing<'e> {
     pub number: u64,
-    /// The type of what it names, as in a mode.
+    /// The type of the named file, as in a mode.
     pub kind: u32,
     pub name: &'e [u8],
 }
 
 impl Inode {
-    /// Hands the entries of this directory from place `from` on to `take` until that has enough and
-    /// says no; returns the place to go on at. EINVAL for a place nothing was ever at. An entry that
-    /// went is passed over. NetBSD: `tmpfs_dir_getdents`.
+    /// Hands the entries of this directory from place `from` on to `take` until it returns `false`. Returns
+    /// the place to go on at. EINVAL for a place that no entry ever had. Removed entries are skipped.
+    /// NetBSD: `tmpfs_dir_getdents`.
     pub fn list(
         self: &Arc<Self>,
         fs: &Fs,
@@ -178,19 +178,20 @@ impl Inode {
         Ok(END)
     }
 
-    /// The number of the directory this one is in: its own for the root.
+    /// Returns the inode number of the parent directory; its own for the root.
     fn above(self: &Arc<Self>, fs: &Fs) -> u64 {
         self.parent(fs).map_or(self.number(), |parent| parent.number())
     }
 
-    /// What has this name in this directory. ENOENT if the directory was removed: not even itself is in
-    /// it then.
+    /// Returns the inode with this name in this directory. ENOENT if the directory was removed: then it
+    /// does not even contain itself.
     pub fn lookup(&self, name: &[u8]) -> Result<Option<Arc<Inode>>, Errno> {
         let entries = read(&self.directory()?.entries);
         if entries.removed { Err(Errno::ENOENT) } else { Ok(entries.get(name).cloned()) }
     }
 
-    /// The name of what is in this directory: a few are looked at at a time, as there may be very many.
+    /// Returns the name of an inode in this directory. Looks at a few entries at a time, as there may be
+    /// very many.
     fn name_of(&self, inode: &Arc<Inode>) -> Result<Option<Arc<[u8]>>, Errno> {
         let entries = &self.directory()?.entries;
         let mut place = Some(FIRST);
@@ -204,7 +205,7 @@ impl Inode {
         Ok(None)
     }
 
-    /// The directory this one is in: itself for the root.
+    /// Returns the parent directory; the root itself for the root.
     pub(super) fn parent(self: &Arc<Self>, fs: &Fs) -> Result<Arc<Inode>, Errno> {
         if fs.is_root(self) {
             return Ok(self.clone());
@@ -212,7 +213,7 @@ impl Inode {
         lock(&self.directory()?.parent).upgrade().ok_or(Errno::ENOENT)
     }
 
-    /// Whether this directory is `other` or below it. It may be very deep. NetBSD: `vn_isunder`.
+    /// Returns `true` if this directory is `other` or below it. It may be very deep. NetBSD: `vn_isunder`.
     pub fn is_inside(self: &Arc<Self>, other: &Arc<Inode>) -> Result<bool, Errno> {
         let mut at = self.clone();
         loop {
@@ -226,10 +227,10 @@ impl Inode {
         }
     }
 
-    /// The path of this directory from `root`, or the file system's, in at most `most` bytes; ENOENT if
-    /// it is not below. Who asks must be able to search it, and to read and search what is between. No
-    /// more names than half as many as there are bytes are looked at: the root may not be among them, and
-    /// the path wrong then, as it is in NetBSD (`getcwd_common`).
+    /// Returns the path of this directory from `root`, or from the file system's, in at most `most` bytes.
+    /// ENOENT if it is not below. The caller must be able to search this directory, and to read and search
+    /// those between. At most half as many components as bytes are looked at, so the root may not be
+    /// reached and the path be wrong, as in NetBSD (`getcwd_common`).
     pub fn path(
         self: &Arc<Self>,
         fs: &Fs,

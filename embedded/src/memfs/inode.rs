@@ -1,4 +1,4 @@
-//! Inodes: what there is in the file system, whatever its names, and who may do what with it.
+//! Inodes: the files of the file system, independent of their names, and the checks of access to them.
 //!
 //! Sources: NetBSD `sys/fs/tmpfs/{tmpfs_subr,tmpfs_vnops}.c`, `sys/miscfs/genfs/genfs_vnops.c`,
 //! `sys/secmodel/suser/secmodel_suser.c`.
@@ -23,26 +23,27 @@ use kernel::Errno;
 /// The number of the only file system (`st_dev`).
 pub(in super::super) const FILE_SYSTEM: u64 = 1;
 
-/// Names an inode can have, and with its own `.` and `..` the directories one can hold (`LINK_MAX`).
+/// The most names of an inode, and with its own `.` and `..` the most subdirectories of a directory
+/// (`LINK_MAX`).
 pub(in super::super) const LINK_MAX: u32 = 32767;
 
-/// What an entry adds to the size of its directory (`struct tmpfs_dirent`).
+/// The bytes an entry adds to the size of its directory (`struct tmpfs_dirent`).
 const ENTRY: u64 = 48;
 
 /// Flags of a file that `chflags(2)` sets (`stat.h`).
 pub(super) mod flags {
-    /// Nothing of it may change (`UF_IMMUTABLE`, `SF_IMMUTABLE`).
+    /// The file may not change at all (`UF_IMMUTABLE`, `SF_IMMUTABLE`).
     pub const IMMUTABLE: u32 = 0x2_0002;
-    /// It may only grow (`UF_APPEND`, `SF_APPEND`).
+    /// The file may only grow (`UF_APPEND`, `SF_APPEND`).
     pub const APPEND: u32 = 0x4_0004;
-    /// What the owner sets (`UF_SETTABLE`).
+    /// The flags that the owner can set (`UF_SETTABLE`).
     pub const OWNERS: u32 = 0xffff;
 }
 
-/// A file, directory, device or whatever else has names.
+/// A file, directory, device or anything else that can have names.
 pub(in super::super) struct Inode {
     number: u64,
-    /// Held while mode, owner and flags are checked and changed; reading them takes no lock.
+    /// The lock held while mode, owner and flags are checked and changed; reading them takes no lock.
     pub(super) changing: Mutex<()>,
     pub(super) mode: AtomicU32,
     pub(super) uid: AtomicU32,
@@ -54,13 +55,13 @@ pub(in super::super) struct Inode {
     pub(super) modified: AtomicI64,
     changed: AtomicI64,
     pub(super) born: AtomicI64,
-    /// It came from the host, to be read only.
+    /// True for a read-only copy of a host file.
     read_only: AtomicBool,
     pub(super) kind: Kind,
     locks: FileLocks,
     fifo: fifo::Slot,
     watched: Watched,
-    /// Who has made it.
+    /// The resource group of the process that made the inode.
     resource_group: Arc<ResourceGroup>,
 }
 
@@ -73,20 +74,20 @@ pub(super) enum Kind {
     Fifo,
 }
 
-/// Where a symbolic link leads.
+/// The target of a symbolic link.
 pub(super) struct Target {
     path: Box<[u8]>,
     _paid: Paid,
 }
 
-/// What to make.
+/// The kind of inode to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Make<'t> {
     File,
     Directory,
     /// A symbolic link to this path.
     Symlink(&'t [u8]),
-    /// A device node with this number, whether there is such a device or not.
+    /// A device node with this number, whether that device exists or not.
     Device {
         block: bool,
         number: u64,
@@ -96,7 +97,7 @@ pub(in super::super) enum Make<'t> {
 }
 
 impl Inode {
-    /// The caller has counted it. ENOSPC if `resource_group` cannot pay for it.
+    /// Makes an inode, which the caller has counted. ENOSPC if `resource_group` cannot pay for it.
     pub(super) fn new(
         number: u64,
         what: Make<'_>,
@@ -142,7 +143,7 @@ impl Inode {
         self.number
     }
 
-    /// Its type, as in a mode.
+    /// Returns the type, as in a mode.
     pub fn kind(&self) -> u32 {
         match &self.kind {
             Kind::File(_) => mode::REGULAR,
@@ -167,37 +168,37 @@ impl Inode {
         matches!(self.kind, Kind::Fifo)
     }
 
-    /// Whether it is a device node, of a device that is there or not.
+    /// Returns `true` for a device node, whether its device exists or not.
     pub fn is_node(&self) -> bool {
         matches!(self.kind, Kind::Device { .. })
     }
 
-    /// The locks that are held on it.
+    /// Returns the locks held on the inode.
     pub fn locks(&self) -> &FileLocks {
         &self.locks
     }
 
-    /// What it has of a fifo, if it is one.
+    /// Returns the state of the inode as a fifo, empty unless it is an open fifo.
     pub fn fifo(&self) -> &fifo::Slot {
         &self.fifo
     }
 
-    /// Where the knotes on it are, if it has `EVFILT_VNODE`. NetBSD: `genfs_kqfilter`.
+    /// Returns the klist of an inode on which `EVFILT_VNODE` works. NetBSD: `genfs_kqfilter`.
     pub fn watched(&self) -> Option<&Watched> {
         matches!(self.kind, Kind::File(_) | Kind::Directory(_)).then_some(&self.watched)
     }
 
-    /// Tells these what has happened to it, by the bits of `note`. To be called without a lock held.
+    /// Tells the knotes what has happened to the inode, by the bits of `note`. The caller holds no lock.
     pub fn note(&self, hints: u32) {
         self.watched.note(hints);
     }
 
-    /// The same of a name that was taken away from it. NetBSD: `tmpfs_dir_detach`.
+    /// Tells the knotes that a name of the inode was removed. NetBSD: `tmpfs_dir_detach`.
     pub(super) fn note_unlinked(&self) {
         self.note(if self.links.load(Relaxed) > 0 { note::LINK } else { note::DELETE });
     }
 
-    /// ENOTDIR for anything else.
+    /// Returns the directory. ENOTDIR for anything else.
     pub fn directory(&self) -> Result<&Directory, Errno> {
         match &self.kind {
             Kind::Directory(directory) => Ok(directory),
@@ -205,7 +206,7 @@ impl Inode {
         }
     }
 
-    /// What a regular file holds; EISDIR for a directory.
+    /// Returns the contents of a regular file. EISDIR for a directory, EOPNOTSUPP for anything else.
     pub fn content(&self) -> Result<&Content, Errno> {
         match &self.kind {
             Kind::File(content) => Ok(content),
@@ -214,7 +215,7 @@ impl Inode {
         }
     }
 
-    /// Where a symbolic link leads.
+    /// Returns the target of a symbolic link, `None` for anything else.
     pub fn target(&self) -> Option<&[u8]> {
         match &self.kind {
             Kind::Symlink(target) => Some(&target.path),
@@ -222,7 +223,7 @@ impl Inode {
         }
     }
 
-    /// The device that a node stands for, if there is one.
+    /// Returns the device of a device node, if it exists.
     pub fn device(&self) -> Option<Device> {
         match self.kind {
             Kind::Device { block: false, number } => Device::by_number(number),
@@ -230,9 +231,9 @@ impl Inode {
         }
     }
 
-    /// EACCES unless these credentials may do all of `wanted` (`READ`, `WRITE`, `EXECUTE`). The
-    /// superuser may, but execute only what anyone may execute; nobody writes what is immutable. NetBSD:
-    /// `tmpfs_access`, `genfs_can_access`.
+    /// Returns EACCES unless these credentials may do all of `wanted` (`READ`, `WRITE`, `EXECUTE`). The
+    /// superuser may, but executes only what some user may execute; nobody writes to an immutable file.
+    /// NetBSD: `tmpfs_access`, `genfs_can_access`.
     pub fn check(&self, credentials: &Credentials, wanted: u32) -> Result<(), Errno> {
         if wanted & mode::WRITE != 0 {
             self.check_writable()?;
@@ -256,8 +257,8 @@ impl Inode {
         if granted & wanted == wanted { Ok(()) } else { Err(Errno::EACCES) }
     }
 
-    /// EPERM if this directory is sticky and neither it nor `inode` is the user's: then `inode` may not
-    /// be taken out of it. NetBSD: `genfs_can_sticky`.
+    /// Returns EPERM if this directory is sticky and the user owns neither it nor `inode`: then `inode` may
+    /// not be removed from it. NetBSD: `genfs_can_sticky`.
     pub(super) fn check_sticky(
         &self,
         credentials: &Credentials,
@@ -272,18 +273,18 @@ impl Inode {
         Ok(())
     }
 
-    /// Whether one of these flags is set.
+    /// Returns `true` if any of these flags is set.
     pub(super) fn has(&self, flags: u32) -> bool {
         self.flags.load(Relaxed) & flags != 0
     }
 
-    /// EPERM if it is immutable or append-only.
+    /// Returns EPERM if the inode is immutable or append-only.
     pub(super) fn check_frozen(&self) -> Result<(), Errno> {
         self.check_writable()?;
         if self.has(flags::IMMUTABLE | flags::APPEND) { Err(Errno::EPERM) } else { Ok(()) }
     }
 
-    /// One name more: EMLINK past [`LINK_MAX`], ENOENT if it has lost its last.
+    /// Adds a link. EMLINK past [`LINK_MAX`], ENOENT if the inode has lost its last link.
     pub(super) fn link(&self) -> Result<(), Errno> {
         let more = |links| (1..LINK_MAX).contains(&links).then_some(links + 1);
         match self.links.fetch_update(Relaxed, Relaxed, more) {
@@ -293,17 +294,17 @@ impl Inode {
         }
     }
 
-    /// One name less; returns how many are left.
+    /// Removes a link, and returns the number of links left.
     pub(super) fn unlink(&self) -> u32 {
         self.links.fetch_sub(1, Relaxed).saturating_sub(1)
     }
 
-    /// EROFS if it is to be read only: it keeps its name, bytes and attributes.
+    /// Returns EROFS for a read-only copy of a host file, whose name, bytes and attributes cannot change.
     pub(super) fn check_writable(&self) -> Result<(), Errno> {
         if self.read_only.load(Relaxed) { Err(Errno::EROFS) } else { Ok(()) }
     }
 
-    /// All of it was copied from the host, where it was accessed, modified and changed so.
+    /// Sets the times of a copy of a host file to those on the host, and makes it read-only if asked.
     pub fn imported(&self, times: [i64; 3], read_only: bool) {
         let [accessed, modified, changed] = times;
         self.accessed.store(accessed, Relaxed);
@@ -313,7 +314,7 @@ impl Inode {
         self.read_only.store(read_only, Relaxed);
     }
 
-    /// Its bytes were read.
+    /// Sets the access time: the contents were read.
     pub fn accessed(&self) {
         if self.read_only.load(Relaxed) {
             return;
@@ -321,24 +322,25 @@ impl Inode {
         self.accessed.store(time::now(), Relaxed);
     }
 
-    /// Its bytes, or the entries of a directory, have changed.
+    /// Sets the modification and change times: the contents, or the entries of a directory, have changed.
     pub fn modified(&self) {
         let now = time::now();
         self.modified.store(now, Relaxed);
         self.changed.store(now, Relaxed);
     }
 
-    /// Something was written through it that it does not hold itself: a device or a fifo.
+    /// Sets the modification time: something was written to the device or fifo, whose bytes the inode does
+    /// not hold.
     pub fn written(&self) {
         self.modified.store(time::now(), Relaxed);
     }
 
-    /// Something else of it has changed.
+    /// Sets the change time: something other than the contents has changed.
     pub(super) fn changed(&self) {
         self.changed.store(time::now(), Relaxed);
     }
 
-    /// How long it is, and the bytes that hold it.
+    /// Returns the size, and the bytes that hold the contents.
     fn extent(&self) -> (u64, u64) {
         let whole = |size: u64| (size, size.next_multiple_of(PAGE));
         match &self.kind {

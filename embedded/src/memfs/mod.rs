@@ -1,12 +1,12 @@
-//! The file system in memory: inodes, directories and the root with `/dev` and `/tmp` in it. It behaves
-//! as NetBSD's tmpfs does, but for files with holes, which cost nothing here.
+//! The file system in memory: inodes, directories and the root with `/dev` and `/tmp` in it. It behaves as
+//! NetBSD's tmpfs does, except for files with holes, which cost nothing here.
 //!
-//! A directory holds what is in it; what is open holds itself. So an unlinked file lives until it is
-//! closed, and its bytes go with it. Locks: a directory is locked before what is in it.
+//! A directory keeps its entries alive, and an open file keeps itself alive. So an unlinked file lives
+//! until it is closed, and its bytes go with it. Lock order: a directory before what is in it.
 //!
-//! - `inode`, `attributes`: what there is, what it says of itself, and who may change that
-//! - `content`, `directory`: what files and directories hold
-//! - `path`: from names to inodes; `rename`: from one name to another
+//! - `inode`, `attributes`: inodes, their attributes, and who may change those
+//! - `content`, `directory`: the contents of files and directories
+//! - `path`: from names to inodes; `rename`: moving a name
 //!
 //! Sources: NetBSD `sys/fs/tmpfs/*.c`, `sys/rump/librump/rumpvfs/{rump_vfs,devnodes}.c`.
 
@@ -42,18 +42,18 @@ use path::Last;
 /// The longest name of a directory entry (`TMPFS_MAXNAMLEN`).
 pub(super) const NAME_MAX: usize = 255;
 
-/// What one more name of a file costs: what its directory holds for it, and some.
+/// The bytes that one more name of a file is charged, rounded up from what its directory holds for it.
 const NAME_COST: u64 = 512;
 
 /// The file system.
 pub(super) struct Fs {
     root: Arc<Inode>,
-    /// What is there from the start is being made, whatever the bound.
+    /// True while the initial files are being made, which no bound stops.
     furnishing: bool,
     next: AtomicU64,
-    /// Held while names are moved, so that no directory ends up inside itself.
+    /// The lock held while names are moved, so that no directory ends up inside itself.
     renaming: Mutex<()>,
-    /// Counts each move of a directory into another twice, before it and after: odd while there is one.
+    /// A counter raised before and after each move of a directory into another: odd during one.
     moves: AtomicU64,
 }
 
@@ -98,7 +98,7 @@ impl Fs {
         Arc::ptr_eq(inode, &self.root)
     }
 
-    /// Makes something in directory `dir`. What it will hold is paid for by `resource_group`. NetBSD:
+    /// Makes an inode in directory `dir`. `resource_group` pays for its contents. NetBSD:
     /// `tmpfs_construct_node`.
     pub fn make(
         &self,
@@ -175,7 +175,7 @@ impl Fs {
         Ok(())
     }
 
-    /// Takes a name away: of a directory if that is wanted, of something else if not. NetBSD:
+    /// Removes a name: of a directory if `directory`, else of anything but a directory. NetBSD:
     /// `do_sys_unlinkat`.
     pub fn remove(&self, found: &Found<'_>, directory: bool) -> Result<(), Errno> {
         let inode = found.existing()?;
@@ -215,7 +215,7 @@ impl Fs {
     /// NetBSD: `tmpfs_rmdir`.
     fn rmdir(&self, found: &Found<'_>, inode: &Arc<Inode>) -> Result<(), Errno> {
         let Last::Name(name) = &found.last else {
-            // The way up from a directory: that holds the directory.
+            // `..` of a directory is not empty, as it contains that directory.
             return Err(Errno::ENOTEMPTY);
         };
         let dir = &found.dir;
@@ -235,7 +235,7 @@ impl Fs {
         within.removed = true;
         *lock(&inside.parent) = Weak::new();
         let gone = entries.remove(name);
-        // Still locked: the directory may be the next to go, and has no links then.
+        // Both are still locked: the directory may be removed next, and then has no links.
         inode.links.store(0, Relaxed);
         dir.links.fetch_sub(1, Relaxed);
         drop((within, entries));
@@ -247,7 +247,7 @@ impl Fs {
     }
 }
 
-/// Takes `inode` out of `dir`, if it is still there under that name.
+/// Takes `inode` out of `dir`. Fails if it does not have that name there any more.
 fn take(dir: &Arc<Inode>, name: &[u8], inode: &Arc<Inode>) -> Result<Entry, Errno> {
     let mut entries = write(&dir.directory()?.entries);
     if !entries.is(name, Some(inode)) {
@@ -256,7 +256,7 @@ fn take(dir: &Arc<Inode>, name: &[u8], inode: &Arc<Inode>) -> Result<Entry, Errn
     entries.remove(name).ok_or(Errno::ENOENT)
 }
 
-/// Takes the tree apart from the top: however deep it is, dropping it takes no deep stack.
+/// Takes the tree apart from the top, so that dropping it takes no deep stack however deep the tree is.
 impl Drop for Fs {
     fn drop(&mut self) {
         let mut left = vec![self.root.clone()];

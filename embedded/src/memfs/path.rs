@@ -1,4 +1,4 @@
-//! Paths: from a string of the client to what it names, through symbolic links and no further up than
+//! Paths: from a string of the client to the inode it names, through symbolic links and no further up than
 //! the root of the process.
 //!
 //! Sources: NetBSD `sys/kern/vfs_lookup.c`, `sys/fs/tmpfs/tmpfs_vnops.c` (`tmpfs_lookup`); namei(9).
@@ -14,33 +14,33 @@ use super::super::work;
 use super::{Fs, Inode, NAME_MAX};
 use kernel::Errno;
 
-/// How many symbolic links one path may lead through (`MAXSYMLINKS`).
+/// The most symbolic links that one path may lead through (`MAXSYMLINKS`).
 const LINKS_MAX: u32 = 32;
 
-/// What a path is looked up for: what is checked of its last component (`cn_nameiop`).
+/// The purpose of a lookup, by which the last component is checked (`cn_nameiop`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Aim {
-    /// What is there.
+    /// Find an existing file.
     Lookup,
-    /// A name to make something under.
+    /// Create a file under the name.
     Create,
-    /// The same, and that will be a directory: a slash may follow.
+    /// Create a directory under the name: a slash may follow.
     CreateDirectory,
-    /// A name to take away.
+    /// Remove the name.
     Delete,
-    /// A name to move something to.
+    /// Move a file to the name.
     Rename,
-    /// The same, for a directory.
+    /// Move a directory to the name: a slash may follow.
     RenameDirectory,
 }
 
 impl Aim {
-    /// Whether the name need not be there yet.
+    /// Returns `true` if the name need not exist yet.
     fn makes(self) -> bool {
         !matches!(self, Aim::Lookup | Aim::Delete)
     }
 
-    /// Whether what is there will lose the name.
+    /// Returns `true` if an existing file will lose the name.
     fn takes(self) -> bool {
         matches!(self, Aim::Delete | Aim::Rename | Aim::RenameDirectory)
     }
@@ -54,27 +54,27 @@ impl Aim {
     }
 }
 
-/// A way through the file system, of one process.
+/// A lookup on behalf of one process.
 pub(in super::super) struct Walk<'w> {
     pub fs: &'w Fs,
-    /// The root of the process, if it is not the file system's.
+    /// The root of the process, `None` for the file system's.
     pub root: Option<&'w Arc<Inode>>,
-    /// Where a relative path begins.
+    /// The directory at which a relative path begins.
     pub from: &'w Arc<Inode>,
     pub credentials: &'w Credentials,
     pub aim: Aim,
-    /// Whether a symbolic link at the end of the path is followed. With a slash behind it it always is.
+    /// True if a symbolic link at the end of the path is followed. A link with a slash behind it always is.
     pub follow: bool,
 }
 
-/// What a path leads to.
+/// The result of a lookup.
 pub(in super::super) struct Found<'p> {
     /// The directory of the last component.
     pub dir: Arc<Inode>,
     pub last: Last<'p>,
-    /// What is there, if anything.
+    /// The inode at the path, if there is one.
     pub inode: Option<Arc<Inode>>,
-    /// The path ends in a slash.
+    /// True if the path ends in a slash.
     pub slash: bool,
 }
 
@@ -84,12 +84,13 @@ pub(in super::super) enum Last<'p> {
     Name(Cow<'p, [u8]>),
     Dot,
     DotDot,
-    /// There was none: nothing but slashes.
+    /// The path has no components, only slashes.
     Root,
 }
 
 impl Found<'_> {
-    /// The directory, and the name in it: EEXIST for what is no name to make something under.
+    /// Returns the directory, and the name in it. EEXIST if the last component is not a name to make
+    /// something under.
     pub fn entry(&self) -> Result<(&Arc<Inode>, &[u8]), Errno> {
         match &self.last {
             Last::Name(name) => Ok((&self.dir, name)),
@@ -97,14 +98,14 @@ impl Found<'_> {
         }
     }
 
-    /// What is there: ENOENT if nothing.
+    /// Returns the inode. ENOENT if there is none.
     pub fn existing(&self) -> Result<&Arc<Inode>, Errno> {
         self.inode.as_ref().ok_or(Errno::ENOENT)
     }
 }
 
 impl Walk<'_> {
-    /// Follows `path`. Every component must be there, but for the last of a name to be made.
+    /// Follows `path`. Every component must exist, except the last one when it is to be made.
     pub fn find<'p>(&self, path: &'p [u8]) -> Result<Found<'p>, Errno> {
         let mut rest = Rest { bytes: Cow::Borrowed(path), at: 0 };
         let first = *path.first().ok_or(Errno::ENOENT)?;
@@ -138,7 +139,7 @@ impl Walk<'_> {
             dir = inode;
             rest.at = part.next;
         }
-        // Nothing but slashes, in the path or in a symbolic link.
+        // Only slashes, in the path or in a symbolic link.
         match self.aim {
             Aim::Lookup => {
                 let inode = Some(dir.clone());
@@ -153,9 +154,9 @@ impl Walk<'_> {
         self.root.unwrap_or(&self.fs.root)
     }
 
-    /// Whether `dir` is in the root. What is reached from there is, too, as long as no directory has moved:
-    /// `seen` is how many moves there were when it was. So a path that goes up many times out of the
-    /// depths counts them once.
+    /// Returns `true` if `dir` is in the root. Then what is reached from it is too, as long as no directory
+    /// has moved: `seen` keeps the count of moves at which that was so. So a path with many `..` deep down
+    /// checks this once.
     fn is_inside(
         &self,
         dir: &Arc<Inode>,
@@ -171,8 +172,8 @@ impl Walk<'_> {
         Ok(inside)
     }
 
-    /// One component: what is there, if anything. Who has got out of the root is put back there.
-    /// NetBSD: `lookup_once`, `tmpfs_lookup`.
+    /// Follows one component, and returns the inode there, if any. A walk that has left the root is put
+    /// back there. NetBSD: `lookup_once`, `tmpfs_lookup`.
     fn step(
         &self,
         dir: &mut Arc<Inode>,
@@ -210,7 +211,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether the last component may be what the aim wants of it.
+    /// Checks that the last component fits the aim.
     fn check_last(
         &self,
         dir: &Arc<Inode>,
@@ -233,13 +234,13 @@ impl Walk<'_> {
     }
 }
 
-/// What is left of a path: the client's own until a symbolic link was followed.
+/// The rest of a path: the client's own bytes until a symbolic link was followed.
 struct Rest<'p> {
     bytes: Cow<'p, [u8]>,
     at: usize,
 }
 
-/// The next component of a path: where it begins and ends, and where the one after it begins.
+/// The next component of a path: its begin and end, and the begin of the one after it.
 struct Part {
     begin: usize,
     end: usize,
@@ -248,7 +249,7 @@ struct Part {
 }
 
 impl Part {
-    /// Whether a slash follows: it must be a directory, or lead to one.
+    /// Returns `true` if a slash follows, so that the component must be a directory, or lead to one.
     fn slash(&self) -> bool {
         self.next > self.end
     }
@@ -267,8 +268,7 @@ impl<'p> Rest<'p> {
         (begin < len).then_some(Part { begin, end, next, last: next == len })
     }
 
-    /// Puts the target of a symbolic link in the place of `part` and all before it. NetBSD:
-    /// `namei_follow`.
+    /// Puts the target of a symbolic link in the place of `part` and all before it. NetBSD: `namei_follow`.
     fn follow(&mut self, target: &[u8], part: &Part) -> Result<(), Errno> {
         let after = &self.bytes[part.end..];
         if target.is_empty() {
@@ -281,7 +281,7 @@ impl<'p> Rest<'p> {
         Ok(())
     }
 
-    /// What was found at the last component.
+    /// Returns the result for the last component.
     fn found(&self, part: &Part, dir: Arc<Inode>, inode: Option<Arc<Inode>>) -> Found<'p> {
         let name = match &self.bytes {
             Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[part.begin..part.end]),

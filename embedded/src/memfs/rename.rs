@@ -1,4 +1,4 @@
-//! Moving what has a name to another.
+//! Rename: moving a file from one name to another.
 //!
 //! Sources: NetBSD `sys/kern/vfs_syscalls.c` (`do_sys_renameat`), `sys/miscfs/genfs/genfs_rename.c`,
 //! `sys/fs/tmpfs/tmpfs_rename.c`; rename(2).
@@ -16,7 +16,7 @@ use super::path::{Found, Last};
 use super::{Fs, Inode};
 use kernel::Errno;
 
-/// A rename on its way: what, from where, to where, and over what.
+/// A rename under way: the inode, its old and new directory and name, and the inode it replaces.
 struct Move<'m> {
     inode: &'m Arc<Inode>,
     source: &'m Arc<Inode>,
@@ -27,8 +27,8 @@ struct Move<'m> {
 }
 
 impl Fs {
-    /// Moves `from` to `to`, over what is there if that may be. Two names of one file: `keep` leaves
-    /// both, as POSIX has it; otherwise the old one goes.
+    /// Moves `from` to `to`, replacing the file there if that is allowed. For two names of one file, `keep`
+    /// leaves both, as POSIX has it; otherwise the old one goes.
     pub fn rename(
         &self,
         from: &Found<'_>,
@@ -61,8 +61,8 @@ impl Fs {
 }
 
 impl Move<'_> {
-    /// What cannot be, whoever wants it: a directory over a file or the other way round, or a directory
-    /// into itself, or something over the directory it is in.
+    /// Returns an error for moves that nobody may make: a directory over a file or the other way round, a
+    /// directory into itself, or anything over the directory it is in.
     fn check_kinds(&self) -> Result<(), Errno> {
         if let Some(over) = self.over {
             match (self.inode.is_directory(), over.is_directory()) {
@@ -117,7 +117,7 @@ impl Move<'_> {
         self.source.check(credentials, mode::WRITE)?;
         if !Arc::ptr_eq(self.source, self.target) {
             self.target.check(credentials, mode::WRITE)?;
-            // Its `..` changes.
+            // The `..` entry of the directory changes.
             if self.inode.is_directory() {
                 self.inode.check(credentials, mode::WRITE)?;
             }
@@ -126,8 +126,8 @@ impl Move<'_> {
         self.over.map_or(Ok(()), |over| self.target.check_sticky(credentials, over))
     }
 
-    /// The part under the locks of both directories: an ancestor is locked before what is below it, as
-    /// everywhere, and strangers by number.
+    /// Makes the move with both directories locked. As everywhere, an ancestor is locked before what is
+    /// below it; unrelated directories are locked by number.
     fn exchange(&self) -> Result<(), Errno> {
         let (from, to) = (self.source.directory()?, self.target.directory()?);
         if Arc::ptr_eq(self.source, self.target) {
@@ -165,8 +165,8 @@ impl Move<'_> {
         Ok(())
     }
 
-    /// Checks under the locks that the rename still finds what it was told, and that a directory it
-    /// goes over is empty; that one takes nothing any more.
+    /// Checks under the locks that names and inodes are still as looked up, and that a replaced directory
+    /// is empty; marks that directory as removed.
     fn settle(&self, source: &Entries, target: &Entries) -> Result<(), Errno> {
         let still = source.is(self.old, Some(self.inode)) && target.is(self.new, self.over);
         if target.removed || !still {
@@ -183,8 +183,8 @@ impl Move<'_> {
         Ok(())
     }
 
-    /// Link counts after it, while both directories are locked: one of them may be the next to go, and has
-    /// none then.
+    /// Updates the link counts while both directories are locked: either may be removed next, and then has
+    /// no links.
     fn settle_links(&self) {
         if self.inode.is_directory() && !Arc::ptr_eq(self.source, self.target) {
             self.source.links.fetch_sub(1, Relaxed);
@@ -202,8 +202,8 @@ impl Move<'_> {
         }
     }
 
-    /// Times after it, and who watches is told: what goes from one directory to another loses its name, and
-    /// gets one. NetBSD: `tmpfs_gro_rename`.
+    /// Updates the times after the move, and tells the knotes: an inode that moves to another directory
+    /// loses a name and gains one. NetBSD: `tmpfs_gro_rename`.
     fn tell(&self) {
         self.source.modified();
         self.target.modified();

@@ -21,7 +21,7 @@ fn the_mode_says_who_may() {
     let (owner, mate, stranger) = (user(100, 10, &[]), user(101, 9, &[0]), user(102, 9, &[]));
     let tmp = at(&fs, "/tmp");
     let file = fs.make(&tmp, b"file", Make::File, 0o640, &owner, &resource_group).unwrap();
-    // The group of a new file is its directory's.
+    // A new file gets the group of its directory.
     assert_eq!((file.stat().uid, file.stat().gid), (100, 0));
     assert_eq!(file.check(&owner, READ | WRITE), Ok(()));
     assert_eq!(file.check(&owner, EXECUTE), Err(Errno::EACCES));
@@ -32,7 +32,7 @@ fn the_mode_says_who_may() {
     assert_eq!(file.check(&user(0, 0, &[]), READ | WRITE), Ok(()));
     let refused = fs.make(&fs.root(), b"file", Make::File, 0o640, &owner, &resource_group);
     assert_eq!(refused.err(), Some(Errno::EACCES));
-    // Others' files in a sticky directory stay.
+    // Nobody removes the files of others from a sticky directory.
     let found = |who| walk(&fs, who, Aim::Delete, "/tmp/file");
     assert_eq!(found(&stranger).err(), Some(Errno::EPERM));
     assert_eq!(fs.remove(&found(&owner).unwrap(), false), Ok(()));
@@ -50,7 +50,7 @@ fn an_owner_may_change_less_than_the_superuser() {
     let mode = || file.stat().mode & 0o7777;
     assert_eq!(file.change_mode(&stranger, 0o777), Err(Errno::EPERM));
     assert_eq!(file.change_mode(&owner, 0o1644), Err(Errno::EFTYPE));
-    // The file's group is that of /tmp, which is none of the owner's.
+    // The file has the group of /tmp, of which the owner is no member.
     assert_eq!(file.change_mode(&owner, 0o2644), Err(Errno::EPERM));
     assert_eq!(file.change_mode(&root, 0o7644), Ok(()));
     assert_eq!(mode(), 0o7644);
@@ -64,7 +64,7 @@ fn an_owner_may_change_less_than_the_superuser() {
     assert_eq!(file.change_mode(&owner, 0o6644), Ok(()));
     assert_eq!(file.change_owner(&owner, None, Some(10), native), Ok(()));
     assert_eq!(mode(), 0o4644);
-    // As POSIX has it both bits go whatever was named, even when nothing was; the superuser keeps them.
+    // With POSIX's chown both bits are cleared whatever IDs are given, even none; the superuser keeps them.
     assert_eq!(file.change_owner(&stranger, None, None, posix), Err(Errno::EPERM));
     assert_eq!(file.change_owner(&owner, None, None, posix), Ok(()));
     assert_eq!(mode(), 0o644);
@@ -83,7 +83,7 @@ fn flags_keep_files_as_they_are() {
     let file = fs.make(&at(&fs, "/tmp"), b"f", Make::File, 0o644, &owner, &resource_group).unwrap();
     assert_eq!(file.change_flags(&user(101, 0, &[]), 0), Err(Errno::EPERM));
     assert_eq!(file.change_flags(&owner, 0x2_0000), Err(Errno::EPERM));
-    // Even the superuser has to take the flag away first.
+    // Even the superuser has to clear the flag first.
     for immutable in [0x2, 0x2_0000] {
         assert_eq!(file.change_flags(&root, immutable), Ok(()));
         assert_eq!(file.stat().flags, immutable);
@@ -105,7 +105,7 @@ fn flags_keep_files_as_they_are() {
     assert_eq!(file.check_append(true), Err(Errno::EPERM));
     assert_eq!(file.check_append(false), Ok(()));
     assert_eq!(file.change_flags(&root, 0), Ok(()));
-    // A directory that only grows takes names and gives none back.
+    // An append-only directory takes new names and loses none.
     let dir = at(&fs, "/tmp");
     dir.change_flags(&root, 0x4).unwrap();
     assert!(fs.make(&dir, b"g", Make::File, 0o644, &root, &resource_group).is_ok());
@@ -143,7 +143,7 @@ fn names_are_counted_up_to_a_bound_and_paid_for() {
     assert_eq!((file.stat().nlink, counters.bytes.get()), (0, 0));
     assert_eq!(link("/tmp/again"), Err(Errno::ENOENT));
     assert_eq!((file.stat().nlink, counters.bytes.get()), (0, 0));
-    // A directory holds so many others.
+    // Fill the directory with as many directories as it can hold.
     for n in 2..LINK_MAX {
         let name = n.to_string();
         fs.make(&tmp, name.as_bytes(), Make::Directory, 0o755, &root, &resource_group).unwrap();
@@ -153,7 +153,7 @@ fn names_are_counted_up_to_a_bound_and_paid_for() {
     assert!(fs.make(&tmp, b"more", Make::File, 0o755, &root, &resource_group).is_ok());
 }
 
-/// What a path led to, kept apart from the path.
+/// The result of a lookup, kept apart from the path.
 type Kept = (Arc<Inode>, Vec<u8>, Option<Arc<Inode>>);
 
 fn again(kept: &Kept) -> Found<'_> {
@@ -210,7 +210,7 @@ fn renames_links_and_removals_at_once_neither_hang_nor_lose_anything() {
             });
         }
     });
-    // Whatever is left hangs together: it can be removed from below, and every name was counted.
+    // The remaining tree is consistent: it can be removed from below, and every name was counted.
     let tmp = at("/tmp").unwrap().2.unwrap();
     let mut names = std::collections::HashMap::new();
     clear(&fs, &tmp, &mut names);
@@ -222,14 +222,14 @@ fn renames_links_and_removals_at_once_neither_hang_nor_lose_anything() {
     assert_eq!(tmp.stat().nlink, 2);
 }
 
-/// Empties a directory; notes of each file how many links it had and how many were found.
+/// Empties a directory. Records the link count of each file, and the links found.
 fn clear(fs: &Fs, dir: &Arc<Inode>, names: &mut std::collections::HashMap<u64, (u32, u32)>) {
     let mut entries = Vec::new();
     let listed = dir.list(fs, 2 + 1, |entry| {
         entries.push(entry.name.to_vec());
         true
     });
-    // An empty directory nothing was ever in has no such place.
+    // An empty directory that never had an entry does not have such a place.
     assert!(listed.is_ok() || entries.is_empty());
     for name in entries {
         let inode = dir.lookup(&name).unwrap().unwrap();

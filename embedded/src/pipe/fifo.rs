@@ -1,5 +1,5 @@
-//! Fifos: pipes with a name, that any number of processes may open at either end. NetBSD makes them of
-//! two sockets, and so the bounds and the end of file are other than a pipe's.
+//! Fifos: pipes with a name, which any number of processes may open at either end. NetBSD makes a fifo of
+//! two sockets, so its bounds and its end of file differ from a pipe's.
 //!
 //! Source: NetBSD `sys/miscfs/fifofs/fifo_vnops.c`; mkfifo(2), open(2).
 
@@ -18,26 +18,27 @@ use crate::sync::lock;
 use crate::wait::{Side, Waitable};
 use kernel::Errno;
 
-/// Bytes a fifo holds (`PIPSIZ`, `unpst_sendspace`).
+/// The bytes a fifo holds (`PIPSIZ`, `unpst_sendspace`).
 const CAPACITY: usize = 4096;
 
-/// Room for so much lets a part of a larger write in, and counts as writable (`sb_lowat`, `MCLBYTES`).
+/// The least room that lets a part of a larger write in, and that counts as writable (`sb_lowat`,
+/// `MCLBYTES`).
 const LOW_WATER: usize = 2048;
 
-/// What an inode has of a fifo: something while it is open, or being opened (`v_fifoinfo`).
+/// The fifo state of an inode, present while the fifo is open or being opened (`v_fifoinfo`).
 #[derive(Default)]
 pub(in super::super) struct Slot(Mutex<Option<Box<Fifo>>>);
 
-/// An open fifo. What is in it goes when nobody has it open any more.
+/// An open fifo. Its bytes are dropped when its last end is closed.
 struct Fifo {
-    /// Its `writer` is false from when the last writer goes until a reader has been told of the end,
-    /// or there is another.
+    /// The pipe behind the fifo. Its `writer` is false from the last writer's close until a reader has seen
+    /// the end of file, or there is another writer.
     pipe: Arc<Pipe>,
     readers: u64,
     writers: u64,
 }
 
-/// What a descriptor is open on.
+/// An end of a fifo, as an open file.
 pub(in super::super) struct End {
     inode: Arc<Inode>,
     pipe: Arc<Pipe>,
@@ -46,8 +47,8 @@ pub(in super::super) struct End {
 }
 
 impl End {
-    /// A reader or writer more, or both. It counts for the other side at once, though it may have to
-    /// wait for it ([`FileOps::opened`]). What the fifo holds is paid for by who opens it first.
+    /// Opens an end as reader, writer, or both. It counts for the other side at once, though it may have to
+    /// wait for that side ([`FileOps::opened`]). The first process to open the fifo pays for what it holds.
     pub fn open(
         inode: &Arc<Inode>,
         flags: u32,
@@ -89,7 +90,7 @@ impl End {
         Ok(End { inode: inode.clone(), pipe, access })
     }
 
-    /// Looks at how many readers and writers there are, and at what is in the fifo.
+    /// Runs `at` on the counts of readers and writers, and on the state of the pipe.
     fn look<T>(&self, at: impl FnOnce(&Fifo, &mut State) -> T) -> Option<T> {
         let slot = lock(&self.inode.fifo().0);
         let fifo = slot.as_ref()?;
@@ -97,7 +98,7 @@ impl End {
         Some(at(fifo, &mut state))
     }
 
-    /// On which side an open has to wait, if it has to; ENXIO for a writer that will not.
+    /// Returns the side on which an open has to wait, if any. ENXIO for a writer that does not block.
     fn lacks(&self, blocks: bool) -> Result<Option<Side>, Errno> {
         let (reads, writes) = (self.access & open::FREAD != 0, self.access & open::FWRITE != 0);
         let lacks = self.look(|fifo, state| {
@@ -114,12 +115,12 @@ impl End {
     }
 }
 
-/// Whether a call runs for the first time, as far as it has waited for nobody.
+/// Returns `true` if the call has not waited yet.
 fn begins(run: &SyscallContext<'_, '_>) -> bool {
     run.done() == 0 && run.kept().is_none_or(|kept| kept.since == 0)
 }
 
-/// Whether a read would not wait.
+/// Returns `true` if a read would not wait.
 fn readable(state: &State) -> bool {
     !state.bytes.is_empty() || !state.writer
 }
@@ -137,8 +138,8 @@ impl FileOps for End {
         Ok(())
     }
 
-    /// The end of file is told once; then a reader waits for the next writer. NetBSD: `fifo_read`,
-    /// `tmpfs_fifo_read`.
+    /// Reads. The end of file is returned once; after that a reader waits for the next writer. NetBSD:
+    /// `fifo_read`, `tmpfs_fifo_read`.
     fn read(
         &self,
         run: &mut SyscallContext<'_, '_>,
@@ -180,8 +181,8 @@ impl FileOps for End {
         Ok(self.inode.stat())
     }
 
-    /// One of its two sockets is asked, or both: then what the writer's says counts. NetBSD: `fifo_ioctl`,
-    /// `soo_ioctl`.
+    /// Asks the read socket, the write socket or both; of both, the write socket's answer counts. NetBSD:
+    /// `fifo_ioctl`, `soo_ioctl`.
     fn ioctl(
         &self,
         run: &mut SyscallContext<'_, '_>,
@@ -201,7 +202,7 @@ impl FileOps for End {
         run.copyout(&(count as i32).to_le_bytes(), addr)
     }
 
-    /// Both sides, however it was opened. NetBSD: `fifo_poll`.
+    /// Returns the events of both sides, however the fifo was opened. NetBSD: `fifo_poll`.
     fn poll(&self, _file: &OpenFile) -> u32 {
         let state = lock(&self.pipe.state);
         let mut events = 0;
@@ -214,7 +215,8 @@ impl FileOps for End {
         events
     }
 
-    /// NetBSD: `fifo_kqfilter`, but for writing, where it looks at the wrong one of its two sockets.
+    /// NetBSD: `fifo_kqfilter`, except for writing, for which NetBSD looks at the wrong one of its two
+    /// sockets.
     fn filter(&self, _file: &OpenFile, side: Side, _low_water: Option<i64>) -> Option<Seen> {
         let state = lock(&self.pipe.state);
         let (data, eof, least) = match side {

@@ -1,4 +1,4 @@
-//! Listening and accepting: the queue of a listener, and how the other end of a connection is made.
+//! Listening and accepting: the queue of a listener, and how the accepting end of a connection is made.
 //!
 //! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2}.c`; listen(2), accept(2).
 
@@ -16,7 +16,7 @@ use kernel::Errno;
 /// The longest queue of connections (`SOMAXCONN`).
 const BACKLOG_MAX: i32 = 128;
 
-/// The smallest send buffer a socket is made with (`soreserve`).
+/// The smallest send buffer a new socket gets (`soreserve`).
 const SEND_LEAST: i64 = 2560;
 
 /// `int listen(int s, int backlog)`
@@ -44,16 +44,16 @@ pub(super) fn listen(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// How trying to come together with a listener ended.
+/// The result of connecting to a listener.
 pub(super) enum Joined {
     Connected,
-    /// It has to be accepted, or there must be room for it first.
+    /// The connection has to be accepted first, or waits for room at the listener.
     Waiting,
     Refused(Errno),
 }
 
-/// Who connects to a local socket, for its listener to know; and how many bytes the buffers of the
-/// listener's user may take then.
+/// The client of a local socket that connects, for the listener to know, and the most bytes the buffers of
+/// the listener's user may then take.
 #[derive(Clone, Copy)]
 pub(super) struct Caller {
     pub id: [u32; 3],
@@ -61,19 +61,21 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// A TCP connection comes from nobody in particular.
+    /// The caller of a TCP connection, of which the listener is told nothing.
     pub const NOBODY: Caller = Caller { id: [0; 3], most: u64::MAX };
 }
 
-/// Whether a listener has no room for one more. NetBSD: `sonewconn`, and `syn_cache_get` before it.
+/// Returns `true` if a listener has no room for one more connection. NetBSD: `sonewconn`, and
+/// `syn_cache_get` before it.
 fn is_full(listener: &Listener, tcp: bool) -> bool {
     let most = if tcp { listener.limit } else { 3 * listener.limit / 2 };
     listener.queue.len() > most
 }
 
-/// Makes the other end of a connection, and puts it into the queue of a listener. If there is no room, TCP
-/// waits for some; from when it can be found there, whoever accepts may make the connection, so that only
-/// who is not there yet may be given a peer.
+/// Makes the accepting end of a connection, and puts it into the queue of a listener. If there is no room,
+/// a TCP connection waits for some. Once the client is in the listener's list of waiting ones, any call
+/// that accepts may complete the connection; so only a client that is not in the list yet is given a peer
+/// here.
 pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: Caller) -> Result<Joined> {
     for _ in 0..TRIES {
         let server = match other_end(client, head, by) {
@@ -93,10 +95,10 @@ pub(super) fn join(client: &Arc<Socket>, head: &Arc<Socket>, by: Caller) -> Resu
     Ok(Joined::Refused(Errno::ECONNREFUSED))
 }
 
-/// How often it is tried if room comes and goes at each turn: every time, others have come on.
+/// The most tries if room comes and goes at every one; each time, other connections have got in.
 const TRIES: u32 = 1000;
 
-/// The client was closed, or too late, while it came together with its listener.
+/// Removes a connection from the queue whose client was closed, or timed out, while it connected.
 fn withdraw(head: &Socket, server: &Arc<Socket>) {
     if let Some(listener) = &mut lock(&head.state).listener {
         listener.queue.retain(|other| !Arc::ptr_eq(other, server));
@@ -110,8 +112,8 @@ fn withdraw(head: &Socket, server: &Arc<Socket>) {
     head.readers.wake();
 }
 
-/// Puts the other end into the queue of its listener. Nothing if there is no room any more, and it may be
-/// waited for.
+/// Puts the accepting end into the queue of its listener. Returns `None` if there is no room any more and
+/// the client may wait for some.
 fn enter(client: &Arc<Socket>, head: &Socket, server: Arc<Socket>) -> Option<Joined> {
     lock(&client.state).peer = Arc::downgrade(&server);
     let for_accept = {
@@ -135,7 +137,7 @@ fn enter(client: &Arc<Socket>, head: &Socket, server: Arc<Socket>) -> Option<Joi
         if state.has(state::DISCONNECTED) {
             Joined::Refused(Errno::ECONNABORTED)
         } else if !state.has(state::CONNECTING) {
-            // It was accepted already.
+            // The connection was accepted already.
             Joined::Connected
         } else if for_accept || state.local.as_ref().is_some_and(|local| local.waits) {
             Joined::Waiting
@@ -153,7 +155,7 @@ fn enter(client: &Arc<Socket>, head: &Socket, server: Arc<Socket>) -> Option<Joi
     Some(joined)
 }
 
-/// Has a connection wait until its listener has room. Nothing if there is some by now.
+/// Makes a connection wait until its listener has room. Returns `None` if there is room by now.
 fn wait_for_room(client: &Arc<Socket>, head: &Arc<Socket>) -> Option<Joined> {
     if !client.is_tcp() {
         return Some(Joined::Refused(Errno::ECONNREFUSED));
@@ -176,7 +178,7 @@ fn wait_for_room(client: &Arc<Socket>, head: &Arc<Socket>) -> Option<Joined> {
             Some(listener) => listener.waiting.insert(client.id, Arc::downgrade(client)),
         };
     }
-    // Perhaps it was closed, or somebody has made the connection.
+    // Perhaps the client was closed meanwhile, or another call has completed the connection.
     let flags = lock(&client.state).flags;
     if flags & state::DISCONNECTED != 0 {
         stop_waiting(client, head);
@@ -185,7 +187,7 @@ fn wait_for_room(client: &Arc<Socket>, head: &Arc<Socket>) -> Option<Joined> {
     Some(if flags & state::CONNECTING != 0 { Joined::Waiting } else { Joined::Connected })
 }
 
-/// A connection is made, unless it is over already.
+/// Marks a connection as complete, unless it is over already.
 fn settle(socket: &Socket, state: &mut State) {
     if state.has(state::CONNECTING) {
         socket.disarm(state);
@@ -194,8 +196,8 @@ fn settle(socket: &Socket, state: &mut State) {
     }
 }
 
-/// The socket that `accept` will return; nothing if the listener has no room. ECONNREFUSED if it is
-/// none; if there is no room for its buffers, the connection of a local socket is refused and one of TCP
+/// Returns the socket for `accept`, or `None` if the listener has no room. ECONNREFUSED if `head` does not
+/// listen. If there is no room for the socket's buffers, a local connection is refused and a TCP connection
 /// reset. NetBSD: `sonewconn`.
 fn other_end(
     client: &Arc<Socket>,
@@ -228,7 +230,7 @@ fn other_end(
         if is_full(listener.ok_or(Errno::ECONNREFUSED)?, client.is_tcp()) {
             return Ok(None);
         }
-        // Nobody else knows it yet.
+        // No other thread knows the new socket yet.
         inherit(&mut lock(&server.state), &head_state, by);
         lock(&server.state).peer = Arc::downgrade(client);
     }
@@ -241,7 +243,7 @@ fn other_end(
     Ok(Some(server))
 }
 
-/// What the other end of a connection has from its listener.
+/// Copies to the accepting end what it inherits from its listener.
 fn inherit(state: &mut State, head: &State, by: Caller) {
     state.flags = state::CONNECTED | head.flags & (state::CANT_SEND | state::CANT_RECEIVE);
     state.options = head.options;
@@ -315,8 +317,8 @@ fn accept_with(run: &mut SyscallContext<'_, '_>, flags: u32, clear: u32) -> Answ
     Ok([fd.into(), 0])
 }
 
-/// Whether a listener has a connection to accept, or what went wrong; EAGAIN if it has none now and who
-/// asks does not wait.
+/// Returns `true` if a listener has a connection to accept, or its pending error; EAGAIN if there is none
+/// and `at_once` is set.
 fn has_connection(head: &Socket, at_once: bool) -> Result<bool, Errno> {
     let mut state = lock(&head.state);
     if !state.has(state::LISTENING) {
@@ -334,7 +336,7 @@ fn has_connection(head: &Socket, at_once: bool) -> Result<bool, Errno> {
     if state.has(state::CANT_RECEIVE) { Err(Errno::ECONNABORTED) } else { Ok(false) }
 }
 
-/// Takes a connection out of the queue, and lets in those that wait for room there.
+/// Takes a connection out of the queue, and lets in those that wait for room.
 fn next_connection(head: &Arc<Socket>) -> Option<Arc<Socket>> {
     let server = lock(&head.state).listener.as_mut()?.queue.pop_front()?;
     let client = lock(&server.state).peer.upgrade();

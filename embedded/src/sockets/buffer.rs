@@ -1,5 +1,5 @@
-//! What waits in a socket to be received: bytes of a stream, or messages with their sender and what
-//! else came along; and how much of it there may be.
+//! The receive buffer of a socket: bytes of a stream, or messages with their sender and control messages;
+//! and the bound on it.
 //!
 //! Source: NetBSD `sys/kern/uipc_socket2.c` (`struct sockbuf`).
 
@@ -9,29 +9,30 @@ use std::sync::Arc;
 use super::rights::Rights;
 use crate::limits::ResourceGroup;
 
-/// What every socket has paid for: itself and this much that waits in it. So much it can always hold.
+/// The bytes of buffer that every socket has paid for when it is made, and can always hold.
 pub(super) const SPARE: u64 = 1024;
 
-/// More is paid for, and given back, in steps of this many bytes.
+/// The step, in bytes, in which more is paid for and given back.
 const STEP: u64 = 4096;
 
-/// Bytes of buffers (`MSIZE`, `MCLBYTES`), and what fits: a first one, another one, a large one at the
-/// head of a message. Messages are counted in these, as the bound of a buffer of messages is.
+/// The size of NetBSD's buffers (`MSIZE`, `MCLBYTES`), and the bytes that fit: into a first one, another
+/// one, a large one at the head of a message. Messages are counted in these, as is the bound of a buffer of
+/// messages.
 const MBUF: usize = 512;
 const CLUSTER: usize = 2048;
 const FIRST: usize = 400;
 const NEXT: usize = 456;
 const FIRST_CLUSTER: usize = 1972;
-/// From here on a cluster is taken (`MINCLSIZE`).
+/// Data of at least this size takes a cluster (`MINCLSIZE`).
 const LARGE: usize = 857;
 
-/// What a record of a stream takes beside its bytes and control messages.
+/// The bytes a record of a stream takes in addition to its data and control messages.
 const RECORD: usize = size_of::<Record>() + 32;
 
-/// The most buffers may take, however large a socket's buffer is (`sb_max`).
+/// The most bytes the mbufs of one buffer may take, however large its limit (`sb_max`).
 const HELD_MAX: i64 = 262_144;
 
-/// What came with a message.
+/// A control message or files that came with a message.
 pub(super) enum Control {
     /// A control message: level, type, data.
     Data(i32, i32, Box<[u8]>),
@@ -40,7 +41,7 @@ pub(super) enum Control {
 }
 
 impl Control {
-    /// What it counts for (`CMSG_SPACE`): open files as large as pointers.
+    /// Returns the bytes it counts for (`CMSG_SPACE`): an open file counts as a pointer.
     pub fn len(&self) -> usize {
         match self {
             Control::Data(_, _, data) => 16 + data.len().next_multiple_of(8),
@@ -56,28 +57,29 @@ impl Control {
     }
 }
 
-/// A message; or of a stream, the bytes up to where the next control message or MSG_EOR lies.
+/// A message; in a stream, the bytes up to the next control message or MSG_EOR.
 #[derive(Default)]
 pub(super) struct Record {
-    /// Who sent it, where it says so.
+    /// The sender's name, where the protocol passes it.
     pub name: Option<Box<[u8]>>,
     pub control: Vec<Control>,
     pub data: VecDeque<u8>,
-    /// It ends with MSG_EOR.
+    /// True if the record ends with MSG_EOR.
     pub ends: bool,
-    /// Bytes of buffers; of a stream, where these do not count, what it takes beside its bytes.
+    /// The bytes of mbufs; in a stream, for which mbufs are not counted, the bytes taken in addition to the
+    /// data.
     held: usize,
 }
 
 impl Record {
-    /// A message of its own.
+    /// Returns a message.
     pub fn message(name: Option<Box<[u8]>>, control: Vec<Control>, data: Vec<u8>) -> Record {
         let named = name.as_ref().map_or(0, |_| MBUF);
         let held = named + buffers(data.len()) + control.iter().map(Control::held).sum::<usize>();
         Record { name, control, data: data.into(), ends: false, held }
     }
 
-    /// What it counts for in a buffer (`sb_cc`).
+    /// Returns the bytes it counts for in a buffer (`sb_cc`).
     pub fn len(&self) -> usize {
         let name = self.name.as_ref().map_or(0, |name| name.len());
         name + self.control_len() + self.data.len()
@@ -88,7 +90,7 @@ impl Record {
     }
 }
 
-/// The buffers a message of `len` bytes takes. NetBSD: `sosend`.
+/// Returns the bytes of mbufs that a message of `len` bytes takes. NetBSD: `sosend`.
 pub(super) fn buffers(len: usize) -> usize {
     let (mut held, mut left, mut first) = (0, len, true);
     loop {
@@ -107,7 +109,8 @@ pub(super) fn buffers(len: usize) -> usize {
     }
 }
 
-/// Has open files that came along wait in a socket of this family; false if it has too many of them.
+/// Charges the open files in control messages to the receiving family. Returns `false` if it would have too
+/// many in flight.
 fn arrive(control: &mut [Control], at: &Arc<ResourceGroup>) -> bool {
     control.iter_mut().all(|control| match control {
         Control::Rights(rights) => rights.arrive(at),
@@ -115,22 +118,22 @@ fn arrive(control: &mut [Control], at: &Arc<ResourceGroup>) -> bool {
     })
 }
 
-/// How much a limit in bytes leaves for buffers (`sb_mbmax`).
+/// Returns the bound on mbufs that belongs to a limit in bytes (`sb_mbmax`).
 pub(super) fn held_limit(limit: i64) -> i64 {
     (2 * limit).min(HELD_MAX)
 }
 
-/// What waits in a socket.
+/// The receive buffer of a socket.
 #[derive(Default)]
 pub(super) struct Buffer {
     records: VecDeque<Record>,
-    /// What it counts for (`sb_cc`).
+    /// The bytes it counts for (`sb_cc`).
     count: usize,
-    /// Bytes of buffers, where these are counted (`sb_mbcnt`).
+    /// The bytes of mbufs, where these are counted (`sb_mbcnt`).
     held: usize,
-    /// What is paid for beyond [`SPARE`].
+    /// The bytes paid for beyond [`SPARE`].
     paid: u64,
-    /// Messages for which there was no room.
+    /// The number of messages dropped for lack of room.
     pub overflowed: i32,
 }
 
@@ -151,22 +154,22 @@ impl Buffer {
         self.records.iter()
     }
 
-    /// Whether there is a record after the first.
+    /// Returns `true` if there is a record after the first.
     pub fn has_next(&self) -> bool {
         self.records.len() > 1
     }
 
-    /// What has to be paid for this much beyond the spare bytes.
+    /// Returns the bytes to pay for `count` bytes in the buffer, without the spare ones.
     fn price(count: usize) -> u64 {
         (count as u64).saturating_sub(SPARE).next_multiple_of(STEP)
     }
 
-    /// What it costs: the larger of what is counted.
+    /// Returns the bytes the buffer costs: the larger of the two counts.
     fn cost(&self) -> usize {
         self.count.max(self.held)
     }
 
-    /// Pays for `more` bytes; false if `resource_group` cannot.
+    /// Pays for `more` bytes. Returns `false` if `resource_group` cannot.
     fn pay(&mut self, more: usize, resource_group: &Arc<ResourceGroup>) -> bool {
         let price = Buffer::price(self.cost() + more);
         if price <= self.paid {
@@ -179,7 +182,7 @@ impl Buffer {
         taken
     }
 
-    /// Gives back what is no longer needed. A deque that has become much too large is made smaller.
+    /// Gives back what is no longer needed, and shrinks a deque that has become much too large.
     fn settle(&mut self, resource_group: &Arc<ResourceGroup>) {
         if let Some(record) = self.records.front_mut() {
             let (len, capacity) = (record.data.len(), record.data.capacity());
@@ -196,7 +199,7 @@ impl Buffer {
         }
     }
 
-    /// Adds a record; gives it back if `resource_group` cannot pay for it.
+    /// Adds a record. Returns it if `resource_group` cannot pay for it.
     pub fn push(
         &mut self,
         mut record: Record,
@@ -213,8 +216,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Adds bytes of a stream, as many as can be paid for, and says how many. `control` goes before
-    /// the first; if it cannot be paid for, nothing goes.
+    /// Adds bytes of a stream, as many as can be paid for, and returns their number. `control` goes before
+    /// the first byte; if it cannot be paid for, nothing is added.
     pub fn append(
         &mut self,
         data: &[u8],
@@ -249,7 +252,7 @@ impl Buffer {
         count
     }
 
-    /// What was sent so far ends here (MSG_EOR).
+    /// Ends the last record (MSG_EOR).
     pub fn end_record(&mut self) {
         if let Some(last) = self.records.back_mut() {
             last.ends = true;
@@ -265,14 +268,14 @@ impl Buffer {
         Some(record)
     }
 
-    /// Takes what came with the first record.
+    /// Takes the control messages of the first record.
     pub fn take_control(&mut self) -> Vec<Control> {
         let Some(record) = self.records.front_mut() else { return Vec::new() };
         self.count -= record.control_len();
         std::mem::take(&mut record.control)
     }
 
-    /// The first `count` bytes of the first record, for a look at them.
+    /// Returns the first `count` bytes of the first record, without taking them.
     pub fn bytes(&mut self, count: usize) -> &[u8] {
         match self.records.front_mut() {
             Some(record) => &record.data.make_contiguous()[..count],
@@ -280,8 +283,8 @@ impl Buffer {
         }
     }
 
-    /// Takes out the first `count` bytes of the first record, and the record with its last one. Says
-    /// whether it ended with MSG_EOR there.
+    /// Takes out the first `count` bytes of the first record, and the record with its last byte. Returns
+    /// `true` if it ended with MSG_EOR there.
     pub fn consume(&mut self, count: usize, resource_group: &Arc<ResourceGroup>) -> bool {
         let Some(record) = self.records.front_mut() else { return false };
         record.data.drain(..count);
@@ -297,7 +300,7 @@ impl Buffer {
         ends
     }
 
-    /// Takes out everything. What is in it is to be dropped without a lock held.
+    /// Takes out everything. The caller drops the result without a lock held.
     pub fn clear(&mut self, resource_group: &Arc<ResourceGroup>) -> VecDeque<Record> {
         let records = std::mem::take(&mut self.records);
         (self.count, self.held) = (0, 0);
@@ -332,7 +335,7 @@ mod tests {
         assert_eq!(counters.bytes.get(), 0);
         assert_eq!(buffer.append(&[2; 8000], &mut Vec::new(), &resource_group), 8000);
         assert_eq!(counters.bytes.get(), 8192);
-        // No more can be paid for: what is paid for already may be filled.
+        // No more can be paid for, but what is paid for already may be filled.
         assert_eq!(buffer.append(&[3; 8000], &mut Vec::new(), &resource_group), 216);
         assert!(buffer.push(Record::message(None, Vec::new(), vec![1]), &resource_group).is_err());
         assert!(!buffer.consume(9000, &resource_group));

@@ -1,4 +1,4 @@
-//! How connections end: shutdown, resets, and closing.
+//! The end of connections: shutdown, resets, and closing.
 //!
 //! Sources: NetBSD `sys/kern/{uipc_socket,uipc_socket2,uipc_usrreq}.c`, `sys/netinet/tcp_usrreq.c`;
 //! shutdown(2).
@@ -19,12 +19,12 @@ use kernel::Errno;
 /// The unit of TCP's times (`PR_SLOWHZ`).
 const SLOW_TICK: Duration = Duration::from_millis(500);
 
-/// A TCP connection is refused.
+/// Refuses a TCP connection.
 pub(super) fn refuse(socket: &Arc<Socket>) {
     reset(socket, Errno::ECONNREFUSED);
 }
 
-/// A TCP connection has ended at the other side's word. NetBSD: `tcp_drop`, `tcp_close`.
+/// Ends a TCP connection at the request of the other end. NetBSD: `tcp_drop`, `tcp_close`.
 pub(super) fn reset(socket: &Arc<Socket>, errno: Errno) {
     let head = {
         let mut state = lock(&socket.state);
@@ -45,14 +45,14 @@ pub(super) fn reset(socket: &Arc<Socket>, errno: Errno) {
     socket.wake();
 }
 
-/// A connection does not wait for room at a listener any more.
+/// Takes a connection out of the list of those that wait for room at a listener.
 pub(super) fn stop_waiting(socket: &Socket, head: &Socket) {
     if let Some(listener) = &mut lock(&head.state).listener {
         listener.waiting.remove(&socket.id);
     }
 }
 
-/// A TCP connection is over: its port is free.
+/// Ends a TCP connection and frees its port.
 fn finish(socket: &Socket, state: &mut State) {
     state.disconnected();
     state.flags |= state::DEAD;
@@ -65,7 +65,7 @@ fn finish(socket: &Socket, state: &mut State) {
 }
 
 impl Socket {
-    /// Whether it is done: a TCP connection that is over, and whose port is free.
+    /// Returns `true` for a TCP connection that is over and whose port is free.
     pub(super) fn is_over(&self, state: &State) -> bool {
         let ended = self.is_tcp() && state.has(state::DISCONNECTED);
         state.has(state::DEAD)
@@ -75,20 +75,20 @@ impl Socket {
             }
     }
 
-    /// Has a TCP connection that is not made after some time end.
+    /// Starts the timer that ends a TCP connection which is not complete after some time.
     pub(super) fn arm(self: &Arc<Self>, state: &mut State) {
         let ticks =
             state.ip_options(ip_options::KEEP_INIT).unwrap_or(ip_options::KEEP_INIT_DEFAULT) as u32;
         let me: Arc<dyn Due> = self.clone();
         let at = after(Instant::now(), SLOW_TICK * ticks);
-        // Without a thread for it, it waits on.
+        // If there is no thread for the timer, the connection waits on.
         let alarm = self.net.timer_thread.set(at, Arc::downgrade(&me)).ok();
         if let Some(before) = std::mem::replace(&mut state.alarm, alarm) {
             self.net.timer_thread.cancel(before);
         }
     }
 
-    /// It is made, or not any more.
+    /// Stops the timer: the connection is complete, or given up.
     pub(super) fn disarm(&self, state: &mut State) {
         if let Some(alarm) = state.alarm.take() {
             self.net.timer_thread.cancel(alarm);
@@ -121,7 +121,7 @@ pub(super) fn shutdown(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// What has come is dropped. NetBSD: `sorflush`.
+/// Shuts down reading, and drops what has come. NetBSD: `sorflush`.
 fn shut_reading(socket: &Socket) {
     let (records, peer) = {
         let mut state = lock(&socket.state);
@@ -137,7 +137,7 @@ fn shut_reading(socket: &Socket) {
     }
 }
 
-/// Nothing more will be sent. NetBSD: `unp_shutdown`, `udp_shutdown`, `tcp_shutdown`.
+/// Shuts down writing. NetBSD: `unp_shutdown`, `udp_shutdown`, `tcp_shutdown`.
 fn shut_writing(socket: &Arc<Socket>) -> Result<(), Errno> {
     let (peer, again, deaf) = {
         let mut state = lock(&socket.state);
@@ -157,7 +157,7 @@ fn shut_writing(socket: &Arc<Socket>) -> Result<(), Errno> {
     if socket.needs_connection() && !again {
         hang_up(socket, peer);
         if socket.is_tcp() && deaf {
-            // It neither sends nor receives: it does not wait for the other end.
+            // The socket neither sends nor receives, so it does not wait for the other end.
             lock(&socket.state).disconnected();
         }
     }
@@ -165,8 +165,8 @@ fn shut_writing(socket: &Arc<Socket>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Tells the peer that nothing more will come. A TCP connection of which both ends have said so is
-/// over: the first to have said so keeps its port for a while, the other is done.
+/// Tells the peer that nothing more will come. A TCP connection that both ends have shut down is over: the
+/// end that did so first keeps its port for a while, the other one does not.
 fn hang_up(socket: &Arc<Socket>, peer: Option<Arc<Socket>>) {
     let mut both = false;
     if let Some(peer) = &peer {
@@ -195,11 +195,11 @@ fn hang_up(socket: &Arc<Socket>, peer: Option<Arc<Socket>>) {
     }
 }
 
-/// What is left of a socket whose last descriptor is gone.
+/// The state left of a socket whose last descriptor is gone.
 struct Left {
-    /// Its flags before.
+    /// The socket's flags before the close.
     flags: u32,
-    /// With SO_LINGER and no time, a TCP connection is reset.
+    /// True for SO_LINGER with no time, by which a TCP connection is reset.
     abrupt: bool,
     unread: i64,
     peer: Option<Arc<Socket>>,
@@ -207,7 +207,7 @@ struct Left {
     far: Option<End>,
 }
 
-/// The last descriptor of a socket is gone. NetBSD: `soclose`.
+/// Closes a socket, whose last descriptor is gone. NetBSD: `soclose`.
 pub(super) fn close(socket: &Arc<Socket>) {
     let (left, listener, local, records) = {
         let mut state = lock(&socket.state);
@@ -245,8 +245,8 @@ pub(super) fn close(socket: &Arc<Socket>) {
     socket.wake();
 }
 
-/// Gives up the port of a socket that is closed. A TCP connection that this end has ended first keeps it for
-/// a while; of one that the other end has ended first, that one does.
+/// Gives up the port of a closed socket. Of a TCP connection, the end that ended it first keeps its port
+/// for a while.
 fn give_port(socket: &Socket, left: &Left) {
     let ports = &socket.net.ports;
     let (near, far) = match (left.near, left.far) {
@@ -272,7 +272,7 @@ fn give_port(socket: &Socket, left: &Left) {
     }
 }
 
-/// Ends the connections nobody has accepted.
+/// Ends the connections that were not accepted.
 fn abort_all(listener: Listener) {
     let Listener { queue, waiting, .. } = listener;
     for server in queue {
@@ -289,7 +289,7 @@ fn abort_all(listener: Listener) {
     }
 }
 
-/// A local socket gives up its name, and who is connected to it learns that it is gone.
+/// Gives up the name of a local socket, and tells the datagram sockets connected to it that it is gone.
 fn leave(socket: &Arc<Socket>, local: local::Local) {
     if let Some(inode) = &local.inode {
         socket.net.names.take(inode);
@@ -321,7 +321,7 @@ fn part(socket: &Arc<Socket>, peer: &Arc<Socket>, left: &Left) {
             let mut state = lock(&peer.state);
             state.disconnected();
             state.peer = Default::default();
-            // What was under way stays so.
+            // The bytes under way stay so, and keep the peer's send buffer smaller.
             let limit = state.send_limit - left.unread;
             peer.resize(state.send_limit, limit, 0);
             state.send_limit = limit;

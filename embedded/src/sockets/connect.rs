@@ -1,4 +1,4 @@
-//! How sockets begin and come together: socket, socketpair, bind, connect, and the names of both ends.
+//! The beginning of sockets and connections: socket, socketpair, bind, connect, and the names of both ends.
 //!
 //! Source: NetBSD `sys/kern/{uipc_syscalls,uipc_socket}.c`; socket(2), bind(2), connect(2),
 //! getsockname(2).
@@ -22,7 +22,7 @@ const NONBLOCK: u32 = 0x2000_0000;
 const NOSIGPIPE: u32 = 0x4000_0000;
 const FLAGS: u32 = 0xf000_0000;
 
-/// The flags of an open file that are asked for with the type of a socket.
+/// Returns the open file flags in the type argument of a socket.
 pub(super) fn file_flags(flags: u32) -> u32 {
     let mut file_flags = 0;
     if flags & NONBLOCK != 0 {
@@ -59,7 +59,7 @@ pub(super) fn socketpair(run: &mut SyscallContext<'_, '_>) -> Answer {
     }
     local::pair(run, &one, &two);
     let one = opened(run, one, file_flags(flags))?;
-    // The other has its number before it is an open file, too.
+    // The second descriptor, too, is checked for room before there is an open file.
     run.proc.files.check_room_for_two()?;
     let two = opened(run, two, file_flags(flags))?;
     let fds = run.proc.files.insert_pair([one, two], flags & CLOEXEC != 0)?;
@@ -68,7 +68,7 @@ pub(super) fn socketpair(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// A new socket of the caller's.
+/// Makes a new socket for the caller.
 fn create(run: &SyscallContext<'_, '_>, what: (u8, i32, u8)) -> Result<Arc<Socket>, Errno> {
     let proc = run.proc;
     let (user, most) = (proc.credentials().euid, proc.rlimits().socket_bytes());
@@ -76,7 +76,7 @@ fn create(run: &SyscallContext<'_, '_>, what: (u8, i32, u8)) -> Result<Arc<Socke
     Socket::new(&resource_group, what, space(what.0, what.1))
 }
 
-/// Family and protocol of a new socket. NetBSD: `socreate`.
+/// Returns family, type and protocol of a new socket. NetBSD: `socreate`.
 fn protocol_of(
     run: &SyscallContext<'_, '_>,
     domain: i32,
@@ -119,7 +119,7 @@ pub(super) fn copyin_name(
     }
     let mut name = vec![0; len as usize];
     run.memory().copyin(addr, &mut name)?;
-    // What 4.3BSD programs pass: no length, and the family where the length belongs.
+    // 4.3BSD programs pass no length, and the family in the place of the length.
     if name[1] == 0 && name[0] < 35 {
         name[1] = name[0];
     }
@@ -127,7 +127,7 @@ pub(super) fn copyin_name(
     Ok(name)
 }
 
-/// Copies out a `sockaddr` and, as far as there was room, its length. NetBSD: `copyout_sockname_sb`.
+/// Copies out a `sockaddr`, cut to the client's room, and the length copied. NetBSD: `copyout_sockname_sb`.
 pub(super) fn copyout_name(
     run: &mut SyscallContext<'_, '_>,
     name: &[u8],
@@ -145,7 +145,7 @@ pub(super) fn copyout_name(
     run.copyout(&(part.len() as u32).to_le_bytes(), len_addr)
 }
 
-/// The room for a name the client says it has.
+/// Returns the room for a name that the client says it has.
 pub(super) fn room_for_name(run: &mut SyscallContext<'_, '_>, len_addr: u64) -> Result<usize> {
     let len = i32::from_le_bytes(run.copyin(len_addr)?);
     Ok(usize::try_from(len).map_err(|_| Errno::EINVAL)?)
@@ -179,7 +179,7 @@ pub(super) fn connect(run: &mut SyscallContext<'_, '_>) -> Answer {
                 return Err(Errno::EINPROGRESS.into());
             }
             Joined::Connected => {
-                // What went wrong before this is told now. NetBSD: `do_sys_connect`.
+                // A pending error from before is reported now. NetBSD: `do_sys_connect`.
                 let before = lock(&socket.state).error.take();
                 return before.map_or(Ok([0, 0]), |errno| Err(errno.into()));
             }
@@ -267,7 +267,7 @@ fn part_datagram(socket: &Arc<Socket>) {
     }
 }
 
-/// A name that is known, or that of a local socket that has to be asked.
+/// A known name, or a local socket that has to be asked for its name.
 pub(super) enum Name {
     Known(Box<[u8]>),
     Of(Arc<Socket>),
@@ -282,7 +282,7 @@ impl Name {
     }
 }
 
-/// The name of the other end.
+/// Returns the name of the other end.
 pub(super) fn peer_name(socket: &Socket, state: &State) -> Name {
     if socket.family != LOCAL {
         return Name::Known(inet::encode(socket.family, state.far));

@@ -1,6 +1,6 @@
 //! AF_INET and AF_INET6: addresses, binding, connecting over loopback.
 //!
-//! The addresses of this kernel are 127.0.0.1 and ::1, as those of a rump kernel that was given none.
+//! The addresses of this kernel are 127.0.0.1 and ::1, as in a rump kernel that was given none.
 //!
 //! Sources: NetBSD `sys/netinet/{in_pcb,tcp_usrreq,udp_usrreq}.c`, `sys/netinet6/{in6_pcb,udp6_usrreq}.c`.
 
@@ -30,7 +30,7 @@ fn is_multicast(addr: &Address) -> bool {
     if is_mapped(addr) { addr[12] & 0xf0 == 0xe0 } else { addr[0] == 0xff }
 }
 
-/// An end as a `sockaddr`; none is the wildcard and port 0.
+/// Encodes an end as a `sockaddr`; `None` is the wildcard and port 0.
 pub(super) fn encode(family: u8, end: Option<End>) -> Box<[u8]> {
     let (addr, port) = end.unwrap_or((any(family), 0));
     let (size, at, part) = if family == INET { (16, 4, &addr[12..]) } else { (28, 8, &addr[..]) };
@@ -41,7 +41,7 @@ pub(super) fn encode(family: u8, end: Option<End>) -> Box<[u8]> {
     name.into()
 }
 
-/// The end a `sockaddr` names, EINVAL if it is not as long as it must be.
+/// Returns the end that a `sockaddr` names. EINVAL if it has the wrong length.
 pub(super) fn decode(family: u8, name: &[u8]) -> Result<End, Errno> {
     let port = |name: &[u8]| u16::from_be_bytes([name[2], name[3]]);
     match (family, name.len()) {
@@ -55,7 +55,7 @@ pub(super) fn decode(family: u8, name: &[u8]) -> Result<End, Errno> {
     }
 }
 
-/// Whether an IPv6 socket in this state takes IPv4 too.
+/// Returns `true` if an IPv6 socket in this state takes IPv4 too.
 fn is_dual(socket: &Socket, state: &State) -> bool {
     socket.family == INET6 && state.ip_options(ip_options::IPV6_ONLY) == Some(0)
 }
@@ -84,7 +84,7 @@ pub(super) fn bind(run: &SyscallContext<'_, '_>, socket: &Arc<Socket>, name: &[u
     Ok(())
 }
 
-/// How a socket in this state is bound to an address.
+/// Returns how a socket in this state is bound to an address.
 fn binding(socket: &Socket, state: &State, addr: Address) -> Binding {
     let reuse = state.on(option::REUSEADDR | option::REUSEPORT);
     let multicast = is_multicast(&addr);
@@ -97,7 +97,7 @@ fn binding(socket: &Socket, state: &State, addr: Address) -> Binding {
     }
 }
 
-/// Gives a socket a port if it has none.
+/// Gives a socket a port if it has none. Returns its end.
 pub(super) fn bind_any(socket: &Arc<Socket>, state: &mut State) -> Result<End, Errno> {
     if let Some(near) = state.near {
         return Ok(near);
@@ -108,15 +108,16 @@ pub(super) fn bind_any(socket: &Arc<Socket>, state: &mut State) -> Result<End, E
     Ok((addr, port))
 }
 
-/// Where a connection goes.
+/// The route of a connection: the own address, and the other end.
 pub(super) struct Route {
     pub near: Address,
     pub far: End,
-    /// Whether there is anybody: other addresses of the loopback network lead nowhere.
+    /// True if the far address is this kernel's; other addresses of the loopback network lead nowhere.
     pub leads: bool,
 }
 
-/// Where a `sockaddr` leads from a socket in this state. NetBSD: `in_pcbconnect`, `in6_pcbconnect`.
+/// Returns the route to a `sockaddr` from a socket in this state. NetBSD: `in_pcbconnect`,
+/// `in6_pcbconnect`.
 pub(super) fn route(socket: &Socket, state: &State, name: &[u8]) -> Result<Route, Errno> {
     let family = socket.family;
     let mut near = state.near.map_or(any(family), |near| near.0);
@@ -163,7 +164,7 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
         let route = route(socket, &state, name)?;
         let joined = (route.near, near.1);
         socket.net.ports.check_listeners(route.far)?;
-        // It may have been connected before: an ended connection or one that led nowhere.
+        // The socket may have been connected before: a connection that ended, or one that led nowhere.
         socket.net.ports.connect(socket, Some((near, state.far)), joined, route.far)?;
         state.near = Some(joined);
         state.far = Some(route.far);
@@ -171,7 +172,7 @@ pub(super) fn connect_stream(socket: &Arc<Socket>, name: &[u8]) -> Result<Joined
             return Err(Errno::EHOSTUNREACH.into());
         }
         if route.far == joined {
-            // It meets itself: both ends open at once, as TCP has it.
+            // The socket connects to itself: both ends open at once, as TCP allows.
             state.peer = Arc::downgrade(socket);
             state.flags = state.flags & !state::CONNECTING | state::CONNECTED;
         }

@@ -1,5 +1,5 @@
-//! Options of sockets below `SOL_SOCKET`: those of TCP, IP and IPv6. Most are only kept; some are used where
-//! connections are made and datagrams arrive.
+//! Options of sockets below `SOL_SOCKET`: those of TCP, IP and IPv6. Most are only kept; some have an
+//! effect on connections and datagrams.
 //!
 //! Sources: NetBSD `sys/netinet/{tcp_usrreq,ip_output,in_pcb,portalgo,udp_usrreq}.c`,
 //! `sys/netinet6/{ip6_output,udp6_usrreq}.c`; tcp(4), ip(4), ip6(4).
@@ -15,22 +15,22 @@ const TCP: i32 = 6;
 const UDP: i32 = 17;
 const IPV6: i32 = 41;
 
-/// Level and name of an option.
+/// The level and name of an option.
 pub(super) type Which = (i32, i32);
 
-/// TCP_KEEPINIT: how long connecting may take, in slow ticks of TCP.
+/// TCP_KEEPINIT: the most time connecting may take, in slow ticks of TCP.
 pub(super) const KEEP_INIT: Which = (TCP, 7);
 pub(super) const KEEP_INIT_DEFAULT: i32 = 150;
 /// IPV6_V6ONLY
 pub(super) const IPV6_ONLY: Which = (IPV6, 27);
-/// How far packets go and how they are to be treated, by family: IP_TTL and IP_TOS, IPV6_UNICAST_HOPS and
+/// The hop limits and traffic classes of packets, by family: IP_TTL and IP_TOS, IPV6_UNICAST_HOPS and
 /// IPV6_TCLASS.
 pub(super) const TTL: Which = (IP, 4);
 pub(super) const HOPS: Which = (IPV6, 4);
 pub(super) const TCLASS: Which = (IPV6, 61);
 pub(super) const TTL_DEFAULT: i32 = 64;
-/// What is to be told of a datagram that arrives: IP_RECVDSTADDR, IP_RECVIF, IP_RECVTTL, IP_PKTINFO,
-/// IP_RECVPKTINFO; IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS.
+/// Options that ask for control messages with each datagram: IP_RECVDSTADDR, IP_RECVIF, IP_RECVTTL,
+/// IP_PKTINFO, IP_RECVPKTINFO; IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS.
 pub(super) const RECEIVE_TO: Which = (IP, 7);
 pub(super) const RECEIVE_INTERFACE: Which = (IP, 20);
 pub(super) const RECEIVE_TTL: Which = (IP, 23);
@@ -39,51 +39,51 @@ pub(super) const PACKET_FROM: Which = (IP, 26);
 pub(super) const RECEIVE_PACKET_6: Which = (IPV6, 36);
 pub(super) const RECEIVE_HOPS_6: Which = (IPV6, 37);
 pub(super) const RECEIVE_TCLASS_6: Which = (IPV6, 57);
-/// Those of them by their numbers as control messages: IPV6_PKTINFO, IPV6_HOPLIMIT.
+/// The control messages whose number differs from their option's: IPV6_PKTINFO, IPV6_HOPLIMIT.
 pub(super) const PACKET_6: Which = (IPV6, 46);
 pub(super) const HOPS_6: Which = (IPV6, 47);
 
-/// What values an option has.
+/// The values an option takes.
 enum Rule {
     /// On or off.
     Switch,
-    /// On or off, and on is told as this.
+    /// On or off; getsockopt returns this value for on.
     Bit(i32),
-    /// The low byte counts.
+    /// A number of which only the low byte counts.
     Byte,
-    /// From the first to the second.
+    /// A number from the first to the second.
     Within(i32, i32),
-    /// The same, and what -1 stands for.
+    /// A number from the first to the second; -1 stands for the third.
     Default(i32, i32, i32),
-    /// Any number but 0, which is never told.
+    /// Any number but 0, which getsockopt never returns.
     Hidden,
-    /// Not larger than it is.
+    /// A number not larger than the present one.
     Shrinks,
-    /// 1, the "high" ports, means no more than 0.
+    /// 0, or 1 for the "high" ports, which has no further effect.
     Ports,
-    /// As within, but a client may set and gets a single byte.
+    /// A number up to this one, as with `Within`, but a client may also set and get a single byte.
     Small(i32),
-    /// An IPv4 address of this kernel's, or none.
+    /// An IPv4 address of this kernel, or none.
     Address,
-    /// The number of the one interface, or none.
+    /// The number of the only interface, or none.
     Interface,
-    /// On TCP sockets it takes no effect.
+    /// A number that has no effect on TCP sockets.
     Datagrams,
-    /// It can be asked for only.
+    /// A value that can only be asked for.
     Told,
-    /// There is never anything in it, and only that can be set, or nothing if false.
+    /// An empty value; only that can be set, or nothing at all if false.
     Empty(bool),
-    /// Multicast groups: what is not one is refused, and nothing is told.
+    /// Multicast groups: other addresses are refused, and there is nothing to ask for.
     Group,
 }
 
 /// An option: family (0: both), socket type (0: any), level, name, initial value, rule.
 type Lower = (u8, i32, i32, i32, i32, Rule);
 
-/// The name of each is before it.
+/// The comments before the entries name the options in order.
 #[rustfmt::skip]
 const LOWER: &[Lower] = &[
-    // TCP_NODELAY is told as the flag of the connection it is (TF_NODELAY), TCP_MAXSEG
+    // getsockopt returns TCP_NODELAY as the flag of the connection (TF_NODELAY); TCP_MAXSEG
     (0, STREAM, TCP, 1, 0, Rule::Bit(4)),
     (0, STREAM, TCP, 2, 536, Rule::Shrinks),
     // TCP_KEEPIDLE, KEEPINTVL, KEEPCNT, KEEPINIT
@@ -145,7 +145,7 @@ const LOWER: &[Lower] = &[
     (INET6, 0, IPV6, 63, -1, Rule::Within(-1, 1)),
 ];
 
-/// The option of `socket`, if it has one like this.
+/// Returns the option `which` of `socket`, if it has it.
 fn find(socket: &Socket, which: Which) -> Option<&'static Lower> {
     LOWER.iter().find(|&&(family, kind, level, name, ..)| {
         (family == socket.family || family == 0)
@@ -154,7 +154,7 @@ fn find(socket: &Socket, which: Which) -> Option<&'static Lower> {
     })
 }
 
-/// Sets an option, of a socket in this state.
+/// Sets an option of a socket in this state.
 pub(super) fn set(
     socket: &Socket,
     state: &mut State,
@@ -176,7 +176,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// What an option is, of a socket in this state.
+/// Returns the value of an option of a socket in this state.
 pub(super) fn get(socket: &Socket, state: &State, which: Which) -> Result<Vec<u8>, Errno> {
     if which.0 == UDP && socket.kind == DATAGRAM {
         return Err(Errno::EINVAL);
@@ -193,7 +193,8 @@ pub(super) fn get(socket: &Socket, state: &State, which: Which) -> Result<Vec<u8
 }
 
 impl Rule {
-    /// What is kept where a client sets `bytes` and `now` was kept before; nothing if that is nothing.
+    /// Returns the value to keep when a client sets `bytes` and `now` was kept before; `None` to keep
+    /// nothing.
     fn value(&self, bytes: &[u8], now: i32) -> Result<Option<i32>, Errno> {
         let single = matches!(self, Rule::Small(_)) && bytes.len() == 1;
         let value = match self {
@@ -228,22 +229,22 @@ impl Rule {
     }
 }
 
-/// 127.0.0.1, as a client has it.
+/// 127.0.0.1, as clients encode it.
 const LOOPBACK: i32 = i32::from_le_bytes([127, 0, 0, 1]);
 
-/// A value that is an `int`.
+/// Decodes a value that is an `int`.
 pub(super) fn integer(value: &[u8]) -> Result<i32, Errno> {
     if value.len() == 4 { Ok(i32_at(value, 0)) } else { Err(Errno::EINVAL) }
 }
 
 impl State {
-    /// What an option was set to, if it was.
+    /// Returns the value an option was set to, if it was set.
     pub(super) fn ip_options(&self, which: Which) -> Option<i32> {
         let mut kept = self.ip_options.iter();
         kept.find(|&&(level, name, _)| (level, name) == which).map(|kept| kept.2)
     }
 
-    /// Whether an option is on that begins as off.
+    /// Returns `true` if an option is on that is off by default.
     pub(super) fn lower_is_on(&self, which: Which) -> bool {
         self.ip_options(which).is_some_and(|value| value != 0)
     }

@@ -1,4 +1,4 @@
-//! Sockets as sysctl lists them.
+//! The lists of sockets for sysctl.
 //!
 //! Sources: NetBSD `sys/kern/uipc_domain.c`, `sys/netinet/{tcp_usrreq.c,tcp_fsm.h,in_pcb.h}`,
 //! `sys/sys/{socket,socketvar}.h`.
@@ -15,12 +15,12 @@ pub const ENTRY: usize = 640;
 const ADDRESS: usize = 264;
 
 impl Socket {
-    /// The number that it goes by.
+    /// Returns the number of the socket.
     pub fn number(&self) -> u64 {
         self.id
     }
 
-    /// Whether it is of this family, and of this kind or protocol if that matters.
+    /// Returns `true` if the socket is of this family and, where given, of this kind and protocol.
     pub fn is(&self, family: i32, kind: Option<i32>, protocol: Option<i32>) -> bool {
         i32::from(self.family) == family
             && kind.is_none_or(|kind| kind == self.kind)
@@ -28,7 +28,8 @@ impl Socket {
     }
 }
 
-/// Those that a descriptor is open on, and TCP connections that nobody has accepted; the newest first.
+/// Returns the sockets with an open descriptor, and the TCP connections that were not accepted yet, the
+/// newest first.
 pub fn all(system: &System, is_meant: impl Fn(&Socket) -> bool) -> Vec<Arc<Socket>> {
     let mut found = BTreeMap::new();
     let mut take = |socket: &Arc<Socket>| {
@@ -47,14 +48,14 @@ pub fn all(system: &System, is_meant: impl Fn(&Socket) -> bool) -> Vec<Arc<Socke
     found.into_values().rev().collect()
 }
 
-/// `struct kinfo_pcb`, with numbers of sockets where NetBSD has addresses in the kernel.
+/// Encodes a `struct kinfo_pcb`, with numbers of sockets where NetBSD has addresses in the kernel.
 pub fn entry(socket: &Arc<Socket>) -> [u8; ENTRY] {
     let mut out = [0; ENTRY];
     let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
     let queued = socket.sending_queue();
     let (peer, is_over) = {
         let peer = lock(&socket.state).peer.upgrade();
-        // Looked at by itself: two sockets are never locked at once here.
+        // The peer is locked by itself: two sockets are never locked at once here.
         let is_over = peer.as_ref().is_none_or(|peer| lock(&peer.state).has(state::CANT_SEND));
         (peer, is_over)
     };
@@ -90,12 +91,12 @@ pub fn entry(socket: &Arc<Socket>) -> [u8; ENTRY] {
     out
 }
 
-/// As much of an address as there is room for.
+/// Returns an address, cut to the room for it.
 fn cut(name: &[u8]) -> &[u8] {
     &name[..name.len().min(ADDRESS)]
 }
 
-/// `so_state`
+/// Returns `so_state`.
 fn socket_state(state: &State) -> u32 {
     const BITS: [(u32, u32); 5] = [
         (state::CONNECTED, 0x2),
@@ -119,7 +120,7 @@ fn protocol_state(state: &State) -> u32 {
     }
 }
 
-/// `t_state`, given whether nothing more will come from the other end.
+/// Returns `t_state`; `is_over` is true if nothing more will come from the other end.
 fn tcp_state(state: &State, is_over: bool) -> i32 {
     const CLOSED: i32 = 0;
     const LISTEN: i32 = 1;

@@ -1,4 +1,4 @@
-//! AF_LOCAL: names in the file system, who is at the other end, datagrams.
+//! AF_LOCAL: names in the file system, peer credentials, datagrams.
 //!
 //! Source: NetBSD `sys/kern/uipc_usrreq.c`; unix(4).
 
@@ -19,7 +19,7 @@ pub(super) const NO_NAME: [u8; 2] = [2, LOCAL];
 
 const SHARDS: usize = 16;
 
-/// Which socket a name in the file system stands for, by the number of its inode.
+/// The sockets bound to names in the file system, by inode number.
 #[derive(Default)]
 pub(super) struct Names {
     shards: [RwLock<BTreeMap<u64, Weak<Socket>>>; SHARDS],
@@ -47,21 +47,21 @@ impl Names {
     }
 }
 
-/// What a local socket has besides.
+/// The further state of a local socket.
 #[derive(Default)]
 pub(super) struct Local {
-    /// The name it is bound to, as a `sockaddr`.
+    /// The name the socket is bound to, as a `sockaddr`.
     pub name: Option<Box<[u8]>>,
-    /// What it is bound to; that it is there keeps its number.
+    /// The inode the socket is bound to; holding it keeps its number from being reused.
     pub inode: Option<Arc<Inode>>,
-    /// Pid, user and group of who bound it, and of who is at the other end.
+    /// The pid, user and group of the process that bound the socket, and of the one at the other end.
     pub bound_by: Option<[u32; 3]>,
     pub peer: Option<[u32; 3]>,
-    /// Whether it wants to be told who sends (LOCAL_CREDS).
+    /// True if the socket wants to be told the sender's credentials (LOCAL_CREDS).
     pub wants_credentials: bool,
-    /// Whether its connects wait to be accepted (LOCAL_CONNWAIT).
+    /// True if connects to the socket wait to be accepted (LOCAL_CONNWAIT).
     pub waits: bool,
-    /// Datagram sockets that are connected to this one.
+    /// The datagram sockets that are connected to this one.
     pub senders: BTreeMap<u64, Weak<Socket>>,
 }
 
@@ -70,20 +70,20 @@ impl State {
         self.local.get_or_insert_default()
     }
 
-    /// Its name as a local `sockaddr`.
+    /// Returns the name as a local `sockaddr`.
     pub(super) fn local_name(&self) -> Box<[u8]> {
         let name = self.local.as_ref().and_then(|local| local.name.clone());
         name.unwrap_or_else(|| NO_NAME.into())
     }
 }
 
-/// Pid, effective user and group of the caller (`struct unpcbid`).
+/// Returns the pid, effective user and group of the caller (`struct unpcbid`).
 pub(super) fn identity(run: &SyscallContext<'_, '_>) -> [u32; 3] {
     let own = run.proc.credentials();
     [run.proc.pid as u32, own.euid, own.egid]
 }
 
-/// The path in a local `sockaddr`.
+/// Returns the path in a local `sockaddr`.
 fn path(name: &[u8]) -> &[u8] {
     let path = name[2..].split(|&byte| byte == 0).next().unwrap_or_default();
     debug_assert!(path.len() < PATH_MAX);
@@ -117,7 +117,7 @@ pub(super) fn bind(run: &SyscallContext<'_, '_>, socket: &Arc<Socket>, name: &[u
     Ok(())
 }
 
-/// The socket a name leads to. NetBSD: `unp_connect`.
+/// Returns the socket at a name. NetBSD: `unp_connect`.
 fn find(run: &SyscallContext<'_, '_>, socket: &Socket, name: &[u8]) -> Result<Arc<Socket>> {
     if path(name).is_empty() {
         return Err(Errno::ENOENT.into());
@@ -164,7 +164,7 @@ pub(super) fn join_datagram(socket: &Arc<Socket>, other: &Arc<Socket>) {
     {
         let mut state = lock(&socket.state);
         if state.has(state::CLOSED) {
-            // It was closed meanwhile, and will not part from whom it was not with.
+            // The socket was closed meanwhile, and its close did not see this peer.
             drop(state);
             lock(&other.state).local().senders.remove(&socket.id);
             return;
@@ -229,7 +229,7 @@ pub(super) fn send_datagram(
     Ok(())
 }
 
-/// Who sends, if the socket in this state wants to know; with `once`, now and not again.
+/// Returns the sender's credentials, if the socket in this state wants them; with `once`, only this time.
 /// NetBSD: `unp_addsockcred`.
 pub(super) fn wanted_credentials(
     run: &SyscallContext<'_, '_>,

@@ -1,4 +1,4 @@
-//! The calls that send and receive: what they take from the client's memory, and what they put there.
+//! The calls that send and receive, with their structures in the client's memory.
 //!
 //! Source: NetBSD `sys/kern/uipc_syscalls.c`; send(2), recv(2).
 
@@ -50,14 +50,14 @@ impl Header {
         })
     }
 
-    /// Puts back what may have changed: lengths and flags.
+    /// Copies out the fields that may have changed: lengths and flags.
     fn copyout(&self, run: &mut SyscallContext<'_, '_>, addr: u64, flags: u32) -> Result<()> {
         run.copyout(&self.name_len.to_le_bytes(), addr + 8)?;
         run.copyout(&[self.control_len.to_le_bytes(), flags.to_le_bytes()].concat(), addr + 40)
     }
 }
 
-/// Where the bytes of a message lie, checked.
+/// Returns the checked buffers of a message.
 fn segments(run: &mut SyscallContext<'_, '_>, header: &Header) -> Result<Transfer> {
     let kept = run.kept().and_then(|kept| kept.segments.clone());
     let segments: Arc<[(u64, u64)]> = match kept {
@@ -88,7 +88,7 @@ fn segments(run: &mut SyscallContext<'_, '_>, header: &Header) -> Result<Transfe
     Ok(Transfer::many(segments, total))
 }
 
-/// One buffer: arguments 1 and 2.
+/// Returns a transfer of one buffer, arguments 1 and 2.
 fn single(run: &SyscallContext<'_, '_>) -> Result<Transfer> {
     let (addr, total) = (run.word(1), run.word(2));
     if total > i64::MAX as u64 {
@@ -97,8 +97,8 @@ fn single(run: &SyscallContext<'_, '_>) -> Result<Transfer> {
     Ok(Transfer::one(addr, total))
 }
 
-/// What sending comes to: bytes that went outweigh having to wait, and a broken connection comes with
-/// its signal.
+/// Returns the answer of a send: a partial count if bytes were sent before it had to wait; a broken
+/// connection raises SIGPIPE.
 fn sent(
     run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
@@ -120,7 +120,7 @@ fn sent(
     }
 }
 
-/// A run that ends here goes on with this open file.
+/// Keeps the open file for the next run, if the call goes on after this one.
 fn unfinished(run: &mut SyscallContext<'_, '_>, file: &Arc<OpenFile>, stop: Stop) -> Stop {
     let waits = matches!(stop, Stop::Sleep(_) | Stop::Flush);
     if waits || stop == Stop::Asked && run.done() > 0 {
@@ -182,7 +182,7 @@ fn send_one(
     sent(run, file, flags, result)
 }
 
-/// Receives into `incoming`. `before` runs once it is sure that something has come.
+/// Receives into `incoming`. `before` runs once it is certain that something has come.
 fn receive(
     run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
@@ -247,7 +247,7 @@ pub(super) fn recvfrom(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([run.done() as i64, 0])
 }
 
-/// Copies out the name of a sender, and says how much of it there was room for.
+/// Copies out the name of a sender, and returns how much of it there was room for.
 fn copyout_name(
     run: &mut SyscallContext<'_, '_>,
     name: Option<&[u8]>,
@@ -274,7 +274,7 @@ pub(super) fn recvmsg(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([run.done() as i64, 0])
 }
 
-/// NetBSD: `do_sys_recvmsg_so`, and what its callers do after it.
+/// NetBSD: `do_sys_recvmsg_so`, and the work of its callers after it.
 fn receive_one(
     run: &mut SyscallContext<'_, '_>,
     file: &Arc<OpenFile>,
@@ -297,8 +297,8 @@ fn receive_one(
     header.copyout(run, addr, received.flags)
 }
 
-/// Copies out control messages as far as there is room, and says how much was used. Files that do not
-/// fit are closed. NetBSD: `copyout_msg_control`.
+/// Copies out control messages as far as there is room, and returns the bytes used. Files that do not fit
+/// are closed. NetBSD: `copyout_msg_control`.
 fn copyout_control(
     run: &mut SyscallContext<'_, '_>,
     addr: u64,
@@ -351,7 +351,7 @@ pub(super) fn recvmmsg(run: &mut SyscallContext<'_, '_>) -> Answer {
     let (flags, timeout) = (run.uint(3) & msg::USER, run.word(4));
     if timeout != 0 && run.kept().is_none_or(|kept| kept.until.is_none()) {
         let wanted = run.copyin::<16>(timeout)?;
-        // One that is over by less than a second is not over.
+        // A timeout exceeded by less than a second does not count as over.
         let seconds = u64::try_from(i64_at(&wanted, 0)).unwrap_or(0).saturating_add(1);
         let nanos = u32::try_from(i64_at(&wanted, 8)).unwrap_or(0).min(999_999_999);
         let until = Instant::now().checked_add(Duration::new(seconds, nanos));
@@ -370,12 +370,13 @@ pub(super) fn recvmmsg(run: &mut SyscallContext<'_, '_>) -> Answer {
     })
 }
 
-/// What one of many messages does, at this address, after so many others; false if it is the end.
+/// The body for one of several messages, given its address and the number of messages before it. Returns
+/// `false` at the end.
 type Each<'e> = dyn FnMut(&mut SyscallContext<'_, '_>, &Arc<OpenFile>, &Arc<Socket>, u64, u32) -> Result<bool>
     + 'e;
 
-/// Sends or receives several messages. What each has put into the client's memory leaves before the
-/// next begins. An error after the first ones is kept for the next call.
+/// Sends or receives several messages. What one message has copied out is sent before the next begins. An
+/// error after the first message is kept for the next call.
 fn many(run: &mut SyscallContext<'_, '_>, each: &mut Each<'_>) -> Answer {
     let (file, socket) = get(run, run.int(0))?;
     let (base, count) = (run.word(1), run.uint(2).min(MESSAGES_MAX));
@@ -415,7 +416,7 @@ fn many(run: &mut SyscallContext<'_, '_>, each: &mut Each<'_>) -> Answer {
     }
 }
 
-/// Whether the time for several messages is over.
+/// Returns `true` if the time for several messages is over.
 fn is_over(kept: &crate::call::CallState) -> bool {
     kept.until.is_some_and(|until| Instant::now() >= until)
 }

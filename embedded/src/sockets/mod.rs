@@ -1,23 +1,21 @@
 //! Sockets: AF_LOCAL streams, datagrams and sequenced packets, TCP and UDP over the loopback of this
 //! kernel.
 //!
-//! # The files of this family
+//! # Modules
 //!
-//! - `connect`, `accept`, `close`: how they begin, come together and part
+//! - `connect`, `accept`, `close`: making and ending sockets and connections
 //! - `open`: a socket as an open file, with poll, kqueue and ioctl
-//! - `local`, `inet`, `ports`: the families' part of that; `udp`: datagrams of the internet
-//! - `buffer`, `send`, `receive`, `rights`: what waits in a socket, and the ways in and out
-//! - `messages`: the calls that send and receive; `oob`: what TCP sends past them
-//! - `options`, `ip_options`: setsockopt and getsockopt
+//! - `local`, `inet`, `ports`: the parts of each family; `udp`: datagrams of the internet
+//! - `buffer`, `send`, `receive`, `rights`: the buffer of a socket, and the ways in and out
+//! - `messages`: the calls that send and receive; `oob`: TCP's out-of-band data
+//! - `options`, `ip_options`: setsockopt and getsockopt; `listing`: lists for sysctl
 //!
-//! A socket has a lock of its own, and knows its peer; what is sent goes right into the buffer of the
-//! peer. No two sockets are locked at once, so no order of them matters: who needs something of both
-//! looks at its own first, lets go, and then at the other (a new socket, which nobody knows yet, is no
-//! other). What one end does to the other (the end of
-//! file, a reset) is said by flags in the other's state, which only ever go one way. After the lock of
-//! a socket those of `ports`, of the file system, of the names of local sockets, of the timers and of what
-//! users have may be taken, and none of a socket after them.
-//! Queues are woken, and messages and sockets dropped, with no lock held.
+//! A socket has its own lock and knows its peer; sent data goes directly into the buffer of the peer. No
+//! two sockets are locked at once, so their order does not matter: code that needs both ends locks its own,
+//! unlocks it, and then locks the other (a new socket that nobody else knows yet is exempt). One end tells
+//! the other of an event (end of file, a reset) by flags in the other's state, which are never cleared.
+//! Lock order: socket, then ports, file system, local names, timers, uidinfo. Never take a socket lock
+//! while holding one of those. Queues are woken, and messages and sockets dropped, with no lock held.
 //!
 //! Sources: NetBSD `sys/kern/{uipc_syscalls,uipc_socket,uipc_socket2,uipc_usrreq,sys_socket}.c`,
 //! `sys/netinet/{in_pcb,tcp_usrreq,udp_usrreq}.c`, `sys/netinet6/{in6_pcb,udp6_usrreq}.c`; socket(2).
@@ -118,29 +116,29 @@ const SEQUENCED: i32 = 5;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// What a socket is in, and what it is not in any more (`so_state`).
+/// The state flags of a socket (`so_state`).
 mod state {
     pub const CONNECTED: u32 = 0x1;
     pub const CONNECTING: u32 = 0x2;
     pub const CANT_SEND: u32 = 0x4;
     pub const CANT_RECEIVE: u32 = 0x8;
-    /// It has been disconnected (`SS_ISDISCONNECTED`).
+    /// The socket has been disconnected (`SS_ISDISCONNECTED`).
     pub const DISCONNECTED: u32 = 0x10;
-    /// A TCP connection is over and its ports are given back: no calls but closing it.
+    /// The TCP connection is over and its ports are given back: it can only be closed.
     pub const DEAD: u32 = 0x20;
     /// The last descriptor is gone.
     pub const CLOSED: u32 = 0x40;
-    /// It takes connections (`SO_ACCEPTCONN`).
+    /// The socket accepts connections (`SO_ACCEPTCONN`).
     pub const LISTENING: u32 = 0x80;
 }
 
-/// What all sockets of a kernel share.
+/// The state that all sockets of a kernel share.
 pub(super) struct Net {
     next: AtomicU64,
     ports: Ports,
     names: local::Names,
     flights: Arc<Flights>,
-    /// Bytes of each user's buffers, by how large these may become.
+    /// The bytes of each user's socket buffers, by their limits.
     buffers: UidTable,
     timer_thread: Arc<TimerThread>,
 }
@@ -157,19 +155,19 @@ impl Net {
         }
     }
 
-    /// How many bytes the buffers of a user may hold.
+    /// Returns the bytes of a user's socket buffers.
     #[cfg(test)]
     pub fn reserved(&self, user: u32) -> u64 {
         self.buffers.count(user)
     }
 
-    /// How many ended connections may keep their ports.
+    /// Returns the number of ended connections that keep their ports.
     #[cfg(test)]
     pub fn ended(&self) -> usize {
         self.ports.ended()
     }
 
-    /// Looks for sockets in flight that nobody can reach, if there may be more than the last time.
+    /// Collects the sockets in flight that nobody can reach, if there may be more than at the last time.
     #[cfg(test)]
     pub fn collect(&self) -> bool {
         self.flights.collect().is_ok_and(|collected| collected)
@@ -183,11 +181,11 @@ pub(super) struct Socket {
     kind: i32,
     protocol: u8,
     born: i64,
-    /// Whom its signals are for (`so_pgid`).
+    /// The owner, who gets the signals of the socket (`so_pgid`).
     owner: Owner,
     net: Arc<Net>,
     resource_group: Arc<ResourceGroup>,
-    /// Whose it is: the effective user of who made it (`so_uidinfo`).
+    /// The effective user of the process that made the socket (`so_uidinfo`).
     user: u32,
     state: Mutex<State>,
     readers: WaitQueue,
@@ -196,36 +194,36 @@ pub(super) struct Socket {
 
 struct State {
     flags: u32,
-    /// What went wrong since somebody looked (`so_error`).
+    /// The pending error (`so_error`).
     error: Option<Errno>,
     /// The switches that are on.
     options: i32,
     linger: i32,
-    /// Bounds of what is on its way to the peer, and of what waits here.
+    /// The limits on the bytes on their way to the peer, and on those in the receive buffer.
     send_limit: i64,
     receive_limit: i64,
-    /// Send and receive side.
+    /// The low-water marks for sending and receiving.
     low_water: [i32; 2],
-    /// In ticks.
+    /// The timeouts for sending and receiving, in ticks.
     timeouts: [i64; 2],
     ip_options: Vec<(i32, i32, i32)>,
-    /// Whom it is connected to; the listener while it waits for room there.
+    /// The peer, or the listener while the connection waits for room there.
     peer: Weak<Socket>,
     buffer: Buffer,
     listener: Option<Box<Listener>>,
     local: Option<Box<local::Local>>,
-    /// The ends of an internet socket: its own, once it has one, and the other.
+    /// The ends of an internet socket: its own, once it has one, and the other one.
     near: Option<End>,
     far: Option<End>,
-    /// When connecting has taken too long, while TCP waits for room at a listener.
+    /// The timer of a TCP connection that waits for room at a listener.
     alarm: Option<AlarmId>,
     oob: Option<Box<oob::OutOfBand>>,
 }
 
-/// What a listening socket has.
+/// The state of a listening socket.
 #[derive(Default)]
 struct Listener {
-    /// Made connections, to be accepted.
+    /// Complete connections, to be accepted.
     queue: VecDeque<Arc<Socket>>,
     limit: usize,
     /// TCP connections that wait for room in the queue.
@@ -241,7 +239,7 @@ impl State {
         self.options & option != 0
     }
 
-    /// Nothing goes either way any more. NetBSD: `soisdisconnected`.
+    /// Marks the socket as disconnected both ways. NetBSD: `soisdisconnected`.
     fn disconnected(&mut self) {
         self.flags &= !(state::CONNECTED | state::CONNECTING);
         self.flags |= state::CANT_SEND | state::CANT_RECEIVE | state::DISCONNECTED;
@@ -251,14 +249,14 @@ impl State {
         self.listener.as_ref().map_or(0, |listener| listener.queue.len())
     }
 
-    /// What a record that comes in may count for now, in a buffer of messages (`sbspace`).
+    /// Returns the bytes a new record may count for, in a buffer of messages (`sbspace`).
     fn space(&self) -> i64 {
         let held = buffer::held_limit(self.receive_limit) - self.buffer.held() as i64;
         (self.receive_limit - self.buffer.len() as i64).min(held)
     }
 }
 
-/// How large the buffers of a new socket are, for sending and receiving.
+/// Returns the sizes of a new socket's buffers, for sending and receiving.
 fn space(family: u8, kind: i32) -> [i64; 2] {
     match (family, kind) {
         (LOCAL, DATAGRAM) => [2560, 4096],
@@ -270,11 +268,12 @@ fn space(family: u8, kind: i32) -> [i64; 2] {
     }
 }
 
-/// The same for `net.inet` and `net.inet6` to tell.
+/// The buffer sizes that `net.inet` and `net.inet6` report.
 pub(super) mod spaces {
     use super::{DATAGRAM, INET, INET6, STREAM, space};
 
-    /// The first port that is chosen for a socket without one; the last is the last there is.
+    /// Returns the first of the ports that are chosen for sockets without one; the last is the highest
+    /// port.
     pub fn chosen_from() -> u16 {
         super::ports::CHOSEN_FROM
     }
@@ -292,17 +291,17 @@ pub(super) mod spaces {
     }
 }
 
-/// Whom a socket is made for.
+/// The user and family that a new socket is charged to.
 struct Charge<'o> {
     net: &'o Arc<Net>,
     resource_group: &'o Arc<ResourceGroup>,
     user: u32,
-    /// How many bytes the buffers of this user may take (`RLIMIT_SBSIZE`).
+    /// The most bytes of this user's socket buffers (`RLIMIT_SBSIZE`).
     most: u64,
 }
 
 impl Socket {
-    /// ENOBUFS if `by` cannot pay for it, or may not have buffers of these sizes.
+    /// Makes a socket. ENOBUFS if `by` cannot pay for it, or may not have buffers of these sizes.
     fn new(
         by: &Charge<'_>,
         (family, kind, protocol): (u8, i32, u8),
@@ -350,9 +349,9 @@ impl Socket {
         }))
     }
 
-    /// Counts a buffer of `to` bytes where one of `from` was, unless its user would have more than `most`
-    /// then. What is on its way to the peer of a local stream counts on, though it makes the send buffer
-    /// smaller in NetBSD. NetBSD: `chgsbsize`.
+    /// Charges a buffer of `to` bytes instead of one of `from` to the user; returns `false` if that would
+    /// be more than `most`. The bytes on their way to the peer of a local stream stay charged, though in
+    /// NetBSD they make the send buffer smaller. NetBSD: `chgsbsize`.
     fn resize(&self, from: i64, to: i64, most: u64) -> bool {
         let (from, to) = (from.max(0) as u64, to.max(0) as u64);
         if to > from {
@@ -362,12 +361,12 @@ impl Socket {
         true
     }
 
-    /// Whether it must be connected to carry anything (`PR_CONNREQUIRED`).
+    /// Returns `true` if the socket must be connected to carry data (`PR_CONNREQUIRED`).
     fn needs_connection(&self) -> bool {
         matches!(self.kind, STREAM | SEQUENCED)
     }
 
-    /// Whether what is sent at once arrives at once (`PR_ATOMIC`).
+    /// Returns `true` if a message arrives whole (`PR_ATOMIC`).
     fn is_atomic(&self) -> bool {
         self.kind != STREAM
     }
@@ -376,13 +375,13 @@ impl Socket {
         self.family != LOCAL && self.kind == STREAM
     }
 
-    /// Something has changed on both sides.
+    /// Wakes the waiters of both sides.
     fn wake(&self) {
         self.readers.wake();
         self.writers.wake();
     }
 
-    /// How much of what it sent waits at its peer.
+    /// Returns the bytes sent on a connection that wait at the peer.
     fn under_way(&self, peer: &Weak<Socket>) -> i64 {
         match peer.upgrade() {
             Some(peer) if self.needs_connection() => lock(&peer.state).buffer.len() as i64,
@@ -390,8 +389,8 @@ impl Socket {
         }
     }
 
-    /// Empties its buffer and those of connections nobody has accepted: what is returned is to be
-    /// dropped without a lock held.
+    /// Empties the buffer, and those of connections not accepted yet. The caller drops the result without a
+    /// lock held.
     fn empty(&self) -> Vec<Record> {
         let (mut records, queue): (Vec<_>, Vec<_>) = {
             let mut state = lock(&self.state);
@@ -404,7 +403,7 @@ impl Socket {
         records
     }
 
-    /// The local sockets inside the messages here, by address.
+    /// Returns the local sockets inside the messages here, by address.
     fn carried(&self) -> Vec<usize> {
         let (mut found, queue): (_, Vec<Arc<Socket>>) = {
             let state = lock(&self.state);
@@ -441,34 +440,34 @@ impl Drop for Socket {
     }
 }
 
-/// Drops messages, with what came along: not with a lock held.
+/// Drops messages with their control messages. The caller holds no lock.
 fn free(records: VecDeque<Record>) {
     work::free(4 * records.len(), records);
 }
 
-/// The socket of descriptor `fd`. NetBSD: `fd_getsock`.
+/// Returns the socket of descriptor `fd`. NetBSD: `fd_getsock`.
 fn get(run: &SyscallContext<'_, '_>, fd: i32) -> Result<(Arc<OpenFile>, Arc<Socket>)> {
     let file = run.file(fd)?;
     let socket = file.ops.socket().ok_or(Errno::ENOTSOCK)?.clone();
     Ok((file, socket))
 }
 
-/// Opens `socket`, with these flags more.
+/// Opens `socket`, with the flags `more` in addition.
 fn opened(run: &SyscallContext<'_, '_>, socket: Arc<Socket>, more: u32) -> Result<Arc<OpenFile>> {
     let flags = flags::FREAD | flags::FWRITE | more;
     Ok(OpenFile::new(open::SocketFile(socket), flags, &run.proc.family)?)
 }
 
-/// A place among the open files of a family, for a socket that is to be opened.
+/// A reserved place among the open files of a family, for a new socket.
 struct Place(Option<Arc<ResourceGroup>>);
 
 impl Place {
-    /// ENFILE if there is none.
+    /// Reserves a place. ENFILE if there is none.
     fn take(family: &Arc<ResourceGroup>) -> Result<Place, Errno> {
         if family.take_file() { Ok(Place(Some(family.clone()))) } else { Err(Errno::ENFILE) }
     }
 
-    /// Opens `socket`, with these flags more.
+    /// Opens `socket`, with the flags `more` in addition.
     fn open(mut self, socket: Arc<Socket>, more: u32) -> Option<Arc<OpenFile>> {
         let family = self.0.take()?;
         let flags = flags::FREAD | flags::FWRITE | more;
@@ -484,7 +483,7 @@ impl Drop for Place {
     }
 }
 
-/// When a wait on this side of a socket ends, for one that begins now.
+/// Sets the deadline of a call that begins to wait on this side of a socket.
 fn deadline(run: &mut SyscallContext<'_, '_>, socket: &Socket, side: usize) {
     if run.call.progress.deadline.is_some() {
         return;
@@ -496,7 +495,7 @@ fn deadline(run: &mut SyscallContext<'_, '_>, socket: &Socket, side: usize) {
     }
 }
 
-/// Whether the time a call may wait is over.
+/// Returns `true` if the call's deadline has passed.
 fn is_late(run: &SyscallContext<'_, '_>) -> bool {
     run.call.progress.deadline.is_some_and(|until| std::time::Instant::now() >= until)
 }

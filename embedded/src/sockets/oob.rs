@@ -1,5 +1,5 @@
-//! TCP's out-of-band data: the last byte sent with MSG_OOB, which goes past all others and leaves a mark
-//! where it would have been.
+//! TCP's out-of-band data: the last byte sent with MSG_OOB, which overtakes all others and leaves a mark at
+//! its place in the stream.
 //!
 //! Sources: NetBSD `sys/netinet/{tcp_input,tcp_usrreq}.c`, `sys/kern/uipc_socket.c`; send(2), sockatmark(3).
 
@@ -9,25 +9,25 @@ use super::{Socket, State};
 use crate::call::SyscallContext;
 use kernel::Errno;
 
-/// `signal.h`: something urgent has come.
+/// `signal.h`: urgent data has come.
 const SIGURG: i32 = 16;
 
-/// What is urgent in a socket. There is one mark at most: the last to come.
+/// The out-of-band state of a socket. It has at most one mark, the latest.
 #[derive(Default)]
 pub(super) struct OutOfBand {
-    /// How many bytes of the buffer come before the mark (`so_oobmark`).
+    /// The bytes of the buffer before the mark (`so_oobmark`).
     before: usize,
-    /// Nothing does, and nothing behind it was taken (`SS_RCVATMARK`).
+    /// True if no bytes are before the mark and none behind it were taken (`SS_RCVATMARK`).
     at_mark: bool,
-    /// The byte, if it is not in the buffer and was not taken.
+    /// The out-of-band byte, `None` if it is in the buffer or was taken.
     byte: Option<u8>,
-    /// It was taken.
+    /// True once the byte was taken.
     taken: bool,
 }
 
 impl State {
-    /// What goes into the buffer of `bytes`, the last of which is urgent: all with SO_OOBINLINE, else all but
-    /// that one.
+    /// Returns the part of `bytes` that goes into the buffer, where the last byte is out of band: all of it
+    /// with SO_OOBINLINE, otherwise all but that byte.
     pub(super) fn without_urgent<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         match bytes {
             [plain @ .., _] if !self.on(option::OOBINLINE) => plain,
@@ -35,7 +35,8 @@ impl State {
         }
     }
 
-    /// All but the urgent byte of what was sent is in the buffer. NetBSD: `tcp_pulloutofband`.
+    /// Sets the mark, after all of the bytes but the out-of-band one are in the buffer. NetBSD:
+    /// `tcp_pulloutofband`.
     pub(super) fn mark(&mut self, byte: u8) {
         let inside = self.on(option::OOBINLINE);
         let before = self.buffer.len() - usize::from(inside);
@@ -44,17 +45,17 @@ impl State {
         self.oob = Some(Box::new(OutOfBand { before, at_mark, byte, taken: false }));
     }
 
-    /// Whether there is a mark that was not passed.
+    /// Returns `true` if there is a mark that was not passed.
     pub(super) fn has_mark(&self) -> bool {
         self.oob.as_ref().is_some_and(|oob| oob.before > 0 || oob.at_mark)
     }
 
-    /// Whether the next byte is the one behind the mark.
+    /// Returns `true` if the next byte is the one behind the mark.
     pub(super) fn is_at_mark(&self) -> bool {
         self.oob.as_ref().is_some_and(|oob| oob.at_mark)
     }
 
-    /// How many bytes may be taken at once: no further than to the mark.
+    /// Returns the most bytes that may be taken at once: those up to the mark.
     pub(super) fn to_mark(&self) -> usize {
         match self.oob.as_ref().map_or(0, |oob| oob.before) {
             0 => usize::MAX,
@@ -62,7 +63,8 @@ impl State {
         }
     }
 
-    /// `count` bytes are taken, or with `peek` only looked at. Says whether that was up to the mark.
+    /// Advances by `count` bytes, which are taken or, with `peek`, only looked at. Returns `true` if the
+    /// mark was reached.
     pub(super) fn pass(&mut self, count: usize, peek: bool) -> bool {
         let Some(oob) = self.oob.as_mut().filter(|_| count > 0) else { return false };
         oob.at_mark = false;
@@ -74,8 +76,8 @@ impl State {
         reached
     }
 
-    /// The urgent byte. EINVAL if there is none, or it was taken already, EAGAIN if it is still to come.
-    /// NetBSD: `tcp_recvoob`.
+    /// Returns the out-of-band byte. EINVAL if there is none, or it was taken already, EAGAIN if it is
+    /// still to come. NetBSD: `tcp_recvoob`.
     pub(super) fn take_urgent(&mut self, peek: bool) -> Result<u8, Errno> {
         let inside = self.on(option::OOBINLINE);
         if inside || !self.has_mark() {
@@ -91,14 +93,13 @@ impl State {
 }
 
 impl Socket {
-    /// Tells whom the signals of this socket are for that something urgent has come. NetBSD:
-    /// `sohasoutofband`.
+    /// Sends SIGURG to the owner of this socket. NetBSD: `sohasoutofband`.
     pub(super) fn signal_urgent(&self, run: &SyscallContext<'_, '_>) {
         self.owner.send(run.system(), SIGURG);
     }
 }
 
-/// Whether a message of a TCP socket is out of band.
+/// Returns `true` if a message with these flags is out of band, which needs a TCP socket.
 pub(super) fn is_urgent(socket: &Socket, flags: u32) -> bool {
     socket.is_tcp() && flags & msg::OOB != 0
 }

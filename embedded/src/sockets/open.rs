@@ -1,4 +1,4 @@
-//! A socket as an open file: what can be asked of it, and what it is ready for.
+//! A socket as an open file: ioctl, stat, poll and kqueue.
 //!
 //! Source: NetBSD `sys/kern/{sys_socket,uipc_socket}.c`.
 
@@ -15,7 +15,7 @@ use crate::ioctl;
 use crate::sync::lock;
 use crate::wait::{Side, Waitable};
 
-/// A socket that is open.
+/// A socket as an open file.
 pub(super) struct SocketFile(pub Arc<Socket>);
 
 impl FileOps for SocketFile {
@@ -39,7 +39,8 @@ impl FileOps for SocketFile {
         send::send(run, file, &self.0, &send::Outgoing::plain(transfer))
     }
 
-    /// Only the type means anything, and of local sockets a little more (`soo_stat`, `unp_stat`).
+    /// Returns the status, in which only the type is set, and for local sockets a little more (`soo_stat`,
+    /// `unp_stat`).
     fn stat(&self) -> Result<Stat> {
         let stat = Stat { mode: mode::SOCKET, ..Stat::default() };
         if self.0.family != LOCAL {
@@ -157,7 +158,7 @@ impl FileOps for SocketFile {
     }
 }
 
-/// The error that comes with the end of a side.
+/// Returns the error that comes with the end of a side.
 fn failure(state: &State, eof: bool) -> u32 {
     match state.error {
         Some(errno) if eof => errno.0 as u32,
@@ -166,12 +167,13 @@ fn failure(state: &State, eof: bool) -> u32 {
 }
 
 impl Socket {
-    /// How much of what it sent waits on this side.
+    /// Returns the sent bytes that are still queued on this side.
     pub(super) fn sending_queue(&self) -> u64 {
         self.sending().queued as u64
     }
 
-    /// Room to send, as poll, kqueue and FIONSPACE see it, and what waits on this side (`so_snd`).
+    /// Returns the room to send, as poll, kqueue and FIONSPACE see it, and the bytes queued on this side
+    /// (`so_snd`).
     fn sending(&self) -> Sending {
         let (peer, mut sending) = {
             let state = lock(&self.state);

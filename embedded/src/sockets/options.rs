@@ -19,12 +19,12 @@ pub(super) mod option {
     pub const LINGER: i32 = 0x80;
     pub const OOBINLINE: i32 = 0x100;
     pub const NOSIGPIPE: i32 = 0x800;
-    /// With the time of day of earlier releases, which had other numbers.
+    /// SO_TIMESTAMP with the `struct timeval` of earlier releases.
     pub const OLD_TIMESTAMP: i32 = 0x400;
     pub const TIMESTAMP: i32 = 0x2000;
-    /// There is an accept filter; there are none here.
+    /// An accept filter; this kernel has none.
     pub const ACCEPTFILTER: i32 = 0x1000;
-    /// Those that are on or off: DEBUG, REUSEADDR, KEEPALIVE, DONTROUTE, BROADCAST, USELOOPBACK,
+    /// The options that are on or off: DEBUG, REUSEADDR, KEEPALIVE, DONTROUTE, BROADCAST, USELOOPBACK,
     /// OOBINLINE, REUSEPORT, OTIMESTAMP, NOSIGPIPE, TIMESTAMP.
     pub const SWITCHES: [i32; 11] =
         [0x1, 0x4, 0x8, 0x10, 0x20, 0x40, 0x100, 0x200, 0x400, 0x800, 0x2000];
@@ -36,16 +36,16 @@ pub(super) mod option {
     pub const TYPE: i32 = 0x1008;
     pub const OVERFLOWED: i32 = 0x1009;
     pub const NOHEADER: i32 = 0x100a;
-    /// The same times as the next two, by the numbers of earlier releases.
+    /// The two timeouts by the numbers of earlier releases.
     pub const OLD_SNDTIMEO: i32 = 0x1005;
     pub const OLD_RCVTIMEO: i32 = 0x1006;
     pub const SNDTIMEO: i32 = 0x100b;
     pub const RCVTIMEO: i32 = 0x100c;
 }
 
-/// Clock ticks a second, in which socket timeouts are counted (`hz`).
+/// The clock ticks in a second, the unit of socket timeouts (`hz`).
 pub(super) const TICKS: i64 = 100;
-/// The largest buffer that may be asked for (`sb_max_adj`).
+/// The largest buffer a client may ask for (`sb_max_adj`).
 const BUFFER_MAX: i32 = 209_715;
 /// The length of a `struct accept_filter_arg`.
 const ACCEPT_FILTER: usize = 256;
@@ -70,7 +70,7 @@ pub(super) fn setsockopt(run: &mut SyscallContext<'_, '_>) -> Answer {
         let done = set(&socket, &mut state, name, &value, under_way, most);
         file.set(open::NOSIGPIPE, state.options & option::NOSIGPIPE != 0);
         if matches!(done, Ok(()) | Err(Errno::ENOPROTOOPT)) {
-            // What is set is, but the protocol is told of it, too. NetBSD: `sosetopt`.
+            // The option is set even so, but the protocol is told of it, too. NetBSD: `sosetopt`.
             check_alive(&socket, &state)?;
         }
         done?;
@@ -89,7 +89,7 @@ pub(super) fn setsockopt(run: &mut SyscallContext<'_, '_>) -> Answer {
     Ok([0, 0])
 }
 
-/// What makes the send buffer of a local socket smaller: bytes its peer has not taken.
+/// Returns the bytes that make the send buffer of a local socket smaller: those its peer has not taken.
 fn under_way(socket: &Socket) -> i64 {
     if socket.family != LOCAL {
         return 0;
@@ -135,7 +135,7 @@ fn ask_local(state: &State, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// ECONNRESET if this was a TCP connection. NetBSD: `tcp_ctloutput`.
+/// Returns ECONNRESET for a TCP connection that is over. NetBSD: `tcp_ctloutput`.
 fn check_alive(socket: &Socket, state: &State) -> Result<(), Errno> {
     if socket.is_tcp() && socket.is_over(state) { Err(Errno::ECONNRESET) } else { Ok(()) }
 }
@@ -151,7 +151,7 @@ fn set(
 ) -> Result<(), Errno> {
     match name {
         option::ACCEPTFILTER => return no_filter(state, value).map_or(Ok(()), Err),
-        // For raw sockets it is, and the protocol says yes to all.
+        // Raw sockets have the option, and their protocol accepts every value.
         option::NOHEADER if socket.family == INET => {}
         option::LINGER => {
             if value.len() != 8 {
@@ -194,7 +194,7 @@ fn set(
     Ok(())
 }
 
-/// A `struct timeval` in ticks; its microseconds are an `int`.
+/// Decodes a `struct timeval` into ticks; its microseconds are an `int`.
 fn ticks(value: &[u8]) -> Result<i64, Errno> {
     if value.len() != 16 {
         return Err(Errno::EINVAL);
@@ -208,12 +208,12 @@ fn ticks(value: &[u8]) -> Result<i64, Errno> {
     Ok(if ticks == 0 && micros != 0 { 1 } else { ticks })
 }
 
-/// Which side a timeout is of: that of sending first.
+/// Returns the side of a timeout: 0 for sending, 1 for receiving.
 fn time_side(name: i32) -> usize {
     usize::from(matches!(name, option::RCVTIMEO | option::OLD_RCVTIMEO))
 }
 
-/// Why an accept filter cannot be set, or taken away. NetBSD: `accept_filt_setopt`.
+/// Returns the error for setting or removing an accept filter. NetBSD: `accept_filt_setopt`.
 fn no_filter(state: &State, value: &[u8]) -> Option<Errno> {
     match value.len() {
         0 if state.has(state::LISTENING) => None,

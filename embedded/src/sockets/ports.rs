@@ -1,9 +1,9 @@
-//! Ports: which sockets are bound to which, and who gets what is sent there.
+//! Ports: the sockets bound to each, and the lookup of the receiver of a connection or datagram.
 //!
-//! All addresses are IPv6 ones here, those of IPv4 as mapped into it (`::ffff:a.b.c.d`): so an IPv6 socket
-//! that takes IPv4 too is found like any other. A TCP connection that this end has ended first keeps its port
-//! for a while after that; such ports are given back when somebody asks for one later than that, and there
-//! are only so many.
+//! All addresses are IPv6 addresses here; IPv4 addresses are mapped (`::ffff:a.b.c.d`), so an IPv6 socket
+//! that takes IPv4 too is found like any other. The end that ended a TCP connection first keeps its port
+//! for a while after that. Such ports are given back when a port is asked for later than that, and their
+//! number is bounded.
 //!
 //! Sources: NetBSD `sys/netinet/{in_pcb,portalgo,tcp_subr}.c`, `sys/netinet6/in6_pcb.c`.
 
@@ -19,35 +19,35 @@ use crate::sync::{lock, read, write};
 use crate::work;
 use kernel::Errno;
 
-/// The ports that are chosen for who asks for none in particular (`IPPORT_ANONMIN`).
+/// The first of the ports that are chosen for sockets that ask for none in particular (`IPPORT_ANONMIN`).
 pub(super) const CHOSEN_FROM: u16 = 49152;
 
 const SHARDS: usize = 64;
 
-/// How long an ended connection keeps its port: twice what a segment lives on the loopback
+/// The time an ended connection keeps its port: twice the lifetime of a segment on the loopback
 /// (`tcp_msl_loop`).
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(2);
 
-/// The same while the other end has not ended it (`tcp_maxidle`).
+/// The time a closed connection keeps its port while the other end has not ended it (`tcp_maxidle`).
 const HALF_ENDED: Duration = Duration::from_secs(600);
 
-/// The most ended connections that keep their ports; beyond that those that would soonest
-/// give them back do so.
+/// The most ended connections that keep their ports. Beyond that, those next to give them back do so at
+/// once.
 const ENDED_MOST: usize = 4096;
 
 /// An IPv6 address.
 pub(super) type Address = [u8; 16];
 
-/// The wildcards: that of IPv6 is also IPv4's for a socket that takes both.
+/// The wildcards. IPv6's is also IPv4's for a socket that takes both.
 const ANY_6: Address = [0; 16];
 const ANY_4: Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0];
 
-/// The wildcard address of a family.
+/// Returns the wildcard address of a family.
 pub(super) fn any(family: u8) -> Address {
     if family == INET { ANY_4 } else { ANY_6 }
 }
 
-/// An IPv4 address.
+/// Returns an IPv4 address, mapped.
 pub(super) fn mapped(addr: [u8; 4]) -> Address {
     let mut all = ANY_4;
     all[12..].copy_from_slice(&addr);
@@ -68,22 +68,22 @@ pub(super) type End = (Address, u16);
 /// Protocol and port.
 type Key = (u8, u16);
 
-/// A connection: its own address, and the other end.
+/// A connection: the own address, and the other end.
 type Pair = (Address, End);
 
-/// Which ports are taken, by whom. Its locks are taken after those of sockets, and nothing but that of `ended`
-/// is taken under them.
+/// The ports in use and the sockets on them. Lock order: socket, then a shard of ports, then `ended`.
+/// Nothing else is locked under these.
 pub(super) struct Ports {
     counters: Arc<Counters>,
     shards: Vec<RwLock<HashMap<Key, Port>>>,
-    /// Counts down over the ports that are chosen, by family and protocol.
+    /// Counters that run down over the ports to choose from, by family and protocol.
     last: [AtomicU32; 4],
-    /// How many of those ports are taken.
+    /// The number of chosen ports in use, by family and protocol.
     taken: Arc<[Counter; 4]>,
     ended: Ended,
 }
 
-/// A place among the ports that are chosen, of which a family may not have all.
+/// The payment for a chosen port; a family may not have all of them.
 struct Place {
     resource_group: Arc<ResourceGroup>,
     taken: Arc<[Counter; 4]>,
@@ -96,12 +96,12 @@ impl Drop for Place {
     }
 }
 
-/// Ports are chosen by family and protocol.
+/// Returns the index of a socket in `last` and `taken`: ports are chosen by family and protocol.
 fn kind(socket: &Socket) -> usize {
     2 * usize::from(socket.family != INET) + usize::from(socket.kind == DATAGRAM)
 }
 
-/// How many ports are chosen from.
+/// The number of ports to choose from.
 const SPAN: u32 = (u16::MAX - CHOSEN_FROM) as u32 + 1;
 
 #[derive(Default)]
@@ -110,10 +110,10 @@ struct Port {
     connected: BTreeMap<Pair, Bound>,
 }
 
-/// The connections that keep their ports, by when they give them back.
+/// The ended connections that keep their ports, by the time they give them back.
 #[derive(Default)]
 struct Ended {
-    /// How many, to know without the lock.
+    /// Their number, readable without the lock.
     count: AtomicUsize,
     queue: Mutex<Queue>,
 }
@@ -124,7 +124,7 @@ struct Queue {
     connections: BTreeMap<Until, (Key, Pair)>,
 }
 
-/// When an ended connection gives back its port, and a number of its own.
+/// The time at which an ended connection gives back its port, with a number that makes it unique.
 type Until = (Instant, u64);
 
 struct Bound {
@@ -132,28 +132,28 @@ struct Bound {
     family: u8,
     socket: Weak<Socket>,
     addr: Address,
-    /// An IPv6 socket that takes IPv4 too.
+    /// True for an IPv6 socket that takes IPv4 too.
     dual: bool,
     shares: bool,
     user: u32,
-    /// Whether it keeps others from binding: a connection that was accepted does not.
+    /// True if the socket keeps others from binding; an accepted connection does not.
     binds: bool,
-    /// That of an ended connection.
+    /// The end of the wait of an ended connection.
     until: Option<Until>,
-    /// Whether there still is a socket, and it is counted.
+    /// True while the socket exists and is counted.
     counted: bool,
-    /// Of a port that could be chosen: who has it. Not of accepted connections, which share one.
+    /// The payment for a chosen port; `None` for accepted connections, which share their port.
     place: Option<Place>,
 }
 
-/// How a socket is to be bound.
+/// The way a socket is to be bound.
 pub(super) struct Binding {
     pub addr: Address,
     pub dual: bool,
-    /// Whether a wildcard address collides with every other.
+    /// True if a wildcard address collides with every other.
     pub wild: bool,
     pub shares: bool,
-    /// Whether a port that another user has is taken, however it may be shared.
+    /// True if a port of another user counts as taken, even if it may be shared.
     pub guarded: bool,
 }
 
@@ -191,7 +191,7 @@ impl Ports {
         &self.shards[mixed % SHARDS]
     }
 
-    /// EAGAIN if the family of `socket` may have no more of the ports that are chosen.
+    /// Pays for a port to be chosen. EAGAIN if the family of `socket` may have no more of them.
     fn place(&self, socket: &Socket) -> Result<Place, Errno> {
         let (kind, resource_group) = (kind(socket), &socket.resource_group);
         match resource_group.take_port(&self.taken[kind], SPAN.into()) {
@@ -204,7 +204,7 @@ impl Ports {
         }
     }
 
-    /// Gives `socket` this port, or a free one for 0.
+    /// Gives `socket` this port, or a free one for 0. Returns the port.
     pub fn take(&self, socket: &Arc<Socket>, port: u16, how: Binding) -> Result<u16, Errno> {
         self.sweep();
         if port == 0 {
@@ -224,7 +224,7 @@ impl Ports {
         Ok(port)
     }
 
-    /// The next port nobody of its family has, downwards from the last one that was chosen. NetBSD:
+    /// Takes the next port that no socket of this family has, downwards from the last one chosen. NetBSD:
     /// `in_pcbsetport`.
     fn choose(&self, socket: &Arc<Socket>, how: Binding) -> Result<u16, Errno> {
         let place = Some(self.place(socket)?);
@@ -234,7 +234,7 @@ impl Ports {
             let port = u16::MAX - turn as u16;
             let key = (socket.protocol, port);
             let mut ports = write(self.shard(key));
-            // All of them may be taken.
+            // All of the ports may be taken.
             work::spend(1)?;
             if ports.get(&key).is_none_or(|there| !there.all().any(|b| b.family == socket.family)) {
                 let bound = Bound { place, ..how.of(socket) };
@@ -246,8 +246,8 @@ impl Ports {
         Err(Errno::EAGAIN)
     }
 
-    /// `socket`, which was at `old` (and connected to the second end of that) or gets its port now, is
-    /// connected to `far`. EADDRINUSE if another is.
+    /// Connects `socket` to `far`. It was bound at `old` (and connected to the second end of that), or gets
+    /// its port now. EADDRINUSE if another socket has this connection.
     pub fn connect(
         &self,
         socket: &Arc<Socket>,
@@ -278,7 +278,7 @@ impl Ports {
         Ok(())
     }
 
-    /// `socket` is not connected to `far` any more, and bound to its port at `addr` again.
+    /// Ends the connection of `socket` to `far`, and binds it to its port at `addr` again.
     pub fn disconnect(&self, socket: &Arc<Socket>, near: End, far: End, addr: Address) {
         let key = (socket.protocol, near.1);
         let mut ports = write(self.shard(key));
@@ -289,7 +289,7 @@ impl Ports {
         }
     }
 
-    /// `socket` leaves its port, which an ended connection keeps.
+    /// Takes `socket` off its port; an ended connection keeps the port.
     pub fn give(&self, socket: &Socket, near: End, far: Option<End>) {
         self.change((socket.protocol, near.1), |port| {
             if let Some(far) = far
@@ -304,8 +304,8 @@ impl Ports {
         });
     }
 
-    /// `socket` is gone, and was the first to end its connection: it keeps its port as long as the other
-    /// end does not end it, or `wait`. If that one has just ended it, as long as that.
+    /// Keeps the port of a closed `socket` that ended its connection first: until the other end ends it
+    /// too, or for `wait`. If the other end has just ended it, the wait that began then goes on.
     pub fn linger(&self, socket: &Socket, near: End, far: End, wait: Option<Duration>) {
         let (key, pair) = ((socket.protocol, near.1), (near.0, far));
         self.change(key, |port| {
@@ -323,7 +323,8 @@ impl Ports {
         self.sweep();
     }
 
-    /// The TCP connection of `near` to `far` is over, and keeps its port for a while yet.
+    /// Starts the wait of the TCP connection of `near` to `far`, which is over and keeps its port for a
+    /// while.
     pub fn wait(&self, near: End, far: End) {
         let (key, pair) = ((TCP, near.1), (near.0, far));
         self.change(key, |port| {
@@ -335,7 +336,7 @@ impl Ports {
         self.sweep();
     }
 
-    /// The TCP connection of `near` to `far` has been reset: if its socket is gone, its port is free.
+    /// Frees the port of the TCP connection of `near` to `far`, which was reset, if its socket is gone.
     pub fn forget(&self, near: End, far: End) {
         self.change((TCP, near.1), |port| {
             let pair = (near.0, far);
@@ -347,7 +348,7 @@ impl Ports {
         });
     }
 
-    /// Whether `socket` has this connection still.
+    /// Returns `true` if `socket` still has this connection.
     pub fn has(&self, socket: &Socket, near: End, far: End) -> bool {
         self.sweep();
         let key = (socket.protocol, near.1);
@@ -356,20 +357,20 @@ impl Ports {
         bound.is_some_and(|bound| bound.id == socket.id)
     }
 
-    /// Who a new connection to `to` is for.
+    /// Returns the socket that a new connection to `to` is for.
     pub fn listener(&self, to: End) -> Option<Arc<Socket>> {
         let key = (TCP, to.1);
         read(self.shard(key)).get(&key)?.bound_at(to.0)
     }
 
-    /// Goes elsewhere if that takes long: asked before anything has changed.
+    /// Moves the call to a worker if the lookup takes long. Call it before anything has changed.
     pub fn check_listeners(&self, to: End) -> Result<(), Errno> {
         let key = (TCP, to.1);
         read(self.shard(key)).get(&key).map_or(Ok(()), Port::spend)
     }
 
-    /// Who a datagram from `from` to `to` is for: who is connected to the sender before who is bound
-    /// there, and an address before the wildcard.
+    /// Returns the socket that a datagram from `from` to `to` is for: a socket connected to the sender
+    /// before one that is only bound, and one at the address before one at the wildcard.
     pub fn receiver(&self, from: End, to: End) -> Result<Option<Arc<Socket>>, Errno> {
         let key = (UDP, to.1);
         let ports = read(self.shard(key));
@@ -382,7 +383,7 @@ impl Ports {
         Ok(port.bound_at(to.0))
     }
 
-    /// Changes who is at a port, which is given up with the last.
+    /// Changes the sockets at a port, and removes the port with its last socket.
     fn change(&self, key: Key, change: impl FnOnce(&mut Port)) {
         let mut ports = write(self.shard(key));
         let Some(port) = ports.get_mut(&key) else { return };
@@ -395,17 +396,17 @@ impl Ports {
         }
     }
 
-    /// The socket of `bound` is gone.
+    /// Ends the count and the payment of `bound`, whose socket is gone.
     fn uncount(&self, bound: &mut Bound) {
         if std::mem::take(&mut bound.counted) {
             self.counters.ports.give(1);
-            // Of those that are kept for a while there are only so many in all.
+            // Ports of ended connections are not paid for: their number is bounded as a whole.
             bound.place = None;
         }
     }
 
-    /// Gives back the ports of ended connections whose time is over, or of which there are too many: some of
-    /// them, if an inline run would do too much.
+    /// Gives back the ports of ended connections whose time is over, or of which there are too many. An
+    /// inline run stops when it has done enough.
     fn sweep(&self) {
         while !work::is_full()
             && let Some((until, (key, pair))) = self.ended.over()
@@ -422,7 +423,7 @@ impl Ports {
         }
     }
 
-    /// How many ended connections may keep their ports.
+    /// Returns the number of ended connections that keep their ports.
     #[cfg(test)]
     pub fn ended(&self) -> usize {
         self.ended.count.load(Relaxed)
@@ -447,7 +448,7 @@ impl Ended {
         }
     }
 
-    /// Takes out one whose time is over, or the next if there are too many.
+    /// Takes out a connection whose time is over, or the next one if there are too many.
     fn over(&self) -> Option<(Until, (Key, Pair))> {
         if self.count.load(Relaxed) == 0 {
             return None;
@@ -467,7 +468,7 @@ impl Port {
         self.bound.iter().chain(self.connected.values())
     }
 
-    /// Counts what it takes to look at all that are bound here: any number may share a port.
+    /// Counts the steps of looking at all sockets bound here: any number may share a port.
     fn spend(&self) -> Result<(), Errno> {
         work::spend((self.bound.len() + self.connected.len()) / 8)
     }
@@ -497,8 +498,8 @@ impl Port {
         })
     }
 
-    /// Who of a family is bound to what is most like this address; with `wild`, a wildcard is like every
-    /// other. NetBSD: `in_pcblookup_port`, `in6_pcblookup_port`.
+    /// Returns the socket of a family whose bound address is nearest to this one; with `wild`, a wildcard
+    /// matches every address. NetBSD: `in_pcblookup_port`, `in6_pcblookup_port`.
     fn nearest(&self, family: u8, addr: Address, wild: bool) -> Option<&Bound> {
         let bound = self.bound.iter().rev().map(|bound| (bound, 0));
         let connected = self.connected.values().map(|bound| (bound, 1));
@@ -511,8 +512,8 @@ impl Port {
         like.min_by_key(|&(_, different)| different).map(|(other, _)| other)
     }
 
-    /// Who is bound to this address, or else to the wildcard: the last to come, and for IPv4 its own sockets
-    /// before IPv6's.
+    /// Returns the socket bound to this address, or else to the wildcard: the one bound last, and for an
+    /// IPv4 address an IPv4 socket before an IPv6 one.
     fn bound_at(&self, addr: Address) -> Option<Arc<Socket>> {
         let at = |family, at: Address, dual: bool| {
             let mut found = self.bound.iter().rev().filter(move |bound| {
@@ -530,8 +531,7 @@ impl Port {
 }
 
 impl Bound {
-    /// How much its address differs from this one: by a wildcard or not; nothing if they have nothing to
-    /// do with each other.
+    /// Returns 0 if its address is this one, 1 if a wildcard matches, `None` if they do not match.
     fn difference(&self, addr: Address) -> Option<u32> {
         if self.addr == addr {
             return Some(0);

@@ -1,4 +1,4 @@
-//! Receiving: out of a socket's buffer, to the client.
+//! Receiving: from a socket's buffer to the client.
 //!
 //! Source: NetBSD `sys/kern/uipc_socket.c` (`soreceive`).
 
@@ -17,15 +17,15 @@ use crate::sync::lock;
 use crate::wait::Side;
 use kernel::Errno;
 
-/// What is to be received.
+/// The parameters of a receive.
 pub(super) struct Incoming<'t> {
     pub transfer: &'t Transfer,
     pub flags: u32,
-    /// Whether control messages are wanted.
+    /// True if control messages are wanted.
     pub control: bool,
 }
 
-/// What came, besides the bytes.
+/// The result of a receive, except the bytes.
 #[derive(Default)]
 pub(super) struct Received {
     pub name: Option<Box<[u8]>>,
@@ -33,30 +33,30 @@ pub(super) struct Received {
     pub flags: u32,
 }
 
-/// A control message as the client gets it.
+/// A control message in the client's format.
 pub(super) struct Arrived {
     pub bytes: Vec<u8>,
-    /// The descriptors that are in it, and are closed if it does not reach the client.
+    /// The descriptors in the message, which are closed if it does not reach the client.
     pub fds: Vec<i32>,
 }
 
-/// What has left its socket and not yet reached the client in full.
+/// A message that has left its socket and not yet reached the client in full.
 pub(crate) struct Message(Rest, #[expect(dead_code, reason = "lives as long")] Paid);
 
 enum Rest {
     /// A message.
     Whole(Vec<u8>, Received),
-    /// What came with the first bytes of a stream, while the call waits for more of them.
+    /// The name and control messages of the first bytes of a stream, while the call waits for more bytes.
     Begun(Received),
 }
 
-/// Whether a message waits to be copied out.
+/// Returns `true` if a message waits to be copied out.
 fn has_message(run: &SyscallContext<'_, '_>) -> bool {
     let message = run.kept().and_then(|kept| kept.message.as_deref());
     matches!(message, Some(Message(Rest::Whole(..), _)))
 }
 
-/// Takes what came with the first bytes of a stream, if anything did.
+/// Takes the result kept with the first bytes of a stream, if there is one.
 fn begun(run: &mut SyscallContext<'_, '_>) -> Option<Received> {
     run.kept()?.message.as_ref()?;
     match run.keep().message.take().map(|message| message.0) {
@@ -65,15 +65,15 @@ fn begun(run: &mut SyscallContext<'_, '_>) -> Option<Received> {
     }
 }
 
-/// What a look at the buffer says.
+/// The result of a look at the buffer.
 enum Verdict {
     Ready,
-    /// There is nothing and there will be nothing.
+    /// There are no bytes and none will come.
     Over,
     Wait,
 }
 
-/// As `read` does.
+/// Receives as `read` does.
 pub(super) fn read(
     run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
@@ -88,7 +88,7 @@ pub(super) fn read(
     }
 }
 
-/// Waits until there is something to take; false if there never will be.
+/// Waits until there is something to take. Returns `false` if there never will be.
 pub(super) fn ready(
     run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
@@ -131,7 +131,7 @@ pub(super) fn ready(
     }
 }
 
-/// Whether `left` bytes, the first or with `more` those after them, can be taken now.
+/// Returns whether `left` bytes can be taken now: the first ones or, with `more`, those after them.
 fn verdict(
     socket: &Socket,
     state: &mut State,
@@ -176,7 +176,8 @@ fn verdict(
     Ok(if left == 0 { Verdict::Over } else { Verdict::Wait })
 }
 
-/// Whether bytes can be taken that belong to those before them: up to the next control message.
+/// Returns whether bytes that belong to the previous ones can be taken: those up to the next control
+/// message.
 fn verdict_on_more(state: &State) -> Verdict {
     let over = state.error.is_some() || state.has(state::CANT_RECEIVE);
     match state.buffer.front() {
@@ -187,7 +188,7 @@ fn verdict_on_more(state: &State) -> Verdict {
     }
 }
 
-/// Takes what there is; nothing if somebody else was faster, or an empty record was passed over.
+/// Takes what is there. Returns `None` if another call was first, or an empty record was skipped.
 pub(super) fn take(
     run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
@@ -213,13 +214,13 @@ pub(super) fn take(
     taken
 }
 
-/// Whether the first record has files in it.
+/// Returns `true` if the first record contains files.
 fn has_rights(record: Option<&Record>) -> bool {
     let control = record.into_iter().flat_map(|record| &record.control);
     control.into_iter().any(|control| matches!(control, Control::Rights(_)))
 }
 
-/// Takes the byte that is out of band.
+/// Takes the out-of-band byte.
 fn take_urgent(
     run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
@@ -289,14 +290,14 @@ fn take_message(
     deliver(run, incoming.transfer, data, received).map(Some)
 }
 
-/// A message that was taken out, or of which as much was copied as is wanted.
+/// A message that was taken out or, for a peek, copied as far as asked.
 struct Taken {
     name: Option<Box<[u8]>>,
     control: Vec<Control>,
-    /// What a look shows of its control messages.
+    /// The control messages, for a peek.
     shown: Vec<Arrived>,
     data: Vec<u8>,
-    /// How long all of it is.
+    /// The length of the whole message.
     len: usize,
     ends: bool,
 }
@@ -320,7 +321,7 @@ impl Taken {
     }
 }
 
-/// Copies out what is left of a message.
+/// Copies out the rest of a message.
 fn deliver(
     run: &mut SyscallContext<'_, '_>,
     transfer: &Transfer,
@@ -353,7 +354,7 @@ fn take_stream(
     let came = lock(&socket.state).buffer.front().is_some_and(|record| !record.control.is_empty());
     if came {
         if run.done() > 0 {
-            // That is for the next call.
+            // These bytes are for the next call.
             return Ok(Some(nothing(run, incoming)));
         }
         received.control = stream_control(run, socket, incoming, peek)?;
@@ -385,17 +386,17 @@ fn take_stream(
     Ok(Some(received))
 }
 
-/// What taking bytes of a stream came to.
+/// The result of taking bytes of a stream.
 struct Bytes {
-    /// They end with MSG_EOR.
+    /// True if the bytes end with MSG_EOR.
     ends: bool,
-    /// The call goes on for more.
+    /// True if the call goes on for more bytes.
     more: bool,
-    /// There were none where some are wanted, and there may be some.
+    /// True if there were no bytes where some are wanted and may still come.
     none: bool,
 }
 
-/// Takes bytes of a stream's first record; nothing if there is none, or one with control messages.
+/// Takes bytes of a stream's first record. Returns `None` if there is none, or one with control messages.
 fn take_bytes(
     run: &mut SyscallContext<'_, '_>,
     socket: &Socket,
@@ -407,7 +408,7 @@ fn take_bytes(
     let mut state = lock(&socket.state);
     let Some(record) = state.buffer.front() else { return Ok(None) };
     if !peek && !record.control.is_empty() {
-        // Somebody else took what was before it: this comes with the next call.
+        // Another call took what was before this record, which then comes with the next call.
         return Ok(None);
     }
     let here = record.data.len();
@@ -456,26 +457,26 @@ fn stream_control(
     arrived
 }
 
-/// Closes the files that came with what does not reach the client. NetBSD: `free_control_mbuf`.
+/// Closes the files in control messages that do not reach the client. NetBSD: `free_control_mbuf`.
 pub(super) fn close_all(run: &SyscallContext<'_, '_>, control: impl IntoIterator<Item = Arrived>) {
     for fd in control.into_iter().flat_map(|message| message.fds) {
-        // Somebody else may have been faster.
+        // Another thread may have closed the descriptor already.
         let _ = run.proc.files.close(fd);
     }
 }
 
-/// What comes back when nothing more will come.
+/// Returns the result when nothing more will come.
 pub(super) fn nothing(run: &mut SyscallContext<'_, '_>, incoming: &Incoming<'_>) -> Received {
     let flags = flags(incoming);
     begun(run).unwrap_or(Received { flags, ..Received::default() })
 }
 
-/// The flags of a message as they come back.
+/// Returns the flags that a receive reports for a message.
 fn flags(incoming: &Incoming<'_>) -> u32 {
     incoming.flags & msg::USER & !msg::EOR
 }
 
-/// A control message, its header first.
+/// Encodes a control message, its header first.
 fn encode(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(16 + data.len().next_multiple_of(8));
     bytes.extend((16 + data.len() as u32).to_le_bytes());
@@ -487,7 +488,8 @@ fn encode(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A control message that stays where it is. NetBSD shows pointers for files; here there are none.
+/// Encodes a control message that stays in the buffer. NetBSD shows pointers for files; this kernel shows
+/// none.
 fn seen(control: &Control) -> Arrived {
     let bytes = match control {
         Control::Data(level, kind, data) => encode(*level, *kind, data),
@@ -496,8 +498,8 @@ fn seen(control: &Control) -> Arrived {
     Arrived { bytes, fds: Vec::new() }
 }
 
-/// Gives the files that came along descriptors. EMSGSIZE if there are not enough, and the files are
-/// closed. NetBSD: `unp_externalize`.
+/// Gives the files in a message descriptors. If there are not enough, closes the files and returns
+/// EMSGSIZE. NetBSD: `unp_externalize`.
 fn externalize(
     run: &SyscallContext<'_, '_>,
     control: &[Control],

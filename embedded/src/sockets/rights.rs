@@ -1,16 +1,16 @@
-//! Open files on their way from one process to another, inside messages (`SCM_RIGHTS`).
+//! Open files in flight from one process to another, inside messages (`SCM_RIGHTS`).
 //!
-//! How many there may be is bounded. A socket that is in flight inside a socket that can be reached by
-//! nobody any more, itself for one, is found and emptied by [`Flights::collect`], which runs when
-//! descriptors of local sockets are closed and when such sockets are sent.
+//! Their number is bounded. A socket in flight may be inside a socket that nobody can reach any more, such
+//! as itself. [`Flights::collect`] finds and empties such sockets; it runs when descriptors of local
+//! sockets are closed and when such sockets are sent.
 //!
-//! Locks: a message with files is moved under the lock `moving`, which is taken before the lock of any
+//! Lock order: a message with files is moved under the lock `moving`, which is taken before the lock of any
 //! socket. `Rights` are dropped without the lock of a socket held.
 //!
-//! To collect takes as long as there are sockets in flight, so it is done by a worker, and nobody waits for it
-//! on a thread: while one collects, no message with files enters or leaves a socket, and calls that would
-//! move one sleep. What the collector looks at holds still that way, a few sockets at a time: files may be
-//! closed and messages dropped meanwhile, which only makes less reachable.
+//! A collection takes time for each socket in flight, so a worker does it, and no thread waits for it:
+//! during a collection no message with files enters or leaves a socket, and calls that would move one
+//! sleep. So the messages hold still while the collector looks at them, a few sockets at a time. Files may
+//! be closed and messages dropped meanwhile, which only makes fewer sockets reachable.
 //!
 //! Source: NetBSD `sys/kern/uipc_usrreq.c` (`unp_internalize`, `unp_externalize`, `unp_gc`).
 
@@ -29,23 +29,24 @@ use crate::wait::{Side, WaitQueue, Waitable};
 use crate::work::{self, BATCH};
 use kernel::Errno;
 
-/// A collection looks at every local socket in flight, so that many closes bring one about.
+/// The number of local sockets in flight for each event that it takes to start a collection, as it looks at
+/// every one of them.
 const SHARE: usize = 16;
 
 /// The open files in flight.
 pub(super) struct Flights {
-    /// Local sockets among them, by address, with the number of their flights.
+    /// The local sockets in flight by address, each with the number of its flights.
     sockets: Mutex<BTreeMap<usize, (Weak<OpenFile>, usize)>>,
-    /// How many there are, to know without the lock.
+    /// The number of local sockets in flight, readable without the lock.
     known: AtomicUsize,
-    /// Events since the last collection.
+    /// The events since the last collection.
     events: AtomicUsize,
     moving: Mutex<Moving>,
-    /// Calls that wait until somebody has collected.
+    /// The calls that wait for the end of a collection.
     waiting: WaitQueue,
 }
 
-/// Who holds this may move a message with files, unless somebody collects.
+/// The lock under which a message with files may be moved, unless a collection runs.
 #[derive(Default)]
 pub(super) struct Moving {
     collects: bool,
@@ -68,7 +69,8 @@ impl Flights {
         })
     }
 
-    /// Held while a message with files enters or leaves a socket. A call sleeps while somebody collects.
+    /// Locks `moving`, while a message with files enters or leaves a socket. During a collection the call
+    /// sleeps.
     pub fn moving(
         self: &Arc<Self>,
         run: &mut SyscallContext<'_, '_>,
@@ -85,7 +87,7 @@ impl Flights {
         Err(Stop::Sleep(None))
     }
 
-    /// Puts files into flight, which this family sends. EAGAIN if that would be too many.
+    /// Puts files into flight, sent by this family. EAGAIN if that would be too many.
     pub fn send(
         self: &Arc<Self>,
         files: Vec<Arc<OpenFile>>,
@@ -109,7 +111,7 @@ impl Flights {
         Ok(rights)
     }
 
-    /// Files have arrived, or were dropped on the way.
+    /// Ends the flight of files that have arrived, or were dropped on the way.
     fn landed(&self, files: &[Arc<OpenFile>]) {
         if !files.iter().any(carries) {
             return;
@@ -124,11 +126,11 @@ impl Flights {
             }
         }
         self.known.store(sockets.len(), Relaxed);
-        // What one of them was reached by may be gone.
+        // A socket that was reachable through one of these files may be unreachable now.
         self.events.fetch_add(1, Relaxed);
     }
 
-    /// A local socket may have become unreachable: looks for those that have, now or a little later.
+    /// Collects unreachable sockets, now or a little later, as a local socket may have become unreachable.
     pub fn noticed(self: &Arc<Self>) {
         let known = self.known.load(Relaxed);
         if known == 0 {
@@ -144,14 +146,14 @@ impl Flights {
         });
     }
 
-    /// Whether any local socket is in flight.
+    /// Returns `true` if any local socket is in flight.
     pub fn any(&self) -> bool {
         self.known.load(Relaxed) > 0
     }
 
-    /// Empties the sockets in flight that nobody can receive any more; false if there are no more of them
-    /// than at the last time, so that who is refused over and over does not have all looked through.
-    /// An inline run goes elsewhere for it.
+    /// Empties the sockets in flight that nobody can receive any more. Returns `false` if nothing has
+    /// happened since the last collection, so that a client that is refused again and again does not start
+    /// one each time. An inline run moves to a worker.
     pub fn collect(&self) -> Result<bool, Errno> {
         if self.events.load(Relaxed) == 0 {
             return Ok(false);
@@ -160,7 +162,7 @@ impl Flights {
         Ok(self.empty_unreachable())
     }
 
-    /// Empties the sockets nobody can reach any more; false if somebody else is at it.
+    /// Empties the sockets that nobody can reach any more. Returns `false` if another thread is doing so.
     fn empty_unreachable(&self) -> bool {
         let Some(collecting) = Collecting::begin(self) else { return false };
         self.events.store(0, Relaxed);
@@ -171,8 +173,8 @@ impl Flights {
         true
     }
 
-    /// The local sockets in flight of which no descriptor is open, and how often each is in flight: a few at
-    /// a time, by address.
+    /// Returns the local sockets in flight of which no descriptor is open, by address, with the number of
+    /// flights of each. Looks at a few at a time.
     fn held(&self) -> HashMap<usize, (Arc<Socket>, usize)> {
         let mut held = HashMap::new();
         let mut from = Some(0);
@@ -184,7 +186,7 @@ impl Flights {
                     .filter_map(|(&at, (file, flights))| Some((at, file.upgrade()?, *flights)))
                     .collect()
             };
-            // Without the lock: one of them may be the last to hold its file.
+            // Without the lock: one of these may hold the last reference to its file.
             for (at, file, flights) in some {
                 if Arc::strong_count(&file) == flights + 1
                     && let Some(socket) = file.ops.socket()
@@ -196,8 +198,8 @@ impl Flights {
         held
     }
 
-    /// The sockets in flight that can be reached by nobody: all that hold one are messages, and those
-    /// are in sockets of the same kind.
+    /// Returns the sockets in flight that nobody can reach: only messages hold them, and those messages are
+    /// in sockets that nobody can reach either.
     fn unreachable(&self) -> Vec<Arc<Socket>> {
         let mut held = self.held();
         let inside: HashMap<usize, Vec<usize>> =
@@ -224,7 +226,7 @@ impl Flights {
     }
 }
 
-/// Somebody collects, until this is dropped.
+/// A collection under way, until this is dropped.
 struct Collecting<'f>(&'f Flights);
 
 impl Collecting<'_> {
@@ -242,7 +244,7 @@ impl Drop for Collecting<'_> {
     }
 }
 
-/// Whether an open file can carry others.
+/// Returns `true` if an open file can carry others.
 fn carries(file: &Arc<OpenFile>) -> bool {
     file.ops.socket().is_some_and(|socket| socket.family == super::LOCAL)
 }
@@ -251,7 +253,7 @@ fn address(file: &Arc<OpenFile>) -> usize {
     Arc::as_ptr(file) as usize
 }
 
-/// The sockets that are inside these records, by address.
+/// Returns the sockets inside these records, by address.
 pub(super) fn carried<'r>(records: impl Iterator<Item = &'r Record>) -> Vec<usize> {
     let mut found = Vec::new();
     for control in records.flat_map(|record| &record.control) {
@@ -262,12 +264,12 @@ pub(super) fn carried<'r>(records: impl Iterator<Item = &'r Record>) -> Vec<usiz
     found
 }
 
-/// Open files inside a message.
+/// The open files inside a message.
 pub(super) struct Rights {
     files: Vec<Arc<OpenFile>>,
     flights: Arc<Flights>,
     sender: Arc<ResourceGroup>,
-    /// Who has the socket in which they wait, if that is another.
+    /// The family whose socket the files wait in, if it is not the sender.
     at: Option<Arc<ResourceGroup>>,
 }
 
@@ -276,7 +278,8 @@ impl Rights {
         &self.files
     }
 
-    /// They are to wait in a socket of this family. False if too many do.
+    /// Charges the files to the family in whose socket they will wait. Returns `false` if too many wait
+    /// there.
     pub fn arrive(&mut self, at: &Arc<ResourceGroup>) -> bool {
         if Arc::ptr_eq(at, &self.sender) || self.at.is_some() {
             return true;
@@ -290,12 +293,12 @@ impl Rights {
 }
 
 thread_local! {
-    /// Files that are being dropped on this thread.
+    /// The files that this thread is dropping.
     static DROPPING: RefCell<Option<Vec<Arc<OpenFile>>>> = const { RefCell::new(None) };
 }
 
-/// A file may be a socket with messages with files in it, and so on: they are dropped one after the
-/// other, not one inside the other, however long the chain.
+/// Drops files one after the other, not recursively, as a file may be a socket that holds messages with
+/// files, and so on in a long chain.
 impl Drop for Rights {
     fn drop(&mut self) {
         self.flights.landed(&self.files);
@@ -307,14 +310,14 @@ impl Drop for Rights {
             at.give_arrivals(count);
         }
         let files = std::mem::take(&mut self.files);
-        // What ends here may take long: it may hold many messages with files.
+        // Dropping these files may take long, as they may hold many messages with files.
         if files.iter().any(|file| Arc::strong_count(file) == 1) {
             work::now_or_later(work::MOST, move || close_all(files));
         }
     }
 }
 
-/// Lets go of files that were in a message, and of what those hold.
+/// Closes files that were in a message, and drops what they hold.
 fn close_all(files: Vec<Arc<OpenFile>>) {
     let first = DROPPING.with_borrow_mut(|dropping| match dropping {
         Some(later) => {

@@ -30,17 +30,17 @@ pub(super) mod msg {
     pub const CMSG_CLOEXEC: u32 = 0x800;
     pub const NBIO: u32 = 0x1000;
     pub const WAITFORONE: u32 = 0x2000;
-    /// Those a client may use.
+    /// The flags a client may use.
     pub const USER: u32 = 0xff_ffff;
 }
 
-/// How far out-of-band data may go over the bound of a buffer.
+/// The bytes by which out-of-band data may exceed the limit of a buffer.
 const URGENT_MORE: i64 = 1024;
 
-/// The pieces in which a stream is sent.
+/// The size of the pieces in which a stream is sent.
 const PIECE: u64 = 16 * 1024;
 
-/// What is to be sent.
+/// The parameters of a send.
 pub(super) struct Outgoing<'t> {
     pub transfer: &'t Transfer,
     pub to: Option<Vec<u8>>,
@@ -49,24 +49,24 @@ pub(super) struct Outgoing<'t> {
 }
 
 impl<'t> Outgoing<'t> {
-    /// As `write` does.
+    /// Returns the parameters of a `write`.
     pub fn plain(transfer: &'t Transfer) -> Self {
         Outgoing { transfer, to: None, control: None, flags: 0 }
     }
 }
 
-/// What came of trying to send some.
+/// The result of one step of a send.
 #[derive(PartialEq, Eq)]
 enum Put {
-    /// All is sent.
+    /// All of it is sent.
     All,
-    /// Some is, or there was no room after all.
+    /// A part is sent, or there was no room after all.
     Some,
-    /// There would be room, but nobody to pay for it.
+    /// There is room, but the family cannot pay for it.
     Unpaid,
 }
 
-/// Sends all of it. NetBSD: `sosend`.
+/// Sends all of `out`. NetBSD: `sosend`.
 pub(super) fn send(
     run: &mut SyscallContext<'_, '_>,
     file: &OpenFile,
@@ -101,7 +101,7 @@ pub(super) fn send(
     }
 }
 
-/// What `from`, which may have `limit` bytes under way, can send to the socket in this state.
+/// Returns the bytes that `from`, with a send limit of `limit`, can send to a socket in the state `peer`.
 pub(super) fn room_at(from: &Socket, limit: i64, peer: &State) -> i64 {
     let count = peer.buffer.len() as i64;
     match (from.family, from.kind) {
@@ -113,7 +113,7 @@ pub(super) fn room_at(from: &Socket, limit: i64, peer: &State) -> i64 {
     }
 }
 
-/// Whether something can be sent now, of `left` bytes. NetBSD: the checks of `sosend`.
+/// Returns `true` if some of `left` bytes can be sent now. NetBSD: the checks of `sosend`.
 fn has_room(socket: &Socket, out: &Outgoing<'_>, left: u64, done: u64) -> Result<bool> {
     if socket.kind == RAW {
         return Err(Errno::EOPNOTSUPP.into());
@@ -145,7 +145,7 @@ fn has_room(socket: &Socket, out: &Outgoing<'_>, left: u64, done: u64) -> Result
         let there = lock(&peer.state);
         space = room_at(socket, limit, &there);
         if socket.family == LOCAL {
-            // What is under way makes the buffer of a local socket smaller.
+            // The bytes under way make the send buffer of a local socket smaller.
             most -= there.buffer.len() as i64;
         }
     }
@@ -180,7 +180,7 @@ fn put(
     let mut buffer = Buffer::default();
     let piece = out.transfer.copyin(run, PIECE, &mut buffer)?;
     let mut control = match &out.control {
-        // NetBSD: `tcp_sendoob`, which does not look at it.
+        // NetBSD: `tcp_sendoob`, which ignores control messages.
         _ if is_urgent(socket, out.flags) => Vec::new(),
         Some(control) if run.done() == 0 => controls(run, socket, out.flags, control)?,
         _ if out.flags & msg::OOB != 0 => return Err(Errno::EOPNOTSUPP.into()),
@@ -200,7 +200,7 @@ fn put(
     Ok(if count as u64 == left && control.is_empty() { Put::All } else { Put::Some })
 }
 
-/// The control message that goes along. NetBSD: `unp_internalize`; the internet takes none.
+/// Returns the control messages to send along. NetBSD: `unp_internalize`; internet sockets take none.
 fn controls(
     run: &SyscallContext<'_, '_>,
     socket: &Socket,
@@ -236,19 +236,19 @@ fn controls(
     Ok(vec![Control::Rights(rights)])
 }
 
-/// Bytes of a stream that are to be sent.
+/// The bytes of a stream to be sent.
 struct Piece<'p> {
     bytes: &'p [u8],
-    /// How long the control message with them is, as the client has passed it.
+    /// The length of the control message with the bytes, as the client has passed it.
     asked: usize,
-    /// A record ends with them.
+    /// True if a record ends with the bytes.
     ends: bool,
-    /// The last of them is out of band.
+    /// True if the last byte is out of band.
     oob: bool,
 }
 
-/// Adds bytes of a stream to the buffer of the peer, and says how many; nothing if they cannot be
-/// paid for but may be later.
+/// Adds bytes of a stream to the buffer of the peer, and returns their number; `None` if they cannot be
+/// paid for now but may be later.
 fn append(
     run: &SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
@@ -273,7 +273,7 @@ fn append(
         return gone(socket, all);
     }
     if socket.is_tcp() && state.has(state::CANT_RECEIVE) {
-        // It has shut down reading: nobody will take these bytes.
+        // The peer has shut down reading, and will not take these bytes.
         return Ok(Some(all));
     }
     if is_lost(&state, control) {
@@ -295,9 +295,9 @@ fn append(
     put
 }
 
-/// Fills the buffer of the peer as far as there is room. A control message goes whole, and with what there
-/// was room for beside it as the client has passed it: inside it counts for more, and may go over the bound
-/// by that much.
+/// Fills the buffer of the peer as far as there is room. A control message goes whole, together with the
+/// bytes for which there was room beside it at the length the client has passed. In the buffer it counts
+/// for more, and may exceed the limit by the difference.
 fn fill(
     run: &SyscallContext<'_, '_>,
     peer: &Socket,
@@ -337,13 +337,14 @@ fn fill(
     }
 }
 
-/// Whether what is sent is lost: a local socket that has shut down reading takes bytes all the same, but no
-/// control message, and not what comes with it. NetBSD: `sbappendcontrol`.
+/// Returns `true` if the data is lost. A local socket that has shut down reading still takes bytes, but no
+/// control message, nor the bytes that come with one. NetBSD: `sbappendcontrol`.
 fn is_lost(peer: &State, control: &[Control]) -> bool {
     !control.is_empty() && peer.has(state::CANT_RECEIVE)
 }
 
-/// The peer is gone: TCP learns so from the answer to what it sends.
+/// Handles a send to a peer that is gone: EPIPE for local sockets; a TCP connection is reset by the answer
+/// to what it sends.
 fn gone(socket: &Arc<Socket>, count: usize) -> Result<Option<usize>> {
     if socket.family == LOCAL {
         return Err(Errno::EPIPE.into());
@@ -352,7 +353,7 @@ fn gone(socket: &Arc<Socket>, count: usize) -> Result<Option<usize>> {
     Ok(Some(count))
 }
 
-/// Sends a message that goes whole or not at all.
+/// Sends a message, whole or not at all.
 fn message(
     run: &mut SyscallContext<'_, '_>,
     socket: &Arc<Socket>,
@@ -361,7 +362,7 @@ fn message(
 ) -> Result<Put> {
     let own = socket.family == INET6 && out.flags & msg::OOB == 0;
     let control = match &out.control {
-        // NetBSD: `udp6_output`, which reads them itself.
+        // NetBSD: `udp6_output`, which reads the control messages itself.
         Some(_) if own => Vec::new(),
         Some(control) => controls(run, socket, out.flags, control)?,
         None if out.flags & msg::OOB != 0 => return Err(Errno::EOPNOTSUPP.into()),
@@ -400,7 +401,8 @@ fn packet(
         }
         (state.peer.upgrade().ok_or(Errno::ENOTCONN)?, state.send_limit)
     };
-    // What `has_room` has asked for: a control message counts for more once it is inside.
+    // Check for what `has_room` has asked for, as a control message counts for more once it is in the
+    // buffer.
     let claimed = data.len() + asked;
     let mut state = lock(&peer.state);
     if state.has(state::CLOSED) {

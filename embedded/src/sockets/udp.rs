@@ -1,4 +1,4 @@
-//! UDP: datagrams, what is asked for one as it is sent, and what is told of one as it comes.
+//! UDP: datagrams, and the control messages for sending and receiving them.
 //!
 //! Sources: NetBSD `sys/netinet/{udp_usrreq,ip_input}.c`, `sys/netinet6/{udp6_output,udp6_usrreq,ip6_input,
 //! ip6_output}.c`; udp(4), ip(4), ip6(4).
@@ -18,12 +18,12 @@ use crate::sync::lock;
 use crate::time;
 use kernel::Errno;
 
-/// The longest packet (`IP_MAXPACKET`), and the headers of a datagram that count as part of it.
+/// The longest packet (`IP_MAXPACKET`), and the headers of a datagram, which count as part of it.
 const PACKET_MAX: usize = 65_535;
 const HEADERS: usize = 28;
 const HEADERS_6: usize = 8;
 
-/// What the control messages of an IPv6 datagram ask for (`struct ip6_pktopts`).
+/// The options in the control messages of an IPv6 datagram (`struct ip6_pktopts`).
 #[derive(Clone, Copy, Default)]
 struct Asked {
     from: Option<Address>,
@@ -31,7 +31,7 @@ struct Asked {
     class: Option<i32>,
 }
 
-/// Reads the control messages of an IPv6 datagram; those of other levels mean nothing. NetBSD:
+/// Reads the control messages of an IPv6 datagram; those of other levels are ignored. NetBSD:
 /// `ip6_setpktopts`.
 fn asked(mut control: &[u8]) -> Result<Asked, Errno> {
     let mut asked = Asked::default();
@@ -58,7 +58,7 @@ fn asked(mut control: &[u8]) -> Result<Asked, Errno> {
     Ok(asked)
 }
 
-/// The address of a `struct in6_pktinfo`, whose interface must be there if it names one.
+/// Returns the address in a `struct in6_pktinfo`. The interface, if it names one, must exist.
 fn source(data: &[u8]) -> Result<Address, Errno> {
     let (addr, interface) = data.split_first_chunk().ok_or(Errno::EINVAL)?;
     if interface.len() != 4 {
@@ -71,7 +71,7 @@ fn source(data: &[u8]) -> Result<Address, Errno> {
     }
 }
 
-/// A number that fits into a byte, or -1 for what is usual.
+/// Decodes a number that fits into a byte, or -1 for the default.
 fn within_a_byte(data: &[u8]) -> Result<Option<i32>, Errno> {
     match ip_options::integer(data)? {
         -1 => Ok(None),
@@ -80,8 +80,8 @@ fn within_a_byte(data: &[u8]) -> Result<Option<i32>, Errno> {
     }
 }
 
-/// Sends a datagram, to an address or the peer. Nobody there is no error now, but comes back to who is
-/// connected. NetBSD: `udp_send`.
+/// Sends a datagram, to an address or the peer. A missing receiver is no error of this call; a connected
+/// socket gets ECONNREFUSED as its pending error. NetBSD: `udp_send`.
 pub(super) fn send(
     socket: &Arc<Socket>,
     to: Option<&[u8]>,
@@ -134,8 +134,7 @@ pub(super) fn send(
     Ok(())
 }
 
-/// What a datagram brings along: how far it may go yet, and how it is to be treated (`IP_TTL`,
-/// `IPV6_TCLASS`).
+/// The hop limit and traffic class of a datagram (`IP_TTL`, `IPV6_TCLASS`).
 #[derive(Clone, Copy)]
 struct Manner {
     hops: i32,
@@ -143,7 +142,7 @@ struct Manner {
 }
 
 impl Manner {
-    /// That of what a socket in this state sends there, if it is not asked for another.
+    /// Returns the values for what a socket in this state sends to `to`, unless `asked` has others.
     fn of(socket: &Socket, state: &State, to: &Address, asked: Asked) -> Manner {
         let hops = match (socket.family, is_mapped(to)) {
             (INET, _) => state.ip_options(ip_options::TTL),
@@ -157,7 +156,8 @@ impl Manner {
     }
 }
 
-/// A datagram arrives; it is lost if there is no room. NetBSD: `udp4_sendup`, `udp6_sendup`.
+/// Puts a datagram into the receiver's buffer; it is dropped if there is no room. NetBSD: `udp4_sendup`,
+/// `udp6_sendup`.
 fn arrive(receiver: &Arc<Socket>, from: End, to: End, manner: Manner, data: Vec<u8>) {
     {
         let mut state = lock(&receiver.state);
@@ -172,7 +172,7 @@ fn arrive(receiver: &Arc<Socket>, from: End, to: End, manner: Manner, data: Vec<
     receiver.readers.wake();
 }
 
-/// What a receiver in this state is told of a datagram. NetBSD: `ip_savecontrol`, `ip6_savecontrol`.
+/// Returns the control messages for a receiver in this state. NetBSD: `ip_savecontrol`, `ip6_savecontrol`.
 fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) -> Vec<Control> {
     let mut control = Vec::new();
     if state.on(option::TIMESTAMP | option::OLD_TIMESTAMP) {
@@ -207,5 +207,5 @@ fn told(receiver: &Socket, state: &State, from: End, to: End, manner: Manner) ->
     control
 }
 
-/// The one interface as a `struct sockaddr_dl`: length, AF_LINK, number.
+/// The only interface as a `struct sockaddr_dl`: length, AF_LINK, number.
 const LINK: [u8; 8] = [8, 18, interfaces::INDEX as u8, 0, 0, 0, 0, 0];

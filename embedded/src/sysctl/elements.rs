@@ -3,9 +3,9 @@
 use super::super::call::{Result, Stop, SyscallContext};
 use super::Request;
 
-/// Copies out what `encode` makes of those found, `size` bytes of each, as many as were asked for and there
-/// is room for, and says how much all of them are. Who only asks that is told `slop` more. The list may be
-/// another one when the client has taken what was copied out so far: a long list is never of one moment.
+/// Copies out each of `found` as encoded by `encode`, cut to `size` bytes, as many as were asked for and as
+/// fit. Returns the size of all of them; a client that only asks for it gets `slop` more. The list may have
+/// changed by the time the client has taken what was copied out so far, so a long list is not a snapshot.
 pub(super) fn elements<T, const N: usize>(
     run: &mut SyscallContext<'_, '_>,
     request: &Request,

@@ -1,7 +1,7 @@
 //! `kern.file2`: the open files, as sockstat(1) and fstat(1) read them.
 //!
-//! Addresses in the kernel are not told; what stands for that of a socket is its number, by which the lists
-//! of sockets have it, too. Who opened a file is not known.
+//! Kernel addresses are not disclosed; a socket's number stands for its address, as in the lists of
+//! sockets. The user who opened a file is not known.
 //!
 //! Source: NetBSD `sys/kern/kern_descrip.c` (`sysctl_kern_file2`, `fill_file`), `sys/sys/sysctl.h`.
 
@@ -19,7 +19,8 @@ use kernel::Errno;
 
 /// The size of `struct kinfo_file`.
 const ENTRY: usize = 120;
-/// Entries to have room for beyond those there are when the client asks (`KERN_FILESLOP`).
+/// The entries to have room for beyond the present number, when the client asks for the size
+/// (`KERN_FILESLOP`).
 const SLOP: u64 = 10;
 
 /// `KERN_FILE_BYFILE`, `KERN_FILE_BYPID`
@@ -34,7 +35,7 @@ struct Descriptor {
     file: Arc<OpenFile>,
 }
 
-/// `kern.file2.OP.ARG.SIZE.COUNT`: each file once, or each descriptor of a process or of all.
+/// `kern.file2.OP.ARG.SIZE.COUNT`: lists each file once, or each descriptor of a process or of all.
 pub(super) fn list(
     run: &mut SyscallContext<'_, '_>,
     name: &[i32],
@@ -70,7 +71,7 @@ pub(super) fn list(
     })
 }
 
-/// Those of all processes, in order.
+/// Returns the descriptors of all processes, in order.
 fn descriptors(system: &System) -> Vec<Descriptor> {
     let mut tasks: Vec<_> = system.processes.all().collect();
     tasks.sort_unstable_by_key(|proc| proc.pid);
@@ -95,7 +96,7 @@ mod kind {
     pub const OTHER: u32 = 5;
 }
 
-/// `struct kinfo_file`, as far as this kernel knows. NetBSD: `fill_file`.
+/// Encodes a `struct kinfo_file`, as far as this kernel knows the values. NetBSD: `fill_file`.
 fn entry(descriptor: &Descriptor, count: u32) -> [u8; ENTRY] {
     let mut out = [0; ENTRY];
     let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);

@@ -1,5 +1,5 @@
-//! The sysctl tree: what the kernel says of itself, and the few things that can be set. Programs find
-//! nodes by number, or by name through CTL_QUERY as `sysctlbyname(3)` and `sysctl(8)` do.
+//! The sysctl tree: values of the kernel, a few of which can be set. Programs find nodes by number, or by
+//! name through CTL_QUERY as `sysctlbyname(3)` and `sysctl(8)` do.
 //!
 //! `user.*` is empty, as in NetBSD's kernel: the C library answers for it.
 //!
@@ -51,7 +51,7 @@ const TREE: u32 = 1;
 /// The longest host and domain name, NUL included (`MAXHOSTNAMELEN`).
 const HOST_NAME_MAX: usize = 256;
 
-/// `sysctl.h`: what can be asked of any node that holds others.
+/// `sysctl.h`: the requests that every inner node answers.
 mod generic {
     pub const QUERY: i32 = -2;
     pub const CREATE: i32 = -3;
@@ -66,37 +66,37 @@ const TYPE_STRING: u32 = 3;
 const TYPE_QUAD: u32 = 4;
 const TYPE_STRUCT: u32 = 5;
 
-/// What the names of a subtree, and of what is in it, mean.
+/// A node of the tree.
 struct Node {
     number: i32,
     name: &'static str,
-    /// What it is, for CTL_DESCRIBE.
+    /// The description, for CTL_DESCRIBE.
     what: &'static str,
     value: Value,
 }
 
 enum Value {
     Node(&'static [Node]),
-    /// A subtree for whoever has the number.
+    /// A subtree to which every number but a negative one leads.
     Anybody(&'static [Node]),
     Int(i32),
     Number(fn(&Proc) -> i32),
     Quad(fn(&Proc) -> u64),
     Text(fn(&System) -> &str),
-    /// A string that may be set.
+    /// A string that can be set.
     Variable(fn(&Variables) -> &RwLock<Vec<u8>>),
-    /// A number that may be set.
+    /// A number that can be set.
     Setting(fn(&Variables) -> &AtomicI32),
-    /// Bytes of a type, as many as are asked for where it says so.
+    /// Bytes of this type and size, from a function that is also given the client's room.
     Bytes(u32, usize, fn(&Proc, usize) -> Result<Vec<u8>, Errno>),
-    /// What only its own function can answer, of this type and with these flags and size.
+    /// A value of this type, with these flags and size, that only its own function can answer.
     Asked(u32, usize, Ask),
 }
 
-/// Answers for a node: the whole name, and how much of it led there.
+/// The function that answers for a node, given the whole name and the number of parts that led to the node.
 type Ask = fn(&mut SyscallContext<'_, '_>, &[i32], usize, &Request, &mut u64) -> Result<()>;
 
-/// What can be set.
+/// The values that can be set.
 pub(super) struct Variables {
     hostname: RwLock<Vec<u8>>,
     domainname: RwLock<Vec<u8>>,
@@ -114,12 +114,12 @@ impl Variables {
     }
 }
 
-/// What the client passed, besides the name.
+/// The arguments of the client, except the name.
 struct Request {
-    /// Where the value goes, and how much there is room for.
+    /// The address for the value, and the room there.
     old: u64,
     room: u64,
-    /// The new value, none if `new_len` is 0.
+    /// The address and length of the new value, none if `new_len` is 0.
     new: u64,
     new_len: u64,
 }
@@ -150,7 +150,7 @@ fn sysctl(run: &mut SyscallContext<'_, '_>) -> Answer {
     let mut needed = room;
     let mut result = dispatch(run, &name, &request, &mut needed);
     if old_len != 0 && !matches!(result, Err(Stop::Asked | Stop::Flush | Stop::Elsewhere)) {
-        // The length comes back whatever else happened.
+        // The length is copied out whatever else happened.
         run.copyout(&needed.to_le_bytes(), old_len)?;
     }
     if result.is_ok() && request.old != 0 && room < needed {
@@ -178,7 +178,7 @@ fn dispatch(
         match &node.value {
             Value::Node(_) | Value::Anybody(_) if last => return Err(Errno::EINVAL.into()),
             Value::Node(_) | Value::Anybody(_) => parent = node,
-            // Most of these are lists, which may be very long.
+            // Most of these nodes are lists, which may be very long.
             Value::Asked(_, _, ask) => {
                 work::elsewhere()?;
                 return ask(run, name, at + 1, request, needed);
@@ -191,7 +191,7 @@ fn dispatch(
     Err(Errno::EINVAL.into())
 }
 
-/// What can be asked of any node that holds others.
+/// Answers a request to an inner node.
 fn ask_of(
     run: &mut SyscallContext<'_, '_>,
     parent: &Node,
@@ -209,7 +209,7 @@ fn ask_of(
     }
 }
 
-/// Reads a value, and sets it.
+/// Copies out a value, and sets it if the client passes a new one.
 fn lookup(
     run: &mut SyscallContext<'_, '_>,
     node: &Node,
@@ -232,7 +232,7 @@ fn lookup(
     Ok(())
 }
 
-/// Copies a value out, and a new one in if one comes and may. NetBSD: `sysctl_lookup`.
+/// Copies out a value, and copies in a new one if the client passes one and may. NetBSD: `sysctl_lookup`.
 fn exchange(
     run: &mut SyscallContext<'_, '_>,
     kind: u32,
@@ -264,8 +264,8 @@ fn exchange(
     new
 }
 
-/// Copies in a new value: just as long as the old one, but for a string, whose NUL may be missing where
-/// there is room for one.
+/// Copies in a new value. It has the length of the old one, except for a string, whose NUL may be missing
+/// if there is room for one.
 fn new_value(
     run: &mut SyscallContext<'_, '_>,
     kind: u32,
@@ -283,7 +283,7 @@ fn new_value(
     Ok(new)
 }
 
-/// The `struct sysctlnode` a client passes. NetBSD: `sysctl_cvt_in`.
+/// Copies in the client's `struct sysctlnode`. NetBSD: `sysctl_cvt_in`.
 fn node_in(run: &mut SyscallContext<'_, '_>, request: &Request) -> Result<[u8; NODE_SIZE]> {
     if request.new == 0 || request.new_len < 4 {
         return Err(Errno::EINVAL.into());
@@ -295,7 +295,7 @@ fn node_in(run: &mut SyscallContext<'_, '_>, request: &Request) -> Result<[u8; N
     run.copyin(request.new)
 }
 
-/// Says which nodes there are. NetBSD: `sysctl_query`.
+/// Lists the children of a node. NetBSD: `sysctl_query`.
 fn query(
     run: &mut SyscallContext<'_, '_>,
     children: &[Node],
@@ -318,8 +318,8 @@ fn query(
     Ok(())
 }
 
-/// Says what nodes are: all of them, or the one that is asked for. A description is a
-/// `struct sysctldesc`: number, version, length and text. NetBSD: `sysctl_describe`.
+/// Returns the descriptions of nodes: of all, or of the one asked for. A description is a `struct
+/// sysctldesc`: number, version, length and text. NetBSD: `sysctl_describe`.
 fn describe(
     run: &mut SyscallContext<'_, '_>,
     children: &[Node],
@@ -360,7 +360,7 @@ fn describe(
     Ok(())
 }
 
-/// Nothing can be mapped. NetBSD: `sysctl_mmap`.
+/// Refuses to map a node. NetBSD: `sysctl_mmap`.
 fn map(run: &mut SyscallContext<'_, '_>, parent: &Node, request: &Request) -> Result<()> {
     if request.new == 0 || request.new_len != NODE_SIZE as u64 {
         return Err(Errno::EINVAL.into());
@@ -371,7 +371,7 @@ fn map(run: &mut SyscallContext<'_, '_>, parent: &Node, request: &Request) -> Re
 }
 
 impl Value {
-    /// The value as it is copied out, if there is room for `room` bytes.
+    /// Returns the value as it is copied out, given `room` bytes.
     fn bytes(&self, proc: &Proc, room: usize) -> Result<Vec<u8>, Errno> {
         let variables = &proc.system.variables;
         let mut text = match self {
@@ -390,7 +390,7 @@ impl Value {
         Ok(text)
     }
 
-    /// Whether NetBSD has a function for it, which then is asked what a longer name means.
+    /// Returns `true` if NetBSD has a function for the node, which is then asked what a longer name means.
     fn has_function(&self) -> bool {
         matches!(self, Value::Bytes(..) | Value::Variable(_) | Value::Setting(_))
     }
@@ -411,7 +411,7 @@ impl Node {
         self.children().iter().find(fits)
     }
 
-    /// Type and flags, and the size of the value.
+    /// Returns the type and flags, and the size of the value.
     fn kind(&self, proc: &Proc) -> (u32, usize) {
         match &self.value {
             Value::Node(_) => (TYPE_NODE, NODE_SIZE),
@@ -426,7 +426,7 @@ impl Node {
         }
     }
 
-    /// `struct sysctlnode`, without the kernel's own pointers.
+    /// Encodes a `struct sysctlnode`, without the kernel's own pointers.
     fn encode(&self, run: &SyscallContext<'_, '_>) -> [u8; NODE_SIZE] {
         let (kind, size) = self.kind(run.proc);
         let mut out = [0; NODE_SIZE];

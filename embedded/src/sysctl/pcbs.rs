@@ -9,12 +9,12 @@ use super::elements::elements;
 use super::{Request, generic, query};
 use kernel::Errno;
 
-/// Entries to have room for beyond those there are when the client asks (`PCB_SLOP`).
+/// The entries to have room for beyond the present number, when the client asks for the size (`PCB_SLOP`).
 const SLOP: u64 = 20;
 
 const LOCAL: i32 = sockets::LOCAL as i32;
 
-/// `net.FAMILY.KIND.pcblist.0.0.SIZE.COUNT`: for AF_LOCAL the kind is that of sockets, else a protocol.
+/// `net.FAMILY.KIND.pcblist.0.0.SIZE.COUNT`: KIND is a socket type for AF_LOCAL, otherwise a protocol.
 pub(super) fn list(
     run: &mut SyscallContext<'_, '_>,
     name: &[i32],

@@ -1,4 +1,4 @@
-//! What sysctl says of processes: the list that ps(1) reads, and the limits of each.
+//! The sysctl nodes of processes: the list that ps(1) reads, and the limits of each process.
 //!
 //! Sources: NetBSD `sys/kern/{kern_proc,kern_resource}.c`, `sys/sys/sysctl.h`.
 
@@ -15,7 +15,7 @@ use kernel::Errno;
 
 /// The size of `struct kinfo_proc2`.
 const ENTRY: usize = 680;
-/// Entries to have room for beyond those there are when the client asks.
+/// The entries to have room for beyond the present number, when the client asks for the size.
 const SLOP: u64 = 5;
 
 /// `KERN_PROC_*`
@@ -30,7 +30,7 @@ mod by {
     pub const GID: i32 = 7;
     pub const REAL_GID: i32 = 8;
 }
-/// "Those without a terminal": all there are.
+/// The argument for processes without a terminal, which all of them are.
 const NO_TERMINAL: i32 = -1;
 
 /// `kern.proc2.OP.ARG.SIZE.COUNT`. NetBSD: `sysctl_doeproc`.
@@ -52,7 +52,7 @@ pub(super) fn list(
         return Ok(());
     }
     let fits = request.room.checked_div(size).unwrap_or(u64::MAX).min(count);
-    // How many were given in earlier runs, and the pid of the last.
+    // The number of entries copied out in earlier runs, and the pid of the last.
     let (mut given, mut last) = (run.done() >> 32, run.done() as u32 as i32);
     let part = size.min(ENTRY as u64) as usize;
     let mut whole = true;
@@ -75,7 +75,7 @@ pub(super) fn list(
     if whole { Ok(()) } else { Err(Errno::ENOMEM.into()) }
 }
 
-/// The processes that a client means.
+/// Returns the processes a client asks for.
 fn meant(run: &SyscallContext<'_, '_>, op: i32, arg: i32) -> Result<Vec<Arc<Proc>>> {
     let system = run.system();
     let fits = |proc: &Proc| {
@@ -108,7 +108,7 @@ const TAINTED: i32 = 0x100;
 const EXECED: i32 = 0x4000;
 /// `EPROC_SLEADER`
 const LEADS: i32 = 0x2;
-/// `LSSLEEP`: it waits for its client.
+/// `LSSLEEP`: the process waits for its client.
 const ASLEEP: u8 = 3;
 /// `SACTIVE`
 const ACTIVE: u64 = 2;
@@ -117,7 +117,7 @@ const NICE: i8 = 20;
 /// `NO_PGID`
 const NONE: i32 = -1;
 
-/// `struct kinfo_proc2`, as far as this kernel knows. NetBSD: `fill_kproc2`.
+/// Encodes a `struct kinfo_proc2`, as far as this kernel knows the values. NetBSD: `fill_kproc2`.
 fn entry(proc: &Proc) -> [u8; ENTRY] {
     let mut out = [0; ENTRY];
     let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
@@ -180,8 +180,8 @@ const ENVIRONMENT_COUNT: i32 = 4;
 /// `ARG_MAX`
 const ARGUMENTS_MAX: u64 = 256 * 1024;
 
-/// `kern.proc_args.PID.WHAT`: how long it may be; what it is only the client's host knows, as NetBSD does
-/// not know a system process's. NetBSD: `sysctl_kern_proc_args`.
+/// `kern.proc_args.PID.WHAT`: returns the largest possible length. Only the client's host knows the
+/// arguments, as NetBSD does not know a system process's. NetBSD: `sysctl_kern_proc_args`.
 pub(super) fn arguments(
     run: &mut SyscallContext<'_, '_>,
     name: &[i32],

@@ -1,5 +1,5 @@
-//! `net.route.rtable`: lists of interfaces, as getifaddrs(3) and if_nametoindex(3) want them. The table of
-//! routes is empty.
+//! `net.route.rtable`: lists of interfaces for getifaddrs(3) and if_nametoindex(3). The table of routes is
+//! empty.
 //!
 //! Source: NetBSD `sys/net/{route.h,rtsock.c}`; route(4), sysctl(7).
 
@@ -13,11 +13,11 @@ const ROUTES: i32 = 1;
 const ROUTES_WITH: i32 = 2;
 const INTERFACES: i32 = 5;
 
-/// `RTF_LLDATA`: addresses of the link, which are a family's.
+/// `RTF_LLDATA`: link addresses, which are listed by family.
 const LINK_ADDRESSES: i32 = 0x400;
 
-/// `net.route.rtable.FAMILY.WHAT.WHICH`: the messages that fit. Without room it says a tenth more than
-/// there is. NetBSD: `sysctl_rtable`.
+/// `net.route.rtable.FAMILY.WHAT.WHICH`: copies out the messages that fit. Without room it returns a tenth
+/// more than the size of all. NetBSD: `sysctl_rtable`.
 pub(super) fn list(
     run: &mut SyscallContext<'_, '_>,
     name: &[i32],

@@ -1,4 +1,4 @@
-//! The nodes there are.
+//! The nodes of the sysctl tree.
 //!
 //! Sources: NetBSD `sys/kern/{init_sysctl_base,init_sysctl,subr_cprng,kern_uidinfo}.c`,
 //! `sys/uvm/uvm_meter.c`, `sys/secmodel/suser/secmodel_suser.c`; sysctl(7).
@@ -13,7 +13,7 @@ use super::{Node, TYPE_INT, TYPE_NODE, TYPE_STRING, TYPE_STRUCT, Value};
 use super::{files, pcbs, processes, routes};
 use kernel::Errno;
 
-/// What holds all others.
+/// The root of the tree.
 pub(super) static TOP: Node = node(0, "", "", Value::Node(TREE));
 
 pub(super) const fn node(
@@ -26,7 +26,7 @@ pub(super) const fn node(
     Node { number, name, what, value }
 }
 
-/// Numbers from here on are given out as nodes are made (`CREATE_BASE`): clients go by the names.
+/// The first of the numbers that NetBSD assigns as nodes are made (`CREATE_BASE`): clients use the names.
 const MADE: i32 = 1024;
 
 static TREE: &[Node] = &[
@@ -224,7 +224,7 @@ static NET: &[Node] = &[
 const SEND: &str = "Bytes a new socket may have under way";
 const RECEIVE: &str = "Bytes that may wait in a new socket";
 
-/// The list of sockets of a kind. Each has a number of its own.
+/// Returns a node for the list of sockets of a kind, with a number of its own.
 const fn sockets(number: i32) -> Node {
     node(MADE + 5 + number, "pcblist", "Sockets", Value::Asked(TYPE_STRUCT, 0, pcbs::list))
 }
@@ -268,12 +268,12 @@ fn int(value: u64) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-/// Bytes in an `unsigned int`.
+/// Converts a number of bytes to an `unsigned int`.
 fn small(bytes: u64) -> i32 {
     bytes.min(u32::MAX.into()) as i32
 }
 
-/// What stands in for memory: the bytes files may have.
+/// Returns what stands in for the size of memory: the most bytes that files may have.
 fn memory(proc: &Proc) -> u64 {
     proc.system.limits.bytes
 }
@@ -282,7 +282,7 @@ fn left(proc: &Proc) -> u64 {
     memory(proc).saturating_sub(proc.system.counters.bytes.get())
 }
 
-/// `struct clockinfo`: hz, tick, tickadj, stathz, profhz.
+/// Encodes a `struct clockinfo`: hz, tick, tickadj, stathz, profhz.
 fn clock_rate() -> Vec<u8> {
     [100, 10_000, 40, 100, 100].iter().flat_map(|part: &i32| part.to_le_bytes()).collect()
 }
@@ -293,7 +293,7 @@ fn random(len: usize) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-/// As many random bytes as there is room for.
+/// Returns as many random bytes as there is room for.
 fn arandom(room: usize) -> Result<Vec<u8>, Errno> {
     if room > 256 {
         return Err(Errno::E2BIG);

@@ -7,7 +7,7 @@ const MODIFIED: u64 = 64;
 const CHANGED: u64 = 80;
 const BORN: u64 = 96;
 
-/// A time of a file, in nanoseconds.
+/// Returns a time of a file, in nanoseconds.
 fn time(guest: &Guest, path: &str, which: u64) -> i64 {
     mode(guest, path);
     word(guest, which) * 1_000_000_000 + word(guest, which + 8)
@@ -17,7 +17,7 @@ fn all_times(guest: &Guest, path: &str) -> [i64; 4] {
     [ACCESSED, MODIFIED, CHANGED, BORN].map(|which| time(guest, path, which))
 }
 
-/// Two times, as seconds and parts.
+/// Puts two times, as seconds and parts, into memory.
 fn pair(guest: &Guest, one: (i64, i64), other: (i64, i64)) -> u64 {
     let words = [one.0, one.1, other.0, other.1];
     guest.place(&words.map(i64::to_le_bytes).concat())
@@ -44,7 +44,7 @@ fn modes_and_owners_change() {
         word(&guest, 28) as u64
     };
     let none = u64::from(u32::MAX);
-    // Changing the owner takes the set-user bit away.
+    // A change of owner clears the set-user-ID bit.
     assert_eq!(guest.call(16, &[s("/tmp/l"), 7, none]), Ok(0));
     assert_eq!((owner("/tmp/f"), mode(&guest, "/tmp/f")), (7, 0o100_711));
     assert_eq!(guest.call(275, &[s("/tmp/l"), none, 8]), Ok(0));
@@ -76,7 +76,7 @@ fn flags_are_set_and_heeded() {
     assert_eq!(guest.fails(33, &[s("/tmp/f"), 2]), Errno::EPERM);
     assert_eq!(on(&guest, 10, "/tmp/f"), Err(Errno::EPERM));
     assert_eq!(guest.fails(201, &[fd, 0, 9]), Errno::EPERM);
-    // Who had it open goes on writing.
+    // A client that had the file open goes on writing.
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(guest.call(35, &[fd, u64::MAX]), Ok(0));
     assert_eq!(flags(), 2);
@@ -98,12 +98,12 @@ fn times_are_set_as_wanted() {
     let (now, omit) = ((1 << 30) - 1, (1 << 30) - 2);
     let [_, _, changed, born] = all_times(&guest, "/tmp/f");
     let future = born / 1_000_000_000 + 1000;
-    // Microseconds by path; neither the change time nor that of birth moves.
+    // Microseconds by path; neither the change time nor the birth time moves.
     let both = pair(&guest, (5, 7), (future, 9));
     assert_eq!(guest.call(420, &[s("/tmp/l"), both]), Ok(0));
     let expected = [5_000_007_000, future * 1_000_000_000 + 9000, changed, born];
     assert_eq!(all_times(&guest, "/tmp/f"), expected);
-    // Nanoseconds by descriptor; a file cannot be older than it was changed.
+    // Nanoseconds by descriptor; setting an earlier modification time also moves the birth time back.
     assert_eq!(guest.call(472, &[fd, pair(&guest, (0, omit), (6, 8))]), Ok(0));
     assert_eq!(all_times(&guest, "/tmp/f"), [5_000_007_000, 6_000_000_008, changed, 6_000_000_008]);
     assert_eq!(guest.call(423, &[fd, pair(&guest, (9, 1), (-1, 5))]), Ok(0));
@@ -123,7 +123,7 @@ fn times_are_set_as_wanted() {
     assert!(time(&guest, "/tmp/f", MODIFIED) >= changed);
     assert_eq!(guest.call(467, &[cwd, s("/tmp/f"), pair(&guest, (i64::MAX, 0), (1, 0)), 0]), Ok(0));
     assert_eq!(time(&guest, "/tmp/f", ACCESSED), i64::MAX);
-    // Times come in before names, descriptors before times.
+    // Times are copied in before names, descriptors are checked before times.
     assert_eq!(guest.fails(420, &[s("/none"), NOWHERE]), Errno::EFAULT);
     assert_eq!(guest.fails(467, &[77, s("/none"), NOWHERE, 0]), Errno::EFAULT);
     assert_eq!(guest.fails(423, &[77, NOWHERE]), Errno::EBADF);
@@ -131,7 +131,7 @@ fn times_are_set_as_wanted() {
     assert_eq!(guest.fails(472, &[1, both]), Errno::EINVAL);
 }
 
-/// Which of a file's times, of those in this order, a call moves.
+/// Returns which of a file's times, in this order, a call moves.
 fn moved(guest: &Guest, path: &str, act: &dyn Fn() -> bool) -> [bool; 3] {
     let past = pair(guest, (1, 0), (1, 0));
     guest.call(424, &[guest.string(path), past]).unwrap();
@@ -200,7 +200,7 @@ fn what_only_passes_through_a_file_moves_times_when_it_begins() {
         assert_eq!(moves(&|| guest.read(fd, 1).is_ok()), read);
         assert_eq!(moves(&|| guest.read(fd, 0).is_ok()), read);
     }
-    // Though nothing comes of it.
+    // The call moves the time though it fails.
     let refused = || guest.read(fifo, 1) == Err(Errno::EAGAIN);
     assert_eq!(moved(&guest, "/tmp/p", &refused), read);
     let file = guest.open("/tmp/f", o::RDWR | o::CREAT).unwrap();

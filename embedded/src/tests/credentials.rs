@@ -1,4 +1,4 @@
-//! Users and groups, as a matrix: who has what, asks for what, and becomes what.
+//! Users and groups, as a matrix: the IDs before, the call, and the IDs after it.
 
 use super::super::credentials::Credentials;
 use super::super::process::Proc;
@@ -18,7 +18,7 @@ const GETGROUPS: i32 = 79;
 const ISSETUGID: i32 = 305;
 const SAME: u64 = u32::MAX as u64;
 
-/// A guest whose process starts as this one, beside the process itself.
+/// Returns a guest whose process has these credentials, and the process.
 fn guest_as(kernel: &super::super::Embedded, own: Credentials) -> (Guest, Arc<Proc>) {
     let guest = Guest::new(kernel);
     let proc = kernel.system.processes.find(guest.process.pid()).unwrap();
@@ -28,7 +28,7 @@ fn guest_as(kernel: &super::super::Embedded, own: Credentials) -> (Guest, Arc<Pr
 
 type Three = [u32; 3];
 
-/// Real, effective and saved user, what is called with what, and what they are then.
+/// Real, effective and saved user before, the call and its arguments, and the users after it.
 type Row = (Three, i32, &'static [u64], Result<Three, Errno>);
 
 const USERS: &[Row] = &[
@@ -39,11 +39,11 @@ const USERS: &[Row] = &[
     ([0, 0, 0], SETREUID, &[SAME, 6], Ok([0, 6, 0])),
     ([0, 0, 0], SETREUID, &[0, 6], Ok([0, 6, 0])),
     ([0, 0, 0], SETUID, &[SAME], Ok([0, 0, 0])),
-    // A user who was the superuser, and may be again.
+    // A user who was the superuser, and may become it again.
     ([0, 5, 0], SETEUID, &[0], Ok([0, 0, 0])),
     ([0, 5, 0], SETUID, &[0], Ok([0, 0, 0])),
     ([0, 5, 0], SETUID, &[5], Err(Errno::EPERM)),
-    // The saved one counts for seteuid and the effective one of setreuid, not for setuid.
+    // The saved user counts for seteuid and for the effective one of setreuid, not for setuid.
     ([7, 8, 9], SETUID, &[7], Ok([7, 7, 7])),
     ([7, 8, 9], SETUID, &[8], Err(Errno::EPERM)),
     ([7, 8, 9], SETUID, &[9], Err(Errno::EPERM)),
@@ -99,7 +99,7 @@ fn groups_change_by_the_same_rules_and_the_effective_user_decides() {
             if euid == 0 {
                 assert!(allowed, "{what}");
             } else if gid != 0 {
-                // Group 0 has no privilege of its own, so only the other rows tell.
+                // Group 0 gives no privilege by itself, so only the other rows show that.
                 assert_eq!(allowed, then.is_ok(), "{what}");
                 assert_eq!(groups, then.unwrap_or([gid, egid, sgid]), "{what}");
             }
@@ -177,7 +177,7 @@ fn preforks_and_children_have_the_rights_of_their_parent() {
     let own = Credentials { uid: 1, euid: 2, suid: 3, gid: 4, egid: 5, sgid: 6, groups: vec![7] };
     let (guest, proc) = guest_as(&kernel, own.clone());
     let prefork = guest.process.prefork().unwrap();
-    // What the parent becomes meanwhile is not the child's.
+    // A later change of the parent's credentials does not affect the child.
     proc.change_credentials(|_| Ok(Some(Credentials::default()))).unwrap();
     let child = prefork.adopt(guest.signals.clone()).unwrap();
     for process in [&prefork, &child] {
@@ -201,6 +201,6 @@ fn others_keep_out_of_what_is_not_theirs() {
     assert!(guest.open("/tmp/new", rdwr | creat).is_ok());
     assert_eq!(guest.call(439, &[guest.string("/tmp/new"), guest.buffer()]), Ok(0));
     assert_eq!(guest.get(guest.buffer() + 28, 4), 5u32.to_le_bytes());
-    // Reboot is the superuser's.
+    // Only the superuser may reboot.
     assert_eq!(guest.fails(208, &[0, 0]), Errno::EPERM);
 }

@@ -1,5 +1,5 @@
-//! Several guests at once in the same few directories. Whatever the order in which things happen, in the
-//! end everything hangs together and is counted right, and nobody waits for ever.
+//! Several guests at once in the same few directories. Whatever the order of events, in the end the tree is
+//! consistent, the counts are right, and no call waits for ever.
 //!
 //! `cargo test` makes a few rounds, `ROUNDS=1000 cargo test --release --lib crowd` more.
 
@@ -27,14 +27,14 @@ const POSIX_RENAME: i32 = 270;
 /// The longest that a round may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What each guest does in a round.
+/// The number of steps of each guest in a round.
 const STEPS: usize = 400;
 
 fn rounds() -> u64 {
     number("ROUNDS").unwrap_or(6)
 }
 
-/// Lets so many guests do this at once, each with random numbers of its own.
+/// Runs this in so many guests at once, each with its own random numbers.
 fn together(
     kernel: &Arc<Embedded>,
     many: u64,
@@ -67,7 +67,7 @@ fn pick<'a>(random: &mut fastrand::Rng, from: &[&'a str]) -> &'a str {
     from[random.usize(..from.len())]
 }
 
-/// What `lstat` says: inode, whether it is a directory, and its links.
+/// Returns what `lstat` reports: the inode, `true` for a directory, and the links.
 fn look(guest: &Guest, path: &str) -> (u64, bool, u64) {
     guest.call(441, &[guest.string(path), guest.buffer()]).unwrap();
     let (mode_and_links, number) = (word(guest, 8), word(guest, 16));
@@ -95,7 +95,7 @@ fn names(guest: &Guest, path: &str) -> Vec<String> {
     names.into_iter().filter(|name| name != "." && name != "..").collect()
 }
 
-/// A tree as it is found: its directories, and the links each of its files has and those that were found.
+/// A tree as it was found: its directories, and for each file its link count and the links found.
 #[derive(Default)]
 struct Tree {
     directories: BTreeSet<u64>,
@@ -122,7 +122,7 @@ impl Tree {
         assert_eq!(links, 2 + below, "links of {path}");
     }
 
-    /// Looks at all of it, and whether that is all there is.
+    /// Walks the whole tree, and checks that it is all there is.
     fn check(kernel: &Embedded, guest: &Guest) -> Tree {
         let mut tree = Tree::default();
         tree.walk(guest, "/");
@@ -136,7 +136,7 @@ impl Tree {
     }
 }
 
-/// Removes all that is in a directory but for what is there from the start.
+/// Removes everything in a directory except what is there from the start.
 fn clear(guest: &Guest, path: &str) {
     for name in names(guest, path) {
         let inside = format!("{path}/{name}");
@@ -160,7 +160,7 @@ fn directories_moved_across_one_another_all_stay_within_reach() {
         let guest = Guest::new(&kernel);
         for name in MOVED {
             on(&guest, MKDIR, &format!("/{name}")).unwrap();
-            // None is ever empty, so nothing replaces it.
+            // No directory is ever empty, so nothing replaces one.
             on(&guest, MKDIR, &format!("/{name}/{name}{name}")).unwrap();
         }
         together(&kernel, 2 + round % 3, round, |guest, random| {
@@ -184,7 +184,7 @@ fn directories_moved_across_one_another_all_stay_within_reach() {
     }
 }
 
-/// Anything that changes names.
+/// Makes a random call that changes names.
 fn meddle(guest: &Guest, random: &mut fastrand::Rng) {
     let any = |random: &mut fastrand::Rng| {
         let dirs = ["", "/", "/a/", "/b/", "/a/a/", "/b/a/", "/a/b/a/", "../", "../../b/"];
@@ -207,7 +207,7 @@ fn meddle(guest: &Guest, random: &mut fastrand::Rng) {
         }),
         _ => rename(guest, &one, &other),
     };
-    // Some are right and some are not; it is the sum that counts.
+    // Some calls succeed and some fail; only the sum is checked.
     let _ = result;
 }
 
@@ -230,7 +230,7 @@ fn whatever_many_do_to_the_same_names_adds_up() {
     }
 }
 
-/// Where two wait for each other, awake: neither is to be much later than the other.
+/// A point where two threads wait for each other, spinning, so that neither is much later than the other.
 #[derive(Default)]
 struct Gate(AtomicU64);
 
@@ -258,7 +258,7 @@ fn two_directories_are_never_moved_into_each_other() {
             let _ =
                 if is_first { rename(guest, "/a", "/b/a") } else { rename(guest, "/b", "/a/b") };
             gate.pass();
-            // The one that was moved goes back.
+            // Move the directory back.
             if is_first {
                 let back = [rename(guest, "/b/a", "/a"), rename(guest, "/a/b", "/b")];
                 let moved = back.iter().filter(|moved| moved.is_ok()).count();
@@ -296,7 +296,7 @@ fn nobody_waits_for_ever_where_a_directory_is_older_than_the_one_it_is_in() {
 fn who_is_moved_out_of_his_root_gets_no_further_than_that() {
     let kernel = Arc::new(kernel());
     let guest = Guest::new(&kernel);
-    // So deep that he often is under way when that happens.
+    // So deep that the walk is often under way when the move happens.
     const DEPTH: usize = 150;
     let deep = |depth| format!("/jail/d{}", "/e".repeat(depth));
     for path in ["/x", "/x/y", "/x/y/out", "/jail"] {
@@ -321,7 +321,7 @@ fn who_is_moved_out_of_his_root_gets_no_further_than_that() {
         gate.pass();
         let up = "../".repeat(DEPTH + 10);
         for _ in 0..rounds() * 500 {
-            // The directory it was in when it was moved may be in another by the next name.
+            // The directory it was in when it was moved may be in another one by the time of the next name.
             assert!(!above.contains(&look(guest, &up).0));
         }
     });
@@ -335,7 +335,7 @@ fn a_name_that_is_replaced_is_there_all_the_time() {
     together(&kernel, 4, 1, |guest, random| {
         let own = format!("/tmp/of-{}", guest.process.pid());
         for _ in 0..rounds() * 100 {
-            // As programs do it that change a file others read.
+            // Replace the file by renaming, as programs do with a file that others read.
             let fd = guest.open(&own, o::RDWR | o::CREAT | o::EXCL).unwrap();
             guest.close(fd).unwrap();
             assert_eq!(two(guest, LINK, "/tmp/it", &format!("{own}-too")), Ok(0));
@@ -350,7 +350,8 @@ fn a_name_that_is_replaced_is_there_all_the_time() {
 
 #[test]
 fn a_name_that_is_replaced_can_be_taken_away_or_moved() {
-    // One makes and replaces all the time, and another takes what is there: never nothing.
+    // Guests replace the file all the time, and one of them at a time removes it: the removal always finds
+    // a file.
     for (taken_by_rename, seed) in [(false, 1), (true, 2)] {
         let kernel = Arc::new(kernel());
         let guest = Guest::new(&kernel);
@@ -362,7 +363,8 @@ fn a_name_that_is_replaced_can_be_taken_away_or_moved() {
                 let fd = guest.open(&own, o::RDWR | o::CREAT).unwrap();
                 guest.close(fd).unwrap();
                 assert_eq!(rename(guest, &own, "/tmp/it"), Ok(0));
-                // One at a time, so that it is there until it is taken: others only replace it.
+                // One guest at a time removes it, so that it is there until then: the others only replace
+                // it.
                 let Ok(_alone) = taking.try_lock() else { continue };
                 let taken = if taken_by_rename {
                     rename(guest, "/tmp/it", "/tmp/gone")
@@ -387,7 +389,7 @@ fn a_removed_directory_has_no_links_however_it_was_emptied() {
         on(&guest, MKDIR, "/p").unwrap();
         on(&guest, MKDIR, "/p/c").unwrap();
         let fd = guest.open("/p", o::RDONLY).unwrap();
-        // One takes out the last that is in it, and the other removes it as soon as that can be done.
+        // One guest removes the last entry, and the other removes the directory as soon as it can.
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..100_000 {

@@ -11,7 +11,7 @@ fn send(guest: &Guest, fd: u64, data: &[u8], to: &[u8]) -> Result<i64, Errno> {
     guest.call(133, &[fd, guest.buffer(), data.len() as u64, 0, to_at, to.len() as u64])
 }
 
-/// A message and its sender.
+/// Receives a message and its sender.
 fn receive(guest: &Guest, fd: u64, flags: u64) -> Result<(Vec<u8>, Vec<u8>), Errno> {
     let (from, len) = (guest.buffer() + 100_000, guest.place(&100u32.to_le_bytes()));
     let count = guest.call(29, &[fd, guest.buffer(), 50_000, flags, from, len])?;
@@ -56,7 +56,7 @@ fn udp_messages_keep_their_bounds_and_say_who_sent_them() {
         assert_eq!(data, b"one");
         assert_eq!(receive(&guest, server, 0).unwrap().0, b"");
         assert_eq!(send(&guest, server, b"back", &from), Ok(4));
-        // What does not fit into the buffer of a read is lost.
+        // The bytes that do not fit into the buffer of a read are lost.
         assert_eq!(guest.read(server, 2).unwrap(), b"th");
         assert_eq!(receive(&guest, server, 0x80), Err(Errno::EAGAIN));
         assert_eq!(receive(&guest, client, 0).unwrap().0, b"back");
@@ -91,14 +91,14 @@ fn udp_connects_and_parts() {
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(receive(&guest, one, 0).unwrap(), (b"x".to_vec(), mine.clone()));
     assert_eq!(send(&guest, fd, b"x", &inet(LOOPBACK, 502)), Err(Errno::EISCONN));
-    // It hears its peer and nobody else.
+    // The socket gets datagrams from its peer only.
     send(&guest, three, b"no", &mine).unwrap();
     send(&guest, one, b"yes", &mine).unwrap();
     assert_eq!(receive(&guest, fd, 0).unwrap().0, b"yes");
     connect(&guest, fd, &inet(LOOPBACK, 502)).unwrap();
     assert_eq!(guest.write(fd, b"y"), Ok(1));
     assert_eq!(receive(&guest, two, 0).unwrap().0, b"y");
-    // A bad address parts it from its peer; the port stays.
+    // A bad address disconnects it from its peer; the port stays.
     assert_eq!(connect(&guest, fd, &[0, 0, 0, 0]), Err(Errno::EAFNOSUPPORT));
     assert_eq!(guest.fails(31, &[fd, guest.buffer(), guest.buffer()]), Errno::ENOTCONN);
     let left = name(&guest, fd);
@@ -107,7 +107,7 @@ fn udp_connects_and_parts() {
     assert_eq!(receive(&guest, fd, 0).unwrap().0, b"now");
 }
 
-/// `::ffff:127.0.0.1`
+/// Returns the name `::ffff:127.0.0.1`.
 fn in_six(port: u16) -> Vec<u8> {
     let mut name = vec![0; 28];
     name[1] = 24;
@@ -134,7 +134,7 @@ fn an_ipv6_socket_may_speak_to_ipv4() {
     assert_eq!(send(&guest, six, b"back", &in_six(90)), Ok(4));
     let (data, from) = receive(&guest, four, 0).unwrap();
     assert_eq!((&data[..], &from[..8]), (&b"back"[..], &[16, 2, 0, 80, 127, 0, 0, 1][..]));
-    // Connected, it has an IPv4 address, until it parts.
+    // While connected, the socket has an IPv4 address.
     guest.call(98, &[six, guest.place(&in_six(90)), 28]).unwrap();
     assert_eq!(name(&guest, six)[18..24], [0xff, 0xff, 127, 0, 0, 1]);
     assert_eq!(guest.write(six, b"again"), Ok(5));
@@ -143,7 +143,7 @@ fn an_ipv6_socket_may_speak_to_ipv4() {
     assert_eq!(receive(&guest, six, 0).unwrap().0, b"answer");
     assert_eq!(guest.fails(98, &[six, guest.place(&in_six(0)), 28]), Errno::EADDRNOTAVAIL);
     assert_eq!(name(&guest, six)[8..24], [0; 16]);
-    // Of two that are there, the IPv4 one is meant.
+    // If there are two sockets, the IPv4 one gets it.
     let own = socket(&guest, 2, 2, 0).unwrap();
     assert_eq!(bind(&guest, own, &inet([127, 0, 0, 1], 80)), Err(Errno::EADDRINUSE));
     set(&guest, own, SOL_SOCKET, 4, &1u32.to_le_bytes()).unwrap();
@@ -172,7 +172,7 @@ fn another_user_does_not_share_a_port() {
         assert_eq!(bind(&uidinfo[1], shares(&uidinfo[1], 2), at), Err(Errno::EADDRINUSE));
     }
     assert_eq!(bind(&uidinfo[2], shares(&uidinfo[2], 2), &at), Ok(0));
-    // The superuser may, and two wildcards go together, as in NetBSD; IPv6 does not look.
+    // The superuser may, and two wildcards go together, as in NetBSD; IPv6 does not check users.
     let root = Guest::new(&kernel);
     assert_eq!(bind(&root, shares(&root, 2), &at), Ok(0));
     for guest in &uidinfo[..2] {
@@ -199,7 +199,7 @@ fn udp_says_no_where_it_must() {
     assert_eq!(send(&guest, fd, &[0; 9216], &inet(LOOPBACK, 500)), Ok(9216));
     assert_eq!(send(&guest, fd, &[0; 9217], &inet(LOOPBACK, 500)), Err(Errno::EMSGSIZE));
     guest.read(server, 1).unwrap();
-    // Nobody there: who sent to an address does not learn it, who is connected does.
+    // Without a receiver, a sender to an address gets no error; a connected one does.
     assert_eq!(send(&guest, fd, b"x", &inet(LOOPBACK, 9)), Ok(1));
     assert_eq!(get(&guest, fd, SOL_SOCKET, 0x1007).unwrap(), [0; 4]);
     connect(&guest, fd, &inet(LOOPBACK, 9)).unwrap();
@@ -208,18 +208,18 @@ fn udp_says_no_where_it_must() {
     assert_eq!(guest.write(fd, b"x"), Err(Errno::ECONNREFUSED));
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(guest.read(fd, 1), Err(Errno::ECONNREFUSED));
-    // So does a connect to somebody else, which is done.
+    // A connect to another address reports it too, and takes effect.
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 500)), Err(Errno::ECONNREFUSED));
     assert_eq!(guest.write(fd, b"y"), Ok(1));
     assert_eq!(guest.read(server, 1).unwrap(), b"y");
-    // A name of another family is looked at before anything else of it, over IPv6.
+    // Over IPv6, the family of a name is checked before the rest of it.
     let six = socket(&guest, 24, 2, 0).unwrap();
     assert_eq!(send(&guest, six, b"x", &inet(LOOPBACK, 0)), Err(Errno::EAFNOSUPPORT));
-    // Out of band, there is nothing.
+    // There is no out-of-band data.
     assert_eq!(guest.fails(29, &[fd, guest.buffer(), 1, 1, 0, 0]), Errno::EOPNOTSUPP);
     assert_eq!(guest.fails(133, &[fd, guest.buffer(), 1, 1, 0, 0]), Errno::EOPNOTSUPP);
-    // Shut.
+    // After a shutdown.
     guest.call(134, &[fd, 1]).unwrap();
     assert_eq!(guest.write(fd, b"x"), Err(Errno::EPIPE));
     guest.call(134, &[server, 0]).unwrap();
@@ -233,7 +233,7 @@ fn a_full_buffer_loses_datagrams_and_counts_them() {
     let (server, fd) = (udp(&guest, 500), udp(&guest, 0));
     connect(&guest, fd, &inet(LOOPBACK, 500)).unwrap();
     blocking(&guest, server, false);
-    // As many as a rump kernel takes: small ones are bound by the buffers they use.
+    // The socket takes as many as in a rump kernel: small ones are bounded by the buffers they use.
     let mut lost = 0;
     for (len, most) in [(1, 82), (100, 82), (1000, 27)] {
         for _ in 0..122 {
@@ -284,7 +284,7 @@ fn local_datagrams_go_to_names() {
     assert_eq!(send(&guest, fd, b"x", &local("/tmp/d")), Err(Errno::EISCONN));
     assert_eq!(guest.write(fd, b"x"), Ok(1));
     assert_eq!(receive(&guest, server, 0).unwrap().1, b"\x08\x01/tmp/e");
-    // To itself.
+    // A socket connected to itself.
     connect(&guest, fd, &local("/tmp/e")).unwrap();
     assert_eq!(guest.write(fd, b"self"), Ok(4));
     assert_eq!(receive(&guest, fd, 0).unwrap().0, b"self");
@@ -308,7 +308,7 @@ fn sequenced_packets_are_streams_of_messages() {
     guest.write(one, b"").unwrap();
     guest.write(one, b"defg").unwrap();
     assert_eq!(guest.read(two, 2).unwrap(), b"ab");
-    // An empty one is passed over.
+    // An empty datagram is skipped.
     assert_eq!(guest.read(two, 10).unwrap(), b"defg");
     assert_eq!(guest.read(two, 10), Err(Errno::EAGAIN));
     assert_eq!(guest.write(one, &[0; 4097]), Err(Errno::EMSGSIZE));
@@ -345,7 +345,7 @@ fn sequenced_packets_are_streams_of_messages() {
 #[test]
 fn several_share_a_port_if_all_say_so() {
     let guest = Guest::new(&kernel());
-    // With SO_REUSEPORT several share one, and the last gets what comes.
+    // With SO_REUSEPORT several sockets share a port, and the last one gets the datagrams.
     let fds = [udp(&guest, 0), udp(&guest, 0)];
     for fd in fds {
         set(&guest, fd, SOL_SOCKET, 0x200, &1u32.to_le_bytes()).unwrap();

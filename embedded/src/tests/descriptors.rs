@@ -117,7 +117,7 @@ fn a_fork_shares_open_files_and_not_numbers() {
     parent.close(fd).unwrap();
     assert_eq!(child.read(fd, 3).unwrap(), b"89");
     assert_eq!(parent.read(fd, 3), Err(Errno::EBADF));
-    // A prefork nobody came for keeps its copy until it is released.
+    // A prefork without a client keeps its copy until it is released.
     let prefork = child.process.prefork().unwrap();
     child.process.release();
     assert_eq!(kernel.usage().files, 2);
@@ -140,7 +140,7 @@ fn descriptors_and_open_files_are_bounded() {
     assert_eq!(guest.open("/tmp/none", o::RDWR), Err(Errno::EMFILE));
     guest.close(4).unwrap();
     assert_eq!(guest.open("/tmp/none", o::RDWR), Err(Errno::ENOENT));
-    // Two consoles and one file so far: five more are left in the system.
+    // Two consoles and one file so far: the system has room for five more.
     let others: Vec<Guest> = (0..4).map(|_| Guest::new(&kernel)).collect();
     for other in &others {
         let _ = other.open("/dev/null", o::RDWR);
@@ -231,7 +231,7 @@ fn a_socket_knows_whom_its_signals_are_for() {
         assert_eq!(guest.get(out, 4), id.to_le_bytes());
         assert_eq!(guest.call(92, &[socket, 5]), Ok(pid.into()));
     }
-    // A connection has it from the socket that listened.
+    // A connection inherits it from the listening socket.
     let name = guest.place(&[16, 2, 0x27, 0x0f, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     guest.call(104, &[socket, name, 16]).unwrap();
     guest.call(106, &[socket, 1]).unwrap();
@@ -247,7 +247,7 @@ fn requests_are_checked_before_anybody_sees_them() {
     let guest = Guest::new(&kernel());
     let (reader, _) = guest.pipe();
     let asks = |request, addr| guest.fails(54, &[reader, request, addr]);
-    // Longer than a page; to be copied in, though nobody knows it; known to nobody.
+    // Requests longer than a page; copied in, though unknown; unknown.
     assert_eq!(asks(0x1234_5678, NOWHERE), Errno::ENOTTY);
     assert_eq!(asks(0x8004_4141, NOWHERE), Errno::EFAULT);
     assert_eq!(asks(0x8004_4141, guest.buffer()), Errno::ENOTTY);

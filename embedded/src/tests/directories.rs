@@ -9,7 +9,7 @@ const CHROOT: i32 = 61;
 const MKDIR: i32 = 136;
 const RMDIR: i32 = 137;
 
-/// What one `getdents` says: inode, type and name of each entry.
+/// Returns what one `getdents` reports: inode, type and name of each entry.
 fn dents(guest: &Guest, fd: u64, size: u64) -> Result<Vec<(u64, u8, String)>, Errno> {
     guest.put(guest.buffer(), &[0xff; 1000]);
     let len = guest.call(390, &[fd, guest.buffer(), size])? as usize;
@@ -68,7 +68,7 @@ fn a_directory_lists_what_it_holds() {
     assert_eq!((entries[0].0, entries[1].0), (own, up));
     assert_eq!(entries[3].0, number(&guest, "/tmp/d/sub"));
     assert_eq!(dents(&guest, dir, 4096), Ok(vec![]));
-    // The end is a place of its own: what comes later is not seen from there.
+    // The end is a place of its own: later entries are not seen from there.
     guest.open("/tmp/d/later", o::RDWR | o::CREAT).unwrap();
     assert_eq!(dents(&guest, dir, 4096), Ok(vec![]));
     guest.call(199, &[dir, 0, 0, 0]).unwrap();
@@ -93,26 +93,26 @@ fn a_directory_is_read_in_pieces_while_it_changes() {
         guest.open(&format!("/tmp/d/{name}"), o::RDWR | o::CREAT).unwrap();
     }
     let dir = guest.open("/tmp/d", o::RDONLY).unwrap();
-    // Every short name takes 16 bytes; a buffer for less than one gets nothing and stays.
+    // Every short name takes 16 bytes; a smaller buffer gets nothing and the offset stays.
     assert_eq!(names(&guest, dir, 15), [""; 0]);
     assert_eq!(names(&guest, dir, 16), ["."]);
     assert_eq!(names(&guest, dir, 40), ["..", "a"]);
     let place = guest.call(199, &[dir, 0, 0, 1]).unwrap() as u64;
-    // What is next goes, what was read goes, one is renamed in its place, one comes.
+    // The next entry is removed, one read already is removed, one is renamed in its place, one is added.
     on(&guest, UNLINK, "/tmp/d/b").unwrap();
     on(&guest, UNLINK, "/tmp/d/a").unwrap();
     rename(&guest, "/tmp/d/d", "/tmp/d/new").unwrap();
     guest.open("/tmp/d/z", o::RDWR | o::CREAT).unwrap();
     assert_eq!(names(&guest, dir, 16), ["c"]);
     assert_eq!(names(&guest, dir, 4096), ["new", "e", "z"]);
-    // From an earlier offset again.
+    // Read from an earlier offset again.
     guest.call(199, &[dir, 0, place, 0]).unwrap();
     assert_eq!(names(&guest, dir, 4096), ["c", "new", "e", "z"]);
-    // Over another name the one that moves keeps its place.
+    // An entry that is renamed over another keeps its place.
     rename(&guest, "/tmp/d/z", "/tmp/d/c").unwrap();
     guest.call(199, &[dir, 0, place, 0]).unwrap();
     assert_eq!(names(&guest, dir, 4096), ["new", "e", "c"]);
-    // Removing what was read, piece by piece, removes all.
+    // Removing the entries as they are read removes all of them.
     guest.call(199, &[dir, 0, 0, 0]).unwrap();
     loop {
         let some = names(&guest, dir, 32);
@@ -168,7 +168,7 @@ fn there_is_no_way_out_of_a_root() {
     assert_eq!(on(&child, CHROOT, "/dev/null"), Err(Errno::ENOTDIR));
     assert_eq!(child.fails(CHROOT, &[NOWHERE]), Errno::EFAULT);
     assert_eq!(on(&child, CHROOT, "/tmp/jail"), Ok(0));
-    // The current directory was outside: it is the root now.
+    // The current directory was outside of the root, so now it is the root.
     assert_eq!((cwd(&child), cwd(&guest)), ("/".into(), "/".into()));
     assert_eq!(number(&child, "/.."), number(&guest, "/tmp/jail"));
     assert_eq!(number(&child, "/../../tmp/../.."), number(&guest, "/tmp/jail"));
@@ -177,14 +177,14 @@ fn there_is_no_way_out_of_a_root() {
     on(&child, CHDIR, "/tmp").unwrap();
     assert_eq!(cwd(&child), "/tmp");
     assert_eq!(on(&child, RMDIR, "/.."), Err(Errno::EINVAL));
-    // A directory that is open outside leads nowhere but to what is below it.
+    // A descriptor of a directory outside leads only to what is below it.
     assert_eq!(child.fails(13, &[out]), Errno::EPERM);
     assert_eq!(child.call(13, &[inner]), Ok(0));
     assert!(child.call(468, &[out, child.string("jail"), 0]).is_ok());
     assert_eq!(child.call(466, &[out, child.string(".."), child.buffer(), 0]), Ok(0));
     let seen = u64::from_le_bytes(child.get(child.buffer() + 16, 8).try_into().unwrap());
     assert_eq!(seen, number(&guest, "/tmp/jail"));
-    // A child stays in, and can go further in.
+    // A child stays inside, and can go further in.
     let grandchild = child.fork();
     assert_eq!(cwd(&grandchild), "/tmp");
     assert_eq!(grandchild.call(297, &[inner]), Ok(0));
@@ -194,7 +194,7 @@ fn there_is_no_way_out_of_a_root() {
     // The superuser gets out by a descriptor, as in NetBSD.
     assert_eq!(child.call(297, &[out]), Ok(0));
     assert_eq!(cwd(&child), "/jail/tmp");
-    // A root that is moved away still is one.
+    // A root that is moved stays a root.
     rename(&guest, "/tmp/jail/tmp", "/tmp/moved").unwrap();
     assert_eq!(number(&grandchild, "/.."), number(&guest, "/tmp/moved"));
     on(&guest, RMDIR, "/tmp/moved").unwrap();

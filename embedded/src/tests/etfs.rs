@@ -13,7 +13,7 @@ fn mount(key: &str, host: &Path, writable: bool) -> Etfs {
     Etfs { key: key.into(), hostpath: host.into(), writable }
 }
 
-/// A directory with a file, a file in a directory, and an empty directory.
+/// Makes a directory with a file, a file in a directory, and an empty directory.
 fn tree() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "of the host").unwrap();
@@ -29,7 +29,8 @@ fn read(guest: &Guest, path: &str) -> Result<Vec<u8>, Errno> {
     bytes
 }
 
-/// The fields of a `struct stat`: mode, owner, group, seconds and nanoseconds of modification, size.
+/// Returns the fields of a `struct stat`: mode, owner, group, seconds and nanoseconds of modification,
+/// size.
 fn stat(guest: &Guest, path: &str) -> (u32, u32, u32, i64, i64, i64) {
     guest.call(439, &[guest.string(path), guest.buffer()]).unwrap();
     let int = |at: u64| u32::from_le_bytes(guest.get(guest.buffer() + at, 4).try_into().unwrap());
@@ -52,7 +53,7 @@ fn a_directory_is_read_as_it_was_and_not_changed() {
     fs::File::options().write(true).open(&file).unwrap().set_modified(when).unwrap();
     let kernel = kernel();
     kernel.etfs(&[mount("/srv/data", dir.path(), false)]).unwrap();
-    // What becomes of it later is not seen.
+    // Later changes on the host are not seen.
     fs::write(&file, "changed").unwrap();
     fs::remove_dir_all(dir.path().join("sub")).unwrap();
     fs::write(dir.path().join("new"), "").unwrap();
@@ -84,7 +85,7 @@ fn a_directory_is_read_as_it_was_and_not_changed() {
     guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
     assert_eq!(guest.fails(128, &[path("/tmp/file"), path("/srv/data/new")]), Errno::EROFS);
     assert_eq!(guest.fails(128, &[path("/srv/data"), path("/tmp/data")]), Errno::EROFS);
-    // Reading leaves no mark either, and beside it all is as ever.
+    // Reading leaves the times, and files outside of the mount can be changed.
     assert_eq!(stat(&guest, "/srv/data/file"), file);
     assert_eq!(guest.call(136, &[path("/srv/own"), 0o755]), Ok(0));
 }
@@ -133,7 +134,7 @@ fn there_is_no_way_out_and_what_is_special_stays_outside() {
     }
     assert_eq!(read(&guest, "/data/../../../data/file").unwrap(), b"of the host");
     assert_eq!(stat(&guest, "/data/.."), stat(&guest, "/"));
-    // A link is as it was, and leads where it leads in here.
+    // A link is copied as it is, and leads to that path in the kernel.
     let target = secret.path().to_str().unwrap();
     let args = [guest.string("/data/out"), guest.buffer(), 1000];
     assert_eq!(guest.call(58, &args), Ok(target.len() as i64));
@@ -144,7 +145,8 @@ fn there_is_no_way_out_and_what_is_special_stays_outside() {
     assert_eq!(read(&guest, "/data/tmp").unwrap(), b"of the client");
     guest.call(136, &[guest.string("/etc"), 0o755]).unwrap();
     assert_eq!(read(&guest, "/data/passwd"), Err(Errno::ENOENT));
-    // A mount itself may be behind a link: whoever starts the server has said so.
+    // The path of a mount itself may lead through a link, as the person who starts the server has chosen
+    // it.
     symlink(dir.path(), secret.path().join("link")).unwrap();
     kernel.etfs(&[mount("/linked", &secret.path().join("link"), false)]).unwrap();
     assert_eq!(read(&guest, "/linked/file").unwrap(), b"of the host");
@@ -184,14 +186,14 @@ fn the_limits_of_bytes_and_inodes_hold() {
         kernel_with(limits)
     };
     let data = [mount("/data", dir.path(), true)];
-    // Two files, three directories, and the seven there are from the start.
+    // Two files, three directories, and the seven inodes that are there from the start.
     let small = limited(1 << 20, 11);
     let (reason, text) = why(&small, &data);
     assert!(matches!(reason, Why::Inodes), "{text}");
     assert!(text.contains("/sub/empty: is one more than the inodes"), "{text}");
     let (reason, text) = why(&limited(200_000, 12), &data);
     assert!(matches!(reason, Why::Bytes), "{text}");
-    // A family's bound is not that of a mount, but of what it grows by.
+    // A family's bound does not apply to a mount, but to its growth.
     let kernel = limited(1 << 20, 12);
     kernel.etfs(&data).unwrap();
     assert_eq!(kernel.usage().bytes, 3 * 65536 + 4096 + 512);

@@ -24,7 +24,7 @@ fn opening(guest: &Guest, flags: u64) -> Pending {
     guest.start(5, &[guest.string(NAME), flags])
 }
 
-/// A reader and a writer, as descriptor 3 of two clients.
+/// Opens a reader and a writer, as descriptor 3 of two clients.
 fn pair(kernel: &Embedded) -> [Guest; 2] {
     let [reader, writer] = guests(kernel);
     assert_eq!(reader.open(NAME, o::RDONLY | o::NONBLOCK), Ok(3));
@@ -33,7 +33,7 @@ fn pair(kernel: &Embedded) -> [Guest; 2] {
     [reader, writer]
 }
 
-/// What poll and kqueue see of descriptor 3.
+/// Returns what poll and kqueue see of descriptor 3.
 fn sees(kernel: &Embedded, guest: &Guest) -> (u32, [Option<Seen>; 2]) {
     let proc = kernel.system.processes.find(guest.process.pid()).unwrap();
     let file = proc.files.get(3).unwrap();
@@ -56,7 +56,7 @@ fn a_fifo_has_a_name_and_no_place_in_it() {
     assert_eq!(guest.fails(199, &[3, 0, 0, 0]), Errno::ESPIPE);
     assert_eq!(guest.fails(173, &[3, guest.buffer(), 1, 0, 0]), Errno::ESPIPE);
     assert_eq!(guest.fails(13, &[3]), Errno::ENOTDIR);
-    // It has no locks either.
+    // A fifo has no locks either.
     assert_eq!(guest.fails(131, &[3, 1]), Errno::EINVAL);
     let lock = guest.place(&[[0; 16], [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat());
     assert_eq!(guest.fails(92, &[3, 8, lock]), Errno::EINVAL);
@@ -80,7 +80,7 @@ fn an_open_waits_for_the_other_side() {
     assert_eq!(reader.write(3, b"x"), Err(Errno::EBADF));
     reader.close(3).unwrap();
     writer.close(3).unwrap();
-    // The other way round, and one that wants both waits for nobody.
+    // The other way round; and an open for both waits for nobody.
     let mut writes = opening(&writer, o::WRONLY);
     assert_eq!(writes.run(), None);
     assert_eq!(opening(&reader, o::RDONLY).run(), Some(Ok([3, 0])));
@@ -117,13 +117,13 @@ fn an_open_that_waits_has_its_number_already() {
     assert_eq!(reader.call(92, &[0, 11]), Ok(3));
     assert_eq!(reader.open("/tmp", o::RDONLY), Ok(4));
     assert_eq!(reader.pipe(), (5, 6));
-    // A child does not get it.
+    // A child does not get the reserved descriptor.
     let child = reader.fork();
     assert_eq!(child.open("/tmp", o::RDONLY), Ok(3));
     assert_eq!(writer.open(NAME, o::WRONLY), Ok(3));
     assert_eq!(reads.run(), Some(Ok([3, 0])));
     assert_eq!(is_open(3), Ok(1));
-    // It is free again when nothing comes of it, and dup2 may take it away.
+    // The descriptor is free again when the open fails, and dup2 may take it.
     writer.close(3).unwrap();
     reader.close(3).unwrap();
     let mut reads = opening(&reader, o::RDONLY);
@@ -167,7 +167,7 @@ fn an_interrupted_open_was_none() {
     let mut writes = opening(&writer, o::WRONLY);
     assert_eq!(writes.run(), None);
     let mut reads = opening(&reader, o::RDONLY | o::CLOEXEC);
-    // One that opens counts, though it waits itself.
+    // An open counts for the other side, though it waits itself.
     assert_eq!(writes.interrupt(), Err(Errno::EINTR));
     assert_eq!(reads.run(), None);
     assert_eq!(reads.interrupt(), Err(Errno::EINTR));
@@ -178,7 +178,7 @@ fn an_interrupted_open_was_none() {
     let mut after = kernel.usage();
     after.files = before.files;
     assert_eq!(after, before);
-    // One that came and went is enough for who waited: it reads the end of file.
+    // A writer that came and went is enough for the waiting reader, which then reads end of file.
     let mut reads = opening(&reader, o::RDONLY);
     assert_eq!(reads.run(), None);
     assert_eq!(writer.open(NAME, o::WRONLY), Ok(3));
@@ -226,7 +226,7 @@ fn what_is_in_it_stays_while_one_side_is_open_and_goes_with_the_last() {
     assert_eq!(writer.write(3, b"more"), Ok(4));
     assert_eq!(reader.read(3, 100).unwrap(), b"datamore");
     writer.write(3, b"lost").unwrap();
-    // Its name is not what keeps it.
+    // The fifo does not depend on its name.
     writer.call(10, &[writer.string(NAME)]).unwrap();
     writer.close(3).unwrap();
     assert_eq!(reader.read(3, 2).unwrap(), b"lo");
@@ -250,7 +250,7 @@ fn small_writes_are_whole_and_large_ones_begin_with_some_room() {
     assert_eq!(writer.write(3, &[2; 2048]), Err(Errno::EAGAIN));
     assert_eq!(reader.read(3, 1).unwrap().len(), 1);
     assert_eq!(writer.write(3, &[2; 5000]), Ok(2048));
-    // One that waits goes on as there is room, woken each time.
+    // A waiting writer goes on as there is room, woken each time.
     writer.call(92, &[3, 4, o::WRONLY]).unwrap();
     let mut writes = writer.start(4, &[3, writer.buffer(), 600]);
     assert_eq!(writes.run(), None);
@@ -259,7 +259,7 @@ fn small_writes_are_whole_and_large_ones_begin_with_some_room() {
     assert_eq!(reader.read(3, 1).unwrap().len(), 1);
     assert!(writes.woken());
     assert_eq!(writes.run(), Some(Ok([600, 0])));
-    // What is left of one that waits may be little.
+    // The last part of a waiting write may be small.
     reader.read(3, CAPACITY).unwrap();
     writer.write(3, &[2; 8]).unwrap();
     let mut writes = writer.start(4, &[3, writer.buffer(), CAPACITY as u64]);
@@ -315,7 +315,7 @@ fn a_fifo_is_paid_for_while_it_is_open() {
     assert_eq!(reader.open(NAME, o::RDWR), Err(Errno::ENOMEM));
     reader.call(201, &[hoard, 0, 100]).unwrap();
     assert_eq!(reader.open(NAME, o::RDWR | o::NONBLOCK), Ok(4));
-    // It holds less while there is no paying for more.
+    // The fifo holds less while its family cannot pay for more.
     assert_eq!(reader.write(4, &[1; 3000]), Err(Errno::EAGAIN));
     assert_eq!(reader.write(4, &[1; 1024]), Ok(1024));
     assert_eq!(reader.write(4, &[1; 1]), Err(Errno::EAGAIN));
@@ -361,7 +361,7 @@ fn many_readers_and_writers_lose_nothing() {
     }
     let keeps = guest.open(NAME, o::RDWR).unwrap();
     let sent: i64 = writers.into_iter().map(|thread| thread.join().unwrap()).sum();
-    // Each reader ends with a mark that is its own.
+    // Each reader ends with a mark of its own.
     let mut received = 0;
     for _ in 0..2 {
         assert_eq!(guest.write(keeps, &[u8::MAX]), Ok(1));

@@ -1,4 +1,4 @@
-//! What kqueues are told of files: `EVFILT_VNODE`, and `EVFILT_READ` of a regular file.
+//! Tests of the events of files in kqueues: `EVFILT_VNODE`, and `EVFILT_READ` of a regular file.
 
 use super::super::kqueue::{Kevent, note};
 use super::super::testing::{Guest, NOWHERE, kernel, o};
@@ -8,12 +8,12 @@ use kernel::Errno;
 const ALL: u32 = 0x7f;
 const NOTHING: u32 = 0;
 
-/// Watches all that happens to what is open as `fd`.
+/// Watches all events of the file open as `fd`.
 fn watch(queue: &Queue<'_>, fd: u64) {
     queue.change(Kevent { fflags: ALL, ..event(fd, VNODE, ADD | CLEAR) }).unwrap();
 }
 
-/// What has happened to each of these since the last time.
+/// Returns the events of each descriptor since the last time.
 fn told<const N: usize>(queue: &Queue<'_>, fds: [u64; N]) -> [u32; N] {
     let count = queue.start(&[], 100, false).wait().unwrap()[0];
     let events = queue.events(count);
@@ -48,9 +48,9 @@ fn a_file_tells_what_is_done_to_it() {
     step(9, &[path("/tmp/f"), path("/tmp/g")], note::LINK);
     step(128, &[path("/tmp/g"), path("/tmp/h")], note::RENAME);
     step(136, &[path("/tmp/d"), 0o755], NOTHING);
-    // Two names: one goes, one comes.
+    // One name is removed, one is added.
     step(128, &[path("/tmp/h"), path("/tmp/d/h")], note::LINK | note::RENAME);
-    // Both names are its own: the first goes.
+    // Both names are the file's own: the first is removed.
     step(128, &[path("/tmp/d/h"), path("/tmp/f")], note::LINK);
     step(128, &[path("/tmp/f"), path("/tmp/d/f")], note::DELETE | note::RENAME);
     step(10, &[path("/tmp/d/f")], note::DELETE);
@@ -112,7 +112,7 @@ fn a_regular_file_can_be_read_where_it_does_not_end() {
     assert_eq!(pending.run(), None);
     guest.write(fd, b"abcdef").unwrap();
     assert!(pending.woken());
-    // It stands at the end now.
+    // The offset is at the end now.
     assert_eq!(pending.run(), None);
     guest.write(fd, b"ghi").unwrap();
     guest.call(199, &[fd, 0, 2, 0]).unwrap();

@@ -37,7 +37,7 @@ fn what_was_written_is_read() {
     assert_eq!(guest.fails(199, &[fd, 0, -10i64 as u64, 1]), Errno::EINVAL);
     assert_eq!(guest.fails(199, &[fd, 0, i64::MAX as u64, 1]), Errno::EINVAL);
     assert_eq!(guest.fails(199, &[fd, 0, 0, 3]), Errno::EINVAL);
-    // At an offset of their own: there is a slot of padding before it.
+    // Read at a given offset: there is a slot of padding before it.
     assert_eq!(guest.call(173, &[fd, guest.buffer(), 5, 99, 0]), Ok(5));
     assert_eq!(guest.get(guest.buffer(), 5), b"hello");
     guest.put(guest.buffer(), b"HELL");
@@ -68,7 +68,7 @@ fn several_buffers_are_one_transfer() {
     assert_eq!(guest.call(290, &[fd, vector(&[(b, 6)]), 1, 0, 100]), Ok(6));
     assert_eq!(guest.call(199, &[fd, 0, 0, 0]), Ok(0));
     assert_eq!(guest.call(120, &[fd, iov, 3]), Ok(106));
-    // What is wrong with a vector, in the order it is found.
+    // Errors of a vector, in the order they are found.
     assert_eq!(guest.fails(120, &[77, iov, 0]), Errno::EINVAL);
     assert_eq!(guest.fails(120, &[77, iov, 3]), Errno::EBADF);
     assert_eq!(guest.fails(120, &[fd, iov, 1025]), Errno::EINVAL);
@@ -92,14 +92,14 @@ fn counts_that_cannot_be_are_refused_and_large_ones_come_in_pieces() {
     let data: Vec<u8> = (0..400_000u32).map(|i| (i % 251) as u8).collect();
     assert_eq!(guest.write(fd, &data), Ok(400_000));
     assert_eq!(guest.call(199, &[fd, 0, 0, 0]), Ok(0));
-    // Less room than that in a run: offsets move once, and every byte comes once.
+    // With less room than that in a run, offsets move once, and every byte comes once.
     guest.room = 70_001;
     let mut pending = guest.start(3, &[fd, guest.buffer(), 1 << 40]);
     assert_eq!(pending.run(), Some(Ok([400_000, 0])));
     assert!(pending.runs > 5);
     assert_eq!(guest.get(guest.buffer(), 400_000), data);
     assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(400_000));
-    // A long read belongs to one reader.
+    // The range of a long read belongs to one reader.
     guest.call(199, &[fd, 0, 0, 0]).unwrap();
     let mut pending = guest.start(3, &[fd, guest.buffer(), 300_000]);
     assert_eq!(pending.once(), Outcome::Flush);
@@ -172,7 +172,7 @@ fn a_write_that_meets_a_bad_address_leaves_what_came_before_it_only_over_what_wa
                 .call(173, &[fd, guest.buffer(), 100, 0, 0])
                 .map(|len| String::from_utf8(guest.get(guest.buffer(), len as usize)).unwrap())
         };
-        // The offset moves over what was copied, as in NetBSD.
+        // The offset moves past what was copied, as in NetBSD.
         assert_eq!(guest.fails(121, &[fd, iov, 2]), Errno::EFAULT);
         assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(15));
         assert_eq!(text().unwrap(), "0123456789");
@@ -237,7 +237,7 @@ fn open_takes_its_flags_to_heart() {
     let dir = guest.open("/tmp", o::RDONLY | o::DIRECTORY).unwrap();
     assert_eq!(guest.read(dir, 10), Err(Errno::EISDIR));
     assert_eq!(guest.call(5, &[NOWHERE, 0, 0]), Err(Errno::EFAULT));
-    // The sticky bit is not for files, and the umask is the process's.
+    // Files do not get the sticky bit, and each process has its umask.
     guest.call(60, &[0o27]).unwrap();
     guest.call(5, &[guest.string("/tmp/mode"), o::CREAT, 0o7777]).unwrap();
     assert_eq!(mode(&guest, "/tmp/mode"), 0o106_750);
@@ -297,14 +297,14 @@ fn the_working_directory_is_the_process_s_own() {
     assert_eq!(cwd(&guest), "/dev\0");
     assert_eq!(on(&guest, CHDIR, "null"), Err(Errno::ENOTDIR));
     assert_eq!(guest.fails(13, &[1]), Errno::EINVAL);
-    // Half as many names as bytes are looked at, and no more.
+    // Exactly half as many names as bytes are looked at.
     on(&guest, MKDIR, "/tmp/x").unwrap();
     on(&guest, CHDIR, "/tmp/x").unwrap();
     assert_eq!(guest.call(296, &[guest.buffer(), 3]), Ok(3));
     assert_eq!(guest.get(guest.buffer(), 3), b"/x\0");
     assert_eq!(guest.fails(296, &[guest.buffer(), 4]), Errno::ERANGE);
     on(&guest, CHDIR, "/dev").unwrap();
-    // A directory that was removed under a process is nowhere.
+    // A directory that was removed under a process has no path.
     on(&guest, RMDIR, "/tmp/dir").unwrap();
     assert_eq!(child.fails(296, &[child.buffer(), 1024]), Errno::ENOENT);
     assert_eq!(child.open("file", o::RDWR | o::CREAT), Err(Errno::ENOENT));
@@ -494,7 +494,7 @@ fn what_cannot_be_opened_is_not_made() {
     assert_eq!(guest.open("/tmp/more", o::RDWR | o::CREAT), Err(Errno::ENFILE));
     assert_eq!(guest.fails(439, &[guest.string("/tmp/more"), guest.buffer()]), Errno::ENOENT);
     guest.close(4).unwrap();
-    // What fails gives its place back.
+    // A failed open gives back its place among the open files.
     assert_eq!(guest.open("/tmp/none", o::RDWR), Err(Errno::ENOENT));
     assert_eq!(kernel.usage().files, 2);
     assert!(guest.open("/tmp/more", o::RDWR | o::CREAT).is_ok());
@@ -547,7 +547,7 @@ fn a_long_write_is_in_one_piece_whoever_else_writes() {
         guest.put(two, &[2; 100_000]);
         let mut first = guest.start(4, &[fd, one, 200_000]);
         let mut second = guest.start(4, &[dup, two, 100_000]);
-        // Turn about, until both are through.
+        // Run the two in turn until both are done.
         let mut left = vec![&mut first, &mut second];
         while !left.is_empty() {
             left.retain_mut(|pending| !matches!(pending.step(), Outcome::Done(Ok(_))));
@@ -567,14 +567,14 @@ fn a_long_write_that_fails_takes_back_what_it_added() {
         let guest = Guest::new(&kernel);
         let fd = guest.open("/tmp/file", o::RDWR | o::CREAT | flags).unwrap();
         guest.write(fd, b"before").unwrap();
-        // The last piece is not there.
+        // The last piece is at a bad address.
         let last = guest.buffer() + SIZE as u64 / 2 - 100_000;
         assert_eq!(guest.fails(4, &[fd, last, 150_000]), Errno::EFAULT);
         guest.call(440, &[fd, guest.buffer()]).unwrap();
         assert_eq!(word(&guest, 112), 6, "flags {flags}");
         assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(6 + 65536));
         assert_eq!(kernel.usage().bytes, 512);
-        // If another has written behind it in the meantime, that stays where it is.
+        // Bytes that another has written behind it meanwhile stay where they are.
         let mut failing = guest.start(4, &[fd, last, 150_000]);
         while guest.call(199, &[fd, 0, 0, 1]) == Ok(6 + 65536) {
             failing.step();
@@ -601,10 +601,10 @@ fn a_write_that_cannot_be_held_changes_nothing() {
             assert_eq!(kernel.usage().bytes, bytes, "flags {flags}");
             guest.call(199, &[fd, 0, 6, 0]).unwrap();
         };
-        // The first of its pieces could be, all of them not.
+        // There is room for the first piece, but not for all of them.
         assert_eq!(guest.write(fd, &[1; 149_000]), Err(Errno::ENOSPC));
         is_as_before(512);
-        // Another takes what there was when it began.
+        // Another write takes the room that there was when this one began.
         let mut failing = guest.start(4, &[fd, guest.buffer(), 100_000]);
         while guest.call(199, &[fd, 0, 0, 1]) == Ok(6) {
             failing.step();
@@ -612,7 +612,7 @@ fn a_write_that_cannot_be_held_changes_nothing() {
         let other = guest.open("/tmp/other", o::RDWR | o::CREAT).unwrap();
         guest.write(other, &[2; 65_536]).unwrap();
         assert_eq!(failing.run(), Some(Err(Errno::ENOSPC)));
-        // The offset is behind the piece that was written, as it is before a bad address.
+        // The offset is behind the piece that was written, as before a bad address.
         assert_eq!(guest.call(199, &[dup, 0, 0, 1]), Ok(6 + 65_536));
         guest.call(199, &[fd, 0, 6, 0]).unwrap();
         is_as_before(65_536 + 512);
@@ -625,7 +625,7 @@ fn a_write_elsewhere_that_fails_leaves_the_offset_alone() {
     let fd = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
     guest.write(fd, b"0123456789").unwrap();
     let iov = [guest.place(b"abcde"), 5, NOWHERE, 5].map(u64::to_le_bytes).concat();
-    // It would have ended where the open file is.
+    // The write would have ended at the offset of the open file.
     assert_eq!(guest.fails(290, &[fd, guest.place(&iov), 2, 0, 0]), Errno::EFAULT);
     assert_eq!(guest.call(199, &[fd, 0, 0, 1]), Ok(10));
 }

@@ -45,7 +45,7 @@ fn a_process_moves_itself() {
     assert_eq!(guest.call(SETPGID, &[0, 0]), Ok(0), "again is no change");
     assert_eq!(other.call(SETPGID, &[0, pid(&guest)]), Ok(0));
     assert_eq!(other.call(GETPGID, &[0]), Ok(pid(&guest) as i64));
-    // Who leads a group may begin no session, others may, with a group that nobody is in any more.
+    // The leader of a group may not begin a session; others may, in a group without other members.
     assert_eq!(guest.fails(SETSID, &[]), Errno::EPERM);
     assert_eq!(other.call(SETSID, &[]), Ok(pid(&other) as i64));
     assert_eq!((group(&other), session(&other)), (pid(&other), pid(&other)));
@@ -61,13 +61,13 @@ fn a_parent_moves_its_children_until_they_are_another_program() {
     let parent = Guest::new(&kernel);
     let (one, two) = (parent.fork(), parent.fork());
     let stranger = Guest::new(&kernel);
-    // A forked client is a child of its prefork, which is gone, so of init: as in a rump kernel.
+    // A forked client is a child of its prefork, which is gone, so of init, as in a rump kernel.
     assert_eq!(parent.fails(SETPGID, &[pid(&one), 0]), Errno::ESRCH);
     assert_eq!(parent.fails(SETPGID, &[pid(&stranger), 0]), Errno::ESRCH);
     assert_eq!(parent.fails(SETPGID, &[29_000, 0]), Errno::ESRCH);
     assert_eq!(parent.fails(SETPGID, &[1, 0]), Errno::ESRCH);
     drop((one, two));
-    // The preforks themselves are children, and who comes for them is a grandchild meanwhile.
+    // The preforks themselves are children, and a client that takes one over is a grandchild meanwhile.
     let first = parent.process.prefork().unwrap();
     let second = parent.process.prefork().unwrap();
     let grandchild = second.adopt(parent.signals.clone()).unwrap();
@@ -79,7 +79,7 @@ fn a_parent_moves_its_children_until_they_are_another_program() {
     assert_eq!(parent.fails(SETPGID, &[first_pid, 4_000]), Errno::EPERM);
     grandchild.exec(b"other");
     assert_eq!(parent.fails(SETPGID, &[grandchild.pid() as u64, 0]), Errno::EACCES);
-    // A child in another session is out of reach.
+    // A child in another session cannot be moved.
     let apart = Guest::with(grandchild, parent.signals.clone());
     assert_eq!(apart.call(SETSID, &[]), Ok(pid(&apart) as i64));
     assert_eq!(parent.fails(SETPGID, &[pid(&apart), 0]), Errno::EPERM);
@@ -116,7 +116,7 @@ fn numbers_of_groups_and_sessions_are_not_given_to_processes() {
     child.call(SETPGID, &[0, 0]).unwrap();
     let id = leader.process.pid();
     drop(leader);
-    // The group has gone with its leader, the session has not.
+    // The group has ended with its leader, the session has not.
     assert!(kernel.system.groups.find(id).is_none());
     assert_eq!(child.call(GETSID, &[0]), Ok(id.into()));
     let spawn = |kernel: &Embedded| Guest::new(kernel).process.pid();
@@ -141,7 +141,7 @@ fn a_login_name_is_its_session_s() {
     assert_eq!(name(&child, 3), b"som#################");
     assert_eq!(name(&child, 0), b"####################");
     assert_eq!(name(&two, 1)[0], 0, "another session");
-    // A new session begins with the name of the one before.
+    // A new session begins with the login name of the previous one.
     child.call(SETSID, &[]).unwrap();
     assert_eq!(name(&child, 9), b"somebody\0###########");
     assert_eq!(child.call(SETLOGIN, &[child.string("sixteen-letters!")]), Ok(0));
@@ -165,7 +165,7 @@ fn a_storm_of_moves_between_groups_leaves_none() {
                     let mine = pid(&guest);
                     guest.call(SETPGID, &[0, 0]).unwrap();
                     let child = guest.fork();
-                    // Whoever is next to it, if they are there and lead a group.
+                    // Join the group of a process with a nearby pid, if it exists and leads one.
                     let _ = child.call(SETPGID, &[0, mine + 1 + (who + turn) % 5]);
                     let _ = child.call(SETSID, &[]);
                     let _ = child.call(37, &[-(mine as i64) as u64, 1]);

@@ -1,6 +1,6 @@
-//! What runs where all clients are served is bounded, whatever clients have built: every call of the table
-//! is made with all it can meet made large, and what its inline runs did is counted, steps and locks. A call
-//! without a case here fails.
+//! Tests that the work of inline runs is bounded, whatever clients have built. Every call of the table is
+//! made with everything it can meet made large, and the steps and locks of its inline runs are counted. A
+//! call without a case here fails.
 
 use super::super::table::{Status, table};
 use super::super::testing::{Guest, Pending, kernel_with, o};
@@ -8,18 +8,19 @@ use super::super::work::MOST;
 use super::super::{Embedded, Limits};
 use super::streams::local;
 
-/// How many there are of what is many.
+/// The number of objects where there are many.
 const MANY: usize = 1500;
 
-/// What an inline run may do: what it counts before it does it, and some that it counts afterwards.
+/// The most steps and locks of an inline run: what it counts before it does it, and some that it counts
+/// afterwards.
 const STEPS: usize = 3 * MOST;
 const LOCKS: usize = 1200;
 
-/// A kernel in which there is much of everything, and a client of it.
+/// A kernel with much of everything, and a client of it.
 struct World {
     _kernel: Embedded,
     guest: Guest,
-    /// Calls that sleep.
+    /// The calls that sleep.
     sleepers: Vec<Pending>,
     _others: Vec<Guest>,
     made: u64,
@@ -48,13 +49,13 @@ impl World {
         }
     }
 
-    /// A path nobody has had yet.
+    /// Returns a path that is not in use.
     fn path(&mut self) -> String {
         self.made += 1;
         format!("/tmp/{}", self.made)
     }
 
-    /// A file with very many chunks.
+    /// Makes a file with very many chunks.
     fn file(&mut self) -> (String, u64) {
         let path = self.path();
         let fd = self.guest.open(&path, o::RDWR | o::CREAT).unwrap();
@@ -64,7 +65,7 @@ impl World {
         (path, fd)
     }
 
-    /// A file on which there are very many knotes.
+    /// Makes a file with very many knotes.
     fn watched(&mut self) -> (String, u64) {
         let path = self.path();
         let fd = self.guest.open(&path, o::RDWR | o::CREAT).unwrap();
@@ -73,7 +74,7 @@ impl World {
         (path, fd)
     }
 
-    /// Has `queue` watch very many copies of descriptor `fd`.
+    /// Makes `queue` watch very many copies of descriptor `fd`.
     fn watch(&mut self, queue: u64, fd: u64, filter: u64, notes: u64) {
         let pairs: Vec<u64> = (0..300).map(|_| self.ok(41, &[fd])).collect();
         for copy in pairs {
@@ -83,7 +84,7 @@ impl World {
         }
     }
 
-    /// A pipe with very many readers asleep.
+    /// Makes a pipe with very many sleeping readers.
     fn pipe(&mut self) -> (u64, u64) {
         let (reader, writer) = self.guest.pipe();
         for _ in 0..MANY {
@@ -98,7 +99,7 @@ impl World {
         self.sleepers.push(sleeper);
     }
 
-    /// Two connected local sockets.
+    /// Makes two connected local sockets.
     fn pair(&self, kind: u64) -> (u64, u64) {
         let at = self.guest.buffer() + 5000;
         self.ok(135, &[1, kind, 0, at]);
@@ -107,7 +108,7 @@ impl World {
         (word(0), word(4))
     }
 
-    /// A message that has these descriptors with it.
+    /// Returns a message that carries these descriptors.
     fn message(&self, fds: &[u64]) -> u64 {
         let mut control = [16 + 4 * fds.len() as u32, 0xffff, 1, 0].map(u32::to_le_bytes).concat();
         control.extend(fds.iter().flat_map(|&fd| (fd as u32).to_le_bytes()));
@@ -118,7 +119,7 @@ impl World {
         self.guest.place(&header)
     }
 
-    /// A socket that holds very many others, in messages in one another.
+    /// Makes a socket that holds very many others, in nested messages.
     fn nest(&mut self) -> (u64, u64) {
         let mut outer = self.pair(1);
         for _ in 0..8 {
@@ -135,7 +136,7 @@ impl World {
         outer
     }
 
-    /// A listener with very many connections that nobody has accepted, and the path to it.
+    /// Makes a listener with very many connections to accept, and returns it with its name.
     fn listener(&mut self) -> (u64, Vec<u8>) {
         let name = local(&self.path());
         let fd = self.ok(394, &[1, 1, 0]);
@@ -148,7 +149,7 @@ impl World {
         (fd, name)
     }
 
-    /// A datagram socket that very many others are connected to, its queue full.
+    /// Makes a datagram socket with a full queue, to which very many others are connected.
     fn receiver(&mut self) -> (u64, Vec<u8>) {
         let name = local(&self.path());
         let fd = self.ok(394, &[1, 2, 0]);
@@ -161,7 +162,7 @@ impl World {
         (fd, name)
     }
 
-    /// A file with very many locks, on which this process has one.
+    /// Makes a file with very many locks, one of which is this process's.
     fn locked(&mut self) -> u64 {
         let (_, fd) = self.file();
         for n in 0..MANY as u64 {
@@ -171,7 +172,7 @@ impl World {
         fd
     }
 
-    /// A path that takes very many steps, and a symbolic link that takes more.
+    /// Returns a path of very many steps, and a symbolic link with even more.
     fn long(&mut self) -> [u64; 2] {
         let path = self.path();
         let up = format!("/many{}", "/../many".repeat(120));
@@ -180,7 +181,7 @@ impl World {
         [self.guest.string(&up), self.guest.string(&path)]
     }
 
-    /// A directory as deep as a path may say.
+    /// Makes a directory as deep as a path may be long.
     fn deep(&mut self) -> u64 {
         for _ in 0..400 {
             let name = self.guest.string("d");
@@ -190,7 +191,7 @@ impl World {
         self.guest.open(".", o::RDONLY).unwrap()
     }
 
-    /// Paths that take very many steps, and one to a file that is watched.
+    /// Returns paths of very many steps, and one of a file that is watched.
     fn paths(&mut self) -> Vec<u64> {
         let mut paths = Vec::from(self.long());
         let (watched, file) = (self.watched().0, self.file().0);
@@ -198,7 +199,7 @@ impl World {
         paths
     }
 
-    /// Descriptors of what is large.
+    /// Returns descriptors of large objects.
     fn descriptors(&mut self) -> Vec<u64> {
         let (reader, writer) = self.pipe();
         let directory = self.guest.open("/many", o::RDONLY).unwrap();
@@ -207,14 +208,14 @@ impl World {
         [&files[..], &sockets].concat()
     }
 
-    /// A file that goes with its last descriptor.
+    /// Makes a file that is freed with its last descriptor.
     fn unlinked(&mut self) -> u64 {
         let (path, fd) = self.file();
         self.ok(10, &[self.guest.string(&path)]);
         fd
     }
 
-    /// A kqueue with very many knotes that are ready, or have been.
+    /// Makes a kqueue with very many knotes that are ready, or have been.
     fn kqueue(&mut self) -> u64 {
         let (reader, writer) = self.guest.pipe();
         let queue = self.ok(344, &[]);
@@ -224,20 +225,20 @@ impl World {
         queue
     }
 
-    /// Buffers for a vector of so many, each of one byte.
+    /// Returns a vector of so many buffers of one byte each.
     fn vector(&self, count: usize) -> u64 {
         let one = [self.guest.buffer(), 1].map(u64::to_le_bytes).concat();
         self.guest.place(&one.repeat(count))
     }
 
-    /// A message of so many buffers, to nobody in particular.
+    /// Returns a message of so many buffers, without an address.
     fn header(&self, count: usize) -> u64 {
         let words = [0, 0, self.vector(count), count as u64, 0, 0];
         self.guest.place(&words.map(u64::to_le_bytes).concat())
     }
 
-    /// The arguments of calls of this number that meet most, though what runs on a
-    /// worker has nothing to show. A number without a case is none.
+    /// Returns the arguments for calls of this number that meet the most. Calls that run on a worker need
+    /// none. `None` for a number without a case.
     fn cases(&mut self, number: i32) -> Option<Vec<Vec<u64>>> {
         const HERE: u64 = -100i64 as u64;
         let (buffer, pid) = (self.guest.buffer(), self.guest.process.pid() as u64);
@@ -245,7 +246,7 @@ impl World {
             firsts.into_iter().map(|first| [&[first], rest].concat()).collect::<Vec<_>>()
         };
         Some(match number {
-            // Nothing that anybody has built is looked at.
+            // Calls that look at nothing that clients have built.
             20 | 24 | 25 | 36 | 39 | 43 | 47 | 49 | 50 | 60 | 79 | 80 | 81 | 147 | 305 => {
                 vec![vec![]]
             }
@@ -353,7 +354,7 @@ impl World {
         })
     }
 
-    /// Makes a call as far as it goes, and says what its inline runs did.
+    /// Makes a call until it ends or sleeps, and returns the work of its inline runs.
     fn spent(&self, number: i32, args: &[u64]) -> [usize; 2] {
         let mut call = self.guest.start(number, args);
         if call.run().is_none() {
@@ -363,7 +364,7 @@ impl World {
     }
 }
 
-/// Every call that there is.
+/// Returns the number of every implemented call.
 fn numbers() -> impl Iterator<Item = i32> {
     table().filter(|entry| entry.status != Status::Absent).map(|entry| entry.number)
 }
@@ -372,7 +373,7 @@ fn numbers() -> impl Iterator<Item = i32> {
 fn no_inline_call_does_more_the_more_there_is() {
     let mut broken = Vec::new();
     for number in numbers() {
-        // One for each, as a call may take apart what it meets.
+        // A world for each call, as a call may destroy what it meets.
         let mut world = World::new();
         let Some(cases) = world.cases(number) else {
             broken.push(format!("call {number} has no case"));

@@ -12,7 +12,7 @@ fn socket(guest: &Guest, family: u64) -> u64 {
     guest.call(394, &[family, 2, 0]).expect("a socket") as u64
 }
 
-/// Asks for something of the interface of that name.
+/// Asks for a value of the interface of that name.
 fn ask(guest: &Guest, fd: u64, request: u64, name: &str) -> Result<Vec<u8>, Errno> {
     let size = (request >> 16 & 0x1fff) as usize;
     let mut argument = name.as_bytes().to_vec();
@@ -75,7 +75,7 @@ fn addresses_are_listed_as_there_is_room() {
     assert_eq!(guest.get(out + 288, 4), b"lo0\0");
 }
 
-/// Asks for a list of that kind; what came, and how long it would be.
+/// Asks for a list of that kind. Returns what came, and how long all of it would be.
 fn routes(guest: &Guest, family: i32, what: i32, room: u64) -> (Result<i64, Errno>, Vec<u8>) {
     let name: Vec<u8> =
         [4, 34, 0, family, what, 0].iter().flat_map(|part: &i32| part.to_le_bytes()).collect();
@@ -104,7 +104,7 @@ fn getifaddrs_finds_interface_and_addresses() {
     let (_, inet) = routes(&guest, 2, 5, 4096);
     assert_eq!(kinds(&inet), [(0x14, 168), (0xc, 64)]);
     assert_eq!(inet[168 + 24 + 8..168 + 24 + 16], [16, 2, 0, 0, 127, 0, 0, 1]);
-    // What does not fit is missing, and said to be.
+    // Messages that do not fit are missing, which the error reports.
     let (result, part) = routes(&guest, 0, 5, 230);
     assert_eq!((result, kinds(&part)), (Err(Errno::ENOMEM), vec![(0x14, 168), (0xc, 56)]));
     for (family, what, result) in [

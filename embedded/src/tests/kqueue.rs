@@ -60,7 +60,7 @@ impl<'g> Queue<'g> {
         Queue { guest, fd: guest.call(344, &[]).unwrap() as u64 }
     }
 
-    /// Begins a kevent call with room for `room` events, which waits for ever if it waits.
+    /// Begins a kevent call with room for `room` events. If it waits, then without a timeout.
     pub fn start(&self, changes: &[Kevent], room: u64, wait: bool) -> Pending {
         let at = self.guest.place(&encode(changes));
         let now = if wait { 0 } else { self.guest.place(&[0; 16]) };
@@ -68,7 +68,7 @@ impl<'g> Queue<'g> {
         self.guest.start(435, &[self.fd, at, count, self.guest.buffer(), room, now])
     }
 
-    /// The events of a call that ended with this many.
+    /// Returns the events of a call that ended with this many.
     pub fn events(&self, count: i64) -> Vec<Kevent> {
         let bytes = self.guest.get(self.guest.buffer(), count as usize * Kevent::SIZE);
         bytes.chunks(Kevent::SIZE).map(Kevent::decode).collect()
@@ -78,7 +78,7 @@ impl<'g> Queue<'g> {
         self.start(&[change], 0, false).wait().map(|_| ())
     }
 
-    /// What is there now, by ident, filter and data, and whether it is over.
+    /// Returns the present events: ident, filter, data, and `true` if EV_EOF is set.
     pub fn found(&self) -> Vec<(u64, u32, i64, bool)> {
         let count = self.start(&[], 100, false).wait().unwrap()[0];
         let events = self.events(count);
@@ -100,7 +100,7 @@ fn a_pipe_tells_of_bytes_and_of_room() {
     queue.change(event(writer, WRITE, ADD)).unwrap();
     assert_eq!(queue.found(), [(writer, WRITE, FULL, false)]);
     guest.write(writer, b"seven..").unwrap();
-    // They stay while they hold, and take turns; what is reported is what was asked for.
+    // Events stay while they hold, and take turns; only what was asked for is reported.
     assert_eq!(queue.found(), [(writer, WRITE, FULL - 7, false), (reader, READ, 7, false)]);
     let count = queue.start(&[], 1, false).wait().unwrap()[0];
     assert_eq!(queue.events(count), [Kevent { data: FULL - 7, ..event(writer, WRITE, ADD) }]);
@@ -110,11 +110,11 @@ fn a_pipe_tells_of_bytes_and_of_room() {
     assert_eq!(queue.found(), [(reader, READ, FULL - 511, false)]);
     guest.read(reader, FULL as usize).unwrap();
     assert_eq!(queue.found(), [(writer, WRITE, FULL, false)]);
-    // A low water mark says nothing to a pipe.
+    // A low-water mark has no effect on a pipe.
     queue.change(Kevent { fflags: 1, data: 50, ..event(reader, READ, ADD) }).unwrap();
     guest.write(writer, b"x").unwrap();
     assert_eq!(queue.found().len(), 2);
-    // The end, with what is left to read.
+    // The end of the pipe, with bytes left to read.
     guest.close(writer).unwrap();
     assert_eq!(queue.found(), [(reader, READ, 1, true)]);
 }
@@ -130,7 +130,7 @@ fn the_other_side_of_an_end_tells_of_its_end() {
     assert_eq!(queue.found(), []);
     guest.close(writer).unwrap();
     assert_eq!(queue.found(), [(reader, WRITE, 0, true)]);
-    // Too late to begin with.
+    // The knote is attached after the end.
     queue.change(event(reader, WRITE, DELETE)).unwrap();
     assert_eq!(queue.change(event(reader, WRITE, ADD)), Err(Errno::EBADF));
     queue.change(event(reader, READ, ADD)).unwrap();
@@ -147,7 +147,7 @@ fn a_call_sleeps_until_something_happens() {
     let mut pending = queue.start(&[event(reader, READ, ADD)], 10, true);
     assert_eq!(pending.run(), None);
     assert!(!pending.woken());
-    // Run again, it adds nothing a second time.
+    // When run again, the call adds nothing a second time.
     assert_eq!(pending.run(), None);
     other.write(writer, b"abc").unwrap();
     assert!(pending.woken());
@@ -157,7 +157,7 @@ fn a_call_sleeps_until_something_happens() {
     let mut pending = queue.start(&[], 10, true);
     assert_eq!(pending.run(), None, "what is on the list but not ready any more is no event");
     assert_eq!(pending.interrupt(), Err(Errno::EINTR));
-    // A second write, taken out by somebody else before it was seen.
+    // A second write, whose bytes another process takes before the knote is evaluated.
     let mut pending = queue.start(&[], 10, true);
     assert_eq!(pending.run(), None);
     other.write(writer, b"x").unwrap();
@@ -167,7 +167,7 @@ fn a_call_sleeps_until_something_happens() {
     other.write(writer, b"y").unwrap();
     assert!(pending.woken());
     assert_eq!(pending.run(), Some(Ok([1, 0])));
-    // The kqueue closed meanwhile.
+    // The kqueue is closed meanwhile.
     other.read(reader, 1).unwrap();
     let mut pending = queue.start(&[], 10, true);
     assert_eq!(pending.run(), None);
@@ -223,7 +223,7 @@ fn changes_answer_for_themselves() {
     for (change, errno) in refused {
         assert_eq!(queue.change(change), Err(errno), "{change:?}");
     }
-    // With room they are answered in the list, those that went well only if a receipt is wanted.
+    // With room in the eventlist errors are answered there, successes only if a receipt is wanted.
     let good = event(reader, READ, ADD);
     let receipt = Kevent { fflags: 7, data: 8, ..event(reader, READ, ADD | RECEIPT) };
     let changes: Vec<Kevent> =
@@ -235,7 +235,7 @@ fn changes_answer_for_themselves() {
         .collect();
     expected.push(Kevent { flags: ERROR, data: 0, ..receipt });
     assert_eq!(queue.events(count), expected);
-    // Where they find no room the call ends, before what comes after.
+    // Without room for an answer the call ends, before the next changes.
     queue.change(event(reader, READ, DELETE)).unwrap();
     let timer = Kevent { data: 1000, ..event(9, TIMER, ADD) };
     let changes = [refused[0].0, refused[3].0, timer];
@@ -249,7 +249,7 @@ fn many_changes_are_made_once_each() {
     let mut guest = Guest::new(&kernel());
     guest.slow = true;
     let queue = Queue::new(&guest);
-    // More than are copied in at once, every hundredth bad, so that their answers go in pieces.
+    // More changes than are copied in at once, every hundredth bad, so that the answers go in pieces.
     let changes: Vec<Kevent> = (0..4000)
         .map(|at| match at % 100 {
             0 => event(at, 99, ADD),
@@ -276,7 +276,7 @@ fn clear_reports_changes_and_not_what_is() {
     guest.write(writer, &[0; 10]).unwrap();
     assert_eq!(queue.found(), [(reader, READ, 10, false)]);
     assert_eq!(queue.found(), []);
-    // A read of a part is a change, as on NetBSD; so is a write.
+    // A read of a part counts as a change, as on NetBSD; so does a write.
     guest.read(reader, 4).unwrap();
     assert_eq!(queue.found(), [(reader, READ, 6, false)]);
     assert_eq!(queue.found(), []);
@@ -301,7 +301,7 @@ fn oneshot_dispatch_and_disabled_ones() {
     guest.write(writer, b"abc").unwrap();
     assert_eq!(queue.found(), [(reader, READ, 3, false)]);
     assert_eq!(queue.change(event(reader, READ, DELETE)), Err(Errno::ENOENT));
-    // Disabled, it keeps what happened to itself.
+    // A disabled knote keeps its event until it is enabled.
     queue.change(event(reader, READ, ADD | DISABLE)).unwrap();
     assert_eq!(queue.found(), []);
     queue.change(event(reader, READ, ENABLE)).unwrap();
@@ -312,7 +312,7 @@ fn oneshot_dispatch_and_disabled_ones() {
     queue.change(event(reader, READ, ENABLE)).unwrap();
     assert_eq!(queue.found(), []);
     queue.change(event(reader, READ, DELETE)).unwrap();
-    // Dispatched, it is disabled by its report; enabled again it tells of the next change.
+    // A report disables an EV_DISPATCH knote; when enabled again it reports the next change.
     queue.change(event(reader, READ, ADD | DISPATCH)).unwrap();
     guest.write(writer, b"x").unwrap();
     assert_eq!(queue.found(), [(reader, READ, 1, false)]);
@@ -320,7 +320,7 @@ fn oneshot_dispatch_and_disabled_ones() {
     assert_eq!(queue.found(), []);
     queue.change(event(reader, READ, ENABLE)).unwrap();
     assert_eq!(queue.found(), [(reader, READ, 2, false)]);
-    // A second EV_ADD changes what comes with it.
+    // A second EV_ADD changes the udata.
     queue.change(Kevent { udata: 77, ..event(reader, READ, ADD | ENABLE) }).unwrap();
     let count = queue.start(&[], 1, false).wait().unwrap()[0];
     assert_eq!(queue.events(count)[0].udata, 77);
@@ -346,7 +346,7 @@ fn closing_a_descriptor_removes_its_knotes() {
     guest.close(twin).unwrap();
     assert_eq!(queue.found(), [(reader, READ, 1, false)]);
     assert_eq!(kernel.usage().bytes, with_pipe.bytes + KNOTE_BYTES);
-    // However it is closed.
+    // The knote goes however the descriptor is closed.
     let again = guest.call(41, &[reader]).unwrap() as u64;
     assert_eq!(again, twin);
     assert_eq!(queue.found(), [(reader, READ, 1, false)]);
@@ -362,7 +362,7 @@ fn closing_a_descriptor_removes_its_knotes() {
     queue.change(event(writer, WRITE, ADD)).unwrap();
     queue.change(Kevent { data: 3_600_000, ..event(1, TIMER, ADD) }).unwrap();
     assert_eq!(kernel.system.timer_thread.len(), 1);
-    // With the kqueue goes all of it.
+    // Closing the kqueue removes all of its knotes.
     guest.close(queue.fd).unwrap();
     assert_eq!(kernel.usage(), with_pipe);
     assert_eq!(kernel.system.timer_thread.len(), 0);
@@ -445,14 +445,14 @@ fn kqueues_may_watch_each_other() {
     assert_eq!(outer.events(1)[0].ident, inner.fd);
     let found = inner.found();
     assert!(found.contains(&(reader, READ, 1, false)), "{found:?}");
-    // Two that are on each other's list keep each other there; once apart they fall silent.
+    // Two kqueues that are on each other's list keep each other there; once apart they fall silent.
     guest.read(reader, 1).unwrap();
     assert!(!outer.found().is_empty() && !inner.found().is_empty());
     inner.change(event(outer.fd, READ, DELETE)).unwrap();
     inner.change(event(inner.fd, READ, DELETE)).unwrap();
     assert_eq!((inner.found(), outer.found()), (vec![], vec![]));
     inner.change(event(outer.fd, READ, ADD)).unwrap();
-    // Both at once from two threads.
+    // Evaluate both at once from two threads.
     let look = |fd: u64| {
         let now = guest.place(&[0; 16]);
         for _ in 0..500 {
@@ -507,7 +507,7 @@ fn a_kqueue_is_a_file_of_its_own() {
     assert!(pending.woken());
     assert_eq!(pending.run(), Some(Ok([1, 0])));
     assert_eq!(guest.get(at + 6, 2), [0x41, 0]);
-    // stat(2) says how many are on the list.
+    // stat(2) returns the length of the list.
     guest.call(440, &[queue.fd, guest.buffer()]).unwrap();
     assert_eq!(guest.get(guest.buffer() + 8, 4), 0o010_000u32.to_le_bytes());
     assert_eq!(guest.get(guest.buffer() + 112, 1), [1]);
@@ -515,7 +515,7 @@ fn a_kqueue_is_a_file_of_its_own() {
     assert_eq!(guest.read(queue.fd, 1), Err(Errno::ENXIO));
     assert_eq!(guest.write(queue.fd, b"x"), Err(Errno::ENXIO));
     assert_eq!(guest.fails(54, &[queue.fd, 0x4004_667f, guest.buffer()]), Errno::ENOTTY);
-    // It stays with its process.
+    // A kqueue stays with its process.
     let child = guest.fork();
     assert_eq!(child.fails(435, &[queue.fd, 0, 0, 0, 0, 0]), Errno::EBADF);
     assert_eq!(child.call(344, &[]), Ok(queue.fd as i64));
@@ -581,7 +581,7 @@ fn timers_count_their_periods() {
     }
     let periods = begin.elapsed().as_millis() as i64 / 20;
     assert!(sum <= periods, "{sum} times in {periods} periods");
-    // Nobody looks for a while: those times are counted, and none is waited for.
+    // The timer is not looked at for a while: its periods are counted, and no alarm is set.
     thread::sleep(Duration::from_millis(70));
     while kernel.system.timer_thread.len() > 0 {
         assert!(begin.elapsed() < PATIENCE, "it does not go off");
@@ -589,7 +589,7 @@ fn timers_count_their_periods() {
     }
     let found = queue.found();
     assert!(found.len() == 1 && found[0].2 >= 3, "{found:?}");
-    // Somebody has looked: the next time is waited for, unless it has come meanwhile.
+    // After a look, an alarm is set for the next period, unless it has passed meanwhile.
     while kernel.system.timer_thread.len() != 1 {
         assert!(begin.elapsed() < PATIENCE, "it is not waited for");
         queue.found();
@@ -630,7 +630,7 @@ fn signals_are_counted() {
     assert_eq!(pending.run(), Some(Ok([1, 0])));
     assert_eq!(queue.events(1), [Kevent { data: 2, ..event(10, SIGNAL, ADD | CLEAR) }]);
     assert_eq!(queue.found(), []);
-    // They are delivered all the same.
+    // The signals are delivered all the same.
     assert_eq!(guest.signals.taken(), [12, 10, 10]);
 }
 
@@ -676,7 +676,7 @@ fn a_tracked_process_is_followed_to_its_children() {
     let child = other.fork();
     let count = queue.start(&[], 9, false).wait().unwrap()[0];
     let events = queue.events(count);
-    // The prefork, with its end, and the child that came of it.
+    // The prefork, with its end, and the child that took its place.
     assert_eq!(events.len(), 2, "{events:?}");
     let prefork = &events[0];
     assert_eq!((prefork.fflags, prefork.data), (CHILD | EXIT, pid as i64));
@@ -686,7 +686,7 @@ fn a_tracked_process_is_followed_to_its_children() {
     child.process.release();
     let count = queue.start(&[], 9, false).wait().unwrap()[0];
     assert_eq!(queue.events(count)[0].fflags, EXIT);
-    // No more than there may be: the parent's knote says so.
+    // If the child's knote cannot be paid for, the parent's knote reports that.
     let kernel = kernel_with(Limits { bytes_per_family: KNOTE_BYTES, ..Limits::default() });
     let guest = Guest::new(&kernel);
     let queue = Queue::new(&guest);
@@ -697,7 +697,7 @@ fn a_tracked_process_is_followed_to_its_children() {
     assert_eq!((count, queue.events(1)[0].fflags), (1, 2));
 }
 
-/// A file that is watched, as those of the file system are.
+/// A file with a klist, as those of the file system have.
 #[derive(Default)]
 struct Watchable(Arc<(Watched, std::sync::atomic::AtomicI64)>);
 
@@ -749,7 +749,7 @@ fn files_tell_of_what_happens_to_them() {
     let file = OpenFile::counted(file, 3, &family);
     let fd = proc(&kernel, &guest).files.insert(file, 0, false).unwrap() as u64;
     let queue = Queue::new(&guest);
-    // Nobody listens, nothing is kept.
+    // Without a knote, nothing is kept.
     watched.0.note(note::WRITE);
     assert_eq!(queue.change(event(fd, WRITE, ADD)), Err(Errno::EINVAL));
     let wanted = note::WRITE | note::EXTEND | note::DELETE | note::REVOKE;
@@ -790,7 +790,7 @@ fn who_may_watch_whom() {
     let kernel = kernel();
     let guest = Guest::new(&kernel);
     let queue = Queue::new(&guest);
-    // Root may watch anybody; what others may is decided by their user.
+    // Root may watch every process; others may depending on their user.
     let other = Guest::new(&kernel);
     queue.change(Kevent { fflags: EXIT, ..event(other.process.pid() as u64, PROC, ADD) }).unwrap();
     queue.change(Kevent { fflags: EXIT, ..event(guest.process.pid() as u64, PROC, ADD) }).unwrap();
@@ -825,7 +825,7 @@ fn no_event_is_lost_between_threads() {
     while got < EACH * pipes.len() {
         let count = queue.start(&[], 3, true).wait().unwrap()[0];
         for event in queue.events(count) {
-            // All there is, so that one with EV_CLEAR has nothing left to tell of.
+            // Read all there is, so that a knote with EV_CLEAR has nothing left to report.
             got += guest.read(event.ident, event.data as usize).unwrap().len();
         }
     }

@@ -1,4 +1,4 @@
-//! Each bound: at it all is well, past it NetBSD's error comes, and what is let go makes room again.
+//! Each limit: up to it calls succeed, past it NetBSD's error comes, and what is released makes room again.
 
 use super::super::testing::{Guest, Signals, kernel_with, o};
 use super::super::{Embedded, Limits};
@@ -16,12 +16,12 @@ fn spawn(kernel: &Embedded) -> Result<Arc<dyn Process>, Errno> {
 fn descriptors_of_a_process() {
     let kernel = kernel_with(Limits { files_per_process: 6, ..Limits::default() });
     let guest = Guest::new(&kernel);
-    // Three are the console's.
+    // Three descriptors are the console's.
     let fds: Vec<u64> = (0..3).map(|_| guest.open("/dev/null", o::RDWR).unwrap()).collect();
     assert_eq!(fds, [3, 4, 5]);
     assert_eq!(guest.open("/dev/null", o::RDWR), Err(Errno::EMFILE));
     assert_eq!(guest.fails(42, &[]), Errno::EMFILE);
-    // Its child has a table of its own, as full.
+    // The child has a table of its own, just as full.
     let child = guest.fork();
     assert_eq!(child.open("/dev/null", o::RDWR), Err(Errno::EMFILE));
     assert_eq!(child.call(6, &[4]), Ok(0));
@@ -52,10 +52,10 @@ fn processes_of_a_family() {
     let waiting = FORK(&child).unwrap();
     assert_eq!(FORK(&guest).err(), Some(Errno::EAGAIN));
     assert_eq!(FORK(&child).err(), Some(Errno::EAGAIN));
-    // Others are not held up by it.
+    // Other families are not affected.
     let stranger = Guest::new(&kernel);
     stranger.fork().process.release();
-    // A token that was given is good, and a child is of the family when its parent is gone.
+    // A token that was given stays valid, and a child stays in the family after its parent's end.
     let grandchild = Guest::with(waiting.adopt(guest.signals.clone()).unwrap(), Arc::default());
     waiting.release();
     guest.process.release();
@@ -79,7 +79,7 @@ fn inodes_in_all() {
     assert!(make("/tmp/3").is_ok());
 }
 
-/// A guest with a file of its own.
+/// Makes a guest with a file of its own.
 fn with_file(kernel: &Embedded, path: &str) -> (Guest, u64) {
     let guest = Guest::new(kernel);
     let fd = guest.open(path, o::RDWR | o::CREAT).unwrap();
@@ -95,7 +95,7 @@ fn bytes_in_all() {
     assert_eq!(two.write(other, &[1; 2048]), Ok(2048));
     assert_eq!(two.write(other, &[1; 1]), Err(Errno::ENOSPC));
     assert_eq!(two.fails(42, &[]), Errno::ENOMEM, "a pipe takes bytes, too");
-    // What a family has left behind is still there, and counts until it is removed.
+    // What an ended family has left behind is still there, and counts until it is removed.
     one.process.release();
     assert_eq!(two.write(other, &[1; 1]), Err(Errno::ENOSPC));
     two.call(10, &[two.string("/tmp/one")]).unwrap();
@@ -113,7 +113,8 @@ fn bytes_of_a_family() {
     assert_eq!(child.write(own, &[1; 2048]), Ok(2048));
     assert_eq!(one.write(file, &[1; 1]), Err(Errno::ENOSPC));
     assert_eq!(one.fails(42, &[]), Errno::ENOMEM);
-    // A stranger writes what is the stranger's; in a file of this family's, this family pays.
+    // A stranger pays for its own files; in a file of this family, this family pays for what a stranger
+    // writes.
     let (stranger, theirs) = with_file(&kernel, "/tmp/stranger");
     assert_eq!(stranger.write(theirs, &[1; 4096]), Ok(4096));
     let shared = stranger.open("/tmp/one", o::RDWR | o::APPEND).unwrap();
@@ -141,7 +142,7 @@ fn a_pipe_that_cannot_grow_goes_on_with_little() {
     let (second, held) = full(guest.pipe());
     assert_eq!(held, 1024, "there is no more for it");
     assert_eq!(kernel.usage().bytes, 16 * 1024 + 1024);
-    // An empty pipe gives back what it has grown by, for the other.
+    // An empty pipe gives back what it has grown by, so the other can grow.
     assert_eq!(guest.read(first, 16 * 1024).unwrap().len(), 16 * 1024);
     assert_eq!(guest.read(second, 16 * 1024).unwrap().len(), 1024);
     assert_eq!(kernel.usage().bytes, 2 * 1024);

@@ -26,7 +26,7 @@ fn target(guest: &Guest, path: &str) -> Result<String, Errno> {
     Ok(String::from_utf8(guest.get(guest.buffer(), len as usize)).unwrap())
 }
 
-/// What `lstat` says of a path: its type and mode.
+/// Returns what `lstat` reports for a path: its type and mode.
 fn own_mode(guest: &Guest, path: &str) -> Result<u32, Errno> {
     guest.call(441, &[guest.string(path), guest.buffer()])?;
     Ok(u32::from_le_bytes(guest.get(guest.buffer() + 8, 4).try_into().unwrap()))
@@ -77,7 +77,7 @@ fn names_and_targets_are_paid_for() {
     two(&guest, LINK, "/tmp/a", "/tmp/c").unwrap();
     assert_eq!(two(&guest, LINK, "/tmp/a", "/tmp/d"), Err(Errno::ENOSPC));
     assert_eq!(links(&guest, "/tmp/a"), 3);
-    // The one that was paid for goes wherever it is moved, and costs nothing when it is gone.
+    // The name that was paid for may be moved, and costs nothing once it is removed.
     rename(&guest, "/tmp/c", "/moved").unwrap();
     on(&guest, UNLINK, "/moved").unwrap();
     assert_eq!(kernel.usage().bytes, 512);
@@ -124,7 +124,7 @@ fn symbolic_links_lead_on() {
     assert_eq!(two(&guest, SYMLINK, "x", "/tmp/rel"), Err(Errno::EEXIST));
     assert_eq!(two(&guest, SYMLINK, "x", "/tmp/new/"), Err(Errno::ENOENT));
     assert_eq!(two(&guest, SYMLINK, &"x".repeat(1024), "/tmp/l"), Err(Errno::ENAMETOOLONG));
-    // It is the link that is removed, linked to with linkat, and owned.
+    // rmdir, linkat and lchown act on the link itself.
     assert_eq!(on(&guest, RMDIR, "/tmp/rel"), Err(Errno::ENOTDIR));
     let pair = [guest.string("/tmp/rel"), guest.string("/tmp/both")];
     guest.call(457, &[AT_FDCWD, pair[0], AT_FDCWD, pair[1], 0]).unwrap();
@@ -149,7 +149,7 @@ fn open_follows_or_does_not() {
     assert!(guest.open("/tmp/l", o::RDWR | o::CREAT).is_ok());
     assert_eq!(own_mode(&guest, "/tmp/there"), Ok(0o100_644));
     assert!(guest.open("/tmp/there", o::RDONLY | NOFOLLOW).is_ok());
-    // A directory is made where a link with a slash leads, nothing where one without.
+    // A directory is made where a link with a slash leads, and nothing where a link without one does.
     two(&guest, SYMLINK, "made", "/tmp/m").unwrap();
     assert_eq!(on(&guest, MKDIR, "/tmp/m"), Err(Errno::EEXIST));
     assert_eq!(on(&guest, MKDIR, "/tmp/m/"), Ok(0));
@@ -168,14 +168,14 @@ fn links_end_somewhere() {
     assert_eq!(target(&guest, "/tmp/empty").unwrap(), "");
     assert_eq!(guest.open("/tmp/empty", o::RDONLY), Err(Errno::ENOENT));
     assert_eq!(guest.open("/tmp/empty/", o::RDONLY), Err(Errno::ENOENT));
-    // Thirty-two in a row are as many as there may be.
+    // At most thirty-two links in a row.
     two(&guest, SYMLINK, "/tmp", "/tmp/0").unwrap();
     for n in 1..33 {
         two(&guest, SYMLINK, &format!("{}", n - 1), &format!("/tmp/{n}")).unwrap();
     }
     assert_eq!(mode(&guest, "/tmp/31"), 0o041_777);
     assert_eq!(guest.open("/tmp/32", o::RDONLY), Err(Errno::ELOOP));
-    // What is left of the path counts.
+    // The rest of the path counts.
     two(&guest, SYMLINK, &"./".repeat(500), "/tmp/long").unwrap();
     assert_eq!(mode(&guest, &format!("/tmp/long{}", "/".repeat(22))), 0o041_777);
     let more = format!("/tmp/long{}", "/".repeat(23));
@@ -190,7 +190,7 @@ fn renames_of_links_and_of_one_file_over_itself() {
     assert_eq!(rename(&guest, "/tmp/a", "/tmp/a"), Ok(0));
     assert_eq!(two(&guest, POSIX_RENAME, "/tmp/a", "/tmp/b"), Ok(0));
     assert_eq!(links(&guest, "/tmp/a"), 2);
-    // Without POSIX the old name goes.
+    // Without POSIX's rule the old name goes.
     assert_eq!(rename(&guest, "/tmp/a", "/tmp/b"), Ok(0));
     assert_eq!(own_mode(&guest, "/tmp/a"), Err(Errno::ENOENT));
     assert_eq!(links(&guest, "/tmp/b"), 1);
@@ -244,7 +244,7 @@ fn names_begin_at_a_directory_descriptor() {
     assert_eq!(guest.fails(471, &[dir, s("f"), 0x800]), Errno::ENOTDIR);
     assert_eq!(guest.call(471, &[dir, s("sub"), 0x800]), Ok(0));
     assert_eq!(guest.call(471, &[dir, s("f"), 0]), Ok(0));
-    // A path from the root does not care for the directory, but for the descriptor.
+    // For a path from the root the directory does not matter, but the descriptor must be good.
     assert_eq!(guest.call(466, &[fd, s("/tmp"), guest.buffer(), 0]), Ok(0));
     assert_eq!(guest.fails(466, &[fd, s("f"), guest.buffer(), 0]), Errno::ENOTDIR);
     assert_eq!(guest.fails(466, &[fd, s(""), guest.buffer(), 0]), Errno::ENOENT);
@@ -252,11 +252,11 @@ fn names_begin_at_a_directory_descriptor() {
     assert_eq!(guest.fails(466, &[-1i64 as u64, s("/"), guest.buffer(), 0]), Errno::EBADF);
     let (reader, _) = guest.pipe();
     assert_eq!(guest.fails(466, &[reader, s("/tmp"), guest.buffer(), 0]), Errno::EINVAL);
-    // The descriptor is looked at before the path, or after it.
+    // The descriptor is checked before the path, or after it.
     assert_eq!(guest.fails(463, &[77, NOWHERE, 0, 0]), Errno::EBADF);
     assert_eq!(guest.fails(466, &[77, NOWHERE, guest.buffer(), 0]), Errno::EFAULT);
     assert_eq!(guest.fails(468, &[77, s("f"), 3, 0]), Errno::EBADF);
-    // It leads to the directory wherever that has gone.
+    // The descriptor leads to the directory wherever it was moved.
     rename(&guest, "/tmp/d", "/tmp/e").unwrap();
     assert!(guest.call(468, &[dir, s("h"), 0]).is_ok());
 }

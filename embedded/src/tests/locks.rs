@@ -19,7 +19,7 @@ const EX: u64 = 2;
 const NB: u64 = 4;
 const UN: u64 = 8;
 
-/// A `struct flock`.
+/// Encodes a `struct flock`.
 fn flock(kind: i16, whence: i16, start: i64, len: i64) -> Vec<u8> {
     let mut bytes = [start.to_le_bytes(), len.to_le_bytes()].concat();
     bytes.extend(77i32.to_le_bytes());
@@ -28,17 +28,17 @@ fn flock(kind: i16, whence: i16, start: i64, len: i64) -> Vec<u8> {
     bytes
 }
 
-/// `F_SETLK` of bytes from the beginning of the file.
+/// Calls `F_SETLK` for bytes counted from the beginning of the file.
 fn set(guest: &Guest, fd: u64, kind: i16, start: i64, len: i64) -> Result<i64, Errno> {
     guest.call(FCNTL, &[fd, SETLK, guest.place(&flock(kind, 0, start, len))])
 }
 
-/// `F_SETLKW`, begun.
+/// Begins an `F_SETLKW`.
 fn set_wait(guest: &Guest, fd: u64, kind: i16, start: i64, len: i64) -> Pending {
     guest.start(FCNTL, &[fd, SETLKW, guest.place(&flock(kind, 0, start, len))])
 }
 
-/// What `F_GETLK` answers: start, length, pid, kind and whence.
+/// Returns what `F_GETLK` answers: start, length, pid, kind and whence.
 fn get(guest: &Guest, fd: u64, kind: i16, start: i64, len: i64) -> (i64, i64, i32, i16, i16) {
     let addr = guest.place(&flock(kind, 0, start, len));
     assert_eq!(guest.call(FCNTL, &[fd, GETLK, addr]), Ok(0));
@@ -52,7 +52,7 @@ fn decode(bytes: &[u8]) -> (i64, i64, i32, i16, i16) {
     (long(0), long(8), pid, short(20), short(22))
 }
 
-/// Clients with `/tmp/file` open for reading and writing, each by itself, as descriptor 3.
+/// Returns clients that each have opened `/tmp/file` for reading and writing, as descriptor 3.
 fn guests<const N: usize>(kernel: &Embedded) -> [Guest; N] {
     std::array::from_fn(|_| {
         let guest = Guest::new(kernel);
@@ -72,7 +72,7 @@ fn a_lock_is_in_the_way_of_others_and_of_its_owner_never() {
     assert_eq!(set(&two, 3, READ, 14, 2), Err(Errno::EAGAIN));
     assert_eq!(set(&two, 3, WRITE, 14, 1), Err(Errno::EAGAIN));
     assert_eq!(set(&one, 3, WRITE, 20, 0), Ok(0));
-    // The first that is in the way is told of, and none of one's own.
+    // The first conflicting lock is reported, and none of the caller's own.
     let pid = one.process.pid();
     assert_eq!(get(&two, 3, WRITE, 0, 0), (10, 5, pid, READ, 0));
     assert_eq!(get(&two, 3, READ, 0, 0), (15, 5, pid, WRITE, 0));
@@ -82,7 +82,7 @@ fn a_lock_is_in_the_way_of_others_and_of_its_owner_never() {
     assert_eq!(get(&one, 3, WRITE, 10, 10), (0, 15, two.process.pid(), READ, 0));
     assert_eq!(set(&one, 3, UNLOCK, 0, 0), Ok(0));
     assert_eq!(set(&two, 3, WRITE, 0, 0), Ok(0));
-    // Another file is another matter.
+    // Locks of another file do not matter.
     let other = one.open("/tmp/other", o::RDWR | o::CREAT).unwrap();
     assert_eq!(set(&one, other, WRITE, 0, 0), Ok(0));
 }
@@ -103,7 +103,7 @@ fn bytes_are_counted_from_the_beginning_the_offset_or_the_end() {
         set(&one, 3, UNLOCK, 0, 0).unwrap();
         assert_eq!(get(&two, 3, WRITE, 0, 0).3, UNLOCK);
     };
-    // The offset is 100, as is the size.
+    // The offset is 100, and so is the size.
     assert_eq!(lock(&one, 1, -10, 5), Ok(0));
     one.call(199, &[3, 0, 50, 0]).unwrap();
     assert_eq!(lock(&one, 1, 1, 2), Ok(0));
@@ -113,18 +113,18 @@ fn bytes_are_counted_from_the_beginning_the_offset_or_the_end() {
     assert_eq!(lock(&one, 0, 5, -5), Ok(0));
     assert_eq!(lock(&one, 0, 1, i64::MAX), Ok(0));
     held(&[(1, i64::MAX)]);
-    // Before the file there is nothing.
+    // There is nothing before the begin of the file.
     assert_eq!(lock(&one, 0, -1, 5), Err(Errno::EINVAL));
     assert_eq!(lock(&one, 0, 5, -6), Err(Errno::EINVAL));
     assert_eq!(lock(&one, 0, 5, i64::MIN), Err(Errno::EINVAL));
     assert_eq!(lock(&one, 1, i64::MAX, 0), Err(Errno::EINVAL));
     assert_eq!(lock(&one, 2, -101, 0), Err(Errno::EINVAL));
     assert_eq!(lock(&one, 3, 0, 0), Err(Errno::EINVAL));
-    // What ends past all offsets is nothing that could be locked.
+    // A range that ends past all offsets locks nothing.
     assert_eq!(lock(&one, 0, 2, i64::MAX), Ok(0));
     assert_eq!(get(&two, 3, WRITE, 0, 0).3, UNLOCK);
     assert_eq!(get(&two, 3, WRITE, 2, i64::MAX).3, UNLOCK);
-    // What was asked comes back, counted from where the offset is.
+    // The request comes back unchanged, counted from the offset.
     let addr = two.place(&flock(READ, 1, 7, 3));
     two.call(199, &[3, 0, 40, 0]).unwrap();
     assert_eq!(two.call(FCNTL, &[3, GETLK, addr]), Ok(0));
@@ -151,7 +151,7 @@ fn what_cannot_be_locked_is_refused() {
     let addr = guest.place(&flock(17, 0, 0, 0));
     assert_eq!(guest.fails(FCNTL, &[reads, GETLK, addr]), Errno::EINVAL);
     assert_eq!(guest.fails(FCNTL, &[reads, GETLK, NOWHERE]), Errno::EFAULT);
-    // Directories and devices can be.
+    // Directories and devices can be locked.
     let dir = guest.open("/tmp", o::RDONLY).unwrap();
     let null = guest.open("/dev/null", o::RDWR).unwrap();
     assert_eq!(set(&guest, dir, READ, 0, 0), Ok(0));
@@ -176,7 +176,7 @@ fn a_process_gives_up_its_locks_with_any_descriptor_of_the_file() {
     let null = one.open("/dev/null", o::RDONLY).unwrap();
     one.close(null).unwrap();
     assert!(!free());
-    // Another descriptor by another open.
+    // Another descriptor of the file, from another open.
     let other = one.open("/tmp/file", o::RDONLY).unwrap();
     one.close(other).unwrap();
     assert!(free());
@@ -192,7 +192,7 @@ fn a_process_gives_up_its_locks_with_any_descriptor_of_the_file() {
     let other = one.open("/tmp/file", o::RDONLY).unwrap();
     one.call(FCNTL, &[other, 10]).unwrap();
     assert!(free());
-    // A child has none of its parent's, and takes none with it.
+    // A child has none of its parent's locks, and its end releases none.
     lock();
     let child = one.fork();
     assert_eq!(get(&child, 3, READ, 0, 0).2, one.process.pid());
@@ -200,7 +200,7 @@ fn a_process_gives_up_its_locks_with_any_descriptor_of_the_file() {
     child.close(3).unwrap();
     child.process.release();
     assert!(!free());
-    // A prefork that goes unused neither, and who takes one over is somebody of its own.
+    // Neither does an unused prefork, and a client that takes one over is a process of its own.
     one.process.prefork().unwrap().release();
     assert!(!free());
     set(&one, 3, UNLOCK, 0, 0).unwrap();
@@ -225,7 +225,7 @@ fn who_waits_is_woken_when_the_bytes_come_free() {
     assert_eq!((waits.run(), elsewhere.run()), (None, None));
     assert_eq!(waits.run(), None);
     assert!(!waits.woken());
-    // Others' bytes are no reason to wake up, those that it may share are.
+    // A change of other bytes does not wake a call; one that makes its bytes shared does.
     assert_eq!(set(&one, 3, READ, 20, 10), Ok(0));
     assert!(elsewhere.woken() && !waits.woken());
     assert_eq!(elsewhere.run(), None);
@@ -235,7 +235,7 @@ fn who_waits_is_woken_when_the_bytes_come_free() {
     one.close(3).unwrap();
     assert!(elsewhere.woken());
     assert_eq!(elsewhere.run(), Some(Ok([0, 0])));
-    // Woken, and somebody was faster.
+    // The call is woken, but another was first.
     let mut waits = set_wait(&two, 3, WRITE, 20, 1);
     assert_eq!(waits.run(), None);
     set(&three, 3, UNLOCK, 0, 0).unwrap();
@@ -258,7 +258,7 @@ fn an_interrupted_wait_leaves_nothing() {
     assert_eq!(kernel.system.waits.len(), 1);
     assert_eq!(waits.interrupt(), Err(Errno::EINTR));
     assert_eq!(kernel.system.waits.len(), 0);
-    // A client that goes away in its sleep.
+    // A client ends while its call sleeps.
     let mut waits = set_wait(&two, 3, WRITE, 0, 0);
     assert_eq!(waits.run(), None);
     drop(waits);
@@ -293,7 +293,7 @@ fn a_circle_of_waits_is_refused() {
     let mut third = set_wait(&three, 3, WRITE, 1, 1);
     assert_eq!(third.run(), Some(Err(Errno::EDEADLK)));
     assert_eq!(set(&three, 3, WRITE, 1, 1), Err(Errno::EAGAIN));
-    // Over two files as well; and not any more when one has been woken.
+    // Over two files as well; but not any more once one of them has been woken.
     let other = |guest: &Guest| guest.open("/tmp/other", o::RDWR | o::CREAT).unwrap();
     let (of_two, of_three) = (other(&two), other(&three));
     assert_eq!(set(&two, of_two, WRITE, 0, 0), Ok(0));
@@ -318,7 +318,7 @@ fn a_long_chain_counts_as_a_circle() {
             guest
         })
         .collect();
-    // The one at 51 waits for nobody, the one at 50 for that one, and so on.
+    // The process at 51 waits for nobody, the one at 50 for that one, and so on.
     let waits: Vec<Pending> = (2..51)
         .rev()
         .map(|at| {
@@ -340,13 +340,13 @@ fn a_lock_of_an_open_file_is_shared_by_those_who_share_it() {
     assert_eq!(one.call(FCNTL, &[3, 3]), Ok(0x4002));
     assert_eq!(child.call(FLOCK, &[3, EX | NB]), Ok(0));
     assert_eq!(two.fails(FLOCK, &[3, SH | NB]), Errno::EAGAIN);
-    // Another open file of the same process is somebody else.
+    // Another open file of the same process is another owner.
     let again = one.open("/tmp/file", o::RDWR).unwrap();
     assert_eq!(one.fails(FLOCK, &[again, SH | NB]), Errno::EAGAIN);
     // So is a process, whatever it has open.
     assert_eq!(set(&one, 3, READ, 5, 1), Err(Errno::EAGAIN));
     assert_eq!(get(&one, 3, READ, 5, 1), (0, 0, -1, WRITE, 0));
-    // It lasts until the last descriptor is closed, or one unlocks it.
+    // The lock lasts until the last descriptor is closed, or one of them unlocks it.
     one.close(again).unwrap();
     one.close(3).unwrap();
     assert_eq!(two.fails(FLOCK, &[3, SH | NB]), Errno::EAGAIN);
@@ -375,7 +375,7 @@ fn going_from_shared_to_exclusive_lets_go_first_unless_it_does_not_wait() {
     assert_eq!(two.fails(FLOCK, &[3, EX | NB]), Errno::EAGAIN);
     let mut first = one.start(FLOCK, &[3, EX]);
     assert_eq!(first.run(), None);
-    // The first gave up its own, so the second has it at once, and goes back to sharing.
+    // The first gave up its own lock, so the second gets it at once, and goes back to a shared one.
     assert_eq!(two.call(FLOCK, &[3, EX]), Ok(0));
     assert_eq!(two.call(FLOCK, &[3, SH]), Ok(0));
     assert!(first.woken());
@@ -399,11 +399,11 @@ fn a_file_can_be_opened_with_a_lock() {
     assert_eq!((interrupted.run(), waits.run()), (None, None));
     assert_eq!(interrupted.interrupt(), Err(Errno::EINTR));
     assert!(!waits.woken());
-    // What waits has opened the file already, whatever becomes of its name.
+    // The waiting call has opened the file already, whatever happens to its name.
     two.call(10, &[two.string("/tmp/new")]).unwrap();
     one.call(FLOCK, &[3, UN]).unwrap();
     assert!(waits.woken());
-    // Its number was taken when the other had the first one.
+    // Its number was reserved after the other had got the first one.
     assert_eq!(waits.run(), Some(Ok([4, 0])));
     assert_eq!(one.fails(FLOCK, &[3, EX | NB]), Errno::EAGAIN);
     assert_eq!(two.call(FLOCK, &[4, EX | NB]), Ok(0));
@@ -429,7 +429,7 @@ fn locks_have_a_bound_and_are_given_back() {
     }
     assert_eq!(set(&one, 3, WRITE, 0, 1), Err(Errno::ENOMEM));
     assert_eq!(set(&two, 3, WRITE, 0, 1), Ok(0));
-    // Letting go may cut, up to twice the bound.
+    // Unlocking may cut locks in two, up to twice the bound.
     for at in 0..MOST - 1 {
         assert_eq!(set(&one, file(at), UNLOCK, 10 * at + 2, 1), Ok(0), "{at}");
     }
@@ -466,7 +466,7 @@ fn many_threads_hold_one_lock_in_turn() {
             let mut child = guest.fork();
             child.slow = who % 2 == 0;
             thread::spawn(move || {
-                // Half by records, half by an open file of their own.
+                // Half of the locks are the process's, half an open file's.
                 let own = child.open("/tmp/count", o::RDWR).unwrap();
                 for _ in 0..300 {
                     match who / 2 {

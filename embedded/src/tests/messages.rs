@@ -11,7 +11,7 @@ const EOR: u32 = 0x8;
 const TRUNC: u32 = 0x10;
 const CTRUNC: u32 = 0x20;
 
-/// What recvmsg filled in.
+/// The results of a recvmsg.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Got {
     data: Vec<u8>,
@@ -20,7 +20,7 @@ pub(super) struct Got {
     name_len: u32,
 }
 
-/// A `struct msghdr`, and the `struct iovec` it points to.
+/// Encodes a `struct msghdr`, and the `struct iovec` it points to.
 fn header(guest: &Guest, data: (u64, usize), control: (u64, usize)) -> Vec<u8> {
     let iovec = guest.place(&[data.0.to_le_bytes(), (data.1 as u64).to_le_bytes()].concat());
     let mut header = vec![0; 48];
@@ -74,7 +74,7 @@ pub(super) fn rights(fds: &[u64]) -> Vec<u8> {
     control
 }
 
-/// The descriptor in a control message.
+/// Returns the descriptor in a control message.
 pub(super) fn passed(got: &Got) -> u64 {
     assert_eq!(got.control.len(), 24);
     assert_eq!(got.control[..12], [20, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0]);
@@ -97,14 +97,14 @@ fn files_go_from_one_process_to_another() {
     guest.write(file, b"contents").unwrap();
     guest.call(199, &[file, 0, 2, 0]).unwrap();
     assert_eq!(send(&guest, server, b"here", &rights(&[file]), 0), Ok(4));
-    // It is kept open by the message alone.
+    // Only the message keeps the file open.
     let before = files(&kernel);
     guest.close(file).unwrap();
     assert_eq!((files(&kernel), kernel.usage().flights), (before, 1));
     let got = receive(&other, client, 100, 100, 0).unwrap();
     assert_eq!((&got.data[..], got.flags, got.name_len), (&b"here"[..], 0, 0));
     let fd = passed(&got);
-    // The offset came along.
+    // The offset is shared.
     assert_eq!(other.read(fd, 100).unwrap(), b"ntents");
     assert_eq!(other.call(92, &[fd, 1]), Ok(0));
     assert_eq!(kernel.usage().flights, 0);
@@ -149,12 +149,12 @@ fn control_messages_are_checked_and_bound_bytes() {
     bind(&guest, tcp, &inet(LOOPBACK, 99)).unwrap();
     connect(&guest, tcp, &inet(LOOPBACK, 99)).unwrap();
     assert_eq!(send(&guest, tcp, b"x", &good, 0), Err(Errno::EINVAL));
-    // Bytes before and after a control message do not mix with its own.
+    // Bytes before and after a control message are not mixed with its own.
     guest.write(one, b"before").unwrap();
     send(&guest, one, b"with", &good, 0).unwrap();
     guest.write(one, b"after").unwrap();
     assert_eq!(receive(&guest, two, 100, 100, 0).unwrap().data, b"before");
-    // A look leaves it there, and shows no file.
+    // A peek leaves the message there, and shows no file.
     let got = receive(&guest, two, 2, 100, 2).unwrap();
     assert_eq!((&got.data[..], got.control.len()), (&b"wi"[..], 24));
     assert_eq!(got.control[16..], [0; 8]);
@@ -163,12 +163,12 @@ fn control_messages_are_checked_and_bound_bytes() {
     passed(&got);
     let got = receive(&guest, two, 100, 100, 0).unwrap();
     assert_eq!((&got.data[..], got.control.len()), (&b"thafter"[..], 0));
-    // Alone, without bytes.
+    // A control message alone, without bytes.
     send(&guest, one, b"", &good, 0).unwrap();
     passed(&receive(&guest, two, 10, 100, 0).unwrap());
     blocking(&guest, two, false);
     assert_eq!(receive(&guest, two, 10, 100, 0), Err(Errno::EAGAIN));
-    // With MSG_EOR a stream stops there.
+    // With MSG_EOR a stream read stops there.
     send(&guest, one, b"abc", &[], EOR.into()).unwrap();
     guest.write(one, b"def").unwrap();
     let got = receive(&guest, two, 10, 0, 0).unwrap();
@@ -194,13 +194,13 @@ fn files_that_do_not_reach_the_client_are_closed() {
         assert_eq!((&got.data[..], got.control.len(), got.flags), (&b"abc"[..], 0, CTRUNC));
         assert_eq!(files(&kernel), before, "{room}");
     }
-    // No room asked for, or read: the file goes without a word.
+    // Without room for it, or with read, the file is dropped silently.
     sends(1);
     assert_eq!(receive(&guest, two, 100, 0, 0).unwrap().flags, 0);
     sends(1);
     assert_eq!(guest.read(two, 100).unwrap(), b"abc");
     assert_eq!(files(&kernel), before);
-    // Shut, or closed, with files inside.
+    // Shutting down or closing the socket, with files inside.
     sends(1);
     guest.call(134, &[two, 0]).unwrap();
     assert_eq!(files(&kernel), before);
@@ -244,10 +244,10 @@ fn a_receiver_without_descriptors_gets_none() {
     let file = guest.open("/dev/zero", o::RDONLY).unwrap();
     send(&guest, one, b"abc", &rights(&[file, file, file]), 0).unwrap();
     let before = files(&kernel);
-    // Two are free.
+    // Two descriptors are free.
     assert_eq!(receive(&guest, two, 10, 100, 0), Err(Errno::EMSGSIZE));
     assert_eq!(guest.call(41, &[file]), Ok(6));
-    // The files are gone, the bytes are there.
+    // The files are closed, the bytes are there.
     assert_eq!(kernel.usage().flights, 0);
     assert_eq!(files(&kernel), before);
     let got = receive(&guest, two, 10, 100, 0).unwrap();
@@ -262,7 +262,7 @@ fn sockets_inside_themselves_are_found() {
         let guest = Guest::new(&kernel);
         let (one, two) = pair(&guest, 1);
         let before = files(&kernel) - 2;
-        // Each into the other, and one into itself.
+        // Each socket is sent into the other, and one into itself.
         send(&guest, one, b"x", &rights(&[one]), 0).unwrap();
         send(&guest, one, b"x", &rights(&[two]), 0).unwrap();
         send(&guest, two, b"x", &rights(&[two, one]), 0).unwrap();
@@ -272,7 +272,7 @@ fn sockets_inside_themselves_are_found() {
         guest.close([two, one][close_first]).unwrap();
         assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
     }
-    // The same when the process ends, for a listener with somebody in its queue, and for a long chain.
+    // The same when the process ends, for a listener with a connection in its queue, and for a long chain.
     let guest = Guest::new(&kernel);
     let before = files(&kernel);
     let head = listen(&guest, 1, &local("/tmp/s"), 5);
@@ -291,7 +291,7 @@ fn sockets_inside_themselves_are_found() {
         (one, two) = (next, end);
     }
     assert_eq!(kernel.usage().flights, 6000);
-    // What can still be received stays: here is the last of them.
+    // Sockets that can still be received stay: here is the last of them.
     let got = receive(&guest, two, 1, 100, 0).unwrap();
     assert_eq!(guest.read(got.control[20].into(), 1).unwrap(), b"x");
     guest.process.release();
@@ -317,8 +317,8 @@ fn files_in_flight_are_bounded() {
     assert!(!kernel.system.net.collect(), "there is nothing to look through all for");
     receive(&guest, two, 1, 0, 0).unwrap();
     assert_eq!(send(&guest, one, b"x", &rights(&[file]), 0), Ok(1));
-    // Whoever hides sockets in themselves fills that up and no more, and what nobody can reach is
-    // found before anybody is refused.
+    // A client that hides sockets in themselves fills its own share and no more, and unreachable sockets
+    // are found before a client is refused.
     let thief = Guest::new(&kernel);
     guest.process.release();
     for _ in 0..200 {
@@ -343,7 +343,7 @@ fn credentials_come_with_the_first_bytes() {
     assert_eq!((&got.data[..], got.control.len()), (&b"abcdef"[..], 72));
     assert_eq!(got.control[24..36], [44, 0, 0, 0, 0xff, 0xff, 0, 0, 0x10, 0, 0, 0]);
     assert_eq!(got.control[40..44], guest.process.pid().to_le_bytes());
-    // Datagrams bring them each time; what does not fit is cut off.
+    // Datagrams bring credentials each time; what does not fit is cut off.
     let (one, two) = pair(&guest, 2);
     set(&guest, two, 0, 4, &1u32.to_le_bytes()).unwrap();
     for room in [200, 30] {
@@ -359,7 +359,7 @@ fn a_control_message_goes_once_however_little_room_there_is() {
     let guest = Guest::new(&kernel());
     for kind in [1, 5] {
         let file = guest.open("/dev/zero", o::RDONLY).unwrap();
-        // It counts for 24 bytes inside and is 20 outside: every room around that is tried.
+        // The message counts for 24 bytes inside and for 20 outside: try every room around that.
         for room in 15..40usize {
             let (one, two) = pair(&guest, kind);
             blocking(&guest, one, false);
@@ -415,7 +415,7 @@ fn datagrams_say_when_and_for_whom() {
     }
 }
 
-/// The control messages in `bytes`: level, type, data.
+/// Decodes the control messages in `bytes`: level, type, data.
 fn messages(mut bytes: &[u8]) -> Vec<(u32, u32, Vec<u8>)> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
@@ -449,7 +449,7 @@ fn datagrams_say_how_they_came() {
         (0, 23, vec![9]),
     ];
     assert_eq!(messages(&got.control), expected);
-    // The time by its number of earlier releases.
+    // The timestamp by its number of earlier releases.
     let timed = socket(&guest, 2, 2, 0).unwrap();
     bind(&guest, timed, &inet([0; 4], 502)).unwrap();
     set(&guest, timed, SOL_SOCKET, 0x400, &on).unwrap();
@@ -459,7 +459,7 @@ fn datagrams_say_how_they_came() {
     let got = receive(&guest, timed, 10, 300, 0).unwrap();
     let told = messages(&got.control);
     assert_eq!((told.len(), told[0].0, told[0].1, told[0].2.len()), (1, 0xffff, 2, 16));
-    // IPv6, of which an IPv4 sender brings nothing.
+    // An IPv6 socket, for which datagrams of an IPv4 sender bring no control messages.
     let server = socket(&guest, 24, 2, 0).unwrap();
     set(&guest, server, 41, 27, &[0; 4]).unwrap();
     let mut at = vec![0; 28];
@@ -522,7 +522,7 @@ fn an_ipv6_sender_asks_how_a_datagram_is_to_go() {
     ] {
         assert_eq!(send(&guest, client, b"x", &control, 0), Err(errno), "{control:?}");
     }
-    // What is for others means nothing; IPv4 takes none at all.
+    // Control messages for other protocols are ignored; IPv4 takes none at all.
     assert_eq!(send(&guest, client, b"x", &message(0, 47, &int(256)), 0), Ok(1));
     let four = socket(&guest, 2, 2, 0).unwrap();
     connect(&guest, four, &inet(LOOPBACK, 500)).unwrap();
@@ -572,7 +572,7 @@ fn headers_are_checked() {
     assert_eq!(guest.call(27, &[two, header, 0]), Ok(9));
     assert_eq!(guest.get(guest.buffer(), 5), b"abcon");
     assert_eq!(guest.get(guest.buffer() + 50, 4), b"etwo");
-    // Out of band: nothing, and nowhere.
+    // Out-of-band data: there is none, and none can be sent.
     assert_eq!(guest.fails(133, &[one, guest.buffer(), 1, 1, 0, 0]), Errno::EOPNOTSUPP);
     assert_eq!(guest.fails(29, &[one, guest.buffer(), 1, 1, 0, 0]), Errno::EOPNOTSUPP);
 }
@@ -596,7 +596,7 @@ fn waitall_waits_for_all_of_it() {
         }
         assert_eq!(pending.run(), Some(Ok([len as i64, 0])));
         assert_eq!(guest.get(guest.buffer(), len), data);
-        // The end comes first: what there is.
+        // The end comes first: return what there is.
         let mut pending = guest.start(29, &[two, guest.buffer(), len as u64, 0x40, 0, 0]);
         assert_eq!(pending.run(), None);
         guest.write(one, b"short").unwrap();
@@ -613,7 +613,7 @@ fn waitall_goes_on_after_files_nobody_takes() {
     blocking(&guest, two, false);
     let file = guest.open("/dev/zero", o::RDONLY).unwrap();
     send(&guest, one, b"ab", &rights(&[file]), 0).unwrap();
-    // Once there is something it waits for the rest, even where it would not wait for the first.
+    // Once there are bytes the call waits for the rest, even if it would not wait for the first.
     let into = guest.buffer() + 1000;
     let mut pending = guest.start(29, &[two, into, 5, 0x40, 0, 0]);
     assert_eq!(pending.run(), None);
@@ -628,7 +628,7 @@ fn waitall_waits_for_more_after_files_that_came() {
     let guest = Guest::new(&kernel);
     let (one, two) = pair(&guest, 1);
     let file = guest.open("/dev/zero", o::RDONLY).unwrap();
-    // The rest comes, the end, a record of its own, or the time is over.
+    // The rest comes, or the end, or a record of its own, or the time is over.
     for end in 0..4 {
         let (data, control) = (guest.buffer() + 1000, guest.buffer() + 2000);
         let header = header(&guest, (data, 5), (control, 100));
@@ -641,7 +641,7 @@ fn waitall_waits_for_more_after_files_that_came() {
         }
         let mut pending = guest.start(27, &[two, at, 0x40]);
         assert_eq!(pending.run(), None, "two bytes are not all");
-        // The file has come, and was not told of yet.
+        // The file has come, and was not reported yet.
         assert_eq!((files(&kernel), kernel.usage().flights), (before, 0));
         let got: &[u8] = match end {
             0 => {
@@ -684,7 +684,7 @@ fn who_does_not_read_gets_no_files() {
         assert_eq!(kernel.usage().flights, 0);
         guest.close(file).unwrap();
         assert_eq!(files(&kernel), before - 1);
-        // Bytes alone come as ever.
+        // Bytes alone come as usual.
         guest.write(one, b"plain").unwrap();
         assert_eq!(guest.read(two, 100).unwrap(), b"plain");
     }
@@ -728,16 +728,16 @@ fn several_messages_in_one_call() {
     assert_eq!([count(out, 0), count(out, 2)], [10, 10]);
     let into = many(5, 4);
     guest.put(guest.buffer(), &[0; 500]);
-    // MSG_WAITFORONE: the rest only if it is there.
+    // MSG_WAITFORONE: take the rest only if it is there.
     assert_eq!(guest.call(475, &[two, into, 5, 0x2000, 0]), Ok(3));
     assert_eq!(guest.get(guest.buffer() + 200, 5), b"cccc\0");
     assert_eq!(guest.get(into + 56 + 44, 1), [TRUNC as u8 | 0x80]);
-    // Without it, it waits; interrupted, those that came count.
+    // Without the flag the call waits; when it is interrupted, the messages so far count.
     guest.call(476, &[one, out, 2, 0]).unwrap();
     let mut pending = guest.start(475, &[two, into, 3, 0, 0]);
     assert_eq!(pending.run(), None);
     assert_eq!(pending.interrupt(), Ok([2, 0]));
-    // An error after the first comes with the next call.
+    // An error after the first message comes with the next call.
     for _ in 0..6 {
         guest.write(one, b"x").unwrap();
     }

@@ -1,5 +1,5 @@
-//! Calls as clients make them: what succeeds, what fails and how, and what running a call again does
-//! and does not do. Most run with a client that answers every copy late, so each call runs twice.
+//! Calls as clients make them: their results, their errors, and the effects of running a call again. Most
+//! run with a client that answers every copy late, so each call runs twice.
 
 mod attributes;
 mod credentials;
@@ -26,7 +26,7 @@ mod processes;
 mod rlimits;
 mod scale;
 mod shares;
-// The one of the tool that compares two servers.
+// The same shrinker as in the tool that compares two servers.
 #[path = "../../../diff/src/shrink.rs"]
 mod shrink;
 mod signals;

@@ -42,7 +42,7 @@ fn a_pair_wants_its_numbers_before_its_open_files() {
         let socketpair = guest.fails(135, &[1, 1, 0, guest.buffer()]);
         assert_eq!((guest.fails(42, &[]), socketpair), (errno, errno));
     };
-    // There is one of each, for the first end.
+    // One descriptor and one open file are left, enough for the first end only.
     pairs(Errno::EMFILE);
     assert_eq!(kernel.usage(), before);
     let last = guest.open("/dev/null", o::RDWR).unwrap();
@@ -52,7 +52,7 @@ fn a_pair_wants_its_numbers_before_its_open_files() {
     pairs(Errno::EMFILE);
     guest.close(4).unwrap();
     guest.close(5).unwrap();
-    // Numbers enough, and one open file after this.
+    // Descriptors enough, but only one more open file.
     let other = Guest::new(&kernel);
     other.call(440, &[0, other.buffer()]).unwrap();
     pairs(Errno::ENFILE);
@@ -85,7 +85,7 @@ fn a_reader_sleeps_until_there_is_something() {
     assert!(pending.woken());
     assert_eq!(pending.run(), Some(Ok([7, 0])));
     assert_eq!(reader.get(reader.buffer(), 7), b"wake up");
-    // Woken for what somebody else took: it sleeps on.
+    // The call is woken, but another has taken the bytes: it sleeps on.
     let mut first = reader.start(3, &[fd, reader.buffer(), 100]);
     let mut second = other.start(3, &[fd, other.buffer(), 100]);
     assert_eq!((first.run(), second.run()), (None, None));
@@ -94,7 +94,7 @@ fn a_reader_sleeps_until_there_is_something() {
     assert_eq!(second.run(), Some(Ok([1, 0])));
     assert_eq!(first.run(), None);
     assert_eq!(first.interrupt(), Err(Errno::EINTR));
-    // The writers gone, it is the end.
+    // Without writers, the read returns end of file.
     let mut pending = reader.start(3, &[fd, reader.buffer(), 100]);
     assert_eq!(pending.run(), None);
     other.process.release();
@@ -138,7 +138,7 @@ fn a_writer_that_waits_goes_on_once_a_third_of_a_pipe_is_left() {
     guest.write(writer, &[1; CAPACITY]).unwrap();
     let mut pending = guest.start(4, &[writer, guest.buffer(), 8000]);
     assert_eq!(pending.run(), None);
-    // There is room: for one that comes now, not for who waits.
+    // There is room for a new write, but not for the waiting one.
     guest.read(reader, 10_000).unwrap();
     assert_eq!(pending.run(), None);
     assert_eq!(guest.write(writer, b"x"), Ok(1));
@@ -168,7 +168,7 @@ fn a_larger_write_makes_an_empty_pipe_large() {
     assert_eq!(kernel.usage().bytes, LARGE as u64);
     guest.read(reader, LARGE).unwrap();
     assert_eq!(kernel.usage().bytes, 1024);
-    // It stays so; but there are not many.
+    // The pipe stays large; but there are not many large ones.
     assert_eq!(guest.write(writer, &[1; CAPACITY]), Ok(CAPACITY as i64));
     assert_eq!(guest.write(writer, &[1; LARGE]), Ok((LARGE - CAPACITY) as i64));
     let more: Vec<_> = (1..32).map(|_| pipe()).collect();
@@ -177,7 +177,7 @@ fn a_larger_write_makes_an_empty_pipe_large() {
     }
     let [_, last] = pipe();
     assert_eq!(guest.write(last, &[1; 100_000]), Ok(CAPACITY as i64));
-    // With its reader one has gone.
+    // Closing its reader frees one large pipe.
     guest.close(more[7][0]).unwrap();
     let [_, last] = pipe();
     assert_eq!(guest.write(last, &[1; 100_000]), Ok(LARGE as i64));
@@ -240,7 +240,7 @@ fn small_writes_are_whole_and_large_ones_partial_without_blocking() {
     guest.read(reader, 512).unwrap();
     assert_eq!(guest.call(4, &[writer, NOWHERE, 5]), Err(Errno::EFAULT));
     assert_eq!(guest.write(writer, &[3; 512]), Ok(512));
-    // Waiting and interrupted: what went in counts.
+    // An interrupted write returns what went in.
     guest.call(92, &[writer, 4, 0]).unwrap();
     guest.read(reader, 1000).unwrap();
     let mut pending = guest.start(4, &[writer, guest.buffer(), 2000]);
@@ -279,7 +279,7 @@ fn closing_a_descriptor_ends_who_waits_on_it() {
     assert_eq!((on_it.run(), on_twin.run()), (None, None));
     guest.close(reader).unwrap();
     assert!(on_it.woken());
-    // The number means something else by now.
+    // The descriptor means another file by now.
     let (other, _) = guest.pipe();
     assert_eq!(other, reader);
     assert_eq!(on_it.run(), Some(Err(Errno::EBADF)));
@@ -302,7 +302,7 @@ fn no_wake_up_is_lost_between_threads() {
             thread::spawn(move || {
                 child.close(reader).unwrap();
                 for turn in 0..EACH {
-                    // Records up to PIPE_BUF are never torn.
+                    // Writes up to PIPE_BUF are never torn.
                     let len = 1 + (turn * 37 + who * 11) % 512;
                     assert_eq!(child.write(writer, &vec![b'a' + who as u8; len]), Ok(len as i64));
                 }
@@ -367,7 +367,7 @@ fn who_waits_hears_of_o_nonblock_only_when_there_is_something() {
     let (mut first, mut second) = (read(&guest), read(&other));
     assert_eq!((first.run(), second.run()), (None, None));
     guest.call(92, &[reader, 4, o::NONBLOCK]).unwrap();
-    // Closed elsewhere: that is nothing to this one.
+    // A close in another process does not affect this call.
     guest.fork().close(reader).unwrap();
     assert_eq!(first.run(), None);
     guest.write(writer, b"x").unwrap();

@@ -21,7 +21,7 @@ fn pollfds(fds: &[(u64, i16)]) -> Vec<u8> {
     fds.iter().flat_map(one).collect()
 }
 
-/// Puts the files into memory, begins a poll, and says where they are.
+/// Puts the `struct pollfd`s into memory and begins a poll. Returns their address, and the call.
 fn start(guest: &Guest, fds: &[(u64, i16)], millis: u64) -> (u64, Pending) {
     let at = guest.place(&pollfds(fds));
     (at, guest.start(209, &[at, fds.len() as u64, millis]))
@@ -32,7 +32,7 @@ fn revents(guest: &Guest, at: u64, count: usize) -> Vec<i16> {
     bytes.chunks(8).map(|fd| i16::from_le_bytes([fd[6], fd[7]])).collect()
 }
 
-/// Polls without waiting: how many are ready, and with what.
+/// Polls without waiting. Returns the number of ready files, and the events of each.
 fn look(guest: &Guest, fds: &[(u64, i16)]) -> (i64, Vec<i16>) {
     let (at, mut pending) = start(guest, fds, 0);
     let count = pending.wait().unwrap()[0];
@@ -48,21 +48,21 @@ fn poll_says_what_holds() {
     guest.write(writer, b"x").unwrap();
     assert_eq!(look(&guest, &[(reader, all), (writer, IN)]), (1, vec![IN | RDNORM, 0]));
     assert_eq!(look(&guest, &[(reader, IN), (reader, OUT), (reader, 0)]), (1, vec![IN, 0, 0]));
-    // A closed descriptor, and ones that are to be passed over.
+    // A closed descriptor, and a negative one, which is skipped.
     assert_eq!(look(&guest, &[(99, IN), (-5i32 as u64, IN)]), (1, vec![NVAL, 0]));
     // The console, a file and a device.
     let file = guest.open("/tmp/file", o::RDWR | o::CREAT).unwrap();
     let null = guest.open("/dev/null", o::RDWR).unwrap();
     let found = look(&guest, &[(0, all), (file, all), (null, all)]);
     assert_eq!(found, (3, vec![OUT, IN | OUT | RDNORM, IN | OUT | RDNORM]));
-    // A full pipe; room for less than a whole small write is none.
+    // A full pipe; room for less than a whole small write does not count.
     guest.write(writer, &[0; 16 * 1024 - 1]).unwrap();
     assert_eq!(look(&guest, &[(writer, OUT)]), (0, vec![0]));
     guest.read(reader, 511).unwrap();
     assert_eq!(look(&guest, &[(writer, OUT)]), (0, vec![0]));
     guest.read(reader, 1).unwrap();
     assert_eq!(look(&guest, &[(writer, OUT)]), (1, vec![OUT]));
-    // An end without its other is over, whatever is asked.
+    // An end without the other end reports that, whatever is asked.
     guest.close(reader).unwrap();
     assert_eq!(
         look(&guest, &[(writer, 0), (writer, all)]),
@@ -76,13 +76,13 @@ fn poll_says_what_holds() {
 #[test]
 fn poll_refuses_what_it_cannot_do() {
     let guest = Guest::new(&kernel());
-    // A fresh table has room for 20, and a poll may name a thousand more.
+    // A new table has room for 20, and a poll may name a thousand more.
     let fds = pollfds(&vec![(-1i32 as u64, IN); 1020]);
     guest.put(guest.buffer(), &fds);
     assert_eq!(guest.call(209, &[guest.buffer(), 1020, 0]), Ok(0));
     assert_eq!(guest.fails(209, &[guest.buffer(), 1021, 0]), Errno::EINVAL);
     assert_eq!(guest.fails(209, &[NOWHERE, u32::MAX.into(), 0]), Errno::EINVAL);
-    // It grows with the table, by steps.
+    // The bound grows with the table, by steps.
     guest.call(90, &[0, 20]).unwrap();
     guest.put(guest.buffer(), &pollfds(&vec![(-1i32 as u64, IN); 1050]));
     assert_eq!(guest.call(209, &[guest.buffer(), 1050, 0]), Ok(0));
@@ -112,7 +112,7 @@ fn poll_sleeps_until_one_is_ready() {
     assert!(pending.woken());
     assert_eq!(pending.run(), Some(Ok([1, 0])));
     assert_eq!(revents(&guest, at, 2), [0, RDNORM]);
-    // For room, with another waiting for the same on the other side.
+    // Wait for room, while another waits for the same on the other side.
     other.read(second, 1).unwrap();
     other.write(first_in, &[0; 16 * 1024]).unwrap();
     let (at, mut pending) = start(&guest, &[(first_in, OUT), (second, IN)], FOREVER);
@@ -124,7 +124,7 @@ fn poll_sleeps_until_one_is_ready() {
     assert_eq!(pending.run(), Some(Ok([1, 0])));
     assert_eq!(also.run(), Some(Ok([1, 0])));
     assert_eq!(revents(&guest, at, 2), [OUT, 0]);
-    // Waiting for nothing but the end.
+    // Wait for nothing but the end.
     guest.close(second_in).unwrap();
     let (at, mut pending) = start(&guest, &[(second, 0)], FOREVER);
     assert_eq!(pending.run(), None);
@@ -154,7 +154,7 @@ fn timeouts_end_a_poll_with_nothing() {
     let begin = Instant::now();
     let (at, mut pending) = start(&guest, &[(reader, IN), (writer, IN)], 30);
     assert_eq!(pending.run(), None);
-    // Woken early, it keeps its deadline.
+    // A call that is woken early keeps its deadline.
     assert_eq!(pending.run(), None);
     assert_eq!(pending.wait(), Ok([0, 0]));
     assert!(begin.elapsed() >= Duration::from_millis(30));
@@ -210,7 +210,7 @@ fn pollts_takes_a_timespec_and_a_mask() {
     assert_eq!(pollts(0, 0), Ok([1, 0]));
 }
 
-/// The bits of a set.
+/// Encodes a set.
 fn set(fds: &[u64]) -> Vec<u8> {
     let mut bits = vec![0; 32];
     for &fd in fds {
@@ -219,7 +219,7 @@ fn set(fds: &[u64]) -> Vec<u8> {
     bits
 }
 
-/// Selects without waiting: how many are ready, and which of the three sets.
+/// Selects without waiting. Returns the number of ready files, and the three sets.
 fn pick(guest: &Guest, nd: u64, sets: [&[u64]; 3]) -> Result<(i64, [Vec<u8>; 3]), Errno> {
     let at = sets.map(|fds| guest.place(&set(fds)));
     let now = guest.place(&times(0, 0));
@@ -240,11 +240,11 @@ fn many_places_are_paid_for_while_a_call_sleeps() {
     assert_eq!((few.run(), kernel.usage().bytes), (None, before));
     let mut more = many(1000);
     assert_eq!((more.run(), kernel.usage().bytes), (None, before + 936 * 48));
-    // Asleep again it has paid once.
+    // Asleep again, the call has paid once.
     assert_eq!((more.run(), kernel.usage().bytes), (None, before + 936 * 48));
     let mut third = many(600);
     assert_eq!(third.run(), Some(Err(Errno::ENOMEM)));
-    // All sets of a select together.
+    // All sets of a select count together.
     guest.call(90, &[writer, 100]).unwrap();
     for fd in 0..64 {
         guest.call(90, &[reader, fd]).unwrap();
@@ -270,7 +270,8 @@ fn select_sorts_files_into_its_sets() {
     guest.write(writer, b"x").unwrap();
     let found = pick(&guest, 20, [both, both, both]).unwrap();
     assert_eq!(found, (2, [set(&[reader]), set(&[writer]), set(&[])]));
-    // Those from nd on are not looked at; their word is cleared, the others are left.
+    // Descriptors from nd on are not looked at; their bits in the last word are cleared, further words are
+    // left.
     let found = pick(&guest, reader, [both, &[100], &[]]).unwrap();
     assert_eq!(found, (0, [set(&[]), set(&[100]), set(&[])]));
     // The end of a pipe is ready for everything, as on NetBSD.
@@ -290,7 +291,7 @@ fn select_refuses_what_it_cannot_do() {
     let guest = Guest::new(&kernel());
     assert_eq!(pick(&guest, 20, [&[7], &[], &[]]), Err(Errno::EBADF));
     assert_eq!(pick(&guest, 20, [&[], &[], &[7]]), Err(Errno::EBADF));
-    // A table of 20 has nothing to look at past that.
+    // With a table of 20, nothing past that is looked at.
     assert_eq!(pick(&guest, 256, [&[30], &[], &[]]).unwrap().0, 0);
     let sets = guest.place(&[0; 32]);
     let call = |nd: i32, at: [u64; 4]| {
@@ -307,7 +308,7 @@ fn select_refuses_what_it_cannot_do() {
     for (seconds, micros) in [(-1, 0), (0, -1), (0, 1_000_000), (0, i64::MAX)] {
         assert_eq!(call(20, [0, 0, 0, guest.place(&times(seconds, micros))]), Err(Errno::EINVAL));
     }
-    // A bad descriptor is found before there is time to wait.
+    // A bad descriptor is reported before the call waits.
     assert_eq!(call(20, [guest.place(&set(&[9])), 0, 0, 0]), Err(Errno::EBADF));
 }
 

@@ -93,7 +93,7 @@ fn signals_reach_the_one_they_are_meant_for() {
     assert_eq!(me.fails(37, &[pid(&other), u64::MAX]), Errno::EINVAL);
     assert_eq!(me.fails(37, &[12345, 0]), Errno::ESRCH);
     assert_eq!((me.signals.taken(), other.signals.taken()), (vec![30], vec![15]));
-    // A group, and everybody else.
+    // A signal to a group, and to every other process.
     other.call(147, &[]).unwrap();
     assert_eq!(me.call(37, &[-i64::from(other.process.pid()) as u64, 1]), Ok(0));
     assert_eq!((me.signals.taken(), other.signals.taken()), (vec![], vec![1]));
@@ -139,7 +139,7 @@ fn processes_are_bounded() {
     let signals = first.signals.clone();
     assert_eq!(kernel.spawn(signals.clone(), b"").err(), Some(Errno::EAGAIN));
     assert_eq!(first.process.prefork().err(), Some(Errno::EAGAIN));
-    // Whoever comes with a token takes its place, once.
+    // A client that comes with a token takes the prefork's place, once.
     let child = prefork.adopt(signals.clone()).unwrap();
     assert_eq!(prefork.adopt(signals.clone()).err(), Some(Errno::EAGAIN));
     prefork.release();

@@ -1,4 +1,4 @@
-//! Limits of resources: who may set them, how they bind, who has them then.
+//! Resource limits: who may set them, what they bound, and how they are inherited.
 
 use super::super::testing::{Guest, NOWHERE, kernel, kernel_with, o};
 use super::super::{Embedded, Limits};
@@ -76,7 +76,7 @@ fn descriptors() {
         assert_eq!(guest.open("/dev/null", o::RDWR), Ok(fd));
     }
     assert_eq!(set(&guest, NOFILE, 5, 10), Ok(0));
-    // What is open beyond it stays, but no number from 5 on is given.
+    // Descriptors beyond the limit stay open, but no number from 5 on is given.
     assert_eq!(guest.write(5, b"x"), Ok(1));
     let child = guest.fork();
     for who in [&guest, &child] {
@@ -117,7 +117,7 @@ fn file_sizes() {
     let appending = guest.open("/tmp/file", o::WRONLY | o::APPEND).unwrap();
     assert_eq!(guest.write(appending, b"x"), Err(Errno::EFBIG));
     assert_eq!(guest.signals.taken(), [25, 25]);
-    // Cutting a file is not writing it, and a device or a pipe has no length.
+    // Truncation is not a write, and a device or a pipe has no length.
     assert_eq!(guest.call(201, &[fd, 0, 100]), Ok(0));
     let null = guest.open("/dev/null", o::RDWR).unwrap();
     assert_eq!(guest.write(null, b"12345678901234"), Ok(14));
@@ -148,7 +148,7 @@ fn processes_of_a_user() {
     assert_eq!(guest.process.prefork().err(), Some(Errno::EAGAIN));
     assert_eq!(other.process.prefork().err(), Some(Errno::EAGAIN), "whoever's child it is");
     assert_eq!(processes_of(&kernel, 5), 3);
-    // A token that was given is good.
+    // A token that was given stays valid.
     let child = third.adopt(guest.signals.clone()).unwrap();
     assert_eq!(child.prefork().err(), Some(Errno::EAGAIN));
     third.release();
@@ -156,7 +156,7 @@ fn processes_of_a_user() {
     child.release();
     assert_eq!(processes_of(&kernel, 5), 2);
     assert!(other.process.prefork().is_ok());
-    // The superuser is not held up by it, and is counted by the real user.
+    // The limit does not bind the superuser, whose processes are counted by the real user.
     set(&root, NPROC, 1, 1).unwrap();
     assert!(root.process.prefork().is_ok());
     root.call(126, &[5, 0]).unwrap();

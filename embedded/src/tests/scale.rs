@@ -10,13 +10,13 @@ use super::super::process::Proc;
 use super::super::testing::{Guest, Signals, kernel, o};
 use kernel::{Errno, Kernel, Process};
 
-/// What an `Arc` adds to what it holds.
+/// The bytes an `Arc` adds to its contents.
 const ARC: usize = 16;
 
 #[test]
 fn a_fresh_process_costs_little() {
-    // Its own, its descriptor table, its family's account, its name, and its place among the
-    // processes in a map that may be half empty.
+    // The process itself, its descriptor table, its family's resource group, its name, and its place in the
+    // map of processes, which may be half empty.
     let parts = size_of::<Proc>() + size_of::<FdTable>() + size_of::<ResourceGroup>();
     let heap = 3 * ARC + parts + 16 + 2 * (16 + 1);
     assert!(heap <= 496, "a fresh process takes {heap} bytes");
@@ -124,7 +124,7 @@ fn many_blocked_readers_are_woken_by_their_own_writers_only() {
     }
 }
 
-/// A client that shares its memory with nobody and is made often.
+/// Makes a client that shares its memory with no other.
 fn small(kernel: &super::super::Embedded) -> Guest {
     Guest::new(kernel)
 }
@@ -138,7 +138,7 @@ fn interrupted_calls_leave_their_queues() {
         let mut asleep = guest.start(3, &[reader, guest.buffer(), 1]);
         assert_eq!(asleep.run(), None);
         assert_eq!(asleep.interrupt(), Err(Errno::EINTR));
-        // And one that is dropped without a word.
+        // And a call that is dropped without an end.
         let mut asleep = guest.start(3, &[reader, guest.buffer(), 1]);
         assert_eq!(asleep.run(), None);
     }

@@ -1,6 +1,6 @@
-//! What a family may take of what all share, tried by every way there is: itself, its children, what it is
-//! sent, what it leaves behind, and with others that are as greedy. A stranger is served meanwhile, and all
-//! of it comes back.
+//! Tests of what one family may take of shared resources, by every way there is: itself, its children, what
+//! it is sent, what it leaves behind, and together with other greedy families. A stranger is served
+//! meanwhile, and in the end everything is given back.
 
 use super::super::Limits;
 use super::super::testing::{Guest, Signals, kernel_with, o};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 const EXEC_NAME: &[u8] = b"other";
 
-/// Opens files until that fails; how many, and why no more.
+/// Opens files until that fails. Returns their number, and the error.
 fn open_all(guest: &Guest) -> (u64, Errno) {
     let mut count = 0;
     loop {
@@ -30,9 +30,9 @@ fn open_files_of_a_family() {
     let kernel = kernel_with(limits);
     let before = kernel.usage();
     let guest = Guest::new(&kernel);
-    // The console is one.
+    // The console is one open file.
     assert_eq!(open_all(&guest), (9, Errno::ENFILE));
-    // Its children are of it, and stay so: as another program, and without it.
+    // Its children belong to the family, and stay in it: after an exec, and after their parent's end.
     let child = guest.fork();
     child.close(3).unwrap();
     child.process.exec(EXEC_NAME);
@@ -56,7 +56,7 @@ fn open_files_that_others_have_opened() {
     let head = listen(&keeper, 1, &local("/tmp/s"), 5);
     let mut kept = 0;
     let mut end = None;
-    // One after the other connects, opens a file, sends it and goes.
+    // One client after the other connects, opens a file, sends it and ends.
     while end.is_none() {
         let helper = Guest::new(&kernel);
         let client = socket(&helper, 1, 1, 0).unwrap();
@@ -67,7 +67,7 @@ fn open_files_that_others_have_opened() {
         helper.process.release();
         match receive(&keeper, server, 1, 100, 0) {
             Ok(got) => {
-                // More descriptors of it, in more processes, are no more files.
+                // More descriptors of the file, in more processes, are not more files.
                 let fd = passed(&got);
                 keeper.call(41, &[fd]).unwrap();
                 kept += 1;
@@ -77,12 +77,12 @@ fn open_files_that_others_have_opened() {
         keeper.close(server).unwrap();
         assert!(kept < 10, "the bound holds for what was sent, too");
     }
-    // Beside the console and the listener: the last place was the connection's.
+    // In addition to the console and the listener: the last place was the connection's.
     assert_eq!((kept, end), (7, Some(Errno::EMSGSIZE)));
     let child = keeper.fork();
     keeper.process.release();
     assert_eq!(open_all(&child), (1, Errno::ENFILE));
-    // Each of them has two descriptors.
+    // Each received file has two descriptors.
     child.close(4).unwrap();
     child.close(5).unwrap();
     assert_eq!(open_all(&child), (1, Errno::ENFILE));
@@ -93,7 +93,7 @@ fn open_files_that_others_have_opened() {
     assert_eq!(kernel.usage(), before);
 }
 
-/// Sends a file until that fails; how many times, and why no more.
+/// Sends a file until that fails. Returns how often it was sent, and the error.
 fn send_all(guest: &Guest, socket: u64, file: u64) -> (u64, Errno) {
     guest.call(92, &[socket, 4, 4]).unwrap();
     let mut count = 0;
@@ -120,7 +120,7 @@ fn files_in_flight_of_a_family() {
     assert_eq!(send_all(&stranger, left, left), (10, Errno::EAGAIN));
     receive(&stranger, right, 1, 100, 0).unwrap();
     assert_eq!(send_all(&stranger, left, left), (1, Errno::EAGAIN), "one was received");
-    // Who has gone has left nothing that somebody could receive.
+    // A client that has ended has left nothing that could be received.
     guest.process.release();
     child.process.release();
     stranger.process.release();
@@ -134,7 +134,7 @@ fn files_in_flight_to_a_family() {
     let before = kernel.usage();
     let keeper = Guest::new(&kernel);
     let head = listen(&keeper, 1, &local("/tmp/s"), 50);
-    // Those who send it files go; what they have sent stays, and counts as the keeper's.
+    // The senders end; what they have sent stays, and is charged to the receiver.
     let mut sent = 0;
     for _ in 0..5 {
         let helper = Guest::new(&kernel);
@@ -168,9 +168,9 @@ fn of_the_last_quarter_each_family_gets_a_little() {
     }
     assert_eq!(taken[..3], [1000; 3]);
     assert!(taken[3..].iter().all(|&files| (2..=5).contains(&files)), "{taken:?}");
-    // A hundred and more that are greedy, and a stranger still opens a few.
+    // With more than a hundred greedy families, a stranger can still open a few files.
     assert!(open_all(&Guest::new(&kernel)).0 >= 2);
-    // Two of those who have most have to go before others get more.
+    // Two of the families with the most files have to end before others get more.
     for guest in greedy.drain(..2) {
         guest.process.release();
     }
@@ -196,7 +196,7 @@ fn what_a_family_has_made_in_the_file_system() {
     for (call, args) in [(57, [name, name, 0]), (132, [name, 0o644, 0])] {
         assert_eq!(child.fails(call, &args), Errno::ENOSPC, "call {call}");
     }
-    // What another family removes is given back to the one that has made it.
+    // The room of files that another family removes is given back to the family that made them.
     let stranger = Guest::new(&kernel);
     make(&stranger, "/tmp/theirs").unwrap();
     for name in ["/tmp/0", "/tmp/theirs"] {
@@ -204,7 +204,7 @@ fn what_a_family_has_made_in_the_file_system() {
     }
     make(&child, "/tmp/more").unwrap();
     assert_eq!(make(&child, "/tmp/again"), Err(Errno::ENOSPC));
-    // What it leaves behind when it goes is nobody else's.
+    // The files it leaves behind at its end are charged to no other family.
     guest.process.release();
     child.process.release();
     for name in 0..5 {
@@ -275,7 +275,7 @@ fn records_of_a_stream_count_for_what_they_take() {
     guest.call(92, &[one, 4, 4]).unwrap();
     let before = kernel.usage().bytes;
     let mut sent = 0;
-    // A byte each, with MSG_EOR behind it.
+    // Messages of a byte each, ended by MSG_EOR.
     while send(&guest, one, b"x", &[], 0x8).is_ok() {
         sent += 1;
     }
@@ -303,7 +303,7 @@ fn processes_of_families_in_the_last_quarter() {
         live.push((guest, children));
     }
     assert_eq!(sizes, [100, 100, 100, 1, 1, 1]);
-    // Nobody is turned away who has none, to the last.
+    // A family that has none is never refused.
     let more: Vec<_> =
         std::iter::from_fn(|| kernel.spawn(Arc::new(Signals::default()), b"").ok()).collect();
     assert_eq!(more.len(), 97);
@@ -336,7 +336,7 @@ fn ports_that_are_chosen() {
     assert!(taken[3].0 < 20, "{taken:?}");
     let child = greedy[0].fork();
     assert_eq!(bind_all(&child).0, 0);
-    // Neither by its number; those below are not counted so.
+    // Not by its number either; lower ports are not counted.
     let udp = socket(&child, 2, 2, 0).unwrap();
     assert!(bind(&child, udp, &inet([127, 0, 0, 1], 50_000)).is_err());
     assert_eq!(bind(&child, udp, &inet([127, 0, 0, 1], 5000)), Ok(0));

@@ -1,4 +1,4 @@
-//! Who may send whom a signal, and what becomes of it.
+//! Tests of signals: who may send them to whom, and how they are delivered.
 
 use super::super::Embedded;
 use super::super::credentials::Credentials;
@@ -19,7 +19,7 @@ fn minus(id: u64) -> u64 {
     -(id as i64) as u64
 }
 
-/// A client with this real, effective and saved user.
+/// Returns a client with this real, effective and saved user.
 fn user(kernel: &Embedded, [uid, euid, suid]: [u32; 3]) -> Guest {
     let guest = Guest::new(kernel);
     let proc = kernel.system.processes.find(guest.process.pid()).unwrap();
@@ -35,7 +35,7 @@ fn one_s_own_users_and_the_superuser_may() {
         ([0, 0, 0], [5, 6, 7], true),
         ([5, 0, 5], [6, 6, 6], true),
         ([0, 5, 0], [6, 6, 6], false),
-        // The real and effective ones of both count, the saved ones do not.
+        // The real and effective users of both count, the saved ones do not.
         ([5, 6, 7], [5, 8, 8], true),
         ([5, 6, 7], [6, 8, 8], true),
         ([5, 6, 7], [8, 5, 8], true),
@@ -50,7 +50,7 @@ fn one_s_own_users_and_the_superuser_may() {
         assert_eq!(result, if allowed { Ok(0) } else { Err(Errno::EPERM) }, "{from:?} {to:?}");
         assert_eq!(one.call(KILL, &[pid(&other), 0]), result);
         assert_eq!(other.signals.taken(), if allowed { vec![15] } else { vec![] });
-        // Within a session anybody may be told to go on.
+        // Within a session every process may be sent SIGCONT.
         assert_eq!(one.call(KILL, &[pid(&other), SIGCONT]), Ok(0));
         assert_eq!(other.signals.taken(), [19]);
         one.fork().call(147, &[]).unwrap();
@@ -89,11 +89,11 @@ fn a_group_gets_what_may_be_sent_to_its_members() {
     assert_eq!(taken(), [vec![], vec![], vec![2], vec![]]);
     assert_eq!(stranger.call(KILL, &[minus(group), SIGCONT]), Ok(0));
     assert_eq!(taken(), [vec![19], vec![19], vec![19], vec![]]);
-    // Nobody in it may be reached: there is nobody, as NetBSD has it.
+    // If no process in the group may be signalled, the error is as if it were empty, as in NetBSD.
     let other = user(&kernel, [7, 7, 7]);
     assert_eq!(other.fails(KILL, &[minus(group), 1]), Errno::ESRCH);
     assert_eq!(other.fails(KILL, &[minus(4_000), 1]), Errno::ESRCH);
-    // Who leaves is not reached any more.
+    // A process that leaves the group gets no more of its signals.
     mate.call(82, &[0, 0]).unwrap();
     stranger.process.release();
     assert_eq!(outside.call(KILL, &[minus(group), 3]), Ok(0));
@@ -130,7 +130,7 @@ fn a_prefork_keeps_its_signals_for_who_takes_its_place() {
     assert_eq!(child.signals.taken(), [2, 30, 63], "each once");
     child.call(20, &[]).unwrap();
     assert_eq!(child.signals.taken(), []);
-    // A child's own child has none of them.
+    // A child's own child has no pending signals.
     assert_eq!(guest.call(KILL, &[at, 9]), Ok(0));
     prefork.release();
     assert_eq!(guest.fails(KILL, &[at, 9]), Errno::ESRCH);

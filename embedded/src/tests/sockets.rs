@@ -82,7 +82,7 @@ fn ports_are_taken_and_given_back() {
     let local = inet([127, 0, 0, 1], 80);
     assert_eq!(bind(&guest, second, &local), Err(Errno::EADDRINUSE));
     assert_eq!(bind(&guest, second, &inet([10, 0, 0, 1], 80)), Err(Errno::EADDRNOTAVAIL));
-    // With SO_REUSEADDR a wildcard and an address of its own go together, twice the same does not.
+    // With SO_REUSEADDR a wildcard and an own address go together, but the same address twice does not.
     set(&guest, second, SOL_SOCKET, 4, &1u32.to_le_bytes()).unwrap();
     assert_eq!(bind(&guest, second, &inet(any, 80)), Err(Errno::EADDRINUSE));
     assert_eq!(bind(&guest, second, &local), Ok(0));
@@ -94,7 +94,7 @@ fn ports_are_taken_and_given_back() {
     (loopback[1], loopback[3], loopback[23]) = (24, 80, 1);
     assert_eq!(bind(&guest, six, &loopback), Ok(0));
     assert_eq!(name(&guest, six)[..4], [28, 24, 0, 80]);
-    // Any port: the highest, then the next one.
+    // Any port: the highest, then the next lower one.
     for expected in [65535, 65534] {
         let fd = socket(&guest, 2, 1, 0).unwrap();
         assert_eq!(bind(&guest, fd, &inet(any, 0)), Ok(0));
@@ -125,7 +125,7 @@ fn names_that_cannot_be_are_refused() {
     let mut other = good.clone();
     other[1] = 1;
     assert_eq!(bind(&guest, fd, &other), Err(Errno::EAFNOSUPPORT));
-    // As 4.3BSD had it: no length, the family in its place.
+    // The format of 4.3BSD: no length, and the family in its place.
     let mut old = good.clone();
     (old[0], old[1]) = (2, 0);
     assert_eq!(bind(&guest, fd, &old), Ok(0));
@@ -171,7 +171,7 @@ fn a_tcp_socket_that_is_over_has_no_options_of_its_protocol() {
             assert_eq!(set(&guest, fd, level, option, &[1, 0, 0, 0]), Err(Errno::ECONNRESET));
             assert_eq!(get(&guest, fd, level, option), Err(Errno::ECONNRESET));
         }
-        // What is every socket's is set, and answered so all the same.
+        // An option of `SOL_SOCKET` is set, though the call fails.
         assert_eq!(set(&guest, fd, SOL_SOCKET, 0x8, &[1, 0, 0, 0]), Err(Errno::ECONNRESET));
         assert_eq!(get(&guest, fd, SOL_SOCKET, 0x8).unwrap(), [1, 0, 0, 0]);
         assert_eq!(set(&guest, fd, SOL_SOCKET, 0x7777, &[0; 4]), Err(Errno::ECONNRESET));
@@ -187,7 +187,7 @@ fn options_below_the_socket_have_the_values_they_have() {
     const UDP: u64 = 17;
     const IPV6: u64 = 41;
     let no = Errno::ENOPROTOOPT;
-    // Domain, type, level, name: what it is at first; what comes of 1, 0, -1, 500.
+    // Domain, type, level, name: the initial value, and the results of setting 1, 0, -1, 500.
     type Told = Result<i32, Errno>;
     type Case = (u64, u64, u64, u64, Told, [Told; 4]);
     let all: &[Case] = &[
@@ -256,7 +256,7 @@ fn some_options_are_not_ints() {
     let guest = Guest::new(&kernel());
     let int = |value: i32| value.to_le_bytes().to_vec();
     let fd = socket(&guest, 2, 1, 0).unwrap();
-    // No IP options, as sshd looks for them.
+    // There are no IP options, for which sshd looks.
     assert_eq!(get(&guest, fd, 0, 1).unwrap(), []);
     assert_eq!(set(&guest, fd, 0, 1, &[]), Ok(0));
     // IP_MULTICAST_TTL and LOOP are single bytes, and may be set as ints.
@@ -268,20 +268,20 @@ fn some_options_are_not_ints() {
     assert_eq!(set(&guest, fd, 0, 11, &[2]), Err(Errno::EINVAL));
     set(&guest, fd, 0, 9, &[127, 0, 0, 1]).unwrap();
     assert_eq!(get(&guest, fd, 0, 9).unwrap(), [127, 0, 0, 1]);
-    // TCP_KEEPIDLE and its like are never told.
+    // TCP_KEEPIDLE and similar options are never returned.
     for option in [3, 5, 6, 7] {
         assert_eq!(set(&guest, fd, 6, option, &int(60)), Ok(0));
         assert_eq!(set(&guest, fd, 6, option, &int(0)), Err(Errno::EINVAL));
         assert_eq!(get(&guest, fd, 6, option), Err(Errno::ENOPROTOOPT));
     }
-    // SO_NOHEADER is nothing to do for IPv4, and unknown to others.
+    // SO_NOHEADER has no effect for IPv4, and is unknown for others.
     assert_eq!(set(&guest, fd, SOL_SOCKET, 0x100a, &int(1)), Ok(0));
     assert_eq!(get(&guest, fd, SOL_SOCKET, 0x100a), Err(Errno::ENOPROTOOPT));
     let local = socket(&guest, 1, 1, 0).unwrap();
     assert_eq!(set(&guest, local, SOL_SOCKET, 0x100a, &int(1)), Err(Errno::ENOPROTOOPT));
-    // The numbers timeouts had before.
+    // The timeouts by their earlier numbers.
     let time = [3i64.to_le_bytes(), 0i64.to_le_bytes()].concat();
-    // Behind the microseconds, an int, is whatever the client had there.
+    // The bytes behind the microseconds, which are an int, may be anything.
     let dirty = [3i64.to_le_bytes(), [0, 0, 0, 0, 9, 9, 9, 9]].concat();
     set(&guest, fd, SOL_SOCKET, 0x1006, &dirty).unwrap();
     assert_eq!(get(&guest, fd, SOL_SOCKET, 0x100c).unwrap(), time);
@@ -389,7 +389,7 @@ fn low_ports_and_paths_need_rights() {
             assert_eq!(bind(&guest, fd, &name(1024)), Ok(0));
         }
     }
-    // To make a name takes writing to the directory.
+    // Making a name needs write access to the directory.
     let fd = socket(&guest, 1, 1, 0).unwrap();
     for (at, errno) in [
         ("/tmp/fixed/s", Errno::EACCES),
@@ -399,7 +399,7 @@ fn low_ports_and_paths_need_rights() {
         assert_eq!(bind(&guest, fd, &path(at)), Err(errno), "{at}");
     }
     assert_eq!(bind(&guest, fd, &path("/tmp/open/s")), Ok(0));
-    // To connect takes searching it, and writing to the socket.
+    // Connecting needs search access to the directory, and write access to the socket.
     let connect = |at: &str| {
         let fd = socket(&guest, 1, 1, 0).unwrap();
         let name = path(at);
@@ -417,7 +417,7 @@ fn most_buffers(guest: &Guest, bytes: u64) {
     guest.call(195, &[9, guest.place(&[bytes.to_le_bytes(); 2].concat())]).unwrap();
 }
 
-/// A client of the user `user`, whose buffers may take so many bytes.
+/// Returns a client of the user `user`, whose buffers may take so many bytes.
 fn user(kernel: &Embedded, user: u64, bytes: u64) -> Guest {
     let guest = Guest::new(kernel);
     guest.call(23, &[user]).unwrap();
@@ -436,16 +436,16 @@ fn the_buffers_of_a_user_are_bounded() {
     let two = socket(&guest, 1, 1, 0).unwrap();
     assert_eq!(kernel.system.net.reserved(77), 4 * 4096);
     assert_eq!(socket(&guest, 1, 1, 0), Err(Errno::ENOBUFS));
-    // Up to the last byte.
+    // The limit can be used to the last byte.
     set(&guest, one, SOL_SOCKET, 0x1001, &size(7712)).unwrap();
     assert_eq!(set(&guest, one, SOL_SOCKET, 0x1001, &size(7713)), Err(Errno::ENOBUFS));
     assert_eq!(get(&guest, one, SOL_SOCKET, 0x1001).unwrap(), size(7712));
-    // It is the user's account, and the caller's limit.
+    // The count is the user's, the limit the caller's.
     let other = user(&kernel, 77, 40_000);
     let third = socket(&other, 1, 1, 0).unwrap();
     assert_eq!(kernel.system.net.reserved(77), 20_000 + 2 * 4096);
     assert!(socket(&user(&kernel, 78, 20_000), 1, 1, 0).is_ok());
-    // Smaller is always possible; a socket that is shut has no buffer to receive.
+    // Smaller is always possible; a socket that was shut down has no receive buffer.
     set(&guest, one, SOL_SOCKET, 0x1001, &size(1)).unwrap();
     guest.call(134, &[two, 0]).unwrap();
     guest.close(one).unwrap();
@@ -461,7 +461,7 @@ fn what_fails_leaves_nothing_in_the_account_of_its_user() {
     let kernel = kernel_with(limits);
     let guest = user(&kernel, 5, 1 << 30);
     let one = socket(&guest, 1, 1, 0).unwrap();
-    // There is nobody to pay for a second one, nor for the other end of a connection.
+    // A second socket cannot be paid for, nor the other end of a connection.
     assert_eq!(socket(&guest, 1, 1, 0), Err(Errno::ENOBUFS));
     assert_eq!(kernel.system.net.reserved(5), 2 * 4096);
     guest.close(one).unwrap();

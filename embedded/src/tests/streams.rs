@@ -12,7 +12,7 @@ use kernel::Errno;
 
 const SIGPIPE: i32 = 13;
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
-/// What a local stream and a TCP connection hold.
+/// The bytes that a local stream and a TCP connection hold.
 const LOCAL_ROOM: usize = 4096;
 const TCP_ROOM: usize = 65536;
 
@@ -62,7 +62,7 @@ fn error(guest: &Guest, fd: u64) -> u8 {
     get(guest, fd, SOL_SOCKET, 0x1007).unwrap()[0]
 }
 
-/// A client and a server end that are connected, in the internet or locally.
+/// Returns the connected ends of a client and a server, internet or local.
 fn connected(guest: &Guest, domain: u64) -> (u64, u64) {
     let at = match domain {
         1 => local("/tmp/connected"),
@@ -80,7 +80,7 @@ fn connected(guest: &Guest, domain: u64) -> (u64, u64) {
     (client, server)
 }
 
-/// A guest whose process can be looked into.
+/// Returns a guest and its process.
 pub(super) fn seen(kernel: &Embedded) -> (Guest, Arc<Proc>) {
     let signals = Arc::new(Signals::default());
     let proc = Proc::spawn(&kernel.system, signals.clone(), b"test").unwrap();
@@ -217,7 +217,7 @@ fn room_is_what_the_low_water_mark_says() {
     let ask = |option| get(&guest, one, SOL_SOCKET, option).unwrap();
     assert_eq!(poll(&proc, one), 0x4);
     assert_eq!(guest.write(one, &[0; 3000]), Ok(3000));
-    // What is under way makes the send buffer smaller, as in NetBSD.
+    // Bytes under way make the send buffer smaller, as in NetBSD.
     assert_eq!(ask(0x1001), 1096u32.to_le_bytes());
     assert_eq!((poll(&proc, one), poll(&proc, two)), (0, 0x45));
     assert_eq!(guest.write(one, &[0; 2000]), Err(Errno::EAGAIN));
@@ -227,7 +227,7 @@ fn room_is_what_the_low_water_mark_says() {
     guest.read(two, 1952).unwrap();
     assert_eq!(poll(&proc, one), 0x4);
     assert_eq!(guest.write(one, &[0; 3000]), Ok(2048));
-    // A larger buffer holds more; the low water mark of the receiver holds it back.
+    // A larger buffer holds more; the receiver's low-water mark delays its read.
     set(&guest, one, SOL_SOCKET, 0x1001, &10_000u32.to_le_bytes()).unwrap();
     assert_eq!(guest.write(one, &[0; 20_000]), Ok(10_000));
     set(&guest, one, SOL_SOCKET, 0x1004, &5u32.to_le_bytes()).unwrap();
@@ -276,7 +276,7 @@ fn tcp_learns_of_a_closed_peer_when_it_sends() {
     assert_eq!(guest.read(one, 100).unwrap(), b"");
     assert_eq!(peer(&guest, one), Err(Errno::ENOTCONN));
     assert_eq!(guest.fails(32, &[one, guest.buffer(), guest.buffer() + 200]), Errno::EINVAL);
-    // SO_LINGER of no time: a reset, after what was sent.
+    // SO_LINGER with no time: a reset, after what was sent.
     let (one, two) = connected(&guest, 2);
     guest.write(two, b"x").unwrap();
     set(&guest, two, SOL_SOCKET, 0x80, &[1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
@@ -305,7 +305,7 @@ fn each_direction_is_shut_by_itself() {
     assert_eq!(poll(&proc, one), 0x45);
     assert_eq!(guest.read(one, 10).unwrap(), b"");
     assert_eq!(get(&guest, one, SOL_SOCKET, 0x1002).unwrap(), [0; 4]);
-    // TCP: both ends shut, the connection is over; the first to be shut keeps its name.
+    // TCP: once both ends are shut down the connection is over; the first one keeps its name.
     let (one, two) = connected(&guest, 2);
     assert_eq!(guest.call(134, &[one, 1]), Ok(0));
     assert!(peer(&guest, one).is_ok());
@@ -314,13 +314,13 @@ fn each_direction_is_shut_by_itself() {
     assert_eq!(peer(&guest, one), Err(Errno::ENOTCONN));
     assert_eq!(name(&guest, one)[..2], [16, 2]);
     assert_eq!(guest.fails(32, &[two, guest.buffer(), guest.buffer() + 200]), Errno::EINVAL);
-    // Both at once by one: it does not wait for the other.
+    // One end shuts down both ways at once: it does not wait for the other.
     let (one, two) = connected(&guest, 2);
     assert_eq!(guest.call(134, &[one, 2]), Ok(0));
     assert_eq!(peer(&guest, one), Err(Errno::ENOTCONN));
     assert_eq!(guest.write(two, b"abc"), Ok(3));
     assert_eq!(guest.read(one, 1).unwrap(), b"");
-    // Not connected: TCP is done, UDP and local ones only half.
+    // Not connected: TCP is done, UDP and local sockets only half.
     let three = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(guest.call(134, &[three, 1]), Ok(0));
     assert_eq!(poll(&proc, three), 0x45);
@@ -365,7 +365,7 @@ fn accept_waits_for_connections() {
         let mut pending = guest.start(30, &[head, 0, 0]);
         assert_eq!(pending.run(), None);
         assert_eq!(pending.interrupt(), Err(Errno::EINTR));
-        // Shut, it accepts no more.
+        // A listener that was shut down accepts no more.
         let mut pending = guest.start(30, &[head, 0, 0]);
         assert_eq!(pending.run(), None);
         guest.call(134, &[head, 0]).unwrap();
@@ -395,7 +395,7 @@ fn accept_is_for_listeners() {
     let tcp = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(guest.call(106, &[tcp, 1]), Ok(0));
     assert_ne!(name(&guest, tcp)[2..4], [0, 0]);
-    // What is accepted inherits; paccept takes flags of its own.
+    // An accepted connection inherits from the listener; paccept takes flags of its own.
     let to = name(&guest, tcp);
     set(&guest, tcp, SOL_SOCKET, 0x1001, &5000u32.to_le_bytes()).unwrap();
     blocking(&guest, tcp, false);
@@ -411,13 +411,13 @@ fn accept_is_for_listeners() {
     assert_eq!(guest.call(92, &[server, 3]), Ok(o::RDWR as i64));
     assert_eq!(guest.call(92, &[server, 1]), Ok(1));
     assert_eq!(guest.fails(456, &[tcp, 0, 0, NOWHERE, 0]), Errno::EFAULT);
-    // A bad place for the length is found after the connection, which is lost.
+    // A bad address for the length is found after the connection was taken, which is lost.
     let client = socket(&guest, 2, 1, 0).unwrap();
     connect(&guest, client, &to).unwrap();
     assert_eq!(guest.fails(30, &[tcp, guest.buffer(), NOWHERE]), Errno::EFAULT);
     assert_eq!(accept(&guest, tcp), Err(Errno::EAGAIN));
     assert_eq!(guest.read(client, 1).unwrap(), b"");
-    // One that takes no more has none now; who would wait for one learns that none will come.
+    // A listener that was shut down has no connection now; a call that would wait for one fails.
     guest.call(134, &[tcp, 0]).unwrap();
     assert_eq!(accept(&guest, tcp), Err(Errno::EAGAIN));
     blocking(&guest, tcp, true);
@@ -428,14 +428,14 @@ fn accept_is_for_listeners() {
 fn connections_lead_to_listeners_only() {
     let (guest, proc) = seen(&kernel());
     let tcp = || socket(&guest, 2, 1, 0).unwrap();
-    // Refused: the socket is done.
+    // Refused: the socket cannot be used again.
     let fd = tcp();
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 99)), Err(Errno::ECONNREFUSED));
     assert_eq!(poll(&proc, fd), 0x45);
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 99)), Err(Errno::EINVAL));
     assert_eq!(guest.read(fd, 1).unwrap(), b"");
     assert_eq!(guest.write(fd, b"x"), Err(Errno::EPIPE));
-    // Without blocking the answer comes later.
+    // A non-blocking connect gets the answer later.
     let fd = tcp();
     blocking(&guest, fd, false);
     assert_eq!(connect(&guest, fd, &inet(LOOPBACK, 99)), Err(Errno::EINPROGRESS));
@@ -492,7 +492,7 @@ fn connections_that_were_made_keep_nobody_from_their_port() {
     let (client, server) = connected(&guest, 2);
     let again = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(bind(&guest, again, &inet([0; 4], 4000)), Ok(0));
-    // That of the client, which chose its port, is taken.
+    // The port of the client, which it was given, is taken.
     let port = u16::from_be_bytes(name(&guest, client)[2..4].try_into().unwrap());
     let other = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(bind(&guest, other, &inet([0; 4], port)), Err(Errno::EADDRINUSE));
@@ -560,7 +560,7 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
         };
         assert_eq!((made, refused), (most, Errno::ECONNREFUSED), "{backlog}");
     }
-    // TCP: one more than asked for, then they wait for room.
+    // TCP: one more than asked for, then clients wait for room.
     let kernel = kernel();
     let (guest, proc) = seen(&kernel);
     let head = listen(&guest, 2, &inet(LOOPBACK, 80), 1);
@@ -589,7 +589,7 @@ fn a_full_backlog_refuses_or_keeps_waiting() {
     accept(&guest, head).unwrap();
     assert_eq!(poll(&proc, later), 4);
     assert_eq!(guest.write(later, b"x"), Ok(1));
-    // The listener gone, those in its queue are reset, and who waits is refused.
+    // When the listener is closed, connections in its queue are reset, and waiting ones are refused.
     let waits = socket(&guest, 2, 1, 0).unwrap();
     let mut pending = guest.start(98, &[waits, to, 16]);
     assert_eq!(pending.run(), None);
@@ -626,7 +626,7 @@ fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
     let (guest, proc) = seen(&kernel());
     let (one, two) = connected(&guest, 2);
     assert_eq!(take(&guest, two, 3, OOB), Err(Errno::EINVAL));
-    // Its owner gets SIGURG, a poll for POLLPRI wakes.
+    // The owner gets SIGURG, and a poll for POLLPRI wakes.
     guest.call(92, &[two, 6, proc.pid as u64]).unwrap();
     let set = guest.place(&[[two as u32, 2].map(u32::to_le_bytes).concat(), vec![0; 8]].concat());
     let mut pending = guest.start(209, &[set, 1, u64::MAX]);
@@ -637,7 +637,7 @@ fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
     assert_eq!(guest.signals.taken(), [SIGURG]);
     guest.write(one, b"def").unwrap();
     assert_eq!(poll(&proc, two), 0x45 | 0x2 | 0x80);
-    // The byte is not among the others, and what is read ends at the mark.
+    // The byte is not among the others, and a read ends at the mark.
     assert_eq!(take(&guest, two, 10, 2).unwrap(), b"abc");
     assert_eq!(take(&guest, two, 2, 0).unwrap(), b"ab");
     assert!(!at_mark(&guest, two));
@@ -650,7 +650,7 @@ fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
     assert!(!at_mark(&guest, two));
     assert_eq!(poll(&proc, two), 0x4);
     assert_eq!(take(&guest, two, 10, OOB), Err(Errno::EINVAL));
-    // Alone, it is no byte to read; the next takes its place.
+    // Alone, it does not count as a byte to read; the next one takes its place.
     oob(&guest, one, b"Y").unwrap();
     assert!(at_mark(&guest, two));
     assert_eq!(take(&guest, two, 10, 0x80), Err(Errno::EAGAIN));
@@ -658,12 +658,12 @@ fn urgent_bytes_go_past_the_others_and_leave_a_mark() {
     assert_eq!(take(&guest, two, 10, OOB).unwrap(), b"2");
     assert_eq!(take(&guest, two, 10, 0).unwrap(), b"1");
     assert_eq!(guest.signals.taken(), [SIGURG; 2]);
-    // To a group, and to nobody.
+    // A group as owner, and no owner.
     guest.call(54, &[two, 0x8004_7308, guest.place(&(-1i32).to_le_bytes())]).unwrap_err();
     guest.call(54, &[two, 0x8004_7308, guest.place(&[0; 4])]).unwrap();
     oob(&guest, one, b"Z").unwrap();
     assert_eq!(guest.signals.taken(), []);
-    // Not of a socket without a connection, nor of a local one.
+    // Out-of-band data fails on a socket without a connection, and on a local one.
     let three = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(oob(&guest, three, b"x"), Err(Errno::ENOTCONN));
     let (one, _two) = pair(&guest, 1);
@@ -682,7 +682,7 @@ fn a_signal_for_an_owner_that_has_ended_reaches_nobody_by_its_number() {
     assert_eq!(owner.signals.taken(), [SIGURG]);
     owner.process.release();
     drop((owner, proc));
-    // All numbers are given out once before this one is again.
+    // All pids are given out once before this one is used again.
     let newcomer = (0..100_000).find_map(|_| {
         let (newcomer, proc) = seen(&kernel);
         if proc.pid == pid {
@@ -694,7 +694,7 @@ fn a_signal_for_an_owner_that_has_ended_reaches_nobody_by_its_number() {
     let newcomer = newcomer.expect("numbers are used again");
     oob(&guest, one, b"b").unwrap();
     assert_eq!(newcomer.signals.taken(), []);
-    // The file keeps saying whose it was.
+    // The file still returns its former owner.
     assert_eq!(guest.call(92, &[two, 5, 0]), Ok(pid.into()));
 }
 
@@ -722,7 +722,7 @@ fn urgent_bytes_go_where_no_others_do() {
     assert_eq!(guest.write(one, b"x"), Err(Errno::EAGAIN));
     assert_eq!(oob(&guest, one, b"!"), Ok(1));
     assert_eq!(take(&guest, two, 1, OOB).unwrap(), b"!");
-    // No further than so many.
+    // Only so many bytes may exceed the limit.
     assert_eq!(oob(&guest, one, &[8; 1025]), Err(Errno::EAGAIN));
     assert_eq!(take(&guest, two, 1, OOB), Err(Errno::EINVAL), "it was not sent");
     assert_eq!(oob(&guest, one, &[8; 1024]), Ok(1024));
@@ -742,7 +742,7 @@ fn a_connection_is_not_lost_where_no_file_can_be_opened() {
         others.push(fd);
     }
     assert_eq!(accept(&guest, head), Err(Errno::ENFILE));
-    // That comes before all else.
+    // That error comes before all others.
     assert_eq!(accept(&guest, client), Err(Errno::ENFILE));
     guest.close(others.pop().expect("a file more")).unwrap();
     assert_eq!(accept(&guest, client), Err(Errno::EINVAL));
@@ -753,7 +753,7 @@ fn a_connection_is_not_lost_where_no_file_can_be_opened() {
     assert_eq!(kernel.usage().files, 0);
 }
 
-/// A listener without room.
+/// Makes a listener without room.
 fn full(guest: &Guest, port: u16) -> u64 {
     let head = listen(guest, 2, &inet(LOOPBACK, port), 0);
     let first = socket(guest, 2, 1, 0).unwrap();
@@ -761,7 +761,7 @@ fn full(guest: &Guest, port: u16) -> u64 {
     head
 }
 
-/// A socket whose TCP_KEEPINIT is a second and a half.
+/// Makes a socket whose TCP_KEEPINIT is a second and a half.
 fn hasty(guest: &Guest) -> u64 {
     let fd = socket(guest, 2, 1, 0).unwrap();
     set(guest, fd, 6, 7, &3u32.to_le_bytes()).unwrap();
@@ -792,12 +792,12 @@ fn connecting_takes_only_so_long() {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!((poll(&proc, other), error(&guest, other), error(&guest, other)), (0x45, 60, 0));
-    // The socket is done.
+    // The socket cannot be used again.
     for fd in [fd, other] {
         assert_eq!(guest.fails(98, &[fd, to, 16]), Errno::EINVAL);
         assert_eq!(guest.write(fd, b"x"), Err(Errno::EPIPE));
     }
-    // The one with time is still there, and gets the place.
+    // The socket with more time is still there, and gets the place.
     assert_eq!(kernel.system.timer_thread.len(), 1);
     accept(&guest, head).unwrap();
     assert_eq!(waits.run(), Some(Ok([0, 0])));
@@ -817,12 +817,12 @@ fn who_waits_to_connect_may_be_interrupted_and_closed() {
     let mut pending = guest.start(98, &[fd, to, 16]);
     assert_eq!(pending.run(), None);
     assert_eq!(pending.interrupt(), Err(Errno::EINTR));
-    // It goes on connecting.
+    // The socket goes on connecting.
     assert_eq!(guest.fails(98, &[fd, to, 16]), Errno::EALREADY);
     assert_eq!(kernel.system.timer_thread.len(), 1);
     guest.close(fd).unwrap();
     assert_eq!(kernel.system.timer_thread.len(), 0);
-    // Another time, from now on.
+    // A new value of the option applies from now on.
     let fd = socket(&guest, 2, 1, 0).unwrap();
     let mut pending = guest.start(98, &[fd, to, 16]);
     assert_eq!(pending.run(), None);
@@ -834,7 +834,7 @@ fn who_waits_to_connect_may_be_interrupted_and_closed() {
     assert_eq!((kernel.usage().ports, kernel.system.timer_thread.len()), (0, 0));
 }
 
-/// A connection from port 90 to port 80: the client's end and the server's.
+/// Connects from port 90 to port 80, and returns the client's end and the server's.
 fn from_port(guest: &Guest) -> (u64, u64) {
     let head = listen(guest, 2, &inet(LOOPBACK, 80), 5);
     let client = socket(guest, 2, 1, 0).unwrap();
@@ -845,7 +845,7 @@ fn from_port(guest: &Guest) -> (u64, u64) {
     (client, server)
 }
 
-/// What binding a new socket to port 90 comes to.
+/// Returns the result of binding a new socket to port 90.
 fn port_90(guest: &Guest) -> Result<i64, Errno> {
     let fd = socket(guest, 2, 1, 0).unwrap();
     let bound = bind(guest, fd, &inet(LOOPBACK, 90));
@@ -864,14 +864,14 @@ fn who_ends_a_connection_first_keeps_its_port_for_a_while() {
     let ended = Instant::now();
     assert_eq!(kernel.usage().ports, 0, "nobody has it");
     assert_eq!(port_90(&guest), Err(Errno::EADDRINUSE));
-    // With SO_REUSEADDR another may be bound there, but not connected to the same end.
+    // With SO_REUSEADDR another socket may be bound there, but not connected to the same end.
     let head = listen(&guest, 2, &inet(LOOPBACK, 80), 5);
     let again = socket(&guest, 2, 1, 0).unwrap();
     set(&guest, again, SOL_SOCKET, 4, &1u32.to_le_bytes()).unwrap();
     assert_eq!(bind(&guest, again, &inet(LOOPBACK, 90)), Ok(0));
     assert_eq!(connect(&guest, again, &inet(LOOPBACK, 80)), Err(Errno::EADDRINUSE));
     guest.close(again).unwrap();
-    // The server's port was never taken by connections, nor is a port that the other end had ended.
+    // Connections do not keep the server's port, nor that of a client whose server ended first.
     let (client, server) = (socket(&guest, 2, 1, 0).unwrap(), head);
     connect(&guest, client, &inet(LOOPBACK, 80)).unwrap();
     let chosen = u16::from_be_bytes(name(&guest, client)[2..4].try_into().unwrap());
@@ -897,7 +897,7 @@ fn an_ended_connection_that_is_open_keeps_its_name_as_long() {
     guest.close(server).unwrap();
     assert_eq!(name(&guest, client)[..4], [16, 2, 0, 90]);
     assert_eq!(connect(&guest, client, &inet(LOOPBACK, 81)), Err(Errno::ECONNREFUSED));
-    // It was moved to the other connection, and is free after that has failed.
+    // The port moved to the other connection, and is free after that has failed.
     assert_eq!(port_90(&guest), Ok(0));
     let (client, server) = from_port(&guest);
     guest.call(134, &[client, 1]).unwrap();
@@ -910,7 +910,7 @@ fn an_ended_connection_that_is_open_keeps_its_name_as_long() {
     assert_eq!(set(&guest, client, 6, 1, &[1, 0, 0, 0]), Err(Errno::ECONNRESET));
     assert_eq!(guest.fails(134, &[client, 2]), Errno::EINVAL);
     assert_eq!(port_90(&guest), Ok(0));
-    // A reset ends it at once.
+    // A reset frees the port at once.
     let (client, server) = from_port(&guest);
     guest.close(client).unwrap();
     assert_eq!(guest.write(server, b"x"), Ok(1));
@@ -944,7 +944,7 @@ fn ended_connections_are_so_many() {
         guest.close(server).unwrap();
         assert!(kernel.system.net.ended() <= 4096);
     }
-    // What the first had was given back before its time, or after it.
+    // The port of the first client was given back early, or its time is over.
     let fd = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(bind(&guest, fd, &inet(LOOPBACK, first)), Ok(0));
     assert_eq!(kernel.usage().ports, 2);
@@ -966,19 +966,19 @@ fn an_address_that_led_nowhere_leaves_no_port_behind() {
     assert_eq!(kernel.usage().ports, 0);
 }
 
-/// An IPv6 socket that takes IPv4 too, as it should be bound.
+/// Makes an IPv6 socket that takes IPv4 too.
 fn dual(guest: &Guest, kind: u64) -> u64 {
     let fd = socket(guest, 24, kind, 0).unwrap();
     set(guest, fd, 41, 27, &0u32.to_le_bytes()).unwrap();
     fd
 }
 
-/// `::ffff:a.b.c.d`
+/// Returns the name `::ffff:a.b.c.d`.
 fn in_six(addr: [u8; 4], port: u16) -> Vec<u8> {
     inet6(0xffff_0000_0000 | u128::from(u32::from_be_bytes(addr)), port)
 }
 
-/// As the kernel tells a name: with its length.
+/// Returns a name as the kernel does: with its length.
 fn told(mut name: Vec<u8>) -> Vec<u8> {
     name[0] = name.len() as u8;
     name
@@ -1001,7 +1001,7 @@ fn an_ipv6_listener_may_take_ipv4_connections() {
     assert_eq!(peer(&guest, client).unwrap()[..8], told(inet(LOOPBACK, 80))[..8]);
     guest.write(client, b"four").unwrap();
     assert_eq!(guest.read(server, 10).unwrap(), b"four");
-    // IPv6 comes as ever; an IPv4 listener comes first for what is its own.
+    // IPv6 connections come as before; an IPv4 listener gets its own before others.
     let six = socket(&guest, 24, 1, 0).unwrap();
     assert_eq!(connect(&guest, six, &inet6(1, 80)), Ok(0));
     let server = accept(&guest, head).unwrap();
@@ -1017,7 +1017,7 @@ fn an_ipv6_listener_may_take_ipv4_connections() {
     blocking(&guest, head, false);
     assert_eq!(accept(&guest, head), Err(Errno::EAGAIN));
     assert!(accept(&guest, four).is_ok());
-    // Without its say so, it takes none.
+    // Without that option, the listener takes no IPv4.
     let only = listen(&guest, 24, &inet6(0, 81), 5);
     let client = socket(&guest, 2, 1, 0).unwrap();
     assert_eq!(connect(&guest, client, &inet(LOOPBACK, 81)), Err(Errno::ECONNREFUSED));
@@ -1041,7 +1041,7 @@ fn ipv6_sockets_have_ipv4_addresses_if_they_take_them() {
     guest.call(106, &[head, 5]).unwrap();
     assert_eq!(connect(&guest, only, &in_six(LOOPBACK, 80)), Err(Errno::EINVAL));
     assert_eq!(connect(&guest, only, &inet6(1, 80)), Err(Errno::ECONNREFUSED));
-    // An IPv6 client in the world of IPv4.
+    // An IPv6 client connects to an IPv4 address.
     let client = dual(&guest, 1);
     for (addr, errno) in [
         ([0; 4], Errno::EADDRNOTAVAIL),
@@ -1056,11 +1056,11 @@ fn ipv6_sockets_have_ipv4_addresses_if_they_take_them() {
     assert_eq!(peer(&guest, client).unwrap(), told(in_six(LOOPBACK, 80)));
     let server = accept(&guest, head).unwrap();
     assert_eq!(peer(&guest, server).unwrap(), name(&guest, client));
-    // One that has an IPv6 address is not.
+    // A socket with an IPv6 address cannot.
     let client = dual(&guest, 1);
     bind(&guest, client, &inet6(1, 90)).unwrap();
     assert_eq!(connect(&guest, client, &in_six(LOOPBACK, 80)), Err(Errno::EINVAL));
-    // To an IPv4 listener it is an IPv4 client.
+    // An IPv4 listener sees an IPv4 client.
     let four = listen(&guest, 2, &inet(LOOPBACK, 81), 5);
     let client = dual(&guest, 1);
     assert_eq!(connect(&guest, client, &in_six(LOOPBACK, 81)), Ok(0));
@@ -1073,7 +1073,7 @@ fn ipv6_sockets_have_ipv4_addresses_if_they_take_them() {
 #[test]
 fn a_listener_without_room_for_buffers_takes_no_connections() {
     let kernel = kernel();
-    // One that has shut down receiving: TCP has answered already, and resets.
+    // A peer that has shut down receiving: TCP has acknowledged already, and resets.
     for (domain, at, errno) in
         [(1, local("/tmp/head"), Errno::ECONNREFUSED), (2, inet(LOOPBACK, 80), Errno::ECONNRESET)]
     {
@@ -1089,7 +1089,7 @@ fn a_listener_without_room_for_buffers_takes_no_connections() {
         assert_eq!(connect(&guest, client, &at), Err(later));
         assert_eq!(error(&guest, client), if domain == 2 { 54 } else { 0 });
     }
-    // The limit is that of who connects to a local socket, the account that of who listens.
+    // For a local socket the limit is the connecting client's, the count the listening user's.
     let guest = Guest::new(&kernel);
     let head = listen(&guest, 1, &local("/tmp/other"), 5);
     set(&guest, head, SOL_SOCKET, 0x1001, &100u32.to_le_bytes()).unwrap();
@@ -1124,7 +1124,7 @@ fn a_client_may_be_gone_before_it_is_accepted() {
         let server = accept(&guest, head).unwrap();
         assert_eq!(guest.read(server, 9).unwrap(), b"abc");
         assert_eq!(guest.read(server, 9).unwrap(), b"");
-        // With a reset, there is nothing to accept.
+        // After a reset, there is nothing to accept.
         let client = socket(&guest, domain, 1, 0).unwrap();
         connect(&guest, client, &at).unwrap();
         set(&guest, client, SOL_SOCKET, 0x80, &[1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
@@ -1133,7 +1133,7 @@ fn a_client_may_be_gone_before_it_is_accepted() {
         assert_eq!(accepted.is_ok(), domain == 1);
         assert_eq!(accepted.err().unwrap_or(Errno::ECONNABORTED), Errno::ECONNABORTED);
     }
-    // The listener gone, so is the connection.
+    // Once the listener is closed, so is the connection.
     let head = listen(&guest, 1, &local("/tmp/gone"), 5);
     let client = socket(&guest, 1, 1, 0).unwrap();
     connect(&guest, client, &local("/tmp/gone")).unwrap();
@@ -1230,7 +1230,7 @@ fn many_threads_send_in_order() {
 #[test]
 fn many_clients_connect_at_once() {
     let internet = |backlog| (2, inet(LOOPBACK, 80), backlog);
-    // A local listener without room refuses who comes, so it has some; one of TCP has them wait.
+    // A local listener without room refuses clients, so it has some; a TCP listener makes them wait.
     for (domain, at, backlog) in [(1, local("/tmp/head"), 5), internet(3), internet(0)] {
         let kernel = kernel();
         let guest = Guest::new(&kernel);
@@ -1279,7 +1279,7 @@ fn clients_that_hang_up_while_they_connect_leave_nothing() {
                         blocking(&client, fd, false);
                         let waits = client.fork();
                         let _ = connect(&client, fd, at);
-                        // Two have the descriptor, and close it at about the same time.
+                        // Two processes have the descriptor, and close it at about the same time.
                         let close = |guest: &Guest| guest.close(fd).is_ok();
                         thread::scope(|two| {
                             two.spawn(|| close(&waits));
@@ -1298,7 +1298,7 @@ fn clients_that_hang_up_while_they_connect_leave_nothing() {
             while more {
                 more = done.load(Relaxed) < 3;
                 while let Ok(fd) = accept(&guest, head) {
-                    // What the client has sent, or its end: nobody waits for ever.
+                    // Read what the client has sent, or its end: no call waits for ever.
                     blocking(&guest, fd, true);
                     let _ = guest.read(fd, 10);
                     guest.close(fd).unwrap();
@@ -1324,7 +1324,7 @@ fn a_socket_costs_what_it_says_and_gives_it_back() {
     let (one, two) = pair(&guest, 1);
     blocking(&guest, one, false);
     set(&guest, one, SOL_SOCKET, 0x1001, &100_000u32.to_le_bytes()).unwrap();
-    // Four steps of 4096 beside the spare bytes of both.
+    // Four steps of 4096 in addition to the spare bytes of both.
     assert_eq!(guest.write(one, &[1; 60_000]), Ok(1024 + 4 * 4096));
     assert_eq!(kernel.usage().bytes, 2 * 1024 + 4 * 4096);
     assert_eq!(guest.write(one, b"x"), Err(Errno::EAGAIN));
@@ -1341,7 +1341,7 @@ fn a_socket_costs_what_it_says_and_gives_it_back() {
 
 #[test]
 fn a_socket_is_small() {
-    // Those of 15,000 clients with four each fit into 24 MiB; what they hold is paid for.
+    // The sockets of 15,000 clients with four each fit into 24 MiB; their contents are paid for.
     let size = size_of::<super::super::sockets::Socket>();
     assert!(size <= 416, "{size} bytes");
 }

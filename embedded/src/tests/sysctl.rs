@@ -2,7 +2,7 @@ use super::super::Limits;
 use super::super::testing::{Guest, NOWHERE, kernel, kernel_with};
 use kernel::Errno;
 
-/// Reads a node with room for `room` bytes: what came, and how much there would be.
+/// Reads a node with room for `room` bytes. Returns what came, and how much there would be.
 pub(super) fn get(guest: &Guest, name: &[i32], room: u64) -> (Result<i64, Errno>, Vec<u8>, u64) {
     let len = guest.place(&room.to_le_bytes());
     guest.put(guest.buffer(), &[0; 256]);
@@ -44,7 +44,7 @@ fn lengths_come_back_whatever_happens() {
     assert_eq!(get(&guest, &[1, 1], 7), (Ok(0), b"NetBSD\0".to_vec(), 7));
     assert_eq!(get(&guest, &[1, 1], 3), (Err(Errno::ENOMEM), b"Net".to_vec(), 7));
     assert_eq!(get(&guest, &[1, 1], 0), (Err(Errno::ENOMEM), vec![], 7));
-    // Only asking how long it is.
+    // Only ask for the length.
     let len = guest.place(&0u64.to_le_bytes());
     assert_eq!(guest.call(202, &[place(&guest, &[1, 1]), 2, 0, len, 0, 0]), Ok(0));
     assert_eq!(guest.get(len, 1), [7]);
@@ -83,7 +83,7 @@ fn the_host_name_can_be_set() {
         assert_eq!(set(&guest, &[1, 10], value), Ok(0));
         assert_eq!(get(&guest, &[1, 10], 100).1, becomes.as_bytes());
     }
-    // Reading and setting at once gives the one before.
+    // Reading and setting at once returns the old value.
     let (len, new) = (guest.place(&100u64.to_le_bytes()), guest.place(b"new"));
     let name = place(&guest, &[1, 10]);
     assert_eq!(guest.call(202, &[name, 2, guest.buffer(), len, new, 3]), Ok(0));
@@ -110,7 +110,7 @@ fn nodes_are_found_by_name_as_libc_does() {
             nodes.chunks(96).find(|node| node[8..].starts_with(&[name.as_bytes(), b"\0"].concat()));
         node.map(|node| (node[4], node[0], node[3]))
     };
-    // The first try is with room for eight, the second with as much as it takes.
+    // The first try has room for eight, the second for all.
     let (result, some) = query(&[-2], 8 * 96);
     assert_eq!((result, some.len()), (Err(Errno::ENOMEM), 768));
     let (result, top) = query(&[-2], 100 * 96);
@@ -124,7 +124,7 @@ fn nodes_are_found_by_name_as_libc_does() {
     assert_eq!(query(&[1, 1, -2], 96).0, Err(Errno::ENOTDIR));
 }
 
-/// The `struct sysctlnode` that asks about node `number`, or about all.
+/// Encodes the `struct sysctlnode` that asks about node `number`, or about all.
 fn asking(number: i32) -> [u8; 96] {
     let mut asked = [0; 96];
     asked[3] = 1;
@@ -132,7 +132,7 @@ fn asking(number: i32) -> [u8; 96] {
     asked
 }
 
-/// Asks a node about what is in it.
+/// Asks a node about its children.
 fn query(guest: &Guest, name: &[i32], room: u64, asked: &[u8]) -> (Result<i64, Errno>, Vec<u8>) {
     let (len, at) = (guest.place(&room.to_le_bytes()), guest.place(asked));
     let args = [place(guest, name), name.len() as u64, guest.buffer(), len, at, asked.len() as u64];
@@ -145,7 +145,7 @@ pub(super) fn word(bytes: &[u8], at: usize) -> i32 {
     i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// Reads every node below `name` as `sysctl -a` does: how long first, then the value.
+/// Reads every node below `name` as `sysctl -a` does: the length first, then the value.
 fn walk(guest: &Guest, name: &[i32], path: &str, seen: &mut Vec<String>) {
     let (result, nodes) = query(guest, &[name, &[-2]].concat(), 1 << 16, &asking(0));
     assert_eq!(result, Ok(0), "{path}");
@@ -168,7 +168,7 @@ fn walk(guest: &Guest, name: &[i32], path: &str, seen: &mut Vec<String>) {
         let len = guest.place(&0u64.to_le_bytes());
         let args = [place(guest, &name), name.len() as u64, 0, len, 0, 0];
         if path.ends_with(".pcblist") || path == ".kern.file2" {
-            // A list wants to know which, and says so.
+            // A list needs a longer name, and fails without.
             assert_eq!(guest.fails(202, &args), Errno::EINVAL, "{path}");
             continue;
         }
@@ -187,7 +187,7 @@ fn walk(guest: &Guest, name: &[i32], path: &str, seen: &mut Vec<String>) {
 
 type Texts = Vec<(i32, String)>;
 
-/// Number and description of what is below `name`, or of one of them.
+/// Returns number and description of the children of `name`, or of one of them.
 fn describe(guest: &Guest, name: &[i32], only: Option<i32>) -> (Result<i64, Errno>, Texts) {
     let asked = only.map(asking);
     let asked = asked.as_ref().map_or(&[][..], |asked| &asked[..]);
@@ -227,7 +227,7 @@ fn nodes_are_described() {
     assert_eq!((result, one), (Ok(0), vec![(10, "Name of this host".into())]));
     assert_eq!(describe(&guest, &[1], Some(9999)).0, Err(Errno::ENOENT));
     assert_eq!(get(&guest, &[1, 1, -7], 100).0, Err(Errno::ENOTDIR));
-    // Little room: what fits whole, and how much it would be.
+    // With little room: what fits whole, and the size of all.
     let (result, some, all) = get(&guest, &[1, -7], 100);
     assert_eq!(result, Err(Errno::ENOMEM));
     assert!(some.len() <= 100 && all > 1000);
@@ -238,7 +238,7 @@ fn nodes_are_described() {
     assert_eq!(query(&guest, &[1, -7], 100, &asked).0, Err(Errno::ENOENT));
 }
 
-/// The version of what is passed comes first, so a bad address is one before it is too short.
+/// The version of the argument is checked first, so a bad address is reported before a short length.
 #[test]
 fn what_is_asked_with_is_looked_at_word_by_word() {
     let guest = Guest::new(&kernel());
@@ -319,7 +319,7 @@ fn limits_of_processes_are_read_and_set() {
     assert_eq!(read(&core(mine, 1)), quad(i64::MAX as u64));
     assert_eq!(set(&guest, &core(yours, 1), &quad(21)), Err(Errno::EINVAL), "above the hard one");
     assert_eq!(set(&guest, &core(yours, 1), &[0; 4]), Err(Errno::EINVAL));
-    // Anybody may lower what is their own.
+    // Every process may lower its own limits.
     for who in [&guest, &other] {
         who.call(23, &[5]).unwrap();
     }
@@ -334,7 +334,7 @@ fn limits_of_processes_are_read_and_set() {
 
 const ENTRY: u64 = 680;
 
-/// The processes in the list that `kern.proc2` gives for these.
+/// Returns the processes that `kern.proc2` lists for these arguments.
 fn list(guest: &Guest, op: i32, arg: i32, room: u64) -> (Result<i64, Errno>, Vec<Vec<u8>>) {
     let name = [1, 47, op, arg, ENTRY as i32, i32::MAX];
     let (result, bytes, _) = get(guest, &name, room);
@@ -399,11 +399,11 @@ fn a_list_of_processes_is_as_long_as_there_is_room() {
     let others: Vec<Guest> = (0..9).map(|_| Guest::new(&kernel)).collect();
     let (result, some) = list(&guest, 0, 0, 3 * ENTRY + 5);
     assert_eq!((result, some.len()), (Err(Errno::ENOMEM), 3));
-    // Asking only for the size leaves some room for more.
+    // Asking only for the size includes room for some more.
     let (len, name) = (guest.place(&0u64.to_le_bytes()), [1, 47, 0, 0, 100, 0]);
     assert_eq!(guest.call(202, &[place(&guest, &name), 6, 0, len, 0, 0]), Ok(0));
     assert_eq!(word(&guest.get(len, 8), 0), 10 * 100 + 5 * 680);
-    // Entries may be shorter, or lie apart, and no more than so many are wanted.
+    // Entries may be cut short or spaced apart, and their number limited.
     let wanted = |size: i32, count: i32| {
         let (result, bytes, there) = get(&guest, &[1, 47, 0, 0, size, count], 1 << 15);
         (result, bytes.chunks(size as usize).map(|entry| word(entry, 116)).max(), there)
@@ -412,7 +412,7 @@ fn a_list_of_processes_is_as_long_as_there_is_room() {
     assert_eq!(wanted(120, 10), (Ok(0), Some(last), 1200));
     assert_eq!(wanted(1000, 10), (Ok(0), Some(last), 10_000));
     assert_eq!(wanted(120, 4), (Err(Errno::ENOMEM), Some(last), 480));
-    // A list that does not go out at once.
+    // A list that is not sent in one run.
     let mut slow = Guest::with(guest.process.clone(), guest.signals.clone());
     slow.room = 2000;
     let (result, all) = list(&slow, 0, 0, 1 << 15);

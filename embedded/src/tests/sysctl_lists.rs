@@ -2,7 +2,7 @@ use super::super::testing::{Guest, kernel};
 use super::sysctl::{get, place, word};
 use kernel::Errno;
 
-/// A list of structures of `size` bytes, and how much there would be.
+/// Reads a list of structures of `size` bytes. Returns it, and how much there would be.
 fn structures(
     guest: &Guest,
     name: &[i32],
@@ -38,12 +38,12 @@ fn open_files_are_listed_by_file_and_by_process() {
     assert_eq!(kinds(&own), [5, 5, 5, 1, 3, 3, 4, 2]);
     let one = &own[3];
     assert_eq!((word(one, 104), word(one, 108), word(one, 112)), (pid, file, 1));
-    // Two descriptors, the child's among them; five bytes, of a plain file.
+    // Two descriptors, including the child's; five bytes, of a regular file.
     assert_eq!((word(one, 20), word(one, 56), word(one, 80), word(one, 88)), (2, 5, 5, 1));
     assert_eq!(word(one, 8), 3);
     let all = structures(&guest, &[1, 77, 2, -1], (120, 1000), 9600).1;
     let of = |pid| all.iter().filter(|one| word(one, 104) == pid).count();
-    // A child has no kqueue, and nobody has looked at what the third has.
+    // A child has no kqueue, and the third process has not used its descriptors.
     assert_eq!(
         [pid, child.process.pid(), idle.process.pid()].map(of),
         [8, 7, 3],
@@ -55,7 +55,7 @@ fn open_files_are_listed_by_file_and_by_process() {
     let used = kernel.usage();
     assert_eq!(structures(&guest, &[1, 77, 1, 0], (120, 1000), 9600).0, Ok(0));
     assert_eq!(kernel.usage(), used, "looking leaves nothing");
-    // A piece of each, in small steps, as many as were asked for.
+    // A part of each, in small steps, as many as were asked for.
     guest.room = 300;
     let (result, some, there) = structures(&guest, &[1, 77, 2, pid], (24, 5), 4800);
     assert_eq!((result, kinds(&some[..5]), there), (Ok(0), vec![5, 5, 5, 1, 3], 8 * 24));
@@ -67,7 +67,7 @@ fn open_files_are_listed_by_file_and_by_process() {
         let (name, len) = (place(&guest, &[1, 77, op, arg, size, count]), guest.place(&[0; 8]));
         assert_eq!(guest.fails(202, &[name, 6, 0, len, 0, 0]), Errno::EINVAL, "{op} {arg}");
     }
-    // As long as no list is.
+    // Entries of a size larger than any list.
     let (len, endless) = (guest.place(&[9, 0, 0, 0, 0, 0, 0, 0]), [1, 77, 2, pid, -1, 5]);
     let args = [place(&guest, &endless), 6, guest.buffer(), len, 0, 0];
     assert_eq!(guest.fails(202, &args), Errno::ENOMEM);
@@ -114,7 +114,7 @@ fn sockets_are_listed_by_kind() {
     guest.call(98, &[client, name, 16]).unwrap();
     guest.write(client, b"abc").unwrap();
     let states = |list: &[Vec<u8>]| list.iter().map(|one| word(one, 48)).collect::<Vec<_>>();
-    // Not accepted yet, with what waits there; connected; listening.
+    // Not accepted yet, with bytes waiting there; connected; listening.
     let tcp = made(2, 0);
     assert_eq!(states(&tcp), [4, 4, 1]);
     assert_eq!([0, 1, 2].map(|at| word(&tcp[at], 56)), [3, 0, 0]);

@@ -50,7 +50,7 @@ fn the_clock_can_be_set_for_all_of_this_kernel() {
     assert!((1_000_000..1_000_020).contains(&time(&other)));
     other.call(418, &[other.buffer(), 0]).unwrap();
     assert!((1_000_000..1_000_020).contains(&pair(&other).0));
-    // No other kernel's, and not the time that goes on its own.
+    // The clock of no other kernel changes, nor the monotonic clock.
     let elsewhere = Guest::new(&super::super::testing::kernel());
     assert!(time(&elsewhere) > 1_600_000_000);
     guest.call(427, &[3, guest.buffer()]).unwrap();
@@ -67,14 +67,14 @@ fn the_clock_can_be_set_for_all_of_this_kernel() {
     }
     assert_eq!(guest.fails(428, &[9, NOWHERE]), Errno::EFAULT);
     assert_eq!(guest.fails(419, &[NOWHERE, 0]), Errno::EFAULT);
-    // Far past what a clock can say.
+    // A time far past the range of the clock.
     assert_eq!(guest.call(428, &[0, guest.place(&spec(i64::MAX, i64::MAX))]), Ok(0));
     time(&guest);
     assert_eq!(guest.call(428, &[0, guest.place(&spec(i64::MIN, i64::MIN))]), Ok(0));
     time(&guest);
 }
 
-/// The microseconds of a `struct timeval` are an int, and what a client has behind it is anything.
+/// The microseconds of a `struct timeval` are an int, and the bytes behind them may be anything.
 #[test]
 fn what_is_behind_microseconds_does_not_count() {
     let guest = Guest::new(&kernel());
@@ -87,7 +87,7 @@ fn what_is_behind_microseconds_does_not_count() {
     guest.call(420, &[path, guest.place(&times)]).unwrap();
     guest.call(439, &[path, guest.buffer()]).unwrap();
     assert_eq!(guest.get(guest.buffer() + 64, 16), [3i64, 4000].map(i64::to_le_bytes).concat());
-    // The same of utimes' words for the present and for no change.
+    // utimes' values for the present and for no change, with bytes behind them.
     let kept = [timeval(9, (1 << 30) - 2), timeval(9, (1 << 30) - 2)].concat();
     guest.call(420, &[path, guest.place(&kept)]).unwrap();
     guest.call(439, &[path, guest.buffer()]).unwrap();
@@ -153,7 +153,7 @@ fn cpu_time_stands_still() {
         assert_eq!(guest.call(482, &[kind, id, guest.buffer()]), Ok(0));
         assert_eq!(guest.get(guest.buffer(), 4), (clock as u32).to_le_bytes());
     }
-    // Who is not the superuser sees its own user's, of programs that began as that user.
+    // Another user sees the CPU time of its own user's processes, whose programs began as that user.
     guest.call(23, &[5]).unwrap();
     assert_eq!(guest.fails(427, &[process, guest.buffer()]), Errno::EPERM);
     guest.process.exec(b"new");
@@ -171,7 +171,7 @@ fn sleep_takes_its_time() {
     let begin = Instant::now();
     let mut pending = guest.start(430, &[request, guest.buffer()]);
     assert_eq!(pending.run(), None);
-    // Woken early, it keeps its deadline.
+    // A call that is woken early keeps its deadline.
     assert_eq!(pending.run(), None);
     assert_eq!(pending.wait(), Ok([0, 0]));
     assert!(begin.elapsed() >= Duration::from_millis(30));
@@ -213,7 +213,7 @@ fn clock_nanosleep_returns_its_error() {
     assert!(begin.elapsed() >= Duration::from_millis(15));
     assert_eq!(guest.call(477, &[3, 1, until, 0]), Ok(0));
     assert_eq!(guest.call(477, &[7, 0, until, 0]), Ok(22));
-    // Parts of a second are looked at once what the clock says has been taken off.
+    // The nanoseconds are checked after the clock's time was subtracted.
     for (flags, nanos, answer) in [
         (0, -1, 22),
         (0, 1_000_000_000, 22),

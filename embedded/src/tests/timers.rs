@@ -8,7 +8,7 @@ use kernel::Errno;
 
 const ALRM: i32 = 14;
 
-/// An interval and a value, as `struct itimerval` or `struct itimerspec`.
+/// Encodes an interval and a value, as `struct itimerval` or `struct itimerspec`.
 fn setting(interval: (i64, i64), value: (i64, i64)) -> Vec<u8> {
     [interval.0, interval.1, value.0, value.1].map(i64::to_le_bytes).concat()
 }
@@ -18,7 +18,7 @@ fn taken(guest: &Guest) -> [i64; 4] {
     [0, 8, 16, 24].map(|at| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()))
 }
 
-/// Waits for as many signals.
+/// Waits for so many signals, and returns them.
 fn signals(guest: &Guest, count: usize) -> Vec<i32> {
     let begin = Instant::now();
     let mut got = Vec::new();
@@ -42,7 +42,7 @@ fn an_interval_timer_sends_signals() {
     guest.call(426, &[0, guest.buffer()]).unwrap();
     assert_eq!(taken(&guest), [0; 4]);
     assert_eq!(kernel.system.timer_thread.len(), 0);
-    // Again and again, by the monotonic clock's timer too.
+    // A periodic timer, by the monotonic clock's timer too.
     for which in [0, 3] {
         let guest = Guest::new(&kernel);
         let begin = Instant::now();
@@ -56,7 +56,7 @@ fn an_interval_timer_sends_signals() {
         guest.call(425, &[which, off, guest.buffer()]).unwrap();
         assert_eq!(taken(&guest)[1], 10_000);
         assert_eq!(kernel.system.timer_thread.len(), 0);
-        // One may have been on its way.
+        // One signal may have been on its way.
         while !guest.signals.taken().is_empty() {
             assert!(begin.elapsed() < PATIENCE, "they go on");
             thread::sleep(Duration::from_millis(50));
@@ -79,12 +79,12 @@ fn interval_timers_are_told_of_and_refused() {
         assert_eq!((seconds, micros), (7, 1));
         assert!((990..=1000).contains(&value));
     }
-    // Far away is as far as was said.
+    // A time far away is returned as it was set.
     let far = guest.place(&setting((0, 0), (1 << 40, 0)));
     guest.call(425, &[0, far, 0]).unwrap();
     guest.call(426, &[0, guest.buffer()]).unwrap();
     assert!(((1 << 40) - 20..=1 << 40).contains(&taken(&guest)[2]), "{:?}", taken(&guest));
-    // Time that nobody counts stands still; short times are a tick.
+    // Timers of CPU time stand still; short times are a tick.
     guest.call(425, &[1, guest.place(&setting((0, 1), (0, 1))), 0]).unwrap();
     guest.call(426, &[1, guest.buffer()]).unwrap();
     assert_eq!(taken(&guest), [0, 10_000, 0, 10_000]);
@@ -128,7 +128,7 @@ fn posix_timers_send_their_signals() {
         assert_eq!(taken(&guest), [0; 4]);
     }
     assert_eq!(signals(&guest, 1), [31]);
-    // Until a time of its clock, which may be past.
+    // An absolute time of the clock, which may have passed.
     guest.call(427, &[3, guest.buffer()]).unwrap();
     let bytes = guest.get(guest.buffer(), 16);
     let now = i64::from_le_bytes(bytes[..8].try_into().unwrap());
@@ -182,7 +182,7 @@ fn posix_timers_are_bounded_and_named() {
     }
 }
 
-/// Without a table of timers no number names one, whatever else is wrong.
+/// Without a table of timers every number fails with EINVAL, before other errors.
 #[test]
 fn a_process_without_timers_says_so_first() {
     let guest = Guest::new(&kernel());
@@ -202,7 +202,7 @@ fn a_process_without_timers_says_so_first() {
     assert_eq!(settime(), Errno::ETIMEDOUT);
 }
 
-/// Threads of a client that set one timer at once leave one alarm.
+/// A timer that two threads set at once has one alarm.
 #[test]
 fn a_timer_has_one_alarm_whoever_sets_it() {
     let kernel = kernel();
@@ -233,7 +233,7 @@ fn timers_end_with_their_process_and_stay_with_it() {
     assert_eq!(taken(&child), [0; 4]);
     assert_eq!(child.fails(236, &[timer]), Errno::EINVAL);
     assert_eq!(kernel.system.timer_thread.len(), 2);
-    // Another program keeps the interval timers only.
+    // An exec keeps the interval timers only.
     guest.process.exec(b"new");
     assert_eq!(kernel.system.timer_thread.len(), 1);
     assert_eq!(guest.fails(236, &[timer]), Errno::EINVAL);
@@ -271,21 +271,21 @@ fn a_timer_whose_signal_is_not_taken_sends_one_and_counts() {
             thread::sleep(Duration::from_millis(1));
         }
     };
-    // Looks after 1, 2, 4 .. 64 intervals: 127 in all.
+    // The timer is looked at after 1, 2, 4 .. 64 intervals: 127 in all.
     until_looked(8);
     assert!(begin.elapsed() >= Duration::from_millis(1270), "it was looked at too often");
     assert_eq!((guest.signals.untaken(), kernel.system.timer_thread.len()), (1, 1));
-    // It is told of as if it had been looked at.
+    // Its time left is as if it had been looked at.
     guest.call(447, &[timer, guest.buffer()]).unwrap();
     let [interval, interval_nanos, value, nanos] = taken(&guest);
     assert_eq!((interval, interval_nanos, value), (0, 10_000_000, 0));
     assert!((1..=10_000_000).contains(&nanos), "{nanos}");
-    // Once the signal has been taken there is another, which says how many were missed.
+    // Once the signal has been taken there is another, whose overrun count says how many were missed.
     guest.signals.waits(false);
     guest.signals.taken();
     assert_eq!(signals(&guest, 1)[0], ALRM);
     assert_eq!(guest.call(239, &[timer]), Ok(32), "as many as are told at most");
-    // And it goes off as often as it should again.
+    // Then it goes off as often as it should again.
     assert_eq!(signals(&guest, 3)[..3], [ALRM; 3]);
     guest.call(236, &[timer]).unwrap();
     assert_eq!(kernel.system.timer_thread.len(), 0);

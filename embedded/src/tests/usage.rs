@@ -1,4 +1,4 @@
-//! What processes have used, and how they rank.
+//! Tests of resource usage and priorities.
 
 use super::super::testing::{Guest, kernel};
 use kernel::Errno;
@@ -10,7 +10,7 @@ const PROCESS: u64 = 0;
 const GROUP: u64 = 1;
 const USER: u64 = 2;
 
-/// User and system time in microseconds, and all that is counted.
+/// Returns user and system time in microseconds, and all other counts.
 fn usage(guest: &Guest, who: u64) -> (i64, i64, Vec<i64>) {
     guest.put(guest.buffer(), &[0xff; 144]);
     guest.call(GETRUSAGE, &[who, guest.buffer()]).unwrap();

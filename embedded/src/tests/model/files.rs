@@ -1,4 +1,4 @@
-//! What the model's guests do with files: open, read, write, cut.
+//! The model's calls on open files: open, read, write, truncate.
 
 use super::super::super::testing::o;
 use super::kernel::{APPENDS, Answer, DONE, Model, Open, READS, WRITES, check_length};
@@ -83,7 +83,7 @@ impl Model {
         Ok(Answer::Number(to as i64))
     }
 
-    /// The open file of a transfer, and where it begins.
+    /// Returns the open file of a transfer, and the offset at which the transfer begins.
     fn transfer(
         &self,
         who: usize,

@@ -1,4 +1,4 @@
-//! The other side of the model: guests of a kernel that make the calls a step stands for.
+//! The other side of the model: guests of a kernel, which make the calls of each step.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use kernel::Errno;
 /// The current directory as a descriptor (`AT_FDCWD`).
 const HERE: u64 = -100i64 as u64;
 
-/// A kernel, its guests, and which of its inodes are which nodes of the model.
+/// A kernel, its guests, and the node of the model for each of its inodes.
 pub struct Real {
     kernel: Embedded,
     guests: Vec<Option<Guest>>,
@@ -20,13 +20,13 @@ pub struct Real {
 }
 
 impl Real {
-    /// With so many guests from nowhere, each of which can take so many bytes in a run.
+    /// Makes a kernel with a family for each of `rooms`, the bytes its guest can take in a run.
     pub fn new(limits: &Limits, rooms: &[usize]) -> Real {
         let kernel = kernel_with(limits.clone());
         let guests = rooms.iter().map(|&room| {
             let mut guest = Guest::new(&kernel);
             guest.room = room;
-            // Its console is there once it has been looked at.
+            // The console is counted once the guest has used it.
             stat_open(&guest, 0).expect("a console");
             Some(guest)
         });
@@ -42,7 +42,8 @@ impl Real {
         self.guests[who].as_ref().expect("a guest that is there")
     }
 
-    /// Whether a kernel's inode may be the model's node: as before, or both are new.
+    /// Returns `true` if a kernel's inode may be the model's node: they were paired before, or both are
+    /// new.
     pub fn is_same(&mut self, inode: u64, node: u64) -> bool {
         match self.known.get(&inode) {
             Some(known) => *known == node,
@@ -79,14 +80,14 @@ fn whole(at: &At) -> bool {
     at.dir.is_none()
 }
 
-/// The directory and path that a call takes.
+/// Returns the directory and path arguments of a call.
 fn two(guest: &Guest, at: &At) -> [u64; 2] {
     [at.dir.unwrap_or(HERE), guest.string(&at.path)]
 }
 
 fn perform(guest: &Guest, op: &Op) -> Result<Answer, Errno> {
     let text = |path: &String| guest.string(path);
-    // The call that takes a path, or the one that takes a directory before it.
+    // Makes the call that takes a path, or the one that takes a directory before it.
     let named = |plain: i32, beside: i32, at: &At, more: &[u64]| {
         let args = two(guest, at);
         let from = if whole(at) { 1 } else { 0 };
@@ -181,7 +182,7 @@ pub fn stat(guest: &Guest, at: &At, follow: bool) -> Result<Stat, Errno> {
     Ok(seen(guest))
 }
 
-/// Of the console nothing but that there is one.
+/// Of the console, checks only that there is one.
 fn stat_open(guest: &Guest, fd: u64) -> Result<Answer, Errno> {
     const CHARACTER: u32 = 0o020_000;
     guest.call(440, &[fd, guest.buffer()])?;
@@ -190,7 +191,7 @@ fn stat_open(guest: &Guest, fd: u64) -> Result<Answer, Errno> {
     Ok(if is_console { Answer::Number(0) } else { Answer::Stat(stat) })
 }
 
-/// What a call has put into the guest's `struct stat`.
+/// Decodes the guest's `struct stat`.
 fn seen(guest: &Guest) -> Stat {
     let bytes = guest.get(guest.buffer(), 152);
     let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -204,10 +205,10 @@ fn seen(guest: &Guest) -> Stat {
     }
 }
 
-/// Where `st_size` is.
+/// The offset of `st_size`.
 const SIZE_AT: usize = 112;
 
-/// All entries from where the descriptor is: name, type and inode.
+/// Returns all entries from the offset of the descriptor on: name, type and inode.
 pub fn list(guest: &Guest, fd: u64) -> Result<Vec<(String, u32, u64)>, Errno> {
     let mut entries = Vec::new();
     loop {

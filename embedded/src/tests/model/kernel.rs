@@ -1,4 +1,4 @@
-//! The model of a kernel: guests, what they have open, and what each step comes to.
+//! The model of a kernel: guests, their open files, and the result of each step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,17 +8,17 @@ use super::paths::{Person, Place, Want};
 use super::steps::{At, Op, Step, here, pattern};
 use kernel::Errno;
 
-/// What a step comes to.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Number(i64),
     Bytes(Vec<u8>),
     Stat(Stat),
-    /// What a directory holds: name, type and node of each.
+    /// The entries of a directory: name, type and node of each.
     Names(Vec<(String, u32, u64)>),
 }
 
-/// What `stat` says. The node is a model's place or a kernel's inode number.
+/// The result of `stat`. The node is a place in the model or a kernel's inode number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub node: u64,
@@ -34,11 +34,11 @@ pub struct Guest {
     pub person: Person,
     pub family: usize,
     pub umask: u32,
-    /// By descriptor, a place among the open files.
+    /// The indices of open files, by descriptor.
     pub descriptors: BTreeMap<u64, usize>,
 }
 
-/// An open file: the console is on no node.
+/// An open file; the console has no node.
 pub struct Open {
     pub node: Option<Id>,
     pub offset: i64,
@@ -57,7 +57,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A kernel with so many guests from nowhere, each a family, that have looked at their console.
+    /// Makes a kernel with so many guests, each a family, that have used their console.
     pub fn new(limits: &Limits, guests: usize) -> Model {
         let mut model = Model {
             nodes: Nodes::new(),
@@ -70,7 +70,7 @@ impl Model {
             let console = model.open.len() - 1;
             model.guests.push(Some(Guest {
                 person: Person { uid: 0, gid: 0, current: ROOT, root: ROOT, rooted: false },
-                // The system is family 0.
+                // Family 0 is the system.
                 family: family + 1,
                 umask: 0o022,
                 descriptors: (0..3).map(|fd| (fd, console)).collect(),
@@ -79,12 +79,12 @@ impl Model {
         model
     }
 
-    /// Whether this guest is there.
+    /// Returns `true` if this guest exists.
     pub fn has(&self, who: usize) -> bool {
         self.guests.get(who).is_some_and(Option::is_some)
     }
 
-    /// How many there ever were.
+    /// Returns the number of guests there ever were.
     pub fn guests(&self) -> usize {
         self.guests.len()
     }
@@ -97,14 +97,14 @@ impl Model {
         self.guests[who].as_mut().expect("a guest that is there")
     }
 
-    /// Descriptors of a guest on the file system.
+    /// Returns the descriptors of a guest on the file system.
     pub fn descriptors(&self, who: usize) -> Vec<u64> {
         let on_node = |open: &usize| self.open[*open].node.is_some();
         let all = self.guest(who).descriptors.iter();
         all.filter(|(_, open)| on_node(open)).map(|(fd, _)| *fd).collect()
     }
 
-    /// What the kernel should hold.
+    /// Returns what the kernel should hold.
     pub fn usage(&self) -> Usage {
         let alive = self.alive();
         Usage {
@@ -124,26 +124,26 @@ impl Model {
         self.nodes.alive(places.chain(open.filter_map(|&open| self.open[open].node)))
     }
 
-    /// Open files that some guest has a descriptor of.
+    /// Returns the number of open files that have a descriptor.
     pub fn files(&self) -> u64 {
         let all = self.guests.iter().flatten().flat_map(|guest| guest.descriptors.values());
         all.collect::<BTreeSet<_>>().len() as u64
     }
 
-    /// ENOSPC if a family may not have so many bytes more.
+    /// Returns ENOSPC if a family may not have so many bytes more.
     pub fn pay(&self, family: usize, bytes: u64) -> Result<(), Errno> {
         let alive = self.alive();
         let own = self.nodes.bytes(&alive, Some(family)) + bytes;
         let all = self.nodes.bytes(&alive, None) + bytes;
         let Limits { bytes: limit, bytes_per_family: most, .. } = self.limits;
-        // Of the last quarter a family gets only a little.
+        // A family gets only a little of the last quarter.
         let fits = own <= most
             && all <= limit
             && (most >= limit || all <= limit - limit / 4 || own <= 1 + (limit - all) / 256);
         if fits { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
-    /// What a step of a guest that is there comes to.
+    /// Returns the result of a step of an existing guest.
     pub fn step(&mut self, step: &Step) -> Result<Answer, Errno> {
         let who = step.who;
         match &step.op {
@@ -225,7 +225,7 @@ impl Model {
                 let person = &mut self.guest_mut(who).person;
                 match person.uid {
                     0 => (person.uid, person.gid) = (*uid, *gid),
-                    // Oneself is who one is already.
+                    // Becoming the present user changes nothing.
                     own if own == *uid => {}
                     _ => return Err(Errno::EPERM),
                 }
@@ -242,7 +242,7 @@ impl Model {
         self.guest(who).descriptors.get(&fd).copied().ok_or(Errno::EBADF)
     }
 
-    /// The open file of a descriptor that is to be on the file system.
+    /// Returns the open file of a descriptor, which must be on the file system.
     pub fn on_node(&self, who: usize, fd: u64) -> Result<(usize, Id), Errno> {
         let open = self.open_of(who, fd)?;
         Ok((open, self.open[open].node.ok_or(Errno::EINVAL)?))
@@ -285,7 +285,7 @@ impl Model {
     }
 }
 
-/// A path must come in before anything else is looked at.
+/// Checks the length of a path, which is copied in before anything else is checked.
 pub fn check_length(at: &At) -> Result<(), Errno> {
     if at.path.len() < 1024 { Ok(()) } else { Err(Errno::ENAMETOOLONG) }
 }

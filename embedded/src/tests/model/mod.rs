@@ -1,13 +1,13 @@
-//! The file system against a model of it: random sequences of calls by a few guests, made to the kernel and
-//! to a model that is as plain as it can be and shares no code with it. What each call comes to must be the
-//! same, and now and then all that there is: names, kinds, sizes, link counts, contents, which node is
-//! which, and what the kernel counts.
+//! The file system against a model: random sequences of calls by a few guests, made to the kernel and to a
+//! model that is as plain as it can be and shares no code with it. The results of each call must be equal,
+//! and now and then the whole state: names, kinds, sizes, link counts, contents, the pairing of nodes and
+//! inodes, and the kernel's counts.
 //!
-//! `cargo test` runs a hundred sequences or two. `SEQUENCES=100000 cargo test --release --lib model` runs more,
-//! `SEED=n` one of them again; a failure names its seed and shows a short sequence that fails too.
+//! `cargo test` runs one or two hundred sequences. `SEQUENCES=100000 cargo test --release --lib model` runs
+//! more, `SEED=n` repeats one of them; a failure names its seed and shows a short sequence that fails too.
 //!
-//! - `steps`: what sequences are made of; `guests`: how a kernel is asked
-//! - `kernel`: the model, which is more in `files` and `names`; `nodes`, `paths`: what it is made of
+//! - `steps`: the steps of sequences; `guests`: making the calls to a kernel
+//! - `kernel`: the model, continued in `files` and `names`; `nodes`, `paths`: its parts
 
 mod files;
 mod guests;
@@ -30,21 +30,21 @@ use kernel::{Answer, Model};
 use nodes::{DIRECTORY, FILE, ROOT, What};
 use steps::{Op, Source, Step, brief, here};
 
-/// Guests from nowhere, the first of which only looks, and the most there are with their children.
+/// The number of families, the first of which only looks, and the most guests including their children.
 const FIRST: usize = 4;
 const MOST: usize = 6;
 
-/// Steps of a sequence, and how many until all is looked at again.
+/// The steps of a sequence, and the steps between two looks at everything.
 const STEPS: usize = 120;
 const LOOK: usize = 30;
 
-/// Bytes that the guests take in a run: of some a call that lists or reads takes several.
+/// The bytes that the guests take in a run: with few, a call that lists or reads takes several runs.
 const ROOMS: [usize; FIRST] = [256 * 1024, 256 * 1024, 300, 70_000];
 
-/// What was wrong, and when.
+/// A description of what was wrong, and when.
 type Wrong = String;
 
-/// Large limits, or such that are met.
+/// Returns large limits, or small ones that are reached.
 fn limits(seed: u64) -> Limits {
     let (files_per_process, limits) = (9, Limits::default());
     match seed % 3 {
@@ -81,7 +81,7 @@ impl Pair {
         self.clear()
     }
 
-    /// A step of somebody who is not there, or one guest too many, is left out.
+    /// Makes a step, unless its guest does not exist or would be one too many.
     fn step(&mut self, step: &Step) -> Result<(), Wrong> {
         let is_full = matches!(step.op, Op::Fork) && self.model.guests() >= MOST;
         if !self.model.has(step.who) || is_full {
@@ -97,7 +97,7 @@ impl Pair {
         if expected == got { Ok(()) } else { Err(format!("{got:?} is held, not {expected:?}")) }
     }
 
-    /// Whether the kernel answers what the model does, each with its own numbers for nodes.
+    /// Checks that the kernel's answer is the model's, each with its own numbers for nodes.
     fn same(&mut self, expected: &Answer, got: &Answer) -> Result<(), Wrong> {
         let mut real = got.clone();
         match (expected, &mut real) {
@@ -124,13 +124,13 @@ impl Pair {
         Err(format!("inode {inode} is not node {node}"))
     }
 
-    /// Looks at all that there is.
+    /// Compares the whole state.
     fn look(&mut self) -> Result<(), Wrong> {
         let (expected, got) = (self.model.usage(), self.real.usage());
         if expected != got {
             return Err(format!("{got:?} is held, not {expected:?}"));
         }
-        // To look into something takes an open file.
+        // Looking into a directory takes an open file.
         if got.files < self.limits.files {
             self.look_at(ROOT, "/")?;
         }
@@ -142,7 +142,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Looks at a node and all below it, whose path goes on from `path`.
+    /// Compares a node and all below it, whose path goes on from `path`.
     fn look_at(&mut self, node: usize, path: &str) -> Result<(), Wrong> {
         self.ask(0, Op::Stat { at: here(path), follow: false })?;
         match self.model.nodes.kind(node) {
@@ -177,7 +177,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Looks at what a guest has open, and where it is.
+    /// Compares a guest's descriptors and current directory.
     fn look_at_guest(&mut self, who: usize) -> Result<(), Wrong> {
         self.ask(who, Op::WhereAmI)?;
         for fd in self.model.descriptors(who) {
@@ -187,7 +187,7 @@ impl Pair {
         Ok(())
     }
 
-    /// A step on the way of looking; its number, if it has one.
+    /// Makes a step for a comparison. Returns its number, if it has one.
     fn ask(&mut self, who: usize, op: Op) -> Result<u64, Wrong> {
         let step = Step { who, op };
         let (expected, got) = (self.model.step(&step), self.real.step(&step));
@@ -200,7 +200,7 @@ impl Pair {
         Ok(if let Ok(Answer::Number(number)) = got { number as u64 } else { 0 })
     }
 
-    /// Everybody goes but the one who looks, who removes all there is.
+    /// Ends every guest except the first, which then removes all there is.
     fn clear(&mut self) -> Result<(), Wrong> {
         for who in 1..self.model.guests() {
             if self.model.has(who) {
@@ -210,7 +210,8 @@ impl Pair {
         self.clear_directory(ROOT, "")?;
         let (expected, got) = (self.model.usage(), self.real.usage());
         let nothing = Usage { processes: 1, files: 1, bytes: 0, ports: 0, ..got };
-        // What is there from the start, but for a directory that somebody removed or renamed.
+        // What is left is what is there from the start, except for directories that a guest removed or
+        // renamed.
         if got != expected || got != nothing || got.inodes > 7 {
             return Err(format!("in the end {got:?} is held, not {expected:?}"));
         }
@@ -238,13 +239,13 @@ fn open(path: &str, flags: u64) -> Op {
     Op::Open { at: here(path), flags, mode: 0 }
 }
 
-/// Runs a sequence with the limits of a seed; a panic is wrong, too.
+/// Runs a sequence with the limits of a seed; a panic counts as wrong, too.
 fn run(seed: u64, steps: &[Step]) -> Result<(), Wrong> {
     let ran = catch_unwind(AssertUnwindSafe(|| Pair::new(seed).run(steps)));
     ran.unwrap_or_else(|_| Err("it panicked".into()))
 }
 
-/// The sequence of a seed.
+/// Returns the sequence of a seed.
 fn sequence(seed: u64) -> Vec<Step> {
     let mut source = Source(fastrand::Rng::with_seed(seed));
     let mut steps: Vec<Step> = (1..FIRST).flat_map(|who| source.first(who)).collect();
@@ -252,7 +253,7 @@ fn sequence(seed: u64) -> Vec<Step> {
     steps
 }
 
-/// Runs these seeds, every `step`th; says what is wrong with the first that fails, in short.
+/// Runs these seeds, every `step`th. Returns a short description of the first failure.
 fn run_all(seeds: Range<u64>, step: usize) -> Result<(), Wrong> {
     for seed in seeds.step_by(step) {
         let steps = sequence(seed);

@@ -1,4 +1,4 @@
-//! What the model's guests do with names, and where they are.
+//! The model's calls on names, and on current directories.
 
 use super::kernel::{Answer, DONE, Guest, Model, READS, check_length};
 use super::nodes::{Entry, Id, ROOT, What};
@@ -36,13 +36,13 @@ impl Model {
             (false, true) => return Err(Errno::ENOTDIR),
             _ => {}
         }
-        // The way up is a directory that is not empty.
+        // `..` is a directory that is not empty.
         let Some(name) = &place.name else { return Err(Errno::ENOTEMPTY) };
         self.take(place.dir, name, node)?;
         DONE
     }
 
-    /// Takes away a name; a directory must be empty, and takes nothing from then on.
+    /// Removes a name; a directory must be empty, and takes no entries from then on.
     fn take(&mut self, dir: Id, name: &str, node: Id) -> Result<(), Errno> {
         if !self.nodes.is_empty(node) {
             return Err(Errno::ENOTEMPTY);
@@ -57,7 +57,7 @@ impl Model {
     pub fn link(&mut self, who: usize, old: &At, new: &At, follow: bool) -> Result<Answer, Errno> {
         // link(2) always follows; linkat(2) does if it is told to.
         let follow = follow || old.dir.is_none() && new.dir.is_none();
-        // Of what is linked the descriptor is looked at before the path comes in.
+        // For the linked file, the descriptor is checked before the path is copied in.
         if let Some(fd) = old.dir {
             self.on_node(who, fd)?;
         }
@@ -111,7 +111,7 @@ impl Model {
         DONE
     }
 
-    /// Moves a name: in its directory it keeps its place, in another it comes last.
+    /// Moves a name: within a directory it keeps its place, in another it comes last.
     fn put_under(&mut self, from: &Place, name: &str, dir: Id, new: &str) {
         if from.dir == dir {
             let entries = &mut self.nodes.directory_mut(dir).entries;
@@ -139,7 +139,7 @@ impl Model {
         Ok(Answer::Names(self.names(node)))
     }
 
-    /// What a directory says it holds.
+    /// Returns the entries of a directory.
     pub fn names(&self, node: Id) -> Vec<(String, u32, u64)> {
         let Some(directory) = self.nodes.directory(node).filter(|it| !it.removed) else {
             return Vec::new();
@@ -190,8 +190,8 @@ impl Model {
         DONE
     }
 
-    /// The path of the current directory. Who asks must be able to search that and to read and search
-    /// what is above it.
+    /// Returns the path of the current directory. The caller must be able to search that directory, and to
+    /// read and search those above it.
     pub fn where_am_i(&self, who: usize) -> Result<Answer, Errno> {
         let person = &self.guest(who).person;
         let (mut at, mut path) = (person.current, String::new());

@@ -1,22 +1,22 @@
-//! What there is in the model: nodes, the names that directories have for them, what files hold, and what
-//! all that costs. Nothing is counted on the way: whoever asks how much there is, it is counted then.
+//! The nodes of the model: the names that directories have for them, the contents of files, and their
+//! costs. Nothing is counted on the way; every count is computed when it is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A node, by its place among all there ever were.
+/// A node, by its index among all there ever were.
 pub type Id = usize;
 
 /// The root of the file system.
 pub const ROOT: Id = 0;
 
-/// What one more name of a file costs.
+/// The bytes that one more name of a file costs.
 const NAME: u64 = 512;
 
-/// Files are kept in pieces, and the smallest room for what a piece holds.
+/// The size of the pieces of a file, and the smallest room for a piece.
 const PIECE: u64 = 64 * 1024;
 const LEAST: u64 = 512;
 
-/// The types that `stat` tells.
+/// The types that `stat` reports.
 pub const DIRECTORY: u32 = 0o040_000;
 pub const FILE: u32 = 0o100_000;
 pub const LINK: u32 = 0o120_000;
@@ -24,10 +24,10 @@ const CHARACTER: u32 = 0o020_000;
 
 pub struct Node {
     pub what: What,
-    /// Permissions only.
+    /// The permission bits only.
     pub mode: u32,
     pub uid: u32,
-    /// Who pays for what it holds.
+    /// The family that pays for the contents.
     pub family: usize,
 }
 
@@ -41,7 +41,7 @@ pub enum What {
 
 #[derive(Default)]
 pub struct Directory {
-    /// In the order in which they came.
+    /// The entries, in the order in which they came.
     pub entries: Vec<Entry>,
     pub parent: Id,
     pub removed: bool,
@@ -51,11 +51,11 @@ pub struct Directory {
 pub struct Entry {
     pub name: String,
     pub node: Id,
-    /// Who pays for the name: nobody for the first one of a file.
+    /// The family that pays for the name; `None` for the first name of a file.
     pub paid: Option<usize>,
 }
 
-/// What a file holds: what was written, one over the other, and zeros.
+/// The contents of a file: all writes, in order, over zeros.
 #[derive(Default)]
 pub struct Bytes {
     pub size: u64,
@@ -64,7 +64,7 @@ pub struct Bytes {
     rooms: BTreeMap<u64, u64>,
 }
 
-/// The room for so many bytes of a piece.
+/// Returns the room for so many bytes of a piece.
 fn room(bytes: u64) -> u64 {
     let mut room = LEAST;
     while room < bytes {
@@ -87,7 +87,7 @@ impl Bytes {
         out
     }
 
-    /// The rooms that there would be with `len` bytes at `from`.
+    /// Returns the rooms of all pieces with `len` bytes at `from`.
     fn rooms_with(&self, from: u64, len: u64) -> BTreeMap<u64, u64> {
         let mut rooms = self.rooms.clone();
         let mut at = from;
@@ -102,7 +102,7 @@ impl Bytes {
         rooms
     }
 
-    /// How much more room it would take to have `len` bytes at `from`.
+    /// Returns the additional room for `len` bytes at `from`.
     pub fn grows(&self, from: u64, len: u64) -> u64 {
         self.rooms_with(from, len).values().sum::<u64>() - self.held()
     }
@@ -134,7 +134,7 @@ impl Bytes {
 pub struct Nodes(Vec<Node>);
 
 impl Nodes {
-    /// What a kernel begins with.
+    /// Returns the nodes that a kernel begins with.
     pub fn new() -> Nodes {
         let mut nodes = Nodes(Vec::new());
         let root = nodes.add(What::Directory(Directory::default()), 0o755, 0, 0);
@@ -205,14 +205,14 @@ impl Nodes {
         self.directory_mut(dir).entries.push(entry);
     }
 
-    /// Takes a name away; a directory that has lost it takes nothing any more.
+    /// Removes a name; a directory that has lost its name takes no entries any more.
     pub fn leave(&mut self, dir: Id, name: &str) -> Option<Entry> {
         let entries = &mut self.directory_mut(dir).entries;
         let at = entries.iter().position(|entry| entry.name == name)?;
         Some(entries.remove(at))
     }
 
-    /// Whether `dir` is `other` or below it.
+    /// Returns `true` if `dir` is `other` or below it.
     pub fn is_inside(&self, mut dir: Id, other: Id) -> bool {
         while dir != other {
             if dir == ROOT || self.is_removed(dir) {
@@ -223,8 +223,8 @@ impl Nodes {
         true
     }
 
-    /// How many names a node has: those that lead to it, of a directory its own and those in what it
-    /// holds.
+    /// Returns the number of links of a node: the names that lead to it; for a directory, `.` and the `..`
+    /// in its subdirectories included.
     pub fn links(&self, id: Id) -> u64 {
         let named = |entry: &&Entry| match self.directory(id) {
             Some(_) => false,
@@ -244,7 +244,7 @@ impl Nodes {
         2 + below.count() as u64
     }
 
-    /// Its type.
+    /// Returns the type of a node.
     pub fn kind(&self, id: Id) -> u32 {
         match self.0[id].what {
             What::File(_) => FILE,
@@ -263,7 +263,7 @@ impl Nodes {
         }
     }
 
-    /// All that can be reached from the root and from what is held open.
+    /// Returns all nodes that can be reached from the root and from what is held open.
     pub fn alive(&self, held: impl Iterator<Item = Id>) -> BTreeSet<Id> {
         let mut left: Vec<Id> = held.chain([ROOT]).collect();
         let mut alive = BTreeSet::new();
@@ -277,7 +277,7 @@ impl Nodes {
         alive
     }
 
-    /// The bytes that these take, those of one family if one is named.
+    /// Returns the bytes these nodes take, only those of one family if given.
     pub fn bytes(&self, alive: &BTreeSet<Id>, family: Option<usize>) -> u64 {
         let pays = |who: usize| family.is_none_or(|family| family == who);
         let mut sum = 0;

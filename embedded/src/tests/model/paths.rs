@@ -1,38 +1,38 @@
-//! From paths to nodes in the model, as namei(9) has it, and who may do what on the way.
+//! Path lookup in the model, as in namei(9), and the access checks on the way.
 
 use super::nodes::{Id, Nodes, ROOT, What};
 use kernel::Errno;
 
-/// Who asks, and where he is.
+/// The caller: its credentials and directories.
 #[derive(Clone)]
 pub struct Person {
     pub uid: u32,
     pub gid: u32,
     pub current: Id,
     pub root: Id,
-    /// It has been changed: be it to the same, from then on it is looked at.
+    /// True once the root was set, even to the same directory: from then on it is checked.
     pub rooted: bool,
 }
 
-/// What a path is looked up for.
+/// The purpose of a lookup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// What is there.
+    /// Find an existing node.
     There,
-    /// A name for something new.
+    /// Find a name for something new.
     New,
     NewDirectory,
-    /// A name to be taken away.
+    /// Find a name to remove.
     Gone,
-    /// A name for something that has another.
+    /// Find a name to move a node to.
     Over,
     OverDirectory,
 }
 
-/// Where a path leads.
+/// The result of a lookup.
 pub struct Place {
     pub dir: Id,
-    /// Nothing for the root, `.` and `..`.
+    /// The last name; `None` for the root, `.` and `..`.
     pub name: Option<String>,
     pub node: Option<Id>,
 }
@@ -41,19 +41,19 @@ const READ: u32 = 4;
 const WRITE: u32 = 2;
 const SEARCH: u32 = 1;
 
-/// The links that one path may lead through, the length of a path with its NUL, and that of a name.
+/// The most links that one path may lead through, the longest path with its NUL, and the longest name.
 const LINKS: u32 = 32;
 const PATH: usize = 1024;
 const NAME: usize = 255;
 
 impl Nodes {
-    /// EACCES unless the node's mode lets this person do all of `wanted`, bits as in a mode.
+    /// Returns EACCES unless the node's mode lets this person do all of `wanted`, bits as in a mode.
     pub fn may(&self, who: &Person, id: Id, wanted: u32) -> Result<(), Errno> {
         let node = self.get(id);
         let class = match () {
             () if who.uid == 0 => return Ok(()),
             () if who.uid == node.uid => node.mode >> 6,
-            // Whatever is made has its directory's group, so all have the root's.
+            // Every new node has its directory's group, so all have the root's.
             () if who.gid == 0 => node.mode >> 3,
             () => node.mode,
         };
@@ -72,7 +72,8 @@ impl Nodes {
         self.may(who, id, SEARCH)
     }
 
-    /// In a sticky directory only who owns it or the node may take the node's name away.
+    /// Returns EPERM if, in a sticky directory, this person owns neither it nor the node, and so may not
+    /// remove the node's name.
     pub fn may_take(&self, who: &Person, dir: Id, node: Id) -> Result<(), Errno> {
         let is_sticky = self.get(dir).mode & 0o1000 != 0;
         let owns = |id: Id| self.get(id).uid == who.uid;
@@ -147,7 +148,7 @@ impl Nodes {
         }
     }
 
-    /// One name in `dir`; `last` is what is wanted of it if it is the last of its path.
+    /// Follows one name in `dir`; `last` is the purpose if it is the last of its path.
     fn component(
         &self,
         who: &Person,

@@ -1,21 +1,21 @@
-//! What a sequence is made of: one call of one guest, random, and as it is shown.
+//! The steps of sequences, made at random and printed: a step is one call of one guest.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::super::super::testing::o;
 
-/// A flag of open(2) that only this needs.
+/// A flag of open(2) that only this module needs.
 pub const NOFOLLOW: u64 = 0x100;
 
-/// A path, and the descriptor it begins at, if not the current directory.
+/// A path, and the descriptor it begins at, `None` for the current directory.
 #[derive(Clone)]
 pub struct At {
     pub dir: Option<u64>,
     pub path: String,
 }
 
-/// A step: what a guest does.
+/// A step: one call of one guest.
 #[derive(Clone)]
 pub struct Step {
     pub who: usize,
@@ -48,7 +48,7 @@ pub enum Op {
         by: i64,
         whence: u64,
     },
-    /// Appends from now on, or does not.
+    /// Sets or clears O_APPEND.
     Append(u64, bool),
     Truncate {
         path: String,
@@ -75,7 +75,7 @@ pub enum Op {
         old: At,
         new: At,
     },
-    /// The one that keeps both names of one file.
+    /// The rename that keeps both names of one file.
     PosixRename {
         old: String,
         new: String,
@@ -85,7 +85,7 @@ pub enum Op {
         follow: bool,
     },
     StatOpen(u64),
-    /// All of an open directory, from its beginning.
+    /// Lists an open directory, from its beginning.
     List(u64),
     Chdir(String),
     ChdirOpen(u64),
@@ -94,7 +94,7 @@ pub enum Op {
     Chmod(String, u64),
     Umask(u64),
     Fork,
-    /// Becomes somebody else.
+    /// Becomes another user.
     Become {
         uid: u32,
         gid: u32,
@@ -117,7 +117,7 @@ impl fmt::Debug for Step {
     }
 }
 
-/// As much of it as can be read.
+/// Returns the debug output, cut to a readable length.
 pub fn brief(what: &impl fmt::Debug) -> String {
     let all = format!("{what:?}");
     match all.char_indices().nth(300) {
@@ -126,12 +126,12 @@ pub fn brief(what: &impl fmt::Debug) -> String {
     }
 }
 
-/// A path from the current directory.
+/// Returns a path from the current directory.
 pub fn here(path: &str) -> At {
     At { dir: None, path: path.into() }
 }
 
-/// What a write writes.
+/// Returns the bytes that a write writes.
 pub fn pattern(fill: u8, len: u64) -> Vec<u8> {
     let round: Vec<u8> = (0..251).map(|n| fill.wrapping_add(n)).collect();
     let mut all = round.repeat(len.div_ceil(251) as usize);
@@ -139,7 +139,7 @@ pub fn pattern(fill: u8, len: u64) -> Vec<u8> {
     all
 }
 
-/// Where random steps come from. Few names and numbers, so that they meet.
+/// The source of random steps. It uses few names and numbers, so that they meet.
 pub struct Source(pub fastrand::Rng);
 
 impl Source {
@@ -147,7 +147,7 @@ impl Source {
         from[self.0.usize(..from.len())].clone()
     }
 
-    /// Now and then.
+    /// Returns `true` once in `many` times on average.
     fn one_in(&mut self, many: u32) -> bool {
         self.0.u32(..many) == 0
     }
@@ -156,7 +156,7 @@ impl Source {
         if self.one_in(20) { self.pick(&[0, 1, 40, u64::MAX]) } else { self.0.u64(3..7) }
     }
 
-    /// A path that ends in one of these names, through directories if they are there.
+    /// Returns a path that ends in one of these names, through directories that may exist.
     fn path_to(&mut self, names: &[&str]) -> String {
         if self.one_in(60) {
             return self.odd_path();
@@ -173,7 +173,7 @@ impl Source {
         path
     }
 
-    /// At a bound, or nearly a path.
+    /// Returns a path at a bound, or one that is nearly a path.
     fn odd_path(&mut self) -> String {
         match self.0.u32(..8) {
             0 => "x".repeat(self.0.usize(255..257)),
@@ -191,7 +191,7 @@ impl Source {
     fn at_to(&mut self, names: &[&str]) -> At {
         let dir = match self.0.u32(..24) {
             0 => Some(self.fd()),
-            // Where everybody has a directory at first.
+            // Descriptor 5, at which every guest has a directory at first.
             1..=3 => Some(5),
             _ => None,
         };
@@ -245,7 +245,7 @@ impl Source {
         Op::Open { at: self.at_to(&names), flags, mode: self.mode() }
     }
 
-    /// What a guest begins with: something to meet.
+    /// Returns the first steps of a guest, which make something to meet.
     pub fn first(&mut self, who: usize) -> Vec<Step> {
         let (mode, flags) = (0o777, o::RDWR | o::CREAT);
         let open = |path: &str, flags| Op::Open { at: here(path), flags, mode };
@@ -265,7 +265,7 @@ impl Source {
         ops.into_iter().map(|op| Step { who, op }).collect()
     }
 
-    /// A step of one of these guests.
+    /// Returns a step of one of these guests.
     pub fn step(&mut self, guests: Range<usize>) -> Step {
         Step { who: self.0.usize(guests), op: self.op() }
     }
