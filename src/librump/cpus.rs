@@ -4,7 +4,7 @@
 //! end, because NetBSD takes no CPU away, and `schedule()` waits for as long as that. `schedule()` tries
 //! the CPU that the lwp was last on, then one more, and then waits for that one, even if a third is free.
 //!
-//! Where `schedule()` begins to wait, it calls `rumpuser_cv_wait_nowrap`, which
+//! `schedule()` begins to wait by a call of `rumpuser_cv_wait_nowrap`, which
 //! [`crate::librump::hypercall`] exports. A thread that only tries leaves `schedule()` there (see
 //! [`escape`]). This is what it leaves behind in the kernel, by `rump_schedule_cpu_interlock`, and why
 //! that does no harm:

@@ -12,8 +12,8 @@
 //! | extattrctl(2) | a `filename` | `sys_extattrctl` hands that file's vnode over locked and then lets go of it without unlocking it, unless the file system has done so; those without extended attributes do not. Whoever looks the file up next waits for ever, or is the same thread, which the C library takes for a deadlock, and the kernel aborts. | EOPNOTSUPP, as of a file system without them |
 //! | setitimer(2) | `ITIMER_MONOTONIC` | `dosetitimer` does not initialize the callout of this one, and arms it. | EOPNOTSUPP |
 //!
-//! What is in a client's memory is checked as the kernel copies it in: if it were checked before, it
-//! could be something else by then.
+//! A client's memory is checked as the kernel copies it in: if it were checked before, it could have
+//! changed by then.
 //!
 //! One more fault is prevented without a refusal: write(2) and writev(2) of more than 2 GiB move less
 //! than that, as they may. The console takes the lower half of the remaining length for all of it

@@ -1,7 +1,7 @@
 //! Sleeps inside the kernel that the kernel itself cannot end.
 //!
-//! When a client leaves, `lwpexit` wakes the lwps of its process that sleep on a condition variable. It
-//! does not know of two kinds of sleep:
+//! The function `lwpexit`, which is called when a client leaves, wakes the lwps of the process that sleep
+//! on a condition variable. It does not know of two kinds of sleep:
 //!
 //! - A pause (`kpause`) sleeps in a hypercall whose result is ignored: nanosleep(2) goes on until its
 //!   time is over. So the hypercall sleeps here, where it is woken, and then leaves the whole call: see

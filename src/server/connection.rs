@@ -61,7 +61,7 @@ pub struct ConnectionIo {
     pub signals: Framed,
 }
 
-/// How far a connection has come.
+/// The progress of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// The banner is still to be sent. Receiving starts after it.

@@ -231,8 +231,8 @@ impl Server {
         Server::on(bind(config)?, config, kernel)
     }
 
-    /// As [`Server::new`], on a socket that listens already, by [`bind`]. This is for callers that have
-    /// something to do before there is a ring or a thread.
+    /// Creates a server as [`Server::new`] does, on a socket that listens already, by [`bind`]. This is
+    /// for callers that have something to do before there is a ring or a thread.
     pub fn on(bound: Bound, config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
         let ask = config.access.ask(&config.url);
         let mut ring = Ring::new(&ring::Config { peers: ask.is_some(), ..config.ring.clone() })?;
@@ -441,7 +441,7 @@ impl Running {
         Running::start_on(bind(&config)?, config, kernel)
     }
 
-    /// As [`Running::start`], on a socket that listens already.
+    /// Starts a server as [`Running::start`] does, on a socket that listens already.
     pub fn start_on(
         bound: Bound,
         config: Config,
