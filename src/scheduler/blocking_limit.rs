@@ -39,7 +39,7 @@ pub struct Sleeper {
 }
 
 impl Sleeper {
-    /// Returns what this task counts as, or `None` if it does not sleep.
+    /// Returns what this task counts as, or `None` if it may not sleep.
     pub fn of<T: Task>(task: &T) -> Option<Sleeper> {
         task.kind().map(|kind| Sleeper { kind, client: task.client() })
     }

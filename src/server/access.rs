@@ -18,7 +18,7 @@ pub struct Access {
     /// The groups whose members may connect to a unix URL.
     pub groups: Vec<u32>,
     /// The networks whose hosts may connect to a tcp URL. If this is empty, every host may, but then the
-    /// server listens only on the loopback address.
+    /// server listens only on the loopback address, unless `anywhere` is set.
     pub networks: Vec<IpNet>,
     /// True if the server listens at any URL, even if nothing says who may connect, as NetBSD's
     /// rump_server does.

@@ -629,8 +629,8 @@ impl ServerCore {
 
 /// Handles the end of a client's input. Once the session has taken all that the client has sent, calls
 /// that wait for its answers end, and the client has only so long to take what is owed to it. On TCP the
-/// server cannot tell whether the client has gone, so its calls must not sleep on; a local client has its
-/// time once its calls are answered.
+/// server cannot tell whether the client has gone, so its calls must not sleep on, and those that do not
+/// notice have as long. The time of a local client begins once its calls are answered.
 fn end_of_input(connection: &mut Connection, shared: &mut Shared, is_local: bool) {
     let is_taken = connection.link.backlog.is_empty() && !connection.session.is_stalled();
     if connection.link.input == Input::Ending && is_taken {

@@ -102,8 +102,8 @@ impl Mailbox {
         (self.wake)();
     }
 
-    /// Posts a signal, unless a signal of the same number is pending for that client. Its message then
-    /// comes before whatever is posted from here on, too.
+    /// Posts a signal, unless a signal of the same number is pending for that client. The message of the
+    /// pending one comes before whatever is posted from here on, too.
     fn raise(&self, socket: Socket, signo: i32, signals: &Arc<Signals>) {
         self.deliver();
         let mut messages = self.lock();

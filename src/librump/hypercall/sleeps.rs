@@ -182,7 +182,7 @@ unsafe fn interrupted(condition: *mut *mut c_void, lock: *mut *mut c_void) -> c_
 }
 
 /// Waits for a condition for some time. The kernel's sleep queues wait by this function, too, and get
-/// EINTR.
+/// EINTR if the lwp was told to end.
 ///
 /// # Safety
 ///
