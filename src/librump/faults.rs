@@ -7,9 +7,9 @@
 //!
 //! | call | what | why | answer |
 //! | --- | --- | --- | --- |
-//! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling who watches them: the filter's list of watchers goes with the process, and the watcher, as it goes, takes itself out of that list. | EINVAL, as for a filter that is not there |
-//! | kevent(2) | a kqueue as the descriptor to watch | An event goes round in a circle of kqueues that watch each other, or in one that watches itself, until the kernel locks a mutex twice. Which ones would close a circle only the kernel knows; few programs have one watch another. | EBADF |
-//! | extattrctl(2) | a `filename` | `sys_extattrctl` hands that file's vnode over locked and then lets go of it without unlocking it, unless the file system has done so; those without extended attributes do not. Whoever looks the file up next waits for ever, or is the same thread, which the C library takes for a deadlock, and the kernel aborts. | EOPNOTSUPP, as of a file system without them |
+//! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling their watchers: the filter's list of watchers goes with the process, and a watcher that ends later takes itself out of that freed list. | EINVAL, as for a filter that does not exist |
+//! | kevent(2) | a kqueue as the descriptor to watch | In a circle of kqueues that watch each other, or in a kqueue that watches itself, an event goes round until the kernel locks a mutex twice. Only the kernel knows which kqueues would close a circle, so all are refused; few programs have one kqueue watch another. | EBADF |
+//! | extattrctl(2) | a `filename` | `sys_extattrctl` passes that file's vnode on locked, and then releases it without unlocking it, unless the file system has done so; file systems without extended attributes do not. The next thread that looks the file up waits for ever. If it is the same thread, the C library reports a deadlock, and the kernel aborts. | EOPNOTSUPP, as for a file system without them |
 //! | setitimer(2) | `ITIMER_MONOTONIC` | `dosetitimer` does not initialize the callout of this one, and arms it. | EOPNOTSUPP |
 //!
 //! A client's memory is checked as the kernel copies it in: if it were checked before, it could have
