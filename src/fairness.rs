@@ -1,7 +1,8 @@
-//! What each of many gets of something that all share.
+//! Fair shares of a resource that many clients share.
 
-/// Whether somebody who has `own` may have one more, where all may have `most` and have `all`. Of the last
-/// quarter nobody gets more than a little, so that a few who are greedy leave something to the others.
+/// Returns `true` if a client that has `own` may have one more, where all clients have `all` and may have
+/// `most`. Of the last quarter, each client gets only a little, so that a few greedy clients leave
+/// something to the others.
 pub fn leaves_some(own: usize, all: usize, most: usize) -> bool {
     let little = 1 + most.saturating_sub(all) / 256;
     all < most && (all < most - most / 4 || own < little)

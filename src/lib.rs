@@ -1,24 +1,25 @@
 //! rumpring serves a kernel's system calls to remote clients over sockets.
 //!
-//! # The way of a call
+//! # The path of a call
 //!
-//! bytes -> `ring` -> `rumpsp`'s wire (a frame) -> its session (is it allowed?) -> [`scheduler`] (a deque) -> a kernel ->
-//! reply -> the session (still alive?) -> [`server`] (the connection's send queue) -> `ring` -> bytes.
+//! bytes -> `ring` -> `rumpsp`'s wire (a frame) -> its session (is it allowed?) -> [`scheduler`] (a
+//! deque) -> a kernel -> reply -> the session (still alive?) -> [`server`] (the connection's send queue)
+//! -> `ring` -> bytes.
 //!
-//! Calls that cannot sleep and are short pass the scheduler by: the server's thread runs them, for waking a worker
-//! would take longer.
+//! Calls that cannot sleep and are short bypass the scheduler: the submission thread runs them, because
+//! waking a worker would take longer.
 //!
-//! # What depends on what
+//! # Dependencies
 //!
-//! [`cli`] -> [`librump`] (NetBSD's kernel: what it is asked, and the C surface that it calls) -> [`options`] (a
-//! server in words) -> [`server`] -> [`scheduler`] and the crates `rumpsp`, `ring` and `kernel`; [`output`] (what is
-//! printed) is used by all.
+//! [`cli`] -> [`librump`] (NetBSD's kernel: the calls into it, and the C functions that it calls) ->
+//! [`options`] (a server's options) -> [`server`] -> [`scheduler`] and the crates `rumpsp`, `ring` and
+//! `kernel`. All of them use [`output`] (what is printed).
 
-// Only what talks to C may do otherwise, and says so.
+// Only the modules that talk to C may be unsafe, and they allow it.
 #![deny(unsafe_code)]
-// They panic when nobody takes what they print: see `output`.
+// These macros panic when nobody reads what they print: see `output`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
-// The documentation is for those who read the source, too: `--document-private-items`.
+// The documentation is also for those who read the source: `--document-private-items`.
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod cli;

@@ -1,5 +1,5 @@
-//! What threads share state by: the standard library's, or loom's, which tries every order of what they
-//! do (`scripts/loom`).
+//! The types by which threads share state: the standard library's, or loom's, which tries every order of
+//! what threads do (`scripts/loom`).
 
 #[cfg(not(loom))]
 pub(crate) use std::{
@@ -15,7 +15,7 @@ pub(crate) use {
 
 #[cfg(loom)]
 pub(crate) mod modelled {
-    //! What loom's thread locals lack.
+    //! The part of the standard library's thread locals that loom's lack.
 
     use std::cell::RefCell;
 
@@ -28,7 +28,7 @@ pub(crate) mod modelled {
     }
     pub(crate) use local as thread_local;
 
-    /// As the standard library's.
+    /// Access to a thread local, as in the standard library.
     pub(crate) trait Local<T> {
         fn with_borrow_mut<R>(&'static self, act: impl FnOnce(&mut T) -> R) -> R;
     }

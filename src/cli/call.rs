@@ -53,7 +53,7 @@ struct ServerArg {
 }
 
 impl ServerArg {
-    /// The URL; without one, what to do about it, and the end of the program.
+    /// Returns the URL. Without one, prints what to do about it, and ends the program.
     fn url(&self) -> &Url {
         self.server.as_ref().unwrap_or_else(|| {
             let message = "no server: RUMP_SERVER is not set. Set it to the server's URL, as in \
@@ -75,7 +75,7 @@ enum Argument<'a> {
     Text(&'a str),
 }
 
-/// The longest buffer an argument may be.
+/// The longest buffer that an argument may be.
 const MAX_BUFFER: usize = 1 << 20;
 
 impl Call {
@@ -118,7 +118,7 @@ impl Halt {
     }
 }
 
-/// NetBSD's number of a call.
+/// Returns NetBSD's number of a call.
 fn number_of(name: &str) -> Result<i32, String> {
     if let Ok(number) = name.parse() {
         return Ok(number);
@@ -144,7 +144,7 @@ fn parse(text: &str) -> Result<Argument<'_>, String> {
     Ok(number(text).map_or(Argument::Text(text), Argument::Number))
 }
 
-/// A number in the notation of Rust: 7, -1, 0x1ff, 0o644.
+/// Parses a number in the notation of Rust: 7, -1, 0x1ff, 0o644.
 fn number(text: &str) -> Option<u64> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -158,7 +158,7 @@ fn number(text: &str) -> Option<u64> {
     value.ok().map(|value| if negative { value.wrapping_neg() } else { value })
 }
 
-/// `name = value`, then the buffers as hexadecimal and text.
+/// Prints `name = value`, then the buffers as hexadecimal and text.
 fn print(
     name: &str,
     retval: [i64; 2],

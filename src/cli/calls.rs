@@ -1,4 +1,4 @@
-//! `rumpring calls`: what the embedded kernel has, as the README shows it.
+//! `rumpring calls`: the calls of the embedded kernel, as the README shows them.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Calls {
     }
 }
 
-/// The calls it has, by family; of some the family says what is missing.
+/// Returns a table of the kernel's calls, by family, with what is missing of some.
 pub fn table() -> String {
     let mut families: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
     for entry in embedded::table() {

@@ -6,10 +6,10 @@ use clap::builder::RangedU64ValueParser;
 use crate::options::size as bytes;
 use embedded::{Config, Embedded, Limits};
 
-/// The most processes that may be asked for: pids have to be left over.
+/// The most processes that may be asked for: some pids have to be left over.
 const MOST_PROCESSES: u64 = 10_000_000;
 
-/// What the embedded kernel may hold. A family is a client and all that were forked from it.
+/// The limits of the embedded kernel. A family is a client and all that were forked from it.
 #[derive(Args)]
 #[command(next_help_heading = "Limits of the embedded kernel")]
 pub struct KernelLimits {
@@ -52,7 +52,8 @@ pub struct KernelLimits {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     inodes: Option<u64>,
 
-    /// The same of those that a family has made [default: a quarter of all]
+    /// Files, directories, devices and socket names that a family has made; one more is ENOSPC [default:
+    /// a quarter of all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     inodes_of_family: Option<u64>,
 }
@@ -62,7 +63,7 @@ fn processes() -> clap::builder::RangedU64ValueParser {
 }
 
 impl KernelLimits {
-    /// The kernel, with these limits.
+    /// Returns the kernel with these limits.
     pub fn kernel(&self) -> Embedded {
         Embedded::new(Config { limits: self.limits(), ..Config::default() })
     }

@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use super::Failure;
 use embedded::{Embedded, Etfs, Why};
 
-/// What to copy in.
+/// The files and directories to copy into the kernel.
 #[derive(Args)]
 pub struct Mounts {
     /// For the embedded kernel: the host's file or directory HOSTPATH as KEY, an absolute path in the
@@ -21,7 +21,7 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Puts it into the kernel.
+    /// Copies the files into the kernel.
     pub fn load(&self, kernel: &Embedded) -> Result<(), Failure> {
         kernel.etfs(&self.etfs).map_err(|error| {
             let hint = match error.why {

@@ -1,4 +1,4 @@
-//! A server's life as others see it: when it is ready, and which signals end it.
+//! The life of a server as others see it: when the server is ready, and which signals end it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +12,18 @@ use crate::output;
 use crate::server::Control;
 use rumpsp::url::Url;
 
-/// Takes charge of the signals. To be called before there is another thread, so that all of them
-/// leave the signals to that one.
+/// Takes charge of the signals. To be called before there is another thread, so that all threads leave
+/// the signals to the one that handles them.
 pub fn take_signals() -> Result<Signals, Failure> {
-    // A log file that has reached the limit of a file's size is as good as full: not the end.
+    // A log file that has reached the limit of a file's size is like a full disk: it does not end the
+    // server.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     Ok(Signals::new([SIGTERM, SIGINT, SIGUSR1])?)
 }
 
-/// From here on SIGTERM and SIGINT stop the server, SIGUSR1 has it print its counters, and what it says on
-/// stderr is written. Says later whether a signal has stopped it.
+/// Handles signals from here on: SIGTERM and SIGINT stop the server, and SIGUSR1 makes it print its
+/// counters. Also has the lines for stderr written. The returned flag becomes `true` when a signal has
+/// stopped the server.
 pub fn heed(
     signals: Signals,
     control: &Control,
@@ -54,7 +56,7 @@ fn handle(mut signals: Signals, control: &Control, notifier: &Notifier, stopped:
     }
 }
 
-/// Connections are accepted: says so.
+/// Prints that connections are accepted.
 pub fn ready(url: &Url) {
     output::say(format_args!("listening on {url}"));
 }

@@ -1,7 +1,7 @@
-//! The command line: what there is to say, and what each word does.
+//! The command line: its words, and what each does.
 //!
-//! Errors are for people: what was wrong, where, and what to do. Exit status 0 is success, 1 a failure,
-//! 2 a command line that could not be understood.
+//! Error messages are for people: what was wrong, where, and what to do. Exit status 0 is success, 1 a
+//! failure, and 2 a command line that could not be understood.
 
 mod call;
 mod calls;
@@ -85,7 +85,7 @@ fn rump_server(cli: rump_server::Cli) -> Result<(), Failure> {
     cli.run()
 }
 
-/// Whether the program was called by the name of NetBSD's.
+/// Returns `true` if the program was called by the name of NetBSD's server.
 fn is_rump_server() -> bool {
     let name = std::env::args_os().next().map(PathBuf::from);
     let name = name.as_deref().and_then(Path::file_name);

@@ -1,7 +1,7 @@
-//! Telling the service manager, systemd for one, when the server is ready and when it ends.
+//! Messages to the service manager, for example systemd, when the server is ready and when it ends.
 //!
-//! The socket is connected to at the start, before the server becomes another user or enters its sandbox,
-//! neither of which may be able to any more.
+//! The socket is connected at the start, before the server becomes another user or enters its sandbox.
+//! After either, the server may be unable to connect it.
 //!
 //! Source: sd_notify(3), unix(7).
 
@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The way to whoever started the server, if it wants to be told.
+/// The connection to the service manager, if it wants to be told.
 #[derive(Default)]
 pub struct Notifier {
     socket: Option<UnixDatagram>,
@@ -20,8 +20,8 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Connects to `NOTIFY_SOCKET`, if that is set. A server that cannot say that it is ready is one all
-    /// the same.
+    /// Connects to `NOTIFY_SOCKET`, if that is set. If the connection fails, the server starts all the
+    /// same.
     pub fn from_env() -> Notifier {
         std::env::var_os("NOTIFY_SOCKET").map_or_else(Notifier::default, |name| Notifier::to(&name))
     }
@@ -34,12 +34,12 @@ impl Notifier {
         Notifier { socket: socket.ok(), is_stopping: AtomicBool::new(false) }
     }
 
-    /// Connections are accepted.
+    /// Tells that connections are accepted.
     pub fn ready(&self) {
         self.tell("READY=1\n");
     }
 
-    /// The server ends. Says so once.
+    /// Tells, once, that the server ends.
     pub fn stopping(&self) {
         if !self.is_stopping.swap(true, Ordering::SeqCst) {
             self.tell("STOPPING=1\n");
@@ -55,7 +55,8 @@ impl Notifier {
     }
 }
 
-/// A socket that is connected to a path, or to an abstract name behind an `@`. It never waits.
+/// Returns a socket that is connected to a path, or to an abstract name behind an `@`. The socket never
+/// waits.
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

@@ -1,5 +1,5 @@
-//! Serving the real rump kernel: loading it, setting it up, and its end. What `serve --kernel librump`
-//! and `rump_server` have in common.
+//! Serving the real rump kernel: its loading, setup and end. `serve --kernel librump` and `rump_server`
+//! share this.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use crate::librump::{self, Drive, load};
 use crate::output;
 use crate::server::{Bound, Config};
 
-/// What there is to load and to set up.
+/// The parts of the kernel to load and to set up.
 #[derive(Clone, Debug, Default)]
 pub struct Rump {
-    /// Where rump was installed.
+    /// The directory where rump was installed.
     pub prefix: Option<PathBuf>,
     /// Components, named as with the linker.
     pub libraries: Vec<String>,
     pub modules: Vec<PathBuf>,
     pub drives: Vec<Drive>,
-    /// For the kernel: its settings are environment variables.
+    /// The kernel's settings, which are environment variables.
     pub environment: Vec<(&'static str, String)>,
-    /// Go to the background once the server is ready.
+    /// True if the process goes to the background once the server is ready.
     pub detach: bool,
-    /// Say when it is.
+    /// True if the process prints when the server is ready.
     pub announce: bool,
 }
 
 impl Rump {
-    /// Loads, boots and serves, to the end. With `detach` the process that was started ends when the
-    /// server is ready, or with the error that kept it from that. `bound` is where to listen, if that is
-    /// settled already.
+    /// Loads, boots and serves, to the end. With `detach`, the process that was started ends when the
+    /// server is ready, or with the error that prevented that. `bound` is the socket to listen on, if
+    /// there is one already.
     pub fn serve(
         &self,
         config: Config,
@@ -48,12 +48,12 @@ impl Rump {
         match (parent, &started) {
             (None, _) => {}
             (Some(parent), Ok(_)) => {
-                // From there on stderr leads nowhere.
+                // From here on, stderr leads nowhere.
                 output::flush();
                 parent.tell(true);
             }
             (Some(parent), Err(error)) => {
-                // It is the parent's failure, and said once.
+                // The failure is the parent's, and is printed once.
                 output::say(format_args!("rumpring: {error}"));
                 output::flush();
                 parent.tell(false);
@@ -63,7 +63,7 @@ impl Rump {
         started?()
     }
 
-    /// Starts the server; returns what is left to do.
+    /// Starts the server, and returns a function that does the rest.
     fn start(
         &self,
         config: Config,
@@ -89,7 +89,8 @@ impl Rump {
             if stopped.load(Ordering::SeqCst) {
                 load::halt()?;
             }
-            // Who halted the kernel ends the process, unless it was told to halt and stay.
+            // The thread that halted the kernel ends the process, unless the kernel was told to halt and
+            // stay.
             loop {
                 std::thread::park();
             }

@@ -1,5 +1,5 @@
-//! The program under its other name, `rump_server`: the command line of NetBSD's, as its manual has
-//! it, on this server.
+//! The program under its other name, `rump_server`: the command line of NetBSD's program, as its manual
+//! has it, on this server.
 //!
 //! Source: rump_server(1).
 
@@ -60,7 +60,7 @@ impl Cli {
         output::queue_lines();
         let (options, mut config) = Options::from_env(self.url)?;
         faults::allow(options.allows_netbsd_faults());
-        // As the program whose name this is.
+        // The server is open, as that of the program whose name this is.
         config.access.anywhere = true;
         let mut environment = Vec::new();
         environment.extend(self.c.map(|ncpu| ("RUMP_NCPU", ncpu.to_string())));
@@ -75,13 +75,13 @@ impl Cli {
             detach: !self.s,
             announce: false,
         };
-        // Who starts a service that goes to the background waits for that instead.
+        // If a service goes to the background, its starter waits for that instead.
         let notifier = if self.s { Notifier::from_env() } else { Notifier::default() };
         rump.serve(config, None, notifier)
     }
 }
 
-/// Parses what `-d` says.
+/// Parses the argument of `-d`.
 fn parse_drive(text: &str) -> Result<Drive, String> {
     let (mut key, mut hostpath, mut size, mut offset, mut label, mut kind) =
         (None, None, None, None, None, None);

@@ -22,7 +22,7 @@ use rumpsp::url::Url;
 /// SIGUSR1 prints one line of counters to stderr.
 #[derive(Args)]
 pub struct Serve {
-    /// Where: unix://PATH, tcp://A.B.C.D:PORT or tcp6://[ADDR]:PORT ('*' is every address).
+    /// URL to listen at: unix://PATH, tcp://A.B.C.D:PORT or tcp6://[ADDR]:PORT ('*' is every address).
     url: Url,
 
     /// The kernel to serve.
@@ -54,7 +54,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Serves; `given` is the command line that this was parsed from.
+    /// Serves. `given` is the command line that this was parsed from.
     pub fn run(self, given: &ArgMatches) -> Result<(), Failure> {
         output::queue_lines();
         let program = super::Cli::command();
@@ -72,7 +72,7 @@ impl Serve {
 
     fn serve_embedded(&self, config: &Config) -> Result<(), Failure> {
         let notifier = Arc::new(Notifier::from_env());
-        // The kernel asks the system how many CPUs there are, which a sandbox does not have.
+        // The kernel asks the system for the number of CPUs, which a sandbox does not allow.
         let kernel = Arc::new(self.kernel_limits.kernel());
         let bound = bind(config)?;
         self.run_as.settle(&bound)?;
@@ -115,14 +115,14 @@ mod tests {
 
     use super::*;
 
-    /// A server at a unix URL or a TCP one, on the embedded kernel or on librump.
+    /// The kinds of server: at a unix URL or a TCP one, on the embedded kernel or on librump.
     const UNIX: u8 = 1;
     const TCP: u8 = 2;
     const EMBEDDED: u8 = 4;
     const LIBRUMP: u8 = 8;
     const ALL: u8 = UNIX | TCP | EMBEDDED | LIBRUMP;
 
-    /// Every option with a value, and where it has an effect.
+    /// Every option with a value, and the kinds of server for which it has an effect.
     const OPTIONS: [(&str, u8); 51] = [
         ("--kernel=", ALL),
         ("--lib=rumpvfs", UNIX | TCP | LIBRUMP),
@@ -173,7 +173,7 @@ mod tests {
         ("--inodes=5", UNIX | TCP | EMBEDDED),
         ("-lrumpvfs", UNIX | TCP | LIBRUMP),
         ("--netbsd-faults=allow", UNIX | TCP | LIBRUMP),
-        // What is given as it would be anyway is given all the same.
+        // An option that is given with its default value counts as given.
         ("--max-asleep=10000", UNIX | TCP | LIBRUMP),
         ("--files=1024", UNIX | TCP | EMBEDDED),
     ];
@@ -252,7 +252,7 @@ mod tests {
                 .unwrap_or_else(|error| panic!("{one}: {error}"));
             let error = check(&[one, high, all, low, "unix://s"]).expect_err(one);
             assert!(error.contains(one) && error.contains(all), "{error}");
-            // Of one that is not given the usual is bounded by the total.
+            // If one limit of a pair is not given, its default is bounded by the total.
             check(&[all, low, "unix://s"]).unwrap_or_else(|error| panic!("{all}: {error}"));
         }
         let error = check(&["--send-queue-pause", "33m", "unix://s"]).unwrap_err();

@@ -1,5 +1,5 @@
-//! `serve --user`: a server that was started as root to bind becomes somebody else for good, before
-//! there is a ring, another thread or a client.
+//! `serve --user`: a server that was started as root, in order to bind, becomes another user for good,
+//! before there is a ring, another thread or a client.
 //!
 //! Sources: credentials(7), capabilities(7), setresuid(2), setgroups(2).
 
@@ -17,7 +17,7 @@ use rustix::thread::{CapabilitySet, capabilities, no_new_privs, set_no_new_privs
 use super::Failure;
 use crate::server::{Bound, Config, bind};
 
-/// Whom to serve as.
+/// The option for the user to serve as.
 #[derive(Args)]
 pub struct RunAs {
     /// Become this user once the socket is bound, for a server that is started as root: with the
@@ -30,7 +30,7 @@ pub struct RunAs {
 }
 
 impl RunAs {
-    /// Becomes that user, if one is wanted. To be called before there is another thread.
+    /// Becomes the wanted user, if there is one. To be called before there is another thread.
     pub fn settle(&self, bound: &Bound) -> Result<(), Failure> {
         let Some(wanted) = &self.user else {
             return Ok(());
@@ -44,7 +44,7 @@ impl RunAs {
         Ok(())
     }
 
-    /// Binds and becomes that user, if one is wanted; else there is nothing bound yet.
+    /// Binds and becomes the wanted user. If there is none, binds nothing and returns `None`.
     pub fn bind_and_settle(&self, config: &Config) -> Result<Option<Bound>, Failure> {
         if self.user.is_none() {
             return Ok(None);
@@ -55,7 +55,7 @@ impl RunAs {
     }
 }
 
-/// Somebody to be.
+/// A user to become.
 #[derive(Debug)]
 struct Identity {
     uid: Uid,
@@ -65,13 +65,13 @@ struct Identity {
 
 #[derive(Debug)]
 enum Groups {
-    /// All the user is in, by name.
+    /// All groups of the user with this name.
     Of(CString),
-    /// The one group only.
+    /// Only the one group.
     One,
 }
 
-/// Whoever `NAME[:GROUP]` is.
+/// Finds the user of `NAME[:GROUP]`.
 fn find(wanted: &str) -> Result<Identity, Failure> {
     let (name, group) = match wanted.split_once(':') {
         Some((name, group)) => (name, Some(group)),
@@ -102,7 +102,7 @@ fn find_group(name: &str) -> Result<Gid, Failure> {
 }
 
 impl Identity {
-    /// Groups first: they take privileges to change.
+    /// Becomes this user. The groups are changed first, because that takes privileges.
     fn take_on(&self) -> Result<(), Failure> {
         if !Uid::effective().is_root() {
             return Err(
@@ -122,7 +122,7 @@ impl Identity {
     }
 }
 
-/// That nothing was kept, and nothing can be had back.
+/// Checks that no privileges were kept, and that none can be had back.
 fn verify(identity: &Identity) -> Result<(), Failure> {
     let Identity { uid, gid, .. } = *identity;
     let ResUid { real, effective, saved } = getresuid()?;
@@ -143,7 +143,7 @@ fn verify(identity: &Identity) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says so if the socket file will stay.
+/// Warns if the socket file will stay.
 fn look_after(file: &Path) {
     if !may_remove(file) {
         tracing::warn!(
@@ -154,7 +154,8 @@ fn look_after(file: &Path) {
     }
 }
 
-/// Whether this process may remove a file: by its directory, and in a sticky one by whose they are.
+/// Returns `true` if this process may remove a file: if it may write to the directory and, in a sticky
+/// one, owns the directory or the file.
 fn may_remove(file: &Path) -> bool {
     let dir = match file.parent() {
         Some(dir) if dir != Path::new("") => dir,

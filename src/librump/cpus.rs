@@ -1,18 +1,20 @@
 //! The kernel's CPUs: how many it has, and how to take one only if it is free.
 //!
-//! A thread is inside the kernel while it has one of these virtual CPUs. A long call keeps its CPU to the end,
-//! for NetBSD takes nobody's away, and `schedule()` waits for as long as that. It tries the CPU that the lwp
-//! was last on, then one more, then waits for that one, even if a third is free.
+//! A thread is inside the kernel while it has one of these virtual CPUs. A long call keeps its CPU to the
+//! end, because NetBSD takes no CPU away, and `schedule()` waits for as long as that. `schedule()` tries
+//! the CPU that the lwp was last on, then one more, and then waits for that one, even if a third is free.
 //!
-//! Where it begins to wait it calls `rumpuser_cv_wait_nowrap`, which [`crate::librump::hypercall`] exports: a thread
-//! that only tries leaves `schedule()` there (see [`escape`]). What that leaves behind in the kernel, by
-//! `rump_schedule_cpu_interlock`, and why it does no harm:
-//! - the CPU's mutex: released before.
-//! - `rcpu_wanted` stays one higher. It only says whether who releases a CPU that is marked as wanted wakes
-//!   who waits for it: then it broadcasts to nobody.
-//! - `rcpu_prevlwp` stays `RCPULWP_WANTED`: who has the CPU finds that when it releases it, and takes the slow
-//!   way once. A CPU that is free is never left so: who finds it free takes it, under the mutex.
-//! - `l_stat` of the lwp is `LSRUN`, as it is of every lwp that a thread has switched away from.
+//! `schedule()` begins to wait by a call of `rumpuser_cv_wait_nowrap`, which
+//! [`crate::librump::hypercall`] exports. A thread that only tries leaves `schedule()` there (see
+//! [`escape`]). This is what it leaves behind in the kernel, by `rump_schedule_cpu_interlock`, and why
+//! that does no harm:
+//! - The CPU's mutex is released before.
+//! - `rcpu_wanted` stays one higher. It only decides if a thread that releases a CPU which is marked as
+//!   wanted wakes those that wait for it: the thread then broadcasts to nobody.
+//! - `rcpu_prevlwp` stays `RCPULWP_WANTED`. The thread that has the CPU finds that when it releases the
+//!   CPU, and takes the slow way once. A free CPU is never left so, because a thread that finds it free
+//!   takes it, under the mutex.
+//! - `l_stat` of the lwp is `LSRUN`, as it is for every lwp that a thread has switched away from.
 //!
 //! Source: NetBSD `sys/rump/librump/rumpkern/scheduler.c`, `lwproc.c`.
 
@@ -27,36 +29,38 @@ use super::load::symbol;
 use super::lwp::Parked;
 use super::upcalls::{self, Lwp, Upcalls};
 
-/// CPUs for who has no core of the scheduler: the submission thread, and threads of the kernel's own.
+/// The number of CPUs for threads that have no core of the scheduler: the submission thread, and the
+/// kernel's own threads.
 const SPARE: usize = 3;
 
-/// The most that are ever of use.
+/// The most CPUs that are ever of use.
 const MOST: usize = 64;
 
-/// How many there are, as far as is known: the kernel asks once, as it boots.
+/// The number of CPUs, as far as is known: the kernel asks once, as it boots.
 static COUNT: AtomicUsize = AtomicUsize::new(2);
 
 thread_local! {
-    /// Where a thread goes that is in `schedule()` and does not want to wait there.
+    /// The context to which a thread returns that is in `schedule()` and does not want to wait there.
     static TRYING: Cell<*const Context> = const { Cell::new(ptr::null()) };
 }
 
-/// How many a kernel is to have whose calls run on so many cores: each keeps its CPU as long as it runs,
-/// and who comes then is to find one.
+/// Returns the number of CPUs for a kernel whose calls run on `cores` cores. Each call keeps its CPU as
+/// long as it runs, and a thread that comes then is to find a CPU.
 pub fn wanted(cores: usize) -> usize {
     (cores + SPARE).min(MOST)
 }
 
-/// Notes how many there are.
+/// Sets the number of CPUs.
 pub fn set_count(count: usize) {
     COUNT.store(count.clamp(1, MOST), Relaxed);
 }
 
-/// Takes a CPU for the lwp this thread is on, as `schedule()` does. It looks at all of them before it waits.
+/// Takes a CPU for the lwp that this thread is on, as `schedule()` does, but looks at all CPUs before it
+/// waits.
 ///
 /// # Safety
 ///
-/// As `schedule()`: the thread is outside of the kernel.
+/// The safety conditions of `schedule()` hold: the thread is outside of the kernel.
 pub unsafe fn take(upcalls: &Upcalls) {
     // SAFETY: the caller's promise.
     if !(1..COUNT.load(Relaxed)).any(|_| unsafe { try_take(upcalls) }) {
@@ -65,13 +69,13 @@ pub unsafe fn take(upcalls: &Upcalls) {
     }
 }
 
-/// Takes a CPU after a sleep, as `backend_schedule()` does. It looks at all of them before it waits, if that is
-/// all there is to take: an interlock would have to be given back, and so would the kernel's big lock, for which
-/// the thread gives up the CPU that it has and waits for another, with the lock in its hand.
+/// Takes a CPU after a sleep, as `backend_schedule()` does. Looks at all CPUs before it waits, if the CPU
+/// is all there is to take. An interlock would have to be given back, and so would the kernel's big lock:
+/// for that lock, the thread gives up its CPU and waits for another with the lock held.
 ///
 /// # Safety
 ///
-/// As `backend_schedule()`.
+/// The safety conditions of `backend_schedule()` hold.
 pub unsafe fn take_again(upcalls: &Upcalls, nlocks: c_int, interlock: *mut c_void) {
     // SAFETY: the caller's promise; an lwp that sleeps is on its thread.
     let try_once = || unsafe { try_to(|| (upcalls.backend_schedule)(0, ptr::null_mut())) };
@@ -82,24 +86,26 @@ pub unsafe fn take_again(upcalls: &Upcalls, nlocks: c_int, interlock: *mut c_voi
     }
 }
 
-/// Takes a CPU if the one the lwp was last on is free, or another that is looked at in turn.
+/// Takes a CPU if the one that the lwp was last on is free, or another that is looked at in turn.
 ///
 /// # Safety
 ///
-/// As `schedule()`, and the thread is on an lwp: without one the kernel makes one, and cannot be left then.
+/// The safety conditions of `schedule()` hold, and the thread is on an lwp: without one, the kernel makes
+/// one, and cannot be left then.
 unsafe fn try_take(upcalls: &Upcalls) -> bool {
     // SAFETY: the caller's promise.
     unsafe { try_to(|| (upcalls.schedule)()) }
 }
 
-/// Calls a function that takes a CPU, and leaves it where it begins to wait. Returns whether it has one.
+/// Calls a function that takes a CPU, and leaves it where it begins to wait. Returns `true` if the thread
+/// has a CPU.
 ///
 /// # Safety
 ///
 /// The function may be called, holds nothing itself, and has taken nothing when it begins to wait.
 unsafe fn try_to<F: Fn()>(mut take: F) -> bool {
     unsafe extern "C" fn call<F: Fn()>(take: *mut F) {
-        // SAFETY: it is `try_to`'s, which waits for this.
+        // SAFETY: `take` is the variable of `try_to`, which waits for this.
         unsafe { (*take)() };
     }
     let context = Context::new();
@@ -111,28 +117,29 @@ unsafe fn try_to<F: Fn()>(mut take: F) -> bool {
     is_in
 }
 
-/// Whether this thread only tries to take a CPU, and the way out of that. It tries no longer.
+/// Returns the way out of `schedule()` if this thread only tries to take a CPU. The thread tries no
+/// longer.
 pub fn stop_trying() -> Option<WayOut> {
     NonNull::new(TRYING.replace(ptr::null()).cast_mut()).map(WayOut)
 }
 
-/// Leads out of a call that takes a CPU.
+/// The way out of a call that takes a CPU.
 pub struct WayOut(NonNull<Context>);
 
 impl WayOut {
-    /// Goes that way.
+    /// Leaves the call that takes a CPU.
     ///
     /// # Safety
     ///
-    /// The thread is where the kernel begins to wait for a CPU, has given its mutex back, and nothing on its way
-    /// there needs a drop.
+    /// The thread is where the kernel begins to wait for a CPU, has released the CPU's mutex, and no
+    /// frame on its way there needs a drop.
     pub unsafe fn take(self) -> ! {
-        // SAFETY: whoever tries is below this on the stack, and has its context there; the caller's promise.
+        // SAFETY: `try_to` is below this on the stack, and has its context there; the caller's promise.
         unsafe { escape::escape(self.0.as_ptr()) }
     }
 }
 
-/// librump's functions that set and clear the lwp a host thread is on.
+/// The functions of librump that set and clear the lwp of a host thread.
 #[derive(Clone, Copy)]
 struct Current {
     set: unsafe extern "C" fn(*mut Lwp),
@@ -140,7 +147,8 @@ struct Current {
 }
 
 impl Current {
-    /// `None` if this kernel has none, or its `schedule()` cannot be left on this machine.
+    /// Returns the functions, or `None` if this kernel has none or its `schedule()` cannot be left on
+    /// this machine.
     fn get() -> Option<Current> {
         static CURRENT: OnceLock<Option<Current>> = OnceLock::new();
         *CURRENT.get_or_init(|| {
@@ -155,16 +163,16 @@ impl Current {
     }
 }
 
-/// Whether [`Visit::begin`] ever succeeds.
+/// Returns `true` if [`Visit::begin`] can succeed at all.
 pub fn can_visit() -> bool {
     Current::get().is_some()
 }
 
-/// A thread inside the kernel that has no lwp of its own, on one that it is lent. It ends with the CPU's
-/// release.
+/// A visit of the kernel by a thread without an lwp of its own, on an lwp that it is lent. The visit ends
+/// with the release of the CPU.
 ///
-/// The thread does not switch to the lwp but is put on it outside of the kernel, as the kernel's own threads
-/// are. A switch would take locks.
+/// The thread does not switch to the lwp. It is put on the lwp outside of the kernel, as the kernel's own
+/// threads are. A switch would take locks.
 pub struct Visit<'a> {
     pub upcalls: &'static Upcalls,
     current: Current,
@@ -174,14 +182,14 @@ pub struct Visit<'a> {
 impl Visit<'_> {
     /// Enters the kernel if one of its CPUs is free.
     ///
-    /// Whoever calls this sees to it that the lwp's credentials are those of its process: the kernel would fetch
-    /// them here, under a lock.
+    /// The caller makes sure that the lwp's credentials are those of its process: otherwise the kernel
+    /// would fetch them here, under a lock.
     pub fn begin(lwp: &Parked) -> Option<Visit<'_>> {
         let (upcalls, current) = (upcalls::get()?, Current::get()?);
         if super::lwp::has_own() {
             return None;
         }
-        // SAFETY: the thread is outside of the kernel and on no lwp. This one is on no thread: whoever has it
+        // SAFETY: the thread is outside of the kernel and on no lwp. This lwp is on no thread: its owner
         // lends it.
         unsafe { (current.set)(lwp.address()) };
         let is_in = (0..COUNT.load(Relaxed)).any(|_| {
@@ -189,7 +197,7 @@ impl Visit<'_> {
             unsafe { try_take(upcalls) }
         });
         if !is_in {
-            // SAFETY: it is on this one, and still outside.
+            // SAFETY: the thread is on this lwp, and still outside.
             unsafe { (current.clear)(lwp.address()) };
             return None;
         }

@@ -1,5 +1,5 @@
-//! Which system call a thread is in: the kernel calls back for its client's memory, and to sleep, without
-//! saying.
+//! The system call that a thread is in. The kernel calls back for its client's memory, and to sleep,
+//! without saying for which call.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -9,40 +9,41 @@ use super::owners::OwnerId;
 use super::sleepers::Sleepers;
 use kernel::UserMemory;
 
-/// What a system call is, if it is an indirect one that of the call itself.
+/// The properties of a system call. For an indirect call, these are of the call that it makes.
 #[derive(Clone, Copy)]
 pub struct Called {
     pub number: i32,
-    /// It closes all descriptors from one on.
+    /// True if the call closes all descriptors from one on.
     pub closes_many: bool,
 }
 
 /// A system call of a client, on the thread that runs it.
 pub struct InCall<'a> {
-    /// As the kernel knows its process.
+    /// The owner, by which the kernel knows the call's process.
     owner: OwnerId,
     called: Called,
-    /// It has copied in something.
+    /// True if the call has copied in something.
     has_copied_in: Cell<bool>,
-    /// What kqueues can do, by the address of the kernel's table of it; 0 as long as it has looked up none.
+    /// The address of the kernel's table of operations on kqueues; 0 until the call has looked up a
+    /// kqueue.
     kqueue_ops: Cell<usize>,
-    /// `None` while it is in use.
+    /// The client's memory, or `None` while it is in use.
     memory: Cell<Option<NonNull<dyn UserMemory + 'a>>>,
-    /// The sleepers of its process.
+    /// The sleepers of the call's process.
     pub sleepers: &'a Sleepers,
-    /// How the call can be left, if it was begun so.
+    /// The way to leave the call, if it was begun so.
     pub way_out: Context,
 }
 
 thread_local! {
     static CURRENT: Cell<Option<NonNull<InCall<'static>>>> = const { Cell::new(None) };
-    /// The thread is on the last lwp of a process, which ends.
+    /// True if the thread is on the last lwp of a process, which ends.
     static ON_LAST: Cell<bool> = const { Cell::new(false) };
-    /// The call of this thread is about to wait.
+    /// True if the call of this thread is about to wait.
     static BEGINS_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call`, during which this thread's hypercalls reach what belongs to it.
+/// Runs `call`. Meanwhile, this thread's hypercalls reach what belongs to the call.
 pub fn with<R>(
     owner: OwnerId,
     called: Called,
@@ -77,13 +78,13 @@ pub fn with<R>(
     call(&in_call)
 }
 
-/// Looks at this thread's call. `None` if it is in none.
+/// Looks at this thread's call. Returns `None` if the thread is in none.
 pub fn in_call<R>(look: impl FnOnce(&InCall<'_>) -> R) -> Option<R> {
     // SAFETY: `with` keeps the call for as long as the pointer is there, and it is only shared.
     Some(look(unsafe { CURRENT.get()?.as_ref() }))
 }
 
-/// Runs what is done on the last lwp of a process, which ends.
+/// Runs `what` on the last lwp of a process, which ends.
 pub fn on_last<R>(what: impl FnOnce() -> R) -> R {
     struct Reset;
     impl Drop for Reset {
@@ -96,18 +97,18 @@ pub fn on_last<R>(what: impl FnOnce() -> R) -> R {
     what()
 }
 
-/// Whether the kernel has told the lwp of this thread to end, or is about to.
+/// Returns `true` if the kernel has told the lwp of this thread to end, or is about to.
 pub fn is_ending() -> bool {
     ON_LAST.get() || in_call(|call| call.sleepers.are_ending()) == Some(true)
 }
 
-/// The call of this thread begins to wait for a condition. Returns `false` if it is to end instead.
+/// Begins a wait of this thread's call for a condition. Returns `false` if the call is to end instead.
 pub fn begin_wait() -> bool {
     if ON_LAST.get() {
         return false;
     }
     if BEGINS_WAIT.get() {
-        // One way of the kernel to wait is by another.
+        // One way of the kernel to wait uses another.
         return true;
     }
     match in_call(|call| call.sleepers.begin_wait()) {
@@ -119,29 +120,32 @@ pub fn begin_wait() -> bool {
     }
 }
 
-/// It waits, or does not want to any more.
+/// Notes that the call waits, or does not want to any more.
 pub fn has_begun_wait() {
     if BEGINS_WAIT.replace(false) {
         in_call(|call| call.sleepers.has_begun());
     }
 }
 
-/// Uses the memory of this thread's call. `None` if the thread is in none, or is using it already.
+/// Uses the memory of this thread's call. Returns `None` if the thread is in no call, or is using the
+/// memory already.
 pub fn memory<R>(using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
     in_call(|call| call.use_memory(using))?
 }
 
-/// The same for a copy of this owner: `None`, too, if the thread's call is another's.
+/// Uses the memory of this thread's call, as [`memory`] does. Returns `None` also if the call is not of
+/// this owner.
 pub fn memory_of<R>(owner: OwnerId, using: impl FnOnce(&mut dyn UserMemory) -> R) -> Option<R> {
     in_call(|call| if call.owner == owner { call.use_memory(using) } else { None })?
 }
 
-/// What this thread's call is.
+/// Returns the properties of this thread's call.
 pub fn called() -> Option<Called> {
     in_call(|call| call.called)
 }
 
-/// Whether this thread's call, a kevent, has looked up a kqueue beside its own, which it looks up first.
+/// Returns `true` if this thread's call, a kevent, has looked up a kqueue besides its own, which it looks
+/// up first.
 pub fn finds_kqueue(ops: usize) -> bool {
     in_call(|call| match call.kqueue_ops.get() {
         0 => {
@@ -152,7 +156,8 @@ pub fn finds_kqueue(ops: usize) -> bool {
     }) == Some(true)
 }
 
-/// Notes that this thread's call copies in. Returns its number, and whether that is for the first time.
+/// Notes that this thread's call copies in. Returns the call's number, and `true` if this is its first
+/// copy in.
 pub fn copies_in() -> Option<(i32, bool)> {
     in_call(|call| (call.called.number, !call.has_copied_in.replace(true)))
 }

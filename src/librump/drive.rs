@@ -1,4 +1,4 @@
-//! Files of the host that the kernel is given before it serves: drives, and modules to load.
+//! The files of the host that the kernel is given before it serves: drives, and modules to load.
 //!
 //! Source: rump_server(1), rump_etfs(3), NetBSD `sys/sys/disklabel.h`, `sys/sys/module.h`.
 
@@ -13,7 +13,7 @@ use super::load::{LoadError, symbol};
 /// A file of the host under a name in the kernel, as `-d` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drive {
-    /// Its name in the kernel, an absolute path.
+    /// The file's name in the kernel, an absolute path.
     pub key: String,
     pub hostpath: PathBuf,
     pub extent: Extent,
@@ -25,13 +25,13 @@ pub struct Drive {
 pub enum Extent {
     /// Bytes from an offset. A file that is shorter grows.
     Bytes { offset: u64, size: u64 },
-    /// All of it, as it is.
+    /// The whole file, as it is.
     Host,
-    /// This partition of the disklabel in it: `a` is 0.
+    /// A partition of the disklabel in the file: `a` is 0.
     Partition(u8),
 }
 
-/// What it looks like in the kernel.
+/// The type of the file in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriveKind {
     Reg = 0,
@@ -62,7 +62,8 @@ impl Drive {
         LoadError::Setup { what: format!("drive {} of {}", self.key, self.hostpath.display()), why }
     }
 
-    /// Offset and size in bytes. Makes the file, and as long as is said.
+    /// Returns the offset and the size in bytes. Makes the file if there is none, and makes it as long as
+    /// configured.
     fn extent(&self) -> Result<(u64, u64), String> {
         let create = self.extent != Extent::Host;
         let file = OpenOptions::new()
@@ -89,7 +90,7 @@ impl Drive {
     }
 }
 
-/// Where a label may be: in the first sectors.
+/// The bytes at the start of a file in which a label may be.
 const LABEL_SEARCH: u64 = 64 * 1024;
 const LABEL_MAGIC: u32 = 0x8256_4557;
 const LABEL_MAGIC2_AT: usize = 132;
@@ -99,7 +100,7 @@ const LABEL_PARTITION_LEN: usize = 16;
 const MAX_PARTITIONS: usize = 22;
 const SECTOR: u64 = 512;
 
-/// Offset and size in bytes of a partition of the disklabel in this file.
+/// Returns the offset and the size in bytes of a partition of the disklabel in this file.
 fn partition(file: &File, number: u8) -> Result<(u64, u64), String> {
     let mut start = Vec::new();
     file.take(LABEL_SEARCH).read_to_end(&mut start).map_err(|error| error.to_string())?;
@@ -114,7 +115,7 @@ fn partition(file: &File, number: u8) -> Result<(u64, u64), String> {
         .ok_or_else(|| format!("its disklabel has no partition {}", (b'a' + number) as char))
 }
 
-/// The partitions of the label that starts here, if one does, in either byte order.
+/// Returns the partitions of the label that starts here, if one does, in either byte order.
 fn label_at(bytes: &[u8]) -> Option<Vec<(u64, u64)>> {
     let swapped = match u32::from_le_bytes(*bytes.first_chunk()?) {
         LABEL_MAGIC => false,
@@ -141,7 +142,7 @@ fn label_at(bytes: &[u8]) -> Option<Vec<(u64, u64)>> {
     (0..count).map(entry).collect()
 }
 
-/// The name a module's file has in the kernel while it is loaded.
+/// The name of a module's file in the kernel while it is loaded.
 const MODULE_KEY: &str = "/module.mod";
 
 /// `struct modctl_load`.
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// A label at sector 1 with partitions a (8 sectors at 2) and c (none).
+    /// Returns an image with a label at sector 1 that has partitions a (8 sectors at 2) and c (none).
     fn labelled(swapped: bool) -> Vec<u8> {
         let u32s = |value: u32| if swapped { value.to_be_bytes() } else { value.to_le_bytes() };
         let u16s = |value: u16| if swapped { value.to_be_bytes() } else { value.to_le_bytes() };

@@ -1,21 +1,24 @@
-//! A way out of a call into C from deep inside it, as `setjmp(3)` and `longjmp(3)` give to C.
+//! A way out of a call into C from deep inside of it, as `setjmp(3)` and `longjmp(3)` give to C.
 //!
-//! NetBSD's kernel has no way to end some of its calls early: it would ask again whatever a hypercall
-//! answers. A hypercall on the stack of such a call can leave it: [`call_escapable`] calls a function, and
-//! [`escape`] further down the same stack has it return at once. The frames in between are forgotten, as if
-//! they had never been.
+//! NetBSD's kernel has no way to end some of its calls early: it asks again whatever a hypercall answers.
+//! But a hypercall on the stack of such a call can leave the call: [`call_escapable`] calls a function,
+//! and [`escape`], further down the same stack, makes [`call_escapable`] return at once. The frames in
+//! between are forgotten, as if they had never been.
 //!
-//! `setjmp` itself is not for Rust: it returns twice to the function that calls it, which the compiler does
-//! not know. Here both returns are those of a function in assembly, and each call of it returns once.
+//! `setjmp` itself is unusable in Rust: it returns twice to the function that calls it, which the
+//! compiler does not know. Here, both returns are those of a function in assembly, and each call of it
+//! returns once.
 //!
-//! What must hold, and who sees to it:
-//! - Escape and call are on one thread, and the call has not returned: [`Context`] stays on its thread, and
-//!   forgets the stack when the call returns.
-//! - The frames in between are of C, or of Rust functions that have nothing to drop: whoever escapes
-//!   knows which calls lead there, and keeps no guard, lock or allocation alive across [`escape`].
-//! - What those frames hold in the kernel is given back, or there is nothing: whoever escapes knows that, too.
-//! - No shadow stack watches returns. The loader turns that on only if the whole program asks for it; Rust's
-//!   do not.
+//! These conditions must hold; each says why it does:
+//! - Escape and call are on one thread, and the call has not returned: [`Context`] stays on its thread,
+//!   and forgets the stack when the call returns.
+//! - The frames in between are of C, or of Rust functions that have nothing to drop: the code that
+//!   escapes knows which calls lead there, and keeps no guard, lock or allocation alive across
+//!   [`escape`].
+//! - Those frames hold nothing in the kernel, or it has been given back: the code that escapes knows
+//!   that, too.
+//! - No shadow stack watches returns. The loader turns that on only if the whole program asks for it;
+//!   Rust's programs do not.
 //!
 //! Source: System V ABI, AMD64 supplement, 3.2.1 and 3.2.3: registers that belong to the caller.
 
@@ -23,10 +26,10 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr;
 
-/// Whether calls can be left on this machine: the assembly is there.
+/// True if calls can be left on this machine, because there is assembly for it.
 pub const IS_POSSIBLE: bool = cfg!(target_arch = "x86_64");
 
-/// Where to return to. Good for one call after the other, on the thread that made it.
+/// The place to return to. A context serves one call after the other, on the thread that made it.
 #[derive(Debug)]
 pub struct Context {
     /// The stack with the caller's registers on top; null while there is no call.
@@ -34,12 +37,13 @@ pub struct Context {
 }
 
 impl Context {
-    /// For a call that has not begun.
+    /// Creates the context of a call that has not begun.
     pub const fn new() -> Context {
         Context { stack: Cell::new(ptr::null_mut()) }
     }
 
-    /// Whether there is a call to escape from. Never where the assembly is missing.
+    /// Returns `true` if there is a call to escape from. There never is on a machine without the
+    /// assembly.
     pub fn is_open(&self) -> bool {
         !self.stack.get().is_null()
     }
@@ -51,18 +55,18 @@ impl Default for Context {
     }
 }
 
-/// Calls `f` with `arg`. Returns `true` if it returned, `false` if it was left by [`escape`].
+/// Calls `f` with `arg`. Returns `true` if `f` returned, and `false` if [`escape`] left it.
 ///
 /// # Safety
 ///
-/// `f` may be called with `arg`, and does not unwind; if it is left, that is as the module says. `context` is
-/// not in use for another call.
+/// `f` may be called with `arg`, and does not unwind. If `f` is left, the conditions of the module hold.
+/// `context` is not in use for another call.
 pub unsafe fn call_escapable<A>(
     f: unsafe extern "C" fn(*mut A),
     arg: *mut A,
     context: &Context,
 ) -> bool {
-    // SAFETY: a pointer to data is passed as one to any other is; the caller's promise for the rest.
+    // SAFETY: a pointer to data is passed as one to any other type is; the caller's promise for the rest.
     let f = unsafe {
         std::mem::transmute::<unsafe extern "C" fn(*mut A), unsafe extern "C" fn(*mut c_void)>(f)
     };
@@ -72,7 +76,7 @@ pub unsafe fn call_escapable<A>(
     left == 0
 }
 
-/// Has the [`call_escapable`] of this context return `false`, at once.
+/// Makes the [`call_escapable`] of this context return `false`, at once.
 ///
 /// # Safety
 ///
@@ -81,9 +85,9 @@ pub unsafe fn call_escapable<A>(
 ///
 /// # Panics
 ///
-/// If there is no such call, or no way out of it on this machine.
+/// Panics if there is no such call, or no way out of it on this machine.
 pub unsafe fn escape(context: *const Context) -> ! {
-    // SAFETY: the caller's promise: the call borrows it.
+    // SAFETY: the caller's promise: the call borrows the context.
     let stack = unsafe { (*context).stack.get() };
     assert!(!stack.is_null(), "nothing to escape from");
     // SAFETY: the stack of a call that has not returned, on the same thread.
@@ -95,7 +99,8 @@ mod machine {
     use std::arch::naked_asm;
     use std::ffi::{c_int, c_void};
 
-    /// Puts the registers that belong to the caller on the stack, notes where, and calls `f(arg)`. Returns 0.
+    /// Pushes the registers that belong to the caller, stores the stack pointer in `stack`, and calls
+    /// `f(arg)`. Returns 0.
     #[unsafe(naked)]
     pub unsafe extern "C" fn call(
         f: unsafe extern "C" fn(*mut c_void),
@@ -110,8 +115,8 @@ mod machine {
             "push r13",
             "push r14",
             "push r15",
-            // With the return address there are seven words now: an eighth aligns the stack, and has room for
-            // the control words of both floating point units.
+            // With the return address, there are seven words now. An eighth aligns the stack, and has
+            // room for the control words of both floating point units.
             "sub rsp, 8",
             "stmxcsr dword ptr [rsp]",
             "fnstcw word ptr [rsp + 4]",
@@ -131,7 +136,7 @@ mod machine {
         )
     }
 
-    /// Takes the registers from the stack that [`call`] noted, and returns from it with 1.
+    /// Restores the registers from the stack that [`call`] stored, and returns from [`call`] with 1.
     #[unsafe(naked)]
     pub unsafe extern "C" fn escape(stack: *mut c_void) -> ! {
         naked_asm!(
@@ -180,14 +185,14 @@ mod tests {
     struct Dive {
         context: Context,
         depth: u32,
-        /// Whether it escapes from there, or returns.
+        /// True if the dive escapes from the bottom; otherwise it returns.
         escapes: bool,
         reached: u32,
     }
 
     /// Goes down with much on the stack and in registers, then comes back one way or the other.
     unsafe extern "C" fn dive(arg: *mut Dive) {
-        // SAFETY: each test gives its own, and nobody else has it.
+        // SAFETY: each test passes a value of its own, and nobody else has it.
         unsafe { go_down(arg, black_box([1.5; 64]), 0) };
     }
 
@@ -210,7 +215,7 @@ mod tests {
     fn run(depth: u32, escapes: bool) -> (bool, u32) {
         let mut dive_of = Dive { context: Context::new(), depth, escapes, reached: 0 };
         let context = &raw const dive_of.context;
-        // SAFETY: `dive` takes what it is given, and what it may leave are frames without drops.
+        // SAFETY: `dive` takes what it is given, and the frames that it may leave have no drops.
         let returned = unsafe { call_escapable(dive, &raw mut dive_of, &*context) };
         assert!(!dive_of.context.is_open(), "the stack is forgotten");
         (returned, dive_of.reached)
@@ -228,7 +233,7 @@ mod tests {
         assert_eq!(run(50, true), (false, 50));
     }
 
-    /// The values that the compiler keeps in registers across the call are the same after it.
+    /// The values that the compiler keeps in registers across the call are the same after the call.
     #[test]
     fn what_the_caller_keeps_survives_an_escape() {
         for round in 0..1000u64 {
@@ -260,7 +265,7 @@ mod tests {
     #[should_panic(expected = "nothing to escape from")]
     fn there_is_no_escape_from_what_is_over() {
         let context = Context::new();
-        // SAFETY: it panics before it goes anywhere.
+        // SAFETY: the function panics before it goes anywhere.
         unsafe { escape(&raw const context) };
     }
 }

@@ -1,28 +1,29 @@
-//! What is known to bring NetBSD's kernel down, and is refused.
+//! The faults that are known to bring NetBSD's kernel down; calls that would trigger them are refused.
 //!
-//! These are faults of that kernel, which one client reaches by a call that it may make, with an end for all of
-//! them: a panic, a crash, or a thread that never comes back. They are the same under NetBSD's own server. What
-//! does what is refused here is answered with an errno, unless the server's owner lets it through
-//! (`--netbsd-faults allow`), for a kernel that has been mended.
+//! A client reaches each of these faults of NetBSD's kernel by a call that it may make, and each ends the
+//! kernel for all clients: a panic, a crash, or a thread that never comes back. They are the same under
+//! NetBSD's own server. A call that is refused here gets an errno, unless the server's owner lets it
+//! through (`--netbsd-faults allow`), for a kernel that has been mended.
 //!
 //! | call | what | why | answer |
 //! | --- | --- | --- | --- |
-//! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling who watches them: the filter's list of watchers goes with the process, and the watcher, as it goes, takes itself out of that list. | EINVAL, as for a filter that is not there |
-//! | kevent(2) | a kqueue as the descriptor to watch | An event goes round in a circle of kqueues that watch each other, or in one that watches itself, until the kernel locks a mutex twice. Which ones would close a circle only the kernel knows; few programs have one watch another. | EBADF |
-//! | extattrctl(2) | a `filename` | `sys_extattrctl` hands that file's vnode over locked and then lets go of it without unlocking it, unless the file system has done so; those without extended attributes do not. Whoever looks the file up next waits for ever, or is the same thread, which the C library takes for a deadlock, and the kernel aborts. | EOPNOTSUPP, as of a file system without them |
+//! | kevent(2) | `EVFILT_PROC` | A rump kernel's processes end without telling their watchers: the filter's list of watchers goes with the process, and a watcher that ends later takes itself out of that freed list. | EINVAL, as for a filter that does not exist |
+//! | kevent(2) | a kqueue as the descriptor to watch | In a circle of kqueues that watch each other, or in a kqueue that watches itself, an event goes round until the kernel locks a mutex twice. Only the kernel knows which kqueues would close a circle, so all are refused; few programs have one kqueue watch another. | EBADF |
+//! | extattrctl(2) | a `filename` | `sys_extattrctl` passes that file's vnode on locked, and then releases it without unlocking it, unless the file system has done so; file systems without extended attributes do not. The next thread that looks the file up waits for ever. If it is the same thread, the C library reports a deadlock, and the kernel aborts. | EOPNOTSUPP, as for a file system without them |
 //! | setitimer(2) | `ITIMER_MONOTONIC` | `dosetitimer` does not initialize the callout of this one, and arms it. | EOPNOTSUPP |
 //!
-//! What is in a client's memory is looked at as the kernel copies it in: what was looked at before could be
-//! something else by then.
+//! A client's memory is checked as the kernel copies it in: if it were checked before, it could have
+//! changed by then.
 //!
-//! One more is kept out without a refusal: write(2) and writev(2) of more than 2 GiB move less than that, as they
-//! may. The console takes the lower half of what is left for all of it (`rumpcons_write`), and goes round for
-//! ever when that is nothing, with a CPU that nobody gets back. What differs is the errno of a write that no file
-//! could hold: ENOSPC for EFBIG.
+//! One more fault is prevented without a refusal: write(2) and writev(2) of more than 2 GiB move less
+//! than that, as they may. The console takes the lower half of the remaining length for all of it
+//! (`rumpcons_write`). If that half is zero, the console loops for ever, with a CPU that nobody gets
+//! back. The only difference is the errno of a write that no file could hold: ENOSPC for EFBIG.
 //!
-//! Another is slowed down: fcntl(2) with `F_CLOSEM` goes round as long as another thread of its process is closing
-//! the last descriptor, with a CPU, and that thread may wait for a third which sleeps. It sleeps a little there
-//! (see [`crate::librump::hypercall`]), so that all of them end when their client leaves.
+//! Another one is slowed down: fcntl(2) with `F_CLOSEM` loops, with a CPU, as long as another thread of
+//! its process is closing the last descriptor, and that thread may wait for a third which sleeps. Here
+//! the loop sleeps a little (see [`crate::librump::hypercall`]), so that all of them end when their
+//! client leaves.
 //!
 //! Source: NetBSD `sys/kern/kern_event.c`, `sys/kern/sys_descrip.c`, `sys/kern/kern_time.c`, `sys/kern/vfs_xattr.c`, `sys/rump/librump/rumpkern/lwproc.c`,
 //! `sys/sys/event.h`.
@@ -41,11 +42,11 @@ const EXTATTRCTL: i32 = 360;
 
 /// compat_50_kevent(2) and kevent(2): both copy in their changes as an array of `struct kevent`.
 const KEVENT: [i32; 2] = [345, 435];
-/// `sizeof(struct kevent)`; no other thing that these calls copy in is of that size, or some of them.
+/// `sizeof(struct kevent)`. Nothing else that these calls copy in has this size or a multiple of it.
 const KEVENT_LEN: usize = 40;
 const FILTER_AT: usize = 8;
 const EVFILT_PROC: u32 = 4;
-/// A filter that is not there.
+/// A filter that does not exist.
 const NO_FILTER: u32 = u32::MAX;
 
 /// fcntl(2): fd, command.
@@ -56,33 +57,34 @@ const F_CLOSEM: u64 = 10;
 const WRITE: i32 = 4;
 const WRITEV: i32 = 121;
 const IOVEC_LEN: usize = 16;
-/// The most that they move, in bytes, as in Linux.
+/// The most bytes that they move, as in Linux.
 const MOST_WRITTEN: u64 = 0x7fff_f000;
 
-/// Whether they are let through.
+/// True if calls that trigger faults are let through.
 static ALLOWED: AtomicBool = AtomicBool::new(false);
 
-/// Lets them through, or not.
+/// Sets whether calls that trigger faults are let through.
 pub fn allow(allowed: bool) {
     ALLOWED.store(allowed, Relaxed);
 }
 
-/// Whether a call of this number may not find a kqueue where it looks for what to watch.
+/// Returns `true` if a call of this number must not find a kqueue where it looks up what to watch.
 pub fn is_kevent(number: i32) -> bool {
     KEVENT.contains(&number) && !ALLOWED.load(Relaxed)
 }
 
-/// Whether a call closes all descriptors from one on, and goes round while another thread closes the last of them.
+/// Returns `true` if a call closes all descriptors from one on, and so loops while another thread closes
+/// the last of them.
 pub fn closes_many(number: i32, args: &[u64]) -> bool {
-    // The kernel looks at the lower half of an int.
+    // The kernel looks at the lower half, as an int.
     number == FCNTL && args[1] & u64::from(u32::MAX) == F_CLOSEM && !ALLOWED.load(Relaxed)
 }
 
-/// Refuses a call whose arguments say what it would do.
+/// Returns an error for a call whose arguments alone would trigger a fault.
 pub fn check(number: i32, args: &Args) -> Result<(), Errno> {
     let (number, args) = indirect::direct(number, args);
     let is_fault = match number {
-        // The kernel looks at the lower half of an int.
+        // The kernel looks at the lower half, as an int.
         _ if SETITIMER.contains(&number) => args[0] & u64::from(u32::MAX) == ITIMER_MONOTONIC,
         EXTATTRCTL => args[2] != 0,
         _ => false,
@@ -90,18 +92,18 @@ pub fn check(number: i32, args: &Args) -> Result<(), Errno> {
     if is_fault && !ALLOWED.load(Relaxed) { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
 }
 
-/// Changes the arguments of a call of this number, before the kernel sees them.
+/// Bounds the length of a write, before the kernel sees the arguments.
 pub fn bound(number: i32, args: &mut Args) {
     let (number, with) = indirect::direct(number, args);
     let len = args.len() - with.len() + 2;
-    // What is more than there may be is the kernel's to refuse.
+    // A length beyond what an `i64` holds is the kernel's to refuse.
     if number == WRITE && !ALLOWED.load(Relaxed) && i64::try_from(args[len]).is_ok() {
         args[len] = args[len].min(MOST_WRITTEN);
     }
 }
 
-/// Changes what a call of this number has copied in, before the kernel sees it. `is_first` if it has copied in
-/// nothing before.
+/// Changes what a call of this number has copied in, before the kernel sees it. `is_first` is `true` if
+/// the call has copied in nothing before.
 pub fn check_copied_in(number: i32, is_first: bool, bytes: &mut [u8]) {
     if ALLOWED.load(Relaxed) {
         return;
@@ -114,7 +116,7 @@ pub fn check_copied_in(number: i32, is_first: bool, bytes: &mut [u8]) {
     }
 }
 
-/// Shortens what would be too much together. What is more than there may be is the kernel's to refuse.
+/// Shortens the lengths that are too much together. Those whose sum overflows are the kernel's to refuse.
 fn bound_iovecs(bytes: &mut [u8]) {
     let len_of = |iovec: &[u8]| {
         let len = iovec[IOVEC_LEN / 2..].try_into().expect("half of it");
@@ -132,7 +134,7 @@ fn bound_iovecs(bytes: &mut [u8]) {
     }
 }
 
-/// Takes the filter out of those changes of a kqueue that would watch a process.
+/// Replaces the filter of those changes of a kqueue that would watch a process.
 fn check_changes(bytes: &mut [u8]) {
     if !bytes.len().is_multiple_of(KEVENT_LEN) {
         return;

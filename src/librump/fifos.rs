@@ -1,10 +1,10 @@
 //! Fifos for a rump kernel that is loaded library by library.
 //!
-//! librumpvfs comes with a table of what fifos can do in which every operation fails, and
-//! librumpvfs_fifofs with the real one, under the same names. Linked together, who comes first counts.
-//! Loaded one after the other it is always librumpvfs that comes first: the other's tables are full of
-//! its functions and variables, and those the loader wants at once. So the kernel has filled in its
-//! vector of operations from the wrong table, and is asked here to do that again from the right one.
+//! librumpvfs has a table of fifo operations in which every operation fails, and librumpvfs_fifofs has
+//! the real table, under the same names. If they are linked together, the first in the order counts. If
+//! they are loaded one after the other, librumpvfs always comes first: the tables of librumpvfs_fifofs
+//! refer to its functions and variables, and the loader wants those at once. So the kernel has filled in
+//! its vector of operations from the wrong table, and is asked here to do that again from the right one.
 //!
 //! Source: NetBSD `sys/rump/librump/rumpvfs/rumpfs.c`, `sys/kern/vfs_init.c`, `sys/miscfs/fifofs`.
 
@@ -14,15 +14,15 @@ use std::ptr::NonNull;
 use super::load::{in_library, symbol};
 use super::upcalls;
 
-/// `struct vnodeopv_desc`: where the vector goes, and what it is made from.
+/// `struct vnodeopv_desc`: the address of the vector, and the entries that it is made from.
 #[repr(C)]
 struct Description {
     vector: NonNull<c_void>,
     entries: NonNull<c_void>,
 }
 
-/// Gives the kernel its fifos, if their library was loaded, and after librumpvfs. To be called once it
-/// has booted and before it has clients, from outside it.
+/// Gives the kernel its fifos, if their library was loaded after librumpvfs. To be called from outside of
+/// the kernel, once it has booted and before it has clients.
 pub fn give() {
     let library = [c"librumpvfs_fifofs.so.0", c"librumpvfs_fifofs.so"];
     let Some(entries) = in_library(&library, c"rumpns_fifo_vnodeop_entries") else { return };
@@ -35,7 +35,7 @@ pub fn give() {
         return;
     };
     if used == entries {
-        // Linked or preloaded in the order that does it.
+        // The libraries were linked or preloaded in the right order.
         return;
     }
     type Init = unsafe extern "C" fn(*const *const Description);

@@ -1,5 +1,5 @@
-//! Calls of syscall(2) and __syscall(2), whose first argument is the number of the call to make. Whatever looks
-//! at calls by their numbers looks through these.
+//! The indirect calls syscall(2) and __syscall(2), whose first argument is the number of the call to
+//! make. Whatever looks at calls by their numbers looks through these.
 //!
 //! Source: NetBSD `sys/kern/sys_syscall.c`, `sys/kern/syscalls.master`.
 
@@ -8,10 +8,11 @@ use kernel::Args;
 const SYSCALL: i32 = 0;
 const SYSCALL64: i32 = 198;
 
-/// The kernel looks at so much of the number: `SYS_NSYSENT - 1`.
+/// The bits of the number that the kernel looks at: `SYS_NSYSENT - 1`.
 const MASK: u64 = 511;
 
-/// The number of the call that is made, and its arguments. The kernel refuses one that is indirect again.
+/// Returns the number of the call that is made, and its arguments. The kernel refuses a call that is
+/// indirect again.
 pub fn direct(number: i32, args: &Args) -> (i32, &[u64]) {
     match number {
         SYSCALL | SYSCALL64 => ((args[0] & MASK) as i32, &args[1..]),

@@ -1,9 +1,9 @@
-//! Whether there may be files whose last close takes its time: a socket with SO_LINGER waits until its peer
-//! has read, for 18 hours at most, and a terminal until it has been drained.
+//! A check for files whose last close takes its time: a socket with SO_LINGER waits until its peer has
+//! read, for 18 hours at most, and a terminal until it has been drained.
 //!
-//! A process that ends closes its files on an lwp that does not wait for that (see [`super::process`]). To
-//! make one costs more than the whole end of a process else, so it is made only where there may be such a
-//! file. Files wander between processes: it is one answer for all of them.
+//! A process that ends closes its files on an lwp that does not wait for that (see [`super::process`]).
+//! Making such an lwp costs more than the rest of the process's end, so it is made only if there may be
+//! such a file. Files move between processes, so there is one answer for all processes.
 //!
 //! Source: NetBSD `sys/kern/uipc_socket.c`, `soclose`; `sys/kern/tty.c`, `ttylclose`; `sys/sys/socket.h`.
 
@@ -13,17 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::{indirect, load};
 use kernel::Args;
 
-/// Somebody has made a socket linger.
+/// True if a call has made a socket linger.
 static LINGERS: AtomicBool = AtomicBool::new(false);
 
-/// Looks at a call before it is made.
+/// Looks at a call before it is made, and notes if it makes a socket linger.
 pub fn look(number: i32, args: &Args) {
     if is_linger(number, args) && !LINGERS.load(Relaxed) {
         LINGERS.store(true, Relaxed);
     }
 }
 
-/// setsockopt(2) of SO_LINGER.
+/// Returns `true` for a setsockopt(2) of SO_LINGER.
 fn is_linger(number: i32, args: &Args) -> bool {
     const SETSOCKOPT: i32 = 105;
     const SOL_SOCKET: i32 = 0xffff;
@@ -32,7 +32,7 @@ fn is_linger(number: i32, args: &Args) -> bool {
     number == SETSOCKOPT && args[1] as i32 == SOL_SOCKET && args[2] as i32 == SO_LINGER
 }
 
-/// Whether there may be such a file.
+/// Returns `true` if there may be a file whose last close takes its time.
 pub fn any() -> bool {
     static TERMINALS: OnceLock<bool> = OnceLock::new();
     LINGERS.load(Relaxed) || *TERMINALS.get_or_init(|| load::symbol("rumpns_ttylclose").is_ok())

@@ -1,8 +1,8 @@
 //! Finding, loading and booting the rump kernel.
 //!
-//! librumpuser, librump and the sysproxy component come first, then the components asked for, named
-//! as the linker names libraries. Components need each other and are loaded in any order that works:
-//! again and again until all are in, or none moves.
+//! librumpuser, librump and the sysproxy component come first, then the components asked for, named as
+//! the linker names libraries. Components need each other. So they are tried in any order, again and
+//! again, until all are loaded or none of the rest can be.
 //!
 //! Source: rump_server(1), NetBSD `usr.bin/rump_allserver/rump_allserver.c`, dlopen(3).
 
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What every server needs, in this order.
+/// The libraries that every server needs, in this order.
 const BASE: [&str; 3] = ["rumpuser", "rump", "rumpkern_sysproxy"];
 
-/// Why there is no rump kernel.
+/// The reason why there is no rump kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Libraries that would not load, and the loader's words about the last.
+    /// Libraries that would not load, and the loader's message about the last.
     #[error(
         "cannot load {}: {loader}; say where rump's libraries are with --rump-prefix or RUMP_PREFIX",
         names.join(", ")
@@ -38,8 +38,8 @@ pub enum LoadError {
     Setup { what: String, why: String },
 }
 
-/// Loads the kernel and these components. `prefix` is where it was installed; without it the
-/// loader's own path is searched.
+/// Loads the kernel and these components. `prefix` is the directory where rump was installed; without a
+/// prefix, the loader's own path is searched.
 pub fn load(prefix: Option<&Path>, components: &[String]) -> Result<(), LoadError> {
     #[cfg(target_env = "gnu")]
     bound_arenas();
@@ -49,20 +49,20 @@ pub fn load(prefix: Option<&Path>, components: &[String]) -> Result<(), LoadErro
     load_all(prefix, components.to_vec())
 }
 
-/// Lets the C library keep as many heaps as there are CPUs, unless its user has said how many. Of itself it
-/// makes eight for each, and memory that one thread of the kernel frees is not another's to have: what is
-/// free and not given back grows for hours.
+/// Lets the C library keep as many heaps as there are CPUs, unless the user has set a number. By default,
+/// it makes eight for each CPU, and memory that one thread of the kernel frees is not available to
+/// another: memory that is free and not given back grows for hours.
 #[cfg(target_env = "gnu")]
 fn bound_arenas() {
     if ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"].iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    // SAFETY: mallopt(3) takes its own lock. It is only a wish: what it says does not matter.
+    // SAFETY: mallopt(3) takes its own lock. Its result does not matter, because this is only a wish.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, c_int::try_from(cpus).unwrap_or(c_int::MAX)) };
 }
 
-/// Loads libraries in any order until all are in or none moves.
+/// Loads libraries in any order, until all are loaded or none of the rest can be.
 fn load_all(prefix: Option<&Path>, mut names: Vec<String>) -> Result<(), LoadError> {
     while !names.is_empty() {
         let before = names.len();
@@ -81,20 +81,20 @@ fn load_all(prefix: Option<&Path>, mut names: Vec<String>) -> Result<(), LoadErr
     Ok(())
 }
 
-/// Opens a library for good, under whichever of its names works.
+/// Opens a library for good, under the first of its names that works.
 fn open(prefix: Option<&Path>, name: &str) -> Result<(), String> {
     let mut words = String::new();
     for path in candidates(prefix, name) {
         let Ok(path) = CString::new(path.into_os_string().into_vec()) else {
             return Err(format!("{name:?} has a NUL in it"));
         };
-        // SAFETY: a string of C. The constructors of rump's libraries only register themselves; the
-        // user names the libraries.
+        // SAFETY: the path is a string of C. The constructors of rump's libraries only register
+        // themselves; the user names the libraries.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_GLOBAL) };
         if !handle.is_null() {
             return Ok(());
         }
-        // The first name is the likeliest: its error is the one worth telling.
+        // The first name is the likeliest, so its error is the one to report.
         if words.is_empty() {
             words = loader_words();
         }
@@ -102,7 +102,8 @@ fn open(prefix: Option<&Path>, name: &str) -> Result<(), String> {
     Err(words)
 }
 
-/// `-lrumpvfs` is `librumpvfs.so` under the prefix, or where the loader finds it; a path is itself.
+/// Returns the paths to try: `-lrumpvfs` is `librumpvfs.so` under the prefix, or where the loader finds
+/// it. A path stands for itself.
 fn candidates(prefix: Option<&Path>, name: &str) -> Vec<PathBuf> {
     if name.contains('/') {
         return vec![name.into()];
@@ -118,7 +119,7 @@ fn candidates(prefix: Option<&Path>, name: &str) -> Vec<PathBuf> {
 }
 
 fn loader_words() -> String {
-    // SAFETY: dlerror(3) returns null or a string that is good until its next call on this thread.
+    // SAFETY: dlerror(3) returns null or a string that is valid until its next call on this thread.
     let words = unsafe { libc::dlerror() };
     if words.is_null() {
         return "no reason given".to_string();
@@ -127,36 +128,37 @@ fn loader_words() -> String {
     unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned()
 }
 
-/// A function or variable of what has been loaded.
+/// Returns a function or a variable of the loaded libraries.
 pub fn symbol(name: &'static str) -> Result<NonNull<c_void>, LoadError> {
     let c_name = CString::new(name).expect("a name in this source");
-    // SAFETY: a string of C; the pseudo-handle is dlsym(3)'s own.
+    // SAFETY: `c_name` is a string of C; the pseudo-handle is dlsym(3)'s own.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c_name.as_ptr()) };
     NonNull::new(found).ok_or(LoadError::Symbol(name))
 }
 
-/// librumpuser's function of a name that this program or library exports itself.
+/// Returns librumpuser's function of a name that this program or library exports itself.
 pub fn next_symbol(name: &CStr) -> Option<NonNull<c_void>> {
-    // SAFETY: a string of C; the pseudo-handle is dlsym(3)'s own.
+    // SAFETY: `name` is a string of C; the pseudo-handle is dlsym(3)'s own.
     let next = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     NonNull::new(next).or_else(|| in_librumpuser(name))
 }
 
-/// The same by the library's name, for it may have been loaded after this code.
+/// Finds librumpuser's function by the library's name, because the library may have been loaded after
+/// this code.
 fn in_librumpuser(name: &CStr) -> Option<NonNull<c_void>> {
     in_library(&[c"librumpuser.so.0", c"librumpuser.so"], name)
 }
 
-/// The kernel's function or variable of a name that this program or library may export itself.
+/// Returns the kernel's function or variable of a name that this program or library may export itself.
 pub fn in_kernel(name: &CStr) -> Option<NonNull<c_void>> {
     in_library(&[c"librump.so.0", c"librump.so"], name).or_else(|| next_symbol(name))
 }
 
-/// What a library that is loaded, by one of these names, has itself under this name.
+/// Returns the symbol `name` of a loaded library, which has one of the names `libraries`.
 pub fn in_library(libraries: &[&CStr], name: &CStr) -> Option<NonNull<c_void>> {
     libraries.iter().find_map(|library| {
         let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD;
-        // SAFETY: a string of C; nothing new is loaded.
+        // SAFETY: `library` is a string of C; nothing new is loaded.
         let handle = unsafe { libc::dlopen(library.as_ptr(), flags) };
         // SAFETY: the handle is open, and stays so: the library is never unloaded.
         NonNull::new(handle)
@@ -187,8 +189,8 @@ pub fn init_server(url: &str) -> Result<(), LoadError> {
     }
 }
 
-/// Halts the kernel from outside: it syncs its file systems and ends this process. Returns only if
-/// it will not.
+/// Halts the kernel from outside: the kernel syncs its file systems and ends this process. Returns only
+/// if the kernel will not halt.
 pub fn halt() -> Result<(), LoadError> {
     type Reboot = unsafe extern "C" fn(c_int, *mut libc::c_char) -> c_int;
     let reboot = symbol("rump___sysimpl_reboot")?;
@@ -197,11 +199,11 @@ pub fn halt() -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Raises the kernel's bound of open files, of all processes together, which is 1772: a guest needs
-/// one, and at the bound the kernel panics over the next guest. Each process keeps its own bound.
+/// Raises the kernel's bound of open files, of all processes together. That is 1772: each client needs
+/// one, and at the bound the kernel panics over the next client. Each process keeps its own bound.
 ///
-/// A rump kernel has no kern.maxfiles, so this is its variable itself, a `u_int` that
-/// `kern_descrip.c` reads as it makes a file.
+/// A rump kernel has no kern.maxfiles, so this sets the variable itself, a `u_int` that `kern_descrip.c`
+/// reads as it makes a file.
 pub fn allow_files() {
     const MOST: u32 = 1 << 30;
     match symbol("rumpns_maxfiles") {
@@ -212,11 +214,11 @@ pub fn allow_files() {
     }
 }
 
-/// The process that started a server, and waits to hear how that went.
+/// The process that started a server and waits to be told if the server has started.
 pub struct Parent(NonNull<c_void>);
 
-/// Goes to the background: the process that was started waits until it is told how that went, and
-/// ends so. To be called before there is another thread.
+/// Goes to the background: the process that was started waits until it is told if the server has started,
+/// and ends with that result. To be called before there is another thread.
 pub fn detach() -> Result<Parent, LoadError> {
     type Begin = unsafe extern "C" fn() -> c_int;
     let done = symbol("rump_daemonize_done")?;
@@ -229,7 +231,7 @@ pub fn detach() -> Result<Parent, LoadError> {
 }
 
 impl Parent {
-    /// Tells the parent how it went; with that, this process lets go of its terminal.
+    /// Tells the parent if the server has started. With that, this process also leaves its terminal.
     pub fn tell(self, is_well: bool) {
         type Done = unsafe extern "C" fn(c_int) -> c_int;
         // SAFETY: rump_daemonize_done(3) has this type, and follows the begin.
@@ -243,7 +245,7 @@ pub fn set_environment(name: &str, value: &str) {
     unsafe { std::env::set_var(name, value) };
 }
 
-/// Where rump was installed, if the environment says so.
+/// Returns the directory where rump was installed, if the environment names it.
 pub fn prefix_from_env() -> Option<PathBuf> {
     std::env::var_os("RUMP_PREFIX").filter(|prefix| *prefix != OsString::new()).map(PathBuf::from)
 }

@@ -1,9 +1,9 @@
-//! How a worker enters the kernel.
+//! The way of a worker into the kernel.
 //!
-//! Each worker has an lwp of its own, in init's process, made at its first entry: with it a
-//! schedule is a compare-and-swap, without it the kernel makes and frees one every time. Inside, the
-//! worker switches to an lwp of the client's process and back; those are kept, too (see
-//! [`super::process`]). A worker that ends frees its own.
+//! Each worker has an lwp of its own, in init's process, made at its first entry. With that lwp, a
+//! schedule is a compare-and-swap; without it, the kernel makes and frees one every time. Inside, the
+//! worker switches to an lwp of the client's process and back. Those lwps are kept, too (see
+//! [`super::process`]). A worker that ends frees its own lwp.
 //!
 //! Source: NetBSD `sys/rump/librump/rumpkern/scheduler.c` and `lwproc.c`, rump_lwproc(3).
 
@@ -18,31 +18,31 @@ use kernel::Errno;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parked(*mut Lwp);
 
-// SAFETY: it is only an address until a thread switches to it, and who has the value is the only one
-// who can.
+// SAFETY: it is only an address until a thread switches to it, and only the owner of the value can.
 unsafe impl Send for Parked {}
 
 thread_local! {
     static OWN: Cell<*mut Lwp> = const { Cell::new(ptr::null_mut()) };
 }
 
-/// init's process, where every worker's own lwp is.
+/// The pid of init, in whose process every worker's own lwp is.
 const INIT: libc::pid_t = 1;
 
-/// A thread inside the kernel, with a CPU, on its own lwp unless it switched. Ends with the CPU's
-/// release, on its own lwp again.
+/// A thread inside the kernel, with a CPU, on its own lwp unless it switched. Dropping this releases the
+/// CPU; the thread is on its own lwp again by then.
 pub struct Inside {
     upcalls: &'static Upcalls,
 }
 
 impl Parked {
-    /// The lwp, for who has borrowed it.
+    /// Returns the address of the lwp, for a borrower of the lwp.
     pub fn address(&self) -> *mut Lwp {
         self.0
     }
 }
 
-/// Whether this thread has an lwp of its own, which it is on while it is outside of the kernel.
+/// Returns `true` if this thread has an lwp of its own. The thread is on it while it is outside of the
+/// kernel.
 pub fn has_own() -> bool {
     !OWN.get().is_null()
 }
@@ -65,8 +65,8 @@ pub fn enter() -> Result<Inside, Errno> {
     Ok(inside)
 }
 
-/// Frees the thread's own lwp, if it has one: the kernel keeps it otherwise when the thread has ended. A
-/// thread that enters again makes another.
+/// Frees the thread's own lwp, if it has one; otherwise the kernel would keep it after the thread's end.
+/// A thread that enters again makes another.
 pub fn end_thread() {
     if OWN.get().is_null() {
         return;
@@ -75,13 +75,13 @@ pub fn end_thread() {
         return;
     };
     OWN.set(ptr::null_mut());
-    // SAFETY: the thread has a CPU, and is on its own lwp, which nobody else knows and which it does not go
-    // back to. The kernel frees it when the thread leaves, next of all.
+    // SAFETY: the thread has a CPU, and is on its own lwp, which nobody else knows and which it does not
+    // go back to. The kernel frees the lwp when the thread leaves, which it does next.
     unsafe { (inside.upcalls.lwproc_release)() };
 }
 
 impl Inside {
-    /// The upcalls, for use inside.
+    /// Returns the upcalls, for use inside.
     pub fn upcalls(&self) -> &'static Upcalls {
         self.upcalls
     }
@@ -102,30 +102,30 @@ impl Inside {
 
     /// Switches to an lwp, which its owner lends until the thread has switched away again.
     pub fn switch_to(&self, Parked(lwp): &Parked) {
-        // SAFETY: the thread has a CPU, and the lwp is on no other thread: there is one `Parked` of
-        // each, and its owner lends it to one thread at a time.
+        // SAFETY: the thread has a CPU, and the lwp is on no other thread: there is one `Parked` of each
+        // lwp, and its owner lends it to one thread at a time.
         unsafe { (self.upcalls.lwproc_switch)(*lwp) };
     }
 
-    /// Switches to the thread's own lwp, if it is not there: the kernel panics over a switch to where
-    /// one is.
+    /// Switches to the thread's own lwp, unless the thread is on it: the kernel panics over a switch to
+    /// the current lwp.
     pub fn switch_home(&self) {
         if self.current() != OWN.get() {
             self.switch_to(&Parked(OWN.get()));
         }
     }
 
-    /// Switches to the thread's own lwp; returns the one it was on.
+    /// Switches to the thread's own lwp, and returns the previous one.
     pub fn switch_back(&self) -> Parked {
         let lwp = self.current();
         self.switch_home();
         Parked(lwp)
     }
 
-    /// Frees the lwp the thread is on, and its process with the last one; switches back.
+    /// Frees the lwp that the thread is on (and the process, with its last lwp), and switches back.
     pub fn release(&self) {
-        // SAFETY: the thread has a CPU, and is on an lwp that is not its own: who calls this has
-        // switched to it, or made it.
+        // SAFETY: the thread has a CPU, and is on an lwp that is not its own: the caller has switched to
+        // that lwp, or made it.
         unsafe { (self.upcalls.lwproc_release)() };
         self.switch_home();
     }
@@ -133,7 +133,7 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        // SAFETY: the thread has had a CPU since `enter`, but for sleeps of the kernel's own.
+        // SAFETY: the thread has had a CPU since `enter`, except in sleeps of the kernel's own.
         unsafe { (self.upcalls.unschedule)() };
     }
 }

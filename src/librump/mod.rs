@@ -1,22 +1,22 @@
-//! NetBSD's own kernel: librump, loaded at run time.
+//! The kernel of NetBSD itself: librump, loaded at run time.
 //!
-//! Its calls sleep on threads, and its copies wait on them. What makes that bearable: every sleep
-//! announces itself (see [`upcalls`]) and the worker gives its core away first.
+//! Its calls sleep on threads, and its copies wait on them. That is bearable because every sleep
+//! announces itself (see [`upcalls`]), and the worker gives its core away first.
 //!
 //! - [`cpus`]: the kernel's CPUs, and how to take one only if it is free.
-//! - [`drive`]: what the kernel is given of the host.
-//! - [`escape`] leaves a call that would not end.
+//! - [`drive`]: files of the host that the kernel is given.
+//! - [`escape`]: a way out of a call that would not end.
 //! - [`indirect`]: calls whose number is an argument.
-//! - [`lingers`]: whether a file may take its time to be closed.
-//! - [`load`] finds and loads the libraries, and boots the kernel.
-//! - [`faults`]: what would bring the kernel down, and is refused.
-//! - [`fifos`]: what loading one by one leaves out.
-//! - [`lwp`] is how a worker enters it: the worker's own lwp, and those kept for each process.
-//! - [`process`] is a client's process; [`owners`] is how the kernel knows its client.
+//! - [`lingers`]: a check for files that take their time to be closed.
+//! - [`load`]: finds and loads the libraries, and boots the kernel.
+//! - [`faults`]: calls that would bring the kernel down, and are refused.
+//! - [`fifos`]: the fifos, which loading the libraries one by one leaves out.
+//! - [`lwp`]: the way of a worker into the kernel, on its own lwp or one of a process.
+//! - [`process`]: a client's process; [`owners`]: the number by which the kernel knows its client.
 //! - [`sleepers`]: sleeps that the kernel cannot end.
-//! - [`timers`]: what the end of a process leaves out.
-//! - [`upcalls`] are the kernel's functions for that; [`current`] is which call a worker is in.
-//! - [`hypercall`] is the other direction: what the kernel calls.
+//! - [`timers`]: timers, which the end of a process leaves out.
+//! - [`upcalls`]: the kernel's functions for host threads; [`current`]: the call that a worker is in.
+//! - [`hypercall`]: the other direction, functions that the kernel calls.
 
 pub mod cpus;
 pub mod current;
@@ -45,8 +45,8 @@ use std::sync::Arc;
 
 use kernel::{Args, Client, Errno, Identity, Kernel, Process};
 
-/// Runs what C has called. If it panics, which would end the program here, that is an error in the log and the
-/// kernel is told `otherwise`.
+/// Runs a function that C has called. A panic, which would end the program here, becomes an error in the
+/// log, and the kernel gets `otherwise`.
 pub fn caught<R>(name: &str, otherwise: R, run: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         tracing::error!("{name} panicked");
@@ -54,13 +54,13 @@ pub fn caught<R>(name: &str, otherwise: R, run: impl FnOnce() -> R) -> R {
     })
 }
 
-/// The rump kernel of this process: there can be one.
+/// The rump kernel of this process. There can be only one.
 pub struct Librump {
     identity: Identity,
 }
 
 impl Librump {
-    /// The kernel that has given its upcalls, or `None` if there is none yet.
+    /// Returns the kernel that has given its upcalls, or `None` if there is none yet.
     pub fn new(identity: Identity) -> Option<Librump> {
         upcalls::get().map(|_| Librump { identity })
     }
@@ -75,8 +75,8 @@ impl Kernel for Librump {
         false
     }
 
-    /// Those that only look at what their process is: they take no lock, and copy nothing. A CPU of the kernel
-    /// they have only if one is free: see [`cpus`].
+    /// Returns `true` for the calls that only look at their own process: they take no lock, and copy
+    /// nothing. They run inline only if a CPU of the kernel is free: see [`cpus`].
     ///
     /// Source: NetBSD `sys/kern/kern_prot.c`.
     fn runs_inline(&self, number: i32, _args: &Args) -> bool {
@@ -90,7 +90,7 @@ impl Kernel for Librump {
             && cpus::can_visit()
     }
 
-    /// write(2), sendto(2) and pwrite(2).
+    /// Returns the buffer of write(2), sendto(2) and pwrite(2).
     fn copies_in(&self, number: i32, args: &Args) -> Option<(u64, u64)> {
         matches!(number, 4 | 133 | 174).then(|| (args[1], args[2]))
     }

@@ -1,19 +1,19 @@
-//! What the kernel is given as the owner of a process: a number in the place of a pointer.
+//! The numbers that the kernel is given as the owners of processes, in place of pointers.
 //!
-//! The kernel keeps it with the process, and hands it back with each copy and each signal. It may do so
-//! when the process has gone: a timer that still runs knows it, and so does memory that the kernel freed. So
-//! it is looked up, never followed, and a number is given once in the life of the server: those of processes
-//! that have gone name nobody for ever.
+//! The kernel keeps the number with the process, and hands it back with each copy and each signal, even
+//! after the process has gone: a timer that still runs knows it, and so does memory that the kernel
+//! freed. So the number is looked up, never followed. Each number is given only once in the life of the
+//! server, so those of processes that have gone name nobody for ever.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kernel::{Client, Errno};
 
-/// Bits of the number that say which slot; those above say which of the slot's lives.
+/// The bits of a number for the slot. The bits above count the lives of the slot.
 const SLOT_BITS: u32 = usize::BITS / 2;
 
-/// The last life of a slot. It is not used again then.
+/// The last life of a slot, after which the slot is not used again.
 const LAST_LIFE: usize = usize::MAX >> SLOT_BITS;
 
 /// The owners of this program's kernel.
@@ -24,23 +24,23 @@ static OWNERS: Owners = Owners::new();
 pub struct OwnerId(usize);
 
 impl OwnerId {
-    /// What the kernel handed back, whatever that is.
+    /// Returns the number that the kernel handed back, whatever it is.
     pub fn from_kernel(pointer: *mut c_void) -> OwnerId {
         OwnerId(pointer as usize)
     }
 
-    /// What the kernel is given: never null, and never to be followed.
+    /// Returns the pointer for the kernel. It is never null, and must never be followed.
     pub fn for_kernel(self) -> *mut c_void {
         std::ptr::without_provenance_mut(self.0)
     }
 }
 
-/// The owner of a process. Its number names nobody once this is gone.
+/// The owner of a process. Its number names nobody once this is dropped.
 #[derive(Debug)]
 pub struct Owner(OwnerId);
 
 impl Owner {
-    /// A new one; without a client for a process whose client has yet to come.
+    /// Creates an owner. `client` is `None` for a process whose client has yet to come.
     pub fn new(client: Option<Arc<dyn Client>>) -> Result<Owner, Errno> {
         OWNERS.add(client).map(Owner).ok_or(Errno::EAGAIN)
     }
@@ -49,7 +49,7 @@ impl Owner {
         self.0
     }
 
-    /// From here on its number names nobody. The process may take a while to go.
+    /// Makes the number name nobody from here on. The process may take a while to end.
     pub fn forget(&self) {
         OWNERS.remove(self.0);
     }
@@ -68,7 +68,7 @@ pub fn raise(owner: OwnerId, signo: i32) {
     }
 }
 
-/// Who has which number.
+/// The owners, by number.
 struct Owners(Mutex<Slots>);
 
 struct Slots {
@@ -77,7 +77,7 @@ struct Slots {
 }
 
 struct Slot {
-    /// Counts from 1, so that no number is null.
+    /// The life of the slot, counted from 1 so that no number is null.
     life: usize,
     holder: Holder,
 }
@@ -94,7 +94,7 @@ impl Owners {
         Owners(Mutex::new(Slots { all: Vec::new(), free: Vec::new() }))
     }
 
-    /// A number that was never given before. `None` if there are too many.
+    /// Returns a number that was never given before. Returns `None` if there are too many.
     fn add(&self, client: Option<Arc<dyn Client>>) -> Option<OwnerId> {
         let holder = client.map_or(Holder::Process, Holder::Client);
         let mut slots = self.lock();
@@ -114,7 +114,7 @@ impl Owners {
         Some(OwnerId(slot.life << SLOT_BITS | at))
     }
 
-    /// The number names nobody any more. Does nothing if it names nobody already.
+    /// Makes the number name nobody. Does nothing if it names nobody already.
     fn remove(&self, owner: OwnerId) {
         let mut slots = self.lock();
         let Some(slot) = slots.find(owner) else {
@@ -126,7 +126,7 @@ impl Owners {
             slots.free.push(owner.slot());
         }
         drop(slots);
-        // Without the lock: it may be the last who knows the client.
+        // This is without the lock, because it may be the last reference to the client.
         drop(holder);
     }
 
@@ -143,7 +143,7 @@ impl Owners {
 }
 
 impl Slots {
-    /// The slot of a number, in the life that the number is of.
+    /// Returns the slot of a number, if the slot is still in that number's life.
     fn find(&mut self, owner: OwnerId) -> Option<&mut Slot> {
         let slot = self.all.get_mut(owner.slot())?;
         let is_it = slot.life == owner.0 >> SLOT_BITS && !matches!(slot.holder, Holder::Nobody);
@@ -161,7 +161,7 @@ impl OwnerId {
 mod tests {
     use super::*;
 
-    /// A client that keeps the signals it is sent.
+    /// A client that keeps the signals that it is sent.
     #[derive(Default)]
     struct Heard(Mutex<Vec<i32>>);
 
@@ -208,7 +208,7 @@ mod tests {
         for &old in &stale {
             assert_ne!(old, id);
             owners.raise(old, 14);
-            // Nor can who has gone twice take the next one's place.
+            // A client that goes twice cannot take the next one's place, either.
             owners.remove(old);
         }
         assert!(next.0.lock().unwrap().is_empty(), "a late signal reached the next client");

@@ -1,8 +1,8 @@
 //! A client's process in the rump kernel.
 //!
-//! It has a main lwp, as in the reference: preforks, execs and interrupts are done on it, one at a
-//! time. System calls run on others. Those are kept from call to call, for making one costs more than
-//! most calls do; before an exec, and at the end, the kernel must see them gone.
+//! The process has a main lwp, as in the reference: preforks, execs and interrupts are done on it, one at
+//! a time. System calls run on other lwps. Those are kept from call to call, because making one costs
+//! more than most calls do. Before an exec, and at the end, they have to be gone.
 
 use std::ffi::{CStr, CString, c_int, c_long, c_void};
 use std::ptr::NonNull;
@@ -22,66 +22,70 @@ use super::{faults, indirect};
 use crate::scheduler;
 use kernel::{Args, Call, Client, Errno, Outcome, Process};
 
-/// `RUMP_RFFD_*`: what becomes of the parent's descriptors.
+/// `RUMP_RFFD_*`: the use of the parent's descriptors.
 const RFFD_SHARE: c_int = 0;
 const RFFD_COPY: c_int = 1;
 const RFFD_CLEAR: c_int = 2;
 
-/// lwps kept for a process. One is enough for a client that makes one call at a time, and more would
-/// show: while a client asks how many lwps its process has, as NetBSD's own tests do, there are the main
-/// one and that of the call itself, and nothing else.
+/// The number of lwps kept for a process. One is enough for a client that makes one call at a time, and
+/// more would show: while a client asks how many lwps its process has, as NetBSD's own tests do, there
+/// are only the main one and that of the call itself.
 const KEPT: usize = 1;
 
-/// What the kernel answers to have a call made again, as when its file was closed while it slept: its own way back
-/// to a process does so (`sys/sys/errno.h`). And how often it is.
+/// The errno by which the kernel asks to have a call made again, as when its file was closed while it
+/// slept: the kernel's own return to a process does so (`sys/sys/errno.h`). A call is made again at most
+/// [`MOST_RESTARTS`] times.
 const ERESTART: Errno = Errno(-3);
 const MOST_RESTARTS: u32 = 8;
 
-/// How long calls have to end before the kernel is told again to wake them, at first and at most.
+/// The time that calls have to end before the kernel is told again to wake them: at first, and at most.
 const FIRST_PATIENCE: Duration = Duration::from_millis(5);
 const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
 struct RumpProcess {
     pid: libc::pid_t,
-    // Who has one of the next two locks may sleep in the kernel, and whoever waits for it must not have a CPU of
-    // the kernel: they are taken in this order, and before it is entered.
+    // A thread that has one of the next two locks may sleep in the kernel, so a thread that waits for one
+    // must not have a CPU of the kernel. The locks are taken in this order, and before the kernel is
+    // entered.
     main: Mutex<Option<Parked>>,
-    /// The lwp that is freed last, once calls were told to end. It was told so, too: whatever the kernel
-    /// does as it closes the process's files does not wait for a peer, as a socket that lingers does.
+    /// The lwp that is freed last, once calls were told to end. It was told to end, too, so whatever the
+    /// kernel does as it closes the process's files does not wait for a peer, as a socket that lingers
+    /// would.
     last: Mutex<Option<Parked>>,
     lwps: Mutex<Lwps>,
-    /// Nobody is on the way in any more, or no call is left.
+    /// Signalled when no call is on its way in any more, or no call is left.
     changed: Condvar,
-    /// Those that the kernel does not wake.
+    /// The sleeping calls that the kernel does not wake.
     sleepers: Sleepers,
-    /// How the kernel knows its client.
+    /// The number by which the kernel knows the client.
     owner: Owner,
 }
 
 #[derive(Default)]
 struct Lwps {
     kept: Vec<Parked>,
-    /// To be freed by the next call that may wait.
+    /// The lwps that the next call that may wait has to free.
     spent: Vec<Parked>,
-    /// Calls on their way to an lwp.
+    /// The number of calls on their way to an lwp.
     entering: usize,
-    /// Calls that have one.
+    /// The number of calls that have an lwp.
     inside: usize,
-    /// Those of them that may change credentials.
+    /// The number of calls among them that may change credentials.
     changing: usize,
-    /// How often such calls have ended: an lwp from before has the old credentials.
+    /// The number of such calls that have ended. An lwp from before has the old credentials.
     changes: u64,
-    /// They are to go: calls that end free theirs, and no call begins.
+    /// True if the lwps are to go: calls that end free theirs, and no call begins.
     leaving: bool,
 }
 
 impl Lwps {
-    /// Whether the lwp of a call is kept that has seen so many changes of credentials before it began.
+    /// Returns `true` if the lwp of a call is kept. `changes` is the count of changes when the call
+    /// began.
     fn keeps(&self, changes: u64) -> bool {
         !self.leaving && changes == self.changes && self.kept.len() < KEPT
     }
 
-    /// Those that are on no thread, the main one apart.
+    /// Takes the lwps that are on no thread, except the main one.
     fn take(&mut self) -> Vec<Parked> {
         let mut lwps = std::mem::take(&mut self.kept);
         lwps.append(&mut self.spent);
@@ -92,13 +96,14 @@ impl Lwps {
 /// A call on one of the process's lwps.
 struct Entered {
     inside: Inside,
-    /// As [`Lwps::changes`] was before.
+    /// The value of [`Lwps::changes`] when the call began.
     changes: u64,
     is_changing: bool,
 }
 
-/// Whether a call of this number gives its process other credentials. Its other lwps get theirs when the kernel
-/// schedules them, which is not how they are entered here, so that they are not kept.
+/// Returns `true` if a call of this number may give its process other credentials. The process's other
+/// lwps get these when the kernel schedules them. Since lwps are entered in another way here, they are
+/// not kept.
 ///
 /// Source: NetBSD, the callers of `proc_crmod_leave`: setuid(2), chroot(2), setgroups(2), setreuid(2),
 /// setregid(2), setgid(2), setegid(2), seteuid(2), fchroot(2); syscall(2) and __syscall(2) may be any of them.
@@ -106,13 +111,13 @@ fn changes_credentials(number: i32) -> bool {
     matches!(number, 0 | 23 | 61 | 80 | 126 | 127 | 181 | 182 | 183 | 198 | 297)
 }
 
-/// Forks a guest's process off init's.
+/// Forks a client's process off init's.
 pub fn spawn(client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {
     let inside = lwp::enter()?;
     rfork(&inside, Some(client), RFFD_CLEAR, Some(command))
 }
 
-/// Forks the process the thread is in, and switches back.
+/// Forks the process that the thread is in, and switches back.
 fn rfork(
     inside: &Inside,
     client: Option<Arc<dyn Client>>,
@@ -123,7 +128,8 @@ fn rfork(
     let command = command.map(c_string);
     let name = command.as_ref().map_or(std::ptr::null(), |command| command.as_ptr());
     let number = owner.id().for_kernel();
-    // SAFETY: the thread has a CPU; `name` is null or a string of C; the kernel does not follow the owner.
+    // SAFETY: the thread has a CPU; `name` is null or a string of C; the kernel does not follow the
+    // owner.
     match unsafe { (inside.upcalls().lwproc_rfork)(number, descriptors, name) } {
         0 => {}
         error => return Err(Errno(error)),
@@ -179,13 +185,13 @@ impl Process for RumpProcess {
             lwps.take()
         };
         self.sleepers.end();
-        // The kernel wakes the lwps that it has when it is told. One made a little later would sleep on.
+        // When the kernel is told, it wakes the lwps that exist. One made a little later would sleep on.
         self.wait_while(Duration::MAX, |lwps| lwps.entering > 0);
         let mut last = lock(&self.last);
         log(lwp::enter().map(|inside| self.choose_last(&mut last, &inside, kept)));
         drop(last);
-        // It does so without the lock of what they wait for, so one that was about to sleep may not
-        // have heard.
+        // The kernel wakes lwps without the lock of what they wait for, so one that was about to sleep
+        // may not have noticed.
         let mut patience = FIRST_PATIENCE;
         loop {
             log(self.on_main(|inside| {
@@ -198,7 +204,7 @@ impl Process for RumpProcess {
             }
             patience = (patience * 2).min(MOST_PATIENCE);
         }
-        // Calls that must not wait have freed nothing.
+        // Inline calls, which must not wait, have freed nothing.
         let spent = self.lwps().take();
         if !spent.is_empty() {
             log(lwp::enter().map(|inside| free(&inside, spent)));
@@ -206,7 +212,7 @@ impl Process for RumpProcess {
     }
 
     fn release(&self) {
-        // Nobody is signalled for a process that goes.
+        // A process that goes sends no signals to its client.
         self.owner.forget();
         let mut kept = self.lwps().take();
         let main = lock(&self.main).take();
@@ -222,7 +228,8 @@ impl Process for RumpProcess {
                 unsafe { (inside.upcalls().lwpexit)() };
                 inside.switch_home();
             }
-            // What it closes must not wait for others: the end of a pipe, for one, waits for who writes into it.
+            // What the lwps close must not wait for others. The end of a pipe, for example, waits for its
+            // writers.
             current::on_last(|| free(&inside, kept.into_iter().chain(main).chain(last.take())));
         }));
     }
@@ -254,7 +261,7 @@ impl RumpProcess {
         })
     }
 
-    /// Runs a call on a thread that must not wait: only if an lwp and a CPU are there.
+    /// Runs a call on a thread that must not wait: only if an lwp and a CPU are free.
     fn run_here(&self, call: &mut Call<'_>) -> Outcome {
         let (lwp, changes) = {
             let mut lwps = self.lwps();
@@ -276,7 +283,7 @@ impl RumpProcess {
         if lwps.keeps(changes) {
             lwps.kept.push(lwp);
         } else {
-            // Freeing it takes locks.
+            // The lwp is not freed here, because that takes locks.
             lwps.spent.push(lwp);
         }
         lwps.inside -= 1;
@@ -317,7 +324,7 @@ impl RumpProcess {
         entered.map(|inside| Entered { inside, changes, is_changing })
     }
 
-    /// Waits while that is so, for some time at most; whether it still is.
+    /// Waits while `is_so` returns `true`, for `most` at most. Returns `true` if it still does.
     fn wait_while(&self, most: Duration, is_so: impl Fn(&Lwps) -> bool) -> bool {
         let lwps = self.lwps();
         if !is_so(&lwps) {
@@ -330,7 +337,7 @@ impl RumpProcess {
         })
     }
 
-    /// Switches back from the lwp of a call, which is kept or freed.
+    /// Switches back from the lwp of a call, and keeps or frees the lwp.
     fn leave(&self, Entered { inside, changes, is_changing }: &Entered) {
         let lwp = inside.switch_back();
         let mut lwps = self.lwps();
@@ -357,9 +364,9 @@ impl RumpProcess {
         }
     }
 
-    /// Sees to it that there is a last lwp, one of these or a new one, and frees the others.
+    /// Makes sure that there is a last lwp, one of these or a new one, and frees the others.
     fn choose_last(&self, last: &mut Option<Parked>, inside: &Inside, mut kept: Vec<Parked>) {
-        // Calls may be told to end twice, the second time by a client that leaves in its exec.
+        // Calls may be told to end twice: the second time by a client that leaves in its exec.
         if last.is_none() {
             *last = kept.pop().or_else(|| {
                 let made = inside.make_lwp(self.pid);
@@ -369,7 +376,8 @@ impl RumpProcess {
         free(inside, kept);
     }
 
-    /// Closes what is close-on-exec and takes the new name, on the last lwp. Then there is another main one.
+    /// Closes the close-on-exec descriptors and takes the new name, on the last lwp. Then makes another
+    /// main lwp.
     fn become_another(&self, command: &CStr) -> Result<(), Errno> {
         let (mut main, mut last) = (lock(&self.main), lock(&self.last));
         let inside = &lwp::enter()?;
@@ -390,11 +398,11 @@ impl RumpProcess {
         Ok(())
     }
 
-    /// Does something on the main lwp, and nothing else at the same time.
+    /// Runs `what` on the main lwp, and nothing else at the same time.
     fn on_main<R>(&self, what: impl FnOnce(&Inside) -> R) -> Result<R, Errno> {
         let main = match self.main.try_lock() {
             Ok(main) => main,
-            // Whoever has it may wait for a CPU of the kernel.
+            // The holder of the lock may wait for a CPU of the kernel.
             Err(_) => scheduler::blocking(|| lock(&self.main)),
         };
         let lwp = main.as_ref().ok_or(Errno::ESRCH)?;
@@ -417,7 +425,7 @@ fn free(inside: &Inside, lwps: impl IntoIterator<Item = Parked>) {
     }
 }
 
-/// Wakes those that sleep on a channel, from inside the kernel.
+/// Wakes the calls that sleep on a channel, from inside the kernel.
 fn wake(sleepers: &Sleepers) {
     type Wakeup = unsafe extern "C" fn(*const c_void);
     let channels = sleepers.channels();
@@ -429,8 +437,8 @@ fn wake(sleepers: &Sleepers) {
             // SAFETY: the kernel's function has this type.
             let wakeup = unsafe { std::mem::transmute::<NonNull<c_void>, Wakeup>(wakeup) };
             for channel in channels {
-                // SAFETY: the thread has a CPU. A channel is only compared, and a wake-up too many is
-                // what whoever sleeps on one is ready for.
+                // SAFETY: the thread has a CPU. A channel is only compared, and whoever sleeps on a
+                // channel is ready for a wake-up too many.
                 unsafe { wakeup(std::ptr::without_provenance(channel)) };
             }
         }
@@ -442,14 +450,14 @@ fn wake(sleepers: &Sleepers) {
 struct Syscall {
     upcall: unsafe extern "C" fn(c_int, *mut c_void, *mut c_long) -> c_int,
     number: c_int,
-    /// The kernel may write to its arguments, and reads as many as the call has: the block is longer than
-    /// the longest of its argument structures.
+    /// The arguments. The kernel may write to them, and reads as many as the call has: the block is
+    /// longer than the longest of its argument structures.
     args: Args,
     retval: [c_long; 2],
     error: c_int,
 }
 
-/// The call itself. It ends with EINTR if it is left.
+/// Makes the call. It ends with EINTR if it is left.
 fn invoke(
     upcalls: &Upcalls,
     here: &InCall<'_>,
@@ -479,12 +487,12 @@ fn invoke(
     }
 }
 
-/// Hands a call to the kernel. In this frame is nothing to drop.
+/// Hands a call to the kernel. This frame has nothing to drop.
 ///
 /// # Safety
 ///
 /// The thread has a CPU and is on an lwp of the client's process; the number is not negative; the call is
-/// there until this returns, and nobody else's.
+/// valid until this returns, and nobody else uses it.
 unsafe extern "C" fn run(syscall: *mut Syscall) {
     // SAFETY: the caller's promise; the kernel checks the number's upper end; block and result are in the
     // call and long enough.
@@ -495,13 +503,13 @@ unsafe extern "C" fn run(syscall: *mut Syscall) {
     }
 }
 
-/// A name for C, up to its first NUL.
+/// Returns a name for C, up to its first NUL.
 fn c_string(name: &[u8]) -> CString {
     let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     CString::new(&name[..end]).expect("no NUL before the end")
 }
 
-/// What can only fail if the kernel itself has gone wrong.
+/// Logs an error that can only occur if the kernel itself has gone wrong.
 fn log<T>(result: Result<T, Errno>) {
     if let Err(errno) = result {
         tracing::error!("the rump kernel: {errno}");

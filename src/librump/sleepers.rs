@@ -1,14 +1,14 @@
 //! Sleeps inside the kernel that the kernel itself cannot end.
 //!
-//! When a client leaves, `lwpexit` wakes the lwps of its process that sleep on a condition variable. Two
-//! kinds of sleep it does not know:
+//! The function `lwpexit`, which is called when a client leaves, wakes the lwps of the process that sleep
+//! on a condition variable. It does not know of two kinds of sleep:
 //!
-//! - A pause (`kpause`) sleeps in a hypercall, and what it says is not listened to: nanosleep(2) goes on
-//!   until its time is over. So the hypercall sleeps here, where it is woken, and then leaves the whole
-//!   call: see [`super::escape`]. That is for the calls that [`can_be_left`]. All other pauses are the
-//!   kernel's own, of a second at most, and wait for something that cannot be left undone.
-//! - `tsleep` sleeps on a channel of its own making. Whoever does so here is woken by `wakeup` of that
-//!   channel, and told by EINTR why.
+//! - A pause (`kpause`) sleeps in a hypercall whose result is ignored: nanosleep(2) goes on until its
+//!   time is over. So the hypercall sleeps here, where it is woken, and then leaves the whole call: see
+//!   [`super::escape`]. That is for the calls that [`can_be_left`]. All other pauses are the kernel's
+//!   own, of a second at most, and wait for something that cannot be left undone.
+//! - `tsleep` sleeps on a channel of its own making. A call that does so is woken by `wakeup` of that
+//!   channel, and EINTR tells it why.
 //!
 //! Source: NetBSD `sys/rump/librump/rumpkern/emul.c`, `kpause`, and `ltsleep.c`; `sys/kern/kern_time.c`,
 //! `nanosleep1`.
@@ -25,22 +25,23 @@ use kernel::Args;
 pub struct Sleepers {
     state: Mutex<State>,
     ends: Condvar,
-    /// None begins to wait any more.
+    /// Signalled when no call begins to wait any more.
     begun: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// The calls of the process are to end.
+    /// True if the calls of the process are to end.
     ending: bool,
-    /// Calls that are about to wait for a condition, and have not given up their CPU yet.
+    /// The number of calls that are about to wait for a condition, and have not given up their CPU yet.
     beginning: usize,
-    /// The channels that are slept on, and how many sleep on each.
+    /// The channels that calls sleep on, and the number of sleepers on each.
     channels: BTreeMap<usize, usize>,
 }
 
-/// Whether a call of this number may be left while it pauses: whoever does so has nothing in the kernel.
-/// That is so of nanosleep(2), in each of its numbers: it copies in, pauses without a lock and copies out.
+/// Returns `true` if a call of this number may be left while it pauses, because it holds nothing in the
+/// kernel. That is so for nanosleep(2), in each of its numbers: it copies in, pauses without a lock and
+/// copies out.
 ///
 /// Source: NetBSD `sys/kern/kern_time.c`, `sys/compat/common/kern_time_50.c`, `sys/kern/sys_syscall.c`.
 pub fn can_be_left(number: i32, args: &Args) -> bool {
@@ -52,13 +53,13 @@ pub fn can_be_left(number: i32, args: &Args) -> bool {
 }
 
 impl Sleepers {
-    /// Sleeps for that long. Returns `true` if the call is to end.
+    /// Sleeps for this long. Returns `true` if the call is to end.
     pub fn pause(&self, time: Duration) -> bool {
         let waited = self.ends.wait_timeout_while(self.lock(), time, |state| !state.ending);
         waited.unwrap_or_else(PoisonError::into_inner).0.ending
     }
 
-    /// Runs a sleep on a channel.
+    /// Runs a sleep on a channel, and notes the channel meanwhile.
     pub fn on_channel<R>(&self, channel: usize, sleep: impl FnOnce() -> R) -> R {
         *self.lock().channels.entry(channel).or_default() += 1;
         let result = sleep();
@@ -72,14 +73,14 @@ impl Sleepers {
         result
     }
 
-    /// A call begins to wait for a condition. Returns `false` if it is to end instead.
+    /// Begins a wait of a call for a condition. Returns `false` if the call is to end instead.
     pub fn begin_wait(&self) -> bool {
         let mut state = self.lock();
         state.beginning += usize::from(!state.ending);
         !state.ending
     }
 
-    /// It waits, or does not want to any more.
+    /// Notes that the call waits, or does not want to any more.
     pub fn has_begun(&self) {
         let mut state = self.lock();
         state.beginning -= 1;
@@ -88,8 +89,8 @@ impl Sleepers {
         }
     }
 
-    /// Has all pauses end, those that begin included. When it returns no call is about to wait: the kernel,
-    /// which is told next, finds all of them before or behind that.
+    /// Makes all pauses end, including those that begin later. When this returns, no call is about to
+    /// wait: the kernel, which is told next, finds each call either waiting or not going to wait.
     pub fn end(&self) {
         let mut state = self.lock();
         state.ending = true;
@@ -99,17 +100,17 @@ impl Sleepers {
         }
     }
 
-    /// The process goes on, without its old calls.
+    /// Lets the process go on, without its old calls.
     pub fn go_on(&self) {
         self.lock().ending = false;
     }
 
-    /// Whether calls are to end.
+    /// Returns `true` if calls are to end.
     pub fn are_ending(&self) -> bool {
         self.lock().ending
     }
 
-    /// The channels that are slept on.
+    /// Returns the channels that calls sleep on.
     pub fn channels(&self) -> Vec<usize> {
         self.lock().channels.keys().copied().collect()
     }

@@ -1,9 +1,10 @@
-//! Timers of processes that end.
+//! Timers of processes that end: the kernel is made to free them.
 //!
-//! The end of a process in NetBSD is `exit1`, which frees its timers. A process in a rump kernel ends
-//! without: its timers stay armed, know the process, and when one expires the kernel reads the freed process
-//! to see whom to signal. That may be the process that came next in the same memory. So the kernel is given
-//! an exit hook that does what is missing, which it runs while the process is still whole, however it ends.
+//! In NetBSD, a process ends with `exit1`, which frees its timers. A process in a rump kernel ends
+//! without it: its timers stay armed and know the process. When one expires, the kernel reads the freed
+//! process to see which process to signal, and that may be the one that came next in the same memory. So
+//! the kernel is given an exit hook that frees the timers. The kernel runs the hook while the process is
+//! still whole, however it ends.
 //!
 //! Source: NetBSD `sys/kern/kern_exit.c`, `exit1`; `sys/kern/kern_time.c`, `timer_intr`;
 //! `sys/rump/librump/rumpkern/lwproc.c`, `lwproc_proc_free`; `sys/kern/kern_hook.c`.
@@ -15,7 +16,7 @@ use std::sync::OnceLock;
 use super::load::{LoadError, symbol};
 use super::upcalls;
 
-/// What `timers_free` is to free.
+/// The argument of `timers_free` for all timers.
 const TIMERS_ALL: c_int = 0;
 
 type TimersFree = unsafe extern "C" fn(*mut c_void, c_int);
@@ -29,15 +30,16 @@ struct Kernel {
     proc_lock: NonNull<*mut c_void>,
 }
 
-// SAFETY: functions that any thread inside the kernel may call, and a variable that is set when it boots.
+// SAFETY: these are functions that any thread inside the kernel may call, and a variable that is set when
+// the kernel boots.
 unsafe impl Send for Kernel {}
 // SAFETY: as above.
 unsafe impl Sync for Kernel {}
 
 static KERNEL: OnceLock<Kernel> = OnceLock::new();
 
-/// Has timers end with their process. To be called once, when the kernel has booted and before it has
-/// clients, from outside it.
+/// Makes timers end with their process. To be called once, from outside of the kernel, when it has booted
+/// and before it has clients.
 pub fn end_with_process() {
     if let Err(error) = establish() {
         tracing::warn!("{error}: timers outlive their process");
@@ -63,8 +65,8 @@ fn establish() -> Result<(), LoadError> {
     if KERNEL.set(kernel).is_err() {
         return Ok(());
     }
-    // SAFETY: as above; the thread is outside of the kernel, enters it and leaves it; the hook is there for
-    // good.
+    // SAFETY: as above; the thread is outside of the kernel, enters it and leaves it; the hook is there
+    // for good.
     unsafe {
         let establish = std::mem::transmute::<NonNull<c_void>, Establish>(establish);
         (upcalls.schedule)();
@@ -74,7 +76,7 @@ fn establish() -> Result<(), LoadError> {
     }
 }
 
-/// `timers_free`, which later kernels call `ptimers_free`.
+/// Returns `timers_free`, which later kernels call `ptimers_free`.
 fn timers_free() -> Result<NonNull<c_void>, LoadError> {
     symbol("rumpns_timers_free").or_else(|_| symbol("rumpns_ptimers_free"))
 }
@@ -83,12 +85,12 @@ fn timers_free() -> Result<NonNull<c_void>, LoadError> {
 ///
 /// # Safety
 ///
-/// Called by the kernel, on a thread with a CPU and without locks; the process has no lwp any more.
+/// The kernel calls this on a thread with a CPU and without locks; the process has no lwp any more.
 unsafe extern "C" fn free(process: *mut c_void, _arg: *mut c_void) {
     let Some(kernel) = KERNEL.get() else { return };
-    // SAFETY: the caller's promise; nobody but timers knows the process. One that has just expired may be
-    // about to signal it: that is done under the lock of processes, so whoever gets the lock afterwards
-    // knows that it is over.
+    // SAFETY: the caller's promise; only timers know the process. A timer that has just expired may be
+    // about to signal it. That is done under the lock of processes, so once this thread has got the lock,
+    // it is over.
     unsafe {
         (kernel.timers_free)(process, TIMERS_ALL);
         let proc_lock = *kernel.proc_lock.as_ref();

@@ -1,8 +1,8 @@
-//! The kernel's upcalls: how a host thread enters and leaves the rump kernel.
+//! The kernel's upcalls: the functions by which a host thread enters and leaves the rump kernel.
 //!
-//! librump hands them to librumpuser once, by `rumpuser_init`. That call is intercepted: librumpuser
-//! gets a copy in which the two around its sleeps, `backend_unschedule` and `backend_schedule`, are
-//! ours. So every sleep of the rump kernel on a worker announces itself, and the worker gives its
+//! librump hands them to librumpuser once, by `rumpuser_init`. That call is intercepted: librumpuser gets
+//! a copy in which the two functions around its sleeps, `backend_unschedule` and `backend_schedule`, are
+//! replaced. So every sleep of the rump kernel on a worker announces itself, and the worker gives its
 //! core away first (see [`crate::scheduler::release_core`]).
 
 use std::ffi::{c_char, c_int, c_long, c_void};
@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use super::{caught, cpus, current};
 use crate::scheduler;
 
-/// An lwp of the rump kernel; only its address is of use here.
+/// An lwp of the rump kernel. Only its address is used here.
 #[repr(C)]
 pub struct Lwp {
     _opaque: [u8; 0],
@@ -38,8 +38,8 @@ pub struct Upcalls {
     extra: [*mut c_void; 8],
 }
 
-// SAFETY: function pointers and spare words that nobody writes; the kernel may be entered by any
-// thread, which is what the upcalls are for.
+// SAFETY: these are function pointers and spare words that nobody writes; the upcalls exist so that any
+// thread may enter the kernel.
 unsafe impl Send for Upcalls {}
 // SAFETY: as above.
 unsafe impl Sync for Upcalls {}
@@ -47,33 +47,33 @@ unsafe impl Sync for Upcalls {}
 /// The kernel's own upcalls, unwrapped.
 static UPCALLS: OnceLock<Upcalls> = OnceLock::new();
 
-/// The version of the interface these are of (`RUMPUSER_VERSION`).
+/// The version of the interface to which these upcalls belong (`RUMPUSER_VERSION`).
 pub const VERSION: c_int = 17;
 
-/// The upcalls, once the kernel has given them.
+/// Returns the upcalls, once the kernel has given them.
 pub fn get() -> Option<&'static Upcalls> {
     UPCALLS.get()
 }
 
-/// Keeps the kernel's upcalls, and returns what librumpuser is to have in their place.
+/// Keeps the kernel's upcalls, and returns those that librumpuser gets in their place.
 pub fn intercept(upcalls: &Upcalls) -> Upcalls {
     let kept = UPCALLS.get_or_init(|| *upcalls);
     Upcalls { backend_unschedule, backend_schedule, ..*kept }
 }
 
-/// The kernel's CPU is given up for a sleep.
+/// Gives up the kernel's CPU, and the core of the scheduler, for a sleep.
 ///
 /// # Safety
 ///
-/// As `rump_user_unschedule`: the calling thread has a CPU, `nlocks` is valid, `interlock` is a
-/// mutex of the kernel or null.
+/// The safety conditions of `rump_user_unschedule` hold: the calling thread has a CPU, `nlocks` is valid,
+/// `interlock` is a mutex of the kernel or null.
 pub unsafe extern "C" fn backend_unschedule(
     keep: c_int,
     nlocks: *mut c_int,
     interlock: *mut c_void,
 ) {
     let upcalls = UPCALLS.get().expect("set before librumpuser has this function");
-    // A thread that had only tried to get a CPU has one, and must have one again behind its sleep.
+    // A thread that had only tried to get a CPU has one now, and must have one again after its sleep.
     cpus::stop_trying();
     current::has_begun_wait();
     // SAFETY: the caller's promise is the one the kernel's function needs.
@@ -81,11 +81,12 @@ pub unsafe extern "C" fn backend_unschedule(
     caught("backend_unschedule", (), scheduler::release_core);
 }
 
-/// A CPU of the kernel is taken after a sleep.
+/// Takes a core of the scheduler and a CPU of the kernel after a sleep.
 ///
 /// # Safety
 ///
-/// As `rump_user_schedule`: after [`backend_unschedule`] on the same thread, with what that one gave.
+/// The safety conditions of `rump_user_schedule` hold: this follows [`backend_unschedule`] on the same
+/// thread, with the values that it gave.
 pub unsafe extern "C" fn backend_schedule(nlocks: c_int, interlock: *mut c_void) {
     let upcalls = UPCALLS.get().expect("set before librumpuser has this function");
     caught("backend_schedule", (), scheduler::take_core_again);
@@ -100,10 +101,10 @@ pub unsafe extern "C" fn backend_schedule(nlocks: c_int, interlock: *mut c_void)
 /// The calling thread has a CPU of the kernel.
 pub unsafe fn without_cpu<R>(sleep: impl FnOnce() -> R) -> R {
     let mut nlocks = 0;
-    // SAFETY: the caller has a CPU; `nlocks` is ours; there is no interlock.
+    // SAFETY: the caller has a CPU; `nlocks` is a local variable; there is no interlock.
     unsafe { backend_unschedule(0, &mut nlocks, std::ptr::null_mut()) };
     let result = catch_unwind(AssertUnwindSafe(sleep));
-    // SAFETY: it follows the call above, on the same thread, with what that gave.
+    // SAFETY: this follows the call above, on the same thread, with the values that it gave.
     unsafe { backend_schedule(nlocks, std::ptr::null_mut()) };
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }

@@ -1,4 +1,4 @@
-//! Who may connect.
+//! The options for who may connect.
 
 use clap::Args;
 use ipnet::IpNet;
@@ -6,7 +6,7 @@ use nix::unistd::{Group, User};
 
 use crate::server::{Access, SocketMode};
 
-/// Who may connect, by the means of the URL's kind.
+/// The options for who may connect, by the means of the URL's scheme.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Access")]
 pub struct AccessOptions {
@@ -36,7 +36,7 @@ pub struct AccessOptions {
 }
 
 impl AccessOptions {
-    /// Whom the server lets in.
+    /// Returns the rules for whom the server lets in.
     pub fn access(&self) -> Result<Access, String> {
         Ok(Access {
             users: self.allow_user.iter().map(|name| uid(name)).collect::<Result<_, _>>()?,
@@ -46,7 +46,7 @@ impl AccessOptions {
         })
     }
 
-    /// Whom the socket file lets in.
+    /// Returns the owner and mode of the socket file.
     pub fn socket(&self) -> Result<SocketMode, String> {
         let (user, group) = match self.socket_owner.as_deref() {
             None => (None, None),
@@ -89,7 +89,7 @@ fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A network, or a host as one.
+/// Parses a network, or a host as a network of one address.
 fn network(text: &str) -> Result<IpNet, String> {
     match (text.parse::<IpNet>(), text.parse::<std::net::IpAddr>()) {
         (Ok(net), _) => Ok(net.trunc()),

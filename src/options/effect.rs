@@ -1,8 +1,9 @@
-//! Options without effect. A word on the command line that says nothing where it stands is an error that
-//! names the one that would: above all, a server must not be open that its owner believes closed.
+//! Checks for options without effect. An option on the command line that has no effect for this server is
+//! an error, which names the option to use instead: above all, a server must not be open while its owner
+//! believes it closed.
 //!
-//! A variable may be set for all servers of a host, so one that says nothing to this one is passed over;
-//! except those that say who may connect, if nothing else does here.
+//! A variable may be set for all servers of a host, so a variable without effect for this server is
+//! ignored; except those for who may connect, if nothing else here says so.
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
@@ -10,7 +11,7 @@ use clap::{ArgMatches, Command};
 use super::limits;
 use rumpsp::url::Url;
 
-/// The kernels there are.
+/// The kernels that can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum KernelKind {
     /// The kernel that comes with rumpring: small, in memory, NetBSD's calls and numbers.
@@ -19,7 +20,7 @@ pub enum KernelKind {
     Librump,
 }
 
-/// Where an option has an effect.
+/// The kind of server for which an option has an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Unix,
@@ -28,7 +29,8 @@ pub enum Place {
     Librump,
 }
 
-/// Options with an effect in one place only, each with what to do elsewhere. All others have one everywhere.
+/// The options with an effect in one place only, each with the advice for elsewhere. All others have an
+/// effect everywhere.
 pub const ONLY_AT: &[(&str, Place, &str)] = &[
     ("allow_user", Place::Unix, FROM),
     ("allow_group", Place::Unix, FROM),
@@ -63,12 +65,12 @@ const CONFINE: &str = "it opens drives, loads modules and talks to the network o
 const RESOURCES: &str =
     "it has resource limits and sysctls, set by a client, and RUMP_MEMLIMIT for memory";
 
-/// Options that say who may connect.
+/// The options for who may connect.
 const ACCESS: [&str; 5] =
     ["allow_user", "allow_group", "socket_mode", "socket_owner", "allow_from"];
 
 impl Place {
-    /// Whether a server at this URL, on this kernel, is there.
+    /// Returns `true` if a server at this URL, on this kernel, is of this kind.
     pub fn is(self, url: &Url, kernel: KernelKind) -> bool {
         match self {
             Place::Unix => url.path().is_some(),
@@ -78,7 +80,7 @@ impl Place {
         }
     }
 
-    /// What a server is that is elsewhere.
+    /// Returns the words for a server that is not of this kind.
     fn opposite(self) -> &'static str {
         match self {
             Place::Unix => "at a tcp URL",
@@ -89,7 +91,7 @@ impl Place {
     }
 }
 
-/// Says which of the options given have no effect on such a server, or none beside the others.
+/// Returns an error if a given option has no effect on such a server, or none beside the other options.
 pub fn check(given: &ArgMatches, url: &Url, kernel: KernelKind) -> Result<(), String> {
     for &(id, place, instead) in ONLY_AT {
         if !place.is(url, kernel) && matters(given, id, url, kernel) {
@@ -97,7 +99,8 @@ pub fn check(given: &ArgMatches, url: &Url, kernel: KernelKind) -> Result<(), St
         }
     }
     for (one, all) in limits::PAIRS {
-        // What nobody has asked for here is simply bounded by the total: a variable may be for other servers.
+        // A limit that nobody has set for this server is simply bounded by the total: a variable may be
+        // for other servers.
         let is_asked_for = match (source(given, one), source(given, all)) {
             (Some(ValueSource::EnvVariable), Some(ValueSource::CommandLine)) | (None, _) => false,
             (Some(_), _) => true,
@@ -114,8 +117,8 @@ pub fn check(given: &ArgMatches, url: &Url, kernel: KernelKind) -> Result<(), St
     }
 }
 
-/// Warns of variables that look like options and are none of these commands': misspelt ones, and options that are
-/// words on the command line only, as `--user`.
+/// Warns of variables that look like options but belong to none of these commands: misspelt ones, and
+/// options that exist on the command line only, such as `--user`.
 pub fn warn_of_unknown_variables(commands: &[&Command]) {
     let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in unknown_variables(commands, set) {
@@ -133,7 +136,7 @@ fn unknown_variables(commands: &[&Command], set: impl Iterator<Item = String>) -
     set.filter(|name| name.starts_with("RUMPRING_") && !is_known(name)).collect()
 }
 
-/// Whether an option that says nothing here was given such that it should.
+/// Returns `true` if an option without effect here was given in a way that makes it an error.
 fn matters(given: &ArgMatches, id: &str, url: &Url, kernel: KernelKind) -> bool {
     match source(given, id) {
         Some(ValueSource::CommandLine) => true,
@@ -148,7 +151,7 @@ fn matters(given: &ArgMatches, id: &str, url: &Url, kernel: KernelKind) -> bool 
     }
 }
 
-/// How an option was given, if it was.
+/// Returns the source of an option's value, or `None` if it was not given.
 pub(super) fn source(given: &ArgMatches, id: &str) -> Option<ValueSource> {
     // Not every command has every option.
     if !given.try_contains_id(id).unwrap_or(false) {
@@ -157,7 +160,7 @@ pub(super) fn source(given: &ArgMatches, id: &str) -> Option<ValueSource> {
     given.value_source(id).filter(|source| *source != ValueSource::DefaultValue)
 }
 
-/// What an option is called on the command line; a variable has the same letters.
+/// Returns the option's name on the command line. A variable has the same letters.
 fn name(id: &str) -> String {
     match id {
         "libraries" => "--lib (-l)".into(),

@@ -1,4 +1,5 @@
-//! How much a server takes on. docs/limits.md has the table of what a client sees at each.
+//! The options for limits on what a server takes on. docs/limits.md has the table of what a client sees at
+//! each limit.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::server::{AnswerTime, Limits};
 use embedded;
 use rumpsp::session;
 
-/// Limits of one client, and those of all together that they should not be over.
+/// Pairs of a limit of one client and the limit of all clients, which it should not exceed.
 pub const PAIRS: [(&str, &str); 10] = [
     ("connections_per_peer", "connections"),
     ("calls", "calls_in_all"),
@@ -25,7 +26,7 @@ pub const PAIRS: [(&str, &str); 10] = [
     ("inodes_of_family", "inodes"),
 ];
 
-/// Whether the first of a pair is over the second.
+/// Returns `true` if the first limit of a pair is over the second.
 pub fn is_over(given: &ArgMatches, one: &str, all: &str) -> bool {
     match (value(given, one), value(given, all)) {
         (Some(one), Some(all)) => one > all,
@@ -33,7 +34,8 @@ pub fn is_over(given: &ArgMatches, one: &str, all: &str) -> bool {
     }
 }
 
-/// A limit's value, given or usual. Those of the embedded kernel have their usual ones themselves.
+/// Returns the value of a limit, given or default. The embedded kernel's limits have their defaults in
+/// that kernel.
 fn value(given: &ArgMatches, id: &str) -> Option<u64> {
     fn get<T: Copy + Send + Sync + 'static>(given: &ArgMatches, id: &str) -> Option<T> {
         given.try_get_one::<T>(id).ok().flatten().copied()
@@ -51,10 +53,10 @@ fn value(given: &ArgMatches, id: &str) -> Option<u64> {
     })
 }
 
-/// Where `--help` lists them.
+/// The heading under which `--help` lists the limits.
 pub const HEADING: &str = "Limits";
 
-/// Bounds on clients, each by itself and all together.
+/// The limits on clients, each by itself and all together.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub struct LimitOptions {
@@ -160,7 +162,7 @@ pub struct LimitOptions {
 }
 
 impl LimitOptions {
-    /// As the server takes them.
+    /// Returns the limits for the server.
     pub fn limits(&self) -> Limits {
         Limits {
             session: session::Limits {
@@ -188,7 +190,7 @@ impl LimitOptions {
         }
     }
 
-    /// Connections of one peer.
+    /// Returns the number of connections that one peer may have.
     pub fn per_peer(&self) -> Option<usize> {
         self.connections_per_peer.map(NonZeroUsize::get)
     }

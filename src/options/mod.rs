@@ -1,11 +1,11 @@
-//! What can be said of a server, in words: on a command line as `--name value`, in the environment as
-//! `RUMPRING_NAME=value`. The command line goes first.
+//! The options of a server: `--name value` on the command line, or `RUMPRING_NAME=value` in the
+//! environment. The command line takes precedence.
 //!
-//! A program with a rump kernel inside that has this server preloaded has no command line of ours: the
-//! variables are its way.
+//! A program with a rump kernel inside that has this server preloaded has no command line of rumpring's;
+//! it is configured by the variables.
 //!
-//! - [`limits`]: how much a server takes on; [`access`]: who may connect; [`units`]: sizes and times;
-//!   [`effect`]: which of them say something to a server, where they are given.
+//! - [`limits`]: limits on what a server takes on; [`access`]: who may connect; [`units`]: sizes and
+//!   times; [`effect`]: a check for options without effect.
 
 mod access;
 mod effect;
@@ -29,10 +29,10 @@ use access::AccessOptions;
 use limits::LimitOptions;
 use rumpsp::url::Url;
 
-/// Most clients at once if nobody says: what is preallocated for each is 16 bytes.
+/// The most clients at once by default. What is preallocated for each is 16 bytes.
 const DEFAULT_CONNECTIONS: u64 = 65_536;
 
-/// Most seconds of silence: Linux counts in 15 bits.
+/// The most seconds of silence: Linux counts in 15 bits.
 const MOST_KEEPALIVE: u64 = 32_767;
 
 /// The options of every server, whatever its kernel.
@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, env = "RUMPRING_CPUS", value_name = "LIST", value_parser = cpus)]
     cpus: Option<Cpus>,
 
-    /// How many workers, on the first CPUs that the process may use.
+    /// Number of workers, on the first CPUs that the process may use.
     #[arg(long, env = "RUMPRING_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
 
@@ -88,7 +88,7 @@ pub struct Options {
     access: AccessOptions,
 }
 
-/// What becomes of calls that are known to bring NetBSD's kernel down.
+/// The treatment of calls that are known to bring NetBSD's kernel down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum NetbsdFaults {
     Refuse,
@@ -117,7 +117,8 @@ fn cpus(list: &str) -> Result<Cpus, String> {
 }
 
 impl Options {
-    /// What the environment says of a server of NetBSD's own kernel, at this URL.
+    /// Reads the options and the configuration of a server of NetBSD's own kernel, at this URL, from the
+    /// environment.
     pub fn from_env(url: Url) -> Result<(Options, Config), String> {
         let command = Options::augment_args(clap::Command::new("rumpring"));
         warn_of_unknown_variables(&[&LogOptions::augment_args(command.clone())]);
@@ -129,7 +130,7 @@ impl Options {
         Ok((options, config))
     }
 
-    /// A server's configuration, at this URL. `given` is what these are of.
+    /// Returns a server's configuration, at this URL. `given` is what these options were parsed from.
     pub fn config(&self, given: &ArgMatches, url: Url) -> Result<Config, String> {
         let connections = connections(self.connections)?;
         let spin = Duration::from_micros(self.spin);
@@ -154,14 +155,14 @@ impl Options {
         })
     }
 
-    /// Whether calls that are known to bring NetBSD's kernel down are let through.
+    /// Returns `true` if calls that are known to bring NetBSD's kernel down are let through.
     pub fn allows_netbsd_faults(&self) -> bool {
         self.netbsd_faults == Some(NetbsdFaults::Allow)
     }
 
     fn cpus(&self, given: &ArgMatches) -> Result<Vec<usize>, String> {
         let [cpus, workers] = ["cpus", "workers"].map(|id| effect::source(given, id));
-        // Of a variable and a word on the command line the word is the later one.
+        // If one is a variable and the other is on the command line, the command line wins.
         let is_word = |source| source == Some(ValueSource::CommandLine);
         match (&self.cpus, self.workers) {
             (_, Some(count)) if is_word(workers) || cpus.is_none() => first_cpus(count.get()),
@@ -175,8 +176,8 @@ impl Options {
     }
 }
 
-/// How many clients a server may have: as many as asked for, if the open file limit allows. That is
-/// raised to its hard value.
+/// Returns the number of clients that a server may have: as many as asked for, if the open file limit
+/// allows. Raises that limit to its hard value.
 fn connections(asked: Option<NonZeroU32>) -> Result<u32, String> {
     let file_limit = raise_file_limit();
     match asked.map(NonZeroU32::get) {
@@ -189,7 +190,7 @@ fn connections(asked: Option<NonZeroU32>) -> Result<u32, String> {
     }
 }
 
-/// As many CPUs as there are to be workers.
+/// Returns the first CPUs that this process may use, one for each worker.
 fn first_cpus(workers: usize) -> Result<Vec<usize>, String> {
     let mut cpus = scheduler::allowed_cpus().map_err(|error| error.to_string())?;
     if workers > cpus.len() {

@@ -1,4 +1,4 @@
-//! Words and what becomes of them.
+//! Tests of options and their effects.
 
 use super::*;
 use crate::server::AnswerTime;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// Most seconds of any time: a year, which can be added to any other time.
+/// The most seconds of any time: a year, which can be added to any other time.
 const YEAR: u64 = 365 * 86_400;
 
-/// A number of bytes, with k, m or g behind.
+/// Parses a number of bytes, with k, m or g behind.
 pub fn size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_lowercase) {
         Some(b'k') => (&text[..text.len() - 1], 10),
@@ -20,7 +20,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is no number of bytes"))
 }
 
-/// A number of bytes to hold in memory: no more than may ever be.
+/// Parses a number of bytes to hold in memory, which has to be less than any memory's size.
 pub fn memory(text: &str) -> Result<usize, String> {
     match usize::try_from(size(text)?) {
         Ok(bytes @ ..=0x7fff_ffff_ffff) => Ok(bytes),
@@ -28,7 +28,7 @@ pub fn memory(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A number of seconds.
+/// Parses a number of seconds.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ ..=YEAR) => Ok(Duration::from_secs(seconds)),

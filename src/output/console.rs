@@ -1,5 +1,5 @@
-//! The console of a kernel: what it prints, a byte at a time, goes to stdout by a [`Queue`], so that a client
-//! which writes to the console never waits for whoever reads stdout.
+//! The console of a kernel. What the kernel prints, a byte at a time, goes to stdout by a [`Queue`], so
+//! that a client which writes to the console never waits for the reader of stdout.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -29,10 +29,10 @@ impl Console {
     }
 }
 
-/// The console, with a thread that writes what is queued, from its first use on.
+/// Returns the console. From its first use on, a thread writes what is queued.
 fn console() -> &'static Console {
     CONSOLE.get_or_init(|| {
-        // Without a thread for it `flush` tries again.
+        // If the thread cannot be made, `flush` tries again.
         drop(Builder::new().name(THREAD.into()).spawn(write_queued));
         Console { line: Mutex::default(), queue: Queue::new("standard output") }
     })
@@ -49,13 +49,13 @@ pub fn print_byte(byte: u8) {
     }
 }
 
-/// Writes what is queued for ever.
+/// Writes what is queued, for ever.
 fn write_queued() {
     block_signals();
     console().queue.write(|bytes| write(io::stdout(), bytes).map_err(|(_, left)| left));
 }
 
-/// Waits for what is queued to be written, an unfinished line too, but no longer than `most`.
+/// Waits until what is queued is written, including an unfinished line, but no longer than `most`.
 pub fn flush(most: Duration) {
     let Some(console) = CONSOLE.get() else { return };
     let rest = std::mem::take(&mut *console.line());

@@ -1,6 +1,6 @@
-//! The log: lines on stderr, of one kind no more in a second than somebody can read.
+//! The log: lines on stderr. Of one kind, there are no more in a second than somebody can read.
 //!
-//! What a client does may be worth a line each time, and a client may do it a million times.
+//! An action of a client may be worth a line each time, and a client may do it a million times.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -17,7 +17,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use super::{Lines, say};
 
-/// What can be said of the log beside how verbose it is.
+/// The options of the log, besides its verbosity.
 #[derive(Args)]
 pub struct LogOptions {
     /// Lines of one kind in a second of the log; the others are counted.
@@ -26,15 +26,15 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// What the environment says of it.
+    /// Reads the options from the environment.
     pub fn from_env() -> Result<LogOptions, clap::Error> {
         let command = LogOptions::augment_args(Command::new("rumpring"));
         LogOptions::from_arg_matches(&command.try_get_matches_from(["rumpring"])?)
     }
 }
 
-/// Starts the log, as verbose as that many -v ask for; RUST_LOG decides if it is set. A program that this is
-/// preloaded into may have a log already, which then is this one's, too.
+/// Starts the log. Its verbosity is the number of `-v` options; RUST_LOG decides if it is set. A program
+/// into which this is preloaded may have a log already, which is then used here, too.
 pub fn start(verbose: u8, options: &LogOptions) {
     let level = match verbose {
         0 => "warn",
@@ -47,14 +47,14 @@ pub fn start(verbose: u8, options: &LogOptions) {
     let _ = log.try_init();
 }
 
-/// The log on `writer`. What is left out is left out by layers before the one that writes: a filter of that
-/// layer which says no to a single event says so, in tracing-subscriber 0.3, to all later ones too.
+/// Returns the log on `writer`. Lines are left out by layers before the one that writes. A filter of that
+/// layer which rejects a single event would, in tracing-subscriber 0.3, reject all later ones, too.
 fn log<W>(filter: EnvFilter, lines: u32, writer: W, ansi: bool) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let written = fmt::layer().with_writer(writer).with_ansi(ansi).with_target(false);
-    // It would tell of them by `eprintln!`.
+    // The layer would report errors by `eprintln!`.
     let written = written.log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(Throttle::new(lines)).with(written)
 }
@@ -77,7 +77,8 @@ impl Throttle {
         Throttle { most, kinds: Mutex::default() }
     }
 
-    /// Whether one more line of a kind may come now, and how many were left out before it.
+    /// Returns `true` if one more line of a kind may come now, and the number of lines left out before
+    /// it.
     fn pass(&self, kind: Identifier, now: Instant) -> (bool, u64) {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Second { began: now, lines: 0, left_out: 0 };
@@ -98,7 +99,7 @@ impl<S: Subscriber> Layer<S> for Throttle {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let (passes, left_out) = self.pass(event.metadata().callsite(), Instant::now());
         if left_out > 0 {
-            // Not by the log itself, which is in the middle of a line.
+            // This is not logged by the log itself, which is in the middle of a line.
             say(format_args!(
                 "rumpring: {left_out} more lines like the next were left out before it"
             ));
@@ -117,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what is written to it.
+    /// A writer that keeps what is written to it.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
 

@@ -1,16 +1,17 @@
-//! What the programs say on stdout and stderr, such that saying it never ends or changes anything else.
+//! The output of the programs on stdout and stderr. Printing never ends the program or changes what it
+//! does.
 //!
-//! A command prints its result with [`print()`]: a disk that is full is an error, a reader that has had enough
-//! is not. Everything else is a line on stderr: [`say`]. A line that cannot be written is lost, for there is
-//! nobody left to tell.
+//! A command prints its result with [`print()`]: a full disk is an error, a reader that has closed its
+//! end is not. Everything else is a line on stderr: [`say`]. A line that cannot be written is lost,
+//! because there is nobody left to tell.
 //!
-//! A server must not wait for whoever reads its stderr, either: after [`queue_lines`] lines go to a bounded
-//! [`queue`], and a thread of its own, which runs [`write_lines`], writes them. The same is true of stdout and
-//! of the [`console`] of NetBSD's kernel.
+//! A server must not wait for the reader of its stderr, either: after [`queue_lines`], lines go to a
+//! bounded [`queue`], and a thread of its own, which runs [`write_lines`], writes them. The same is true
+//! of stdout and of the [`console`] of NetBSD's kernel.
 //!
-//! The [`log`] is made of such lines, too.
+//! The [`log`] consists of such lines, too.
 //!
-//! `println!` and its kin panic when a line cannot be written, so no crate uses them.
+//! `println!` and similar macros panic when a line cannot be written, so no crate uses them.
 
 mod console;
 pub mod log;
@@ -33,22 +34,23 @@ use rustix::io::Errno;
 pub use console::print_byte;
 use queue::Queue;
 
-/// How long a server that ends waits for its last lines to be written.
+/// The time that a server which ends waits for its last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How long a thread that panics does so. A panic may end the process a moment later.
+/// The time that a thread which panics waits for its lines to be written. A panic may end the process a
+/// moment later.
 const PANICKED: Duration = Duration::from_millis(100);
 
-/// The lines of a server. Not there: lines are written by whoever has something to say.
+/// The queued lines of a server. If this is not set, each thread writes its lines itself.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// Why a result could not be printed.
+/// The reason why a result could not be printed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}; the result is not complete")]
 pub struct PrintError(#[from] io::Error);
 
-/// Prints to stdout. A reader that has had enough, as `head` may, is no error and changes nothing: what
-/// else the command has to do is done, and its exit status says how that went.
+/// Prints to stdout. A reader that has closed its end, as `head` may, is no error and changes nothing:
+/// the command does the rest of its work, and its exit status tells how that went.
 pub fn print(text: impl Display) -> Result<(), PrintError> {
     match write(io::stdout(), text.to_string().as_bytes()) {
         Ok(()) | Err((Errno::PIPE, _)) => Ok(()),
@@ -56,7 +58,7 @@ pub fn print(text: impl Display) -> Result<(), PrintError> {
     }
 }
 
-/// Says something on stderr: a line, or several.
+/// Prints one or more lines on stderr.
 pub fn say(text: impl Display) {
     say_bytes(format!("{text}\n").as_bytes());
 }
@@ -64,18 +66,18 @@ pub fn say(text: impl Display) {
 fn say_bytes(lines: &[u8]) {
     match QUEUE.get() {
         Some(queue) => queue.push(lines),
-        // What cannot be written is lost: there is nobody to tell.
+        // A line that cannot be written is lost, because there is nobody to tell.
         None => drop(write(io::stderr(), lines)),
     }
 }
 
-/// Writes all, and waits where that takes waiting. In vain: why, and what is left.
+/// Writes all bytes, and waits if necessary. On failure, returns the errno and the bytes that are left.
 fn write(to: impl AsFd, mut bytes: &[u8]) -> Result<(), (Errno, &[u8])> {
     while !bytes.is_empty() {
         match rustix::io::write(&to, bytes) {
             Ok(len) => bytes = &bytes[len..],
             Err(Errno::INTR) => {}
-            // Somebody else who has the same file may have made it non-blocking.
+            // Another process that has the same file may have made it non-blocking.
             Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&to, PollFlags::OUT)], None)),
             Err(errno) => return Err((errno, bytes)),
         }
@@ -83,7 +85,7 @@ fn write(to: impl AsFd, mut bytes: &[u8]) -> Result<(), (Errno, &[u8])> {
     Ok(())
 }
 
-/// A way to stderr for what writes lines: each write is one, and none fails.
+/// A writer of lines to stderr. Each write is one line or several, and none fails.
 pub struct Lines;
 
 impl Write for Lines {
@@ -97,8 +99,8 @@ impl Write for Lines {
     }
 }
 
-/// From here on lines are queued, those of panics among them: for a server. They are written once there
-/// is a thread that runs [`write_lines`], and at the latest by [`flush`].
+/// Queues lines from here on, including those of panics; for a server. The lines are written once a
+/// thread runs [`write_lines`], and at the latest by [`flush`].
 pub fn queue_lines() {
     QUEUE.get_or_init(|| {
         std::panic::set_hook(Box::new(panicked));
@@ -106,19 +108,20 @@ pub fn queue_lines() {
     });
 }
 
-/// Sees to it that descriptors 0 to 2 are open, if only on /dev/null: else the next socket is one of them,
-/// and who prints something prints it there. Rust's programs begin with that, and others need not.
+/// Makes sure that descriptors 0 to 2 are open, if only on /dev/null: otherwise the next socket gets one
+/// of these numbers, and whatever is printed goes there. Rust's programs begin with this, but others need
+/// not.
 pub fn open_standard_files() {
     let open = || rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty());
     while let Ok(file) = open()
         && file.as_raw_fd() <= 2
     {
-        // It stays.
+        // The descriptor stays open.
         let _ = file.into_raw_fd();
     }
 }
 
-/// Writes queued lines for ever.
+/// Writes queued lines, for ever.
 pub fn write_lines() {
     block_signals();
     if let Some(queue) = QUEUE.get() {
@@ -126,15 +129,15 @@ pub fn write_lines() {
     }
 }
 
-/// Blocks all signals on this thread. They are for others of the process, which may be somebody else's program;
-/// SIGPIPE, of a reader that has gone, would end it.
+/// Blocks all signals on this thread. They are for other threads of the process, which may be another
+/// program's. SIGPIPE, after the reader has gone, would end the process.
 fn block_signals() {
     if let Err(error) = SigSet::all().thread_block() {
         tracing::warn!("cannot block signals: {error}");
     }
 }
 
-/// Waits for what is queued to be written, but not for long: to be called before the process ends.
+/// Waits until what is queued is written, but not for long. To be called before the process ends.
 pub fn flush() {
     console::flush(LAST_LINES);
     if let Some(queue) = QUEUE.get() {
@@ -142,7 +145,7 @@ pub fn flush() {
     }
 }
 
-/// Says what Rust's own hook does, which would wait for whoever reads stderr.
+/// Prints what Rust's own panic hook prints. Rust's hook would wait for the reader of stderr.
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("without a name");
@@ -156,13 +159,13 @@ fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     }
 }
 
-/// The end of the process before [`end`]: queued lines are written first.
+/// Ends the process early, instead of by [`end`]. Queued lines are written first.
 pub fn exit(status: i32) -> ! {
     flush();
     std::process::exit(status)
 }
 
-/// How a program ends: says what went wrong, if anything did.
+/// Ends a program: prints what went wrong, if anything did, and returns the exit status.
 pub fn end(program: &str, result: Result<(), impl Display>) -> ExitCode {
     let status = match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -175,13 +178,13 @@ pub fn end(program: &str, result: Result<(), impl Display>) -> ExitCode {
     status
 }
 
-/// The command line; or, when it asks for help or cannot be understood, the status to end with once that
-/// is said.
+/// Parses the command line. If it asks for help or cannot be understood, prints that and returns the exit
+/// status.
 pub fn parse<C: Parser>(program: &str) -> Result<C, ExitCode> {
     parse_with_matches(program).map(|(parsed, _)| parsed)
 }
 
-/// The same, with what it was parsed from.
+/// Parses the command line as [`parse`] does, and also returns the matches that it was parsed from.
 pub fn parse_with_matches<C: Parser>(program: &str) -> Result<(C, ArgMatches), ExitCode> {
     let parse = || {
         let matches = C::command().try_get_matches()?;

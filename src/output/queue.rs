@@ -1,4 +1,4 @@
-//! Lines that wait for the thread that writes them. There is a bound; lines over it are lost, and counted.
+//! A bounded queue of lines for the thread that writes them. Lines over the bound are lost, and counted.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,34 +7,34 @@ use std::time::Duration;
 const MOST: usize = 256 << 10;
 
 pub struct Queue {
-    /// Where they are written to, for who reads of lines that were lost.
+    /// The name of the stream, for the message that lines were lost.
     stream: &'static str,
     state: Mutex<State>,
-    /// Something has changed that somebody may wait for.
+    /// Signalled when the state has changed.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// Lines that wait, one behind the other.
+    /// The lines that wait, one after the other.
     lines: Vec<u8>,
-    /// There was no room for a line: the next ones are lost, too, until those that wait are taken, so that
-    /// it is known where they are missing.
+    /// True if there was no room for a line. The next lines are lost, too, until those that wait are
+    /// taken, so that all lost lines are missing at one place.
     is_full: bool,
-    /// Lines that were lost and have not been told of.
+    /// The number of lines that were lost and have not been reported.
     lost: u64,
-    /// Lines were taken and are not written yet.
+    /// True if lines were taken and are not written yet.
     is_writing: bool,
     has_writer: bool,
 }
 
 impl Queue {
-    /// A queue of lines for this stream.
+    /// Creates a queue of lines for this stream.
     pub fn new(stream: &'static str) -> Self {
         Self { stream, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Has lines written, if there is room for them.
+    /// Queues lines, if there is room for them.
     pub fn push(&self, lines: &[u8]) {
         let mut state = self.lock();
         state.is_full |= state.lines.len() + lines.len() > MOST;
@@ -46,7 +46,8 @@ impl Queue {
         }
     }
 
-    /// Hands lines to `write` for ever, without holding up those who push. What it returns as left is lost.
+    /// Hands lines to `write`, for ever, without delaying those who push. The bytes that `write` returns
+    /// as left are lost.
     pub fn write(&self, mut write: impl FnMut(&[u8]) -> Result<(), &[u8]>) {
         self.lock().has_writer = true;
         loop {
@@ -68,7 +69,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines and takes them, and the number of those lost.
+    /// Waits for lines and takes them, and the number of lost lines.
     fn take(&self) -> (Vec<u8>, u64) {
         let state = self.lock();
         let wait = self.changed.wait_while(state, |state| state.lines.is_empty());
@@ -77,21 +78,23 @@ impl Queue {
         (std::mem::take(&mut state.lines), std::mem::take(&mut state.lost))
     }
 
-    /// Whether there is a thread that writes.
+    /// Returns `true` if there is a thread that writes.
     pub fn has_writer(&self) -> bool {
         self.lock().has_writer
     }
 
-    /// Waits until all lines are written, but no longer than that.
+    /// Waits until all lines are written, but no longer than `most`.
     pub fn wait_until_written(&self, most: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
         drop(self.changed.wait_timeout_while(self.lock(), most, is_busy));
     }
 
-    /// The same, with a thread of this name that runs `write`, if there is none that writes.
+    /// Waits as [`Queue::wait_until_written`] does. If no thread writes yet, starts one of this name that
+    /// runs `write`.
     pub fn wait_until_written_by(&self, name: &str, write: fn(), most: Duration) {
         if !self.has_writer() {
-            // It failed before there was one. Without it the lines are lost.
+            // The program failed before there was such a thread. If none can be started, the lines are
+            // lost.
             drop(std::thread::Builder::new().name(name.into()).spawn(write));
         }
         self.wait_until_written(most);
@@ -115,14 +118,14 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Has a thread take what there is; it sends it on as text, unless `fails` says that it cannot.
+    /// Starts a thread that writes to the returned channel, as text, unless `fails` returns `true`.
     fn writer(queue: &Arc<Queue>, fails: fn(&[u8]) -> bool) -> Receiver<String> {
         let (queue, (sender, written)) = (queue.clone(), channel());
         std::thread::spawn(move || {
             queue.write(|lines| match fails(lines) {
                 true => Err(lines),
                 false => {
-                    // A test that has seen enough has gone.
+                    // A test that has seen enough may have gone.
                     let _ = sender.send(String::from_utf8(lines.to_vec()).unwrap());
                     Ok(())
                 }
@@ -193,7 +196,7 @@ mod tests {
         });
         queue.push(b"one\n");
         met.wait();
-        // It is being written from here on, and takes its time.
+        // The line is being written from here on, which takes a while.
         for _ in 0..MOST {
             queue.push(b"more\n");
         }

@@ -1,20 +1,22 @@
-//! How many tasks sleep, and which tasks have to wait because too many do.
+//! The blocking limit: it counts the tasks that sleep, and holds back tasks when too many do.
 //!
-//! A task that sleeps inside a kernel keeps a thread, so the number of sleepers has a bound. Near the
-//! bound nobody can say which task will sleep next; but tasks of one kind tend to sleep alike. So a
-//! task waits before it starts if one of its kind is asleep and its client has its share of sleepers:
-//! of the last quarter each client gets only a little, and at the bound nobody gets more. All others go
-//! on. The first of a kind may still fall asleep: there are at most as many sleepers over the bound
-//! as there are kinds, times the cores, for that many start at once.
+//! A task that sleeps inside a kernel keeps a thread, so the number of sleepers has a bound. Nobody can
+//! say which task will sleep next, but tasks of one kind tend to sleep alike. So a task waits before it
+//! starts if a task of its kind is asleep and its client has its share of sleepers: of the last quarter,
+//! each client gets only a little, and at the bound, nobody gets more. All other tasks go on. The first
+//! task of a kind may still fall asleep. So the number of sleepers over the bound is at most the number
+//! of kinds times the number of cores, because that many tasks start at once.
 //!
-//! A task that has waited counts as asleep from when it may go on, whether it then sleeps or not. So no
-//! more go on than there is room for, and one that ends without having slept makes room for the next.
+//! A task that has waited counts as asleep from the moment it may go on, whether it then sleeps or not.
+//! So no more tasks go on than there is room for, and a task that ends without having slept makes room
+//! for the next.
 //!
-//! Where the system has no thread for one more sleeper, the bound becomes what there are threads for. It
-//! grows again when a task waits and a thread can be started.
+//! If the system has no thread for one more sleeper, the bound is lowered to what there are threads for.
+//! It rises again when a task waits and a thread can be started.
 //!
-//! Who is to wait counts itself first and then looks once more whether it has to; who wakes makes room
-//! first and then looks whether anybody waits. One of the two sees the other, and no task is left behind.
+//! No task is left behind: a task that is to wait first counts itself and then looks once more if it has
+//! to, and a task that wakes first makes room and then looks for waiting tasks. So one of the two sees
+//! the other.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,10 +28,10 @@ use crossbeam_deque::Injector;
 use super::{Client, Task};
 use crate::fairness::leaves_some;
 
-/// How long no thread is started before it is needed, after one could not be.
+/// The time for which no thread is started ahead of need, after one could not be started.
 const REST: Duration = Duration::from_secs(1);
 
-/// What a task counts as while it sleeps.
+/// The kind and the client under which a sleeping task is counted.
 #[derive(Clone, Debug)]
 pub struct Sleeper {
     kind: usize,
@@ -37,7 +39,7 @@ pub struct Sleeper {
 }
 
 impl Sleeper {
-    /// What this task counts as, if it may sleep.
+    /// Returns what this task counts as, or `None` if it may not sleep.
     pub fn of<T: Task>(task: &T) -> Option<Sleeper> {
         task.kind().map(|kind| Sleeper { kind, client: task.client() })
     }
@@ -47,23 +49,24 @@ impl Sleeper {
     }
 }
 
-/// A client, by where it is in memory, and a kind. Whoever waits keeps its client where it is.
+/// A client, by its address in memory, and a kind. The address stays valid because a waiting task keeps
+/// its client.
 type Key = (usize, usize);
 
-/// The sleepers of a scheduler, and the tasks that wait for one of them to wake.
+/// The blocking limit: the sleepers of a scheduler, and the tasks that wait for one of them to wake.
 pub struct BlockingLimit<T> {
     bound: Bound,
     total: AtomicUsize,
     by_kind: Box<[AtomicUsize]>,
-    /// How many tasks wait, or are about to.
+    /// The number of tasks that wait, or are about to.
     waiters: AtomicUsize,
     waiting: Mutex<Waiting<T>>,
-    /// Tasks that have waited and may go on.
+    /// The tasks that have waited and may go on.
     ready: Injector<(T, Sleeper)>,
 }
 
 impl<T: Task> BlockingLimit<T> {
-    /// Nobody, and at most so many.
+    /// Creates a limit of `most` sleepers.
     pub fn new(most: usize) -> BlockingLimit<T> {
         BlockingLimit {
             bound: Bound::new(most),
@@ -75,7 +78,7 @@ impl<T: Task> BlockingLimit<T> {
         }
     }
 
-    /// A task falls asleep.
+    /// Counts a task that falls asleep.
     pub fn enter(&self, sleeper: Option<&Sleeper>) {
         self.total.fetch_add(1, Ordering::SeqCst);
         if let Some(Sleeper { kind, client }) = sleeper {
@@ -84,7 +87,7 @@ impl<T: Task> BlockingLimit<T> {
         }
     }
 
-    /// A task wakes. Whether others may go on because of that.
+    /// Counts a task that wakes. Returns `true` if other tasks may go on because of that.
     pub fn leave(&self, sleeper: Option<&Sleeper>) -> bool {
         let mut was_last = false;
         if let Some(Sleeper { kind, client }) = sleeper {
@@ -95,7 +98,7 @@ impl<T: Task> BlockingLimit<T> {
         (was_last || total < self.bound.now()) && self.release()
     }
 
-    /// Keeps the task if it has to wait, and says so to `held`; returns it if it may start.
+    /// Returns the task if it may start. If it has to wait, passes it to `held` and keeps it.
     pub fn admit(&self, task: T, sleeper: &Sleeper, held: impl FnOnce(&T)) -> Option<T> {
         if self.may_start(sleeper) {
             return Some(task);
@@ -111,17 +114,17 @@ impl<T: Task> BlockingLimit<T> {
         None
     }
 
-    /// A task that has waited, may start, and counts as asleep already.
+    /// Takes a task that has waited and may start. It counts as asleep already.
     pub fn next_ready(&self) -> Option<(T, Sleeper)> {
         if self.ready.is_empty() { None } else { super::worker::take(|| self.ready.steal()) }
     }
 
-    /// Whether there is such a task.
+    /// Returns `true` if a task has waited and may start.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Takes out the waiting tasks that are of no kind any more.
+    /// Takes out the waiting tasks that no longer have a kind.
     pub fn take_changed(&self) -> Vec<T> {
         if self.waiters.load(Ordering::SeqCst) == 0 {
             return Vec::new();
@@ -131,33 +134,36 @@ impl<T: Task> BlockingLimit<T> {
         changed
     }
 
-    /// No thread can be started beyond those that there are, and so many sleepers leave enough of them.
+    /// Lowers the bound to `most`, because no more threads can be started. With so many sleepers, enough
+    /// threads are left.
     pub fn lower(&self, most: usize, now: Instant) {
         self.bound.lower(most, now);
     }
 
-    /// Whether fewer may sleep than were to.
+    /// Returns `true` if the bound is lower than configured.
     pub fn is_lowered(&self) -> bool {
         self.bound.is_lowered()
     }
 
-    /// Whether it is some time ago that a thread could not be started, if it ever was so.
+    /// Returns `true` unless a thread could not be started a short time ago.
     pub fn has_rested(&self, now: Instant) -> bool {
         self.bound.has_rested(now)
     }
 
-    /// A thread more could be started. Whether tasks may go on because of that.
+    /// Raises the bound, because another thread was started. Returns `true` if tasks may go on because of
+    /// that.
     pub fn raise(&self) -> bool {
         self.bound.raise(self.count());
         self.release()
     }
 
-    /// How many sleep.
+    /// Returns the number of sleepers.
     pub fn count(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Has those of the waiting tasks go on that may, a client's after another's. Whether there were any.
+    /// Lets those waiting tasks go on that may, one client after the other. Returns `true` if there were
+    /// any.
     fn release(&self) -> bool {
         if self.waiters.load(Ordering::SeqCst) == 0 {
             return false;
@@ -184,11 +190,11 @@ impl<T: Task> BlockingLimit<T> {
     }
 }
 
-/// How many may sleep: as many as were asked for, or fewer if no thread could be started for more.
+/// The bound of sleepers: as configured, or lower if no thread could be started for more.
 struct Bound {
     asked: usize,
     now: AtomicUsize,
-    /// When a thread could not be started.
+    /// The last time that a thread could not be started.
     lowered: Mutex<Option<Instant>>,
 }
 
@@ -210,24 +216,25 @@ impl Bound {
         *self.lowered.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    /// Whether the last thread that could not be started is long enough ago.
+    /// Returns `true` if [`REST`] has passed since a thread last could not be started.
     fn has_rested(&self, now: Instant) -> bool {
         let lowered = *self.lowered.lock().unwrap_or_else(PoisonError::into_inner);
         lowered.is_none_or(|then| now.saturating_duration_since(then) >= REST)
     }
 
-    /// Lets one more sleep than may, or than do.
+    /// Lets one more task sleep than may now, or than do.
     fn raise(&self, asleep: usize) {
         let more = |now: usize| Some((now.max(asleep) + 1).min(self.asked));
-        // It always changes.
+        // The update always succeeds.
         let _ = self.now.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
     }
 }
 
-/// Tasks that wait, apart by client and kind: of those that are alike either the first may go on or none.
+/// The tasks that wait, by client and kind. Of the tasks of one key, either the first may go on or none
+/// may.
 struct Waiting<T> {
     tasks: HashMap<Key, VecDeque<T>>,
-    /// Whose tasks are to be looked at, the next one first. Each is there once.
+    /// The keys with waiting tasks, the next one to look at first. Each is there once.
     turns: VecDeque<Sleeper>,
 }
 
@@ -240,7 +247,7 @@ impl<T: Task> Waiting<T> {
         alike.push_back(task);
     }
 
-    /// The first task of the next that may start, whose turn is over then.
+    /// Takes the first task of the next key that may start. That key then goes to the end.
     fn next(&mut self, may_start: impl Fn(&Sleeper) -> bool) -> Option<(T, Sleeper)> {
         let at = self.turns.iter().position(may_start)?;
         let sleeper = self.turns.remove(at)?;

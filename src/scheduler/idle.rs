@@ -1,16 +1,16 @@
-//! Who sits where: the cores nobody has, the threads without one, and how the two meet.
+//! The idle list: the cores that no thread has, the threads without a core, and how the two meet.
 //!
 //! # Why no wake-up is lost
 //!
-//! Two things race: a producer puts a task into a deque and looks for a free core; a worker that
-//! found no task frees its core and parks. Each writes first and looks second, with a sequentially
-//! consistent fence between the two: the producer writes the deque, then reads the number of free
-//! cores; the worker writes the number of free cores, then reads the deques. So at least one of them
-//! sees what the other wrote. If it is the producer, it gives the core to a thread; if it is the
-//! worker, it does the same in the producer's stead. When both see it, one finds the core taken.
+//! Two things race: a producer puts a task into a deque and looks for a free core; a worker that found no
+//! task frees its core and parks. Each writes first and looks second, with a sequentially consistent
+//! fence between: the producer writes the deque, then reads the number of free cores; the worker writes
+//! the number of free cores, then reads the deques. So at least one of them sees what the other wrote. If
+//! the producer does, it gives the core to a thread. If the worker does, it does the same in the
+//! producer's stead. If both do, one of them finds the core taken.
 //!
-//! A thread that is given a core may not have gone to sleep yet: the core is put into its
-//! [`Parker`] under that parker's lock, and it looks there before it sleeps.
+//! A thread that is given a core may not have gone to sleep yet. So the core is put into its [`Parker`]
+//! under that parker's lock, and the thread looks there before it sleeps.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -19,25 +19,25 @@ use super::Stats;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// Threads that wait for a core, at most. After a burst of sleepers there are as many as slept; those
-/// over this bound end when their task has.
+/// The most threads that wait for a core. After a burst of sleepers, as many threads exist as slept;
+/// those over this bound end with their task.
 pub const MOST_WAITING: usize = 256;
 
-/// Threads that wait for a core for as long as it takes. Those over this bound wait for
-/// [`super::Config::keep_alive`] only, so that the threads of a burst go in the end.
+/// The number of threads that wait for a core for as long as it takes. Those over this bound wait only
+/// for [`super::Config::keep_alive`], so that the threads of a burst end eventually.
 pub const KEPT_WAITING: usize = 16;
 
-/// The right to run on a core. As many exist as there are cores, and one more, the reserve: it runs tasks
-/// of priority only, while long tasks have all the others.
+/// The right to run on a CPU. As many exist as CPUs are configured, and one more, the reserve: it runs
+/// only priority tasks, while long tasks have all the others.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Core {
-    /// Index of the core's deque. The reserve has none: its index is the number of cores.
+    /// The index of the core's deque. The reserve has no deque: its index is the number of cores.
     pub index: usize,
-    /// The CPU it stands on.
+    /// The CPU of the core.
     pub cpu: usize,
 }
 
-/// Where one thread waits for a core.
+/// The place where one thread waits for a core.
 #[derive(Default)]
 pub struct Parker {
     given: Mutex<Given>,
@@ -52,9 +52,9 @@ enum Given {
     End,
 }
 
-/// How waiting in a [`Parker`] has ended.
+/// The result of waiting in a [`Parker`].
 pub enum Waited {
-    /// A core was given.
+    /// The thread was given a core.
     Core(Core),
     /// The thread is to end.
     End,
@@ -63,7 +63,7 @@ pub enum Waited {
 }
 
 impl Parker {
-    /// Waits until a core is given, or the thread is to end.
+    /// Waits until a core is given (`Some`), or the thread is to end (`None`).
     pub fn wait(&self) -> Option<Core> {
         let mut given = lock(&self.given);
         loop {
@@ -77,7 +77,7 @@ impl Parker {
         }
     }
 
-    /// Waits for this long, or until it is woken for nothing.
+    /// Waits for this long. May return early, after a spurious wake-up.
     pub fn wait_for(&self, time: Duration) -> Waited {
         let mut given = lock(&self.given);
         if matches!(*given, Given::Nothing) {
@@ -97,15 +97,15 @@ impl Parker {
     }
 }
 
-/// Seats and threads of one pool.
+/// The idle list of one scheduler: its free cores and its threads.
 pub struct Idle {
-    /// How many there are.
+    /// The number of cores, without the reserve.
     cores: usize,
-    /// Copy of `state.cores.len()`, to be read without the lock.
+    /// A copy of `state.cores.len()`, which is read without the lock.
     free: AtomicUsize,
-    /// Copy of `state.closed`, likewise.
+    /// A copy of `state.closed`, likewise.
     closed: AtomicBool,
-    /// How many there are, the rescuer apart.
+    /// The number of threads, without the rescuer.
     threads: AtomicUsize,
     state: Mutex<State>,
     wakes: AtomicU64,
@@ -115,25 +115,26 @@ pub struct Idle {
 
 struct State {
     cores: Vec<Core>,
-    /// The core for tasks of priority, if nobody has it.
+    /// The core for priority tasks, unless a thread has it.
     reserve: Option<Core>,
-    /// Threads that wait for a core, with the core each sat on last.
+    /// The threads that wait for a core, each with the core that it had last.
     parked: Vec<(usize, Arc<Parker>)>,
-    /// Where the rescuer waits, if there is one and it has no core.
+    /// The rescuer's parker, if there is a rescuer and it has no core.
     rescuer: Option<Arc<Parker>>,
     closed: bool,
 }
 
-/// What a producer has to do so that its task is run.
+/// The step that a producer has to take so that its task is run.
 pub enum Need {
-    /// Nothing: all cores are taken, and who sits there looks before leaving. Or the scheduler ends.
+    /// Nothing: all cores are taken, and their threads look for tasks before they leave. Or the scheduler
+    /// ends.
     Nothing,
-    /// A core is free and no thread waits for one: start a thread for it.
+    /// A core is free and no thread waits for one: a thread has to be started for it.
     Thread(Core),
 }
 
 impl Idle {
-    /// A core on each of these CPUs, and no thread yet.
+    /// Creates a list with a core on each of these CPUs, and no threads.
     pub fn new(cpus: Vec<usize>) -> Idle {
         let cores: Vec<Core> =
             cpus.into_iter().enumerate().map(|(index, cpu)| Core { index, cpu }).collect();
@@ -156,18 +157,18 @@ impl Idle {
         }
     }
 
-    /// Fills a free core, if there is one, because there is work. To be called after the work has
-    /// become visible.
+    /// Fills a free core, if there is one, because there is work. To be called after the work has become
+    /// visible.
     pub fn fill_a_core(&self) -> Need {
         self.fill_from(1)
     }
 
-    /// The same, if all cores are free: else whoever has one looks for work before leaving it.
+    /// Fills a core if all are free. Otherwise the thread that has one looks for work before it leaves.
     pub fn fill_the_first_core(&self) -> Need {
         self.fill_from(self.cores)
     }
 
-    /// Fills a core if at least so many are free.
+    /// Fills a core if at least `least` are free.
     fn fill_from(&self, least: usize) -> Need {
         fence(Ordering::SeqCst);
         if self.free.load(Ordering::Relaxed) < least {
@@ -184,7 +185,7 @@ impl Idle {
         self.give(state, core)
     }
 
-    /// Fills the reserve, because tasks of priority wait and nobody who has a core gets to them.
+    /// Fills the reserve, because priority tasks wait and no thread that has a core gets to them.
     pub fn fill_the_reserve(&self) -> Need {
         let mut state = lock(&self.state);
         match state.reserve.take().filter(|_| !state.closed) {
@@ -193,7 +194,7 @@ impl Idle {
         }
     }
 
-    /// Gives a core to a thread that waits for one, if any does.
+    /// Gives a core to a waiting thread, or asks for a new thread if none waits.
     fn give(&self, mut state: MutexGuard<'_, State>, core: Core) -> Need {
         if let Some(parker) = state.take_parked(core.index) {
             drop(state);
@@ -206,16 +207,16 @@ impl Idle {
         Need::Thread(core)
     }
 
-    /// A worker found nothing to do: its core is free, and it waits in `parker` from here on, or is sent
-    /// home. The caller then looks at the deques once more.
+    /// Frees the core of a worker that found no task. The worker waits in `parker` from here on, or is
+    /// told to end. The caller then looks at the deques once more.
     pub fn stand_up(&self, core: Core, parker: &Arc<Parker>) {
         self.free_core(core, Some(parker));
         fence(Ordering::SeqCst);
     }
 
-    /// A thread without a core has ended its task and waits for one, or is sent home if many do. The
-    /// caller then looks at the deques: there may have been nobody to take a free core, if the system had
-    /// no more threads.
+    /// Adds a thread that has ended its task without a core. It waits in `parker`, or is told to end if
+    /// many threads wait. The caller then looks at the deques: if the system had no more threads, nobody
+    /// may have taken a free core.
     pub fn add_parked(&self, last_core: usize, parker: &Arc<Parker>) {
         let mut state = lock(&self.state);
         state.wait_at(last_core, parker);
@@ -223,14 +224,14 @@ impl Idle {
         fence(Ordering::SeqCst);
     }
 
-    /// A thread is about to sleep inside a task: its core is free. The caller then has it filled if
-    /// there is work.
+    /// Frees the core of a thread that is about to sleep inside a task. If there is work, the caller then
+    /// has the core filled.
     pub fn leave(&self, core: Core) {
         self.hand_offs.fetch_add(1, Ordering::Relaxed);
         self.free_core(core, None);
     }
 
-    /// A thread woke up inside a task: the core it had, or another, if one is free.
+    /// Takes a core for a thread that woke up inside a task: the core it had, or another, if one is free.
     pub fn come_back(&self, last_core: usize) -> Option<Core> {
         let mut state = lock(&self.state);
         let at = state.cores.iter().position(|core| core.index == last_core);
@@ -242,8 +243,8 @@ impl Idle {
         core
     }
 
-    /// A thread has waited for long: whether it is to end, and waits no more. If not it has been given
-    /// something, or few enough wait.
+    /// Returns `true` if a thread that has waited for long is to end; it then no longer waits. Otherwise
+    /// the thread has just been given something, or few enough threads wait.
     pub fn retire(&self, parker: &Arc<Parker>) -> bool {
         let mut state = lock(&self.state);
         if state.parked.len() <= KEPT_WAITING {
@@ -253,8 +254,8 @@ impl Idle {
         at.map(|at| state.parked.remove(at)).is_some()
     }
 
-    /// A thread that was to be started could not be: the rescuer takes its core, or if it has one, or
-    /// there is none, that core is free again. Returns how many threads there are.
+    /// Notes that a thread for this core could not be started. The rescuer takes the core. If the rescuer
+    /// has a core already, or there is no rescuer, the core is free again. Returns the number of threads.
     pub fn thread_failed(&self, core: Core) -> usize {
         let mut state = lock(&self.state);
         match state.rescuer.take() {
@@ -265,13 +266,13 @@ impl Idle {
         self.thread_ended()
     }
 
-    /// A thread is to be started without a core.
+    /// Counts a thread that is about to be started.
     pub fn thread_begins(&self) {
         self.threads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The rescuer waits in `parker` until a thread cannot be started, and its core is free if it had one.
-    /// The caller then looks at the deques once more.
+    /// Makes the rescuer wait in `parker` until a thread cannot be started, and frees its core if it had
+    /// one. The caller then looks at the deques once more.
     pub fn retire_rescuer(&self, core: Option<Core>, parker: &Arc<Parker>) {
         let mut state = lock(&self.state);
         if state.closed {
@@ -286,17 +287,18 @@ impl Idle {
         fence(Ordering::SeqCst);
     }
 
-    /// How many threads wait for a core.
+    /// Returns the number of threads that wait for a core.
     pub fn waiting(&self) -> usize {
         lock(&self.state).parked.len()
     }
 
-    /// How many cores there are, but for the reserve.
+    /// Returns the number of cores, without the reserve.
     pub fn cores(&self) -> usize {
         self.cores
     }
 
-    /// The scheduler ends: every waiting thread is sent home, every other one goes when it would wait.
+    /// Ends the scheduler: every waiting thread is told to end, and every other one ends when it would
+    /// wait.
     pub fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -307,17 +309,17 @@ impl Idle {
         }
     }
 
-    /// Whether the scheduler ends.
+    /// Returns `true` if the scheduler ends.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// A thread has ended, or one without a core could not be started. Returns how many are left.
+    /// Counts a thread that has ended, or that could not be started. Returns the number of threads left.
     pub fn thread_ended(&self) -> usize {
         self.threads.fetch_sub(1, Ordering::Relaxed) - 1
     }
 
-    /// How many threads there are.
+    /// Returns the number of threads.
     pub fn threads(&self) -> usize {
         self.threads.load(Ordering::Relaxed)
     }
@@ -327,7 +329,7 @@ impl Idle {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counters.
+    /// Returns the counters.
     pub fn stats(&self) -> Stats {
         Stats {
             threads: self.threads(),
@@ -357,7 +359,8 @@ impl Idle {
 }
 
 impl State {
-    /// Has a thread wait for a core, or sends it home if the scheduler ends or many wait already.
+    /// Makes a thread wait for a core. Tells it to end if the scheduler ends or many threads wait
+    /// already.
     fn wait_at(&mut self, last_core: usize, parker: &Arc<Parker>) {
         if self.closed || self.parked.len() >= MOST_WAITING {
             parker.give(Given::End);
@@ -366,7 +369,8 @@ impl State {
         }
     }
 
-    /// The waiting thread that sat on this core last, else the one that waited least.
+    /// Takes the waiting thread that had this core last, or else the one that has waited for the shortest
+    /// time.
     fn take_parked(&mut self, index: usize) -> Option<Arc<Parker>> {
         let at = self.parked.iter().rposition(|(last, _)| *last == index);
         match at {

@@ -1,8 +1,8 @@
-//! Seats and threads in every order of what they do that loom finds: `scripts/loom`.
+//! Tests of the idle list, in every order of what threads do that loom finds: `scripts/loom`.
 //!
-//! A worker here does about its core what [`super::worker`] does, and so does a producer; the deque is
-//! a counter that orders as little as a deque does. A lost wake-up leaves nobody who can go on, and
-//! loom calls that a deadlock.
+//! A worker here does with its core what [`super::worker`] does, and so does a producer. The deque is a
+//! counter with as weak an ordering as a deque has. After a lost wake-up, no thread can go on, which loom
+//! calls a deadlock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::idle::{Core, Idle, Need, Parker, Waited};
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::sync::{Condvar, Mutex};
 
-/// A deque of tasks that are all the same. As in crossbeam's, a push releases and a look acquires, and
+/// A deque of tasks that are all alike. As in crossbeam's, a push releases and a look acquires, and
 /// nothing else orders them.
 #[derive(Default)]
 struct Deque {
@@ -43,18 +43,18 @@ impl Deque {
     }
 }
 
-/// A scheduler whose tasks count.
+/// A scheduler that counts its tasks.
 struct Model {
     idle: Idle,
     deque: Deque,
-    /// Threads with a core.
+    /// The number of threads with a core.
     with_core: AtomicUsize,
     cores: usize,
-    /// Tasks that have run, and threads that have ended.
+    /// The number of tasks that have run, and of threads that have ended.
     ends: Mutex<(usize, usize)>,
     changed: Condvar,
     started: AtomicUsize,
-    /// What a task does on its thread.
+    /// The work of a task on its thread.
     task: fn(&Arc<Model>, Core) -> Option<Core>,
 }
 
@@ -80,19 +80,19 @@ impl Model {
         }
     }
 
-    /// As the dispatcher does.
+    /// Pushes a task as the dispatcher does.
     fn push(self: &Arc<Model>) {
         self.deque.push();
         self.fill(self.idle.fill_the_first_core());
     }
 
-    /// As an injector does.
+    /// Pushes a task as an injector does.
     fn inject(self: &Arc<Model>) {
         self.deque.push();
         self.fill(self.idle.fill_a_core());
     }
 
-    /// A worker's thread.
+    /// Runs a worker's thread.
     fn worker(self: Arc<Model>, core: Core) {
         let parker = Arc::new(Parker::default());
         let mut given = Some(core);
@@ -108,7 +108,7 @@ impl Model {
             given = match parker.wait_for(Duration::MAX) {
                 Waited::Core(core) => Some(core),
                 Waited::End => None,
-                // Loom has no time: as if it had passed, when it wakes for nothing.
+                // Loom has no time: the time is taken as over when the thread wakes up spuriously.
                 Waited::TimedOut => parker.wait(),
             };
         }
@@ -141,7 +141,7 @@ impl Model {
         self.changed.notify_all();
     }
 
-    /// Waits until so many tasks have run, then sends all threads home.
+    /// Waits until so many tasks have run, then tells all threads to end.
     fn end(&self, tasks: usize) {
         let mut ends = self.ends.lock().unwrap();
         while ends.0 < tasks {

@@ -1,36 +1,36 @@
-//! Deques that belong to cores, and threads that borrow them.
+//! The scheduler: deques that belong to cores, and threads that borrow cores.
 //!
-//! Each core has one deque of tasks. One thread, the owner of the [`Dispatcher`], fills them all; to
-//! run a core's tasks a worker thread needs that core's *core*. A thread with a core is pinned to
-//! the core, takes from the core's deque first and steals from the others when it is empty. There
-//! are as many cores as cores, so no more threads run calls than that, however many exist.
+//! Each core has one deque of tasks. One thread, the owner of the [`Dispatcher`], fills them all. To run
+//! a core's tasks, a worker thread has to hold that core ([`idle::Core`]). A thread with a core is pinned
+//! to the core's CPU, takes tasks from the core's deque first, and steals from the others when it is
+//! empty. There are as many cores as CPUs, so no more threads than that run calls, however many exist.
 //!
-//! A thread gives its core back when it finds no task, and parks. It also gives it back when it is
-//! about to sleep inside a task ([`blocking`]): another thread may then take the core, one that is parked
-//! or a new one. Parking and hand-off are thus the same thing, and nothing has to be
-//! moved in either: tasks wait in deques, never in threads.
+//! A thread gives its core back when it finds no task, and parks. It also gives the core back when it is
+//! about to sleep inside a task ([`blocking`]): another thread may then take the core, a parked one or a
+//! new one. Parking and hand-off are thus the same thing, and neither moves any tasks: tasks wait in
+//! deques, never in threads.
 //!
-//! Tasks made ready by other threads than the dispatcher's (a pipe was written, a reader wakes) come
-//! in through the [`Injector`].
+//! Tasks that become ready on other threads than the dispatcher's (a pipe was written, a reader wakes)
+//! come in through the [`Injector`].
 //!
 //! Some tasks are short and go ahead of others ([`Dispatcher::push_priority`]). While long tasks have all
-//! cores, one thread more runs those, on a core of its own: the *reserve*.
+//! cores, one more thread runs the short ones, on a core of its own: the *reserve*.
 //!
-//! The system may have no thread for a core while all that there are sleep. So that somebody wakes those, one
-//! thread never runs a task that may sleep: the *rescuer*. It takes a core for which no thread can be
-//! started, runs what cannot sleep and leaves the rest to the others. To that it comes rarely: threads are made
-//! some before they are needed, and if there can be none, the bound of sleepers becomes what there are threads
-//! for (see [`asleep`]).
+//! The system may have no thread for a core while all existing threads sleep. So that these are woken,
+//! one thread never runs a task that may sleep: the *rescuer*. It takes a core for which no thread can be
+//! started, runs the tasks that cannot sleep, and leaves the rest to the others. This is rare: some
+//! threads are started before they are needed and, if none can be started, the blocking limit is lowered
+//! to what there are threads for (see [`blocking_limit`]).
 //!
 //! A wake-up costs more than many a task takes. So tasks that come while a worker is awake are left to
-//! it, and another is woken only when some have waited for too long: see [`queue_delay`].
+//! that worker, and another one is woken only when some tasks have waited for too long: see
+//! [`queue_delay`].
 //!
-//! - [`idle`] knows cores and threads, and who sits where; the argument why no wake-up is lost is
-//!   there.
-//! - [`worker`] is what a thread does with a core.
-//! - [`asleep`] bounds how many sleep, and says who has to wait then.
-//! - [`room`] says how many threads the system has room for.
-//! - [`queue_delay`] finds out when tasks have waited for too long.
+//! - [`idle`]: which threads have which cores, and the argument why no wake-up is lost.
+//! - [`worker`]: what a thread does with a core.
+//! - [`blocking_limit`]: the bound of sleeping tasks, and the tasks that have to wait because of it.
+//! - [`room`]: the number of threads that the system has room for.
+//! - [`queue_delay`]: the check for tasks that have waited for too long.
 
 mod blocking_limit;
 mod idle;
@@ -53,7 +53,7 @@ use blocking_limit::BlockingLimit;
 use idle::Idle;
 use queue_delay::QueueDelay;
 
-/// Somebody whose tasks a scheduler runs: how many of them sleep.
+/// A client of a scheduler, whose sleeping tasks are counted.
 #[derive(Debug, Default)]
 pub struct Client {
     asleep: AtomicUsize,
@@ -61,58 +61,60 @@ pub struct Client {
 
 /// A piece of work: run once, to its end, on some worker.
 pub trait Task: Send + 'static {
-    /// What all tasks of a scheduler need.
+    /// The state that all tasks of a scheduler use.
     type Context: Send + Sync + 'static;
 
-    /// How many kinds of tasks there are.
+    /// The number of kinds of tasks.
     const KINDS: usize = 0;
 
-    /// Of which kind it is, if too many sleepers of that kind are to keep it from starting. Tasks of
-    /// one kind tend to sleep alike.
+    /// Returns the kind of the task, if too many sleepers of that kind are to keep it from starting.
+    /// Tasks of one kind tend to sleep alike.
     fn kind(&self) -> Option<usize> {
         None
     }
 
-    /// Whose it is, if it is of a kind: of the last sleepers there may be each client has only a few.
+    /// Returns the client of a task that has a kind. Of the last places for sleepers, each client gets
+    /// only a few.
     fn client(&self) -> Arc<Client> {
         Arc::default()
     }
 
-    /// Does the work. A panic is caught and counted; the worker goes on.
+    /// Does the work. A panic is caught and counted, and the worker goes on.
     fn run(self, context: &Self::Context);
 
-    /// The task has to wait for others to wake before it starts.
+    /// Called when the task has to wait for others to wake before it starts.
     fn held(&self, _context: &Self::Context) {}
 
-    /// The thread that has run some tasks finds no more, or is about to sleep in one: what they put off
-    /// has to be done.
+    /// Called when a thread that has run tasks finds no more, or is about to sleep in one. What the tasks
+    /// put off has to be done now.
     fn pause(_context: &Self::Context) {}
 
-    /// A worker's thread ends while the scheduler goes on: what it holds on to has to be given back.
+    /// Called when a worker's thread ends while the scheduler goes on. What the thread holds has to be
+    /// given back.
     fn thread_end(_context: &Self::Context) {}
 
-    /// A worker has panicked outside of any task, and the scheduler is not what it was.
+    /// Called when a worker has panicked outside of any task. The scheduler can no longer be relied on.
     fn worker_panicked(_context: &Self::Context) {}
 }
 
-/// How a scheduler is laid out.
+/// The configuration of a scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The CPUs to sit on, one core each. Empty: all that the process may run on.
+    /// The CPUs to run on, one core each. Empty: all that the process may run on.
     pub cpus: Vec<usize>,
-    /// The most tasks that may sleep at once, each on a thread of its own. At this bound a task whose
-    /// kind is among the sleepers waits before it starts, and from three quarters of it on one whose client
-    /// has its share of them; all others go on. See [`Task::kind`] and [`Task::client`].
-    /// Lowered to what the system has room for.
+    /// The most tasks that may sleep at once, each on a thread of its own. At this bound, a task whose
+    /// kind is among the sleepers waits before it starts; from three quarters of it on, so does one whose
+    /// client has its share. All others go on. See [`Task::kind`] and [`Task::client`]. The bound is
+    /// lowered to what the system has room for.
     pub max_asleep: NonZeroUsize,
-    /// How long a worker looks for tasks before it gives its core back, as long as that pays (see
+    /// The time that a worker looks for tasks before it gives its core back, as long as that pays (see
     /// [`ring::Spin`]).
     pub spin: Duration,
-    /// How long a thread waits for something to do before it ends. A few wait for ever.
+    /// The time that a thread waits for something to do before it ends. A few threads wait for ever.
     pub keep_alive: Duration,
-    /// Whether one thread more is kept, the *rescuer*, that runs tasks of no kind only: then those are
-    /// run also when all other threads sleep and the system has no more. Threads for sleepers are made
-    /// before they are needed then.
+    /// True if there is one more thread, the *rescuer*, which runs only tasks that have no kind. These
+    /// then run even when all other threads sleep and the system has no more. Threads for sleepers are
+    /// then started before they are needed.
     pub rescuer: bool,
 }
 
@@ -128,13 +130,13 @@ impl Default for Config {
     }
 }
 
-/// Why a scheduler could not start.
+/// The reason why a scheduler could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system did not tell which CPUs there are.
     #[error("cannot tell which CPUs this process may run on; name them")]
     UnknownCpus,
-    /// A CPU that was asked for is not to be had.
+    /// A CPU that was asked for is not available to this process.
     #[error("this process may not run on CPU {0}; it may on {1:?}")]
     NoSuchCpu(usize, Vec<usize>),
     /// A thread could not be made.
@@ -142,33 +144,33 @@ pub enum Error {
     Thread(#[from] std::io::Error),
 }
 
-/// What all threads of a scheduler share.
+/// The state that all threads of a scheduler share.
 struct Shared<T: Task> {
     context: T::Context,
-    /// Where to take from each core's deque.
+    /// The taking ends of the cores' deques.
     stealers: Vec<deque::Stealer<T>>,
-    /// Tasks from elsewhere than the dispatcher.
+    /// The tasks that do not come from the dispatcher.
     injector: deque::Injector<T>,
-    /// Tasks that go ahead of those in the deques.
+    /// The tasks that go ahead of those in the deques.
     priority: deque::Injector<T>,
-    /// Tasks that the rescuer leaves to the workers.
+    /// The tasks that the rescuer leaves to the workers.
     passed_over: deque::Injector<T>,
-    /// Held while it finds out whether a task is one of those and puts it there.
+    /// Held while the rescuer finds out if a task may sleep, and puts it into `passed_over` if so.
     passing: Mutex<()>,
     idle: Idle,
     asleep: BlockingLimit<T>,
     spin: Duration,
     keep_alive: Duration,
     has_rescuer: bool,
-    /// Tasks have waited for too long, and none has run out of them since.
+    /// True if tasks have waited for too long and no worker has run out of tasks since.
     backpressure: AtomicBool,
-    /// The system is as if it had no room for another thread.
+    /// True if the system is to be treated as having no room for another thread.
     #[cfg(test)]
     refuses_threads: AtomicBool,
 }
 
 impl<T: Task> Shared<T> {
-    /// What the threads of a scheduler share that fills these deques, with a core on each of these CPUs.
+    /// Creates the shared state of a scheduler with these deques, and a core on each of these CPUs.
     fn new(
         context: T::Context,
         deques: &[deque::Worker<T>],
@@ -202,7 +204,7 @@ impl<T: Task> Shared<T> {
         self.backpressure.load(Ordering::Relaxed)
     }
 
-    /// A worker has run out of tasks.
+    /// Ends the backpressure, because a worker has run out of tasks.
     fn relieve(&self) {
         if self.is_under_backpressure() {
             self.backpressure.store(false, Ordering::Relaxed);
@@ -213,7 +215,7 @@ impl<T: Task> Shared<T> {
         self.has_new_tasks() || self.asleep.has_ready() || !self.passed_over.is_empty()
     }
 
-    /// Whether there are tasks that nobody has looked at yet.
+    /// Returns `true` if there are tasks that no thread has looked at yet.
     fn has_new_tasks(&self) -> bool {
         !self.priority.is_empty()
             || !self.injector.is_empty()
@@ -229,30 +231,30 @@ pub struct Dispatcher<T: Task> {
 }
 
 impl<T: Task> Dispatcher<T> {
-    /// Puts a task at the end of a core's deque; `index` is taken modulo the number of cores. It may
-    /// lie there until [`Dispatcher::notify`].
+    /// Puts a task at the end of a core's deque. `index` is taken modulo the number of cores. The task
+    /// may stay there until [`Dispatcher::notify`].
     pub fn push(&mut self, index: usize, task: T) {
         let index = index % self.deques.len();
         self.deques[index].push(task);
         self.queue_delay.pushed();
     }
 
-    /// Puts a task ahead of those in the deques: a worker takes one of either in turn. It is not to run for
-    /// long: if it has waited for too long, for all cores have long tasks, another thread runs it beside
-    /// them.
+    /// Puts a task ahead of those in the deques: a worker takes tasks from here and from its deque in
+    /// turn. The task must not run for long. If it has waited for too long, because long tasks have all
+    /// cores, another thread runs it beside them.
     pub fn push_priority(&mut self, task: T) {
         self.shared.priority.push(task);
         self.queue_delay.pushed();
     }
 
-    /// Sees to it that somebody runs what was pushed: whoever is awake, or else one worker is woken.
-    /// Once after a batch of pushes is enough. [`Dispatcher::look`] has to follow in time.
+    /// Makes sure that some thread runs what was pushed: wakes one worker if none is awake. One call
+    /// after a batch of pushes is enough. [`Dispatcher::look`] has to follow in time.
     pub fn notify(&mut self, now: Instant) {
         worker::notify_if_idle(&self.shared);
         self.queue_delay.begin(now);
     }
 
-    /// When to [`look`](Dispatcher::look), if tasks may be waiting.
+    /// Returns the time of the next [`look`](Dispatcher::look), if tasks may be waiting.
     pub fn next_look(&self) -> Option<Instant> {
         self.queue_delay.next()
     }
@@ -270,7 +272,8 @@ impl<T: Task> Dispatcher<T> {
         }
     }
 
-    /// Has tasks that wait for sleepers to wake looked at again: of some the kind may have changed.
+    /// Looks again at the tasks that wait for sleepers to wake, because the kind of some may have
+    /// changed.
     pub fn reconsider(&self) {
         let mut changed = self.shared.asleep.take_changed();
         changed.extend(self.take_passed_over());
@@ -280,22 +283,22 @@ impl<T: Task> Dispatcher<T> {
         }
     }
 
-    /// The tasks that the rescuer has passed over.
+    /// Takes the tasks that the rescuer has passed over.
     fn take_passed_over(&self) -> impl Iterator<Item = T> {
-        // Whatever it has found before their change is there after this.
+        // After this, what the rescuer found before the tasks changed is in the queue.
         drop(self.shared.lock_passing());
-        // No more than there are now: it may pass them over again.
+        // Takes only as many as there are now: the rescuer may pass them over again.
         let count = self.shared.passed_over.len();
         (0..count).map_while(|_| worker::take_passed_over(&self.shared))
     }
 
-    /// Seats, one a core.
+    /// Returns the number of cores.
     pub fn cores(&self) -> usize {
         self.deques.len()
     }
 }
 
-/// A way into the scheduler from any thread.
+/// A handle that puts tasks into the scheduler from any thread.
 pub struct Injector<T: Task>(Arc<Shared<T>>);
 
 impl<T: Task> Clone for Injector<T> {
@@ -305,7 +308,7 @@ impl<T: Task> Clone for Injector<T> {
 }
 
 impl<T: Task> Injector<T> {
-    /// Has a task run, behind those already injected.
+    /// Queues a task behind those already injected.
     pub fn inject(&self, task: T) {
         self.0.injector.push(task);
         worker::notify(&self.0);
@@ -314,20 +317,20 @@ impl<T: Task> Injector<T> {
 
 #[cfg(all(loom, test))]
 impl<T: Task> Injector<T> {
-    /// A way into a scheduler without cores: nothing is run.
+    /// Creates an injector of a scheduler without cores, which runs nothing.
     pub fn without_cores(context: T::Context) -> Injector<T> {
         let config = Config { keep_alive: Duration::MAX, ..Config::default() };
         Injector(Shared::new(context, &[], Vec::new(), 1, &config))
     }
 
-    /// The next task that was injected.
+    /// Takes the next task that was injected.
     pub fn take(&self) -> Option<T> {
         worker::take(|| self.0.injector.steal())
     }
 }
 
-/// The threads of a scheduler. Dropping it ends them once the task each is at has ended; tasks still in
-/// deques are dropped.
+/// The threads of a scheduler. Dropping it ends each thread once its current task has ended. Tasks still
+/// in deques are dropped.
 pub struct Scheduler<T: Task> {
     shared: Arc<Shared<T>>,
 }
@@ -335,11 +338,11 @@ pub struct Scheduler<T: Task> {
 /// Counters of a scheduler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Threads there are now, parked and sleeping ones included; the rescuer is not.
+    /// Threads that exist now, including parked and sleeping ones, but not the rescuer.
     pub threads: usize,
-    /// Times a parked thread was given a core.
+    /// Times that a parked thread was given a core.
     pub wakes: u64,
-    /// Times a thread about to sleep gave its core back.
+    /// Times that a thread about to sleep gave its core back.
     pub hand_offs: u64,
     /// Tasks that sleep now.
     pub asleep: usize,
@@ -348,7 +351,7 @@ pub struct Stats {
 }
 
 impl<T: Task> Scheduler<T> {
-    /// Makes a scheduler. Threads start when there is something to do.
+    /// Creates a scheduler. Further threads start when there is something to do.
     pub fn new(
         config: &Config,
         context: T::Context,
@@ -357,7 +360,7 @@ impl<T: Task> Scheduler<T> {
         let deques: Vec<_> = cpus.iter().map(|_| deque::Worker::new_fifo()).collect();
         let most_asleep = most_asleep(config.max_asleep.get());
         let shared = Shared::new(context, &deques, cpus, most_asleep, config);
-        // The first thread is made here, so that a machine which refuses threads is found out now.
+        // The first thread is started here, so that a machine which refuses threads is found out now.
         let scheduler = Scheduler { shared: shared.clone() };
         worker::start(&shared)?;
         if config.rescuer {
@@ -366,7 +369,7 @@ impl<T: Task> Scheduler<T> {
         Ok((scheduler, Dispatcher { deques, shared, queue_delay: QueueDelay::default() }))
     }
 
-    /// A scheduler without threads: its tasks are for whoever calls [`Scheduler::take_one`].
+    /// Creates a scheduler without threads: [`Scheduler::take_one`] takes its tasks.
     #[cfg(test)]
     pub fn without_threads(cores: usize, context: T::Context) -> (Scheduler<T>, Dispatcher<T>) {
         let deques: Vec<_> = (0..cores).map(|_| deque::Worker::new_fifo()).collect();
@@ -378,8 +381,8 @@ impl<T: Task> Scheduler<T> {
         )
     }
 
-    /// Takes a task of priority, else the oldest of a core's deque, or an injected one if `index` is past
-    /// the last.
+    /// Takes a priority task, or else the oldest task of a core's deque. If `index` is past the last
+    /// core, takes an injected one.
     #[cfg(test)]
     pub fn take_one(&self, index: usize) -> Option<T> {
         worker::take_priority(&self.shared).or_else(|| match self.shared.stealers.get(index) {
@@ -388,12 +391,12 @@ impl<T: Task> Scheduler<T> {
         })
     }
 
-    /// A way into this pool from any thread.
+    /// Returns a handle that puts tasks into this scheduler from any thread.
     pub fn injector(&self) -> Injector<T> {
         Injector(self.shared.clone())
     }
 
-    /// Counters.
+    /// Returns the counters.
     pub fn stats(&self) -> Stats {
         Stats { asleep: self.shared.asleep.count(), ..self.shared.idle.stats() }
     }
@@ -405,16 +408,16 @@ impl<T: Task> Drop for Scheduler<T> {
     }
 }
 
-/// The CPUs this process may run on.
+/// Returns the CPUs that this process may run on.
 pub fn allowed_cpus() -> Result<Vec<usize>, Error> {
     let ids = core_affinity::get_core_ids().filter(|ids| !ids.is_empty());
     Ok(ids.ok_or(Error::UnknownCpus)?.iter().map(|id| id.id).collect())
 }
 
-/// As many sleepers as asked for, if the system has room for their threads.
+/// Returns the number of sleepers asked for, or less if the system has no room for their threads.
 fn most_asleep(asked: usize) -> usize {
     let bound = |asked| room::for_threads().filter(|room| room.threads < asked);
-    // There is always room for one, whatever this process may not ask for.
+    // There is always room for one, even if this process cannot find out.
     let Some(room) = (asked > 1).then(|| bound(asked)).flatten() else {
         return asked;
     };
@@ -426,7 +429,7 @@ fn most_asleep(asked: usize) -> usize {
     most
 }
 
-/// The CPUs asked for, each once, or all that there are.
+/// Returns the CPUs asked for, each once, or all CPUs if none were named.
 fn choose_cpus(asked: &[usize]) -> Result<Vec<usize>, Error> {
     let allowed = allowed_cpus()?;
     if asked.is_empty() {

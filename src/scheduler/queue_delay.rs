@@ -1,25 +1,25 @@
-//! Whether tasks wait for too long in the deques.
+//! The queue delay: finds out if tasks wait for too long in the deques.
 //!
-//! Tasks bear no times; those ahead of a mark do. The watch notes how many have been pushed. If
-//! [`PATIENCE`] later not as many have been taken, the oldest has waited for that long: the workers
-//! awake are busy with something long, or there are too few of them.
+//! A task has no time stamp; instead, the watch notes how many tasks have been pushed. If [`PATIENCE`]
+//! later not as many have been taken, the oldest has waited for that long: the workers that are awake are
+//! busy with something long, or there are too few of them.
 
 use std::time::{Duration, Instant};
 
-/// How long a task may wait before another worker is woken for it: a few times what that costs.
+/// The time that a task may wait before another worker is woken for it: a few times what a wake-up costs.
 pub const PATIENCE: Duration = Duration::from_micros(50);
 
-/// Watches the deques of one dispatcher.
+/// The watch over the deques of one dispatcher.
 #[derive(Debug, Default)]
 pub struct QueueDelay {
-    /// Tasks ever pushed.
+    /// The number of tasks ever pushed.
     pushed: u64,
-    /// When to look next, and how many tasks should have been taken by then.
+    /// The time of the next look, and how many tasks should have been taken by then.
     mark: Option<(Instant, u64)>,
 }
 
 impl QueueDelay {
-    /// A task was pushed.
+    /// Counts a task that was pushed.
     pub fn pushed(&mut self) {
         self.pushed += 1;
     }
@@ -29,12 +29,12 @@ impl QueueDelay {
         self.mark.get_or_insert((now + PATIENCE, self.pushed));
     }
 
-    /// When to look.
+    /// Returns the time of the next look.
     pub fn next(&self) -> Option<Instant> {
         self.mark.map(|(when, _)| when)
     }
 
-    /// So many tasks are `waiting` now. Whether some have for too long.
+    /// Returns `true` if some tasks have waited for too long. `waiting` tasks are waiting now.
     pub fn has_seen_too_long_a_wait(&mut self, now: Instant, waiting: u64) -> bool {
         if waiting == 0 {
             self.mark = None;
@@ -62,7 +62,7 @@ mod tests {
         queue_delay.begin(start);
         assert!(!queue_delay.has_seen_too_long_a_wait(start, 3), "it is not time");
         assert_eq!(queue_delay.next(), Some(at(1)));
-        // Two came later, and wait: all of the three are gone.
+        // Two more tasks came later and wait; all of the three are gone.
         queue_delay.pushed();
         queue_delay.pushed();
         queue_delay.begin(start);

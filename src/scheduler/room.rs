@@ -1,6 +1,6 @@
-//! How many threads the system has room for.
+//! The number of threads that the system has room for.
 //!
-//! Limits that others share are not for this process alone: it takes half of what is left of them.
+//! Of limits that are shared with others, this process takes half of what is left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,31 +8,31 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, getrlimit, getuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// A number of threads, and what allows no more.
+/// A number of threads, and the limit that allows no more.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Room {
     pub threads: usize,
-    /// In the words of whoever may change it.
+    /// The name of the limit, in words for whoever may change it.
     pub bound: String,
 }
 
-/// The threads there is room for, if anything bounds them.
+/// Returns the number of threads that there is room for, if anything bounds it.
 pub fn for_threads() -> Option<Room> {
     let rooms = by_sysctls().into_iter().chain(by_user()).chain(by_cgroups());
     rooms.min_by_key(|room| room.threads)
 }
 
-/// Half of what is left.
+/// Returns half of what is left of a limit.
 fn half(most: usize, used: usize, bound: String) -> Room {
     Room { threads: most.saturating_sub(used) / 2, bound }
 }
 
-/// What the sysctls leave. A process has a bounded number of mappings, four of which go with each thread, and
-/// one that starts without any left takes the process with it.
+/// Returns what the sysctls leave. A process has a bounded number of mappings, and each thread takes
+/// four. A thread that starts when none are left takes the process with it.
 ///
 /// Source: proc(5), `vm.max_map_count`, `kernel.threads-max`, `kernel.pid_max`.
 fn by_sysctls() -> Vec<Room> {
-    /// Mappings of everything else, and of the threads there may be over the bound.
+    /// The mappings of everything else, and of the threads that there may be over the bound.
     const OTHER_MAPPINGS: usize = 8192;
     const MAPPINGS_EACH: usize = 4;
     let limit = |name: &str| {
@@ -47,7 +47,7 @@ fn by_sysctls() -> Vec<Room> {
     by_mappings.into_iter().chain(by_threads.map(|(most, bound)| half(most, 0, bound))).collect()
 }
 
-/// What the limit of this user's processes leaves, which counts threads.
+/// Returns what the limit of this user's processes leaves. The limit counts threads.
 ///
 /// Source: getrlimit(2), `RLIMIT_NPROC`.
 fn by_user() -> Option<Room> {
@@ -57,8 +57,8 @@ fn by_user() -> Option<Room> {
     Some(half(most, threads_of(uid), "RLIMIT_NPROC (ulimit -u)".into()))
 }
 
-/// Whether this process may have any number of threads: as the superuser or with a capability, both in the
-/// first user namespace.
+/// Returns `true` if this process may have any number of threads: as the superuser or with a capability,
+/// both in the first user namespace.
 fn is_exempt() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let able = CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN;
@@ -66,12 +66,12 @@ fn is_exempt() -> bool {
     is_first_namespace(&map) && (getuid().is_root() || is_able())
 }
 
-/// Whether this maps every user to itself.
+/// Returns `true` if this mapping is the one of the first namespace, which maps every user to itself.
 fn is_first_namespace(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// The threads of all of a user's processes.
+/// Returns the number of threads of all of a user's processes.
 fn threads_of(uid: u32) -> usize {
     let Ok(processes) = fs::read_dir("/proc") else { return 0 };
     let status = |entry: fs::DirEntry| {
@@ -82,7 +82,7 @@ fn threads_of(uid: u32) -> usize {
     all.filter_map(|status| threads_in(&status, uid)).sum()
 }
 
-/// The threads of a process with this `status`, if it is the user's.
+/// Returns the number of threads of a process with this `status`, if the process is the user's.
 fn threads_in(status: &str, uid: u32) -> Option<usize> {
     let field = |name: &str| {
         let mut values = status.lines().filter_map(|line| line.strip_prefix(name));
@@ -91,7 +91,7 @@ fn threads_in(status: &str, uid: u32) -> Option<usize> {
     (field("Uid:")?.parse() == Ok(uid)).then(|| field("Threads:")?.parse().ok())?
 }
 
-/// What the control groups leave that this process is in, from its own to the uppermost.
+/// Returns what the control groups of this process leave, from its own group to the uppermost.
 ///
 /// Source: cgroups(7), `/proc/pid/cgroup`; the kernel's documentation of the controller `pids`.
 fn by_cgroups() -> Vec<Room> {
@@ -99,7 +99,7 @@ fn by_cgroups() -> Vec<Room> {
     groups_of_pids(&groups).iter().filter_map(|group| by_cgroup(group)).collect()
 }
 
-/// What this one leaves, if it bounds processes.
+/// Returns what this group leaves, if it bounds processes.
 fn by_cgroup(group: &Path) -> Option<Room> {
     let file = group.join("pids.max");
     let most = read_number(&file)?;
@@ -107,7 +107,7 @@ fn by_cgroup(group: &Path) -> Option<Room> {
     Some(half(most, used, file.display().to_string()))
 }
 
-/// Where the groups are that bound processes, of the second version of control groups and of the first.
+/// Returns the directories of the groups that bound processes, in both versions of control groups.
 fn groups_of_pids(groups: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in groups.lines() {
@@ -127,7 +127,7 @@ fn groups_of_pids(groups: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A file's number. Where it says `max` or is not there, there is none.
+/// Returns the number in a file, or `None` if the file says `max` or does not exist.
 fn read_number(file: &Path) -> Option<usize> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }

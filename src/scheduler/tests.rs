@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// The longest any of these tests waits for something that must happen.
+/// The longest time that any of these tests waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Job(Box<dyn FnOnce() + Send>);
@@ -66,8 +66,8 @@ fn every_task_runs_once_whoever_brings_it() {
 
 #[test]
 fn a_lone_task_never_waits_for_the_next_one() {
-    // One task at a time, each pushed while the workers are about to park: the race that loses
-    // wake-ups when parking is wrong.
+    // One task at a time, each pushed while the workers are about to park: this is the race that loses
+    // wake-ups if parking is wrong.
     for spin in [Duration::ZERO, Duration::from_micros(20)] {
         let (_pool, mut dispatcher) = scheduler(spin);
         let (done, wait) = mpsc::channel();
@@ -95,7 +95,7 @@ fn a_task_that_sleeps_in_blocking_leaves_its_core_to_others() {
         );
     }
     dispatcher.notify(Instant::now());
-    // All of them sleep at once, though there are fewer cores: and others still run.
+    // All of them sleep at once, though there are fewer cores, and other tasks still run.
     until("all sleep", || scheduler.stats().hand_offs == sleepers as u64);
     let (done, wait) = mpsc::channel();
     dispatcher.push(0, job(move || done.send(()).unwrap()));
@@ -139,7 +139,8 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
     }
     dispatcher.notify(Instant::now());
     until("the bound is reached", || scheduler.stats().asleep >= 3);
-    // The other kind goes on, and its first sleeper even falls asleep; from then on it would wait.
+    // Tasks of the other kind go on, and the first one that sleeps even falls asleep; later ones would
+    // wait.
     let (done, wait) = mpsc::channel();
     for i in 0..100 {
         let done = done.clone();
@@ -163,7 +164,7 @@ fn at_the_bound_of_sleepers_only_their_kind_waits() {
     until("nobody sleeps", || scheduler.stats().asleep == 0);
 }
 
-/// A task of somebody's, of a kind or of none.
+/// A task of a client, of a kind or of none.
 struct Of(Arc<Client>, Option<usize>, Job);
 
 impl Task for Of {
@@ -184,7 +185,7 @@ impl Task for Of {
     }
 }
 
-/// A scheduler of one core in which at most so many tasks sleep, and sleepers that wake one by one.
+/// A scheduler of one core with a bound of sleeping tasks, and tasks that are woken one by one.
 struct Sleepers {
     scheduler: Scheduler<Of>,
     dispatcher: Dispatcher<Of>,
@@ -207,7 +208,7 @@ impl Sleepers {
         self.dispatcher.notify(Instant::now());
     }
 
-    /// Tasks that sleep until they are woken.
+    /// Pushes tasks that sleep until they are woken.
     fn sleep(&mut self, client: &Arc<Client>, tasks: usize) {
         for _ in 0..tasks {
             let woken = self.woken.clone();
@@ -216,7 +217,7 @@ impl Sleepers {
         }
     }
 
-    /// Tasks that end at once, and how to hear of it.
+    /// Pushes tasks that end at once, and returns a channel that tells of each.
     fn pass(
         &mut self,
         client: &Arc<Client>,
@@ -231,8 +232,8 @@ impl Sleepers {
         wait
     }
 
-    /// All that was pushed has been looked at, and whoever does not sleep waits. How many sleep, and how many
-    /// threads there are.
+    /// Waits until all that was pushed has been looked at and every task that does not sleep waits.
+    /// Returns the number of sleepers and of threads.
     #[track_caller]
     fn settle(&mut self) -> (usize, usize) {
         let wait = self.pass(&Arc::default(), None, 1);
@@ -246,7 +247,7 @@ impl Sleepers {
         settled
     }
 
-    /// All that was pushed has been looked at, and so many sleep.
+    /// Checks that so many tasks sleep once all that was pushed has been looked at.
     #[track_caller]
     fn are_asleep(&mut self, asleep: usize) {
         let wait = self.pass(&Arc::default(), None, 1);
@@ -268,7 +269,8 @@ fn of_the_last_sleepers_each_client_gets_a_little() {
     let others = sleepers.pass(&last, Some(0), 20);
     sleepers.are_asleep(8);
     assert!(others.try_recv().is_err(), "there is no room for another");
-    // One wakes: the greedy have enough, so whoever has nothing goes on, one task after the other.
+    // One task wakes. The greedy client has enough, so the tasks of the client that has nothing go on,
+    // one after the other.
     sleepers.wake.send(()).unwrap();
     for _ in 0..20 {
         others.recv_timeout(PATIENCE).expect("it goes on");
@@ -298,7 +300,7 @@ fn where_there_are_no_more_threads_some_stay_awake() {
     let of_that_kind = sleepers.pass(&other, Some(0), 30);
     assert_eq!(sleepers.settle(), (asleep, threads));
     assert!(of_that_kind.try_recv().is_err(), "it waits");
-    // The bound is one less than sleep now, or two.
+    // The bound is now one less than the number of sleepers, or two.
     for _ in 0..3 {
         sleepers.wake.send(()).unwrap();
     }
@@ -384,7 +386,7 @@ fn no_task_is_left_behind_that_waited_for_sleepers() {
     until("nobody sleeps", || scheduler.stats().asleep == 0);
 }
 
-/// A task that is of no kind once it has been told so.
+/// A task that has no kind any more once it has been told so.
 struct Changing(Arc<AtomicUsize>, Job);
 
 impl Task for Changing {
@@ -481,7 +483,7 @@ fn a_task_behind_a_long_one_gets_a_worker_of_its_own() {
     }
     let gate = Arc::new(Barrier::new(2));
     let long = gate.clone();
-    // It does not announce its sleep, as a long computation does not.
+    // The task does not announce its sleep, as a long computation does not.
     let run = move || {
         long.wait();
     };
@@ -499,7 +501,7 @@ fn a_task_behind_a_long_one_gets_a_worker_of_its_own() {
     gate.wait();
 }
 
-/// A job of which the number of threads that ended is counted.
+/// A job whose scheduler counts the threads that ended.
 struct Counting(Job);
 
 impl Task for Counting {
@@ -556,7 +558,7 @@ fn tasks_of_priority_run_while_long_ones_have_all_cores() {
     let (runs, running) = mpsc::channel();
     for index in 0..cores {
         let (gate, runs) = (gate.clone(), runs.clone());
-        // They do not announce their sleep, as long computations do not.
+        // The tasks do not announce their sleep, as long computations do not.
         dispatcher.push(
             index,
             job(move || {
@@ -565,7 +567,7 @@ fn tasks_of_priority_run_while_long_ones_have_all_cores() {
             }),
         );
     }
-    // A worker more is woken when one waits for too long.
+    // One more worker is woken when a task waits for too long.
     dispatcher.notify(Instant::now());
     for _ in 0..cores {
         until("a long one runs", || {
@@ -702,7 +704,7 @@ fn lists_of_cpus() {
     }
 }
 
-/// A task whose pool panics when it has none left.
+/// A task whose worker panics when it has no tasks left.
 struct Last;
 
 impl Task for Last {

@@ -1,5 +1,5 @@
-//! What a thread does with a core: run its core's tasks, steal when there are none, park; and how it
-//! gives the core away while it sleeps inside a task.
+//! The work of a thread with a core: it runs the core's tasks, steals others when there are none, and
+//! parks. While the thread sleeps inside a task, it gives the core away.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,24 +15,25 @@ use super::blocking_limit::Sleeper;
 use super::idle::{Core, Idle, Need, Parker, Waited};
 use super::{Shared, Task};
 
-/// Tasks taken from the own deque between two looks at the injector, so that neither starves.
+/// The number of tasks taken from the own deque between two looks at the injector, so that neither
+/// starves.
 const INJECTOR_EVERY: u32 = 32;
 
 thread_local! {
-    /// What this thread can do about its core, if it is a worker.
+    /// The state of this thread as a worker, or `None` if it is no worker.
     static POSITION: RefCell<Option<Position>> = const { RefCell::new(None) };
 }
 
-/// Where a worker stands.
+/// The state of a worker's thread.
 struct Position {
-    /// `None` while it runs without a core.
+    /// The thread's core, or `None` while it runs without one.
     core: Option<Core>,
     last_core: usize,
-    /// How many sleeps inside its task it is in.
+    /// The number of nested sleeps inside its task that the thread is in.
     away: u32,
-    /// What its task counts as while it sleeps.
+    /// The kind and client of its task, if the task may sleep.
     sleeper: Option<Sleeper>,
-    /// It counts so already.
+    /// True if the task counts as asleep already.
     counted: bool,
     /// The CPU the thread is pinned to.
     pinned: Option<usize>,
@@ -42,12 +43,12 @@ struct Position {
 /// The part of a scheduler that [`blocking`] needs, whatever its tasks are.
 trait Cores {
     fn idle(&self) -> &Idle;
-    /// A task is about to fall asleep.
+    /// Called when a task is about to fall asleep.
     fn pause(self: Arc<Self>);
-    /// A task falls asleep that counts so from now on unless it is `counted`, and its thread has left its
-    /// core.
+    /// Called when a task falls asleep and its thread has left its core. Counts the task as asleep unless
+    /// it is `counted`.
     fn falls_asleep(self: Arc<Self>, sleeper: Option<&Sleeper>, counted: bool);
-    /// A task has woken.
+    /// Called when a task has woken.
     fn wakes(self: Arc<Self>, sleeper: Option<&Sleeper>);
 }
 
@@ -87,21 +88,21 @@ pub(super) fn notify<T: Task>(shared: &Arc<Shared<T>>) {
     }
 }
 
-/// Has a thread take a core if all are free. One that has a core looks for tasks before it leaves.
+/// Has a thread take a core if all are free. A thread that has a core looks for tasks before it leaves.
 pub(super) fn notify_if_idle<T: Task>(shared: &Arc<Shared<T>>) {
     if let Need::Thread(core) = shared.idle.fill_the_first_core() {
         spawn(shared, core);
     }
 }
 
-/// Has a thread take the reserve, if nobody has it.
+/// Has a thread take the reserve, unless one has it.
 pub(super) fn notify_reserve<T: Task>(shared: &Arc<Shared<T>>) {
     if let Need::Thread(core) = shared.idle.fill_the_reserve() {
         spawn(shared, core);
     }
 }
 
-/// Makes the first thread of a scheduler.
+/// Starts the first thread of a scheduler.
 pub(super) fn start<T: Task>(shared: &Arc<Shared<T>>) -> io::Result<()> {
     match shared.idle.fill_a_core() {
         Need::Thread(core) => try_spawn(shared, core).map_err(|(core, error)| {
@@ -112,12 +113,13 @@ pub(super) fn start<T: Task>(shared: &Arc<Shared<T>>) -> io::Result<()> {
     }
 }
 
-/// Makes the thread that runs no task of a kind, see [`super::Config::rescuer`].
+/// Starts the rescuer, which runs only tasks that have no kind, see [`super::Config::rescuer`].
 pub(super) fn start_rescuer<T: Task>(shared: &Arc<Shared<T>>) -> io::Result<()> {
     start_thread(shared, "rescuer".into(), rescuer_main)
 }
 
-/// Makes a thread for a core. If there can be none, the threads that exist must do, and fewer may sleep.
+/// Starts a thread for a core. If none can be started, the existing threads must do, and fewer tasks may
+/// sleep.
 fn spawn<T: Task>(shared: &Arc<Shared<T>>, core: Core) {
     if let Err((core, error)) = try_spawn(shared, core) {
         let threads = shared.idle.thread_failed(core);
@@ -125,14 +127,15 @@ fn spawn<T: Task>(shared: &Arc<Shared<T>>, core: Core) {
     }
 }
 
-/// How many threads are to be awake beside those that sleep: one for each core, whose task may fall asleep
-/// while it is found out that there can be no more, and two that are left then.
+/// Returns the number of threads that are to be awake besides the sleeping ones: one for each core, whose
+/// task may fall asleep while the scheduler finds out that no more threads can be started, and two that
+/// are left then.
 fn awake_beside<T: Task>(shared: &Shared<T>) -> usize {
     shared.idle.cores() + 2
 }
 
-/// Makes threads before they are needed, for one falls asleep: if there can be none, that is found out while
-/// some are awake.
+/// Starts threads before they are needed, because a task falls asleep. If none can be started, this is
+/// found out while some threads are awake.
 fn start_ahead<T: Task>(shared: &Arc<Shared<T>>) {
     let awake = || shared.idle.threads().saturating_sub(shared.asleep.count());
     while awake() <= awake_beside(shared)
@@ -141,7 +144,8 @@ fn start_ahead<T: Task>(shared: &Arc<Shared<T>>) {
     {}
 }
 
-/// Makes a thread more because a task waits that would not if there had always been room for threads.
+/// Starts one more thread, because a task waits that would not wait if there had always been room for
+/// threads.
 fn grow<T: Task>(shared: &Arc<Shared<T>>) {
     let is_time = shared.asleep.is_lowered() && shared.asleep.has_rested(Instant::now());
     if is_time && start_without_core(shared) && shared.asleep.raise() {
@@ -149,7 +153,7 @@ fn grow<T: Task>(shared: &Arc<Shared<T>>) {
     }
 }
 
-/// Makes a thread that waits for a core. Whether there can be one.
+/// Starts a thread that waits for a core. Returns `false` if none can be started.
 fn start_without_core<T: Task>(shared: &Arc<Shared<T>>) -> bool {
     shared.idle.thread_begins();
     let started = start_thread(shared, "worker".into(), |shared| thread_main(shared, None));
@@ -159,7 +163,8 @@ fn start_without_core<T: Task>(shared: &Arc<Shared<T>>) -> bool {
     started.is_ok()
 }
 
-/// There can be no more threads than these: so many may sleep that enough are awake.
+/// Lowers the bound of sleepers, because there can be no more threads than these, and enough of them have
+/// to stay awake.
 fn lower<T: Task>(shared: &Shared<T>, threads: usize, error: &io::Error) {
     let most = threads.saturating_sub(awake_beside(shared)).max(1);
     tracing::warn!(
@@ -174,7 +179,7 @@ fn try_spawn<T: Task>(shared: &Arc<Shared<T>>, core: Core) -> Result<(), (Core, 
         .map_err(|error| (Core { index, cpu }, error))
 }
 
-/// Has a thread of this name do that. Its panic is the scheduler's.
+/// Starts a thread of this name that runs `main`. A panic there is reported as the scheduler's.
 fn start_thread<T: Task>(
     shared: &Arc<Shared<T>>,
     name: String,
@@ -194,7 +199,7 @@ fn start_thread<T: Task>(
     std::thread::Builder::new().name(name).spawn(body).map(drop)
 }
 
-/// A worker's thread, which may begin without a core.
+/// Runs a worker's thread, which may begin without a core.
 fn thread_main<T: Task>(shared: Arc<Shared<T>>, core: Option<Core>) {
     let parker = Arc::new(Parker::default());
     take_position(&shared);
@@ -213,7 +218,7 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, core: Option<Core>) {
     shared.idle.thread_ended();
 }
 
-/// The rescuer's thread. It has a core only while no other thread can be started for it.
+/// Runs the rescuer's thread. It has a core only while no other thread can be started for that core.
 fn rescuer_main<T: Task>(shared: Arc<Shared<T>>) {
     let parker = Arc::new(Parker::default());
     take_position(&shared);
@@ -226,7 +231,7 @@ fn rescuer_main<T: Task>(shared: Arc<Shared<T>>) {
     leave_position(&shared);
 }
 
-/// The thread is a worker.
+/// Makes the thread a worker.
 fn take_position<T: Task>(shared: &Arc<Shared<T>>) {
     let scheduler = shared.clone();
     POSITION.set(Some(Position {
@@ -240,7 +245,8 @@ fn take_position<T: Task>(shared: &Arc<Shared<T>>) {
     }));
 }
 
-/// The thread is no worker any more: were it to sleep at its end, it would take a core with it.
+/// Ends the thread's being a worker. Otherwise, if the thread slept at its end, it would take a core with
+/// it.
 fn leave_position<T: Task>(shared: &Shared<T>) {
     POSITION.set(None);
     if !shared.idle.is_closed() {
@@ -251,8 +257,8 @@ fn leave_position<T: Task>(shared: &Shared<T>) {
     }
 }
 
-/// The rescuer runs tasks of no kind until there are none, or a worker waits for the core. It passes over
-/// the others.
+/// Runs the tasks that have no kind, until there are none or a worker waits for the core. Passes over the
+/// others.
 fn run_as_rescuer<T: Task>(shared: &Arc<Shared<T>>) {
     while let Some(index) = own_core() {
         let task = match index == shared.stealers.len() {
@@ -269,7 +275,7 @@ fn run_as_rescuer<T: Task>(shared: &Arc<Shared<T>>) {
     }
 }
 
-/// Leaves a task to the workers if it may sleep; else returns it.
+/// Leaves a task to the workers if it may sleep; returns it otherwise.
 fn pass_over<T: Task>(shared: &Shared<T>, task: T) -> Option<T> {
     if task.kind().is_some() {
         task.held(&shared.context);
@@ -282,17 +288,18 @@ fn pass_over<T: Task>(shared: &Shared<T>, task: T) -> Option<T> {
     None
 }
 
-/// The rescuer frees its core and waits until it is needed.
+/// Frees the rescuer's core. From here on, the rescuer waits until it is needed.
 fn retire<T: Task>(shared: &Arc<Shared<T>>, parker: &Arc<Parker>) {
     T::pause(&shared.context);
     shared.idle.retire_rescuer(take_core().0, parker);
-    // What it leaves to the workers is theirs alone: without one it would be given the core again for it.
+    // The tasks that it passed over need a worker: if no worker waits, the rescuer itself would be given
+    // the core again.
     if shared.has_new_tasks() || shared.has_tasks() && shared.idle.waiting() > 0 {
         notify(shared);
     }
 }
 
-/// Takes the core from this thread, and says on which core it sat last.
+/// Takes the core from this thread. Returns it and the index of the core that the thread had last.
 fn take_core() -> (Option<Core>, usize) {
     POSITION.with_borrow_mut(|position| {
         let position = position.as_mut().expect("a worker has a position");
@@ -300,8 +307,8 @@ fn take_core() -> (Option<Core>, usize) {
     })
 }
 
-/// Waits for a core, or returns `None` because the thread is to end: the scheduler does, or the thread is one of
-/// many that have had nothing to do for long.
+/// Waits for a core. Returns `None` if the thread is to end, because the scheduler ends or because the
+/// thread is one of many that have had nothing to do for long.
 fn wait_for_core<T: Task>(shared: &Shared<T>, parker: &Arc<Parker>) -> Option<Core> {
     match parker.wait_for(shared.keep_alive) {
         Waited::Core(core) => Some(core),
@@ -319,8 +326,8 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>, spin: &mut Spin) {
         let Some(task) = next_task(shared, index, &mut turn, spin) else {
             return;
         };
-        // While there is more than those awake can do, whoever finds work has the next one woken: cores
-        // fill as fast as work is found.
+        // Under backpressure, a worker that finds work has the next worker woken, so that cores fill as
+        // fast as work is found.
         if std::mem::take(&mut fresh) && shared.is_under_backpressure() && shared.has_tasks() {
             notify(shared);
         }
@@ -338,15 +345,15 @@ fn run_tasks<T: Task>(shared: &Arc<Shared<T>>, spin: &mut Spin) {
 struct Admitted<T> {
     task: T,
     sleeper: Option<Sleeper>,
-    /// It counts as asleep already.
+    /// True if the task counts as asleep already.
     counted: bool,
 }
 
 /// A task that was found.
 enum Found<T> {
-    /// It comes from a deque or an injector, and may have to wait.
+    /// A task from a deque or an injector, which may have to wait.
     New(T),
-    /// It has waited, and counts as asleep.
+    /// A task that has waited, and counts as asleep.
     Ready(T, Sleeper),
 }
 
@@ -375,7 +382,7 @@ fn run<T: Task>(shared: &Arc<Shared<T>>, admitted: Admitted<T>) {
     if catch_unwind(AssertUnwindSafe(|| task.run(&shared.context))).is_err() {
         shared.idle.count_panic();
     }
-    // It counted as asleep and did not sleep.
+    // The task counted as asleep and did not sleep.
     if let Some(sleeper) = take_counted()
         && shared.asleep.leave(Some(&sleeper))
     {
@@ -383,7 +390,8 @@ fn run<T: Task>(shared: &Arc<Shared<T>>, admitted: Admitted<T>) {
     }
 }
 
-/// A task. If there is none the thread pauses, and looks for one for as long as the scheduler spins.
+/// Returns the next task. If there is none, the thread pauses, and looks for one for as long as the
+/// scheduler spins.
 fn next_task<T: Task>(
     shared: &Shared<T>,
     index: usize,
@@ -399,7 +407,7 @@ fn next_task<T: Task>(
     {
         return Some(task);
     }
-    // Every other time only, so that many of priority do not starve the others.
+    // This is done only every other time, so that many priority tasks do not starve the others.
     if turn.is_multiple_of(2)
         && let Some(task) = take_priority(shared)
     {
@@ -419,8 +427,8 @@ fn next_task<T: Task>(
     task
 }
 
-/// A task from the own deque, one of priority, one that has waited or was passed over, one from the injector
-/// or one from another core, in this order.
+/// Takes a task from the own deque, a priority task, one that has waited or was passed over, one from the
+/// injector, or one from another core, in this order.
 fn find_task<T: Task>(shared: &Shared<T>, index: usize) -> Option<Found<T>> {
     take(|| shared.stealers[index].steal())
         .or_else(|| take_priority(shared))
@@ -429,7 +437,7 @@ fn find_task<T: Task>(shared: &Shared<T>, index: usize) -> Option<Found<T>> {
         .or_else(|| steal_elsewhere(shared, index).map(Found::New))
 }
 
-/// A task that nobody has looked at yet.
+/// Takes a task that no thread has looked at yet.
 fn find_new<T: Task>(shared: &Shared<T>, index: usize) -> Option<T> {
     take(|| shared.stealers[index].steal())
         .or_else(|| take_priority(shared))
@@ -437,7 +445,7 @@ fn find_new<T: Task>(shared: &Shared<T>, index: usize) -> Option<T> {
         .or_else(|| steal_elsewhere(shared, index))
 }
 
-/// A task that has waited or was passed over, or one from the injector.
+/// Takes a task that has waited or was passed over, or one from the injector.
 fn take_injected<T: Task>(shared: &Shared<T>) -> Option<Found<T>> {
     let ready = shared.asleep.next_ready().map(|(task, sleeper)| Found::Ready(task, sleeper));
     ready.or_else(|| {
@@ -446,15 +454,15 @@ fn take_injected<T: Task>(shared: &Shared<T>) -> Option<Found<T>> {
     })
 }
 
-/// A task that the rescuer has passed over.
+/// Takes a task that the rescuer has passed over.
 pub(super) fn take_passed_over<T: Task>(shared: &Shared<T>) -> Option<T> {
-    // A steal has a fence, and most often there is none.
+    // A steal has a fence, and most often there is no task, so this looks first.
     if shared.passed_over.is_empty() { None } else { take(|| shared.passed_over.steal()) }
 }
 
-/// A task of priority. All that whoever has the reserve may take.
+/// Takes a priority task. A thread that has the reserve may take only these.
 pub(super) fn take_priority<T: Task>(shared: &Shared<T>) -> Option<T> {
-    // As above.
+    // This looks first, as above.
     if shared.priority.is_empty() { None } else { take(|| shared.priority.steal()) }
 }
 
@@ -463,7 +471,7 @@ fn steal_elsewhere<T: Task>(shared: &Shared<T>, index: usize) -> Option<T> {
     (1..cores).find_map(|step| take(|| shared.stealers[(index + step) % cores].steal()))
 }
 
-/// Repeats a steal that lost a race: each loss is somebody else's success.
+/// Repeats a steal that lost a race: each loss is another thread's success.
 pub(super) fn take<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
     loop {
         match steal() {
@@ -474,7 +482,7 @@ pub(super) fn take<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
     }
 }
 
-/// Frees the core, if the thread still has one, and joins those who wait for one.
+/// Frees the core, if the thread still has one, and adds the thread to those that wait for a core.
 fn rest<T: Task>(shared: &Arc<Shared<T>>, parker: &Arc<Parker>) {
     T::pause(&shared.context);
     let (core, last_core) = take_core();
@@ -498,7 +506,7 @@ fn set_sleeper(sleeper: Option<Sleeper>, counted: bool) {
     });
 }
 
-/// The task is over: what it still counts as.
+/// Ends the task's record. Returns what the task still counts as.
 fn take_counted() -> Option<Sleeper> {
     POSITION.with_borrow_mut(|position| {
         let position = position.as_mut().expect("a worker has a position");
@@ -507,7 +515,7 @@ fn take_counted() -> Option<Sleeper> {
     })
 }
 
-/// Takes a core, and its CPU.
+/// Takes a core, and pins the thread to its CPU.
 fn sit_down(core: Core) {
     POSITION.with_borrow_mut(|position| {
         let position = position.as_mut().expect("a worker has a position");
@@ -522,10 +530,10 @@ fn sit_down(core: Core) {
     });
 }
 
-/// This thread is about to sleep inside its task: gives its core away, so that its core goes on with
-/// other tasks. [`take_core_again`] must follow. They may nest; only the outermost pair counts.
+/// Gives this thread's core away, so that other tasks run on it while this thread sleeps inside its task.
+/// [`take_core_again`] must follow. Pairs may nest; only the outermost counts.
 ///
-/// Does nothing outside a scheduler.
+/// Does nothing outside of a scheduler.
 pub fn release_core() {
     let left = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;
@@ -546,8 +554,8 @@ pub fn release_core() {
     scheduler.falls_asleep(sleeper.as_ref(), counted);
 }
 
-/// This thread has slept: takes its core again, or another, if one is free. If none is, it ends its
-/// task without.
+/// Takes the thread's core again after a sleep, or another core, if one is free. If none is free, the
+/// thread ends its task without a core.
 pub fn take_core_again() {
     let back = POSITION.with_borrow_mut(|position| {
         let position = position.as_mut()?;

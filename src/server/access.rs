@@ -1,4 +1,4 @@
-//! Who may connect, and how often.
+//! The rules for which peers may connect, and how many connections each may have.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,27 +9,31 @@ use ring::{Peer, PeerQuery};
 
 use rumpsp::url::Url;
 
-/// Who may connect. Nobody is asked who they are where everybody may.
+/// The rules for who may connect. Where everybody may, the server does not ask the system who a peer is.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Users who may, at a unix URL. Empty, with no groups either: all whom the socket's mode lets.
+    /// The users who may connect to a unix URL. If this and `groups` are both empty, everybody may whom
+    /// the mode of the socket file lets.
     pub users: Vec<u32>,
-    /// Groups whose members may.
+    /// The groups whose members may connect to a unix URL.
     pub groups: Vec<u32>,
-    /// Networks whose hosts may, at a tcp URL. Empty: all, if the URL is the host's own loopback; nobody
-    /// listens elsewhere without.
+    /// The networks whose hosts may connect to a tcp URL. If this is empty, every host may, but then the
+    /// server listens only on the loopback address, unless `anywhere` is set.
     pub networks: Vec<IpNet>,
-    /// Listen wherever the URL says, whoever may come, as NetBSD's rump_server does.
+    /// True if the server listens at any URL, even if nothing says who may connect, as NetBSD's
+    /// rump_server does.
     pub anywhere: bool,
-    /// Connections that one peer may have: a user, or a host; of IPv6 hosts a whole /64 is one.
+    /// The number of connections that one peer may have. A peer is a user, a host, or a /64 network of
+    /// IPv6 hosts.
     pub per_peer: Option<usize>,
 }
 
-/// Who connections are counted for.
+/// The peer that a connection is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerKey {
     User(u32),
-    /// For IPv6 the first 64 bits, for who has one such address has them all.
+    /// A host. For IPv6, only the first 64 bits are kept: a host that has one address of a /64 has them
+    /// all.
     Host(IpAddr),
 }
 
@@ -44,7 +48,8 @@ impl fmt::Display for PeerKey {
 }
 
 impl Access {
-    /// What connections to this URL are to be asked, if anything.
+    /// Returns the question to ask the system about each connection to this URL, or `None` if there is
+    /// none.
     pub fn ask(&self, url: &Url) -> Option<PeerQuery> {
         let lists = match url {
             Url::Unix(_) if !self.groups.is_empty() => return Some(PeerQuery::PeerAndGroups),
@@ -54,14 +59,14 @@ impl Access {
         (lists || self.per_peer.is_some()).then_some(PeerQuery::Peer)
     }
 
-    /// Whether it has been said who may connect there. Without passwords in the protocol, whoever reaches
-    /// a port is in.
+    /// Returns `true` if something says who may connect to this URL. The protocol has no passwords, so
+    /// everybody who reaches a port may use the server.
     pub fn is_said(&self, url: &Url) -> bool {
         let address = url.socket_addr();
         !self.networks.is_empty() || address.is_none_or(|address| address.ip().is_loopback())
     }
 
-    /// Whether this peer may connect.
+    /// Returns `true` if this peer may connect.
     fn allows(&self, peer: &Peer) -> bool {
         match peer {
             Peer::User { uid, gid, groups, .. } => {
@@ -78,19 +83,20 @@ impl Access {
     }
 }
 
-/// The connections there are, by peer.
+/// The open connections, counted by peer.
 pub struct Admission {
     access: Access,
     inside: HashMap<PeerKey, usize>,
 }
 
 impl Admission {
-    /// Nobody inside.
+    /// Creates an `Admission` that has counted no connections.
     pub fn new(access: Access) -> Admission {
         Admission { access, inside: HashMap::new() }
     }
 
-    /// Lets a peer in and counts it, or says why not. Who was not asked for may be anybody.
+    /// Admits a peer and counts it, or returns the reason why the peer may not connect. `None` stands for
+    /// a peer that the system was not asked about; it is always admitted.
     pub fn admit(&mut self, peer: Option<&Peer>) -> Result<Option<PeerKey>, String> {
         let Some(peer) = peer else {
             return Ok(None);
@@ -110,7 +116,7 @@ impl Admission {
         Ok(Some(key))
     }
 
-    /// One of its connections is closed.
+    /// Notes that a connection of this peer is closed.
     pub fn leave(&mut self, key: PeerKey) {
         if let Some(inside) = self.inside.get_mut(&key) {
             *inside -= 1;

@@ -1,8 +1,9 @@
-//! How long a call waits for its client: to answer what it is asked for, and to take what is owed to it.
+//! The time that a call waits for its client: for answers, and until the client takes what is owed to it.
 //!
-//! On a kernel whose calls wait inside it they may do so with its locks taken, those of a file for one, so a
-//! client that keeps a call waiting keeps others waiting. The time is a call's for all of its waits together;
-//! what the client moves meanwhile gives it more, so that long calls over slow lines come to their end.
+//! In a kernel whose calls wait inside the kernel, a waiting call may hold locks, such as that of a file.
+//! So a client that keeps one call waiting keeps others waiting. The time is the sum over all waits of a
+//! call. Each byte that the client moves adds to it, so that long calls over slow lines come to their
+//! end.
 
 use std::time::{Duration, Instant};
 
@@ -11,20 +12,20 @@ use ring::Socket;
 use super::shared::{Shared, Timer};
 use super::timers::TimerId;
 
-/// Bytes that a client has to move in a second if it is not to run out of time.
+/// Bytes per second that a client has to move so that its call does not run out of time.
 const RATE: usize = 64 * 1024;
 
 /// The time that one call has left.
 #[derive(Default)]
 pub struct ClientWait {
-    /// `None` if it has not waited yet.
+    /// The time left, or `None` if the call has not waited yet.
     left: Option<Duration>,
-    /// It waits: since when, and what ends that.
+    /// Set while the call waits: the start of the wait, and the timer that ends it.
     waiting: Option<(Instant, TimerId)>,
 }
 
 impl ClientWait {
-    /// The call begins to wait for its client. Sets a timer, if that is bounded.
+    /// Begins a wait of the call for its client. Sets a timer if the time is bounded.
     pub fn begin(&mut self, socket: Socket, shared: &mut Shared) {
         let Some(time) = shared.answer_time else { return };
         self.end(0, shared);
@@ -33,7 +34,7 @@ impl ClientWait {
         self.waiting = Some((shared.now, timer));
     }
 
-    /// The client has moved so many bytes, and the call goes on.
+    /// Ends the wait. The client has moved `moved` bytes, and the call goes on.
     pub fn end(&mut self, moved: usize, shared: &mut Shared) {
         let Some((since, timer)) = self.waiting.take() else { return };
         shared.timers.cancel(timer);

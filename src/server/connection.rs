@@ -30,82 +30,83 @@ pub struct Connection {
 pub struct ConnectionIo {
     pub socket: Socket,
     pub send_queue: SendQueue,
-    /// Who is on the other side, if that is asked.
+    /// The peer that this connection is counted for, if connections are counted.
     pub peer: Option<PeerKey>,
-    /// Calls in flight, by [`CallKey`].
+    /// The calls in flight, by [`CallKey`].
     calls: Vec<Option<InFlight>>,
-    /// How many these are.
+    /// The number of calls in flight.
     in_flight: usize,
-    /// Calls that go on once the client has taken what is owed to it.
+    /// The calls that go on once the client has taken what is owed to it.
     held: Vec<CallKey>,
-    /// Calls that have to wait until others have let go of what they hold, the first to go on first.
+    /// The calls that wait until others have released memory. The first in the queue goes on first.
     put_off: VecDeque<(CallKey, Next)>,
-    /// Which calls wanted what their arguments name.
+    /// Predicts which calls copy in what their arguments name.
     predictor: PrefetchPredictor,
-    /// Bytes received that the session could not take yet.
+    /// The bytes received that the session could not take yet.
     pub backlog: Vec<u8>,
-    /// Memory that the backlog and a frame take that is not whole.
+    /// The memory that the backlog and an incomplete frame take, in bytes.
     unread: usize,
     pub stage: Stage,
     pub input: Input,
-    /// Receiving is switched off.
+    /// True if receiving is switched off.
     pub paused: bool,
-    /// In the list of connections to look at before the next submission.
+    /// True if the connection is in the list of those to look at before the next submission.
     pub dirty: bool,
-    /// Gives the client only so long to take what is owed to it, once it is hung up on.
+    /// The timer that bounds how long the client has to take what is owed to it, once the server hangs
+    /// up.
     pub linger: Option<TimerId>,
-    /// Gives it only so long for its handshake.
+    /// The timer that bounds how long the client has for its handshake.
     pub handshake: Option<TimerId>,
-    /// Signals among what is owed to it.
+    /// The signals among what is owed to the client.
     pub signals: Framed,
 }
 
-/// How far a connection has come.
+/// The progress of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// The banner is still to be sent; receiving starts behind it.
+    /// The banner is still to be sent. Receiving starts after it.
     New,
     Open,
-    /// To be shut down once all that is owed has been sent.
+    /// The connection is to be shut down once all that is owed has been sent.
     HangingUp,
-    /// Shut down: the end of what we receive follows.
+    /// The connection is shut down. The client's end of the stream will follow.
     Shut,
-    /// Nothing is received or sent any more; the session comes to its end.
+    /// Nothing is received or sent any more, and the session comes to its end.
     Gone,
-    /// The ring closes the socket.
+    /// The ring is closing the socket.
     Closing,
 }
 
-/// Whether more will come from a client.
+/// The state of the input from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     Open,
-    /// It sends no more; what it has sent may not all be taken.
+    /// The client sends no more, but the session has not yet taken all that it has sent.
     Ending,
-    /// All is taken, and the session knows.
+    /// The session has taken everything and knows that the input has ended.
     Ended,
 }
 
 struct InFlight {
     task: Arc<Task>,
-    /// Ends its sleep.
+    /// The timer that ends the call's sleep.
     timer: Option<TimerId>,
-    /// How long it waits for its client.
+    /// The time that the call waits for its client.
     client: ClientWait,
 }
 
-/// What a call does that was put off.
+/// The next step of a call that was put off.
 #[derive(Clone, Copy)]
 enum Next {
     CopyRequest(CopyRequest),
-    /// It had to let go of earlier answers: it runs from the top, and asks for so many bytes again.
+    /// The call had to release earlier answers: it runs from the top, and asks for so many bytes again.
     Run {
         bytes: usize,
     },
 }
 
 impl Connection {
-    /// A client that has just connected.
+    /// Creates the connection of a client that has just connected.
     pub fn new(socket: Socket, peer: Option<PeerKey>, shared: &mut Shared) -> Connection {
         let quota = Arc::new(ClientQuota::new(shared.all.clone()));
         Connection {
@@ -132,14 +133,14 @@ impl Connection {
         }
     }
 
-    /// Whether all that the client has sent is answered, and it has the answers.
+    /// Returns `true` if all that the client has sent is answered and the client has taken the answers.
     pub fn is_served(&self) -> bool {
         let is_hung_up_on = self.link.stage > Stage::Open;
         let is_answered = self.link.backlog.is_empty() && self.session.is_idle();
         self.link.send_queue.unsent() == 0 && (is_hung_up_on || is_answered)
     }
 
-    /// Counts what bytes take that were received and not acted on.
+    /// Counts the memory of the bytes that were received and not yet acted on.
     pub fn count_unread(&mut self) {
         let now = self.session.unread() + self.link.backlog.capacity();
         let before = std::mem::replace(&mut self.link.unread, now);
@@ -150,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// Lets calls go on that have waited for others to let go of what they hold, as far as there is room.
+    /// Resumes calls that have waited for others to release memory, as far as there is room.
     pub fn ask_what_was_put_off(&mut self, shared: &mut Shared) {
         if self.link.put_off.is_empty() {
             return;
@@ -173,14 +174,14 @@ impl Connection {
         }
     }
 
-    /// The session, and what it is told with.
+    /// Returns the session and the host that the session calls.
     pub fn split<'a>(&'a mut self, shared: &'a mut Shared) -> (&'a mut Session, SessionHost<'a>) {
         (&mut self.session, SessionHost { link: &mut self.link, shared })
     }
 }
 
 impl ConnectionIo {
-    /// A call has ended: its task is free for another.
+    /// Ends a call, and frees its task for another.
     pub fn end_call(&mut self, key: CallKey, task: Arc<Task>, shared: &mut Shared) {
         if let Some((descriptor, predictor)) = task.body().predictor() {
             self.predictor.note(task.number(), descriptor, predictor);
@@ -189,7 +190,7 @@ impl ConnectionIo {
         shared.give_back(task);
     }
 
-    /// A call has been answered.
+    /// Removes a call that has been answered.
     pub fn forget_call(&mut self, key: CallKey, shared: &mut Shared) {
         let Some(mut call) = self.calls[key.0 as usize].take() else {
             debug_assert!(false, "a call ends once");
@@ -204,9 +205,9 @@ impl ConnectionIo {
         self.in_flight -= 1;
     }
 
-    /// Runs a call again, now or once the client has taken what is owed to it.
+    /// Runs a call again: now, or once the client has taken what is owed to it.
     pub fn go_on(&mut self, key: CallKey, shared: &mut Shared) {
-        // Something is on its way then, so its end will be heard of.
+        // In this case a send is under way, and its end makes the held calls go on.
         if self.send_queue.unsent() >= self.quota().unsent_bound() {
             self.held.push(key);
             // A call that runs again from the top holds nothing that others need.
@@ -218,12 +219,13 @@ impl ConnectionIo {
         }
     }
 
-    /// Whether calls wait for the client to take what is owed to it.
+    /// Returns `true` if calls wait for the client to take what is owed to it.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Lets calls go on that had to wait for the client to take what is owed to it.
+    /// Resumes the calls that wait for the client, once the client has taken enough of what is owed to
+    /// it.
     pub fn go_on_if_drained(&mut self, shared: &mut Shared) {
         if self.held.is_empty() || self.send_queue.unsent() > self.quota().unsent_bound() / 2 {
             return;
@@ -235,7 +237,7 @@ impl ConnectionIo {
         }
     }
 
-    /// The call sleeps until then, if nothing wakes it before.
+    /// Sets the timer that wakes a sleeping call at `until`, if nothing wakes it before.
     pub fn set_timer(&mut self, key: CallKey, until: std::time::Instant, shared: &mut Shared) {
         let Some(Some(call)) = self.calls.get_mut(key.0 as usize) else {
             return;
@@ -246,12 +248,12 @@ impl ConnectionIo {
         }
     }
 
-    /// The tasks of all calls in flight.
+    /// Returns the tasks of all calls in flight.
     fn tasks(&self) -> Vec<Arc<Task>> {
         self.calls.iter().flatten().map(|call| call.task.clone()).collect()
     }
 
-    /// Whether calls wait for others to let go of what they hold.
+    /// Returns `true` if calls wait for others to release memory.
     pub fn has_put_off(&self) -> bool {
         !self.put_off.is_empty()
     }
@@ -270,26 +272,26 @@ impl ConnectionIo {
         }
     }
 
-    /// What this client takes of what all share.
+    /// Returns this client's use of the shared resources.
     pub fn quota(&self) -> &ClientQuota {
         self.send_queue.quota()
     }
 
-    /// The call waits for its client, which has only so long, if that is bounded.
+    /// Begins a wait of the call for its client. The wait is bounded if the server bounds it.
     fn wait_for_client(&mut self, key: CallKey, shared: &mut Shared) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
             call.client.begin(self.socket, shared);
         }
     }
 
-    /// The client has moved so many bytes for the call, which goes on.
+    /// Ends the wait of the call for its client, which has moved `moved` bytes for it.
     fn end_wait_for_client(&mut self, key: CallKey, moved: usize, shared: &mut Shared) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
             call.client.end(moved, shared);
         }
     }
 
-    /// The client has gone: it is waited for no more.
+    /// Cancels the timers of this connection, because the client has gone.
     pub fn cancel_timers(&mut self, shared: &mut Shared) {
         self.calls.iter_mut().flatten().for_each(|call| call.client.end(0, shared));
         for timer in [self.linger.take(), self.handshake.take()].into_iter().flatten() {
@@ -297,7 +299,7 @@ impl ConnectionIo {
         }
     }
 
-    /// The time of a sleeping call has come.
+    /// Wakes a sleeping call whose time has come.
     pub fn timer_expired(&mut self, key: CallKey) {
         if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
             call.timer = None;
@@ -316,7 +318,7 @@ impl ConnectionIo {
     }
 }
 
-/// What a session is told with, and tells: see [`Host`].
+/// The host that a session calls: see [`Host`].
 pub struct SessionHost<'a> {
     pub link: &'a mut ConnectionIo,
     pub shared: &'a mut Shared,
@@ -426,14 +428,14 @@ impl Host for SessionHost<'_> {
 }
 
 impl SessionHost<'_> {
-    /// What a call has copied out goes before its response.
+    /// Owes the client what a call has copied out. This goes before the response.
     pub fn owe_copyouts(&mut self, task: &Task) {
         let mut body = task.body();
         let (chunks, len) = body.memory.take_out();
         self.owe(chunks, len);
     }
 
-    /// Owes `len` bytes in chunks.
+    /// Owes the client `len` bytes in chunks.
     pub fn owe(&mut self, chunks: impl Iterator<Item = Chunk>, len: usize) {
         if self.link.stage == Stage::Open {
             self.link.send_queue.push_chunks(chunks, len);
@@ -444,7 +446,7 @@ impl SessionHost<'_> {
         }
     }
 
-    /// What a call wants from its client, now or once there is room for it.
+    /// Asks the client for what a call wants: now, or once there is room for it.
     pub fn ask(&mut self, session: &mut Session, key: CallKey, ask: CopyRequest) {
         if self.link.stage >= Stage::Gone {
             self.put_off(key, Next::CopyRequest(ask));
@@ -462,7 +464,7 @@ impl SessionHost<'_> {
         self.shared.mark_dirty(self.link);
     }
 
-    /// The client is not asked any more: what calls wanted cannot be had.
+    /// Refuses all calls that were put off, because the client can no longer be asked.
     fn refuse_what_was_put_off(&mut self) {
         for (key, next) in std::mem::take(&mut self.link.put_off) {
             let Some(Some(call)) = self.link.calls.get(key.0 as usize) else {

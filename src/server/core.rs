@@ -1,7 +1,7 @@
-//! The server's core: what comes from the ring and from the workers, and what becomes of it.
+//! The core of the server: the state of all connections, and its reactions to the ring and the workers.
 //!
-//! It knows the ring only as a [`Net`], so that it runs as well on a simulated one. All of it is on
-//! the submission thread, and nothing in it waits.
+//! The core uses the ring only through the trait [`Net`], so tests run it on a simulated ring. The core
+//! runs only on the submission thread, and never waits.
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -18,55 +18,55 @@ use super::task::Task;
 use kernel::{Errno, Outcome};
 use rumpsp::session::{CallKey, CopyRequest, Host};
 
-/// What the core has done on sockets.
+/// The operations on sockets that the core needs.
 pub trait Net {
-    /// Sends chunks in order, then does `then`. One send a socket at a time.
+    /// Sends chunks in order, then does `then`. A socket has one send under way at a time.
     fn send(&mut self, socket: Socket, chunks: std::vec::Drain<'_, Chunk>, then: Then);
-    /// Stops receiving; what is on its way still arrives.
+    /// Stops receiving. What is on its way still arrives.
     fn pause(&mut self, socket: Socket);
-    /// Receives again.
+    /// Resumes receiving.
     fn resume(&mut self, socket: Socket);
-    /// Tells by [`ServerCore::hung_up`] when the client of a socket, which sends no more, has gone.
+    /// Has [`ServerCore::hung_up`] called when the client of a socket has gone. The client sends no more.
     fn watch_hang_up(&mut self, socket: Socket);
     /// Ends the connection in both directions.
     fn shutdown(&mut self, socket: Socket);
-    /// Lets go of the socket; [`ServerCore::closed`] follows.
+    /// Closes the socket. [`ServerCore::closed`] follows.
     fn close(&mut self, socket: Socket);
 }
 
-/// All connections.
+/// The core: all connections, and what they share.
 pub struct ServerCore {
     banner: Vec<u8>,
-    /// By [`Socket::index`].
+    /// The connections, by [`Socket::index`].
     connections: Vec<Option<Box<Connection>>>,
     shared: Shared,
     door: Admission,
-    /// Clients are processes of this host.
+    /// True if clients are processes of this host.
     is_local: bool,
     stop: Stopping,
-    /// Who halted a kernel that leaves its caller behind, and who wants to know of the answer: the first
-    /// that hears of it ends the program.
+    /// The clients that halted a kernel which does not return to its caller, each with a channel. The
+    /// channel is told when the answer is out, and the first one that is told ends the program.
     halts: Vec<(Socket, mpsc::Sender<()>)>,
-    /// Where messages are taken to, between two turns.
+    /// A buffer for the messages of the mailbox, kept between two turns.
     messages: Vec<Message>,
-    /// Who wants to know the counters.
+    /// The channels of those who asked for the counters.
     stats_requests: Vec<mpsc::Sender<Stats>>,
 }
 
-/// Whether the server goes on.
+/// The progress of the server towards its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
-    /// New connections and calls are not taken; calls in flight may end.
+    /// The server takes no new connections and calls. Calls in flight may end.
     Draining,
-    /// Everybody goes.
+    /// The server disconnects everybody.
     Now,
-    /// Whoever is left is left behind.
+    /// The server ends, and leaves behind whoever is still there.
     Over,
 }
 
 impl ServerCore {
-    /// A core without connections, which greets with this banner.
+    /// Creates a core without connections, which greets clients with this banner.
     pub fn new(banner: Vec<u8>, shared: Shared, access: Access, is_local: bool) -> ServerCore {
         let door = Admission::new(access);
         ServerCore {
@@ -82,9 +82,9 @@ impl ServerCore {
         }
     }
 
-    /// What is left of a turn once the ring's events have been handled: hears what workers have to tell,
-    /// runs the calls that are to be run here, does what is due, and brings all that came of it to the
-    /// ring and to the workers.
+    /// Ends a turn, after the ring's events have been handled: takes the messages of the workers, runs
+    /// the inline calls that are ready, handles timers that are due, and hands the results to the ring
+    /// and to the workers.
     pub fn turn(&mut self, mailbox: &Mailbox, net: &mut impl Net, clock: impl Fn() -> Instant) {
         self.drain_mailbox(mailbox);
         if self.shared.has_ready() {
@@ -98,7 +98,7 @@ impl ServerCore {
         self.flush(net);
     }
 
-    /// Who has asked for the counters since the last time.
+    /// Returns the channels of those who have asked for the counters since the last call.
     pub fn stats_requests(&mut self) -> impl Iterator<Item = mpsc::Sender<Stats>> {
         self.stats_requests.drain(..)
     }
@@ -112,12 +112,12 @@ impl ServerCore {
         self.messages = messages;
     }
 
-    /// What follows happens at this time.
+    /// Sets the time at which the following events happen.
     pub fn set_time(&mut self, now: Instant) {
         self.shared.now = now;
     }
 
-    /// A client has connected; who it is, if that was asked.
+    /// Handles a new connection. `peer` is `None` if the system was not asked who the client is.
     pub fn accepted(&mut self, socket: Socket, peer: Option<&Peer>, net: &mut impl Net) {
         if self.stop != Stopping::No {
             return net.close(socket);
@@ -143,7 +143,7 @@ impl ServerCore {
         self.connections[at] = Some(connection);
     }
 
-    /// A client has sent bytes.
+    /// Handles bytes that a client has sent.
     pub fn received(&mut self, socket: Socket, mut bytes: &[u8]) {
         let Some((connection, shared)) = self.find(socket) else {
             return;
@@ -158,8 +158,8 @@ impl ServerCore {
         shared.mark_dirty(&mut connection.link);
     }
 
-    /// Nothing more will come from this client: it has gone, or it sends no more and waits for its
-    /// answers. What it has sent before counts; without any of that left it is let go.
+    /// Handles the end of a client's input: the client has gone, or it sends no more and waits for its
+    /// answers. What it sent before still counts. If nothing of that is left, the client is disconnected.
     pub fn receive_ended(&mut self, socket: Socket, net: &mut impl Net) {
         let Some((connection, shared)) = self.find(socket) else {
             return;
@@ -173,12 +173,12 @@ impl ServerCore {
         }
     }
 
-    /// This client has gone: it has closed its socket, or the connection broke.
+    /// Handles the end of a client: it has closed its socket, or the connection broke.
     pub fn hung_up(&mut self, socket: Socket) {
         self.disconnect(socket);
     }
 
-    /// A send has ended, well or not.
+    /// Handles the end of a send, successful or not.
     pub fn sent(&mut self, socket: Socket, is_ok: bool) {
         let Some((connection, shared)) = self.find(socket) else {
             return;
@@ -191,7 +191,7 @@ impl ServerCore {
         }
     }
 
-    /// The ring has let go of a socket.
+    /// Handles the end of a socket, which the ring has closed.
     pub fn closed(&mut self, socket: Socket) {
         if self.find(socket).is_some() {
             let connection = self.connections[socket.index()].take();
@@ -202,7 +202,7 @@ impl ServerCore {
         }
     }
 
-    /// A worker, or somebody else, has something to tell.
+    /// Handles a message of a worker or of another thread.
     fn handle_message(&mut self, message: Message) {
         match message {
             Message::Ran(task) => self.ran(task),
@@ -237,18 +237,18 @@ impl ServerCore {
         }
     }
 
-    /// What jobs are run with.
+    /// Returns what jobs are run with.
     #[cfg(test)]
     pub fn context(&self) -> &super::job::Context {
         self.shared.context()
     }
 
-    /// Whether there are calls to be run here.
+    /// Returns `true` if there are inline calls to run.
     pub fn has_ready(&self) -> bool {
         self.shared.has_ready()
     }
 
-    /// Does what is due.
+    /// Handles the timers that are due.
     fn expire(&mut self) {
         let now = self.shared.now;
         self.shared.look_at_workers(now);
@@ -276,7 +276,7 @@ impl ServerCore {
                         .find(socket)
                         .is_some_and(|(connection, _)| connection.link.is_holding());
                     self.hang_up(socket, "a call waits for it too long");
-                    // The call would wait again as long as it may linger.
+                    // The call would otherwise wait again, for as long as the client may linger.
                     if takes_nothing {
                         self.disconnect(socket);
                     }
@@ -291,10 +291,10 @@ impl ServerCore {
         }
     }
 
-    /// Brings all that happened since the last time to the ring and to the workers.
+    /// Hands the results of all that happened since the last time to the ring and to the workers.
     fn flush(&mut self, net: &mut impl Net) {
         let mut at = 0;
-        // Looking at a connection may add others.
+        // Looking at a connection may add others to the list.
         while let Some(&socket) = self.shared.dirty.get(at) {
             at += 1;
             self.flush_one(socket, net);
@@ -305,24 +305,24 @@ impl ServerCore {
         self.shared.notify();
         if !self.halts.is_empty() && self.halts_are_answered() {
             for (_, done) in self.halts.drain(..) {
-                // Who waits for it ends the process.
+                // The receiver of this ends the process.
                 let _ = done.send(());
             }
             self.stop = Stopping::Over;
         }
     }
 
-    /// When something is due next.
+    /// Returns the time when something is due next.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.shared.timers.next().into_iter().chain(self.shared.next_look()).min()
     }
 
-    /// Whether no new clients are wanted.
+    /// Returns `true` if the server takes no new clients.
     pub fn is_stopping(&self) -> bool {
         self.stop != Stopping::No
     }
 
-    /// When a server that stops ends at the latest, if processes have this long to go.
+    /// Returns the latest time at which a stopping server ends, if processes have `last_wait` to go.
     pub fn stop_limit(&self, last_wait: Duration) -> Instant {
         let drain = match self.stop {
             Stopping::Now | Stopping::Over => self.shared.limits.linger,
@@ -331,7 +331,7 @@ impl ServerCore {
         self.shared.now + drain + last_wait
     }
 
-    /// Whether the server is to stop and everybody has gone.
+    /// Returns `true` if the server is to stop and everybody has gone.
     pub fn is_over(&self) -> bool {
         match self.stop {
             Stopping::No => false,
@@ -340,7 +340,7 @@ impl ServerCore {
         }
     }
 
-    /// Counters.
+    /// Returns the counters.
     pub fn stats(&self) -> super::stats::CoreStats {
         super::stats::CoreStats {
             preforks: self.shared.preforks(),
@@ -351,13 +351,13 @@ impl ServerCore {
         }
     }
 
-    /// The connection of a socket, if it is not another one's by now.
+    /// Returns the connection of a socket, unless another socket has its place by now.
     fn find(&mut self, socket: Socket) -> Option<(&mut Connection, &mut Shared)> {
         let connection = self.connections.get_mut(socket.index())?.as_deref_mut()?;
         (connection.link.socket == socket).then_some((connection, &mut self.shared))
     }
 
-    /// A run of a call has ended without sleep.
+    /// Handles the end of a run of a call, other than by sleep.
     fn ran(&mut self, task: Arc<Task>) {
         let (socket, key, outcome, ask) = {
             let mut body = task.body();
@@ -369,7 +369,7 @@ impl ServerCore {
         };
         let is_gone = connection.link.stage >= Stage::Gone;
         if connection.link.has_put_off() {
-            // This run may have let go of something.
+            // This run may have released memory.
             shared.mark_dirty(&mut connection.link);
         }
         let (session, mut host) = connection.split(shared);
@@ -380,7 +380,7 @@ impl ServerCore {
                 Some(ask) => return host.ask(session, key, ask),
                 None => Err(Errno::EFAULT),
             },
-            // To a client that has gone nothing can be flushed.
+            // Nothing can be flushed to a client that has gone.
             Some(Outcome::Flush) if !is_gone => {
                 host.owe_copyouts(&task);
                 return connection.link.go_on(key, shared);
@@ -398,7 +398,7 @@ impl ServerCore {
         }
     }
 
-    /// A call that waits on its thread asks its client.
+    /// Asks the client on behalf of a call that waits on its thread.
     fn asks(&mut self, socket: Socket, key: CallKey, ask: CopyRequest, out: Out) {
         if let Some((connection, shared)) = self.find(socket) {
             let (session, mut host) = connection.split(shared);
@@ -407,7 +407,8 @@ impl ServerCore {
         }
     }
 
-    /// A call that waits on its thread goes on once its client has taken what is owed.
+    /// Sends what a call has copied out. The call waits on its thread and goes on once the client has
+    /// taken enough.
     fn flushes(&mut self, socket: Socket, key: CallKey, out: Out) {
         if let Some((connection, shared)) = self.find(socket) {
             let (_, mut host) = connection.split(shared);
@@ -416,7 +417,7 @@ impl ServerCore {
         }
     }
 
-    /// The kernel has halted in this call, whose thread does not come back.
+    /// Handles a halt of the kernel in this call, whose thread does not come back.
     fn halted_in(&mut self, socket: Socket, key: CallKey, out: Out) {
         if let Some((connection, shared)) = self.find(socket) {
             let (session, mut host) = connection.split(shared);
@@ -430,7 +431,7 @@ impl ServerCore {
         self.stop = Stopping::Now;
     }
 
-    /// Whether whoever halted the kernel has taken the answer, or has gone.
+    /// Returns `true` if every client that halted the kernel has taken its answer or has gone.
     fn halts_are_answered(&self) -> bool {
         let is_waiting = |connection: &Connection| {
             connection.link.stage < Stage::Gone && connection.link.send_queue.unsent() > 0
@@ -439,7 +440,7 @@ impl ServerCore {
         !connections.any(|c| is_waiting(c) && self.halts.iter().any(|(s, _)| *s == c.link.socket))
     }
 
-    /// Work of a session has been done.
+    /// Handles the end of an operation that a session had asked for.
     fn done(&mut self, socket: Socket, done: Done) {
         let Some((connection, shared)) = self.find(socket) else {
             debug_assert!(false, "a connection outlives its work");
@@ -456,7 +457,7 @@ impl ServerCore {
         shared.mark_dirty(&mut connection.link);
     }
 
-    /// A client has gone, or is treated so from here on.
+    /// Ends a client's connection: the client has gone, or is treated as gone from here on.
     fn disconnect(&mut self, socket: Socket) {
         let Some((connection, shared)) = self.find(socket) else {
             return;
@@ -474,8 +475,8 @@ impl ServerCore {
         shared.mark_dirty(&mut connection.link);
     }
 
-    /// Looks at one connection: what the session could not take before, what to send, whether to
-    /// receive, whether it is over.
+    /// Looks at one connection: takes its backlog, sends what is owed, switches receiving on or off, and
+    /// closes it if it is over.
     fn flush_one(&mut self, socket: Socket, net: &mut impl Net) {
         let (draining, is_local) = (self.stop == Stopping::Draining, self.is_local);
         let Some((connection, shared)) = self.find(socket) else {
@@ -505,15 +506,15 @@ impl ServerCore {
         self.close_if_finished(socket, net);
     }
 
-    /// Hangs up on a client for a reason of ours.
+    /// Hangs up on a client, for the reason `why`.
     fn hang_up(&mut self, socket: Socket, why: &'static str) {
         if let Some((connection, shared)) = self.find(socket) {
             hang_up(connection, shared, why);
         }
     }
 
-    /// Sees to it that all clients together are not owed too much: from half of the bound on each has to
-    /// wait earlier. If that does not help, who is owed most has to go, at once.
+    /// Bounds what all clients together are owed. From half of the bound on, each client has to wait
+    /// earlier. Above the bound, the client that is owed most is disconnected at once.
     fn shed_load(&mut self, net: &mut impl Net) {
         let (unsent, most) = (self.shared.unsent.get(), self.shared.limits.send_queue_total);
         self.shared.all.set_backpressure(unsent > most / 2);
@@ -524,7 +525,7 @@ impl ServerCore {
             true => connection.link.send_queue.unsent(),
             false => 0,
         };
-        // What is on its way to those who have gone already comes back by itself.
+        // What is on its way to clients that have gone comes back without help.
         let mut live: usize = self.connections.iter().flatten().map(|c| owing(c)).sum();
         while live > most {
             let debtors = self.connections.iter().flatten().filter(|c| c.link.stage < Stage::Gone);
@@ -544,7 +545,8 @@ impl ServerCore {
         }
     }
 
-    /// Hangs up on whoever has sent most of what is held, while clients together have sent more than may be.
+    /// Disconnects the client whose bytes take most memory, while all clients together are above the
+    /// bound.
     fn collect_kept(&mut self, net: &mut impl Net) {
         let most = self.shared.limits.copyin_cache_total;
         if self.shared.all.kept() <= most {
@@ -554,7 +556,7 @@ impl ServerCore {
             true => connection.link.quota().kept(),
             false => 0,
         };
-        // What those who have gone sent is let go of when their calls have ended.
+        // The bytes of clients that have gone are released when their calls have ended.
         let mut live: usize = self.connections.iter().flatten().map(|c| keeping(c)).sum();
         while live > most {
             let Some(worst) = self.connections.iter().flatten().max_by_key(|c| keeping(c)) else {
@@ -582,7 +584,8 @@ impl ServerCore {
         }
     }
 
-    /// The kernel has halted: who halted it gets its answer, then everybody goes.
+    /// Handles a halt of the kernel: the client that halted it gets its answer, all others are
+    /// disconnected.
     fn halted(&mut self, socket: Socket) {
         tracing::info!("the kernel was halted by a client");
         if let Some((connection, shared)) = self.find(socket) {
@@ -593,7 +596,7 @@ impl ServerCore {
         self.everybody_goes(Some(socket));
     }
 
-    /// Takes no more clients and calls, and lets those in flight end.
+    /// Stops taking clients and calls, and lets the calls in flight end.
     fn drain(&mut self) {
         if self.stop != Stopping::No {
             return;
@@ -624,9 +627,10 @@ impl ServerCore {
     }
 }
 
-/// The client sends no more. Once all that it has sent is taken, calls that wait for answers of it end, and
-/// what is owed to it has only so long. At TCP nobody can tell whether it has gone, so its calls must not
-/// sleep on; those that did not find that out get as long.
+/// Handles the end of a client's input. Once the session has taken all that the client has sent, calls
+/// that wait for its answers end, and the client has only so long to take what is owed to it. On TCP the
+/// server cannot tell whether the client has gone, so its calls must not sleep on, and those that do not
+/// notice have as long. The time of a local client begins once its calls are answered.
 fn end_of_input(connection: &mut Connection, shared: &mut Shared, is_local: bool) {
     let is_taken = connection.link.backlog.is_empty() && !connection.session.is_stalled();
     if connection.link.input == Input::Ending && is_taken {
@@ -648,7 +652,7 @@ fn hang_up(connection: &mut Connection, shared: &mut Shared, why: &'static str) 
     session.hung_up();
 }
 
-/// Brings the session what it could not take before.
+/// Hands the session the bytes that it could not take before.
 fn take_backlog(connection: &mut Connection, shared: &mut Shared) {
     let limits = shared.limits.session;
     if connection.link.backlog.is_empty() || connection.session.is_stalled() {
@@ -664,7 +668,8 @@ fn take_backlog(connection: &mut Connection, shared: &mut Shared) {
     connection.count_unread();
 }
 
-/// Sends what is owed, if nothing is on its way; shuts down behind the last of it.
+/// Sends what is owed if no send is under way, and shuts down after the last of it if the server hangs
+/// up.
 fn send(connection: &mut Connection, net: &mut impl Net) {
     let link = &mut connection.link;
     let hanging_up = link.stage == Stage::HangingUp;
@@ -696,7 +701,7 @@ fn set_receiving(connection: &mut Connection, shared: &Shared, net: &mut impl Ne
         return;
     }
     let unsent = link.send_queue.unsent();
-    // A client that is asked for memory may not be able to read before it has answered.
+    // A client that is asked for memory may be unable to read before it has answered.
     let owes_us = session.waits_for_client();
     let bound = link.quota().unsent_bound();
     let full = unsent > bound || (link.paused && unsent > bound / 2);

@@ -1,20 +1,20 @@
-//! What one call holds of its client's answers, as its client's [`ClientQuota`] counts it.
+//! The memory that one call holds of its client's answers, as the client's [`ClientQuota`] counts it.
 //!
-//! A call counts what it asks for before it is asked: so what answers take is bounded at every moment. At
-//! the bound a call lets go of what it holds and waits until others have let go, then it asks again. One
-//! call of a client at a time goes over the bound and keeps what it has. It ends, falls asleep, or waits
-//! for nobody but its client; so the next one gets its turn, and none waits for ever on a client that
-//! answers.
+//! A call counts what it is going to ask for before the client is asked, so the memory for answers is
+//! bounded at every moment. At the bound, a call releases what it holds, waits until others have released
+//! theirs, and asks again. One call of a client at a time goes over the bound and keeps what it has. That
+//! call ends, falls asleep, or waits for nobody but its client. So the next call gets its turn, and no
+//! call waits for ever on a client that answers.
 
 use std::sync::Arc;
 
 use super::quota::ClientQuota;
 use rumpsp::session::CopyRequest;
 
-/// What each answer takes beside its bytes.
+/// The cost of each answer besides its bytes.
 pub const ANSWER_COST: usize = 64;
 
-/// What the answer counts for.
+/// Returns the number of bytes that the answer counts for.
 pub fn answer_cost(ask: &CopyRequest) -> usize {
     match *ask {
         CopyRequest::Copyin { len, .. } | CopyRequest::Copyinstr { len, .. } => len + ANSWER_COST,
@@ -22,35 +22,37 @@ pub fn answer_cost(ask: &CopyRequest) -> usize {
     }
 }
 
-/// What a call holds. Let go of when it is dropped.
+/// The memory that a call holds, in bytes. Dropping it releases the memory.
 #[derive(Default)]
 pub struct Holding {
-    /// Of the client that made the call.
+    /// The quota of the client that made the call.
     quota: Option<Arc<ClientQuota>>,
-    /// Memory that is taken now.
+    /// The memory that is taken now.
     kept: usize,
-    /// What is counted as asked, and as resting.
+    /// The bytes that are counted as asked (`asked`) and as held while the call lasts (`resting`).
     asked: usize,
     resting: usize,
-    /// What is counted as asked before it is: what it had to let go of, and wants again.
+    /// The part of `asked` that the client has not been asked for yet: the call had to release it, and
+    /// wants it again.
     again: usize,
-    /// It is the call that may go over the bound.
+    /// True if this is the call that may go over the bound.
     goes_over: bool,
 }
 
 impl Holding {
-    /// A call of this client begins.
+    /// Begins a call of this client.
     pub fn begin(&mut self, quota: &Arc<ClientQuota>) {
         self.end();
         self.quota = Some(quota.clone());
     }
 
-    /// What the client takes of what all share.
+    /// Returns the client's use of the shared resources.
     pub fn quota(&self) -> Option<&Arc<ClientQuota>> {
         self.quota.as_ref()
     }
 
-    /// Counts what is to be asked for, if it may be. Who holds nothing waits if others do.
+    /// Counts what the client is to be asked for, and returns `true`, if the client may be asked. A call
+    /// that holds nothing has to wait if other calls wait.
     pub fn ask(&mut self, bytes: usize, others_wait: bool) -> bool {
         let Some(quota) = &self.quota else {
             return true;
@@ -72,8 +74,8 @@ impl Holding {
         self.goes_over
     }
 
-    /// Counts what it has let go of and will ask for again, if there is room for all of it or no other call
-    /// goes over the bound.
+    /// Counts what the call has released and will ask for again. Returns `true` if there is room for all
+    /// of it, or if no other call goes over the bound.
     pub fn ask_again(&mut self, bytes: usize) -> bool {
         let Some(quota) = &self.quota else {
             return true;
@@ -87,17 +89,17 @@ impl Holding {
         self.goes_over
     }
 
-    /// What is counted as asked or resting.
+    /// Returns the bytes that are counted as asked or resting.
     pub fn counted(&self) -> usize {
         self.asked + self.resting
     }
 
-    /// The core has counted what a call asked for that waits on its thread.
+    /// Notes that the core has counted what a call asked for that waits on its thread.
     pub fn was_asked(&mut self, bytes: usize) {
         self.asked += bytes;
     }
 
-    /// So much memory is taken now.
+    /// Sets the memory that is taken now.
     pub fn set_kept(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.kept, bytes);
         let Some(quota) = &self.quota else {
@@ -110,12 +112,12 @@ impl Holding {
         }
     }
 
-    /// Memory that is taken now.
+    /// Returns the memory that is taken now.
     pub fn kept(&self) -> usize {
         self.kept
     }
 
-    /// The call falls asleep: whether it may hold on to what it has.
+    /// Prepares for the call's sleep. Returns `true` if the call may keep what it holds.
     pub fn fall_asleep(&mut self) -> bool {
         let bytes = self.asked;
         if bytes == 0 {
@@ -129,7 +131,7 @@ impl Holding {
         true
     }
 
-    /// Whether it may hold so much as long as it lasts.
+    /// Counts `bytes` as held while the call lasts, and returns `true`, if there is room for them.
     pub fn rest(&mut self, bytes: usize) -> bool {
         if bytes <= self.resting {
             return true;
@@ -142,7 +144,7 @@ impl Holding {
         may
     }
 
-    /// It has let go of what it asked for, but for what it holds as long as it lasts.
+    /// Notes that the call has released what it asked for, except what it holds while it lasts.
     pub fn end_asked(&mut self) {
         let Some(quota) = &self.quota else {
             return;
@@ -157,7 +159,7 @@ impl Holding {
         }
     }
 
-    /// It has let go of everything.
+    /// Releases everything.
     pub fn let_go(&mut self) {
         self.set_kept(0);
         self.end_asked();
@@ -169,7 +171,7 @@ impl Holding {
         }
     }
 
-    /// The call is over.
+    /// Ends the call.
     pub fn end(&mut self) {
         self.let_go();
         self.quota = None;

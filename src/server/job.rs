@@ -1,4 +1,4 @@
-//! What the scheduler runs for the server: calls, and the other entries into the kernel.
+//! The jobs that the scheduler runs for the server: calls, and the other entries into the kernel.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,26 +15,26 @@ use rumpsp::session::KernelOp;
 pub enum Job {
     /// A system call.
     Call(Arc<Task>),
-    /// Calls that are to end: there may be thousands.
+    /// Calls that are to end, and how to interrupt each. There may be thousands.
     Interrupt(Vec<Arc<Task>>, fn(&Arc<Task>)),
-    /// The end of a process that is no session's.
+    /// The release of a process that belongs to no session.
     Discard(Arc<dyn Process>),
-    /// Anything else. Rare next to calls, hence not in place.
+    /// Any other operation. These are rare compared to calls, hence boxed.
     KernelOp(Box<WorkFor>),
 }
 
-/// Work for the session of this socket.
+/// An operation for the session of this socket.
 pub struct WorkFor {
     pub socket: Socket,
     pub work: KernelOp,
 }
 
-/// What jobs work on and report to.
+/// The kernel that jobs work on, and the mailbox that they report to.
 #[derive(Clone)]
 pub struct Context {
     pub kernel: Arc<dyn Kernel>,
     pub mailbox: Arc<Mailbox>,
-    /// Calls that panicked.
+    /// The number of calls that panicked.
     pub panics: Arc<AtomicU64>,
 }
 
@@ -117,7 +117,7 @@ impl WorkFor {
     }
 }
 
-/// A process that is released in the end, also if the kernel panics before.
+/// A process that is released in the end, even if the kernel panics before.
 struct Released(Arc<dyn Process>);
 
 impl Drop for Released {
@@ -126,7 +126,7 @@ impl Drop for Released {
     }
 }
 
-/// What a session is told if the kernel panics over its work.
+/// Returns the result that a session gets if the kernel panics in this operation.
 fn failure(work: &KernelOp) -> Done {
     match work {
         KernelOp::Spawn { .. } | KernelOp::Adopt { .. } => Done::Spawned(Err(Errno::EIO)),
@@ -137,11 +137,11 @@ fn failure(work: &KernelOp) -> Done {
     }
 }
 
-/// Sees to it that a session hears of its work, however that ends.
+/// A guard that posts the result of an operation to its session, however the operation ends.
 struct Answered<'a> {
     socket: Socket,
     mailbox: &'a Mailbox,
-    /// What it hears: until the work is done, that it failed.
+    /// The result to post. Until the operation is done, this is a failure.
     done: Option<Done>,
 }
 

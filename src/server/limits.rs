@@ -1,16 +1,16 @@
-//! Bounds of the server, each with what a client sees at it.
+//! The limits of the server, each with its effect on a client.
 
 use std::time::Duration;
 
 use kernel::Kernel;
 use rumpsp::session;
 
-/// How long a call waits for its client: to answer what it is asked for and, where calls wait inside the kernel,
-/// to take what is owed to it.
+/// The time that a call waits for its client: for answers and, where calls wait inside the kernel, until
+/// the client takes what is owed to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AnswerTime {
-    /// As long as [`AnswerTime::INSIDE`] where calls wait inside the kernel, with its locks taken, and without a
-    /// bound elsewhere: a client that is stopped in a debugger answers late.
+    /// [`AnswerTime::INSIDE`] where calls wait inside the kernel and hold its locks; unbounded elsewhere,
+    /// because a client that is stopped in a debugger answers late.
     #[default]
     ByKernel,
     Unbounded,
@@ -18,10 +18,10 @@ pub enum AnswerTime {
 }
 
 impl AnswerTime {
-    /// The bound where calls wait inside the kernel.
+    /// The bound in kernels whose calls wait inside the kernel.
     pub const INSIDE: Duration = Duration::from_secs(30);
 
-    /// The time on this kernel.
+    /// Returns the time for this kernel, or `None` if it is unbounded.
     pub fn for_kernel(self, kernel: &dyn Kernel) -> Option<Duration> {
         match self {
             AnswerTime::ByKernel => (!kernel.restarts()).then_some(AnswerTime::INSIDE),
@@ -31,52 +31,53 @@ impl AnswerTime {
     }
 }
 
-/// How much the server takes on. What does not fit waits, gets the protocol's error, or is hung up on;
-/// see docs/limits.md for the command line's name of each.
+/// The limits on what the server takes on. Beyond a limit, requests wait, get the protocol's error, or
+/// make the server hang up; docs/limits.md has the command line's name of each.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Of each session.
+    /// The limits of each session.
     pub session: session::Limits,
-    /// How long a client has from its connection to the end of its handshake; then it is hung up on.
+    /// The time from a client's connection to the end of its handshake. After it, the server hangs up.
     pub handshake: Duration,
-    /// How long a call waits for its client; then it is hung up on.
+    /// The time that a call waits for its client. After it, the server hangs up.
     pub answer: AnswerTime,
-    /// Calls in flight of all clients. One more is answered "try again"; of the last quarter a client gets
-    /// only a few.
+    /// Calls in flight of all clients. One more is answered "try again". Of the last quarter, each client
+    /// gets only a few.
     pub calls_in_all: usize,
-    /// Calls of a client that wait for a thread; beyond, no more of its requests are looked at until
-    /// half of them have started.
+    /// Calls of a client that wait for a thread. At the limit, the server looks at no more of the
+    /// client's requests until half of the calls have started.
     pub queued: usize,
-    /// Bytes owed to a client at which it is not read from any more, until it has taken half.
+    /// Bytes owed to a client at which the server stops reading from it, until the client has taken half.
     pub send_queue_pause: usize,
-    /// Bytes owed to a client at which it is hung up on: it asks and does not read.
+    /// Bytes owed to a client at which the server hangs up: the client asks and does not read.
     pub send_queue_max: usize,
-    /// Bytes owed to all clients: from half of it on each waits earlier, and at it the client that is
-    /// owed most is hung up on.
+    /// Bytes owed to all clients. From half of it on, each client has to wait earlier. At the limit, the
+    /// server hangs up on the client that is owed most.
     pub send_queue_total: usize,
-    /// Bytes of its answers that the calls of a client may hold, half of it those that sleep and half the
-    /// others. Beyond, a call that falls asleep forgets them and asks again when it wakes, and a further
-    /// ask waits until others have let go of theirs.
+    /// Bytes of a client's answers that its calls may hold: half is for calls that sleep, half for the
+    /// others. Beyond, a call that falls asleep forgets its answers and asks again when it wakes, and a
+    /// further question to the client waits until other calls have released their answers.
     pub copyin_cache: usize,
-    /// Bytes that all clients have sent and that are held, of frames that are not whole too: from half of
-    /// it on each client's calls may hold twice 64 KiB, and at it the client of whose bytes most are held
-    /// is hung up on.
+    /// Bytes from all clients that the server holds, including incomplete frames. From half of it on, the
+    /// calls of each client may hold twice 64 KiB. At the limit, the server hangs up on the client whose
+    /// bytes take most.
     pub copyin_cache_total: usize,
-    /// Bytes of a client kept unread while a handshake or a prefork is under way; beyond, it is not
-    /// read from until that has ended.
+    /// Bytes of a client that are kept unread while a handshake or a prefork is under way. Beyond, the
+    /// server stops reading from the client until that has ended.
     pub backlog: usize,
     /// Preforks of a client that wait for their child. One more is refused with "no memory".
     pub preforks: usize,
-    /// The same for all clients; of parents that have gone the oldest makes room first.
+    /// Preforks of all clients that wait for their child. At the limit, the oldest one whose parent has
+    /// gone is removed.
     pub preforks_in_all: usize,
-    /// How long an unused prefork stays good after its parent has gone. A parent may exit before its
-    /// child has connected, as daemon(3) does.
+    /// The time that an unused prefork stays valid after its parent has gone. A parent may exit before
+    /// its child has connected, as daemon(3) does.
     pub orphan: Duration,
-    /// How long a client that is hung up on has to take what is owed to it.
+    /// The time that a client has to take what is owed to it, once the server hangs up.
     pub linger: Duration,
-    /// How long calls in flight have when the server is to stop.
+    /// The time that calls in flight have when the server is to stop.
     pub drain: Duration,
-    /// Tasks kept for calls to come.
+    /// The number of tasks kept for later calls.
     pub spare_tasks: usize,
 }
 

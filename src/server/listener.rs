@@ -1,4 +1,4 @@
-//! The listening socket: from a URL to a descriptor, and away again.
+//! The listening socket: made from a URL, and removed again.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,48 +19,51 @@ use rumpsp::url::Url;
 /// Connections the system keeps until they are accepted; it may set a lower bound of its own.
 const BACKLOG: i32 = 4096;
 
-/// How long the system may take to let go of the sockets of a process that was killed. Those of an
-/// io_uring are closed behind its back: until then they look alive, and a port is in use.
+/// The time that the system may take to close the sockets of a process that was killed. It closes those
+/// of an io_uring later, in the background: until then such a socket looks alive, and its port is in use.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// How long to wait between two looks at them.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long somebody else may have the directory locked. Servers have it for less than a millisecond.
+/// The time that another process may keep the directory locked. A server keeps it for less than a
+/// millisecond.
 const LOCKED: Duration = Duration::from_secs(10);
 
-/// The same when a server ends. Its file stays then, and the next server replaces it.
+/// The time that a server which ends waits for the lock. After it, the socket file stays, and the next
+/// server replaces it.
 const LOCKED_AT_END: Duration = Duration::from_secs(1);
 
-/// Why a server cannot listen.
+/// The reason why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Another server is there.
+    /// Another server listens there.
     #[error("{0}: a server is already listening there; stop it or take another path")]
     Live(Url),
-    /// The path is something else than a socket.
+    /// The path is a file that is no socket.
     #[error("{0}: there is a file at that path that is no socket; remove it or take another path")]
     NotASocket(Url),
-    /// It has not been said who may connect.
+    /// Nothing says who may connect.
     #[error(
         "{0}: whoever reaches that address could connect, and be root in the kernel; say who may with \
          --allow-from NETWORK (0.0.0.0/0 or ::/0 for everybody), or listen on 127.0.0.1"
     )]
     Open(Url),
-    /// The system refused.
+    /// The system refused an operation.
     #[error("cannot listen on {url}: {what}: {source}")]
     System { url: Url, what: &'static str, source: io::Error },
 }
 
-/// What is set at the listening socket: whom the socket file of a unix URL lets in, and how TCP finds out
-/// that a host has died. What is `None` is as the system makes it.
+/// The settings of the listening socket: whom the socket file of a unix URL lets in, and how TCP finds
+/// out that a host has died. A setting that is `None` stays as the system makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketMode {
-    /// Permissions: who may write may connect.
+    /// The permissions of the socket file: whoever may write to it may connect.
     pub mode: Option<u32>,
     pub user: Option<u32>,
     pub group: Option<u32>,
-    /// How long a TCP connection may be silent before its host is asked whether it is still there.
+    /// The time that a TCP connection may be silent before the system asks its host whether it is still
+    /// there.
     pub keepalive: Option<Duration>,
 }
 
@@ -70,36 +73,41 @@ impl Default for SocketMode {
     }
 }
 
-/// The silence after which a host is asked, unless told otherwise.
+/// The silence after which a host is asked, by default.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How often a host is asked, in as long a time again, before it is given up.
+/// The number of times that a host is asked before the connection is given up. These take as long as the
+/// silence before them.
 const PROBES: u32 = 4;
 
 /// A bound and listening socket, before the ring has it.
 pub struct Bound {
-    /// The socket file.
+    /// The socket file, at a unix URL.
     pub file: Option<SocketFile>,
     pub fd: OwnedFd,
-    /// Where it really is: with the port the system chose, if it was to.
+    /// The URL where the socket listens. If the system chose the port, this has that port.
     pub url: Url,
 }
 
-/// A file that was made by binding, and goes when this is dropped. That has to be before its socket is
-/// closed: until then no other file can have the same identity.
+/// A socket file. Dropping this removes the file; that has to be before the socket is closed, because
+/// until then no other file can have the same identity.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     directory: Directory,
-    /// So that the file of a later server is left alone.
+    /// The identity of the file, so that the file of a later server is left alone.
     identity: Identity,
 }
 
-/// Device and inode.
+/// The device and the inode of a file.
 type Identity = (u64, u64);
 
-/// Listens there. A socket file that a dead server left behind is replaced; a live server's, or a file
-/// that is no socket, is an error.
+/// Listens at a URL. Replaces a socket file that a dead server left behind.
+///
+/// # Errors
+///
+/// Fails if a live server listens there, if the path is a file that is no socket, or if the system
+/// refuses.
 pub fn listen(url: &Url, mode: SocketMode) -> Result<Bound, ListenError> {
     match url {
         Url::Unix(path) => listen_unix(url, path, mode),
@@ -127,7 +135,7 @@ fn listen_unix(url: &Url, path: &Path, mode: SocketMode) -> Result<Bound, Listen
         directory.lock(LOCKED).map_err(failed(url, "locking its directory"))?;
         match look(url, &directory, &addr)? {
             Found::Nothing => return bind_unix(url, path, &addr, mode, directory),
-            // One that has bound and is about to listen looks dead, too, if it takes no lock.
+            // A socket that is bound and about to listen looks dead too, if its server takes no lock.
             Found::Dead(file) if seen_dead != Some(file) && Instant::now() < end => {
                 seen_dead = Some(file);
                 directory.unlock();
@@ -148,7 +156,8 @@ fn listen_unix(url: &Url, path: &Path, mode: SocketMode) -> Result<Bound, Listen
     }
 }
 
-/// Makes the socket file, under the lock, which is released when the server can be seen to be alive.
+/// Makes the socket file, with the directory locked. Unlocks it once other servers can see that this one
+/// is alive.
 fn bind_unix(
     url: &Url,
     path: &Path,
@@ -160,21 +169,21 @@ fn bind_unix(
     net::bind(&fd, addr).map_err(failed(url, "bind"))?;
     let identity = directory.identity().map_err(failed(url, "stat"))?;
     let file = SocketFile { path: path.into(), directory, identity };
-    // Nobody can connect before it listens, so nobody comes by the wrong permissions.
+    // Nobody can connect before the socket listens, so nobody gets in by the wrong permissions.
     mode.set(path).map_err(failed(url, "owner and mode of the socket file"))?;
     net::listen(&fd, BACKLOG).map_err(failed(url, "listen"))?;
     file.directory.unlock();
     Ok(Bound { file: Some(file), fd, url: url.clone() })
 }
 
-/// Where a socket file is. Whoever makes one, replaces it or removes it has the directory locked meanwhile
-/// (flock(2)), so a file that is seen under the lock has a server that listens, or one that is dead; and
-/// what was seen stays true until the lock is released. The lock is no file of its own, and goes with the
+/// The directory of a socket file. A server locks it (flock(2)) while it makes, replaces or removes its
+/// socket file. So a file that is seen under the lock has a server that listens or one that is dead, and
+/// this stays true until the lock is released. The lock needs no file of its own, and ends with the
 /// process that has it.
 #[derive(Debug)]
 struct Directory {
     fd: OwnedFd,
-    /// The file's name in it.
+    /// The socket file's name in the directory.
     name: OsString,
 }
 
@@ -193,7 +202,7 @@ impl Directory {
         Ok(Directory { fd, name: name.into() })
     }
 
-    /// Locks it, unless somebody else has done so for that long.
+    /// Locks the directory. Fails if another process keeps it locked for longer than `most`.
     fn lock(&self, most: Duration) -> rustix::io::Result<()> {
         let end = Instant::now() + most;
         loop {
@@ -206,7 +215,7 @@ impl Directory {
     }
 
     fn unlock(&self) {
-        // What is locked can be unlocked.
+        // A lock that is held can always be released.
         let _ = fs::flock(&self.fd, FlockOperation::Unlock);
     }
 
@@ -234,12 +243,12 @@ impl SocketMode {
     }
 }
 
-/// What there is where a socket file is to be.
+/// The state of the path where a socket file is to be.
 enum Found {
     Nothing,
-    /// A socket file that nobody listens at.
+    /// A socket file at which nobody listens.
     Dead(Identity),
-    /// A server, and a connection to it; none if as many wait for it as may.
+    /// A live server, and a connection to it; `None` if its queue of connections is full.
     Alive(Option<OwnedFd>),
 }
 
@@ -258,13 +267,13 @@ fn look(url: &Url, directory: &Directory, addr: &SocketAddrUnix) -> Result<Found
         Ok(()) => Ok(Found::Alive(Some(probe))),
         Err(Errno::AGAIN) => Ok(Found::Alive(None)),
         Err(Errno::CONNREFUSED) => Ok(Found::Dead((stat.st_dev, stat.st_ino))),
-        // It has just been removed by somebody who takes no lock.
+        // Somebody who takes no lock has just removed the file.
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(errno) => Err(failed(url, "asking whether a server is there")(errno)),
     }
 }
 
-/// Whether there is, until then, a banner or at least no end of the connection.
+/// Returns `true` if the peer sends a banner before `end`, or at least does not end the connection.
 fn is_greeted(probe: &OwnedFd, end: Instant) -> bool {
     let left = end.saturating_duration_since(Instant::now()).max(PAUSE);
     let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
@@ -294,9 +303,9 @@ fn listen_tcp(url: &Url, addr: SocketAddr, mode: SocketMode) -> Result<Bound, Li
     Ok(Bound { fd, url: Url::from_socket_addr(bound), file: None })
 }
 
-/// Has the system ask a silent peer's host whether it is still there, and end the connection if it does not
-/// answer for as long again. Without the user timeout it would send data to a dead host for a quarter of
-/// an hour, and meanwhile not ask. See tcp(7).
+/// Has the system ask a silent peer's host whether it is still there, and end the connection if the host
+/// does not answer for as long again. Without the user timeout, the system would send data to a dead host
+/// for a quarter of an hour and meanwhile not ask. See tcp(7).
 fn keep_alive(fd: &OwnedFd, silence: Duration) -> rustix::io::Result<()> {
     let patience = u32::try_from(2 * silence.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_socket_keepalive(fd, true)?;
@@ -306,7 +315,8 @@ fn keep_alive(fd: &OwnedFd, silence: Duration) -> rustix::io::Result<()> {
     sockopt::set_tcp_user_timeout(fd, patience)
 }
 
-/// Binds, and gives a server that was killed time to let go of the port.
+/// Binds the socket. Tries again for a while if the port is in use: a server that was killed needs time
+/// to release it.
 fn bind_tcp(fd: &OwnedFd, addr: &SocketAddr) -> rustix::io::Result<()> {
     let end = Instant::now() + LETTING_GO;
     loop {
@@ -351,7 +361,7 @@ mod tests {
             "a live server is left alone"
         );
         let Bound { fd, file, .. } = live;
-        // As if it were killed.
+        // As if the server were killed.
         std::mem::forget(file);
         drop(fd);
         let again = listen(&url, SocketMode::default()).expect("a stale file is replaced");
@@ -406,7 +416,7 @@ mod tests {
             let url = url.clone();
             move || listen(&url, SocketMode::default())
         });
-        // It has time to make a mistake in.
+        // The thread has time to make a mistake in.
         std::thread::sleep(PAUSE * 10);
         assert!(!path.exists() && !waiting.is_finished(), "it waits for the lock");
         other.unlock();
@@ -466,7 +476,7 @@ mod tests {
         assert!(error.contains(&bound.url.to_string()), "{error}");
     }
 
-    /// Nodelay, keepalive and its idle time, interval and count, and the user timeout.
+    /// Returns nodelay, keepalive and its idle time, interval and count, and the user timeout.
     fn tcp_options(fd: &OwnedFd) -> (bool, bool, [u64; 2], u32, u32) {
         let seconds = |time: rustix::io::Result<Duration>| time.unwrap().as_secs();
         (

@@ -1,8 +1,8 @@
-//! What workers and the submission thread do to a call, a mailbox and a reply slot, in every order of
-//! it that loom finds: `scripts/loom`.
+//! Tests of what workers and the submission thread do to a call, a mailbox and a reply slot, in every
+//! order that loom finds: `scripts/loom`.
 //!
-//! Not here: [`Task::interrupt`]. It rests on the one order of all sequentially consistent loads and
-//! stores, and loom has that for fences only: it would find a lost interrupt that cannot be.
+//! [`Task::interrupt`] is not tested here. It relies on the single order of all sequentially consistent
+//! loads and stores, which loom has only for fences: loom would find a lost interrupt that cannot happen.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -22,12 +22,12 @@ use kernel::{Args, Call, Client, Errno, Identity, Kernel, Outcome, Process};
 use rumpsp::session::{CallKey, CallRequest};
 use rumpsp::wire::Body;
 
-/// A kernel of one process, whose calls wait for a flag.
+/// A kernel with one process, whose calls wait for a flag.
 #[derive(Default)]
 struct Flag {
     is_up: AtomicBool,
     waits: Mutex<Option<Waker>>,
-    /// Runs that found it up, or were to end.
+    /// True once a call has found the flag up.
     ends: AtomicBool,
 }
 
@@ -45,7 +45,7 @@ impl Process for Flag {
     fn pid(&self) -> i32 {
         2
     }
-    /// As calls of a kernel do: registers, looks, sleeps.
+    /// Does as calls of a kernel do: registers, looks, sleeps.
     fn syscall(&self, call: &mut Call<'_>) -> Outcome {
         *self.waits.lock().unwrap() = Some(call.waker.clone());
         if call.interrupted {
@@ -67,7 +67,7 @@ impl Process for Flag {
     fn release(&self) {}
 }
 
-/// No call enters it.
+/// A kernel that no call enters.
 struct Nothing;
 
 impl Kernel for Nothing {
@@ -82,7 +82,7 @@ impl Kernel for Nothing {
     }
 }
 
-/// A call of a flag's process that is queued, and where its wake-ups and its end go.
+/// A queued call of a flag's process, and where its wake-ups and its end go.
 struct Queued {
     flag: Arc<Flag>,
     task: Arc<Task>,
@@ -109,13 +109,13 @@ impl Queued {
         Queued { flag, task: Arc::new(task), injector, context }
     }
 
-    /// What a worker does with it.
+    /// Runs the call as a worker does.
     fn run(&self) {
         self.task.clone().run(&self.context, false);
         self.context.mailbox.deliver();
     }
 
-    /// Runs what has been injected; how often the call was.
+    /// Runs what has been injected, and returns how often the call ran.
     fn run_injected(&self) -> usize {
         let mut times = 0;
         while let Some(Job::Call(task)) = self.injector.take() {
@@ -126,14 +126,14 @@ impl Queued {
         times
     }
 
-    /// How the call has ended: once.
+    /// Checks that the call has ended once, and returns its outcome.
     fn end(self) -> Outcome {
         let mut messages = Vec::new();
         self.context.mailbox.take(&mut messages);
         assert!(matches!(messages[..], [Message::Ran(_)]), "{} messages", messages.len());
         *self.flag.waits.lock().unwrap() = None;
         let outcome = self.task.body().outcome.take();
-        // Those that wait hold the task, which holds the way into the scheduler.
+        // Wakers that still wait hold the task, which holds the injector.
         self.task.clear();
         outcome.expect("a call that has ended")
     }
@@ -167,7 +167,7 @@ fn two_that_wake_a_call_queue_it_once() {
     });
 }
 
-/// A mailbox whose reader sleeps as the ring's thread does.
+/// A mailbox, whose reader sleeps as the ring's thread does, loses no message.
 #[test]
 fn a_mailbox_loses_no_message_and_keeps_their_order() {
     loom::model(|| {
@@ -202,7 +202,7 @@ fn a_mailbox_loses_no_message_and_keeps_their_order() {
     });
 }
 
-/// A thread that waits hears the answer, whenever it comes.
+/// A thread that waits gets the answer, whenever it comes.
 #[test]
 fn a_rendezvous_brings_the_answer() {
     loom::model(|| {
@@ -219,7 +219,7 @@ fn a_rendezvous_brings_the_answer() {
     });
 }
 
-/// Of two answers the thread hears one, and the other is given back.
+/// Of two answers, the thread gets one, and the other is given back.
 #[test]
 fn a_rendezvous_takes_one_answer() {
     loom::model(|| {
@@ -233,7 +233,7 @@ fn a_rendezvous_takes_one_answer() {
     });
 }
 
-/// Brings an answer; whether it was taken.
+/// Brings an answer on a thread of its own, which returns `true` if the answer was taken.
 fn bring(place: &Arc<ReplySlot>, what: Result<&'static [u8], ()>) -> thread::JoinHandle<bool> {
     let place = place.clone();
     thread::spawn(move || place.answer(what.map(Body::Lent)).is_none())

@@ -1,4 +1,4 @@
-//! The way back: what workers and other threads have to tell the submission thread.
+//! The mailbox: messages from workers and other threads to the submission thread.
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock, PoisonError, mpsc};
@@ -15,39 +15,40 @@ use crate::sync::{Mutex, MutexGuard, thread_local};
 use kernel::{self, Errno, Process};
 use rumpsp::session::{CallKey, CopyRequest};
 
-/// What there is to tell.
+/// A message to the submission thread.
 pub enum Message {
-    /// A run of a call has ended; how stands in the task.
+    /// A run of a call has ended; the task has the outcome.
     Ran(Arc<Task>),
-    /// Some of this client's queued calls have started, or have let go of what they held: see
+    /// Some of this client's queued calls have started, or have released memory: see
     /// [`super::quota::ClientQuota::is_full`] and [`super::quota::ClientQuota::put_off`].
     HasRoom(Socket),
-    /// A call sleeps, until this time at the latest.
+    /// A call sleeps until this time at the latest.
     SleepsUntil { socket: Socket, key: CallKey, until: Instant },
-    /// A call that waits on its thread needs something of its client; what it has copied out so far
-    /// goes first.
+    /// A call that waits on its thread needs something from its client. What it has copied out so far is
+    /// sent first.
     Asks { socket: Socket, key: CallKey, ask: CopyRequest, out: Out },
-    /// A call that waits on its thread has copied out much, and goes on once the client has taken it.
+    /// A call that waits on its thread has copied out much. It goes on once the client has taken enough
+    /// of it.
     Flushes { socket: Socket, key: CallKey, out: Out },
-    /// The kernel has halted in this call, which does not come back; `done` hears when it has been
-    /// answered and all is out.
+    /// The kernel has halted in this call, which does not come back. `done` is told when the answer is
+    /// out.
     Halted { socket: Socket, key: CallKey, out: Out, done: mpsc::Sender<()> },
-    /// Work of a session has been done.
+    /// An operation of a session has been done.
     Done(Socket, Done),
-    /// The kernel sends a client a signal, which is pending among these.
+    /// The kernel sends a client a signal, which is pending in `signals`.
     Raise { socket: Socket, signo: i32, signals: Arc<Signals> },
-    /// Somebody wants to know.
+    /// Somebody asks for the counters.
     Stats(mpsc::Sender<Stats>),
-    /// Serve no more: calls in flight get their time to end.
+    /// The server is to stop: calls in flight get their time to end.
     Stop,
-    /// The kernel has halted by itself: nothing can be entered or ends any more.
+    /// The kernel has halted by itself: no call can enter it any more, and none ends.
     KernelGone,
 }
 
-/// What a call has copied out.
+/// The frames that a call has copied out.
 pub struct Out {
     pub chunks: Vec<Chunk>,
-    /// Bytes in all of them.
+    /// The number of bytes in all chunks.
     pub len: usize,
 }
 
@@ -60,12 +61,12 @@ pub enum Done {
     Released,
 }
 
-/// How many messages go together at most, and for how long the first may wait for others.
+/// The most messages that are delivered together, and the longest time that the first waits for others.
 const MOST_LATER: usize = 32;
 const LATER: Duration = if cfg!(loom) { Duration::MAX } else { Duration::from_micros(20) };
 
 thread_local! {
-    /// What this thread has put off. Empty when it parks: see [`Mailbox::deliver`].
+    /// The messages that this thread has put off. Empty when the thread parks: see [`Mailbox::deliver`].
     static PUT_OFF: RefCell<PutOff> = const { RefCell::new(PutOff { messages: Vec::new(), since: None }) };
 }
 
@@ -74,14 +75,13 @@ struct PutOff {
     since: Option<Instant>,
 }
 
-/// A queue from many threads to one, which is woken if it sleeps.
+/// A queue from many threads to one thread, which is woken if it sleeps.
 ///
-/// A wake-up is worth several messages: what need not be known at once goes by
-/// [`Mailbox::post_later`].
+/// One wake-up can serve several messages: a message that is not urgent goes by [`Mailbox::post_later`].
 ///
-/// It is a vector under a lock that is held for a push or for a swap. What is in it is bounded by
-/// what was sent out: one message for each task, piece of work and sleeping call, and one for each
-/// number of a signal that is pending for a client.
+/// The queue is a vector under a lock that is held for a push or for a swap. Its length is bounded by
+/// what was sent out: one message for each task, operation and sleeping call, and one for each signal
+/// number that is pending for a client.
 pub struct Mailbox {
     messages: Mutex<Vec<Message>>,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -89,25 +89,25 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// An empty mailbox; `wake` is called after each message and has to be cheap when the reader is
-    /// awake.
+    /// Creates an empty mailbox. `wake` is called after each message, and has to be cheap when the reader
+    /// is awake.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Mailbox {
         Mailbox { messages: Mutex::default(), wake, failure: OnceLock::new() }
     }
 
-    /// Leaves a message. Messages of one thread arrive in order.
+    /// Posts a message. Messages of one thread arrive in order.
     pub fn post(&self, message: Message) {
         self.deliver();
         self.lock().push(message);
         (self.wake)();
     }
 
-    /// Leaves word of a signal, unless one of its number is pending for that client: that one comes
-    /// before whatever is posted from here on, too.
+    /// Posts a signal, unless a signal of the same number is pending for that client. The message of the
+    /// pending one comes before whatever is posted from here on, too.
     fn raise(&self, socket: Socket, signo: i32, signals: &Arc<Signals>) {
         self.deliver();
         let mut messages = self.lock();
-        // Under the lock: whoever finds it pending finds its message posted.
+        // This is under the lock so that a thread that finds the signal pending finds its message posted.
         if signals.add(signo) {
             messages.push(Message::Raise { socket, signo, signals: signals.clone() });
             drop(messages);
@@ -115,8 +115,8 @@ impl Mailbox {
         }
     }
 
-    /// Leaves a message soon, perhaps with others: when there are some, when a little time has passed,
-    /// and at the latest with [`Mailbox::deliver`], which has to follow before the thread parks.
+    /// Posts a message soon, perhaps with others: when there are some, when a little time has passed, and
+    /// at the latest with [`Mailbox::deliver`], which has to follow before the thread parks.
     pub fn post_later(&self, message: Message) {
         let is_time = PUT_OFF.with_borrow_mut(|put_off| {
             put_off.messages.push(message);
@@ -128,7 +128,7 @@ impl Mailbox {
         }
     }
 
-    /// Leaves what this thread has put off.
+    /// Posts the messages that this thread has put off.
     pub fn deliver(&self) {
         let any = PUT_OFF.with_borrow_mut(|put_off| {
             put_off.since = None;
@@ -143,25 +143,26 @@ impl Mailbox {
         }
     }
 
-    /// Exchanges what is there for the empty vector `into`.
+    /// Swaps the posted messages with the empty vector `into`.
     pub fn take(&self, into: &mut Vec<Message>) {
         debug_assert!(into.is_empty());
         std::mem::swap(&mut *self.lock(), into);
     }
 
-    /// Something has gone that the server cannot do without, for this reason: has it end at once.
+    /// Makes the server end at once, for this reason: something has gone that the server cannot do
+    /// without.
     pub fn fail(&self, reason: String) {
-        // The first reason is the one to know.
+        // The first reason is the one that is kept.
         drop(self.failure.set(reason));
         self.post(Message::Stop);
     }
 
-    /// What has gone that the server cannot do without.
+    /// Returns the reason of the first [`Mailbox::fail`], if there was one.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 
-    /// Whether nothing is there.
+    /// Returns `true` if there are no messages.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
@@ -175,7 +176,7 @@ impl Mailbox {
 pub struct ClientAt {
     pub socket: Socket,
     pub mailbox: Arc<Mailbox>,
-    /// What it is about to be sent.
+    /// The signals that the client is about to be sent.
     pub signals: Arc<Signals>,
 }
 
@@ -195,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// A mailbox, and how often its reader was woken.
+    /// Returns a mailbox, and a count of the times that its reader was woken.
     fn mailbox() -> (Mailbox, Arc<AtomicUsize>) {
         let wakes = Arc::new(AtomicUsize::new(0));
         let count = wakes.clone();
@@ -225,7 +226,7 @@ mod tests {
         for _ in 0..MOST_LATER {
             mailbox.post_later(Message::Stop);
         }
-        // Time may have passed meanwhile: then some came earlier, and the last are still put off.
+        // If time has passed meanwhile, some messages came earlier, and the last ones are still put off.
         let put_off = PUT_OFF.with_borrow_mut(|put_off| put_off.messages.len());
         assert!(put_off < MOST_LATER, "{put_off} are put off");
         assert_eq!(taken(&mailbox).len() + put_off, MOST_LATER);

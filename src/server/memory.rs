@@ -1,11 +1,12 @@
 //! A client's memory as a call sees it.
 //!
-//! For a kernel whose calls restart, nothing here waits for the client. A copy in that is not here
-//! yet is noted as an [`CopyRequest`] and ends the run of the call; once the client has answered the call runs
-//! again from the top and finds the bytes. For other kernels the copy waits on the worker's thread, at
-//! a [`ReplySlot`] with the submission thread, and the worker gives its core away meanwhile.
+//! In a kernel whose calls restart, nothing here waits for the client. A copy in that has no bytes yet is
+//! noted as a [`CopyRequest`] and ends the run of the call. Once the client has answered, the call runs
+//! again from the top and finds the bytes. In other kernels, the copy waits on the worker's thread at a
+//! [`ReplySlot`], and the worker gives its core away meanwhile.
 //!
-//! What a call copies out is written as frames into arena chunks, which go to the client as they are.
+//! The bytes that a call copies out are written as frames into arena chunks, which are sent to the client
+//! as they are.
 
 use std::sync::{Arc, mpsc};
 
@@ -22,36 +23,36 @@ use kernel::{CopyError, UserMemory};
 use rumpsp::session::{Answer, CallKey, CopyRequest};
 use rumpsp::wire::{self, HEADER_LEN, Kind, SYSCALL_RESPONSE_LEN};
 
-/// Bytes a run of a call may copy out before it should have them sent.
+/// The number of bytes that a run of a call may copy out before it should have them sent.
 pub const ROOM: usize = 64 * 1024;
 
 /// The longest copy in. A kernel that wants more asks in pieces.
 pub const MAX_ASK: usize = 1024 * 1024;
 
-/// Capacity that a buffer between calls may keep, and one of a call that sleeps.
+/// The capacity that a buffer may keep between calls, and while its call sleeps.
 const KEEP: usize = 4 * 1024;
 const KEEP_ASLEEP: usize = 256;
 
 /// The copies of one call.
 pub struct CallMemory {
     arena: Arena,
-    /// What it takes of its client's share.
+    /// The memory that the call takes of its client's quota.
     holding: Holding,
-    /// Frames copied out by this run.
+    /// The frames that this run has copied out.
     out: Vec<Chunk>,
     out_len: usize,
-    /// What the client has answered so far.
+    /// The client's answers so far.
     answers: Vec<Answered>,
-    /// What it is to be asked next.
+    /// The next question to the client.
     ask: Option<CopyRequest>,
     /// A buffer for the next answer.
     spare: Vec<u8>,
-    /// How copies wait on the thread, if they do; what is fetched ahead then.
+    /// The means to wait for the client on the thread, or `None` if copies do not wait there.
     waits: Option<Waits>,
     prefetch: Prefetch,
 }
 
-/// What a copy needs that waits for its client.
+/// The means of a copy to wait for its client.
 struct Waits {
     mailbox: Arc<Mailbox>,
     reply_slot: Arc<ReplySlot>,
@@ -59,13 +60,13 @@ struct Waits {
     key: CallKey,
 }
 
-/// Whether a client may be asked: see [`CallMemory::may_ask`].
+/// The answer to whether a client may be asked: see [`CallMemory::may_ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayAsk {
     Yes,
     /// Not yet.
     Later,
-    /// Not yet, and the call then runs from the top and asks for so much.
+    /// Not yet, and the call then runs from the top and asks for so many bytes.
     FromTheTop {
         bytes: usize,
     },
@@ -77,7 +78,7 @@ struct Answered {
 }
 
 impl CallMemory {
-    /// No copies yet.
+    /// Creates the memory of a call that has made no copies.
     pub fn new(arena: Arena) -> CallMemory {
         CallMemory {
             arena,
@@ -92,40 +93,41 @@ impl CallMemory {
         }
     }
 
-    /// A call of this client begins.
+    /// Begins a call of this client.
     pub fn begin(&mut self, quota: &Arc<ClientQuota>) {
         self.holding.begin(quota);
     }
 
-    /// What the client takes of what all share.
+    /// Returns the client's use of the shared resources.
     pub fn quota(&self) -> Option<&Arc<ClientQuota>> {
         self.holding.quota()
     }
 
-    /// The call is going to copy in this range, if it copies in at all.
+    /// Notes that the call is going to copy in this range, if it copies in at all.
     pub fn expect(&mut self, addr: u64, len: u64) {
         self.prefetch.expect(addr, len);
     }
 
-    /// What to ask the client for before the call runs: what it is expected to copy in, unless that takes
-    /// more than one ask. So nobody is asked for what an absurd length names.
+    /// Returns what to ask the client for before the call runs: the range that the call is expected to
+    /// copy in, unless it is longer than one question may be. So a client is never asked for an absurd
+    /// length.
     pub fn ask_ahead(&mut self) -> Option<CopyRequest> {
         let (addr, len) = self.prefetch.whole().filter(|whole| self.holding.rest(whole.1))?;
         self.ask = Some(CopyRequest::Copyin { addr, len });
         self.ask
     }
 
-    /// Whether the call is expected to copy in what could be asked for ahead.
+    /// Returns `true` if the call is expected to copy in a range that could be asked for ahead.
     pub fn expects(&self) -> bool {
         self.prefetch.whole().is_some()
     }
 
-    /// Whether the call has copied in what it was expected to.
+    /// Returns `true` if the call has copied in what it was expected to.
     pub fn has_copied_in(&self) -> bool {
         self.prefetch.was_used()
     }
 
-    /// Copies of this call wait on the thread that makes them, here.
+    /// Makes the copies of this call wait on the thread that makes them, at `reply_slot`.
     pub fn wait_at(
         &mut self,
         reply_slot: Arc<ReplySlot>,
@@ -136,13 +138,13 @@ impl CallMemory {
         self.waits = Some(Waits { mailbox, reply_slot, socket, key });
     }
 
-    /// Before a run.
+    /// Prepares for a run of the call.
     pub fn start_run(&mut self) {
         self.drop_out();
         self.ask = None;
     }
 
-    /// What the last run copied out is not to be sent: it will be done again.
+    /// Discards what the last run copied out: the call will do it again.
     pub fn drop_out(&mut self) {
         self.out.clear();
         let len = std::mem::take(&mut self.out_len);
@@ -151,8 +153,8 @@ impl CallMemory {
         }
     }
 
-    /// The call falls asleep, perhaps for long: if the client's calls hold too much already, this one asks
-    /// again when it wakes.
+    /// Prepares for the call's sleep, which may be long. If the client's calls hold too much already,
+    /// this call forgets its answers and asks again when it wakes.
     pub fn fall_asleep(&mut self) {
         if !self.holding.fall_asleep() {
             self.start_again();
@@ -162,8 +164,9 @@ impl CallMemory {
         }
     }
 
-    /// Whether the client may be asked for what the last run wants. If not, the call has to wait: until it
-    /// may, or until it may [ask again](CallMemory::ask_again) if it had to let go of what it holds.
+    /// Decides if the client may be asked for what the last run wants. If not, the call has to wait:
+    /// until the client may be asked or, if the call had to release what it holds, until it may [ask
+    /// again](CallMemory::ask_again).
     pub fn may_ask(&mut self, others_wait: bool) -> MayAsk {
         let Some(ask) = self.ask else {
             return MayAsk::Yes;
@@ -179,23 +182,23 @@ impl CallMemory {
         MayAsk::FromTheTop { bytes }
     }
 
-    /// Whether this call, which had to let go of so much, may ask for it again.
+    /// Returns `true` if this call, which had to release `bytes`, may ask for them again.
     pub fn ask_again(&mut self, bytes: usize) -> bool {
         self.holding.ask_again(bytes)
     }
 
-    /// Forgets what the client has answered: the call asks again.
+    /// Forgets what the client has answered. The call asks again.
     fn start_again(&mut self) {
         self.forget();
         (self.spare, self.ask) = (Vec::new(), None);
     }
 
-    /// What the last run wants from the client.
+    /// Returns what the last run wants from the client.
     pub fn ask(&self) -> Option<CopyRequest> {
         self.ask
     }
 
-    /// The client's answer to the last run's ask.
+    /// Takes the client's answer to the last run's question.
     pub fn answer(&mut self, answer: Answer<'_>) {
         let Some(ask) = self.ask.take() else {
             return;
@@ -206,7 +209,7 @@ impl CallMemory {
             buffer
         });
         match (ask, bytes) {
-            // What cannot be had ahead is asked for again when the call wants it.
+            // If the bytes cannot be had ahead, the call asks for them again when it wants them.
             (CopyRequest::Copyin { addr, .. }, bytes) if self.prefetch.is_in(addr) => {
                 if let Ok(bytes) = bytes {
                     self.spare = self.prefetch.keep(addr, bytes);
@@ -221,7 +224,7 @@ impl CallMemory {
         }
     }
 
-    /// What the last run copied out, and its length in bytes: they stay counted as copied.
+    /// Takes what the last run copied out, and its length in bytes. The bytes stay counted as copied.
     pub fn take_out(&mut self) -> (std::vec::Drain<'_, Chunk>, usize) {
         let len = std::mem::take(&mut self.out_len);
         (self.out.drain(..), len)
@@ -239,7 +242,7 @@ impl CallMemory {
         self.holding.end();
     }
 
-    /// The answer to this ask, or notes it.
+    /// Returns the answer to this question. If there is none yet, notes or asks the question.
     fn answered(&mut self, ask: CopyRequest) -> Result<&[u8], CopyError> {
         if self.waits.is_some() {
             return self.wait_for(ask);
@@ -253,7 +256,8 @@ impl CallMemory {
         }
     }
 
-    /// Asks and waits. What was copied out before goes first, for the kernel may have meant it so.
+    /// Asks the client and waits for its answer. What was copied out before is sent first, because the
+    /// kernel may rely on that order.
     fn wait_for(&mut self, ask: CopyRequest) -> Result<&[u8], CopyError> {
         let out = self.take_all_out();
         let waits = self.waits.as_ref().expect("the caller has looked");
@@ -275,7 +279,7 @@ impl CallMemory {
         }
     }
 
-    /// The bytes that were waited for have been used: others may be asked for.
+    /// Notes that the bytes that were waited for have been used, so that others may be asked for.
     fn used(&mut self) {
         if self.waits.is_none() {
             return;
@@ -292,7 +296,8 @@ impl CallMemory {
         }
     }
 
-    /// Copies in from what is here, or fetches it and what will be needed behind it.
+    /// Copies in from the prefetched bytes, or fetches the bytes and those that will be needed after
+    /// them.
     fn copyin_ahead(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), CopyError> {
         if let Some(bytes) = self.prefetch.get(addr, buf.len()) {
             buf.copy_from_slice(bytes);
@@ -306,7 +311,7 @@ impl CallMemory {
         }
         match self.wait_for(CopyRequest::Copyin { addr, len: worth }) {
             Ok(bytes) => buf.copy_from_slice(&bytes[..buf.len()]),
-            // Perhaps the client has only some of it: what is needed now decides.
+            // The client may have only some of the range, so it is asked for what is needed now.
             Err(_) if worth > buf.len() => {
                 let bytes = self.wait_for(CopyRequest::Copyin { addr, len: buf.len() })?;
                 buf.copy_from_slice(bytes);
@@ -321,7 +326,7 @@ impl CallMemory {
         Ok(())
     }
 
-    /// Has what was copied out sent, and waits until the client has taken enough of it.
+    /// Sends what was copied out, and waits until the client has taken enough of it.
     fn flush(&mut self) -> Result<(), CopyError> {
         let out = self.take_all_out();
         let Some(waits) = &self.waits else {
@@ -340,7 +345,7 @@ impl CallMemory {
 
     fn put(&mut self, kind: Kind, data: &[u8], addr: u64) -> Result<(), CopyError> {
         let head = wire::copyout_head(0, kind, data.len(), addr);
-        // The response is to fit behind it.
+        // The response is to fit behind the data.
         let hint = head.len() + data.len() + HEADER_LEN + SYSCALL_RESPONSE_LEN;
         write(&mut self.out, &self.arena, &head, hint);
         write(&mut self.out, &self.arena, data, data.len());
@@ -353,8 +358,8 @@ impl CallMemory {
     }
 }
 
-/// A null pointer is nobody's memory, and a client is not asked for it: a stock one would not survive that.
-/// NetBSD: `sys/rump/librump/rumpkern/rumpcopy.c`.
+/// Returns an error for a null pointer. A client is not asked for it, because a stock client would not
+/// survive that. NetBSD: `sys/rump/librump/rumpkern/rumpcopy.c`.
 fn not_null(addr: u64) -> Result<(), CopyError> {
     if addr == 0 { Err(CopyError::Fault) } else { Ok(()) }
 }

@@ -1,20 +1,19 @@
-//! The submission thread: ring events to sessions, jobs to the scheduler, replies to the ring.
+//! The submission thread: takes ring events to sessions, jobs to the scheduler, and replies to the ring.
 //!
-//! [`Server::run`] is the loop. Each turn handles every event there is, then submits all that came of
-//! it with one `io_uring_enter`. Only this thread touches the ring and the sessions, so neither has a
-//! lock; it meets the workers at two places, the scheduler's deques (jobs out) and the [`mailbox`]
-//! (results back).
+//! [`Server::run`] is the loop. Each turn handles all events, then submits the results with one
+//! `io_uring_enter`. Only this thread touches the ring and the sessions, so neither has a lock. It meets
+//! the workers at two places: the scheduler's deques (jobs out) and the [`mailbox`] (results back).
 //!
-//! - [`core`]: what becomes of an event. It knows the ring as a trait only.
+//! - [`core`]: the reactions to events, which know the ring only as a trait.
 //! - [`connection`]: one client; [`shared`]: what all connections share.
-//! - [`task`] and [`job`]: what goes to the scheduler; [`memory`]: a client's memory as calls see it;
-//!   [`prefetch`]: what is fetched of it before it is asked for; [`predictor`]: when that is.
-//! - [`inline`]: which calls this thread runs itself.
-//! - [`send_queue`]: what is owed to a client; [`quota`]: what one client takes of what all share;
-//!   [`holding`]: what one call does;
-//!   [`reply_slot`]: where a call that cannot restart waits for its client.
-//! - [`signals`]: those on their way to a client.
-//! - [`access`]: who may connect.
+//! - [`task`] and [`job`]: the jobs of the scheduler; [`memory`]: a client's memory as calls see it;
+//!   [`prefetch`]: the bytes of it that are fetched ahead; [`predictor`]: for which calls that is done.
+//! - [`inline`]: the calls that this thread runs itself.
+//! - [`send_queue`]: the bytes owed to a client; [`quota`]: one client's use of the shared resources;
+//!   [`holding`]: one call's part of that; [`reply_slot`]: where a call that cannot restart waits for its
+//!   client.
+//! - [`signals`]: the signals on their way to a client.
+//! - [`access`]: the rules for who may connect.
 //! - [`preforks`], [`timers`], [`limits`], [`stats`], [`listener`]: what their names say.
 
 mod access;
@@ -69,30 +68,30 @@ use job::{Context, Job};
 use mailbox::{Mailbox, Message};
 use shared::Shared;
 
-/// How long processes have to go once the server has hung up on everybody. A kernel that keeps one
-/// for longer is left behind.
+/// The time that processes have to go once the server has hung up on everybody. If the kernel keeps a
+/// process for longer, the server ends without it.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long threads look for work before they sleep, unless told otherwise, as long as that pays: about
-/// the time in which a client that was answered comes with its next call.
+/// The time that threads look for work before they sleep, by default and as long as that pays: about the
+/// time in which a client that was answered makes its next call.
 pub const SPIN: Duration = Duration::from_micros(20);
 
-/// What to serve with.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where.
+    /// The URL to listen at.
     pub url: Url,
     pub ring: ring::Config,
     pub scheduler: scheduler::Config,
     pub limits: Limits,
-    /// Who may connect.
+    /// The rules for who may connect.
     pub access: Access,
-    /// The same, by the socket file.
+    /// The owner and mode of the socket file, and TCP's keepalive.
     pub socket: SocketMode,
 }
 
 impl Config {
-    /// The defaults, at this URL.
+    /// Returns the default configuration for this URL.
     pub fn new(url: Url) -> Config {
         Config {
             url,
@@ -105,7 +104,7 @@ impl Config {
     }
 }
 
-/// Why a server does not start, or ends.
+/// The reason why a server does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -117,14 +116,14 @@ pub enum Error {
     /// The server's thread could not be made, or panicked.
     #[error("the server's thread: {0}")]
     Thread(String),
-    /// Something has gone that it cannot do without.
+    /// Something has gone that the server cannot do without.
     #[error("the server has ended: {0}")]
     Ended(String),
 }
 
 /// A server that listens. It stays on the thread that made it.
 pub struct Server {
-    // Before the ring, which has the socket: see [`SocketFile`].
+    // This field is before the ring, which has the socket: see [`SocketFile`].
     file: Option<SocketFile>,
     ring: Ring,
     listener: Option<Listener>,
@@ -132,27 +131,27 @@ pub struct Server {
     core: ServerCore,
     mailbox: Arc<Mailbox>,
     scheduler: Scheduler<Job>,
-    /// Calls that panicked.
+    /// The number of calls that panicked.
     panics: Arc<AtomicU64>,
-    // Last, so that all the others are gone when it says so.
+    // This field is last, so that all others are gone when it reports the end.
     ended: SayEnded,
 }
 
-/// A way to a server from other threads.
+/// A handle to a server, for other threads.
 #[derive(Clone)]
 pub struct Control {
     mailbox: Arc<Mailbox>,
     ended: Arc<Ended>,
 }
 
-/// Whether a server has ended, and if so why, should it not have.
+/// The end of a server.
 #[derive(Default)]
 struct Ended {
     how: Mutex<Option<Result<(), String>>>,
     changed: Condvar,
 }
 
-/// Says so when the server goes, however it does.
+/// A guard that reports the server's end, however the server ends.
 #[derive(Default)]
 struct SayEnded {
     ended: Arc<Ended>,
@@ -169,30 +168,31 @@ impl Drop for SayEnded {
 }
 
 impl Control {
-    /// Has the server stop: it takes no more clients, calls in flight have [`Limits::drain`] to end.
+    /// Stops the server: it takes no more clients, and calls in flight have [`Limits::drain`] to end.
     pub fn stop(&self) {
         self.mailbox.post(Message::Stop);
     }
 
-    /// The kernel is gone: has the server end at once, with what it has already been told.
+    /// Ends the server at once, because the kernel has gone. The server still handles the messages posted
+    /// before.
     pub fn abandon(&self) {
         self.mailbox.post(Message::KernelGone);
     }
 
-    /// The server's counters, or `None` if it has ended.
+    /// Returns the server's counters, or `None` if it has ended.
     pub fn stats(&self) -> Option<Stats> {
         let (answer, stats) = mpsc::channel();
         self.mailbox.post(Message::Stats(answer));
         stats.recv_timeout(Duration::from_secs(10)).ok()
     }
 
-    /// Has the server end at once with this as its error.
+    /// Ends the server at once, with this as its error.
     pub fn fail(&self, reason: String) {
         self.mailbox.fail(reason);
     }
 
-    /// Runs `body` on a thread that the server cannot do without: if it ends before the server, by a panic
-    /// or otherwise, that is the server's end.
+    /// Runs `body` on a thread that the server cannot do without: if `body` ends before the server, by a
+    /// panic or otherwise, the server ends too.
     pub fn run_for_good(
         &self,
         name: &'static str,
@@ -209,7 +209,8 @@ impl Control {
         std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
     }
 
-    /// Waits until the server has ended, its socket file with it. Returns why, should it not have.
+    /// Waits until the server has ended and its socket file is gone. Returns the reason if the server
+    /// failed.
     pub fn wait_for_end(&self) -> Result<(), Error> {
         let how = self.ended.how.lock().unwrap_or_else(PoisonError::into_inner);
         let how = self.ended.changed.wait_while(how, |how| how.is_none());
@@ -217,21 +218,21 @@ impl Control {
         how.unwrap_or(Ok(())).map_err(Error::Ended)
     }
 
-    /// Whether it has.
+    /// Returns `true` if the server has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.how.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
 impl Server {
-    /// Binds, listens and starts the scheduler. Connections are accepted from here on, and served once it
-    /// runs.
+    /// Binds, listens and starts the scheduler. Connections are accepted from here on, and served once
+    /// the server runs.
     pub fn new(config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
         Server::on(bind(config)?, config, kernel)
     }
 
-    /// The same on a socket that listens already, by [`bind`]: for who has something to do in between,
-    /// before there is a ring or a thread.
+    /// Creates a server as [`Server::new`] does, on a socket that listens already, by [`bind`]. This is
+    /// for callers that have something to do before there is a ring or a thread.
     pub fn on(bound: Bound, config: &Config, kernel: Arc<dyn Kernel>) -> Result<Server, Error> {
         let ask = config.access.ask(&config.url);
         let mut ring = Ring::new(&ring::Config { peers: ask.is_some(), ..config.ring.clone() })?;
@@ -245,7 +246,7 @@ impl Server {
         let mut pool_config = config.scheduler.clone();
         pool_config.rescuer = !restarts;
         if restarts {
-            // None of its calls sleeps on a thread.
+            // No call of such a kernel sleeps on a thread.
             pool_config.max_asleep = NonZeroUsize::MIN;
         }
         let (scheduler, dispatcher) = Scheduler::new(&pool_config, context.clone())?;
@@ -278,17 +279,17 @@ impl Server {
         })
     }
 
-    /// Where it listens: with the port that the system chose, if it was to.
+    /// Returns the URL where the server listens. If the system chose the port, it has that port.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// A way to stop and to ask this server.
+    /// Returns a handle to stop and to query this server.
     pub fn control(&self) -> Control {
         Control { mailbox: self.mailbox.clone(), ended: self.ended.ended.clone() }
     }
 
-    /// Serves until it is stopped, or until a client halts the kernel.
+    /// Serves until the server is stopped, or until a client halts the kernel.
     pub fn run(mut self) -> Result<(), Error> {
         let result = self.serve();
         self.ended.why = result.as_ref().err().map(|error| match error {
@@ -323,7 +324,7 @@ impl Server {
                 }
             }
         }
-        // What was queued in the last turn still goes out.
+        // Sends what was queued in the last turn.
         self.ring.wait(Some(Instant::now()), || false)?;
         Ok(())
     }
@@ -360,7 +361,7 @@ impl Server {
     fn answer_stats_requests(&mut self) {
         let stats_requests: Vec<_> = self.core.stats_requests().collect();
         for sender in stats_requests {
-            // Nobody may be waiting for it any more.
+            // The receiver may have gone.
             let _ = sender.send(self.stats());
         }
     }
@@ -372,13 +373,13 @@ impl Server {
     }
 }
 
-/// Binds and listens where a server is to be, if it has been said who may connect there.
+/// Binds and listens at the configured URL, if something says who may connect there.
 pub fn bind(config: &Config) -> Result<Bound, ListenError> {
     check_access(config)?;
     listener::listen(&config.url, config.socket)
 }
 
-/// Refuses to listen where anybody could connect of whom nothing was said, unless that is wanted.
+/// Returns an error if anybody could connect and nothing says who may, unless that is wanted.
 fn check_access(config: &Config) -> Result<(), ListenError> {
     if config.access.is_said(&config.url) {
         return Ok(());
@@ -401,7 +402,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 impl Net for Ring {
     fn send(&mut self, socket: Socket, chunks: std::vec::Drain<'_, Chunk>, then: Then) {
         if let Err(error) = Ring::send(self, socket, chunks, then) {
-            // The core sends one thing at a time, and nothing to sockets it has closed.
+            // The core sends one thing at a time, and nothing to sockets that it has closed.
             tracing::error!(client = socket.index(), "a send was refused: {error}");
         }
     }
@@ -427,7 +428,7 @@ impl Net for Ring {
     }
 }
 
-/// A server on a thread of its own. Dropping it stops it, and waits.
+/// A server on a thread of its own. Dropping it stops the server, and waits for its end.
 pub struct Running {
     url: Url,
     control: Control,
@@ -435,12 +436,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a server; it is ready when this returns.
+    /// Starts a server. The server is ready when this returns.
     pub fn start(config: Config, kernel: Arc<dyn Kernel>) -> Result<Running, Error> {
         Running::start_on(bind(&config)?, config, kernel)
     }
 
-    /// The same on a socket that listens already.
+    /// Starts a server as [`Running::start`] does, on a socket that listens already.
     pub fn start_on(
         bound: Bound,
         config: Config,
@@ -467,27 +468,27 @@ impl Running {
         Ok(Running { url, control, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// Returns the URL where the server listens.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// A way to stop and to ask it.
+    /// Returns a handle to stop and to query the server.
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Stops it, if nobody has, and waits for its end.
+    /// Stops the server, if nobody has, and waits for its end.
     pub fn stop(mut self) -> Result<(), Error> {
         self.end()
     }
 
-    /// Waits until somebody else has ended it, as a client that halts the kernel does.
+    /// Waits until somebody else has ended the server, as a client that halts the kernel does.
     pub fn wait(mut self) -> Result<(), Error> {
         self.join()
     }
 
-    /// Lets it run on by itself: a [`Control`] is the way to it from here on.
+    /// Lets the server run on without this value. From here on, only a [`Control`] reaches it.
     pub fn detach(mut self) {
         self.thread = None;
     }

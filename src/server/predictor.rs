@@ -1,23 +1,24 @@
-//! What to ask a client for before its call runs.
+//! The prediction of which calls copy in what their arguments name, so that the client can be asked
+//! ahead.
 //!
-//! A call whose copies wait on their thread gives its core away for each, and takes one again: two
-//! switches of threads, which cost more than the call. Where a call's arguments name what it will copy in
-//! (see [`kernel::Kernel::copies_in`]), the client can be asked when the call arrives, and the
-//! call starts with the bytes at hand. But a call may fail before it looks at them, and then their
-//! address may be a bad one, which stock clients do not take well. So a client is asked ahead only where
-//! its last call of the same number on the same descriptor did want the bytes.
+//! A call whose copies wait on their thread gives its core away for each copy and takes one again: two
+//! switches of threads, which cost more than the call. If a call's arguments name what it will copy in
+//! (see [`kernel::Kernel::copies_in`]), the client can be asked when the call arrives, and the call
+//! starts with the bytes at hand. But a call may fail before it looks at the bytes, and then their
+//! address may be bad, which stock clients do not take well. So a client is asked ahead only if its last
+//! call of the same number on the same descriptor did want the bytes.
 
-/// Which calls of one client wanted what their arguments named: number and descriptor, latest first.
+/// The calls of one client that wanted what their arguments named: number and descriptor, latest first.
 #[derive(Debug, Default)]
 pub struct PrefetchPredictor([Option<(u16, u32)>; 3]);
 
 impl PrefetchPredictor {
-    /// Whether the last such call did.
+    /// Returns `true` if the last call of this number on this descriptor wanted the bytes.
     pub fn has(&self, number: i32, descriptor: u64) -> bool {
         entry(number, descriptor).is_some_and(|entry| self.0.contains(&Some(entry)))
     }
 
-    /// Such a call did, or did not.
+    /// Notes whether a call of this number on this descriptor wanted the bytes.
     pub fn note(&mut self, number: i32, descriptor: u64, predictor: bool) {
         let Some(entry) = entry(number, descriptor) else {
             return;

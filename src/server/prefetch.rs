@@ -1,34 +1,34 @@
-//! Bytes of a client that were fetched before the kernel asked for them.
+//! The bytes of a client that were fetched before the kernel asked for them ("prefetch").
 //!
-//! NetBSD's kernel copies a write in by pieces of a page or less, and each costs a round trip to the
-//! client. Where the kernel's own room knows which range a call will read, the first piece brings the
-//! ones behind it along. Nothing outside that range is ever asked for: it is the client's program that
-//! has named it. Whether the first piece is asked for before the call runs says [`super::predictor`].
+//! NetBSD's kernel copies a write in by pieces of a page or less, and each piece costs a round trip to
+//! the client. If the server knows which range a call will read, the first piece brings the following
+//! ones along. Nothing outside of that range is ever asked for: the client's program has named it.
+//! [`super::predictor`] decides if the first piece is asked for before the call runs.
 
 /// The most that is fetched at once.
 pub const WINDOW: usize = 64 * 1024;
 
-/// Capacity that the buffer keeps between calls.
+/// The capacity that the buffer keeps between calls.
 const KEEP: usize = 4 * 1024;
 
-/// The range that a call will read, and the part of it that is here.
+/// The range that a call will read, and the part of it that has been fetched.
 #[derive(Debug, Default)]
 pub struct Prefetch {
     start: u64,
     end: u64,
-    /// Where `bytes` are in the client.
+    /// The client's address of `bytes`.
     addr: u64,
     bytes: Vec<u8>,
     used: bool,
 }
 
 impl Prefetch {
-    /// The call will read this range, if anything.
+    /// Notes that the call will read this range, if anything.
     pub fn expect(&mut self, addr: u64, len: u64) {
         (self.start, self.end) = (addr, addr.saturating_add(len));
     }
 
-    /// Forgets the range and what was fetched of it.
+    /// Forgets the range and the bytes fetched of it.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
         self.used = false;
@@ -38,39 +38,40 @@ impl Prefetch {
         }
     }
 
-    /// Whether this address is in the range.
+    /// Returns `true` if this address is in the range.
     pub fn is_in(&self, addr: u64) -> bool {
         (self.start..self.end).contains(&addr)
     }
 
-    /// Memory that it takes.
+    /// Returns the memory that the buffer takes.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// The whole range, address and bytes, if it is not empty and goes into one window.
+    /// Returns the whole range, address and length, if it is not empty and fits into one window.
     pub fn whole(&self) -> Option<(u64, usize)> {
         let len = usize::try_from(self.end - self.start).ok()?;
         (1..=WINDOW).contains(&len).then_some((self.start, len))
     }
 
-    /// The call wants bytes of this address.
+    /// Notes that the call wants bytes at this address.
     pub fn note_use(&mut self, addr: u64) {
         self.used |= self.is_in(addr);
     }
 
-    /// Whether the call wanted any of the range.
+    /// Returns `true` if the call wanted any of the range.
     pub fn was_used(&self) -> bool {
         self.used
     }
 
-    /// These bytes, if they are here.
+    /// Returns these bytes, if they have been fetched.
     pub fn get(&self, addr: u64, len: usize) -> Option<&[u8]> {
         let from = usize::try_from(addr.checked_sub(self.addr)?).ok()?;
         self.bytes.get(from..from.checked_add(len)?)
     }
 
-    /// How many bytes to ask for when so many are needed: these, and those that will be.
+    /// Returns how many bytes to ask for when `len` are needed: those, and the ones that will be needed
+    /// next.
     pub fn worth(&self, addr: u64, len: usize) -> usize {
         if !self.is_in(addr) {
             return len;
@@ -79,7 +80,7 @@ impl Prefetch {
         rest.min(WINDOW).max(len)
     }
 
-    /// Keeps what was fetched, and hands out the buffer it had before.
+    /// Keeps fetched bytes, and returns the previous buffer.
     pub fn keep(&mut self, addr: u64, bytes: Vec<u8>) -> Vec<u8> {
         self.addr = addr;
         std::mem::replace(&mut self.bytes, bytes)

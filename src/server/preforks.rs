@@ -1,4 +1,5 @@
-//! Processes that wait for a client which has not connected yet, and the tokens that get them.
+//! The preforks: processes that wait for a client which has not connected yet, and the tokens that name
+//! them.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -12,12 +13,13 @@ use crate::fairness::leaves_some;
 use kernel::Process;
 use rumpsp::wire::{TOKEN_LEN, Token};
 
-/// All preforks of a server, bounded in number.
+/// All preforks of a server. Their number is bounded.
 pub struct Preforks {
     by_token: HashMap<Secret, Prefork>,
-    /// Of parents that are still there.
+    /// The tokens of parents that are still connected.
     by_parent: HashMap<Socket, Vec<Token>>,
-    /// Of parents that have gone, the oldest first, and when they go unused. Some may be used by now.
+    /// The tokens of parents that have gone, the oldest first, each with the time when it expires. Some
+    /// may be used by now.
     orphans: VecDeque<(Instant, Token)>,
     most: usize,
     most_in_all: usize,
@@ -28,8 +30,8 @@ struct Prefork {
     parent: Socket,
 }
 
-/// A token that takes as long to compare however much of it is right. Its hash is keyed at random, so
-/// the time a look-up takes tells nothing about other tokens.
+/// A token whose comparison takes as long however much of it is right. Its hash is keyed at random, so
+/// the time of a look-up tells nothing about other tokens.
 struct Secret(Token);
 
 impl Hash for Secret {
@@ -47,7 +49,7 @@ impl PartialEq for Secret {
 impl Eq for Secret {}
 
 impl Preforks {
-    /// Room for so many of each parent, and of all.
+    /// Creates an empty table, with room for `most` preforks of each parent and `most_in_all` in total.
     pub fn new(most: usize, most_in_all: usize) -> Preforks {
         Preforks {
             by_token: HashMap::new(),
@@ -58,8 +60,9 @@ impl Preforks {
         }
     }
 
-    /// Evicts the oldest orphan if that is what it takes for another of this parent to find room, so that exited
-    /// parents cannot exhaust the table. A parent that has many already evicts none, unless the table is full.
+    /// Evicts the oldest orphan if that makes room for another prefork of this parent, so that exited
+    /// parents cannot exhaust the table. For a parent that has many already, none is evicted unless the
+    /// table is full.
     pub fn make_room(&mut self, parent: Socket) -> Option<Arc<dyn Process>> {
         let (own, all, most) = (self.of(parent), self.len(), self.most_in_all);
         let has_room_after = leaves_some(own, all.saturating_sub(1), most);
@@ -84,7 +87,7 @@ impl Preforks {
         self.by_parent.get(&parent).map_or(0, Vec::len)
     }
 
-    /// Keeps a prefork under a new random token. Gives it back if there are too many, or if the
+    /// Keeps a prefork under a new random token. Returns the prefork if there are too many, or if the
     /// system has no random numbers.
     pub fn keep(
         &mut self,
@@ -101,7 +104,7 @@ impl Preforks {
         Ok(token)
     }
 
-    /// The prefork of this token, which is good no more.
+    /// Takes the prefork of this token, which is invalid from here on.
     pub fn take(&mut self, token: &Token) -> Option<Arc<dyn Process>> {
         let prefork = self.by_token.remove(&Secret(*token))?;
         if let Some(tokens) = self.by_parent.get_mut(&prefork.parent) {
@@ -113,7 +116,7 @@ impl Preforks {
         Some(prefork.process)
     }
 
-    /// The parent has gone; its preforks stay good until `until`.
+    /// Notes that the parent has gone. Its preforks stay valid until `until`.
     pub fn orphan(&mut self, parent: Socket, until: Instant) {
         let Some(tokens) = self.by_parent.remove(&parent) else { return };
         self.orphans.extend(tokens.into_iter().map(|token| (until, token)));
@@ -122,7 +125,7 @@ impl Preforks {
         }
     }
 
-    /// When the first of those whose parents have gone goes unused.
+    /// Returns the time when the first orphan expires.
     pub fn next_to_expire(&mut self) -> Option<Instant> {
         while let Some((until, token)) = self.orphans.front() {
             if self.by_token.contains_key(&Secret(*token)) {
@@ -133,7 +136,7 @@ impl Preforks {
         None
     }
 
-    /// Takes out those whose time is over. Who went first has the earliest.
+    /// Takes out the orphans that have expired. The first one in the queue expires first.
     pub fn expire(&mut self, now: Instant) -> Vec<Arc<dyn Process>> {
         let mut over = Vec::new();
         while let Some((_, token)) = self.orphans.front().filter(|(until, _)| *until <= now) {
@@ -143,14 +146,14 @@ impl Preforks {
         over
     }
 
-    /// Takes out all.
+    /// Takes out all preforks.
     pub fn drain(&mut self) -> Vec<Arc<dyn Process>> {
         self.by_parent.clear();
         self.orphans.clear();
         self.by_token.drain().map(|(_, prefork)| prefork.process).collect()
     }
 
-    /// How many wait.
+    /// Returns the number of preforks that wait.
     pub fn len(&self) -> usize {
         self.by_token.len()
     }

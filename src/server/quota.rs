@@ -1,5 +1,5 @@
-//! What one client takes of what all share: counted here, for its calls run on any thread. What a single
-//! call takes of it: [`super::holding`].
+//! One client's use of the shared resources, counted in atomics because its calls run on any thread. A
+//! single call's use is in [`super::holding`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::limits::Limits;
 use crate::scheduler::Client;
 
-/// Bytes at which a client waits when all clients together are owed, or have sent, much.
+/// Bytes at which a client has to wait while all clients together are owed, or have sent, much.
 const PRESSED: usize = 64 * 1024;
 
-/// What all clients together take, and how much each may.
+/// The use of all clients together, and the bounds of each.
 #[derive(Debug)]
 pub struct GlobalQuota {
     bounds: Bounds,
-    /// Bytes that clients have sent and the server holds.
+    /// The bytes that clients have sent and the server holds.
     kept: AtomicUsize,
-    /// Clients are owed so much that each is to wait earlier.
+    /// True if clients are owed so much that each has to wait earlier.
     backpressure: AtomicBool,
 }
 
 impl GlobalQuota {
-    /// Nothing yet.
+    /// Creates a `GlobalQuota` that has counted nothing.
     pub fn new(limits: &Limits) -> GlobalQuota {
         let bounds = Bounds {
             unsent: limits.send_queue_pause.max(1),
@@ -32,40 +32,41 @@ impl GlobalQuota {
         GlobalQuota { bounds, kept: AtomicUsize::new(0), backpressure: AtomicBool::new(false) }
     }
 
-    /// Bytes that clients have sent and the server holds.
+    /// Returns the bytes that clients have sent and the server holds.
     pub fn kept(&self) -> usize {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Whether each client is to wait earlier than its own bound says.
+    /// Sets whether each client has to wait earlier than its own bound says.
     pub fn set_backpressure(&self, backpressure: bool) {
         self.backpressure.store(backpressure, Ordering::Relaxed);
     }
 }
 
-/// What one client takes.
+/// The counters of one client:
 ///
-/// - *copied*: bytes copied out to it that it has not taken yet, whether its send queue has them or a call.
-///   Calls of one client run side by side, so each looks here before it copies out more.
-/// - *kept*: memory for what it has sent: answers that its calls hold, and what its connection holds of
-///   frames that are not whole or not looked at.
-/// - *asked*: bytes that its calls have asked it for, from then until they have let go of the answer. Up
-///   to half of its bound for what is kept; beyond it one call at a time gets more, the others wait.
-/// - *resting*: the same of calls that sleep, perhaps for long: up to the other half.
-/// - *queued*: its calls that wait for a thread.
-/// - *sleepers*: its calls that sleep on a thread, which the scheduler counts.
+/// - *copied*: bytes copied out to the client that it has not taken yet, in its send queue or still in a
+///   call. Calls of one client run side by side, so each looks here before it copies out more.
+/// - *kept*: memory for what the client has sent: answers that its calls hold, and what its connection
+///   holds of frames that are incomplete or not yet looked at.
+/// - *asked*: bytes that the client's calls have asked it for, from then until they have released the
+///   answer. Their bound is half of the client's bound for *kept*. Beyond it, one call at a time gets
+///   more, and the others wait.
+/// - *resting*: such bytes of calls that sleep, perhaps for long. Their bound is the other half.
+/// - *queued*: the client's calls that wait for a thread.
+/// - *sleepers*: the client's calls that sleep on a thread, which the scheduler counts.
 #[derive(Debug)]
 pub struct ClientQuota {
     copied: AtomicUsize,
     kept: AtomicUsize,
     asked: AtomicUsize,
     resting: AtomicUsize,
-    /// A call may go over the bound of what is asked.
+    /// True if a call goes over the bound of what is asked.
     over: AtomicBool,
-    /// The core has put off asks until some call has let go of what it holds.
+    /// True if the core has put off questions to the client until some call has released memory.
     put_off: AtomicBool,
     queued: AtomicUsize,
-    /// The core takes no calls of this client until some of those queued have started.
+    /// True if the core takes no calls of this client until some of the queued ones have started.
     full: AtomicBool,
     sleepers: Arc<Client>,
     all: Arc<GlobalQuota>,
@@ -80,7 +81,7 @@ struct Bounds {
 }
 
 impl ClientQuota {
-    /// Nothing yet.
+    /// Creates the quota of a client that uses nothing.
     pub fn new(all: Arc<GlobalQuota>) -> ClientQuota {
         ClientQuota {
             copied: AtomicUsize::new(0),
@@ -96,19 +97,19 @@ impl ClientQuota {
         }
     }
 
-    /// So many bytes more have been copied out.
+    /// Counts bytes that have been copied out.
     pub fn copied(&self, bytes: usize) {
         self.copied.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many of them have been taken, or dropped.
+    /// Counts copied bytes that the client has taken, or that have been dropped.
     pub fn taken(&self, bytes: usize) {
         if bytes > 0 {
             self.copied.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Bytes owed at which this client has to wait.
+    /// Returns the number of bytes owed at which this client has to wait.
     pub fn unsent_bound(&self) -> usize {
         match self.all.backpressure.load(Ordering::Relaxed) {
             true => self.all.bounds.unsent.min(PRESSED),
@@ -116,29 +117,30 @@ impl ClientQuota {
         }
     }
 
-    /// Whether nobody should copy out more.
+    /// Returns `true` if no call should copy out more.
     pub fn has_enough_unsent(&self) -> bool {
         self.copied.load(Ordering::Relaxed) >= self.unsent_bound()
     }
 
-    /// So much memory more is taken by what the client has sent.
+    /// Counts memory that is taken by what the client has sent.
     pub fn keep(&self, bytes: usize) {
         self.kept.fetch_add(bytes, Ordering::Relaxed);
         self.all.kept.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So much less.
+    /// Counts memory that has been released.
     pub fn let_go(&self, bytes: usize) {
         self.kept.fetch_sub(bytes, Ordering::Relaxed);
         self.all.kept.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Memory taken by what the client has sent.
+    /// Returns the memory taken by what the client has sent.
     pub fn kept(&self) -> usize {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Bytes that calls which sleep may hold, and that others may ask for: half of what is kept each.
+    /// Returns the bound of what sleeping calls may hold, and of what the others may ask for: half of the
+    /// bound for *kept*.
     fn half(&self) -> usize {
         let bounds = &self.all.bounds;
         match self.all.kept() > bounds.kept_in_all / 2 {
@@ -147,78 +149,83 @@ impl ClientQuota {
         }
     }
 
-    /// Counts what a call wants to ask for, if there is room for it. There is if no other holds any.
+    /// Counts what a call wants to ask for, and returns `true`, if there is room. If no other call has
+    /// asked for anything, there always is.
     pub fn ask(&self, bytes: usize) -> bool {
         let half = self.half();
         let fits = |asked: usize| (asked == 0 || asked + bytes <= half).then_some(asked + bytes);
         self.asked.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
-    /// The same for a call that may go over the bound.
+    /// Counts what a call asks for that may go over the bound.
     pub fn ask_over(&self, bytes: usize) {
         self.asked.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// A call has let go of what it asked for.
+    /// Counts bytes that a call has asked for and released.
     pub fn asked_less(&self, bytes: usize) {
         self.asked.fetch_sub(bytes, Ordering::SeqCst);
     }
 
-    /// Lets a call go over the bound, unless another does.
+    /// Lets a call go over the bound, and returns `true`, unless another call does.
     pub fn go_over(&self) -> bool {
         !self.over.swap(true, Ordering::SeqCst)
     }
 
-    /// That call does so no more.
+    /// Notes that the call which went over the bound does so no more.
     pub fn end_over(&self) {
         self.over.store(false, Ordering::SeqCst);
     }
 
-    /// Counts what a call is to hold while it sleeps, if there is room for it.
+    /// Counts what a call is to hold while it sleeps, and returns `true`, if there is room.
     pub fn rest(&self, bytes: usize) -> bool {
         let half = self.half();
         let fits = |resting: usize| (resting + bytes <= half).then_some(resting + bytes);
         self.resting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
-    /// That call has let go of it.
+    /// Counts bytes that a call has held and released.
     pub fn rest_less(&self, bytes: usize) {
         self.resting.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// The core has put off asks: the next [`ClientQuota::has_room`] is to say so. It looks again after this.
+    /// Notes that the core has put off questions, so that the next [`ClientQuota::has_room`] returns
+    /// `true`. The core looks for room once more after this.
     pub fn put_off(&self) {
         self.put_off.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the core waits to hear that a call has let go of something, as one just has.
+    /// Returns `true` if the core waits to be told that a call has released memory, as the caller just
+    /// has. Returns it only once.
     pub fn has_room(&self) -> bool {
         self.put_off.load(Ordering::SeqCst) && self.put_off.swap(false, Ordering::SeqCst)
     }
 
-    /// This client as the scheduler knows it.
+    /// Returns this client as the scheduler knows it.
     pub fn sleepers(&self) -> &Arc<Client> {
         &self.sleepers
     }
 
-    /// A call waits for a thread.
+    /// Counts a call that waits for a thread.
     pub fn queue(&self) {
         self.queued.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// It has one. Whether the core waits to hear so, see [`ClientQuota::is_full`].
+    /// Counts a call that has got its thread. Returns `true` if the core waits to be told so, see
+    /// [`ClientQuota::is_full`].
     pub fn start(&self) -> bool {
         let left = self.queued.fetch_sub(1, Ordering::SeqCst) - 1;
         left <= self.all.bounds.queued / 2 && self.full.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether as many calls wait as may. Then a later [`ClientQuota::start`] says when there is room again.
+    /// Returns `true` if the client's queue is full. A later [`ClientQuota::start`] then tells when there
+    /// is room again.
     pub fn is_full(&self) -> bool {
         let is_full = || self.queued.load(Ordering::SeqCst) >= self.all.bounds.queued;
         if !is_full() {
             return false;
         }
-        // Before the second look: who starts after that sees it.
+        // This is before the second look, so that a call which starts after that look sees it.
         self.full.store(true, Ordering::SeqCst);
         is_full()
     }

@@ -1,12 +1,12 @@
-//! Where a worker's thread in a call and the submission thread meet: one waits for what the other
-//! brings.
+//! The reply slot: a worker's thread waits there, inside a call, for an answer from the submission
+//! thread.
 
 use std::sync::PoisonError;
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use rumpsp::session::Answer;
 
-/// A place for one answer at a time.
+/// A slot for one answer at a time.
 #[derive(Default)]
 pub struct ReplySlot {
     state: Mutex<State>,
@@ -15,22 +15,22 @@ pub struct ReplySlot {
 
 #[derive(Default)]
 enum State {
-    /// Nobody waits.
+    /// No thread waits.
     #[default]
     Idle,
-    /// The thread waits, or is about to; the buffer is for the answer.
+    /// The thread waits, or is about to. The buffer is for the answer.
     Waiting(Vec<u8>),
     Answered(Result<Vec<u8>, ()>),
 }
 
 impl ReplySlot {
-    /// The thread will wait. To be called before anybody is told to bring something.
+    /// Prepares for a wait. This has to be called before anybody is told to bring an answer.
     pub fn prepare(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         *self.lock() = State::Waiting(buffer);
     }
 
-    /// Waits for what was asked for.
+    /// Waits for the answer.
     pub fn wait(&self) -> Result<Vec<u8>, ()> {
         #[cfg(test)]
         super::simulator::wait_until(|| matches!(*self.lock(), State::Answered(_)));
@@ -44,7 +44,7 @@ impl ReplySlot {
         }
     }
 
-    /// Brings the answer, and gives it back if the thread is not waiting for one.
+    /// Hands the answer to the waiting thread, or returns the answer if no thread waits.
     pub fn answer<'a>(&self, answer: Answer<'a>) -> Option<Answer<'a>> {
         let mut state = self.lock();
         let State::Waiting(buffer) = &mut *state else {

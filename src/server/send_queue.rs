@@ -1,7 +1,7 @@
-//! What is owed to one connection: a stream of bytes in arena chunks, of which one part is on its
-//! way and the rest waits behind it.
+//! The send queue of a connection: the bytes owed to the client, in arena chunks. One part is being sent,
+//! the rest waits behind it.
 //!
-//! One send is under way at a time. Whatever becomes owed meanwhile gathers and leaves in the next
+//! One send is under way at a time. Whatever becomes owed meanwhile is collected and sent in the next
 //! one, so a busy connection costs fewer sends than replies.
 
 use std::cell::Cell;
@@ -12,11 +12,11 @@ use ring::{Arena, Chunk};
 
 use super::quota::ClientQuota;
 
-/// Bytes taken from the arena at once for frames of no known size.
+/// The bytes taken from the arena at once for frames of unknown size.
 const CHUNK: usize = 256;
 
-/// Appends bytes to a stream of chunks. A new chunk is taken for `hint` bytes, so that what is
-/// known to follow fits behind.
+/// Appends bytes to a stream of chunks. A new chunk has room for `hint` bytes, so that what is known to
+/// follow fits in.
 pub fn write(stream: &mut Vec<Chunk>, arena: &Arena, mut bytes: &[u8], hint: usize) {
     if let Some(last) = stream.last_mut() {
         let taken = last.put(bytes);
@@ -34,19 +34,19 @@ pub fn write(stream: &mut Vec<Chunk>, arena: &Arena, mut bytes: &[u8], hint: usi
 pub struct SendQueue {
     waiting: Vec<Chunk>,
     waiting_len: usize,
-    /// Bytes of the send under way; 0 if there is none.
+    /// The bytes of the send under way; 0 if there is none.
     sending: usize,
-    /// Bytes owed to all clients.
+    /// The bytes owed to all clients.
     send_queue_total: Rc<Cell<usize>>,
-    /// Knows what calls have copied out, here or not yet.
+    /// The client's quota, which counts what calls have copied out.
     quota: Arc<ClientQuota>,
-    /// Bytes of it that wait here, and those of the send under way.
+    /// The copied-out bytes that wait in this queue (`copied`), and those of the send under way.
     copied: usize,
     sending_copied: usize,
 }
 
 impl SendQueue {
-    /// Owes nothing.
+    /// Creates an empty queue.
     pub fn new(quota: Arc<ClientQuota>, send_queue_total: Rc<Cell<usize>>) -> SendQueue {
         SendQueue {
             waiting: Vec::new(),
@@ -59,35 +59,35 @@ impl SendQueue {
         }
     }
 
-    /// What this client takes of what all share.
+    /// Returns this client's use of the shared resources.
     pub fn quota(&self) -> &Arc<ClientQuota> {
         &self.quota
     }
 
-    /// Owes a frame.
+    /// Adds a frame.
     pub fn push(&mut self, arena: &Arena, frame: &[u8]) {
         write(&mut self.waiting, arena, frame, CHUNK);
         self.more(frame.len());
     }
 
-    /// Owes what a call has copied out: `len` bytes in chunks.
+    /// Adds what a call has copied out: `len` bytes in chunks.
     pub fn push_chunks(&mut self, chunks: impl Iterator<Item = Chunk>, len: usize) {
         self.waiting.extend(chunks);
         self.more(len);
         self.copied += len;
     }
 
-    /// Bytes owed, those on their way included.
+    /// Returns the number of bytes owed, including those of the send under way.
     pub fn unsent(&self) -> usize {
         self.waiting_len + self.sending
     }
 
-    /// Whether a send is under way.
+    /// Returns `true` if a send is under way.
     pub fn is_sending(&self) -> bool {
         self.sending > 0
     }
 
-    /// What is to be sent next, unless nothing is or a send is under way.
+    /// Takes what is to be sent next. Returns `None` if there is nothing, or if a send is under way.
     pub fn next(&mut self) -> Option<std::vec::Drain<'_, Chunk>> {
         if self.sending > 0 || self.waiting_len == 0 {
             return None;
@@ -97,14 +97,14 @@ impl SendQueue {
         Some(self.waiting.drain(..))
     }
 
-    /// The send under way has ended.
+    /// Notes that the send under way has ended.
     pub fn sent(&mut self) {
         let len = std::mem::take(&mut self.sending);
         self.less(len);
         self.quota.taken(std::mem::take(&mut self.sending_copied));
     }
 
-    /// Owes nothing any more that is not on its way.
+    /// Drops everything that is not yet being sent.
     pub fn clear(&mut self) {
         self.waiting = Vec::new();
         let len = std::mem::take(&mut self.waiting_len);

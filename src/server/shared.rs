@@ -1,4 +1,4 @@
-//! What all connections share on the submission thread.
+//! The state that all connections share on the submission thread.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,25 +23,26 @@ use kernel::{Kernel, Process};
 use rumpsp::session::{CallKey, CopyRequest, KernelOp};
 use rumpsp::wire::Token;
 
-/// Calls run here between two looks at the clock, which costs a tenth of the shortest.
+/// The number of calls run here between two looks at the clock. A look costs a tenth of the shortest
+/// call.
 const LOOK_EVERY: usize = 4;
 
-/// So many calls are interrupted here: each of them is woken. More are left to a worker.
+/// The most calls that are interrupted here, where each of them is woken. More are left to a worker.
 const FEW: usize = 64;
 
-/// What a time may have come for.
+/// The events that a timer stands for.
 pub enum Timer {
     /// A call has slept long enough.
     Call(Socket, CallKey),
-    /// A client that was hung up on has had time enough to take what was owed.
+    /// A client that the server hung up on has had time enough to take what was owed.
     Linger(Socket),
-    /// Preforks of parents that have gone.
+    /// Preforks whose parents have gone expire.
     Preforks,
     /// A client has had time enough for its handshake.
     Handshake(Socket),
     /// A call has waited long enough for this client.
     ClientWait(Socket),
-    /// The server stops, whoever is still served.
+    /// The server stops, even if clients are still being served.
     Drain,
 }
 
@@ -49,37 +50,37 @@ pub enum Timer {
 pub struct Shared {
     pub arena: Arena,
     pub limits: Limits,
-    /// How long a call waits for its client, if that is bounded.
+    /// The time that a call waits for its client, if that is bounded.
     pub answer_time: Option<Duration>,
     preforks: Preforks,
-    /// For the first of them to go unused.
+    /// The timer of the first orphan among the preforks.
     orphans: Option<TimerId>,
     pub timers: Timers<Timer>,
     pub stats: CoreStats,
-    /// Connections to look at before the next submission.
+    /// The connections to look at before the next submission.
     pub dirty: Vec<Socket>,
     /// The time of this turn.
     pub now: Instant,
-    /// What all clients together take; bytes owed to them.
+    /// The use of all clients together. (`unsent` has the bytes owed to them.)
     pub all: Arc<GlobalQuota>,
     pub unsent: Rc<Cell<usize>>,
     dispatcher: Dispatcher<Job>,
     injector: Injector<Job>,
-    /// What calls are run with here.
+    /// The context of calls that run here.
     context: Context,
     /// See [`kernel::Kernel::restarts`].
     pub restarts: bool,
-    /// Calls that are to be run here.
+    /// The calls that are to be run here.
     ready: VecDeque<Arc<Task>>,
-    /// Something was put into a deque since workers were last told.
+    /// True if a task was put into a deque since workers were last told.
     pushed: bool,
-    /// The kernel has halted in a call that is still in it: processes are left as they are.
+    /// True if the kernel has halted in a call that is still in it. Processes are then left as they are.
     halted: bool,
     spare: Vec<Arc<Task>>,
 }
 
 impl Shared {
-    /// Shared state without connections.
+    /// Creates the shared state of a server without connections.
     pub fn new(
         arena: Arena,
         limits: Limits,
@@ -110,18 +111,18 @@ impl Shared {
         }
     }
 
-    /// The kernel that is served.
+    /// Returns the kernel that is served.
     pub fn kernel(&self) -> &dyn Kernel {
         &*self.context.kernel
     }
 
-    /// What jobs are run with.
+    /// Returns what jobs are run with.
     #[cfg(test)]
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Has this connection looked at before the next submission.
+    /// Puts a connection into the list of those to look at before the next submission.
     pub fn mark_dirty(&mut self, link: &mut ConnectionIo) {
         if !link.dirty {
             link.dirty = true;
@@ -129,7 +130,8 @@ impl Shared {
         }
     }
 
-    /// Finds out what a call will copy in, and what of it the client is to be asked for before it runs.
+    /// Notes what a call will copy in, and returns what of it the client is to be asked for before the
+    /// call runs.
     pub fn expect(&self, task: &Task, predictor: &PrefetchPredictor) -> Option<CopyRequest> {
         if self.restarts {
             return None;
@@ -140,7 +142,7 @@ impl Shared {
         if predictor.has(task.number(), body.args()[0]) { body.memory.ask_ahead() } else { None }
     }
 
-    /// Has a call run: here, or by the core its connection is bound to.
+    /// Dispatches a call: to this thread, or to the core that its connection is bound to.
     pub fn dispatch(&mut self, socket: Socket, task: Arc<Task>, quota: &ClientQuota) {
         task.queue(quota);
         if task.is_inline() {
@@ -150,13 +152,13 @@ impl Shared {
         }
     }
 
-    /// Whether calls are to be run here.
+    /// Returns `true` if there are calls to run here.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty() || Inline::has_woken()
     }
 
-    /// Runs calls here until `is_late`, and leaves those behind to the workers. What comes of them is in
-    /// the mailbox then. Whether there were any.
+    /// Runs calls here until `is_late`, and leaves the rest to the workers. The results are in the
+    /// mailbox afterwards. Returns `true` if there were any calls.
     pub fn run_ready(&mut self, mut is_late: impl FnMut() -> bool) -> bool {
         let had_any = self.has_ready();
         let mut late = false;
@@ -174,13 +176,13 @@ impl Shared {
         had_any
     }
 
-    /// The kernel has halted, and its end is the program's: nobody's process has to be ended before.
+    /// Notes that the kernel has halted. The program ends with it, so no process has to be ended before.
     pub fn halted(&mut self) {
         self.halted = true;
     }
 
-    /// Has something else done inside the kernel, unless that has halted. New clients and children go ahead
-    /// of everything: long calls of others are not to keep them out.
+    /// Dispatches another operation of the kernel, unless the kernel has halted. New clients and children
+    /// go ahead of everything, so that long calls of others do not keep them out.
     pub fn work(&mut self, socket: Socket, work: KernelOp) {
         if self.halted {
             return;
@@ -198,7 +200,7 @@ impl Shared {
         }
     }
 
-    /// Has a process released that is no session's.
+    /// Has a process released that belongs to no session.
     pub fn discard(&mut self, process: Arc<dyn Process>) {
         if self.halted {
             return;
@@ -211,7 +213,7 @@ impl Shared {
         self.pushed = true;
     }
 
-    /// Has these calls of a connection end, where they wait and before they start.
+    /// Has these calls of a connection end, whether they wait or have not started.
     pub fn interrupt(&mut self, socket: Socket, tasks: Vec<Arc<Task>>, how: fn(&Arc<Task>)) {
         if !self.restarts {
             tasks.iter().for_each(how);
@@ -230,17 +232,17 @@ impl Shared {
         }
     }
 
-    /// When to see whether tasks wait for too long.
+    /// Returns the time of the next check for tasks that have waited too long.
     pub fn next_look(&self) -> Option<Instant> {
         self.dispatcher.next_look()
     }
 
-    /// Sees to it that they do not.
+    /// Wakes workers if tasks have waited too long.
     pub fn look_at_workers(&mut self, now: Instant) {
         self.dispatcher.look(now);
     }
 
-    /// A task for a new call.
+    /// Returns a task for a new call.
     pub fn take_task(&mut self, socket: Socket) -> Arc<Task> {
         self.spare.pop().unwrap_or_else(|| {
             let (arena, injector) = (self.arena.clone(), self.injector.clone());
@@ -248,7 +250,7 @@ impl Shared {
         })
     }
 
-    /// Keeps the task of an ended call for another, unless a stale waker of it is still about.
+    /// Keeps the task of an ended call for another call, unless a stale waker still holds it.
     pub fn give_back(&mut self, mut task: Arc<Task>) {
         task.clear();
         if self.spare.len() < self.limits.spare_tasks && task.is_unshared() {
@@ -256,17 +258,17 @@ impl Shared {
         }
     }
 
-    /// Gives the client of this connection some time to take what is owed to it.
+    /// Sets the timer of a client that has to take what is owed to it.
     pub fn set_linger(&mut self, socket: Socket) -> TimerId {
         self.timers.set(self.now + self.limits.linger, Timer::Linger(socket))
     }
 
-    /// Gives a new client some time for its handshake.
+    /// Sets the timer of a new client's handshake.
     pub fn set_handshake_time(&mut self, socket: Socket) -> TimerId {
         self.timers.set(self.now + self.limits.handshake, Timer::Handshake(socket))
     }
 
-    /// Keeps a prefork, if there are not too many. One whose parent has gone makes room for it.
+    /// Keeps a prefork, if there are not too many. Evicts one whose parent has gone if that makes room.
     pub fn keep_prefork(
         &mut self,
         parent: Socket,
@@ -279,39 +281,40 @@ impl Shared {
         self.preforks.keep(parent, prefork)
     }
 
-    /// The prefork of this token, which is good no more.
+    /// Takes the prefork of this token, which is invalid from here on.
     pub fn take_prefork(&mut self, token: &Token) -> Option<Arc<dyn Process>> {
         let prefork = self.preforks.take(token);
         self.watch_orphans();
         prefork
     }
 
-    /// The preforks of this parent are good for a while only.
+    /// Notes that the parent of these preforks has gone, so that they expire.
     pub fn orphan_preforks(&mut self, parent: Socket) {
         self.preforks.orphan(parent, self.now + self.limits.orphan);
         self.watch_orphans();
     }
 
-    /// How many preforks wait for their children.
+    /// Returns the number of preforks that wait for their children.
     pub fn preforks(&self) -> usize {
         self.preforks.len()
     }
 
-    /// Takes out the preforks whose time is over.
+    /// Takes out the preforks that have expired.
     pub fn expired_preforks(&mut self) -> Vec<Arc<dyn Process>> {
         let over = self.preforks.expire(self.now);
         self.watch_orphans();
         over
     }
 
-    /// Takes out all of them.
+    /// Takes out all preforks.
     pub fn all_preforks(&mut self) -> Vec<Arc<dyn Process>> {
         let all = self.preforks.drain();
         self.watch_orphans();
         all
     }
 
-    /// There is one timer for all preforks whose parents have gone, and none if there are none.
+    /// Sets the timer of the first orphan among the preforks. There is one timer for all of them, or
+    /// none.
     fn watch_orphans(&mut self) {
         let next = self.preforks.next_to_expire();
         if self.orphans.map(|timer| timer.at()) == next {

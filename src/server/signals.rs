@@ -1,15 +1,15 @@
-//! Signals on their way to one client. As in a kernel, of each number one is pending at most: what is
-//! raised again before it has left comes to the same. So a client that takes nothing costs no more than
-//! that, however many it is sent, and whoever sends them again has nothing to do.
+//! The signals on their way to one client. As in a kernel, at most one of each number is pending: raising
+//! it again before it has left changes nothing. So a client that takes nothing costs no more than that,
+//! however many signals it is sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The numbers that are pending, a bit each.
+/// The pending numbers, a bit each.
 #[derive(Debug, Default)]
 pub struct Signals(AtomicU64);
 
-/// The bit of a number: NetBSD has signals 1 to 63.
+/// Returns the bit of a number. NetBSD has signals 1 to 63.
 fn bit(signo: i32) -> u64 {
     match signo {
         1..64 => 1 << signo,
@@ -18,34 +18,34 @@ fn bit(signo: i32) -> u64 {
 }
 
 impl Signals {
-    /// One more is pending. False if it was already, or if there is no such signal.
+    /// Adds a signal. Returns `false` if it was pending already, or if there is no such signal.
     pub fn add(&self, signo: i32) -> bool {
         let bit = bit(signo);
         bit != 0 && self.0.fetch_or(bit, Ordering::SeqCst) & bit == 0
     }
 
-    /// Whether one of this number is pending.
+    /// Returns `true` if a signal of this number is pending.
     pub fn has(&self, signo: i32) -> bool {
         self.0.load(Ordering::SeqCst) & bit(signo) != 0
     }
 }
 
-/// Those whose frames wait to be sent.
+/// The signals whose frames wait to be sent.
 #[derive(Default)]
 pub struct Framed {
     which: u64,
-    /// Where they are pending; known from the first on.
+    /// The client's pending signals; set with the first frame.
     pending: Option<Arc<Signals>>,
 }
 
 impl Framed {
-    /// A signal has become a frame.
+    /// Notes that a signal has become a frame.
     pub fn add(&mut self, signo: i32, pending: Arc<Signals>) {
         self.which |= bit(signo);
         self.pending = Some(pending);
     }
 
-    /// The frames leave: what is raised from here on is another one.
+    /// Notes that the frames are being sent: a signal that is raised from here on is another one.
     pub fn leave(&mut self) {
         let which = std::mem::take(&mut self.which);
         if let Some(pending) = self.pending.as_ref().filter(|_| which != 0) {

@@ -1,4 +1,4 @@
-//! What the server counts, and how it tells.
+//! The counters of the server, and their text.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub struct CoreStats {
     pub turned_away: u64,
     /// Bytes owed to clients now.
     pub unsent: usize,
-    /// Memory that takes now what clients have sent: answers that calls hold, frames that are not whole.
+    /// Memory taken now by what clients have sent: answers that calls hold, and incomplete frames.
     pub kept: usize,
     /// Clients hung up on for what they sent or did not take.
     pub hang_ups: u64,
@@ -40,7 +40,7 @@ pub struct CoreStats {
 }
 
 impl Stats {
-    /// `io_uring_enter` calls for each system call served.
+    /// Returns the number of `io_uring_enter` calls for each system call served.
     pub fn enters_per_call(&self) -> f64 {
         self.ring.enters as f64 / (self.core.calls as f64).max(1.0)
     }

@@ -1,12 +1,12 @@
 //! A call on its way through the scheduler, and how it sleeps without a thread.
 //!
-//! A task is queued, runs, and then either has a message for the submission thread or sleeps. Its
-//! waker may be used at any time by any thread: a wake-up during a run makes it run once more, so
-//! none is lost between a call's look at what it waits for and its sleep.
+//! A task is queued, runs, and then either has a message for the submission thread or sleeps. Any thread
+//! may use its waker at any time. A wake-up during a run makes the task run once more, so no wake-up is
+//! lost between a call's look at what it waits for and its sleep.
 //!
-//! A call that runs inline, on the submission thread, and finds that it may take long becomes a worker's:
-//! it is queued anew, or if its outcome is known already, a worker does what is left and then goes on with
-//! that outcome as if the run had been its own.
+//! An inline call, which runs on the submission thread, goes to a worker if it finds that it may take
+//! long: it is queued again. If its outcome is known already, a worker does what is left, and then goes
+//! on with that outcome as if the run had been its own.
 //!
 //! ```text
 //!            run            Outcome::Sleep
@@ -38,60 +38,63 @@ use crate::sync::{Mutex, MutexGuard};
 use kernel::{Args, Call, Errno, Kernel, MAX_ARGS, Outcome, Process, Progress};
 use rumpsp::session::{Answer, CallKey, CallRequest, CopyRequest};
 
-/// With the submission thread.
+/// The submission thread has the task.
 const IDLE: u8 = 0;
-/// In a deque.
+/// The task is in a deque.
 const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
-/// Running, and to run again before it may sleep.
+/// The task is running, and has to run again before it may sleep.
 const WOKEN: u8 = 3;
 const ASLEEP: u8 = 4;
 
-/// What an interrupt has asked of a call: nothing,
+/// No interrupt: the call goes on.
 const GO_ON: u8 = 0;
-/// to end where it would sleep,
+/// An interrupt: the call ends where it would sleep.
 const END_FOR_SLEEP: u8 = 1;
-/// to end where it would wait for anything.
+/// An interrupt: the call ends where it would wait for anything.
 const END: u8 = 2;
 
-/// Kinds of calls: by number, all high ones together. NetBSD has some five hundred.
+/// The number of kinds of calls. A kind is a call number, and all high numbers are one kind. NetBSD has
+/// some five hundred.
 pub const CALL_KINDS: usize = 512;
 
-/// A call. Used again for others after its end.
+/// A call on its way. After the call's end, the task is used for another.
 pub struct Task {
     state: AtomicU8,
     /// One of [`GO_ON`], [`END_FOR_SLEEP`], [`END`].
     interrupt: AtomicU8,
-    /// It counts among its client's queued calls.
+    /// True if the call counts among its client's queued calls.
     counted: AtomicBool,
-    /// It is run, and woken, on the submission thread where that wakes it.
+    /// True if the call is an inline call: the submission thread runs it, also after a wake-up on that
+    /// thread.
     inline: AtomicBool,
     /// The number of the call.
     number: AtomicI32,
     body: Mutex<Body>,
     injector: Injector<Job>,
-    /// Where its copies wait, if they wait on the thread.
+    /// The reply slot at which the call's copies wait, if they wait on the thread.
     reply_slot: Option<Arc<ReplySlot>>,
 }
 
-/// What only one thread at a time looks at: the worker that runs the task, or the submission thread.
+/// The part of a task that only one thread at a time looks at: the worker that runs it, or the submission
+/// thread.
 pub struct Body {
     pub socket: Socket,
     pub key: CallKey,
     pub memory: CallMemory,
-    /// How the last run ended.
+    /// The outcome of the last run.
     pub outcome: Option<Outcome>,
-    /// How an inline run ended that has left something to be done before that counts.
+    /// The outcome of an inline run that has left work to do before the outcome counts.
     unfinished: Option<Outcome>,
     process: Option<Arc<dyn Process>>,
     args: Args,
     progress: Progress,
-    /// Until when the submission thread knows it to sleep.
+    /// The end of the call's sleep, as the submission thread knows it.
     until: Option<Instant>,
 }
 
 impl Body {
-    /// Does what an inline run has left to be done.
+    /// Does what an inline run has left to do.
     fn finish(&mut self, outcome: Outcome) -> Outcome {
         for work in self.progress.later.drain(..) {
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
@@ -101,19 +104,19 @@ impl Body {
         outcome
     }
 
-    /// The arguments of the call.
+    /// Returns the arguments of the call.
     pub fn args(&self) -> &Args {
         &self.args
     }
 
-    /// The descriptor of a call that was expected to copy in, and whether it did.
+    /// Returns the descriptor of a call that was expected to copy in, and `true` if it did.
     pub fn predictor(&self) -> Option<(u64, bool)> {
         self.memory.expects().then(|| (self.args[0], self.memory.has_copied_in()))
     }
 }
 
 impl Task {
-    /// A task without a call.
+    /// Creates a task without a call.
     pub fn new(socket: Socket, arena: Arena, injector: Injector<Job>, restarts: bool) -> Task {
         Task {
             state: AtomicU8::new(IDLE),
@@ -137,8 +140,7 @@ impl Task {
         }
     }
 
-    /// Takes a call on. Arguments the client did not send are zero, those over the block are not
-    /// looked at.
+    /// Takes on a call. Arguments that the client did not send are zero; surplus ones are ignored.
     pub fn set(
         &self,
         socket: Socket,
@@ -159,7 +161,8 @@ impl Task {
         self.inline.store(kernel.runs_inline(request.number, &body.args), Ordering::Relaxed);
     }
 
-    /// Brings a call that waits on its thread what it waits for. Gives it back if it does not wait so.
+    /// Hands a call that waits on its thread the answer that it waits for. Returns the answer if no
+    /// thread waits for it.
     pub fn answer_thread<'a>(&self, answer: Answer<'a>) -> Option<Answer<'a>> {
         match &self.reply_slot {
             Some(reply_slot) => reply_slot.answer(answer),
@@ -167,25 +170,26 @@ impl Task {
         }
     }
 
-    /// Whether the client may be asked for this, which its last run wants or its thread waits for; if so it
-    /// counts as asked. `others_wait` for their turn.
+    /// Decides if the client may be asked for `ask`, which the call's last run wants or its thread waits
+    /// for. If so, counts it as asked. `others_wait` is `true` if other calls of the client wait for
+    /// their turn.
     pub fn may_ask(&self, ask: CopyRequest, quota: &ClientQuota, others_wait: bool) -> MayAsk {
         match self.reply_slot {
             None => self.body().memory.may_ask(others_wait),
-            // Its thread has the body, and holds nothing while it waits.
+            // The call's thread has the body, and holds nothing while it waits.
             Some(_) if !others_wait && quota.ask(answer_cost(&ask)) => MayAsk::Yes,
             Some(_) => MayAsk::Later,
         }
     }
 
-    /// The client has gone: what was to be asked counts as asked, for it will be let go of.
+    /// Counts what was to be asked as asked, because it will be released. The client has gone.
     pub fn is_refused(&self, ask: CopyRequest, quota: &ClientQuota) {
         if self.reply_slot.is_some() {
             quota.ask_over(answer_cost(&ask));
         }
     }
 
-    /// Lets go of the call: the task may take on another.
+    /// Releases the call, so that the task may take on another.
     pub fn clear(&self) {
         let mut body = self.body();
         body.process = None;
@@ -196,13 +200,14 @@ impl Task {
         body.memory.clear();
     }
 
-    /// Whether nobody else holds on to this task, so that no wake-up meant for one call can reach
-    /// the next.
+    /// Returns `true` if nobody else holds this task, so that no wake-up meant for one call can reach the
+    /// next.
     pub fn is_unshared(self: &mut Arc<Task>) -> bool {
         Arc::get_mut(self).is_some()
     }
 
-    /// Before the submission thread puts it into a deque, or runs it itself.
+    /// Marks the task as queued. To be called before the submission thread puts it into a deque or runs
+    /// it.
     pub fn queue(&self, quota: &ClientQuota) {
         let before = self.state.swap(QUEUED, Ordering::AcqRel);
         debug_assert_eq!(before, IDLE, "a task is queued once");
@@ -210,8 +215,8 @@ impl Task {
         self.counted.store(true, Ordering::Relaxed);
     }
 
-    /// It has a thread, or waits for other calls to wake before it gets one: others of its client may
-    /// take its place in the queue.
+    /// Takes the call out of its client's queue count: it has a thread, or waits for other calls to wake
+    /// before it gets one. Other calls of its client may take its place in the queue.
     pub fn leave_queue(&self, body: &Body, mailbox: &Mailbox) {
         if self.counted.swap(false, Ordering::Relaxed)
             && body.memory.quota().is_some_and(|quota| quota.start())
@@ -220,45 +225,45 @@ impl Task {
         }
     }
 
-    /// The number of its call, unchecked.
+    /// Returns the number of the call, unchecked.
     pub fn number(&self) -> i32 {
         self.number.load(Ordering::Relaxed)
     }
 
-    /// Calls of one number tend to be alike.
+    /// Returns the kind of the call: its number, because calls of one number tend to be alike.
     pub fn kind(&self) -> usize {
         usize::try_from(self.number()).unwrap_or(usize::MAX).min(CALL_KINDS - 1)
     }
 
-    /// Whose call it is, as the scheduler knows it.
+    /// Returns the client of the call, as the scheduler knows it.
     pub fn client(&self) -> Arc<Client> {
         let body = self.body();
         body.memory.quota().map(|quota| quota.sleepers().clone()).unwrap_or_default()
     }
 
-    /// Whether it is to be run on the submission thread.
+    /// Returns `true` if the call is to be run on the submission thread.
     pub fn is_inline(&self) -> bool {
         self.inline.load(Ordering::Relaxed)
     }
 
-    /// Whether it may sleep on its thread.
+    /// Returns `true` if the call may sleep on its thread.
     pub fn may_sleep(&self) -> bool {
         self.reply_slot.is_some() && !self.is_interrupted()
     }
 
-    /// What the task is about. Held only by whoever has it: never waited for.
+    /// Returns the body. Only the holder of the task locks it, so this never waits.
     pub fn body(&self) -> MutexGuard<'_, Body> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client has gone or becomes another program: the call is to end, not to sleep.
+    /// Makes the call end rather than sleep: the client has gone or becomes another program.
     pub fn interrupt(self: &Arc<Task>) {
         self.interrupt.store(END, Ordering::SeqCst);
         self.clone().wake();
     }
 
-    /// The client may have gone: the call is to end if it sleeps, or comes to that. One that sleeps on its
-    /// thread is for the kernel to wake.
+    /// Makes the call end if it sleeps or is about to: the client may have gone. A call that sleeps on
+    /// its thread is left to the kernel to wake.
     pub fn interrupt_sleep(self: &Arc<Task>) {
         self.interrupt.fetch_max(END_FOR_SLEEP, Ordering::SeqCst);
         self.clone().wake();
@@ -269,7 +274,7 @@ impl Task {
     }
 
     /// Runs the call, again and again until it ends, sleeps, or needs another thread: the submission
-    /// thread, or if it is `inline` and finds that it may take long, a worker.
+    /// thread or, if the run is `inline` and the call may take long, a worker.
     pub fn run(self: Arc<Task>, context: &Context, inline: bool) {
         let mailbox = &context.mailbox;
         let waker = Waker::from(self.clone());
@@ -279,7 +284,7 @@ impl Task {
                 self.leave_queue(&body, mailbox);
             }
             let outcome = match body.unfinished.take() {
-                // It still counts as running.
+                // The task still counts as running.
                 Some(outcome) => body.finish(outcome),
                 None => {
                     self.state.store(RUNNING, Ordering::SeqCst);
@@ -291,7 +296,8 @@ impl Task {
                 self.state.store(QUEUED, Ordering::SeqCst);
                 return self.go_elsewhere();
             }
-            // Not before it was certain that no worker has to run it: until then it counts as queued.
+            // This is not done before it is certain that no worker has to run the call: until then, the
+            // call counts as queued.
             self.leave_queue(&body, mailbox);
             if !body.progress.later.is_empty() {
                 body.unfinished = Some(outcome);
@@ -302,7 +308,7 @@ impl Task {
                 body.outcome = Some(outcome);
                 drop(body);
                 self.state.store(IDLE, Ordering::Release);
-                // Nothing of this run holds on to the task when the submission thread gets it.
+                // When the submission thread gets the task, nothing of this run holds it any more.
                 drop(waker);
                 return mailbox.post_later(Message::Ran(self));
             };
@@ -328,18 +334,19 @@ impl Task {
         }
     }
 
-    /// From here on this call is a worker's.
+    /// Hands this call to a worker.
     fn go_elsewhere(self: Arc<Task>) {
         self.inline.store(false, Ordering::Relaxed);
         let injector = self.injector.clone();
         injector.inject(Job::Call(self));
     }
 
-    /// One run. A panic of the kernel is an I/O error to the client, and the scheduler goes on.
+    /// Runs the call once. A panic of the kernel becomes an I/O error to the client, and the scheduler
+    /// goes on.
     fn run_once(&self, body: &mut Body, waker: &Waker, context: &Context, inline: bool) -> Outcome {
         let interrupted = self.is_interrupted();
         if interrupted && self.reply_slot.is_some() {
-            // It has not started, and would only be in the way of who waits for its end.
+            // The call has not started, and would only delay the one that waits for its end.
             return Outcome::Done(Err(Errno::EINTR));
         }
         let process = body.process.take().expect("a queued task has a call");
@@ -366,7 +373,8 @@ impl Task {
         });
         debug_assert!(inline || outcome != Outcome::Elsewhere, "there is no other place for it");
         if matches!(outcome, Outcome::Sleep(_) | Outcome::Copy | Outcome::Elsewhere) {
-            // Not when it runs again: until then this would count as copied.
+            // This is done now, not when the call runs again, because until then these bytes would count
+            // as copied.
             body.memory.drop_out();
         }
         outcome
@@ -394,7 +402,8 @@ impl Wake for Task {
             if self.change(RUNNING, WOKEN) {
                 return;
             }
-            // Queued, woken or idle: it will look anyway. Asleep or running: it just became so.
+            // A task that is queued, woken or idle will look anyway. If it is asleep or running, it just
+            // became so.
             if !matches!(self.state.load(Ordering::SeqCst), ASLEEP | RUNNING) {
                 return;
             }
@@ -402,7 +411,7 @@ impl Wake for Task {
     }
 }
 
-/// The argument slots of a call, zero where the client sent less.
+/// Returns the argument slots of a call, zero where the client sent less.
 fn decode_args(bytes: &[u8]) -> Args {
     let mut args = [0; MAX_ARGS];
     for (slot, bytes) in args.iter_mut().zip(bytes.chunks(8)) {

@@ -1,24 +1,24 @@
-//! What is to happen at a time.
+//! Timers of the submission thread.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Things and their times, soonest first.
+/// Values with their times, soonest first.
 pub struct Timers<T> {
     queue: BTreeMap<TimerId, T>,
     next: u64,
 }
 
-/// Names a timer until it expires or is cancelled.
+/// The name of a timer until it expires or is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimerId {
     at: Instant,
-    /// Tells apart timers of the same time.
+    /// A number that tells timers of the same time apart.
     number: u64,
 }
 
 impl TimerId {
-    /// When it expires.
+    /// Returns the time when the timer expires.
     pub fn at(self) -> Instant {
         self.at
     }
@@ -31,7 +31,7 @@ impl<T> Default for Timers<T> {
 }
 
 impl<T> Timers<T> {
-    /// Has `what` expire at this time.
+    /// Sets a timer: `what` expires at this time.
     pub fn set(&mut self, at: Instant, what: T) -> TimerId {
         self.next += 1;
         let id = TimerId { at, number: self.next };
@@ -39,23 +39,23 @@ impl<T> Timers<T> {
         id
     }
 
-    /// Forgets a timer, if it has not expired.
+    /// Removes a timer, if it has not expired.
     pub fn cancel(&mut self, id: TimerId) {
         self.queue.remove(&id);
     }
 
-    /// When the next one expires.
+    /// Returns the time when the next timer expires.
     pub fn next(&self) -> Option<Instant> {
         self.queue.keys().next().map(|id| id.at)
     }
 
-    /// Takes out one whose time has come.
+    /// Takes out one value whose time has come.
     pub fn expired(&mut self, now: Instant) -> Option<T> {
         let first = self.queue.first_entry()?;
         (first.key().at <= now).then(|| first.remove())
     }
 
-    /// How many there are.
+    /// Returns the number of timers.
     pub fn len(&self) -> usize {
         self.queue.len()
     }

@@ -1,6 +1,6 @@
-//! What a sandboxed server may reach of files, networks and other processes: nothing, but it may
-//! remove the socket file. This holds for what io_uring does on its behalf as well, which seccomp does
-//! not see.
+//! The Landlock part of the sandbox: the server may reach no files, networks or other processes, except
+//! that it may remove the socket file. This holds for what io_uring does on the server's behalf as well,
+//! which seccomp does not see.
 //!
 //! Source: landlock(7); the kernel's Documentation/userspace-api/landlock.rst.
 
@@ -13,10 +13,10 @@ use landlock::{
 
 use super::Failure;
 
-/// All that was known of Landlock when this was written, and is asked for.
+/// The interface of Landlock to ask for: the latest when this was written.
 const WANTED: ABI = ABI::V6;
 
-/// What came with an interface later than the first, and with which Linux.
+/// The features that came with a later interface than the first, each with its first Linux.
 const LATER: [(ABI, &str, &str); 4] = [
     (ABI::V3, "6.2", "truncating files"),
     (ABI::V4, "6.7", "binding and connecting TCP sockets"),
@@ -31,7 +31,7 @@ pub fn confine(socket: Option<&Path>) -> Result<(), Failure> {
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?;
     let mut ruleset = ruleset.create()?;
-    // A directory that cannot be reached is none to remove anything from.
+    // Nothing can be removed from a directory that cannot be reached.
     if let Some(Ok(dir)) = socket.map(|socket| PathFd::new(directory(socket))) {
         ruleset = ruleset.add_rule(PathBeneath::new(dir, AccessFs::RemoveFile))?;
     }
@@ -48,7 +48,7 @@ pub fn confine(socket: Option<&Path>) -> Result<(), Failure> {
     }
 }
 
-/// The directory a file is in.
+/// Returns the directory that a file is in.
 fn directory(file: &Path) -> &Path {
     match file.parent() {
         Some(dir) if dir != Path::new("") => dir,

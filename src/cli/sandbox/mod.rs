@@ -1,11 +1,11 @@
-//! `serve --sandbox`: a running server gives up what it does not need, so that whoever takes it over
-//! by a bug has little.
+//! `serve --sandbox`: a running server gives up what it does not need, so that an attacker who takes it
+//! over by a bug has little.
 //!
-//! It goes in two steps. [`Wish::enter`] comes once the socket is bound and before there is another
-//! thread, for Landlock holds for a thread and those it makes. [`Entered::seal`] comes when all is
-//! made and nobody has been served yet: it leaves the system calls that a running server makes, to all
-//! threads. Either alone is worth having, and the log says what the system did not have; with neither
-//! there is no sandbox, which is an error.
+//! The server enters the sandbox in two steps. [`Wish::enter`] comes once the socket is bound and before
+//! there is another thread, because Landlock holds for a thread and those it makes. [`Entered::seal`]
+//! comes when everything is made and nobody has been served yet: it leaves all threads only the system
+//! calls that a running server makes. Either step alone is worth having, and the log tells what the
+//! system did not have. With neither, there is no sandbox, which is an error.
 
 mod landlock;
 mod seccomp;
@@ -15,7 +15,7 @@ use clap::Args;
 use super::Failure;
 use crate::server::Bound;
 
-/// Whether to have one.
+/// The option for a sandbox.
 #[derive(Args)]
 pub struct Wish {
     /// Once started, give up all that serving does not need: files (but removing the socket file),
@@ -31,7 +31,7 @@ pub struct Entered {
 }
 
 impl Wish {
-    /// The first step, if a sandbox is wanted.
+    /// Takes the first step, if a sandbox is wanted.
     pub fn enter(&self, bound: &Bound) -> Result<Option<Entered>, Failure> {
         self.sandbox.then(|| enter(bound)).transpose()
     }
@@ -61,7 +61,7 @@ fn nothing(seccomp: &Failure, landlock: &Failure) -> Failure {
 }
 
 impl Entered {
-    /// The second step: all that starting took is done.
+    /// Takes the second step, once all that starting needs is done.
     pub fn seal(&self) -> Result<(), Failure> {
         if self.seccomp {
             seccomp::seal().map_err(|error| format!("--sandbox: {error}"))?;

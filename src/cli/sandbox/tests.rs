@@ -1,5 +1,5 @@
-//! Each test runs in a process of its own: this program again, told by the environment to run one test
-//! only and to go in.
+//! Tests of the sandbox. Each runs in a process of its own: this program again, told by the environment
+//! to run only that test, and to enter the sandbox.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,8 @@ use rumpsp::url::Url;
 
 const INSIDE: &str = "RUMPRING_TEST_INSIDE_SANDBOX";
 
-/// Whether this is the process that may be confined. Else one is started, and must fare well.
+/// Returns `true` if this is the process that may be confined. Otherwise starts such a process, which
+/// must succeed.
 fn is_inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some_and(|name| name == test) {
         return true;
@@ -71,7 +72,7 @@ fn landlock_alone_leaves_no_files_and_no_network() {
     refused("running a program", Command::new("/bin/true").spawn());
     refused("binding TCP", TcpListener::bind("127.0.0.1:0"));
     refused("connecting TCP", TcpStream::connect(listener.local_addr().unwrap()));
-    // Threads made from here on have no more.
+    // Threads made from here on have no more rights.
     let made = thread::spawn(move || refused("reading in a thread", File::open(&inside)));
     made.join().unwrap();
     fs::remove_file(dir.path().join("file")).expect("the socket's directory lets go of files");
@@ -108,7 +109,7 @@ fn seccomp_alone_leaves_no_calls_but_those_of_a_server() {
     refused("memory to execute", memory.make_exec());
     go.send(()).unwrap();
     before.join().unwrap();
-    // What a server does still goes.
+    // The calls that a server makes still work.
     thread::spawn(|| File::open("/etc/passwd")).join().unwrap().expect_err("no file, but a thread");
     let _ = vec![1_u8; 64 << 20];
     drop(bound);

@@ -1,6 +1,6 @@
-//! What the kernel prints, and its end. librumpuser's functions wait for whoever reads stdout, with a CPU of the
-//! kernel taken: clients that write to the console could so keep everybody waiting. Here it is queued (see
-//! [`crate::output`]).
+//! The kernel's console, and the end of the kernel. librumpuser's functions wait for the reader of
+//! stdout, with a CPU of the kernel taken, so clients that write to the console could keep everybody
+//! waiting. Here, the output is queued (see [`crate::output`]).
 //!
 //! Source: NetBSD `lib/librumpuser/rumpuser.c`; rumpuser(3).
 
@@ -21,15 +21,15 @@ static AT_EXIT: Once = Once::new();
 pub extern "C" fn rumpuser_putchar(character: c_int) {
     caught("rumpuser_putchar", (), || {
         AT_EXIT.call_once(|| {
-            // SAFETY: a function that may be called whenever the process ends; it cannot unwind.
+            // SAFETY: the function may be called whenever the process ends; it cannot unwind.
             unsafe { libc::atexit(at_exit) };
         });
-        // As putchar(3) converts it.
+        // putchar(3) converts the character like this.
         output::print_byte(character as u8);
     });
 }
 
-/// The process ends, by whatever program it is.
+/// Writes what is queued, as the process ends.
 extern "C" fn at_exit() {
     caught("at_exit", (), output::flush);
 }

@@ -1,7 +1,6 @@
-//! The symbols themselves. Each checks what C hands it and calls safe code.
+//! The exported symbols. Each checks what C passes and calls safe code.
 //!
-//! They return 0 or one of NetBSD's errno values, which is what the kernel expects whatever host it
-//! runs on.
+//! The functions return 0 or one of NetBSD's errno values: the kernel expects these on any host.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::slice;
@@ -13,7 +12,8 @@ use crate::output;
 use crate::server::MAX_ASK;
 use kernel::{CopyError, Errno, Identity, UserMemory};
 
-/// librump's first call. librumpuser has to be told, too: it keeps the upcalls for itself.
+/// Initializes the hypercalls; librump calls this first. Calls librumpuser's function, too, because
+/// librumpuser keeps the upcalls for itself.
 ///
 /// # Safety
 ///
@@ -43,11 +43,12 @@ pub unsafe extern "C" fn rumpuser_init(version: c_int, hyp: *const Upcalls) -> c
     })
 }
 
-/// What the kernel asks the host about: how many CPUs it is to have, if its user has not said, is ours to say.
+/// Answers the kernel's questions about the host. If the user has not set the number of CPUs, this
+/// program does.
 ///
 /// # Safety
 ///
-/// `name` is a string of C; `buf` is good for `len` bytes.
+/// `name` is a string of C; `buf` is valid for `len` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_getparam(
     name: *const c_char,
@@ -64,7 +65,7 @@ pub unsafe extern "C" fn rumpuser_getparam(
             if bytes.len() > len {
                 return Errno::E2BIG.0;
             }
-            // SAFETY: the caller's promise; they fit.
+            // SAFETY: the caller's promise; the bytes fit.
             unsafe { buf.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         } else {
             let Some(next) = next!(librump::next_symbol, c"rumpuser_getparam" as Getparam) else {
@@ -86,14 +87,15 @@ pub unsafe extern "C" fn rumpuser_getparam(
 /// The kernel's question for the number of its CPUs (`RUMPUSER_PARAM_NCPU`).
 const NCPU: &CStr = c"_RUMPUSER_NCPU";
 
-/// A thread waits for something while it is outside of the kernel: a CPU, most often. If it has only tried to
-/// get one it goes back to where it did.
+/// Waits, outside of the kernel, for a condition: most often for a CPU. A thread that has only tried to
+/// get a CPU goes back to where it did.
 ///
-/// Nothing here panics, nor does anything need a drop.
+/// Nothing here panics, and nothing needs a drop.
 ///
 /// # Safety
 ///
-/// As in librumpuser: a condition variable and a mutex of the kernel, which the thread has.
+/// `cv` and `mutex` are a condition variable and a mutex of the kernel, and the thread holds the mutex,
+/// as in librumpuser.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_cv_wait_nowrap(cv: *mut c_void, mutex: *mut c_void) {
     type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void);
@@ -106,8 +108,8 @@ pub unsafe extern "C" fn rumpuser_cv_wait_nowrap(cv: *mut c_void, mutex: *mut c_
         std::process::abort();
     };
     match cpus::stop_trying() {
-        // SAFETY: the thread has the mutex, and nothing else: it is in a call that takes a CPU, of which `cpus`
-        // says what it may leave behind.
+        // SAFETY: the thread has the mutex, and nothing else: it is in a call that takes a CPU, and
+        // `cpus` says what such a call may leave behind.
         Some(way_out) => unsafe {
             exit(mutex);
             way_out.take();
@@ -117,11 +119,11 @@ pub unsafe extern "C" fn rumpuser_cv_wait_nowrap(cv: *mut c_void, mutex: *mut c_
     }
 }
 
-/// Memory for the kernel: a page is one of ours, all else librumpuser's.
+/// Allocates memory for the kernel: a page comes from [`pages`], all else from librumpuser.
 ///
 /// # Safety
 ///
-/// `memory` is good for a pointer.
+/// `memory` is valid for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_malloc(
     len: usize,
@@ -142,11 +144,11 @@ pub unsafe extern "C" fn rumpuser_malloc(
     }
 }
 
-/// Takes back what [`rumpuser_malloc`] gave.
+/// Frees what [`rumpuser_malloc`] allocated.
 ///
 /// # Safety
 ///
-/// It was given, and nobody uses it any more.
+/// `memory` was allocated by [`rumpuser_malloc`], and nobody uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_free(memory: *mut c_void, len: usize) {
     type Free = unsafe extern "C" fn(*mut c_void, usize);
@@ -154,7 +156,7 @@ pub unsafe extern "C" fn rumpuser_free(memory: *mut c_void, len: usize) {
         return;
     }
     if let Some(next) = next!(librump::next_symbol, c"rumpuser_free" as Free) {
-        // SAFETY: the caller's promise; it came from librumpuser.
+        // SAFETY: the caller's promise; the memory came from librumpuser.
         unsafe { next(memory, len) };
     }
 }
@@ -180,8 +182,9 @@ pub unsafe extern "C" fn rumpuser_sp_init(
     })
 }
 
-/// The kernel has halted: everything owed to the client that halted it goes out, then it returns. The
-/// CPU is given up meanwhile: the server's own thread may be waiting for one.
+/// Handles the halt of the kernel: everything owed to the client that halted it is sent, then this
+/// returns. The thread gives up its CPU meanwhile, because the server's own thread may be waiting for
+/// one.
 ///
 /// # Safety
 ///
@@ -192,11 +195,11 @@ pub unsafe extern "C" fn rumpuser_sp_fini(_client: *mut c_void) {
     caught("rumpuser_sp_fini", (), || unsafe { upcalls::without_cpu(serve::halted) });
 }
 
-/// Fills `len` bytes at `to` from the client's `from`.
+/// Copies `len` bytes from the client's `from` to `to`.
 ///
 /// # Safety
 ///
-/// `to` is good for `len` bytes; the thread has a CPU of the kernel.
+/// `to` is valid for `len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyin(
     client: *mut c_void,
@@ -209,7 +212,7 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
     }
     // SAFETY: the caller's promise.
     let buf = unsafe { slice::from_raw_parts_mut(to.cast(), len) };
-    // A kernel asks for as much as it likes; the server's bound is its own.
+    // A kernel asks for as much as it likes; the bound is the server's own.
     let fetch = |memory: &mut dyn UserMemory| {
         let mut from = from as u64;
         for piece in buf.chunks_mut(MAX_ASK) {
@@ -231,12 +234,11 @@ pub unsafe extern "C" fn rumpuser_sp_copyin(
     })
 }
 
-/// Fetches a string of at most `*len` bytes into `to`, and says in `*len` how many it took with its
-/// NUL.
+/// Copies a string of at most `*len` bytes to `to`, and sets `*len` to its length with its NUL.
 ///
 /// # Safety
 ///
-/// `to` is good for `*len` bytes; the thread has a CPU of the kernel.
+/// `to` is valid for `*len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyinstr(
     client: *mut c_void,
@@ -257,11 +259,11 @@ pub unsafe extern "C" fn rumpuser_sp_copyinstr(
     caught("rumpuser_sp_copyinstr", FAULT.0, || unsafe { waiting(owner, fetch) })
 }
 
-/// Puts `len` bytes at the client's `to`.
+/// Copies `len` bytes to the client's `to`.
 ///
 /// # Safety
 ///
-/// `from` is good for `len` bytes; the thread has a CPU of the kernel.
+/// `from` is valid for `len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyout(
     client: *mut c_void,
@@ -281,11 +283,11 @@ pub unsafe extern "C" fn rumpuser_sp_copyout(
     })
 }
 
-/// Puts a string of `*len` bytes at the client's `to`.
+/// Copies a string of `*len` bytes to the client's `to`.
 ///
 /// # Safety
 ///
-/// `from` is good for `*len` bytes; the thread has a CPU of the kernel.
+/// `from` is valid for `*len` bytes; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_copyoutstr(
     client: *mut c_void,
@@ -302,11 +304,11 @@ pub unsafe extern "C" fn rumpuser_sp_copyoutstr(
     })
 }
 
-/// Has the client map memory, and says where.
+/// Has the client map memory, and stores its address in `addr`.
 ///
 /// # Safety
 ///
-/// `addr` is good for a pointer; the thread has a CPU of the kernel.
+/// `addr` is valid for a pointer; the thread has a CPU of the kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_sp_anonmmap(
     client: *mut c_void,
@@ -324,8 +326,8 @@ pub unsafe extern "C" fn rumpuser_sp_anonmmap(
     caught("rumpuser_sp_anonmmap", FAULT.0, || unsafe { waiting(owner, map) })
 }
 
-/// Delivers a signal to the client. The kernel may say the name of one that has gone, long after: that
-/// reaches nobody.
+/// Delivers a signal to the client. The kernel may name a client long after the client has gone; the
+/// signal then reaches nobody.
 #[unsafe(no_mangle)]
 pub extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int {
     let owner = OwnerId::from_kernel(client);
@@ -333,14 +335,15 @@ pub extern "C" fn rumpuser_sp_raise(client: *mut c_void, signo: c_int) -> c_int 
     0
 }
 
-/// A signal for one of the kernel's own processes. librumpuser would raise it in the program, and end it: any client
-/// can have init sent one (`F_SETOWN`). There is nobody here whom it could be for.
+/// Ignores a signal for one of the kernel's own processes. librumpuser would raise it in the program, and
+/// so end the program: any client can have init sent one (`F_SETOWN`). No process here is meant by such a
+/// signal.
 #[unsafe(no_mangle)]
 pub extern "C" fn rumpuser_kill(_pid: i64, _signo: c_int) -> c_int {
     0
 }
 
-/// Something that waits for the client: meanwhile the CPU is somebody else's.
+/// Makes a copy that waits for the client. Meanwhile, others have the CPU.
 ///
 /// # Safety
 ///
@@ -353,7 +356,7 @@ unsafe fn waiting(
     result(unsafe { upcalls::without_cpu(|| memory_of(owner, copy)) }.map_or(Err(FAULT), translate))
 }
 
-/// Something that goes into what is sent with the response: it waits only when that is full.
+/// Makes a copy that goes into what is sent with the response. It waits only if that is full.
 ///
 /// # Safety
 ///
@@ -363,18 +366,19 @@ unsafe fn putting(
     copy: impl FnOnce(&mut dyn UserMemory) -> Result<(), CopyError>,
 ) -> c_int {
     if memory_of(owner, |memory| memory.room()) == Some(0) {
-        // Without the CPU: a client that does not read would keep it.
+        // The wait is without the CPU, because a client that does not read would keep the CPU.
         // SAFETY: the caller's promise.
         let error = unsafe { waiting(owner, |memory| memory.wait_for_room()) };
         if error != 0 {
             return error;
         }
     }
-    // It does not wait, even if others of the client's calls have taken the room.
+    // The copy does not wait, even if other calls of the client have taken the room.
     result(memory_of(owner, copy).map_or(Err(FAULT), translate))
 }
 
-/// A copy outside of any call, of another's memory than the call's, or one that went wrong in any way.
+/// The error of a copy outside of any call, of a copy of another client's memory than the call's, or of
+/// one that went wrong in any way.
 const FAULT: Errno = Errno::EFAULT;
 
 fn translate(copied: Result<(), CopyError>) -> Result<(), Errno> {

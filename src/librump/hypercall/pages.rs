@@ -1,11 +1,11 @@
-//! Memory for the kernel's pages: `rumpuser_malloc` and `rumpuser_free`.
+//! Allocation of the kernel's pages: `rumpuser_malloc` and `rumpuser_free`.
 //!
-//! Nearly all that the kernel allocates is one page at a page's boundary, by the thousand. librumpuser
-//! has the C library do it, which takes two pages for each and leaves holes that no other page fits in,
-//! so that a server under a mixed load grows for hours. Here such pages come out of one reserved range
-//! of addresses, and a page that was freed is the next to be had. Of those that are free for long, when
-//! there are many, the memory goes back to the host. Whatever else is asked for, and all that does not fit,
-//! is librumpuser's affair.
+//! Nearly all that the kernel allocates is single pages at a page's boundary, by the thousand.
+//! librumpuser has the C library allocate them, which takes two pages for each and leaves holes that no
+//! other page fits in, so a server under a mixed load grows for hours. Here, such pages come out of one
+//! reserved range of addresses, and a freed page is the next to be used. If many pages stay free for
+//! long, their memory goes back to the host. librumpuser allocates everything else, and whatever does not
+//! fit into the range.
 //!
 //! Source: NetBSD `lib/librumpuser/rumpuser_mem.c`, rumpuser(3).
 
@@ -14,25 +14,25 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Bytes of a page of the kernel, whatever those of the host.
+/// The bytes of a page of the kernel, whatever the host's page size is.
 pub const PAGE: usize = 4096;
 
-/// Addresses that are reserved. They cost nothing until they are used.
+/// The bytes of reserved addresses. Addresses cost nothing until they are used.
 const RANGE: usize = 1 << 36;
 
-/// Bytes of them made usable at once.
+/// The bytes that are made usable at once.
 const CHUNK: usize = 1 << 20;
 
-/// How many free pages keep their memory at least. Beyond that it may be as many as are in use: a load that
-/// comes and goes costs no system calls.
+/// The number of free pages that keep their memory in any case. Beyond that, as many may keep it as are
+/// in use, so a load that comes and goes costs no system calls.
 const KEPT: usize = 4096;
 
-/// Pages whose memory goes back to the host at once.
+/// The number of pages whose memory goes back to the host at once.
 const BATCH: usize = 64;
 
-/// A range of addresses, and which of its pages are free.
+/// A range of addresses, and the state of its pages.
 struct Pages {
-    /// The first address, on a page's boundary; the range is never given back.
+    /// The first address, on a page's boundary. The range is never unmapped.
     start: usize,
     len: usize,
     state: Mutex<State>,
@@ -40,19 +40,20 @@ struct Pages {
 
 #[derive(Default)]
 struct State {
-    /// Bytes from the start that can be used, and that have been handed out before.
+    /// The bytes from the start that can be used (`usable`), and those that have been handed out before
+    /// (`used`).
     usable: usize,
     used: usize,
-    /// Pages that were freed, by their number. The one that was freed last comes last.
+    /// The numbers of the freed pages. The one that was freed last comes last.
     free: VecDeque<u32>,
-    /// Free pages whose memory the host has back.
+    /// The free pages whose memory the host has back.
     without_memory: Vec<u32>,
-    /// Pages that are handed out.
+    /// The number of pages that are handed out.
     taken: usize,
 }
 
 impl Pages {
-    /// Reserves `len` bytes of addresses, a multiple of [`CHUNK`]. `None` if the host has none.
+    /// Reserves `len` bytes of addresses, a multiple of [`CHUNK`]. Returns `None` if the host has none.
     fn reserve(len: usize) -> Option<Pages> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping, at addresses that nobody has.
@@ -64,7 +65,7 @@ impl Pages {
         })
     }
 
-    /// A page. `None` if all are taken, or the host has no memory.
+    /// Takes a page. Returns `None` if all are taken, or the host has no memory.
     fn take(&self) -> Option<NonNull<c_void>> {
         let mut state = self.lock();
         let free = state.free.pop_back().or_else(|| state.without_memory.pop());
@@ -80,7 +81,7 @@ impl Pages {
         NonNull::new((self.start + offset) as *mut c_void)
     }
 
-    /// Sees to it that there is a page that was never handed out.
+    /// Makes sure that there is a page that was never handed out.
     fn make_usable(&self, state: &mut State) -> Option<()> {
         if state.used < state.usable {
             return Some(());
@@ -89,7 +90,8 @@ impl Pages {
             return None;
         }
         let chunk = (self.start + state.usable) as *mut c_void;
-        // SAFETY: inside the range, which is this type's alone, and where nothing was handed out.
+        // SAFETY: the chunk is inside of the range, which belongs to this type alone, and nothing of it
+        // was handed out.
         let error = unsafe { libc::mprotect(chunk, CHUNK, libc::PROT_READ | libc::PROT_WRITE) };
         if error != 0 {
             return None;
@@ -98,7 +100,7 @@ impl Pages {
         Some(())
     }
 
-    /// Takes a page back. `false` if this address is none of these pages'.
+    /// Takes a page back. Returns `false` if the address is not in the range.
     fn give_back(&self, page: *mut c_void) -> bool {
         let Some(offset) = (page as usize).checked_sub(self.start).filter(|at| *at < self.len)
         else {
@@ -117,12 +119,12 @@ impl Pages {
         true
     }
 
-    /// Gives the memory of these pages back to the host. They are nobody's meanwhile.
+    /// Returns the memory of these pages to the host. Nobody else has the pages meanwhile.
     fn give_to_host(&self, pages: &mut [u32]) {
         pages.sort_unstable();
         for run in pages.chunk_by(|page, next| page + 1 == *next) {
             let start = (self.start + run[0] as usize * PAGE) as *mut c_void;
-            // SAFETY: pages of the range that are free, and are not handed out before this is over. If the
+            // SAFETY: the pages of the range are free, and are not handed out before this is over. If the
             // host does not want them, they stay as they are.
             unsafe { libc::madvise(start, run.len() * PAGE, libc::MADV_DONTNEED) };
         }
@@ -133,18 +135,18 @@ impl Pages {
     }
 }
 
-/// The pages of this process's kernel.
+/// Returns the pages of this process's kernel.
 fn pages() -> Option<&'static Pages> {
     static PAGES: OnceLock<Option<Pages>> = OnceLock::new();
     PAGES.get_or_init(|| Pages::reserve(RANGE)).as_ref()
 }
 
-/// Memory of this size and alignment, if it is a page.
+/// Allocates memory of this size and alignment, if that is a page.
 pub fn take(len: usize, alignment: usize) -> Option<NonNull<c_void>> {
     if len == PAGE && alignment <= PAGE { pages()?.take() } else { None }
 }
 
-/// Takes back what [`take`] gave. `false` if it was not from there.
+/// Frees what [`take`] allocated. Returns `false` if the memory is not from there.
 pub fn give_back(memory: *mut c_void) -> bool {
     pages().is_some_and(|pages| pages.give_back(memory))
 }
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(all.len(), CHUNK / PAGE, "at the end of the range there are no more");
         for (number, page) in all.iter().enumerate() {
             assert_eq!(page.as_ptr() as usize, pages.start + number * PAGE);
-            // SAFETY: a page of ours.
+            // SAFETY: the page was allocated above.
             unsafe { page.cast::<[u8; PAGE]>().write([number as u8; PAGE]) };
         }
         for (number, page) in all.iter().enumerate() {
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(pages.take(), None);
     }
 
-    /// How many pages of the range have memory.
+    /// Returns the number of pages of the range that have memory.
     fn resident(pages: &Pages) -> usize {
         let mut has = vec![0u8; pages.len / PAGE];
         // SAFETY: the range is mapped, and there is a byte for each of its pages.
@@ -184,7 +186,7 @@ mod tests {
     }
 
     fn touch(page: NonNull<c_void>) {
-        // SAFETY: a page of ours, which the caller has taken.
+        // SAFETY: the caller has allocated the page.
         unsafe { page.cast::<[u8; PAGE]>().write([7; PAGE]) };
     }
 
@@ -196,7 +198,7 @@ mod tests {
             assert_eq!(all.len(), 4 * KEPT, "free pages are used again, with memory or without");
             all.iter().copied().for_each(touch);
             assert_eq!(resident(&pages), 4 * KEPT);
-            // In no order, as a kernel does it.
+            // The pages are freed in no order, as a kernel does it.
             fastrand::Rng::with_seed(1).shuffle(&mut all);
             all.iter().for_each(|page| assert!(pages.give_back(page.as_ptr())));
             assert!((KEPT..=KEPT + BATCH).contains(&resident(&pages)), "{}", resident(&pages));

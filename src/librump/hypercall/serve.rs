@@ -11,10 +11,10 @@ use crate::server::{Bound, Config, Control, Error, ListenError, Running};
 use kernel::{Errno, Identity};
 use rumpsp::url::Url;
 
-/// What the next server is to be like: set by the command line before the kernel asks for one.
+/// The configuration of the next server. The command line sets it before the kernel asks for a server.
 static PREPARED: OnceLock<Config> = OnceLock::new();
 
-/// Where it is to listen, if that is settled already.
+/// The socket to listen on, if there is one already.
 static BOUND: Mutex<Option<Bound>> = Mutex::new(None);
 
 static SERVER: OnceLock<Serving> = OnceLock::new();
@@ -26,23 +26,23 @@ static STARTING: Mutex<()> = Mutex::new(());
 #[derive(Clone)]
 pub struct Serving {
     pub control: Control,
-    /// Where it listens.
+    /// The URL where the server listens.
     pub url: Url,
 }
 
-/// The server, once the kernel has asked for it.
+/// Returns the server, once the kernel has asked for it.
 pub fn server() -> Option<Serving> {
     SERVER.get().cloned()
 }
 
-/// Says what the server is to be like, its URL apart, and on what socket, if there is one already.
+/// Sets the configuration of the server (its URL is ignored), and its socket, if there is one already.
 pub fn prepare(config: Config, bound: Option<Bound>) {
     *BOUND.lock().unwrap_or_else(PoisonError::into_inner) = bound;
-    // A second one would come too late anyway.
+    // A second configuration would come too late anyway.
     let _ = PREPARED.set(config);
 }
 
-/// How many CPUs the kernel is to have: more than cores of the scheduler.
+/// Returns the number of CPUs of the kernel, which is more than the number of cores of the scheduler.
 pub fn cpus() -> usize {
     let cores = match PREPARED.get() {
         Some(config) if !config.scheduler.cpus.is_empty() => config.scheduler.cpus.len(),
@@ -75,7 +75,7 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     let running = running.map_err(|error| failed(&error, errno_of(&error)))?;
     let serving = Serving { control: running.control().clone(), url: running.url().clone() };
     if PREPARED.get().is_some() {
-        // The command line waits for its end.
+        // The command line waits for the server's end.
         running.detach();
     } else {
         look_after(running).map_err(|error| failed(&error, Errno::EAGAIN))?;
@@ -83,9 +83,9 @@ pub fn serve(url: &str, identity: Identity) -> Result<(), Errno> {
     SERVER.set(serving).map_err(|_| Errno::EBUSY)
 }
 
-/// Sees to a server in somebody else's program, which does not wait for it: its lines are written, and if it
-/// ends though nobody has stopped it, so does the program, with SIGABRT. Clients would wait for ever for a
-/// server that is gone, and whoever started the program would not know.
+/// Looks after a server in another program, which does not wait for it. The lines of the log are written
+/// and, if the server ends although nobody has stopped it, the program ends with SIGABRT. Otherwise
+/// clients would wait for ever for a server that is gone, and whoever started the program would not know.
 fn look_after(running: Running) -> std::io::Result<()> {
     running.control().run_for_good("log", output::write_lines)?;
     let wait = move || {
@@ -98,8 +98,8 @@ fn look_after(running: Running) -> std::io::Result<()> {
     std::thread::Builder::new().name("server's end".into()).spawn(wait).map(drop)
 }
 
-/// What a program without a command line of ours is to serve with. As with the program it stands in for,
-/// whoever can reach it may connect, unless the environment says otherwise.
+/// Returns the configuration for a program without rumpring's command line. As in rump_server, whose
+/// place this takes, whoever can reach the server may connect, unless the environment says otherwise.
 fn from_env(url: Url) -> Result<Config, String> {
     log::start(0, &LogOptions::from_env().map_err(|error| error.to_string())?);
     let (options, mut config) = Options::from_env(url)?;
@@ -108,9 +108,9 @@ fn from_env(url: Url) -> Result<Config, String> {
     Ok(config)
 }
 
-/// The kernel has halted, and ends the process when this returns. The client that halted it is
-/// answered first; if it was nobody's call there is nothing to wait for: the kernel lets nobody in any
-/// more, and no call ends.
+/// Waits until the client that halted the kernel has its answer. The kernel ends the process when this
+/// returns. If no client's call halted it, there is nothing to wait for: no call enters the kernel any
+/// more, and none ends.
 pub fn halted() {
     drop(STARTING.lock().unwrap_or_else(PoisonError::into_inner));
     let Some(serving) = server() else {
@@ -124,14 +124,14 @@ pub fn halted() {
     output::flush();
 }
 
-/// Says on stderr what the kernel's caller will only have a number of.
+/// Prints on stderr what the kernel's caller only gets as a number.
 fn failed(error: &dyn std::fmt::Display, errno: Errno) -> Errno {
     output::say(format_args!("rumpring: {error}"));
     output::flush();
     errno
 }
 
-/// NetBSD's number for a server that did not start, as librumpuser translates the host's.
+/// Returns NetBSD's errno for a server that did not start, as librumpuser translates the host's errno.
 fn errno_of(error: &Error) -> Errno {
     let Error::Listen(error) = error else {
         return Errno::ENXIO;

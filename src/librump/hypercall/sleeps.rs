@@ -1,8 +1,8 @@
-//! Sleeps of the kernel that go through here, so that they end when their client leaves, or only then do
-//! not: see [`crate::librump::sleepers`].
+//! The kernel's functions for sleeps, replaced so that a sleep ends when its client leaves, or so that it
+//! does not end then: see [`crate::librump::sleepers`].
 //!
-//! All but one are no hypercalls but the kernel's own functions. The kernel, which is shared libraries, calls
-//! even its own through the loader, and so finds these first.
+//! All but one are not hypercalls but the kernel's own functions. The kernel consists of shared
+//! libraries, so it calls even its own functions through the loader, and finds these first.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_long, c_void};
@@ -13,18 +13,19 @@ use crate::librump::escape::{Context, escape};
 use crate::librump::{current, in_kernel, next_symbol, upcalls};
 use kernel::Errno;
 
-/// `RUMPUSER_CLOCK_RELWALL`: for a time, not until one.
+/// `RUMPUSER_CLOCK_RELWALL`: the sleep is for a time, not until one.
 const FOR_A_TIME: c_int = 0;
 
-/// `PCATCH`: whoever sleeps so is ready to hear EINTR.
+/// `PCATCH`: the caller of the sleep is ready to get EINTR.
 const CATCH: c_int = 0x100;
 
-/// Sleeps. A pause of a call that can be left ends with it when the client leaves.
+/// Sleeps. If this is a pause of a call that can be left, the pause and the call end when the client
+/// leaves.
 ///
 /// # Safety
 ///
-/// The thread has a CPU of the kernel. If it is in a call that can be left, it pauses for nothing but that
-/// call, and without a lock.
+/// The thread has a CPU of the kernel. If the thread is in a call that can be left, it pauses only for
+/// that call, and holds no lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpuser_clock_sleep(clock: c_int, sec: i64, nsec: c_long) -> c_int {
     type Sleep = unsafe extern "C" fn(c_int, i64, c_long) -> c_int;
@@ -48,14 +49,14 @@ pub unsafe extern "C" fn rumpuser_clock_sleep(clock: c_int, sec: i64, nsec: c_lo
 ///
 /// # Safety
 ///
-/// As of [`rumpuser_clock_sleep`]; the way out is open, on this thread.
+/// The safety conditions of [`rumpuser_clock_sleep`] hold; the way out is open, on this thread.
 unsafe fn pause(way_out: *const Context, time: Duration) {
     let sleep = || current::in_call(|call| call.sleepers.pause(time)) == Some(true);
     // SAFETY: the caller has a CPU, and has one again afterwards, which the call needs to end.
     let is_over = unsafe { upcalls::without_cpu(sleep) };
     if is_over {
-        // SAFETY: the way out is open. In between are frames of the kernel, which holds nothing for a call
-        // that can be left, of `invoke`, and of these two functions, in which nothing is to be dropped.
+        // SAFETY: the way out is open. The frames in between are of the kernel, which holds nothing for a
+        // call that can be left, of `invoke`, and of these two functions, which have nothing to drop.
         unsafe { escape(way_out) };
     }
 }
@@ -65,11 +66,11 @@ fn time(sec: i64, nsec: c_long) -> Duration {
     Duration::from_secs(sec).saturating_add(Duration::from_nanos(u64::try_from(nsec).unwrap_or(0)))
 }
 
-/// Sleeps on a channel until `wakeup` of it, or for some time.
+/// Sleeps on a channel until `wakeup` is called on the channel, or for some time.
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls.
+/// The safety conditions of the kernel's own function hold, which this calls.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_tsleep(
     channel: *const c_void,
@@ -89,11 +90,11 @@ pub unsafe extern "C" fn rumpns_tsleep(
     if is_over(priority) { Errno::EINTR.0 } else { slept }
 }
 
-/// The same, with a lock that is let go meanwhile.
+/// Sleeps as [`rumpns_tsleep`] does, and releases a lock meanwhile.
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls.
+/// The safety conditions of the kernel's own function hold, which this calls.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_mtsleep(
     channel: *const c_void,
@@ -112,9 +113,9 @@ pub unsafe extern "C" fn rumpns_mtsleep(
     if is_over(priority) { Errno::EINTR.0 } else { slept }
 }
 
-/// Has the kernel wait for a condition by `next`, or returns `None` if the thread's lwp was told to end. The kernel
-/// finds that out itself, and then gives its CPU to somebody else for a moment with the condition's lock held: if
-/// others spin for that lock, with all the other CPUs, it never gets one again.
+/// Has the kernel wait for a condition by `next`. Returns `None` if the thread's lwp was told to end. The
+/// kernel would find that out itself, and then give up its CPU for a moment with the condition's lock
+/// held. If others spin for that lock, with all the other CPUs, the thread never gets a CPU again.
 fn unless_ending<R>(next: impl FnOnce() -> R) -> Option<R> {
     current::begin_wait().then(|| {
         let waited = next();
@@ -123,19 +124,21 @@ fn unless_ending<R>(next: impl FnOnce() -> R) -> Option<R> {
     })
 }
 
-/// Waits for a condition, however long that takes. The kernel's own does not wait once the lwp was told to
-/// end: it returns with the lock held all the while, and whoever waits in a loop does so for ever.
+/// Waits for a condition, however long that takes. The kernel's own function does not wait once the lwp
+/// was told to end: it returns, with the lock held all the while, and a caller that waits in a loop does
+/// so for ever.
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+/// The safety conditions of the kernel's own function hold, which this calls: a condition variable of the
+/// kernel, and its lock, held.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_cv_wait(condition: *mut *mut c_void, lock: *mut *mut c_void) {
     type Wait = unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void);
     let Some(next) = next!(in_kernel, c"rumpns_cv_wait" as Wait) else {
         return;
     };
-    // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+    // SAFETY: the caller's promise. The first word of both is the pointer to librumpuser's object.
     unsafe {
         if unless_ending(|| next(condition, lock)).is_none() {
             host_wait(*condition, *lock);
@@ -143,11 +146,12 @@ pub unsafe extern "C" fn rumpns_cv_wait(condition: *mut *mut c_void, lock: *mut 
     }
 }
 
-/// The same, until the client leaves.
+/// Waits for a condition, until the client leaves.
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+/// The safety conditions of the kernel's own function hold, which this calls: a condition variable of the
+/// kernel, and its lock, held.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_cv_wait_sig(
     condition: *mut *mut c_void,
@@ -163,31 +167,34 @@ pub unsafe extern "C" fn rumpns_cv_wait_sig(
     waited.unwrap_or_else(|| unsafe { interrupted(condition, lock) })
 }
 
-/// Waits for a moment and returns EINTR: the lwp was told to end. Without that moment a caller that waits on,
-/// as the end of a pipe does until the pipe's other users have left it, would keep them from the lock and from
-/// its CPU for ever.
+/// Waits for a moment and returns EINTR, because the lwp was told to end. A caller may wait on, as the
+/// end of a pipe does until the pipe's other users have left. Without that moment, it would keep those
+/// users from the lock and from its CPU for ever.
 ///
 /// # Safety
 ///
-/// As of the kernel's own wait: a condition variable of the kernel, and its lock, held.
+/// The safety conditions of the kernel's own wait hold: a condition variable of the kernel, and its lock,
+/// held.
 unsafe fn interrupted(condition: *mut *mut c_void, lock: *mut *mut c_void) -> c_int {
-    // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+    // SAFETY: the caller's promise. The first word of both is the pointer to librumpuser's object.
     unsafe { host_timedwait(*condition, *lock, 1) };
     Errno::EINTR.0
 }
 
-/// Waits for a condition for some time. The kernel's sleep queues wait by it, too, and are to be told.
+/// Waits for a condition for some time. The kernel's sleep queues wait by this function, too, and get
+/// EINTR if the lwp was told to end.
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+/// The safety conditions of the kernel's own function hold, which this calls: a condition variable of the
+/// kernel, and its lock, held.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_cv_timedwait(
     condition: *mut *mut c_void,
     lock: *mut *mut c_void,
     ticks: c_int,
 ) -> c_int {
-    // SAFETY: the caller's promise. The first word of both is librumpuser's own of them.
+    // SAFETY: the caller's promise. The first word of both is the pointer to librumpuser's object.
     unsafe {
         match timedwait(condition, lock, ticks) {
             Some(waited) => waited,
@@ -197,11 +204,12 @@ pub unsafe extern "C" fn rumpns_cv_timedwait(
     }
 }
 
-/// The same, until the client leaves.
+/// Waits for a condition for some time, or until the client leaves.
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+/// The safety conditions of the kernel's own function hold, which this calls: a condition variable of the
+/// kernel, and its lock, held.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_cv_timedwait_sig(
     condition: *mut *mut c_void,
@@ -212,11 +220,12 @@ pub unsafe extern "C" fn rumpns_cv_timedwait_sig(
     unsafe { timedwait(condition, lock, ticks).unwrap_or_else(|| interrupted(condition, lock)) }
 }
 
-/// The kernel's wait for some time. `None` if the lwp was told to end.
+/// Calls the kernel's wait for some time. Returns `None` if the lwp was told to end.
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls: a condition variable of the kernel, and its lock, held.
+/// The safety conditions of the kernel's own function hold, which this calls: a condition variable of the
+/// kernel, and its lock, held.
 unsafe fn timedwait(
     condition: *mut *mut c_void,
     lock: *mut *mut c_void,
@@ -231,7 +240,7 @@ unsafe fn timedwait(
 }
 
 thread_local! {
-    /// The thread sleeps in a queue.
+    /// True if the thread sleeps in a queue.
     static IN_QUEUE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -239,7 +248,7 @@ thread_local! {
 ///
 /// # Safety
 ///
-/// As of the kernel's own, which this calls.
+/// The safety conditions of the kernel's own function hold, which this calls.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rumpns_sleepq_block(ticks: c_int, catch: bool) -> c_int {
     type Block = unsafe extern "C" fn(c_int, bool) -> c_int;
@@ -253,11 +262,11 @@ pub unsafe extern "C" fn rumpns_sleepq_block(ticks: c_int, catch: bool) -> c_int
     slept
 }
 
-/// librumpuser's wait.
+/// Calls librumpuser's wait.
 ///
 /// # Safety
 ///
-/// Both are librumpuser's; the lock is held, and the thread has a CPU of the kernel.
+/// Both are librumpuser's objects; the lock is held, and the thread has a CPU of the kernel.
 unsafe fn host_wait(condition: *mut c_void, lock: *mut c_void) {
     type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void);
     if let Some(next) = next!(next_symbol, c"rumpuser_cv_wait" as Wait) {
@@ -266,11 +275,11 @@ unsafe fn host_wait(condition: *mut c_void, lock: *mut c_void) {
     }
 }
 
-/// librumpuser's wait for so many ticks, or without an end for none.
+/// Calls librumpuser's wait for so many ticks, or without an end if `ticks` is 0.
 ///
 /// # Safety
 ///
-/// As of [`host_wait`].
+/// The safety conditions of [`host_wait`] hold.
 unsafe fn host_timedwait(condition: *mut c_void, lock: *mut c_void, ticks: c_int) -> c_int {
     type Wait = unsafe extern "C" fn(*mut c_void, *mut c_void, i64, i64) -> c_int;
     if ticks == 0 {
@@ -285,12 +294,12 @@ unsafe fn host_timedwait(condition: *mut c_void, lock: *mut c_void, ticks: c_int
     // SAFETY: the caller's promise.
     match unsafe { next(condition, lock, ticks / hz, ticks % hz * (1_000_000_000 / hz)) } {
         0 => 0,
-        // EWOULDBLOCK, which is the same.
+        // The kernel expects EWOULDBLOCK, which is the same number.
         _ => Errno::EAGAIN.0,
     }
 }
 
-/// The kernel's ticks in a second.
+/// Returns the kernel's ticks in a second.
 fn hz() -> c_int {
     static HZ: OnceLock<c_int> = OnceLock::new();
     *HZ.get_or_init(|| {
@@ -300,12 +309,12 @@ fn hz() -> c_int {
     })
 }
 
-/// Whether a sleep of this priority is to end with EINTR.
+/// Returns `true` if a sleep of this priority is to end with EINTR.
 fn is_over(priority: c_int) -> bool {
     priority & CATCH != 0 && current::is_ending()
 }
 
-/// Runs a sleep on a channel. If it is a call's, the call's process knows.
+/// Runs a sleep on a channel. If a call sleeps, the call's process notes the channel.
 fn on_channel<R>(channel: *const c_void, mut sleep: impl FnMut() -> R) -> R {
     let channel = channel as usize;
     match current::in_call(|call| call.sleepers.on_channel(channel, &mut sleep)) {

@@ -1,7 +1,7 @@
-//! Clients, good and bad: what they send, and what they hold the server to.
+//! Simulated clients, good and bad: what they send, and what they check of the server.
 //!
-//! Each memory address of a client holds a byte that follows from the client and the address, so
-//! whatever goes to the wrong place is seen. Addresses of a call have its number in them.
+//! Each memory address of a client holds a byte that follows from the client and the address, so a byte
+//! in the wrong place is noticed. The addresses of a call contain its number.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,55 +14,55 @@ use rumpsp::wire::{
     read_u64,
 };
 
-/// Where a call's memory begins: at its number times this.
+/// The size of a call's memory, which begins at the call's number times this.
 const SPAN: u64 = 1 << 20;
-/// Where in it the call's copies out go.
+/// The offset in that memory of the call's copies out.
 const OUT: u64 = 1 << 19;
-/// Bytes that a client has sent and nobody has received.
+/// The most bytes that a client has sent and the server has not received.
 const SEND_BUFFER: usize = 32 * 1024;
-/// NetBSD's, as the kernel answers them.
+/// NetBSD's errno values, with which the kernel answers.
 const EINTR: i32 = 4;
 const EIO: i32 = 5;
 const EFAULT: i32 = 14;
 const ENOSYS: i32 = 78;
 
-/// How a client behaves.
+/// The behaviour of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manners {
     Good,
-    /// Reads little, and late.
+    /// The client reads little, and late.
     Slow,
-    /// Never answers what it is asked.
+    /// The client never answers questions.
     Silent,
-    /// Sends nonsense now and then.
+    /// The client sends nonsense now and then.
     Wild,
 }
 
-/// What becomes of a client.
+/// The progress of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Before its banner and its handshake.
+    /// The client has not sent its handshake.
     New,
     Greeting,
     Running,
-    /// Nothing more is expected of the server but the end.
+    /// The client expects only the end of the connection.
     Ending,
 }
 
-/// A call that was sent and not answered.
+/// A call that was sent and is not answered.
 struct Expected {
     number: i32,
     args: [u64; 3],
-    /// The client would not give what the call asked for.
+    /// True if the client declined what the call asked for.
     declined: bool,
-    /// The call may be ended by an exec.
+    /// True if an exec may end the call.
     may_end: bool,
-    /// What it has copied out.
+    /// The bytes that the call has copied out.
     out: Vec<u8>,
     raised: bool,
 }
 
-/// A client.
+/// A simulated client.
 pub struct FakeClient {
     pub socket: Socket,
     pub manners: Manners,
@@ -72,24 +72,25 @@ pub struct FakeClient {
     has_banner: bool,
     calls: HashMap<u64, Expected>,
     next: u64,
-    /// Asks not yet answered.
+    /// The questions of the server that are not yet answered.
     asks: VecDeque<(Header, Vec<u8>)>,
     preforking: bool,
     execing: bool,
     pub tokens: Vec<Token>,
-    /// Connects with this.
+    /// The prefork's token that the client connects with, if it does.
     token: Option<Token>,
-    /// It has sent something that has no answer.
+    /// True if the client has sent something that has no defined answer.
     is_lost: bool,
-    /// A halt of it was answered.
+    /// True if a halt by this client was answered.
     has_halted: bool,
-    /// Connections end when a kernel halts or a server stops.
+    /// True if the server may end the connection, because a kernel halts or the server stops.
     pub may_end: bool,
-    /// All its calls go on when it sends no more, and it has all the time to read their answers.
+    /// True if all calls of the client go on when it sends no more, and it has all the time to read their
+    /// answers.
     pub may_half_close: bool,
 }
 
-/// What the server did wrong.
+/// A description of what the server did wrong.
 pub type Broken = String;
 
 impl FakeClient {
@@ -115,37 +116,37 @@ impl FakeClient {
         }
     }
 
-    /// Calls that the server owes an answer, if nothing else has to happen first.
+    /// Returns the number of a call that the server owes an answer, if nothing else has to happen first.
     pub fn unsent(&self) -> Option<i32> {
         let is_due = |call: &&Expected| call.number != sys::WAIT;
         self.calls.values().find(is_due).map(|call| call.number)
     }
 
-    /// Whether it still waits for the answer to a halt, which it would get: it reads, and knows what it
-    /// sent.
+    /// Returns `true` if the client still waits for the answer to a halt and must get it: it reads, and
+    /// has sent no nonsense.
     pub fn misses_halt(&self) -> bool {
         let reads = matches!(self.manners, Manners::Good | Manners::Slow) && !self.is_lost;
         let halts = self.calls.values().any(|call| call.number == sys::HALT);
-        // The connection ends behind the first answer, whatever else was asked.
+        // The connection ends after the first answer, whatever else was asked.
         reads && halts && !self.has_halted
     }
 
-    /// Its number, of all there ever were.
+    /// Returns the client's number among all clients of the schedule.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whether it has calls that sleep until somebody signals.
+    /// Returns the number of its calls in flight. Once it is calm, these sleep until somebody signals.
     pub fn waits(&self) -> usize {
         self.calls.len()
     }
 
-    /// Whether the server owes it anything but answers to calls.
+    /// Returns `true` if the server owes the client nothing but answers to calls.
     pub fn is_answered(&self) -> bool {
         !self.preforking && !self.execing && self.stage != Stage::Greeting
     }
 
-    /// Whether a good client must be served to the end of its wishes.
+    /// Returns `true` if the server must serve the client to the end of its wishes.
     pub fn is_good(&self) -> bool {
         matches!(self.manners, Manners::Good | Manners::Slow) && !self.is_lost && !self.may_end
     }
@@ -170,7 +171,8 @@ impl FakeClient {
         wire.to_server.extend(bytes);
     }
 
-    /// Sends no more, and waits for what it is owed. Calls that would ask it are declined.
+    /// Sends no more, and waits for what the client is owed. Calls that would ask the client are
+    /// declined.
     fn half_close(&mut self, wire: &mut Wire) {
         wire.half_closed = true;
         self.asks.clear();
@@ -190,7 +192,8 @@ impl FakeClient {
     }
 
     fn go_on(&mut self, bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
-        // A program that becomes another makes no calls meanwhile: the exec would wait for them.
+        // A program that becomes another one makes no calls meanwhile, because the exec would wait for
+        // them.
         if self.is_lost || self.execing {
             return;
         }
@@ -244,7 +247,7 @@ impl FakeClient {
             sys::STRING => [at, 0, 0],
             sys::MAP => [random.u64(1..30), 0, 0],
             sys::HALT => [self.id, 0, 0],
-            // Each has a signal of its own.
+            // Each call raises a signal of its own.
             sys::RAISE => [1 + self.next % 63, 0, 0],
             _ => [0; 3],
         };
@@ -261,7 +264,7 @@ impl FakeClient {
         self.next += 1;
     }
 
-    /// Bytes that mean nothing, or nothing good.
+    /// Appends bytes that mean nothing, or nothing good.
     fn nonsense(&mut self, bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
         self.is_lost = true;
         let len = if random.bool() { HEADER_LEN as u64 } else { random.u64(..5000) };
@@ -276,7 +279,7 @@ impl FakeClient {
         bytes.extend((0..random.u8(..50)).map(|_| random.u8(..)));
     }
 
-    /// Reads some of what has come.
+    /// Reads some of what has come, and checks it.
     pub fn read(
         &mut self,
         wire: &mut Wire,
@@ -303,7 +306,7 @@ impl FakeClient {
         Ok(())
     }
 
-    /// Whether there is anything more of the server to read.
+    /// Returns `true` if the client has nothing more to read.
     pub fn has_ended(&self) -> bool {
         self.stage == Stage::Ending
     }
@@ -333,7 +336,7 @@ impl FakeClient {
 
     fn drain_mailbox(&mut self, header: Header, body: Vec<u8>) -> Result<(), Broken> {
         if self.is_lost {
-            // What its nonsense came to nobody knows.
+            // Nobody knows what the server made of the client's nonsense.
             return Ok(());
         }
         match (header.class(), header.kind()) {
@@ -361,7 +364,7 @@ impl FakeClient {
                 let raised = |call: &&mut Expected| {
                     call.number == sys::RAISE && call.args[0] == u64::from(header.word)
                 };
-                // Several that raise the same may have one signal.
+                // Several calls that raise the same signal may share one.
                 let mut callers = self.calls.values_mut().filter(raised).peekable();
                 if callers.peek().is_none() {
                     return Err(format!("{name}: a signal of nobody"));
@@ -379,7 +382,7 @@ impl FakeClient {
         }
     }
 
-    /// The call whose memory is asked for, if the ask says.
+    /// Returns the call whose memory is asked for, if the question names it.
     fn asked_by(&self, header: &Header, body: &[u8]) -> Option<u64> {
         (header.kind() != Some(Kind::Anonmmap)).then(|| read_u64(body, 8) / SPAN)
     }
@@ -417,7 +420,7 @@ impl FakeClient {
         if good { Ok(()) } else { Err(format!("{}: {what}", self.name())) }
     }
 
-    /// Whether a call that succeeded did what it was to do.
+    /// Returns `true` if a call that succeeded did what it was to do.
     fn is_right(&self, call: &Expected, value: u64) -> bool {
         let [first, len, _] = call.args;
         match call.number {
@@ -448,7 +451,7 @@ impl FakeClient {
         Ok(())
     }
 
-    /// Answers something it was asked, or would not.
+    /// Answers a question, or declines it. Returns `false` if there was nothing to answer.
     pub fn answer(&mut self, wire: &mut Wire, random: &mut fastrand::Rng, is_calm: bool) -> bool {
         let is_silent = self.manners == Manners::Silent || wire.half_closed;
         if is_silent || wire.client_gone || self.asks.is_empty() {
@@ -463,7 +466,7 @@ impl FakeClient {
     }
 
     fn decline(&mut self, header: &Header, body: &[u8]) -> Vec<u8> {
-        // Of memory nobody says for which call: each may be the one.
+        // A request for new memory does not name its call, so each call may be the one.
         let by = self.asked_by(header, body);
         for (reqno, call) in &mut self.calls {
             call.declined |= by.is_none_or(|by| by == *reqno);
@@ -488,7 +491,7 @@ impl FakeClient {
         frame
     }
 
-    /// Vanishes.
+    /// Closes the client's end, with a reset or without.
     pub fn vanish(&mut self, wire: &mut Wire, is_reset: bool) {
         wire.client_gone = true;
         if is_reset {
@@ -496,7 +499,7 @@ impl FakeClient {
         }
     }
 
-    /// What its memory holds.
+    /// Returns the bytes in the client's memory.
     fn bytes(&self, addr: u64, len: usize) -> Vec<u8> {
         (addr..addr + len as u64)
             .map(|addr| (addr.wrapping_mul(0x9e37_79b9) >> 7) as u8 ^ self.id as u8)

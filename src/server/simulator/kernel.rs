@@ -1,8 +1,8 @@
-//! A kernel whose calls do what a schedule needs: copy, sleep, wake each other, fail, panic. They restart,
-//! as the embedded kernel's do, or wait on their threads, as librump's.
+//! A simulated kernel whose calls do what a schedule needs: copy, sleep, wake each other, fail, panic.
+//! They restart, as the embedded kernel's do, or wait on their threads, as librump's do.
 //!
-//! It keeps the books of its processes, and notes what every kernel may rely on and does not hold: a process is
-//! released once, when none of its calls runs, and not entered afterwards.
+//! The kernel keeps account of its processes, and notes if the server breaks a rule that every kernel may
+//! rely on: a process is released once, when none of its calls runs, and not entered afterwards.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering::SeqCst};
@@ -13,62 +13,62 @@ use std::time::{Duration, Instant};
 use super::turns::wait_until;
 use kernel::{Args, Call, Client, CopyError, Errno, Identity, Kernel, Outcome, Process};
 
-/// Calls by number.
+/// The calls, by number.
 pub mod sys {
-    /// `x` back.
+    /// `x`: returns it.
     pub const NOP: i32 = 0;
     /// `from, len, to`: copies in, and out again.
     pub const ECHO: i32 = 1;
-    /// `milliseconds`
+    /// `milliseconds`: sleeps so long.
     pub const SLEEP: i32 = 2;
-    /// Until a [`SIGNAL`].
+    /// Waits for a [`SIGNAL`].
     pub const WAIT: i32 = 3;
     pub const SIGNAL: i32 = 4;
-    /// `to, len`: copies out zeros, much of them.
+    /// `to, len`: copies out many zeros.
     pub const FLOOD: i32 = 5;
     pub const PANIC: i32 = 6;
-    /// `from`: a string, whose length comes back.
+    /// `from`: copies in a string, and returns its length.
     pub const STRING: i32 = 7;
-    /// `len`: the address of new memory.
+    /// `len`: returns the address of new memory.
     pub const MAP: i32 = 8;
-    /// `signo`, to the caller itself.
+    /// `signo`: raises a signal for the caller itself.
     pub const RAISE: i32 = 9;
-    /// `client`
+    /// `client`: halts the kernel.
     pub const HALT: i32 = 10;
-    /// The first that is none.
+    /// The first number without a call.
     pub const END: i32 = 11;
 }
 
-/// The longest string of a [`sys::STRING`].
+/// The size of the buffer for the string of a [`sys::STRING`].
 pub const STRING: usize = 32;
 
-/// Bytes a flood copies out at once.
+/// The most bytes that a flood copies out at once.
 const PIECE: u64 = 3000;
 
 /// A panic that prints nothing.
 struct Simulated;
 
-/// What all processes share.
+/// The state that all processes share.
 pub struct World {
     start: Instant,
-    /// Nanoseconds since then.
+    /// The nanoseconds since the start.
     now: AtomicU64,
     pub processes: AtomicI64,
-    /// What inline calls have left to workers.
+    /// The number of things that inline calls have left to workers and that are not done.
     pub left: AtomicI64,
     next_pid: AtomicI32,
     signals: Mutex<Signals>,
     random: Mutex<fastrand::Rng>,
-    /// Calls run again from the top, and do not wait on their threads.
+    /// True if calls run again from the top, and do not wait on their threads.
     pub restarts: bool,
-    /// Whose calls, by their first argument, have halted a kernel that leaves its caller behind, and know
-    /// that they were answered: each is the end of the program.
+    /// The clients (named by the call's first argument) whose calls have halted a kernel that does not
+    /// return to its caller, and know that they were answered. Each of these calls would end the program.
     pub halted_by: Mutex<Vec<u64>>,
-    /// Since when one of them does.
+    /// The time of the first halt by such a call.
     pub halting: Mutex<Option<Instant>>,
-    /// Nothing fails any more.
+    /// True if nothing fails any more.
     pub is_calm: AtomicBool,
-    /// What the server did that it must not. Kept here, for a panic in a call is the server's to catch.
+    /// The rule that the server broke. It is kept here because the server would catch a panic in a call.
     pub broken: Mutex<Option<&'static str>>,
 }
 
@@ -79,7 +79,7 @@ struct Signals {
 }
 
 impl World {
-    /// A world without processes, whose failures come from this seed.
+    /// Creates a world without processes, whose failures follow from this seed.
     pub fn new(start: Instant, seed: u64, restarts: bool) -> Arc<World> {
         Arc::new(World {
             start,
@@ -97,7 +97,7 @@ impl World {
         })
     }
 
-    /// The time of this world.
+    /// Returns the time of this world.
     pub fn now(&self) -> Instant {
         self.start + Duration::from_nanos(self.now.load(SeqCst))
     }
@@ -106,14 +106,14 @@ impl World {
         self.now.fetch_add(by.as_nanos() as u64, SeqCst);
     }
 
-    /// Notes what has to hold and does not.
+    /// Notes a rule that is broken.
     fn check(&self, holds: bool, rule: &'static str) {
         if !holds {
             *self.broken.lock().expect("no poison") = Some(rule);
         }
     }
 
-    /// Takes a signal, if there is one.
+    /// Takes a signal, and returns `true`, if there is one.
     fn take_signal(&self) -> bool {
         let mut signals = self.signals.lock().expect("no poison");
         let is_there = signals.pending > 0;
@@ -125,12 +125,12 @@ impl World {
         self.signals.lock().expect("no poison").pending > 0
     }
 
-    /// One in so many times.
+    /// Returns `true` once in `times` calls, at random.
     fn one_in(&self, times: u32) -> bool {
         !self.is_calm.load(SeqCst) && self.random.lock().expect("no poison").u32(..times) == 0
     }
 
-    /// Wakes whoever waits, once for each.
+    /// Adds a signal, and wakes all that wait.
     pub fn signal(&self) {
         let mut signals = self.signals.lock().expect("no poison");
         signals.pending += 1;
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// Fails, panics, or makes a process.
+    /// Makes a process; sometimes fails or panics.
     fn make(self: &Arc<World>, client: Option<Arc<dyn Client>>) -> Result<Arc<dyn Process>, Errno> {
         if self.one_in(40) {
             return Err(Errno::ENOMEM);
@@ -159,10 +159,10 @@ impl World {
     }
 }
 
-/// The kernel.
+/// The simulated kernel.
 pub struct FakeKernel {
     pub world: Arc<World>,
-    /// Bits of the calls that the submission thread may run.
+    /// The calls that the submission thread may run, one bit each.
     pub prompt: u32,
 }
 
@@ -197,7 +197,7 @@ struct FakeProcess {
     pid: i32,
     client: Option<Arc<dyn Client>>,
     running: AtomicI64,
-    /// Calls that sleep on their threads are to wake.
+    /// True if calls that sleep on their threads are to wake.
     is_interrupted: AtomicBool,
     released: AtomicBool,
 }
@@ -249,7 +249,7 @@ impl FakeProcess {
                 self.world.halting.lock().expect("no poison").get_or_insert(now);
                 call.memory.halted();
                 self.world.halted_by.lock().expect("no poison").push(args[0]);
-                // Its thread does not come back to the server.
+                // The call's thread does not come back to the server.
                 wait_until(|| false);
                 Outcome::Halt
             }
@@ -275,7 +275,7 @@ impl FakeProcess {
         sleep(call, None)
     }
 
-    /// Sleeps on this thread until then, or until its process ends.
+    /// Sleeps on this thread until `is_over`, or until the process is interrupted.
     fn sleep_here(&self, is_over: impl Fn() -> bool) -> Outcome {
         wait_until(|| is_over() || self.is_interrupted.load(SeqCst));
         if is_over() { done(0) } else { Outcome::Done(Err(Errno::EINTR)) }
@@ -293,7 +293,7 @@ fn sleep(call: &Call<'_>, until: Option<Instant>) -> Outcome {
 /// Copies out zeros piece by piece, as far as there is room.
 fn flood(call: &mut Call<'_>, restarts: bool, to: u64, len: u64) -> Result<Outcome, CopyError> {
     while call.progress.done < len {
-        // Who can wait for room does; others have what is there sent, and come again.
+        // A call that can wait for room does. Others have what is there sent, and run again.
         call.memory.wait_for_room()?;
         if restarts && call.memory.room() == 0 {
             return Ok(Outcome::Flush);

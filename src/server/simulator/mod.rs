@@ -1,16 +1,17 @@
-//! The core, sessions, send queues and dispatch, all as they are, on a ring, a clock, a kernel and clients
-//! that are only memory. A seed decides all that happens and in which order: how bytes are cut, what
-//! completes when, who is slow, wild or gone, which worker takes which task, what the kernel refuses.
+//! The simulator: the real core, sessions, send queues and dispatch, on a ring, a clock, a kernel and
+//! clients that are only memory. A seed decides all that happens and in which order: how bytes are cut,
+//! what completes when, which client is slow, wild or gone, which worker takes which task, what the
+//! kernel refuses.
 //!
-//! One schedule is some hundred steps; then everybody calms down, and what must hold then is looked at.
+//! One schedule is some hundred steps. Then everybody calms down, and the simulator checks these rules:
 //!
-//! - every call is answered once, rightly, and behind what it copied out, or its client is gone;
-//! - nothing that is owed to one client goes to another;
-//! - who behaves is served to the end, and is not hung up on;
-//! - every process, prefork, chunk of memory, timer and socket comes back.
+//! - Every call is answered once, correctly, and after what it copied out, or its client is gone.
+//! - Nothing that is owed to one client goes to another.
+//! - A client that behaves is served to the end, and the server does not hang up on it.
+//! - Every process, prefork, chunk of memory, timer and socket comes back.
 //!
 //! `cargo test` runs some thousand schedules. `SCHEDULES=1000000 cargo test --release --lib simulator`
-//! runs more, `SEED=n` one of them again; a failure names its seed.
+//! runs more, and `SEED=n` runs one of them again. A failure names its seed.
 
 mod client;
 mod kernel;
@@ -42,17 +43,18 @@ use kernel::{FakeKernel, World};
 use net::{Event, FakeRing};
 use turns::Troupe;
 
-/// Steps in which everything must have come to rest once everybody is calm.
+/// The steps in which everything must have come to rest once everybody is calm.
 const PATIENCE: usize = 20_000;
 
-/// Peers, and the connections that each may have.
+/// The number of peers, and the number of connections that each may have.
 const PEERS: u32 = 3;
 const PER_PEER: usize = 3;
 
-/// How long a client that is hung up on has: so long that it may be over in a schedule, or not.
+/// The time that a client has once the server hangs up: so short that it may end within a schedule, or so
+/// long that it does not.
 const LINGER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(500)];
 
-/// Deques of the scheduler.
+/// The number of the scheduler's deques.
 const CORES: usize = 3;
 
 /// A server of which only the middle is real.
@@ -64,21 +66,22 @@ struct House {
     core: ServerCore,
     mailbox: Arc<Mailbox>,
     scheduler: Scheduler<Job>,
-    /// The threads of calls, if those wait.
+    /// The threads of calls, if calls wait on threads.
     troupe: Troupe,
     clients: Vec<FakeClient>,
     next_id: u64,
     is_calm: bool,
-    /// The server's bounds are such that it hangs up on those who behave.
+    /// True if the server's limits are so strict that it hangs up on clients that behave.
     is_strict: bool,
-    /// It tells clients that send no more from those that have gone.
+    /// True if the server can tell clients that send no more from those that have gone.
     is_local: bool,
     linger: Duration,
-    /// It does, or it stops.
+    /// True if the server may end any connection, because of strict limits or because it stops.
     may_end: bool,
 }
 
-/// Small bounds, so that they are met. With strict ones also who behaves may be hung up on.
+/// Returns small limits, so that they are reached. With strict limits, the server may hang up on clients
+/// that behave, too.
 fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
     let time = Duration::from_millis(if is_strict { 300 } else { 600_000 });
     let mut limits = Limits {
@@ -140,7 +143,7 @@ impl House {
         }
     }
 
-    /// Everything that follows from a seed.
+    /// Runs the whole schedule, which follows from the seed.
     fn schedule(&mut self) -> Result<(), Broken> {
         for _ in 0..self.random.usize(20..400) {
             self.step()?;
@@ -160,7 +163,7 @@ impl House {
         self.is_empty()
     }
 
-    /// Something happens.
+    /// Lets one thing happen.
     fn step(&mut self) -> Result<(), Broken> {
         match self.random.u8(..16) {
             0 if self.clients.len() < 8 => self.connect(),
@@ -195,7 +198,7 @@ impl House {
         broken.map_or(Ok(()), |rule| Err(format!("the kernel: not so: {rule}")))
     }
 
-    /// A client comes, perhaps with a token of another.
+    /// Connects a client, perhaps with a token of another.
     fn connect(&mut self) {
         let manners = match self.random.u8(..10) {
             0 => Manners::Silent,
@@ -214,7 +217,8 @@ impl House {
         self.clients.push(client);
     }
 
-    /// The ring has a new connection. One too many of a peer is turned away.
+    /// Takes a new connection of the ring to the core. One connection too many of a peer has to be turned
+    /// away.
     fn accepted(&mut self, socket: Socket, peer: &Peer) -> Result<(), Broken> {
         let (inside, stats) = (self.ring.inside(peer), self.core.stats());
         self.core.accepted(socket, Some(peer), &mut self.ring);
@@ -249,7 +253,7 @@ impl House {
         self.world.advance(Duration::from_micros(self.random.u64(..most * 1000)));
     }
 
-    /// A client reads and answers. Says whether it had anything to do.
+    /// Lets a client read and answer. Returns `true` if it had anything to do.
     fn listen(&mut self, at: usize) -> Result<bool, Broken> {
         let (random, client) = (&mut self.random, &mut self.clients[at]);
         let Some(wire) = self.ring.wire(client.socket) else {
@@ -260,7 +264,7 @@ impl House {
         client.read(wire, random, self.is_calm)?;
         let answered = client.answer(wire, random, self.is_calm);
         if client.has_ended() {
-            // It closes its end, too.
+            // The client closes its end, too.
             client.vanish(wire, false);
             self.clients.swap_remove(at);
             return Ok(true);
@@ -268,8 +272,8 @@ impl House {
         Ok(had_any || answered)
     }
 
-    /// A worker takes a task, or a call that waits goes on. Says whether anything came of it. What it
-    /// throws is its own affair.
+    /// Lets a worker take a task, or a call that waits go on. Returns `true` if there was either. A panic
+    /// in a job is ignored.
     fn run_a_job(&mut self) -> bool {
         let is_first = self.random.bool();
         (is_first && self.start_a_job())
@@ -277,7 +281,8 @@ impl House {
             || (!is_first && self.start_a_job())
     }
 
-    /// Calls that wait on their threads are asked in turn whether they can go on.
+    /// Lets the first call go on that can, of those that wait on their threads. Returns `true` if there
+    /// was one.
     fn go_on_with_a_call(&mut self) -> bool {
         let count = self.troupe.waiting();
         if count == 0 {
@@ -309,7 +314,7 @@ impl House {
         true
     }
 
-    /// The submission thread wakes, handles some events, and does what is left of a turn. Says whether
+    /// Runs a turn of the submission thread: some events, and the rest of the turn. Returns `true` if
     /// there was anything to do.
     fn turn(&mut self) -> Result<bool, Broken> {
         let mut had_any = !self.mailbox.is_empty() || self.core.has_ready();
@@ -358,12 +363,14 @@ impl House {
         Err("it does not come to rest".into())
     }
 
-    /// Nothing fails any more, everybody reads and answers: who behaves must have been served.
+    /// Lets everybody calm down: nothing fails any more, and everybody reads and answers. Clients that
+    /// behave must have been served then.
     fn calm_down(&mut self) -> Result<(), Broken> {
         self.is_calm = true;
         self.world.is_calm.store(true, SeqCst);
         self.settle()?;
-        // Beyond every sleep, but before anybody is hung up on for his silence.
+        // This time is longer than every sleep, but too short for the server to hang up on a silent
+        // client.
         for _ in 0..6 {
             self.world.advance(Duration::from_millis(10));
             self.settle()?;
@@ -377,7 +384,7 @@ impl House {
             }
         }
         let waiting: usize = self.clients.iter().map(FakeClient::waits).sum();
-        // Nonsense may have become a call that takes one: once for each client there ever was.
+        // Nonsense may have become a call that takes a signal: once for each client of the schedule.
         for _ in 0..waiting as u64 + self.next_id {
             self.world.signal();
         }
@@ -388,7 +395,7 @@ impl House {
         }
     }
 
-    /// The server is told to stop: calls in flight end, everybody is let go.
+    /// Tells the server to stop: calls in flight end, and everybody is let go.
     fn stop(&mut self) -> Result<(), Broken> {
         self.mailbox.post(Message::Stop);
         self.settle()?;
@@ -399,8 +406,8 @@ impl House {
         if self.core.is_over() { Ok(()) } else { Err("it does not stop".into()) }
     }
 
-    /// A call that waits on its thread has halted the kernel, and knows that it was answered: the program
-    /// would be at its end.
+    /// Returns `true` if a call that waits on its thread has halted the kernel, and knows that it was
+    /// answered: the program would be at its end.
     fn is_halted(&self) -> bool {
         !self.world.halted_by.lock().expect("no poison").is_empty()
     }
@@ -409,8 +416,8 @@ impl House {
         *self.world.halting.lock().expect("no poison")
     }
 
-    /// Whose call it was has its answer then, or finds it when it reads, unless it did not for so long that
-    /// it was given up.
+    /// Checks that the client that halted the kernel has its answer, or finds it when it reads, unless
+    /// the client did not read for so long that it was given up.
     fn halted(&mut self) -> Result<(), Broken> {
         let given_up = self.halting().is_some_and(|at| self.world.now() - at >= self.linger);
         if given_up || self.is_strict {
@@ -434,7 +441,7 @@ impl House {
             self.clients.retain(|client| self.ring.wire(client.socket).is_some());
         }
         self.settle()?;
-        // Beyond all times that the server gives.
+        // This is longer than all times that the server gives.
         for _ in 0..3 {
             self.world.advance(Duration::from_secs(1000));
             self.settle()?;
@@ -442,7 +449,7 @@ impl House {
         Ok(())
     }
 
-    /// Nothing is left of anybody.
+    /// Checks that nothing of any client is left.
     fn is_empty(&self) -> Result<(), Broken> {
         let stats = self.core.stats();
         let left = [
@@ -476,20 +483,20 @@ fn pick<'a>(
     clients.get_mut(at)
 }
 
-/// Runs the schedule of one seed, its calls on these threads.
+/// Runs the schedule of one seed, with its calls on these threads.
 fn run(seed: u64, troupe: &mut Troupe) -> Result<(), Broken> {
     let _here = Inline::begin();
     let mut house = House::new(seed, std::mem::take(troupe));
     let outcome = house.schedule();
     house.troupe.leave();
-    // A halt leaves tasks behind, which hold on to where they wait: the scheduler and the mailbox.
+    // A halt leaves tasks behind, which hold the scheduler and the mailbox, where they wait.
     while house.take_a_job().is_some() {}
     house.mailbox.take(&mut Vec::new());
     *troupe = house.troupe;
     outcome
 }
 
-/// Runs the schedules of these seeds, every `step`th; says what is wrong with the first that fails.
+/// Runs the schedules of these seeds, every `step`th. Returns what is wrong with the first that fails.
 fn run_all(seeds: std::ops::Range<u64>, step: usize) -> Result<(), Broken> {
     let mut troupe = Troupe::default();
     for seed in seeds.step_by(step) {

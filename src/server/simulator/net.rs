@@ -1,8 +1,9 @@
-//! A ring that is only memory: what it does next, and how much of it, is the schedule's to say. It accepts
-//! late, when the host had no descriptor, and takes up what it is asked for late, when its queue was full.
+//! A simulated ring, which is only memory: the schedule decides what the ring does next, and how much of
+//! it. The ring accepts late, as if the host had no descriptor, and takes up requests late, as if its
+//! queue was full.
 //!
-//! It keeps the promises of the real one (see [`ring::Event`]), which the core relies on, and checks
-//! those that the core makes: one send at a time, nothing to a socket that was closed.
+//! The ring keeps the promises of the real one (see [`ring::Event`]), which the core relies on, and
+//! checks those that the core makes: one send at a time, and nothing to a socket that was closed.
 
 use std::collections::VecDeque;
 
@@ -10,38 +11,39 @@ use ring::{Chunk, Peer, Socket, Then};
 
 use super::super::core::Net;
 
-/// Bytes that a client's socket takes before the client reads.
+/// The bytes that a client's socket takes before the client reads.
 const CLIENT_BUFFER: usize = 8 * 1024;
 
-/// Requests that wait to be taken up. With one more the oldest is, at once.
+/// The number of requests that wait to be taken up. With one more, the oldest is taken up at once.
 const QUEUE: usize = 4;
 
 /// One connection as the ring sees it, and the client's end of it.
 pub struct Wire {
     pub socket: Socket,
-    /// Whose it is.
+    /// The peer at the client's end.
     peer: Peer,
     accepted: bool,
-    /// The core has let it in.
+    /// True if the core has let the connection in.
     pub inside: bool,
-    /// What the client has sent and the server has not received.
+    /// The bytes that the client has sent and the server has not received.
     pub to_server: VecDeque<u8>,
-    /// What the server has sent and the client has not read.
+    /// The bytes that the server has sent and the client has not read.
     pub to_client: VecDeque<u8>,
-    /// The client sends no more.
+    /// True if the client sends no more.
     pub half_closed: bool,
-    /// The client has closed its end; what it had sent is lost with a reset.
+    /// True if the client has closed its end. With a reset, what the client had sent is lost.
     pub client_gone: bool,
-    /// The server has shut the connection down.
+    /// True if the server has shut the connection down.
     pub shut: bool,
-    /// A send failed by the host's fault.
+    /// True if a send failed by the host's fault.
     pub has_failed: bool,
-    /// The core waits for the end of a send, or has closed the socket, as it sees it.
+    /// True if the core waits for the end of a send (`has_send`), or has closed the socket
+    /// (`has_closed`), as the core sees it.
     has_send: bool,
     has_closed: bool,
     sending: Option<Sending>,
     receiving: bool,
-    /// Receiving was switched off while a receive was under way.
+    /// True if receiving was switched off while a receive was under way.
     one_more: bool,
     recv_ended: bool,
     watched: bool,
@@ -49,14 +51,14 @@ pub struct Wire {
 }
 
 struct Sending {
-    /// Given back to the arena when the send is over, not before.
+    /// The chunks being sent. They go back to the arena when the send is over, not before.
     chunks: Vec<Chunk>,
-    /// The next byte to go: in this chunk, at this place.
+    /// The next byte to send: the chunk, and the place in it.
     at: (usize, usize),
     then: Then,
 }
 
-/// What the core has asked for.
+/// A request of the core.
 enum Request {
     Send(Sending),
     Pause,
@@ -66,7 +68,7 @@ enum Request {
     Close,
 }
 
-/// What the ring tells of.
+/// An event of the ring.
 pub enum Event {
     Accepted(Socket, Peer),
     Received(Socket, Vec<u8>),
@@ -85,7 +87,7 @@ pub struct FakeRing {
 }
 
 impl FakeRing {
-    /// A client connects: the slot is any free one.
+    /// Connects a client. The slot is any free one.
     pub fn connect(&mut self, peer: Peer, random: &mut fastrand::Rng) -> Socket {
         let free: Vec<usize> =
             (0..self.slots.len()).filter(|&slot| self.slots[slot].is_none()).collect();
@@ -122,23 +124,23 @@ impl FakeRing {
         socket
     }
 
-    /// The wire of a socket, while the server has it.
+    /// Returns the wire of a socket, while the server has it.
     pub fn wire(&mut self, socket: Socket) -> Option<&mut Wire> {
         let wire = self.slots.get_mut(socket.index())?.as_mut()?;
         (wire.socket == socket).then_some(wire)
     }
 
-    /// Sockets that are not closed.
+    /// Returns the number of sockets that are not closed.
     pub fn live(&self) -> usize {
         self.slots.iter().flatten().count()
     }
 
-    /// Connections of a peer that were let in and are not closed.
+    /// Returns the number of connections of a peer that were let in and are not closed.
     pub fn inside(&self, peer: &Peer) -> usize {
         self.slots.iter().flatten().filter(|wire| wire.inside && wire.peer == *peer).count()
     }
 
-    /// Something that happens on a connection that has something to happen, or `None` if none has.
+    /// Returns an event of some connection that has one, or `None` if none has.
     pub fn next(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
         let most = if is_calm { QUEUE } else { random.usize(..=QUEUE) };
         for _ in 0..most {
@@ -161,7 +163,7 @@ impl FakeRing {
         None
     }
 
-    /// The core asks for something. What it may not ask for it does not.
+    /// Queues a request of the core, and checks that the core may make it.
     fn ask(&mut self, socket: Socket, request: Request) {
         let wire = self.wire(socket).expect("the board uses sockets that there are");
         assert!(
@@ -204,10 +206,11 @@ impl FakeRing {
 }
 
 impl Wire {
-    /// What happens here, if anything does; sends and receives take turns at random.
+    /// Returns the next event of this connection, if there is one. Sends and receives take turns at
+    /// random.
     fn next(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
         if !self.accepted {
-            // Or the host has no descriptor for it now.
+            // Otherwise, the host has no descriptor for the connection now.
             self.accepted = is_calm || random.u8(..4) > 0;
             return self.accepted.then(|| Event::Accepted(self.socket, self.peer.clone()));
         }
@@ -222,15 +225,15 @@ impl Wire {
         }
     }
 
-    /// Some of what is being sent goes out. Whether it was all says the end of the send; a send of a
-    /// closed or broken connection fails.
+    /// Sends some of what is being sent. Returns the end of the send if that was all. On a closed or
+    /// broken connection, the send fails.
     fn send_some(&mut self, random: &mut fastrand::Rng, is_calm: bool) -> Option<Event> {
         let sending = self.sending.as_mut()?;
         self.has_failed |= !is_calm && random.u16(..2000) == 0;
         if self.client_gone || self.shut || self.closing || self.has_failed {
             self.sending = None;
             self.has_send = false;
-            // Of a closing socket only its end is told.
+            // Of a closing socket, only its end is told.
             return (!self.closing).then_some(Event::Sent(self.socket, false));
         }
         let mut room = CLIENT_BUFFER.saturating_sub(self.to_client.len());
@@ -257,7 +260,7 @@ impl Wire {
         Some(Event::Sent(self.socket, true))
     }
 
-    /// Some of what the client has sent arrives, in a cut of any length; or the end of it.
+    /// Receives some of what the client has sent, cut at any length, or the end of it.
     fn receive_some(&mut self, random: &mut fastrand::Rng) -> Option<Event> {
         if !(self.receiving || self.one_more) || self.recv_ended || self.closing {
             return None;
@@ -275,7 +278,7 @@ impl Wire {
         None
     }
 
-    /// Whether the client sees the end of the connection behind what it has not read.
+    /// Returns `true` if the client sees the end of the connection after what it has not read.
     pub fn has_ended(&self) -> bool {
         self.shut || self.closing
     }

@@ -1,35 +1,36 @@
 //! Threads that take turns, so that calls which wait on their threads are part of a schedule.
 //!
-//! One thread has the turn: the schedule's, or that of one call. A call's thread gives it back when the call
-//! ends, and wherever it would wait ([`wait_until`]); it gets it again when the schedule says so, and
-//! keeps it if what it waits for has come. So everything happens in one order, which the seed decides.
+//! One thread has the turn: that of the schedule, or that of one call. A call's thread gives the turn
+//! back when the call ends, and wherever the call would wait ([`wait_until`]). It gets the turn again
+//! when the schedule says so, and keeps it if what the call waits for has come. So everything happens in
+//! one order, which the seed decides.
 
 use std::cell::RefCell;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 thread_local! {
-    /// How a call's thread gives its turn back and gets it again.
+    /// The means by which a call's thread gives its turn back and gets it again.
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
 
-/// What a call's thread does with its turn.
+/// An order to a call's thread for its turn.
 enum Order {
     /// Run this call.
     Run(Box<dyn FnOnce() + Send>),
-    /// See whether what it waits for has come.
+    /// Look if what the call waits for has come.
     Look,
-    /// Let go of the call: the schedule is over.
+    /// Leave the call: the schedule is over.
     Leave,
 }
 
-/// What it did.
+/// The report of a call's thread at the end of its turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Report {
     Ended,
-    /// It waits; before that, something came of its turn.
+    /// The call waits; before that, it did something in its turn.
     Waits,
-    /// It still waits for the same.
+    /// The call still waits for the same.
     StillWaits,
 }
 
@@ -38,10 +39,11 @@ struct Turn {
     reports: Sender<Report>,
 }
 
-/// The end of a call's thread that was waiting when the schedule ended.
+/// The panic that ends a call which was waiting when the schedule ended.
 struct Left;
 
-/// Waits for what others bring. On a thread that takes no turns this does nothing: what follows it waits.
+/// Waits for what others bring. On a thread that takes no turns, this does nothing: the code after it
+/// waits.
 pub fn wait_until(has_come: impl Fn() -> bool) {
     TURN.with_borrow(|turn| {
         let Some(turn) = turn else { return };
@@ -56,7 +58,7 @@ pub fn wait_until(has_come: impl Fn() -> bool) {
     });
 }
 
-/// The threads of a schedule's calls. They are used again, by the next schedule too.
+/// The threads of a schedule's calls. They are used again, by the next schedule, too.
 #[derive(Default)]
 pub struct Troupe {
     idle: Vec<Member>,
@@ -73,7 +75,7 @@ impl Member {
         let (orders, of_mine) = channel();
         let (to_me, reports) = channel();
         std::thread::spawn(move || {
-            // The thread keeps its turn for itself; what runs on it borrows it.
+            // The thread keeps its turn, and the code that runs on it borrows the turn.
             TURN.set(Some(Turn { orders: of_mine, reports: to_me }));
             while let Some(act) = next_act() {
                 act();
@@ -91,7 +93,7 @@ impl Member {
     }
 }
 
-/// What this thread is to run next, if there is anything.
+/// Waits for an order, and returns the call that this thread is to run next, if there is one.
 fn next_act() -> Option<Box<dyn FnOnce() + Send>> {
     TURN.with_borrow(|turn| match turn.as_ref()?.orders.recv() {
         Ok(Order::Run(act)) => Some(act),
@@ -100,7 +102,7 @@ fn next_act() -> Option<Box<dyn FnOnce() + Send>> {
 }
 
 impl Troupe {
-    /// Runs this on a thread of its own until it ends or waits.
+    /// Runs `act` on a thread of its own until it ends or waits.
     pub fn run(&mut self, act: Box<dyn FnOnce() + Send>) {
         let member = self.idle.pop().unwrap_or_else(Member::new);
         match member.take_turn(Order::Run(act)) {
@@ -109,12 +111,12 @@ impl Troupe {
         }
     }
 
-    /// Calls that wait.
+    /// Returns the number of calls that wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Lets one that waits go on. Says whether what it waits for had come.
+    /// Lets a call that waits go on. Returns `true` if what it waits for had come.
     pub fn go_on(&mut self, at: usize) -> bool {
         match self.waiting[at].take_turn(Order::Look) {
             Report::StillWaits => false,
@@ -126,12 +128,12 @@ impl Troupe {
         }
     }
 
-    /// Lets go of all that wait.
+    /// Ends all calls that wait.
     pub fn leave(&mut self) {
         while let Some(member) = self.waiting.pop() {
             match member.take_turn(Order::Leave) {
                 Report::Ended => self.idle.push(member),
-                // It was let go of and waits for something else: its thread ends with its channels.
+                // The call was ended and waits for something else: its thread ends with its channels.
                 Report::Waits | Report::StillWaits => drop(member),
             }
         }
