@@ -155,7 +155,8 @@ impl Sender {
             header.msg_iov = iovecs.as_ptr().cast_mut();
             header.msg_iovlen = 2;
             let entry = entry(how, piece, &iovecs, &header);
-            // SAFETY: all it points to lives until its completion, waited for below.
+            // SAFETY: all memory the entry points to lives until its completion, which `result` waits
+            // for below.
             unsafe { self.ring.submission().push(&entry).unwrap() };
             done += self.result();
         }
