@@ -1,6 +1,6 @@
 //! Listening: one multishot accept for each listener, its connections put into direct descriptors.
 //!
-//! When the table is full, the kernel accepts a connection only to drop it (ENFILE). So when few slots
+//! The kernel accepts a connection only to drop it (ENFILE) when the table is full. So when few slots
 //! are left, connections are accepted one by one, and when none is left, they wait in the listener's
 //! backlog. An accept that failed is not armed again at once if it would just fail again: with the
 //! table full, the accept waits for a slot; with the machine out of files or memory, for a pause that

@@ -244,7 +244,7 @@ impl Queue {
 
     fn set_entry(&mut self, number: u32, entry: squeue::Entry) {
         // SAFETY: `place` points to an entry. Without IORING_SETUP_SQPOLL, which `setup` does not use, the
-        // kernel looks there within io_uring_enter only, which this thread makes.
+        // kernel reads entries only within io_uring_enter, which only this thread calls.
         unsafe { self.place(number).write(entry) };
     }
 

@@ -44,7 +44,7 @@ impl Ring {
         }
     }
 
-    /// The recv to arm, counted as armed; `None` if there is nothing to arm.
+    /// Returns the recv to arm, and counts it as armed; `None` if there is nothing to arm.
     pub(crate) fn recv_if_wanted(&mut self, socket: Socket) -> Option<squeue::Entry> {
         let multishot = self.features.contains(Features::MULTISHOT_RECV);
         let slot = self.slots.open_slot(socket)?;

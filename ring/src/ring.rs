@@ -133,7 +133,6 @@ impl Ring {
     /// `idle` says whether the caller's own queues are empty. If they are not, there is no sleep. The
     /// ring calls it while looking for events ([`Config::spin`]), and once more right before sleeping,
     /// when wakers already know the thread as parked.
-    /// wakers already know the thread as parked.
     pub fn wait(
         &mut self,
         deadline: Option<Instant>,

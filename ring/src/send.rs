@@ -37,7 +37,7 @@ const USAGE_COPIED: i32 = i32::MIN;
 struct Style {
     /// The most steps of a chain.
     send_chain: usize,
-    /// Steps of at least so many bytes are not copied.
+    /// Steps of at least this many bytes are not copied.
     zero_copy_from: usize,
     /// True if zero copy steps can have several iovecs.
     zero_copy_vectored: bool,
