@@ -1,10 +1,13 @@
-//! `rumpring-bench compare`: several servers take turns under the same loads, so that what a machine
-//! does to one it does to all of them, and ratios mean something where numbers do not.
+//! `rumpring-bench compare`: several servers take turns under the same loads, so that the machine
+//! affects all of them alike, and ratios mean something where numbers do not.
 //!
-//! - [`asked`]: whether what was asked for can be; [`target`]s and [`load_spec`]s: who is measured under which
-//!   loads, [`target_filter`] some of them with some.
-//! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that are there now.
-//! - [`rounds`]: what they have shown, and medians; [`findings`]: all of it; [`tables`]: the same to be read.
+//! - [`asked`]: the checks of the request; [`target`]s and [`load_spec`]s: the servers and the loads,
+//! [`target_filter`] a load for some servers only.
+//!
+//! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that run now.
+//!
+//! - [`rounds`]: the results of the turns, and medians; [`findings`]: all results; [`tables`]: the
+//! results for readers.
 
 mod asked;
 mod findings;
@@ -132,7 +135,7 @@ impl Compare {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
         self.check()?;
         let mut findings = self.nothing_yet()?;
-        // Also for the servers that are started from here.
+        // The servers that are started from here inherit the limit.
         files::raise(None)?;
         if let Some(dir) = &self.histograms {
             std::fs::create_dir_all(dir).map_err(in_file(dir))?;
@@ -168,7 +171,7 @@ impl Compare {
         }
     }
 
-    /// Findings without a turn as yet.
+    /// Returns findings without any turn.
     fn nothing_yet(&self) -> Result<Findings<'_>, String> {
         let about =
             self.about.as_ref().map(|file| std::fs::read_to_string(file).map_err(in_file(file)));
@@ -184,14 +187,14 @@ impl Compare {
         })
     }
 
-    /// What is printed before the first line of numbers.
+    /// Returns the text to print before the first line of numbers.
     fn introduction(&self) -> String {
         let one = |target: &Target| format!("- {}: `{}`\n", target.name, target.command());
         let targets: String = self.targets.iter().map(one).collect();
         format!("{}.\n\n{targets}\n{}", self.how(), Table::measured().markdown_head())
     }
 
-    /// Prints what the lines so far have not told, and writes the files.
+    /// Prints the tables that were not printed yet, and writes the files.
     fn tell(&self, findings: &Findings<'_>) -> Result<(), Box<dyn std::error::Error>> {
         for table in tables::others(findings) {
             output::print(format_args!("\n{}", table.markdown()))?;

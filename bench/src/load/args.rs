@@ -1,4 +1,4 @@
-//! How a load is made, as it is said on the command line.
+//! The settings of a load on the command line.
 
 use std::time::Duration;
 

@@ -114,7 +114,7 @@ impl Once {
     }
 }
 
-/// A time from nothing to a day.
+/// Parses a time from zero to a day.
 pub fn seconds_from(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -122,7 +122,7 @@ pub fn seconds_from(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A time in which something can be measured: a hundredth of a second at least.
+/// Parses a time long enough to measure something: a hundredth of a second at least.
 pub fn some_seconds_from(text: &str) -> Result<Duration, String> {
     match seconds_from(text)? {
         time if time < Duration::from_millis(10) => {

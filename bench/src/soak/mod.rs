@@ -1,11 +1,14 @@
-//! `rumpring-bench soak`: one server, and for a long time all at once what clients do to it. It is to serve
-//! those that behave, and to be at the end what it was at the beginning.
+//! `rumpring-bench soak`: one server, and everything that clients do to it, all at once and for a long
+//! time. The server must serve the clients that behave, and must be in the same state at the end as at
+//! the beginning.
 //!
-//! - [`run`]: what the parts share. They are [`busy`] connections under a mixed load, a [`canary`],
-//!   [`churn`] that come and go, [`victims`] that are killed, and [`hostile`] ones with their [`attacks`];
-//!   a [`clock`] tells what the machine does to all of them.
-//!   [`parts`] has all of them run, and [`ending`] is what comes behind.
-//! - [`sample`]: what the server holds; [`verdict`]: whether that is flat; [`report`]: all of it to be read.
+//! - [`run`]: the state that the parts share. The parts are [`busy`] connections under a mixed load, a
+//! [`canary`], [`churn`] that come and go, [`victims`] that are killed, and [`hostile`] clients with
+//! their [`attacks`]; a [`clock`] measures the delays of the machine itself. [`parts`] runs all of
+//! them, and [`ending`] ends the soak.
+//!
+//! - [`sample`]: the server's resources; [`verdict`]: whether they are flat; [`report`]: the results
+//! for readers.
 
 mod attacks;
 mod busy;
@@ -46,7 +49,7 @@ use sample::Sample;
 /// The most clients of one kind at a time, each of which has a thread.
 const MOST: usize = 1000;
 
-/// How long a server that has just started has to come to rest.
+/// The time a server that has just started has to come to rest.
 const REST: Duration = Duration::from_millis(300);
 
 /// Keep a server busy for a long time, with clients that are killed, come and go, and mean harm.
@@ -152,13 +155,13 @@ impl Soak {
             found.findings.extend(verdict::at_rest(&found.before, after));
         }
         (found.after, found.end) = (ending.after, ending.words);
-        // Where the sockets are is nobody's business.
+        // The place of the sockets does not belong in the report.
         found.wrongs = run.wrongs().without(&dir.path().display().to_string());
         found.is_cut_short = run.is_interrupted();
         self.tell(&found)
     }
 
-    /// What was found while all parts ran.
+    /// Collects the results of a run of all parts.
     fn found(
         &self,
         about: Option<String>,
@@ -215,12 +218,12 @@ impl Soak {
         }
     }
 
-    /// Where the server is to be.
+    /// Returns the URL for the server.
     fn url(&self, dir: &Path) -> Result<Url, Box<dyn Error>> {
         if !self.tcp {
             return Ok(Url::Unix(dir.join("socket")));
         }
-        // It is free a moment later, too, if nobody is very quick.
+        // The port stays free for a moment longer, unless another program is very quick.
         let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         Ok(Url::from_socket_addr(free))
     }

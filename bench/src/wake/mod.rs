@@ -1,10 +1,10 @@
-//! `rumpring-bench wake`: crowds of clients that wait for several things each, and what it takes to wake one
-//! of them.
+//! `rumpring-bench wake`: crowds of clients that wait for several things each, and the cost of waking
+//! one of them.
 //!
-//! Every crowd has a server of its own. The crowds take turns, so that what the machine does to one it does
-//! to all, and what counts is the ratio between them.
+//! Every crowd has a server of its own. The crowds take turns, so that the machine affects all of them
+//! alike, and the ratio between them is the result.
 //!
-//! - [`waiter`]: one client that waits; [`crowd`]: a server full of them; [`table`]: what was found.
+//! - [`waiter`]: one client that waits; [`crowd`]: a server full of them; [`table`]: the results.
 
 mod crowd;
 mod table;
@@ -20,7 +20,7 @@ use crate::compare::{Target, What, end_all};
 use crate::{files, interrupt};
 use crowd::Crowd;
 
-/// Descriptors that are left to this program itself.
+/// The number of descriptors that are left to this program itself.
 const OWN_FILES: u64 = 100;
 
 /// The most things one client waits for: a bound of ours.
@@ -63,7 +63,7 @@ pub struct Wake {
     wakes: u32,
 }
 
-/// What clients wait for.
+/// The things that clients wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Things {
     /// Each is a pipe.
@@ -72,7 +72,7 @@ enum Things {
     Sockets,
 }
 
-/// How clients wait.
+/// The call by which clients wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Way {
     Poll,
@@ -120,7 +120,7 @@ impl Wake {
     }
 }
 
-/// How long a client waits for anything but what it waits for.
+/// The time a client waits for anything but its wake-up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn target(text: &str) -> Result<Target, String> {
