@@ -1,4 +1,4 @@
-//! What the README shows of the program is what the program says.
+//! Checks that the README's texts about the program are those of the program.
 
 /// The README, as it is committed.
 const README: &str = include_str!("../README.md");
@@ -12,7 +12,7 @@ fn the_table_of_calls_is_the_kernels() {
     );
 }
 
-/// The rows of the README's tables of limits: option and default.
+/// Returns the rows of the README's tables of limits: option and default.
 fn limits() -> Vec<(String, String)> {
     let section = README.split("### Limits").nth(1).expect("a section of limits");
     let section = section.split("\n## ").next().expect("its end");
@@ -24,7 +24,7 @@ fn limits() -> Vec<(String, String)> {
     .collect()
 }
 
-/// What `serve --help` says of its options of limits, and their defaults.
+/// Returns the text of `serve --help`, with the options of limits and their defaults.
 fn helped() -> String {
     let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_rumpring"));
     let output = serve.args(["serve", "--help"]).output().expect("the program runs");
@@ -51,7 +51,7 @@ fn the_tables_of_limits_have_every_limit_and_its_default() {
             ),
         }
     }
-    // And none that the README does not have.
+    // The help has no limit that the README lacks.
     for heading in ["Limits:", "Limits of the embedded kernel:"] {
         let section = help.split(heading).nth(1).expect(heading);
         let section = section.lines().take_while(|line| line.is_empty() || line.starts_with(' '));

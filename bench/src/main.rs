@@ -7,21 +7,16 @@
 //! coordinated omission.
 //!
 //! - [`workload`]: the calls; [`connection`]: one client, with an [`inbox`] behind its [`socket`];
-//! [`load`]: many clients at once; [`idle`]: connections that do nothing; [`files`]: the limit of open
-//! files.
-//!
+//!   [`load`]: many clients at once; [`idle`]: connections that do nothing; [`files`]: the limit of
+//!   open files.
 //! - The server's cost is its [`cpu_usage`], its [`memory`], and its own [`counters`]; [`measure`] runs
-//! one load and reads all of that.
-//!
+//!   one load and reads all of that.
 //! - [`once`]: the command that measures one server, and its [`progress`]; [`compare`]: the command
-//! that has several servers take turns, and the [`report`] of its results; [`interrupt`]: ends either.
-//!
+//!   that has several servers take turns, and the [`report`] of its results; [`interrupt`]: ends
+//!   either.
 //! - [`soak`]: the command that keeps one server busy and abused for a long time.
-//!
 //! - [`wake`]: the command that has crowds of clients wait, and wakes one after the other.
-//!
 //! - [`histogram`]: latencies in words and on disk; [`merge`]: the command that adds them up.
-//!
 //! - [`baseline`]: servers without a kernel, which show what the machine itself can do.
 
 #![forbid(unsafe_code)]

@@ -53,7 +53,7 @@ struct Cli {
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
 
-    /// What the first random sequence of each family is made from; the others follow it.
+    /// Seed of the first random sequence of each family; the others follow it.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 

@@ -1,7 +1,7 @@
 //! Measures the stages of a call, one by one: `cargo bench -p rumpring-bench`.
 //!
 //! - [`frames`]: from bytes to frames; [`feed`]: from frames to the session's work; [`scheduler`]: a
-//! batch of tasks to the workers and back; [`kernel`]: calls of the embedded kernel.
+//!   batch of tasks to the workers and back; [`kernel`]: calls of the embedded kernel.
 
 mod feed;
 mod frames;

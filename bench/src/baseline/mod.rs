@@ -6,7 +6,7 @@
 //! between the two is the price of handing work to another thread and back.
 //!
 //! - [`server`]: the loop; [`peer`]: one client; [`answers`]: from calls to responses; [`worker`]: the
-//! other thread. The listening socket is the same as of any server.
+//!   other thread. The listening socket is the same as of any server.
 
 mod answers;
 mod peer;
@@ -43,11 +43,11 @@ const MAX_SPIN: u64 = 1_000_000;
 /// SIGTERM and SIGINT end it, SIGUSR1 prints its counters to stderr.
 #[derive(Args)]
 pub struct Baseline {
-    /// Where calls are answered.
+    /// The thread on which calls are answered.
     #[arg(value_enum)]
     way: Way,
 
-    /// Where to listen: a URL as `rumpring serve` has it, unix://PATH for one.
+    /// The URL to listen on, as `rumpring serve` has it, for example unix://PATH.
     url: Url,
 
     /// Microseconds that the ring's thread, and the worker of `hop`, look for work before they sleep, as

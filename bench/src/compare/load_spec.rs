@@ -13,7 +13,7 @@ pub struct LoadSpec {
 /// The time at which calls are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// As soon as the call before is answered: a closed loop.
+    /// A call is made as soon as the call before is answered: a closed loop.
     Answered,
     /// At a given number of calls a second: an open loop.
     Rate(u64),

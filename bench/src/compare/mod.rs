@@ -2,12 +2,10 @@
 //! affects all of them alike, and ratios mean something where numbers do not.
 //!
 //! - [`asked`]: the checks of the request; [`target`]s and [`load_spec`]s: the servers and the loads,
-//! [`target_filter`] a load for some servers only.
-//!
+//!   [`target_filter`] a load for some servers only.
 //! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that run now.
-//!
 //! - [`rounds`]: the results of the turns, and medians; [`findings`]: all results; [`tables`]: the
-//! results for readers.
+//!   results for readers.
 
 mod asked;
 mod findings;
@@ -61,11 +59,11 @@ pub struct Compare {
     #[arg(value_name = "NAME=COMMAND", required = true)]
     targets: Vec<Target>,
 
-    /// Whom the others are compared to, with a table for each. The first server if not given.
+    /// The servers that the others are compared to, with a table for each. The first server by default.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     ratio_to: Vec<String>,
 
-    /// What to call: getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed,
+    /// The calls to make: getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed,
     /// mixed:CALL=WEIGHT+... or fair (see the help without a command), each with CONNECTIONS or
     /// CONNECTIONSxIN_FLIGHT of its own if wanted, and with the NAMEs of the servers if not all are to take
     /// part, as in pwrite:64k@16 and getpid@10000=one+other. Floors take part in getpid and fair only.
@@ -76,27 +74,27 @@ pub struct Compare {
         default_value = "getpid", value_parser = wanted)]
     calls: Vec<TargetFilter<Wanted>>,
 
-    /// How many connections.
+    /// Number of connections.
     #[arg(short, long, value_delimiter = ',', default_value = "64",
         value_parser = workload::connections_from)]
     connections: Vec<u32>,
 
-    /// How many calls each keeps in flight.
+    /// Number of calls each connection keeps in flight.
     #[arg(short, long, default_value = "1", value_parser = workload::in_flight_from)]
     in_flight: u32,
 
     #[command(flatten)]
     load: LoadArgs,
 
-    /// How many turns each server has with each load.
+    /// Number of turns of each server with each load.
     #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 
-    /// For how many seconds each turn.
+    /// Seconds of each turn.
     #[arg(short, long, default_value = "2", value_parser = some_seconds_from)]
     seconds: Duration,
 
-    /// For how many seconds before that, which do not count.
+    /// Seconds of warm-up before that, which do not count.
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds_from)]
     warm_up: Duration,
 

@@ -1,7 +1,6 @@
 //! One connection of the load, without its socket: bytes in, bytes out.
 //!
 //! - [`link`]: a banner, a handshake, then frames; [`send_queue`]: the bytes to be sent.
-//!
 //! - [`client`]: the client behind the link: its [`setup`] first, then its calls.
 
 mod client;

@@ -222,8 +222,8 @@ impl Engine {
         self.heard = Instant::now();
         let Task { plan, share, .. } = self.task;
         self.pace = self.schedule().map(|pace| {
-            // The kernel may wake a thread later by this much, 50 us if not told otherwise. It is no
-            // matter if it does not listen: latencies count from when a call was due.
+            // The kernel may wake a thread later by this much, 50 us by default. A failure does not
+            // matter: latencies count from when a call was due.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
             (pace, start)
         });

@@ -3,12 +3,11 @@
 //! the beginning.
 //!
 //! - [`run`]: the state that the parts share. The parts are [`busy`] connections under a mixed load, a
-//! [`canary`], [`churn`] that come and go, [`victims`] that are killed, and [`hostile`] clients with
-//! their [`attacks`]; a [`clock`] measures the delays of the machine itself. [`parts`] runs all of
-//! them, and [`ending`] ends the soak.
-//!
+//!   [`canary`], [`churn`] that come and go, [`victims`] that are killed, and [`hostile`] clients with
+//!   their [`attacks`]; a [`clock`] measures the delays of the machine itself. [`parts`] runs all of
+//!   them, and [`ending`] ends the soak.
 //! - [`sample`]: the server's resources; [`verdict`]: whether they are flat; [`report`]: the results
-//! for readers.
+//!   for readers.
 
 mod attacks;
 mod busy;
@@ -64,24 +63,24 @@ pub struct Soak {
     #[arg(value_name = "NAME=COMMAND", value_parser = target)]
     target: Target,
 
-    /// For how many seconds.
+    /// Seconds the soak lasts.
     #[arg(short, long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds_from)]
     duration: Duration,
 
-    /// How many seconds are between two looks at the server.
+    /// Seconds between two looks at the server.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds_from)]
     every: Duration,
 
-    /// How many connections have the mixed load.
+    /// Number of connections with the mixed load.
     #[arg(short, long, default_value = "64", value_parser = workload::connections_from)]
     connections: u32,
 
-    /// How many calls a second they make in all.
+    /// Calls a second of these connections in all.
     #[arg(long, value_name = "CALLS", default_value_t = 2000,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
 
-    /// How many hostile clients there are at a time.
+    /// Number of hostile clients at a time.
     #[arg(long, default_value_t = 16, value_parser = some)]
     hostile: usize,
 
@@ -89,11 +88,11 @@ pub struct Soak {
     #[arg(long, value_name = "WORDS", default_value = "", value_parser = words_of_attacks)]
     attacks: String,
 
-    /// How many clients that come and go there are at a time.
+    /// Number of clients at a time that come and go.
     #[arg(long, default_value_t = 4, value_parser = some)]
     churn: usize,
 
-    /// How many clients that are killed there are at a time.
+    /// Number of clients at a time that are killed.
     #[arg(long, default_value_t = 4, value_parser = some)]
     victims: usize,
 
@@ -101,7 +100,7 @@ pub struct Soak {
     #[arg(long)]
     tcp: bool,
 
-    /// What is done by chance is done the same with the same seed. The time if not given.
+    /// Seed of the random choices: the same seed gives the same choices. The time by default.
     #[arg(long)]
     seed: Option<u64>,
 

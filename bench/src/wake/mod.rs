@@ -37,16 +37,16 @@ pub struct Wake {
     #[arg(value_name = "NAME=COMMAND", value_parser = target)]
     target: Target,
 
-    /// How many clients each crowd has.
+    /// Number of clients of each crowd.
     #[arg(short, long, value_name = "N,...", value_delimiter = ',', default_values_t = [100, 15_000],
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     clients: Vec<u32>,
 
-    /// How many things a client waits for.
+    /// Number of things a client waits for.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THINGS)))]
     things: u32,
 
-    /// What these are.
+    /// The things that clients wait for.
     #[arg(long, value_enum, default_value = "pipes")]
     on: Things,
 
@@ -54,11 +54,11 @@ pub struct Wake {
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["poll", "kevent"])]
     by: Vec<Way>,
 
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
 
-    /// How many clients of each crowd are woken in a round.
+    /// Number of clients of each crowd that are woken in a round.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     wakes: u32,
 }

@@ -3,7 +3,6 @@
 //!
 //! The call is done when the child's handshake is answered. The next call of this slot begins when the
 //! child has hung up.
-//! hung up.
 
 use rumpsp::wire;
 

@@ -1,9 +1,8 @@
 //! The calls that a load can be made of, by name, and the numbers of connections and calls in flight.
 //!
 //! - [`getpid`], [`transfer`], [`copyinstr`], [`pipe`], [`fork`], [`connect`]: one kind of call each,
-//! with its request and the check of its answer; [`mix`]: several kinds, chosen by [`random`] numbers;
-//! [`fair`]: many busy connections and one that is not.
-//!
+//!   with its request and the check of its answer; [`mix`]: several kinds, chosen by [`random`]
+//!   numbers; [`fair`]: many busy connections and one that is not.
 //! - [`op`]: one call of any of these; [`case`]: a load of a comparison; [`size`]: a number of bytes.
 
 mod case;
