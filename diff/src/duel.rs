@@ -156,7 +156,7 @@ impl Duel {
         }
     }
 
-    /// Returns the kinds of a difference in signals, which differ if the call is on neither server.
+    /// Returns the kinds of a difference in signals, which are others if neither server has the call.
     fn kinds_of_signals(&self, step: usize) -> [&'static str; 2] {
         let mut outcomes = self.sides.iter().filter_map(|side| side.outcome(step));
         let lacks = |outcome: &Outcome| outcome.ending == Ending::Errno(Errno::ENOSYS.0);

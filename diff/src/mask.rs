@@ -48,8 +48,7 @@ fn hide(bytes: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// Hides a timer's interval in part, and rounds the time left to minutes, since it changes while it is
-/// read.
+/// Keeps a timer's interval, and rounds the time left to minutes, since it changes while it is read.
 fn left(bytes: &mut [u8]) {
     const MINUTE: i64 = 60;
     bytes.chunks_exact_mut(16).for_each(|time| hide(time, 12, 16));

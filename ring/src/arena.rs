@@ -197,8 +197,8 @@ impl Chunk {
         self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
-    /// Returns the address of the chunk's memory. The kernel may be reading there for as long as a send keeps
-    /// the chunk, so this is no pointer out of a reference.
+    /// Returns the address of the chunk's memory. The kernel may be reading there for as long as a send
+    /// keeps the chunk, so this pointer is not derived from a reference.
     pub(crate) fn place(&self) -> *mut u8 {
         self.data.as_ptr()
     }

@@ -101,7 +101,7 @@
 //! | accept: EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN | [`Event::AcceptFailed`]; accepts again after a pause of 10 ms to 1 s | [`accept_errors`](Stats::accept_errors) |
 //! | accept: the connection itself failed (ECONNABORTED and such) | [`Event::AcceptFailed`]; accepts the next at once | [`accept_errors`](Stats::accept_errors) |
 //! | the table of sockets is full | connections wait in the listener's backlog | |
-//! | asking who is there: any error | closes the connection, untold | [`unknown_peers`](Stats::unknown_peers) |
+//! | a peer query: any error | closes the connection without an event | [`unknown_peers`](Stats::unknown_peers) |
 //! | recv: ENOBUFS, no receive buffer | the socket waits in line for one | [`recv_buffers_exhausted`](Stats::recv_buffers_exhausted) |
 //! | recv: ENOMEM | tries again each 10 ms; after 100 times in a row [`Event::RecvEnded`] | [`put_off`](Stats::put_off) |
 //! | recv: EAGAIN (someone who shares the socket made it nonblocking) | tries again each 10 ms | [`put_off`](Stats::put_off) |

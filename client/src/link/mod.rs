@@ -6,6 +6,12 @@
 //! [`SendQueue`](send::SendQueue), and a thread that finds no other thread sending sends everything there,
 //! its own bytes and others'. Sending never blocks; for a full socket some thread must wait:
 //!
+//! - A receiver that sees the socket full waits for room, too, and is *alert*.
+//! - A receiver that has not seen the socket full *naps* in recv(2), one system call, and cannot be
+//!   told. Then one thread whose own bytes are queued waits for room or for something to receive. The
+//!   latter ends the nap: the receiver looks again, and that thread parks. Meanwhile only that thread
+//!   sends, so that its answer cannot come unnoticed while it waits.
+//!
 //! So bytes that a thread waits for are sent when there is room. Bytes that a thread leaves queued when
 //! its patience ends go out with the next send or receive.
 //!

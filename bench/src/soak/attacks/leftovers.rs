@@ -195,8 +195,8 @@ pub fn files_in_flight(a: &mut Attacker<'_>) -> Result<(), Met> {
 fn fill_with_files(a: &Attacker<'_>, raw: &mut RawConnection, end: u32) -> Result<(), Met> {
     const AT_ONCE: u32 = 100;
     const MSG_DONTWAIT: u64 = 0x80;
-    // A struct msghdr of 48 bytes, its struct iovec, its byte, and a struct cmsghdr with the descriptors, which
-    // begin at a multiple of 8.
+    // A struct msghdr of 48 bytes, its struct iovec, its byte, and a struct cmsghdr with the
+    // descriptors, which begin at a multiple of 8.
     let control = 16 + 4 * u64::from(AT_ONCE);
     let mut memory = words(&[0, 0, HERE + 48, 1, HERE + 72, control, HERE + 64, 1, 0]);
     let cmsghdr = [control as u32, SOL_SOCKET as u32, 1, 0];
