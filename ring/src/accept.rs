@@ -4,8 +4,7 @@
 //! are left, connections are accepted one by one, and when none is left, they wait in the listener's
 //! backlog. An accept that failed is not armed again at once if it would just fail again: with the
 //! table full, the accept waits for a slot; with the machine out of files or memory, for a pause that
-//! grows.
-//! See `io_uring_prep_multishot_accept_direct(3)`, Linux 5.19.
+//! grows. See `io_uring_prep_multishot_accept_direct(3)`, Linux 5.19.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

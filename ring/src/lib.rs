@@ -28,7 +28,7 @@
 //! });
 //!
 //! 'serve: loop {
-//! Submits the requests that the events before led to, and sleeps until there are more events.
+//!     // Submits the requests that the events before led to, and sleeps until there are more.
 //!     ring.wait(None, || true)?;
 //!     while let Some(event) = ring.next_event() {
 //!         match event {

@@ -112,9 +112,8 @@ impl Queue {
 
     fn push_now(&mut self, chain: &[squeue::Entry]) -> bool {
         // SAFETY: the memory an entry points to lives until its completion was handled: iovecs and
-        // chunks in
-        // the send's state, an answer in the question's, receive buffers and the arena in the ring,
-        // which waits in its drop.
+        // chunks in the send's state, an answer in the question's, receive buffers and the arena in the
+        // ring, which waits in its drop.
         let pushed = unsafe { self.io.submission().push_multiple(chain).is_ok() };
         if pushed {
             self.pushed = self.pushed.wrapping_add(chain.len() as u32);
