@@ -1,6 +1,6 @@
 //! In steady state a call allocates nothing: frames, tasks, buffers and chunks are used again.
 //!
-//! One test in this file, for it counts what the whole process allocates.
+//! This file has one test, since the test counts the allocations of the whole process.
 
 use std::alloc::System;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ const BATCH: usize = 16;
 
 const SYS_GETPID: i32 = 20;
 
-/// A client that does not allocate while it makes calls: the same bytes each time.
+/// A client that does not allocate while it makes calls: it sends the same bytes each time.
 struct Client {
     socket: UnixStream,
     calls: Vec<u8>,
@@ -70,7 +70,7 @@ fn a_call_in_steady_state_allocates_nothing() {
     }
     let change = region.change();
     let made = change.allocations + change.reallocations;
-    // Buffers that grow once with a lucky batch are allowed for; one allocation a call is not.
+    // Buffers that grow once with a large batch are allowed for; one allocation a call is not.
     assert!(made < CALLS / 100, "{CALLS} calls made {made} allocations: {change:?}");
     server.stop().unwrap();
 }

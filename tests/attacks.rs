@@ -1,5 +1,5 @@
 //! Hostile clients over real sockets: whatever one does, a well-behaved client is served at once, both
-//! while the hostile one holds on and after it has gone, and at last nothing of it is left.
+//! while the hostile client holds on and after it has gone, and in the end nothing of it is left.
 //!
 //! The attacks are a catalogue in groups (`attacks/`); each group runs against each target on one server,
 //! so that damage adds up and shows. A target is the embedded kernel in this process, the stand-in for
@@ -38,7 +38,7 @@ use harness::{Group, run, words};
 use process::say;
 use target::Kind;
 
-/// All attacks there are. A new one goes into the group it is of, a new group here.
+/// All attacks. A new attack goes into the group of its kind, a new group here.
 const CATALOGUE: [&Group; 7] = [
     &deaths::GROUP,
     &headers::GROUP,
@@ -96,8 +96,8 @@ fn netbsd_tcp() {
     all_groups(Kind::NetBsdTcp);
 }
 
-/// Runs the groups beside each other, for each waits most of its time: at its end for the preforks
-/// of parents that have gone.
+/// Runs the groups beside each other, since each waits most of its time: at its end for the preforks of
+/// parents that have gone.
 fn all_groups(kind: Kind) {
     if !kind.is_here() {
         return;

@@ -1,4 +1,4 @@
-//! Bounds of time, and those that all clients share: what is at them, and that others are served.
+//! Bounds of time, and bounds that all clients share: clients meet them, and others are served.
 
 mod support;
 
@@ -10,10 +10,10 @@ use rumpring::server::{Access, AnswerTime};
 use rumpsp::wire::{ErrorCode, Kind};
 use support::*;
 
-/// A time that comes, and is yet long enough to do something before, also where there is other work.
+/// A time limit that is soon over, and yet long enough to do something before, even on a busy machine.
 const SOON: Duration = Duration::from_secs(3);
 
-/// What a client asks for that has 64 KiB in one ask.
+/// The bytes of one request for 64 KiB of a client.
 const PIECE: u64 = 65_536;
 
 #[test]
@@ -24,7 +24,7 @@ fn who_makes_no_handshake_is_hung_up_on() {
         let mut silent: Vec<FrameClient> =
             (0..300).map(|_| FrameClient::silent(&test_server)).collect();
         test_server.is_sound();
-        // One that sends bytes of a handshake, but never all.
+        // A client that sends bytes of a handshake, but never all.
         let mut slow = FrameClient::connected(&test_server);
         for byte in guest(0, "slow").iter().take(20) {
             slow.send(&[*byte]);
@@ -35,7 +35,7 @@ fn who_makes_no_handshake_is_hung_up_on() {
         }
         slow.expect_end();
         assert_eq!(test_server.core().hang_ups, 301);
-        // Who has made one in time stays.
+        // A client that has made its handshake in time stays.
         early.getpid();
         drop(early);
         test_server.becomes_empty();
@@ -60,7 +60,7 @@ fn who_does_not_answer_a_copyin_in_time_is_hung_up_on() {
         good.write(writer, b"in time");
         bad.expect_end();
         assert_eq!(test_server.core().hang_ups, 1);
-        // A call may sleep for longer: it is not the client who is waited for.
+        // A call may sleep for longer: the server is not waiting for the client then.
         good.call(sys::READ, &[reader, 0, 0]);
         drop((good, bad));
         test_server.becomes_empty();
@@ -95,7 +95,7 @@ fn of_the_calls_of_all_greedy_clients_leave_some() {
         let calls = (0..100).flat_map(|reqno| call(sys::READ, reqno, &[reader, 0x1000, 1]));
         client.send(&calls.collect::<Vec<u8>>());
     }
-    // The first have three quarters, each of the others has one.
+    // The first client has three quarters of the calls, each of the others has one call.
     test_server.core_becomes("as many as may be", |core| core.calls_in_flight >= 300 + 16);
     assert!(test_server.core().calls_in_flight <= 300 + 20);
     let mut stranger = FrameClient::guest(&test_server);
@@ -152,7 +152,7 @@ fn calls_that_wait_for_a_thread() {
             }
         }
         assert!(seen.iter().all(|seen| *seen), "each call is answered");
-        // Those that sleep do not count: the one that wakes them gets through.
+        // Calls that sleep do not count: the call that wakes them gets through.
         let [reader, writer] = client.pipe();
         for reqno in 0..20 {
             client.send(&call(sys::READ, reqno, &[reader, 0x1000, 1]));
@@ -186,11 +186,11 @@ fn preforks_of_one_client_and_of_all() {
     other.send(&prefork(9));
     other.expect(Said::refused(9, ErrorCode::NoMemory));
     FrameClient::child(&test_server, &tokens[0]).getpid();
-    // The place of the one that was used is free.
+    // The place of the prefork that was used is free.
     one.prefork();
     drop((one, other));
     test_server.core_becomes("preforks of nobody", |core| core.connections == 0);
-    // A used token is good no more, one of a parent that has gone is for a while.
+    // A used token is no longer good; a token of a parent that has gone is good for a while.
     let mut again = FrameClient::connected(&test_server);
     again.send(&fork(1, &tokens[0]));
     again.expect(Said::refused(1, ErrorCode::InvalidPrefork));
@@ -209,7 +209,8 @@ fn preforks_of_who_has_gone_make_room() {
     test_server.core_becomes("its preforks alone", |core| core.connections == 0);
     let mut one = FrameClient::guest(&test_server);
     one.prefork();
-    // All three are taken: the oldest goes first, and none of those who are there.
+    // All three places are taken: the oldest orphan goes first, and none of the connected clients'
+    // preforks.
     one.prefork();
     let mut again = FrameClient::connected(&test_server);
     again.send(&fork(1, &tokens[0]));
@@ -234,7 +235,7 @@ fn preforks_that_are_refused_cost_nobody_theirs() {
     for _ in 0..59 {
         greedy.prefork();
     }
-    // Three quarters are taken: it has its share, whoever else goes.
+    // Three quarters are taken: this client has its share, whoever else goes.
     for reqno in 0..5 {
         greedy.send(&prefork(reqno));
         greedy.expect(Said::refused(reqno, ErrorCode::NoMemory));
@@ -255,7 +256,7 @@ fn preforks_end_with_their_parent_if_that_is_wanted() {
     late.expect(Said::refused(1, ErrorCode::InvalidPrefork));
 }
 
-/// Reads zeros without end, and takes none of them.
+/// Starts a client that reads zeros without end, and takes none of them.
 fn greedy(test_server: &TestServer) -> FrameClient {
     let mut client = FrameClient::guest(test_server);
     let zero = client.open("/dev/zero", O_RDONLY);
@@ -283,13 +284,14 @@ fn what_all_clients_are_owed() {
     }
 }
 
-/// How often a write of bytes at `MARK` asks for them, if it sleeps over a full pipe.
+/// Returns how often a write asks for the bytes at `MARK`, if it sleeps over a full pipe.
 fn asks_of_a_sleeper(kept: usize) -> usize {
     const MARK: u64 = 0xaaaa_0000;
     let test_server = TestServer::with(Transport::Unix, |config| config.limits.copyin_cache = kept);
     let mut client = FrameClient::guest(&test_server);
     let [reader, writer] = client.pipe();
-    // More than the pipe takes; then a write that has copied in all it needs when it falls asleep.
+    // First comes more than the pipe takes; then a write that has copied in everything it needs when it
+    // falls asleep.
     client.send(&call(sys::WRITE, 1, &[writer, 0x1000, 4 * PIECE]));
     client.send(&call(sys::WRITE, 2, &[writer, MARK, 100]));
     let mut asks = 0;
@@ -307,7 +309,7 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
             said => panic!("expected two writes and reads: {said:?}"),
         }
         if asks > 0 && !is_reading && left > 0 {
-            // Both writes are asleep by then, most likely, or were never to be.
+            // Both writes are asleep by now, most likely, or never will be.
             test_server.is_sound();
             is_reading = true;
             client.send(&call(sys::READ, 3, &[reader, 0x1000, 1 << 20]));
@@ -319,11 +321,11 @@ fn asks_of_a_sleeper(kept: usize) -> usize {
 #[test]
 fn what_sleeping_calls_keep() {
     assert_eq!(asks_of_a_sleeper(4 << 20), 1, "within the bound a call keeps what it has");
-    // Unless it was read to before it fell asleep.
+    // A call beyond the bound asks again, unless it was read to before it fell asleep.
     eventually("a call beyond the bound that asks for the same again", || asks_of_a_sleeper(0) > 1);
 }
 
-/// Where the memory of a call that writes two segments is: a large one, and a small one that is asked for
+/// Addresses of a call that writes two segments: a large segment, and a small one that is asked for
 /// when the large one is here.
 const SEGMENTS: u64 = 0x50_0000;
 const LARGE: u64 = 0x100_0000;
@@ -331,7 +333,7 @@ const SMALL: u64 = 0x300_0000;
 const LARGE_LEN: u64 = 60_000;
 const SMALL_LEN: u64 = 16;
 
-/// What a call may hold more than the bound, when it is the one that goes over it.
+/// The bytes by which the call that exceeds the bound may exceed it.
 const ONE_CALL: usize = 128 * 1024;
 
 /// Sends writes of two segments to this file, numbered from 0.
@@ -341,8 +343,8 @@ fn send_writes(client: &mut FrameClient, fd: u64, count: u64) {
     }
 }
 
-/// Answers what those writes ask for, but for the small segments: their asks are returned, and so are the
-/// results of calls, until nothing comes for a while.
+/// Answers the requests of those writes, except for the small segments, until no frame comes for a
+/// while. Returns the numbers of the requests left, and the number of results of calls.
 fn answer_all_but_small(client: &mut FrameClient, mut look: impl FnMut()) -> (Vec<u64>, u64) {
     let segments: Vec<u8> =
         [LARGE, LARGE_LEN, SMALL, SMALL_LEN].iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -376,7 +378,7 @@ fn what_calls_hold_that_wait_for_a_further_answer() {
         let mut client = FrameClient::guest(&test_server);
         let file = client.open("/file", O_RDWR | O_CREAT | O_APPEND);
         send_writes(&mut client, file, CALLS);
-        // All go on to the end in the course of time, however few may hold something at once.
+        // All calls end in the course of time, however few may hold bytes at once.
         let (mut done, mut rounds) = (0, 0);
         while done < CALLS {
             let (put_off, results) = answer_all_but_small(&mut client, || {
@@ -387,7 +389,7 @@ fn what_calls_hold_that_wait_for_a_further_answer() {
             rounds += 1;
             assert!(!put_off.is_empty() || done == CALLS, "{done} of {CALLS} calls, and no asks");
             if rounds == 1 {
-                // Those that wait hold up nobody else, nor what asks for nothing.
+                // Calls that wait hold up neither other clients nor calls that ask for nothing.
                 test_server.is_sound();
                 client.getpid();
             }
@@ -397,7 +399,7 @@ fn what_calls_hold_that_wait_for_a_further_answer() {
         }
         assert!(rounds > 2, "not all were asked for at once");
         assert_eq!(test_server.core().kept, 0);
-        // And when the client goes in the middle of it.
+        // The same holds when the client goes in the middle of it.
         send_writes(&mut client, file, CALLS);
         let (put_off, _) = answer_all_but_small(&mut client, || {});
         assert!(!put_off.is_empty());
@@ -419,8 +421,8 @@ fn what_is_held_of_all_that_clients_have_sent() {
         let _ = answer_all_but_small(&mut worst, || {});
         let kept = test_server.core().kept;
         assert!((900_000..=MOST).contains(&kept), "{kept} bytes of one client");
-        // Others may still have a little each, until it is too much together. Theirs is the start of an
-        // answer that does not end.
+        // Others may still have a little each, until it is too much together: the start of an answer
+        // that does not end.
         let mut others: Vec<FrameClient> = Vec::new();
         while test_server.core().hang_ups == 0 {
             assert!(others.len() < 100, "{} bytes are held", test_server.core().kept);
@@ -438,7 +440,7 @@ fn what_is_held_of_all_that_clients_have_sent() {
     }
 }
 
-/// A client that has sent 60,000 bytes of an answer of 64 KiB.
+/// Returns a client that has sent 60,000 bytes of an answer of 64 KiB.
 fn begun_answer(test_server: &TestServer) -> FrameClient {
     let mut client = FrameClient::guest(test_server);
     let [_, writer] = client.pipe();
@@ -453,7 +455,7 @@ fn begun_answer(test_server: &TestServer) -> FrameClient {
     client
 }
 
-/// Whether the server lets this process in.
+/// Returns `true` if the server lets this process in.
 fn is_let_in(test_server: &TestServer) -> bool {
     let mut client = RawConnection::connect(&test_server.url).expect("the system's part of it");
     client.hello("knock", PATIENCE).is_ok()

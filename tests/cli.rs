@@ -1,4 +1,4 @@
-//! The command line, from outside: what it prints, how it exits, what signals do to a server.
+//! Tests of the command line from outside: its output, its exit status, and signals to a server.
 
 mod process;
 
@@ -25,7 +25,7 @@ const NANOSLEEP: i32 = 430;
 /// Bytes of a large copy.
 const BIG: u64 = 256 << 10;
 
-/// A failure, and a command line that could not be understood.
+/// The exit statuses of a failure, and of a command line that could not be understood.
 const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
 
@@ -33,7 +33,7 @@ fn connect(url: &Url) -> Client {
     Client::builder().timeout(SOON).connect(url).expect("a client connects")
 }
 
-/// What a command says, with its exit status.
+/// The output of a command, with its exit status.
 #[derive(Debug)]
 struct Said {
     status: Option<i32>,
@@ -56,7 +56,8 @@ impl Said {
         assert_eq!(self.stderr, "", "it says nothing else");
     }
 
-    /// Fails with that status, saying all of these on stderr and nothing on stdout.
+    /// Asserts that the command fails with this status, with all of these words on stderr and nothing
+    /// on stdout.
     #[track_caller]
     fn fails(self, status: i32, words: &[&str]) {
         assert_eq!(self.status, Some(status), "{self:?}");
@@ -238,7 +239,7 @@ fn workers_are_as_many_as_asked_for_and_pinned() {
         let mut server = Server::start(&args);
         pipelined_load(server.url(), 4, 50);
         let counters = server.counters();
-        // One more there may be for what goes ahead of long calls, on the same CPU.
+        // There may be one more worker, for calls that go ahead of long ones, on the same CPU.
         let threads = counters.get("threads");
         assert!((1.0..=2.0).contains(&threads), "workers with {args:?}: {}", counters.line());
         let mut cpus = worker_cpus(&server);
@@ -247,7 +248,7 @@ fn workers_are_as_many_as_asked_for_and_pinned() {
     }
 }
 
-/// The CPUs of each worker, as `/proc` lists them.
+/// Returns the CPUs of each worker, as `/proc` lists them.
 fn worker_cpus(server: &Server) -> Vec<String> {
     let tasks = format!("/proc/{}/task", server.pid().as_raw_nonzero());
     let mut cpus = Vec::new();
@@ -263,7 +264,8 @@ fn worker_cpus(server: &Server) -> Vec<String> {
     cpus
 }
 
-/// Calls of getpid, 64 at a time on each of so many clients, all by this thread.
+/// Makes calls of getpid, 64 at a time on each of `clients` clients, all by this thread. Returns their
+/// number.
 fn pipelined_load(url: &Url, clients: usize, rounds: usize) -> usize {
     let clients: Vec<Client> = (0..clients).map(|_| connect(url)).collect();
     let mut done: Vec<Completed> = Vec::new();
@@ -322,14 +324,14 @@ fn a_signal_ends_a_server_with_idle_clients_at_once() {
     }
 }
 
-/// A read that sleeps until the server ends it.
+/// Begins a read that sleeps until the server ends it.
 fn asleep(client: &Client) -> Pending {
     let [read_end, _] = client.call(PIPE, &[]).expect("a pipe");
     let into = client.space().alloc(1).expect("a byte of memory");
     client.begin(READ, &[read_end as u64, into, 1])
 }
 
-/// A sleep of so long.
+/// Begins a sleep of `time`.
 fn nanosleep(client: &Client, time: Duration) -> Pending {
     let time = [time.as_secs(), time.subsec_nanos().into()];
     let bytes: Vec<u8> = time.iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -371,7 +373,8 @@ fn calls_that_end_in_the_drain_time_are_answered() {
         let sleeps: Vec<Pending> =
             clients.iter().map(|client| nanosleep(client, Duration::from_secs(2))).collect();
         for client in &clients {
-            // What it sent before has been taken, and is in flight unless it has ended already.
+            // Frames sent before were taken by now, and the calls are in flight unless they have ended
+            // already.
             client.call(GETPID, &[]).expect("getpid");
         }
         server.signal(signal);
@@ -384,7 +387,7 @@ fn calls_that_end_in_the_drain_time_are_answered() {
     }
 }
 
-/// Memory whose owner never answers.
+/// A memory whose owner never answers.
 struct Silent(AddressSpace);
 
 impl Memory for Silent {
@@ -403,7 +406,7 @@ fn clients_that_answer_or_read_nothing_do_not_keep_a_server() {
         let mut server = Server::start(&["--drain", "1"]);
         let memory = Arc::new(Silent(AddressSpace::new()));
         let silent = Client::builder().memory(memory).connect(server.url()).expect("connects");
-        // Its time is in memory that the server asks for, and does not get.
+        // The time of the sleep lies in memory that the server asks for, and does not get.
         let mut asks = nanosleep(&silent, Duration::ZERO);
         let deaf = connect(server.url());
         let path = deaf.space().alloc_str("/dev/zero").expect("memory");
@@ -468,7 +471,7 @@ fn the_file_of_a_dead_server_is_replaced() {
     let url = format!("unix://{}", path.display());
     let server = Server::run(rumpring(), dir, &url, &[]);
     assert!(run(&mut server.command(["call", "getpid"])).status == Some(0));
-    // One that was killed leaves its file to its successor.
+    // A server that was killed leaves its file to its successor.
     first.signal(Signal::KILL);
     first.ended_within(SOON, "SIGKILL");
     assert!(first.socket().exists(), "a killed server leaves its file");
@@ -477,7 +480,7 @@ fn the_file_of_a_dead_server_is_replaced() {
     run(&mut successor.command(["call", "getuid"])).succeeds("getuid = 0\n");
 }
 
-/// The system lets go of a ring's sockets some time after the process that had it.
+/// The system lets go of a ring's sockets some time after its process has ended.
 #[test]
 fn a_server_can_be_started_again_at_once() {
     for end in [Signal::TERM, Signal::KILL] {
@@ -492,7 +495,7 @@ fn a_server_can_be_started_again_at_once() {
                 server.signal(end);
                 server.ended_within(SOON, "a signal");
                 let dir = tempfile::tempdir().expect("a directory");
-                // The directory of the first, with the socket file, goes at the end.
+                // The directory of the first server, with the socket file, goes at the end.
                 let next = Server::run(rumpring(), dir, &url, &args);
                 run(&mut next.command(["call", "getuid"])).succeeds("getuid = 0\n");
                 keep.push(std::mem::replace(&mut server, next));
@@ -557,7 +560,8 @@ fn a_call_the_kernel_lacks_is_named_once() {
     assert!(!named[0].contains('\u{1b}'), "no colours where there is no terminal: {named:?}");
 }
 
-/// Switched off as a container's seccomp filter does it. Needs a C compiler, and is skipped without.
+/// io_uring is switched off as by a container's seccomp filter. Needs a C compiler, and is skipped
+/// without.
 #[test]
 fn without_io_uring_the_error_says_so() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -581,7 +585,7 @@ fn without_io_uring_the_error_says_so() {
     assert!(!dir.path().join("s").exists(), "no socket file is left");
 }
 
-/// What `serve` says that must not start.
+/// Asserts that `serve` refuses to start, with these words.
 #[track_caller]
 fn refused(line: &str, environment: &[(&str, &str)], says: &[&str]) {
     let mut command = rumpring();
@@ -597,7 +601,7 @@ fn an_option_that_says_nothing_where_it_stands_is_an_error() {
     refused("--allow-from 10.0.0.0/8 unix://s", &[], &["--allow-from", "--allow-user"]);
     refused("-l rumpvfs unix://s", &[], &["--lib (-l)", "--kernel librump"]);
     refused("--calls 300000 unix://s", &[], &["--calls is over --calls-in-all"]);
-    // Whatever its value, it is no word for this server.
+    // This option means nothing to this server, whatever its value.
     refused("--max-asleep 10000 unix://s", &[], &["--max-asleep"]);
     let mut never = rumpring();
     never.args(words("serve --handshake-time 0 unix://s"));
@@ -617,7 +621,7 @@ fn a_variable_that_says_nothing_here_is_for_others_but_for_who_may_connect() {
     refused("tcp://127.0.0.1:0", &[user], &["--allow-user", "--allow-from"]);
     refused("unix://s", &[from], &["--allow-from", "--allow-user"]);
     for url in ["tcp://127.0.0.1:0", "unix://s"] {
-        // Something says who may connect at this one.
+        // In each case one of the variables says who may connect to this server.
         let dir = tempfile::tempdir().expect("a directory");
         let url = url.replace("//s", &format!("//{}", dir.path().join("s").display()));
         let mut command = rumpring();
@@ -629,7 +633,8 @@ fn a_variable_that_says_nothing_here_is_for_others_but_for_who_may_connect() {
         &[("RUMPRING_SEND_QUEUE_PAUSE", "64m")],
         &["--send-queue-pause is over --send-queue-max"],
     );
-    // This one's total is said where it is started, and bounds what was said for all.
+    // The total is given where this server is started, and bounds the variable, which is for all
+    // servers.
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("unix://{}", dir.path().join("s").display());
     let mut command = rumpring();

@@ -1,4 +1,4 @@
-//! Frames do not come as they were written: cut at every byte, or several at once.
+//! Frames do not arrive as they were written: cut at every byte, or several at once.
 
 mod support;
 
@@ -7,9 +7,8 @@ use client::numbers::{O_RDONLY, sys};
 use rumpsp::wire::{Kind, Token};
 use support::*;
 
-/// The frames a client sends in a short life, each with what it hears then.
-///
-/// The number of a copyin is the server's to choose, so a step may need what was heard before.
+/// A step of a client's short life: the frames it sends, which may depend on the frames it has heard
+/// before, since the server chooses the number of a copyin.
 type Step<'a> = (&'a str, Box<dyn Fn(&Heard) -> Vec<u8> + 'a>);
 
 const BANNER: &[u8; 32] = b"RUMPSP-0.4-NetBSD-7.99.34/amd64\n";
@@ -21,8 +20,8 @@ struct Heard {
     token: Token,
 }
 
-/// A life with every kind of frame a client sends, each in pieces. After each piece another client's
-/// call sees to it that the server has taken it.
+/// Lives a life with every kind of frame a client sends, each in pieces. After each piece another
+/// client's call makes sure that the server has taken it.
 fn live(test_server: &TestServer, other: &Client, mut pieces: impl FnMut(&[u8]) -> Vec<Vec<u8>>) {
     let mut client = FrameClient::connected(test_server);
     let mut heard = Heard::default();
@@ -73,7 +72,7 @@ fn every_frame_may_be_cut_at_every_byte() {
         let other = test_server.client();
         let mut longest = 0;
         let mut at = 1;
-        // All frames of a life are cut at the same place, as far as they reach there.
+        // All frames of a life are cut at the same place, as far as they reach it.
         loop {
             let cut = |bytes: &[u8]| {
                 longest = longest.max(bytes.len());
@@ -112,7 +111,7 @@ fn a_stream_of_frames_may_be_cut_at_every_byte() {
                 client.send(&piece);
                 test_server.barrier(&other);
             }
-            // Short arguments are zero: descriptor 0 does not seek, 99 is none.
+            // Missing arguments are zero: descriptor 0 does not seek, descriptor 99 does not exist.
             let mut heard: Vec<u64> = (0..4)
                 .map(|_| match client.hear() {
                     Said::Result { reqno, error, .. } => {
@@ -148,7 +147,7 @@ fn many_calls_in_one_write() {
 #[test]
 fn a_handshake_with_calls_behind_it_in_one_write() {
     on_each_transport(|test_server| {
-        // Also before the banner is read.
+        // The handshake is also sent before the banner is read.
         for silent in [false, true] {
             let mut client = if silent {
                 FrameClient::silent(test_server)

@@ -1,4 +1,4 @@
-//! The documents' tables of calls and of limits are what the program says.
+//! Checks that the tables of calls and of limits in `docs/` are those of the program.
 
 /// The page with the table of calls.
 const CALLS: &str = include_str!("../docs/netbsd-compatibility.md");
@@ -24,7 +24,7 @@ fn limits() -> Vec<(String, String)> {
     .collect()
 }
 
-/// What `serve --help` says of its options of limits, and their defaults.
+/// Returns the text of `serve --help`, with the options of limits and their defaults.
 fn helped() -> String {
     let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_rumpring"));
     let output = serve.args(["serve", "--help"]).output().expect("the program runs");
@@ -51,7 +51,7 @@ fn the_tables_of_limits_have_every_limit_and_its_default() {
             ),
         }
     }
-    // And none that the tables do not have.
+    // The help has no limit that the tables lack.
     for heading in ["Limits:", "Limits of the embedded kernel:"] {
         let section = help.split(heading).nth(1).expect(heading);
         let section = section.lines().take_while(|line| line.is_empty() || line.starts_with(' '));

@@ -42,9 +42,9 @@ fn fails<T: std::fmt::Debug>(result: Result<T, CallError>, errno: i32) {
     }
 }
 
-/// What a client sees of a tree that is read-only as `/data` and a copy as `/work`.
+/// Checks a client's view of a tree that is read-only as `/data` and a copy as `/work`.
 fn a_look_around(server: &Server, dir: &TempDir) {
-    // The host's files become others, shorter and none.
+    // The host's files change, become shorter and are removed.
     fs::write(dir.path().join("file"), "cut").expect("a change");
     fs::remove_file(dir.path().join("sub/small")).expect("a removal");
     let client = connect(server);
@@ -84,7 +84,7 @@ fn a_sandboxed_server_has_them_too() {
     a_look_around(&server, &dir);
 }
 
-/// What a server says that does not start.
+/// Returns the message of a server that does not start.
 fn refusal(args: &[&str]) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let socket = dir.path().join("s");

@@ -12,7 +12,7 @@ use support::*;
 const EINTR: i32 = 4;
 const EBADF: i32 = 9;
 
-/// Shows a token that is not good.
+/// Shows a token that is not valid.
 #[track_caller]
 fn is_refused(test_server: &TestServer, token: &Token) {
     let mut client = FrameClient::connected(test_server);
@@ -70,7 +70,7 @@ fn a_child_has_the_files_of_the_moment_of_the_prefork() {
         let mut child = FrameClient::child(test_server, &token);
         child.write(writer, b"kept");
         reads(&mut child, reader, b"kept");
-        // What the parent has opened since is not the child's.
+        // Files that the parent has opened since are not the child's.
         child.call_fails(sys::CLOSE, &[writer + 1], EBADF);
     });
 }
@@ -83,7 +83,7 @@ fn a_token_is_good_once() {
         let mut child = FrameClient::child(test_server, &token);
         is_refused(test_server, &token);
         child.getpid();
-        // Nor does it come back when the child goes.
+        // The token does not come back when the child goes.
         drop(child);
         test_server.releases_all_but(1);
         is_refused(test_server, &token);
@@ -193,7 +193,7 @@ fn an_orphaned_prefork_goes_after_its_grace() {
         for token in &tokens {
             is_refused(&test_server, token);
         }
-        // The grace counts for orphans only.
+        // The grace time counts for orphans only.
         let mut child = FrameClient::child(&test_server, &good);
         child.getpid();
         drop((living, child));
@@ -218,7 +218,7 @@ fn a_fork_chain_outlives_its_beginning() {
     });
 }
 
-/// Two pipes, the second of them close-on-exec.
+/// Makes two pipes, the second of them close-on-exec.
 fn pipes(client: &mut FrameClient) -> ([u64; 2], [u64; 2]) {
     let kept = client.pipe();
     client.send(&call(sys::PIPE2, 61, &[0xa000, O_CLOEXEC as u64]));
@@ -285,7 +285,7 @@ fn an_exec_ends_the_calls_of_other_threads_first() {
     });
 }
 
-/// A client with an exec that waits, because a call of its waits for the client; and the number of
+/// Returns a client with an exec that waits for a call, which waits for the client; and the number of
 /// that call's copyin.
 fn in_exec(test_server: &TestServer) -> (FrameClient, u64) {
     let mut client = FrameClient::guest(test_server);
@@ -295,7 +295,7 @@ fn in_exec(test_server: &TestServer) -> (FrameClient, u64) {
         panic!("expected a copyin of the write");
     };
     client.send(&exec(11, "another"));
-    // Still served, and the exec has not been answered.
+    // The client is still served, and the exec has not been answered.
     client.getpid();
     (client, reqno)
 }

@@ -1,5 +1,5 @@
-//! What the fuzzers run, without a fuzzer: every input of the kept corpora, and some thousand seeded
-//! changes of them. `fuzz/README.md` says how to look for more.
+//! Runs the fuzzers' bodies without a fuzzer: on every input of the kept corpora, and some thousand
+//! seeded changes of them. `fuzz/README.md` says how to look for more.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn calls() {
     all("calls", 1500, bodies::calls);
 }
 
-/// Runs the corpus of a target, and so many changes of it.
+/// Runs the corpus of a target, and `changes` changes of its inputs.
 fn all(target: &str, changes: u32, body: fn(&[u8])) {
     let corpus = corpus(target);
     for (name, bytes) in &corpus {
@@ -38,7 +38,7 @@ fn all(target: &str, changes: u32, body: fn(&[u8])) {
     }
 }
 
-/// The kept inputs of a target, by name.
+/// Returns the kept inputs of a target, by name.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut inputs: Vec<_> = fs::read_dir(&folder)
@@ -60,7 +60,7 @@ fn run(name: &str, bytes: &[u8], body: fn(&[u8])) {
     drop(failing);
 }
 
-/// Says which input it was if it panics.
+/// Prints the input if its run panics.
 struct Failing<'a> {
     name: &'a str,
     bytes: &'a [u8],
@@ -75,7 +75,7 @@ impl Drop for Failing<'_> {
     }
 }
 
-/// One of the inputs with some changes.
+/// Returns one of the inputs with some changes.
 fn changed(corpus: &[(String, Vec<u8>)], random: &mut Random) -> Vec<u8> {
     let mut bytes = corpus[random.below(corpus.len())].1.clone();
     for _ in 0..1 + random.below(6) {

@@ -11,12 +11,12 @@ use support::*;
 const EINTR: i32 = 4;
 const EFAULT: i32 = 14;
 
-/// The frames up to the end of the connection.
+/// Returns the frames up to the end of the connection.
 fn all_that_comes(client: &mut FrameClient) -> Vec<Said> {
     std::iter::from_fn(|| client.hear_or_end()).collect()
 }
 
-/// A server on a unix socket, and a client there with a pipe that a child of it has, too.
+/// Returns a client with a pipe, a child of it that has the pipe, too, and the pipe.
 fn with_a_pipe(test_server: &TestServer) -> (FrameClient, FrameClient, [u64; 2]) {
     let mut client = FrameClient::guest(test_server);
     let pipe = client.pipe();
@@ -130,7 +130,7 @@ fn a_unix_client_that_then_goes_takes_its_sleeping_calls_with_it() {
     assert_eq!(test_server.core().timers, 0);
 }
 
-/// Nobody can tell whether it has gone.
+/// Over TCP the server cannot tell whether the client has gone.
 #[test]
 fn sleeping_calls_of_a_tcp_client_end() {
     for transport in [Transport::Tcp, Transport::Tcp6] {
@@ -155,7 +155,7 @@ fn who_does_not_take_its_answers_has_only_so_long() {
         });
         let mut client = FrameClient::guest(&test_server);
         let zero = client.open("/dev/zero", O_RDONLY);
-        // More than the sockets hold.
+        // These are more bytes than the sockets hold.
         for reqno in 0..9 {
             client.send(&call(sys::READ, reqno, &[zero, 0x1000, 100_000]));
         }

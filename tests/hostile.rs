@@ -1,4 +1,4 @@
-//! Bad input: it gets the protocol's error or a hang-up, and costs nobody else anything.
+//! Bad input gets the protocol's error or a hang-up, and costs other clients nothing.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::*;
 
 const ENOSYS: i32 = 78;
 
-/// What bad bytes come to.
+/// The server's reaction to bad bytes.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     /// An error, and the client stays.
@@ -24,7 +24,7 @@ enum Fate {
 use ErrorCode::{Auth, Malformed};
 use Fate::{End, Error, ErrorAndEnd};
 
-/// Sends bad bytes, whose request number is 9, and looks what they come to.
+/// Sends bad bytes, whose request number is 9, and checks the server's reaction.
 fn meets(test_server: &TestServer, mut client: FrameClient, bytes: &[u8], fate: Fate, what: &str) {
     println!("{what}: {fate:?}");
     client.send(bytes);
@@ -72,7 +72,7 @@ fn a_length_over_the_bound_of_its_type() {
             for over in [bound + 1, 1 << 20, 1 << 40, u64::MAX - HEADER_LEN as u64] {
                 let len = HEADER_LEN as u64 + over;
                 let what = format!("a {kind:?} of {len} bytes");
-                // Refused at its header: the body has not been sent.
+                // The frame is refused at its header: the body has not been sent.
                 let bytes = claiming(len, 0, kind.number(), 20, 9, &[]);
                 let fate = ErrorAndEnd(Malformed);
                 meets(test_server, FrameClient::connected(test_server), &bytes, fate, &what);
@@ -115,7 +115,7 @@ fn classes_and_types_without_a_meaning() {
                 );
             }
         }
-        // Types that only a server sends, and none at all.
+        // These are types that only a server sends, and unknown ones.
         for kind in [2, 3, 4, 5, 6, 8, 9, 100, 0xffff] {
             let bytes = frame(0, kind, 20, 9, &[0; 16]);
             let what = format!("a request of type {kind}");
@@ -128,7 +128,7 @@ fn classes_and_types_without_a_meaning() {
                 &what,
             );
         }
-        // An error that answers nothing.
+        // This is an error frame that answers nothing.
         let bytes = frame(2, 2, 7, 9, &[]);
         meets(test_server, FrameClient::guest(test_server), &bytes, Error(Malformed), "an error");
     });
@@ -148,7 +148,7 @@ fn handshakes_without_a_whole_name() {
                 &what,
             );
         }
-        // Any bytes are a name, and what is behind its NUL is not looked at.
+        // Any bytes are a name, and bytes behind its NUL are ignored.
         for body in [&b"\0"[..], b"\xff\xfe\n\0", b"name\0more"] {
             let mut client = FrameClient::connected(test_server);
             client.send(&request(Kind::Handshake, Handshake::Guest.number(), 9, body));
@@ -171,7 +171,7 @@ fn syscall_numbers_out_of_range() {
     });
 }
 
-/// Declines whatever a call asks for, until it ends. Returns its errno.
+/// Declines all requests of a call until it ends. Returns its errno.
 fn decline_all(client: &mut FrameClient, most: u64) -> i32 {
     let mut copied = 0;
     loop {
@@ -192,7 +192,7 @@ fn decline_all(client: &mut FrameClient, most: u64) -> i32 {
     }
 }
 
-/// Calls that end the test, the server, or would take for ever.
+/// Calls that would end the test or the server, or take for ever.
 const NOT_TO_BE_TRIED: [i32; 1] = [sys::REBOOT];
 
 #[test]
@@ -213,7 +213,8 @@ fn every_call_with_too_few_arguments_and_with_wild_ones() {
             let [_, _] = client.pipe();
             client.open("/wild", O_RDWR | O_CREAT);
             for args in wild {
-                // Some sleep, as a read of the pipe does: another call shows that all is well.
+                // Some of these calls sleep, as a read of the pipe does: another call shows that the
+                // server is well.
                 client.send(&call(number, 9, args));
                 client.send(&call(400, 10, &[]));
                 loop {
@@ -246,7 +247,8 @@ fn arguments_that_end_within_a_slot() {
             let Said::Result { reqno: 9, error, .. } = client.hear() else {
                 panic!("expected a result");
             };
-            // The rest is zero, so the first close takes it and the others find nothing.
+            // The rest of the argument is zero, so the first close takes descriptor 0 and the others
+            // find nothing.
             assert_eq!(error, if len == 1 { 0 } else { 9 });
         }
     });
@@ -276,7 +278,7 @@ fn counts_beyond_all_memory() {
             for number in [sys::READV, sys::WRITEV] {
                 client.send(&call(number, 9, &[file, 0x1000, count]));
                 assert_ne!(decline_all(&mut client, 0), 0, "{count:#x} pieces");
-                // Two pieces that are longer than anything.
+                // Two pieces are longer than anything.
                 client.send(&call(number, 9, &[file, 0x1000, 2]));
                 let piece = [0x1000, count].map(u64::to_le_bytes).concat();
                 client.serve_copyin(0x1000, &[&piece[..], &piece].concat());
@@ -288,7 +290,7 @@ fn counts_beyond_all_memory() {
             assert_ne!(decline_all(&mut client, 0), 0, "a map of {count:#x} bytes");
             client.send(&call(sys::FTRUNCATE, 9, &[file, 0, count]));
             decline_all(&mut client, 0);
-            // Back to nothing, for the reads of the next round.
+            // The file is cut to nothing again, for the reads of the next round.
             client.call(sys::FTRUNCATE, &[file, 0, 0]);
             client.send(&call(sys::BIND, 9, &[file, 0x1000, count]));
             assert_ne!(decline_all(&mut client, 0), 0, "a name of {count:#x} bytes");
@@ -299,7 +301,7 @@ fn counts_beyond_all_memory() {
     });
 }
 
-/// A client with a call that waits for `ask`, and the number of that ask.
+/// Returns a client with a call that waits for an answer to `ask`, and the number of that request.
 fn asked(test_server: &TestServer, ask: Kind) -> (FrameClient, u64) {
     let mut client = FrameClient::guest(test_server);
     let [_, writer] = client.pipe();
@@ -340,7 +342,7 @@ fn answers_that_do_not_fit() {
             let what = format!("a {kind:?} of {len} bytes as the answer to a {ask:?}");
             meets(test_server, client, &bytes, End, &what);
         }
-        // Only said to be longer.
+        // These answers only claim to be longer.
         for ask in [Kind::Copyin, Kind::Copyinstr, Kind::Anonmmap] {
             for len in [1 << 20, 1 << 40, u64::MAX] {
                 let (client, reqno) = asked(test_server, ask);
@@ -363,18 +365,18 @@ fn answers_nobody_asked_for() {
                 meets(test_server, FrameClient::connected(test_server), &bytes, End, &what);
             }
         }
-        // The number of another ask.
+        // The number is that of another request.
         let (client, reqno) = asked(test_server, Kind::Copyin);
         meets(test_server, client, &response(Kind::Copyin, reqno ^ 1, &[0; 8]), End, "another's");
         let (client, reqno) = asked(test_server, Kind::Copyin);
         let next = response(Kind::Copyin, reqno + (1 << 32), &[0; 8]);
         meets(test_server, client, &next, End, "the next one's");
-        // The same answer twice.
+        // The answer is sent twice.
         let (mut client, reqno) = asked(test_server, Kind::Copyin);
         client.send(&response(Kind::Copyin, reqno, &[0; 8]));
         client.expect(Said::ok(1, 8));
         meets(test_server, client, &response(Kind::Copyin, reqno, &[0; 8]), End, "a second answer");
-        // That of another client.
+        // The request is that of another client.
         let (other, reqno) = asked(test_server, Kind::Copyin);
         let answer = response(Kind::Copyin, reqno, &[0; 8]);
         meets(
@@ -404,7 +406,7 @@ fn strings_without_an_end() {
     });
 }
 
-/// A small generator, so that each run says the same.
+/// A small random generator with a fixed seed, so that each run is the same.
 struct Dice(u64);
 
 impl Dice {
@@ -437,7 +439,7 @@ fn noise() {
     });
 }
 
-/// Frames that are nearly right: one byte or one field of a good one is another.
+/// Sends frames that are nearly right: one byte or one field of a good frame is changed.
 #[test]
 fn near_misses() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
@@ -462,7 +464,8 @@ fn near_misses() {
                     }
                 };
                 let at = dice.roll(bytes.len() as u64) as usize;
-                // The low byte of a syscall number could make it the one that halts.
+                // The low byte of a syscall number is kept, since it could make the call the one that
+                // halts.
                 if !(20..22).contains(&at) {
                     bytes[at] = dice.roll(256) as u8;
                 }

@@ -1,4 +1,4 @@
-//! TCP connections of a running server are kept alive, as the system sees them.
+//! TCP connections of a running server are kept alive, as the system shows them.
 
 mod support;
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use support::*;
 
-/// The timers of the server's ends of its connections: whether one waits to ask the host, and for how long.
-/// See proc_net_tcp of the kernel's documentation.
+/// Returns the keepalive timers of the server's ends of its connections: the time until a probe, if a
+/// timer runs. See proc_net_tcp of the kernel's documentation.
 fn keepalive_timers(test_server: &TestServer, table: &str) -> Vec<Option<Duration>> {
     let port = test_server.url.socket_addr().expect("a tcp URL").port();
     let (local, established) = (format!(":{port:04X}"), "01");
@@ -31,12 +31,12 @@ fn a_silent_host_will_be_asked() {
                 TestServer::with(transport, |config| config.socket.keepalive = silence);
             let mut client = FrameClient::guest(&test_server);
             client.getpid();
-            // Until then there may be another timer.
+            // Before that there may be another timer.
             eventually("only the one timer", || {
                 let timers = keepalive_timers(&test_server, table);
                 match (&timers[..], silence) {
                     ([None], None) => true,
-                    // It counts from the last that was heard.
+                    // The time counts from the last bytes received.
                     ([Some(time)], Some(most)) => *time > most / 2 && *time <= most,
                     _ => false,
                 }

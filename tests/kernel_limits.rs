@@ -1,4 +1,4 @@
-//! The embedded kernel's limits as options: what a client sees at each of them.
+//! The embedded kernel's limits as options: each limit as a client sees it.
 
 mod process;
 
@@ -45,13 +45,13 @@ fn open_files() {
     let server = start("--files 5 --files-in-all 3 --files-of-family 3");
     let (one, other) = (connect(&server), connect(&server));
     assert_eq!(one.sysctl_int(&MAXFILES), Ok(3));
-    // The console is a file of each.
+    // Each client has the console as a file.
     assert_eq!(one.dup(0), Ok(3));
     assert_eq!(one.dup(0), Ok(4));
     fails(one.dup(0), EMFILE);
     one.close(4).expect("a close");
     assert_eq!(one.open("/dev/null", O_RDWR, 0), Ok(4));
-    // Both consoles and one file: that is all there may be.
+    // Both consoles and one file are all that is allowed.
     fails(other.open("/dev/null", O_RDWR, 0), ENFILE);
     one.close(4).expect("a close");
     assert_eq!(other.open("/dev/null", O_RDWR, 0), Ok(3));
@@ -89,7 +89,7 @@ fn processes() {
     assert!(error.to_string().contains("RforkFailed"), "{error}");
     drop(child);
     server.until(SOON, "two clients", |counters| counters.get("connections") == 2.0);
-    // Its process is released after its connection has closed.
+    // The process is released after its connection has closed.
     let end = Instant::now() + SOON;
     while let Err(error) = client.prefork() {
         assert!(Instant::now() < end, "there is no room again: {error}");
@@ -108,7 +108,7 @@ fn bytes_and_inodes() {
     let other = connect(&server);
     let own = other.open("/tmp/other", O_CREAT | O_RDWR, 0o644).expect("a file");
     assert_eq!(other.write(own, &[1; 32 << 10]), Ok(32 << 10));
-    // The last quarter is for those who have little.
+    // The last quarter is for clients that have little.
     fails(other.write(own, &[1; 1024]), ENOSPC);
     let third = connect(&server);
     fails(third.pipe(), ENOMEM);
@@ -118,7 +118,7 @@ fn bytes_and_inodes() {
     assert!((1..30).contains(&made), "{made} directories");
     fails(client.mkdir("/tmp/more", 0o755), ENOSPC);
     client.unlink("/tmp/other").expect("a file less");
-    // It is gone once it is closed.
+    // The file is gone once it is closed.
     fails(client.mkdir("/tmp/more", 0o755), ENOSPC);
     other.close(own).expect("a close");
     client.mkdir("/tmp/more", 0o755).expect("there is room again");

@@ -1,6 +1,6 @@
-//! NetBSD's own kernel while calls keep all of its CPUs, and what a process's lwps are in meanwhile.
+//! NetBSD's own kernel while calls keep all of its CPUs, and the users of a process's lwps meanwhile.
 //!
-//! RUMP_PREFIX names where a rump kernel is installed. Without it these tests say that they are skipped.
+//! RUMP_PREFIX names the directory of a rump kernel. Without it these tests say that they are skipped.
 
 mod process;
 
@@ -17,7 +17,7 @@ const SETUID: i32 = 23;
 const GETUID: i32 = 24;
 const FTRUNCATE: i32 = 201;
 
-/// A server of the real kernel with so many CPUs, or the test is skipped.
+/// Starts a server of the real kernel with `ncpu` CPUs; returns `None` if the test is skipped.
 fn serve(name: &str, ncpu: &str) -> Option<Server> {
     if load::prefix_from_env().is_none() {
         process::say(&format!("{name}: skipped: RUMP_PREFIX says where no rump kernel is"));
@@ -34,8 +34,8 @@ fn client(server: &Server) -> Client {
     Client::builder().timeout(SOON).connect(server.url()).expect("a client connects")
 }
 
-/// Calls that would be run at once find no CPU, thousands of times, and newcomers are greeted. The CPUs are
-/// as good as new afterwards.
+/// Has calls that would be run at once find no CPU, thousands of times, while newcomers are served. The
+/// CPUs work as before afterwards.
 #[test]
 fn who_finds_no_cpu_leaves_no_trace() {
     for ncpu in ["1", "2"] {
@@ -70,8 +70,8 @@ fn who_finds_no_cpu_leaves_no_trace() {
     }
 }
 
-/// A process gives up its user while another of its calls sleeps. What runs later on that call's lwp has given it
-/// up, too.
+/// A process gives up its user while another of its calls sleeps. A call that later runs on that call's
+/// lwp has the new user, too.
 #[test]
 fn no_lwp_keeps_the_user_that_its_process_has_given_up() {
     let name = "no_lwp_keeps_the_user_that_its_process_has_given_up";
@@ -83,17 +83,18 @@ fn no_lwp_keeps_the_user_that_its_process_has_given_up() {
     let child = Client::fork(&parent.prefork().unwrap()).expect("a child");
     let to = parent.space().buffer(2).unwrap();
     let begin = |fd: i32| parent.begin(sys::READ, &[fd as u64, to.addr(), 1]);
-    // Each sleeps on the lwp that is kept, and what comes then on another, which is kept again.
+    // Each read sleeps on the lwp that is kept, and the next call runs on another, which is kept again.
     let early = begin(first);
     server.until(SOON, "a read asleep", |counters| counters.get("asleep") >= 1.0);
     parent.call(SETUID, &[100]).unwrap();
     assert_eq!(parent.call(GETUID, &[]).unwrap(), [100, 100]);
     let late = begin(second);
     server.until(SOON, "both reads asleep", |counters| counters.get("asleep") >= 2.0);
-    // Now none is kept, until the first read ends.
+    // Now no lwp is kept, until the first read ends.
     child.write(to_first, b"x").unwrap();
     assert_eq!(early.finish(), Ok([1, 0]));
-    // A call that may run where all are served would be given the new user there. This one is a worker's.
+    // A call that may run on the submission thread would be given the new user there. This call is a
+    // worker's.
     for _ in 0..20 {
         assert!(parent.open("/secret", O_RDWR, 0).is_err(), "it is the superuser's file");
         assert_eq!(parent.call(GETUID, &[]).unwrap(), [100, 100]);

@@ -1,7 +1,8 @@
-//! The server of a rump kernel, against a stand-in for that kernel which keeps the real one's rules and
-//! aborts over a server that does not: see `fake/librump.c`.
+//! Tests of the server of a rump kernel, against a stand-in for that kernel which keeps the real
+//! kernel's rules and aborts if the server breaks them: see `fake/librump.c`.
 //!
-//! Every test ends with a server that ends well. Without a C compiler they are skipped, and say so.
+//! Every test ends with a server that ends well. Without a C compiler the tests are skipped, and say
+//! so.
 
 mod fake;
 mod process;
@@ -38,7 +39,7 @@ const EINVAL: i32 = 22;
 const ENAMETOOLONG: i32 = 63;
 const ENOSYS: i32 = 78;
 
-/// `let kernel = kernel!(args)`, or the test is skipped.
+/// Defines `let kernel = kernel!(args)`, which skips the test if there is no stand-in.
 macro_rules! kernel {
     ($($arg:expr),*) => {
         match Kernel::start(&[$($arg),*]) {
@@ -56,7 +57,7 @@ fn fails(result: CallResult, errno: i32) {
     }
 }
 
-/// Has bytes go to the kernel and back.
+/// Sends bytes to the kernel and back.
 #[track_caller]
 fn echoes(client: &Client, bytes: &[u8]) {
     let from = client.space().buffer_from(bytes).unwrap();
@@ -70,7 +71,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
 }
 
-/// A read that sleeps, begun and asleep; and the descriptor whose write ends it.
+/// Begins a read that sleeps; returns it and the descriptor whose write ends it.
 fn asleep(client: &Client) -> (Pending, i32) {
     let [reader, writer] = client.pipe().unwrap();
     let to = client.space().alloc(8).unwrap();
@@ -128,7 +129,7 @@ fn a_string_longer_than_the_kernel_asked_for_does_not_reach_it() {
     assert_eq!(ask.header.kind(), Some(Kind::Copyinstr));
     let header = wire::Header { len: 24 + 100, class: 1, ..ask.header };
     raw.write(&[&header.encode()[..], &[b'x'; 99], &[0]].concat()).unwrap();
-    // The stand-in would abort. What the liar gets is up to the server.
+    // The stand-in would abort. The server may answer the liar as it likes.
     let _ = raw.read_frame(SOON);
     drop(raw);
     let client = kernel.client();
@@ -163,7 +164,8 @@ fn a_signal_comes_before_the_response_of_the_call_that_raised_it() {
         client.kill(pid, 30).unwrap();
         assert_eq!(heard.lock().unwrap().len(), round);
     }
-    // From another process, outside of any call of this one; it comes at the latest with the next.
+    // The signal comes from another process, outside of any call of this one; it arrives at the latest
+    // with the next call.
     kernel.client().kill(pid, 31).unwrap();
     let end = Instant::now() + SOON;
     while heard.lock().unwrap().last() != Some(&31) {
@@ -184,7 +186,7 @@ fn numbers_arguments_and_errors_arrive_as_they_were_sent() {
     for number in [-1, i32::MIN, own::END, i32::MAX, 0, 519] {
         fails(client.call(number, &[1, 2, 3]), ENOSYS);
     }
-    // Nine slots are read, whatever was sent; what was not is zero.
+    // The kernel reads nine slots, however many were sent; those that were not are zero.
     let args: Vec<u64> = (1..=9).map(|n| n * 0x0123_4567_89ab).collect();
     for sent in 0..=9 {
         let sum: u64 = (1u64..).zip(&args[..sent]).map(|(n, arg)| n * arg).sum();
@@ -213,7 +215,7 @@ fn megabytes_come_out_in_order() {
     kernel.ends_well();
 }
 
-/// One of the calls that there are, whole. The writing end of `pipe` is `pipe[1]`.
+/// Makes one of several calls. The writing end of `pipe` is `pipe[1]`.
 fn some_call(client: &Client, which: u64, pipe: [i32; 2]) -> Result<(), CallError> {
     match which % 7 {
         0 => client.getpid().map(drop),
@@ -228,7 +230,7 @@ fn some_call(client: &Client, which: u64, pipe: [i32; 2]) -> Result<(), CallErro
         3 => client.call(own::NAP, &[which % 4]).map(drop),
         4 => client.call(own::HOSTSLEEP, &[1, 0, 0, 0]).map(drop),
         5 => {
-            // As many write as read, at the latest in the end.
+            // There are as many writes as reads, at the latest in the end.
             client.write(pipe[1], b"x")?;
             client.read(pipe[0], 1).map(drop)
         }
@@ -254,14 +256,14 @@ fn many_threads_of_one_client() {
             });
         }
     });
-    // Of its lwps only some are kept.
+    // Only some of the lwps are kept.
     until(&client, Count::Lwps, |lwps| lwps < 16);
     assert!(count(&client, Count::MostAway) > 1, "the sleeps were not announced");
     drop(client);
     kernel.ends_well();
 }
 
-/// 32 clients of 8 threads for two seconds, and each client is hung up on time and again.
+/// Runs 32 clients of 8 threads for two seconds, and hangs up on each client time and again.
 fn storm(kernel: Kernel) {
     let (over, calls, drops) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU32::new(0));
     thread::scope(|scope| {
@@ -296,7 +298,7 @@ fn storm(kernel: Kernel) {
             });
         }
         thread::sleep(Duration::from_secs(2));
-        // Nor is it over before there was a storm.
+        // The storm goes on until it has made enough calls.
         let end = Instant::now() + SOON;
         while calls.load(Ordering::Relaxed) <= 1000 && Instant::now() < end {
             thread::sleep(Duration::from_millis(5));
@@ -328,7 +330,7 @@ fn many_clients_of_many_threads_that_vanish_on_four_cpus() {
 fn more_calls_sleep_than_there_are_seats_and_others_are_served() {
     let kernel = kernel!("--workers", "1");
     let clients: Vec<Client> = (0..40).map(|_| kernel.client()).collect();
-    // One asleep in each, and many in one.
+    // One call sleeps in each client, and many in one.
     let mut sleeps: Vec<_> = clients.iter().map(asleep).collect();
     sleeps.extend((0..20).map(|_| asleep(&clients[0])));
     let other = kernel.client();
@@ -359,7 +361,7 @@ fn at_the_bound_of_sleepers_calls_wait_and_none_is_lost() {
     for nap in naps {
         assert_eq!(nap.finish(), Ok([0, 0]));
     }
-    // Four asleep and a thread a seat; and the first copy of another kind may sleep, too.
+    // There are four sleepers and a thread a seat; and the first copy of another kind may sleep, too.
     let workers = count(&other, Count::OwnLwps);
     assert!(workers <= 4 + 2 + 2, "{workers} workers");
     drop((client, other));
@@ -388,7 +390,7 @@ fn a_bound_of_sleepers_delays_only_those_who_sleep() {
     kernel.ends_well();
 }
 
-/// One client fills what may sleep; what others read is there, or comes.
+/// Has one client fill the places of sleepers; the reads of others still find their bytes.
 #[test]
 fn of_the_sleepers_of_all_greedy_clients_leave_some() {
     let kernel = kernel!("--workers", "1", "--max-asleep", "8");
@@ -432,7 +434,7 @@ fn a_child_has_the_files_of_its_parent() {
     assert_eq!(child.read(reader, 100).unwrap(), b"to the child");
     parent.close(writer).unwrap();
     fails(parent.call(sys::CLOSE, &[writer as u64]), EBADF);
-    // Asleep in the parent, woken by the child.
+    // A read sleeps in the parent and is woken by the child.
     let to = parent.space().alloc(8).unwrap();
     let read = parent.begin(sys::READ, &[reader as u64, to, 8]);
     until(&child, Count::Sleepers, |sleepers| sleepers == 1);
@@ -468,7 +470,7 @@ fn a_token_is_good_once_and_a_forged_one_never() {
     refused(token.bytes());
     drop(child);
     refused(token.bytes());
-    // One that is cancelled takes its process with it; one that is not used stays until its parent
+    // A token that is cancelled takes its process with it; one that is not used stays until its parent
     // goes, and longer.
     let token = parent.prefork().unwrap();
     until(&parent, Count::Procs, |procs| procs == 2);
@@ -526,7 +528,7 @@ fn exec_keeps_the_process_and_ends_its_calls() {
         let [kept, _] = client.pipe().unwrap();
         let [closed, _] = client.pipe2(O_CLOEXEC).unwrap();
         let sleeps: Vec<_> = (0..8).map(|_| asleep(&client).0).collect();
-        // Asleep already, or still on their way.
+        // The calls are asleep already, or still on their way.
         if round % 2 == 0 {
             until(&client, Count::Sleepers, |sleepers| sleepers == 8);
         }
@@ -545,7 +547,7 @@ fn exec_keeps_the_process_and_ends_its_calls() {
         assert_eq!(command.bytes(name.len()), name.as_bytes());
         fails(client.call(sys::CLOSE, &[closed as u64]), EBADF);
         client.close(kept).unwrap();
-        // Calls sleep and wake as before.
+        // Calls sleep and wake as before the exec.
         let (sleep, writer) = asleep(&client);
         client.write(writer, b"awake").unwrap();
         assert_eq!(sleep.finish(), Ok([5, 0]));
@@ -567,7 +569,7 @@ fn exec_waits_for_calls_that_nothing_ends() {
     let other = kernel.client();
     let begun = Instant::now();
     let sleep = client.begin(own::HOSTSLEEP, &[3000, from.addr(), to.addr(), 4]);
-    // One that has not begun when an exec comes is refused instead.
+    // A call that has not begun when an exec comes is refused instead.
     until(&other, Count::Away, |away| away == 1);
     client.exec("patient").unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(3), "exec did not wait");
@@ -587,10 +589,11 @@ fn a_kernel_that_blocks_for_ever() {
     let hour = [3_600_000, 0, 0, 0];
     let stuck: Vec<_> = (0..20).map(|_| client.begin(own::HOSTSLEEP, &hour)).collect();
     kernel.server.until(SOON, "calls that are stuck", |c| c.get("asleep") >= MOST - 1.0);
-    // That client leaves something to another.
+    // That client leaves some places to another.
     let second = mute(&kernel, &[(own::HOSTSLEEP, &hour)]);
     kernel.server.until(SOON, "calls that are stuck", |c| c.get("asleep") >= MOST);
-    // One more of that kind waits for a thread. All other calls are served, and new clients are.
+    // One more call of that kind waits for a thread. All other calls are served, and so are new
+    // clients.
     let mut raw = mute(&kernel, &[(own::HOSTSLEEP, &[0, 0, 0, 0])]);
     let others_are_served = || {
         for _ in 0..50 {
@@ -599,17 +602,17 @@ fn a_kernel_that_blocks_for_ever() {
     };
     others_are_served();
     assert!(raw.read_frame(Duration::from_millis(100)).is_err(), "it was not to start");
-    // Whose they are goes: what has not begun is over, what is stuck harms nobody.
+    // Their client goes: calls that have not begun are over, calls that are stuck harm nobody.
     drop((stuck, client, second));
     others_are_served();
     let at_the_bound = |c: &Counters| (MOST..=MOST + SEATS).contains(&c.get("asleep"));
     kernel.server.until(SOON, "four stuck calls, or one more a seat", at_the_bound);
-    // They do not keep the server from its end.
+    // The stuck calls do not keep the server from its end.
     kernel.server.signal(Signal::TERM);
     kernel.server.ended_within(SOON, "SIGTERM with calls that never end");
 }
 
-/// A client that says what it wants and answers nothing.
+/// Connects a client that makes these calls and answers nothing.
 fn mute(kernel: &Kernel, calls: &[(i32, &[u64])]) -> RawConnection {
     let mut raw = RawConnection::connect(kernel.server.url()).unwrap();
     raw.hello("mute", SOON).unwrap();
@@ -626,14 +629,14 @@ fn a_client_that_vanishes_leaves_nothing() {
     let kernel = kernel!();
     let other = kernel.client();
     let busy = || until(&other, Count::Procs, |procs| procs == 2);
-    // Asleep, for good and for a time.
+    // These calls sleep, for good and for a time.
     let client = kernel.client();
     let sleeps = (asleep(&client), asleep(&client), client.begin(own::NAP, &[60_000]));
     until(&other, Count::Sleepers, |sleepers| sleepers == 3);
     client.disconnect();
     drop((sleeps, client));
     alone(&other);
-    // Asked for bytes, a string, a mapping, that it does not answer.
+    // The client is asked for bytes, a string, a mapping, and does not answer.
     for call in [
         (own::ECHO, &[0x1000, 0x2000, 100][..]),
         (own::ECHOSTR, &[0x1000, 0x2000, 100]),
@@ -647,23 +650,23 @@ fn a_client_that_vanishes_leaves_nothing() {
         drop(raw);
         alone(&other);
     }
-    // Gone before it is asked.
+    // The client goes before it is asked.
     let late = [200, 0x1000, 0x2000, 10];
     let raw = mute(&kernel, &[(own::HOSTSLEEP, &late[..]); 3]);
     busy();
     drop(raw);
     alone(&other);
-    // It does not take what comes: all at once, or bit by bit.
+    // The client does not take the bytes that come: all at once, or bit by bit.
     for args in [[0x1000, 8 << 20, 1], [0x1000, 4096, 10_000], [0x1000, 65_536, 10_000]] {
         let raw = mute(&kernel, &[(own::FLOOD, &args[..]); 2]);
         busy();
         thread::sleep(Duration::from_millis(100));
-        // Its own calls wait, nobody else's.
+        // Its own calls wait, and no other client's.
         echoes(&other, b"meanwhile");
         drop(raw);
         alone(&other);
     }
-    // In the middle of an exec that waits.
+    // The client goes in the middle of an exec that waits.
     let mut raw = mute(&kernel, &[(own::HOSTSLEEP, &[300, 0, 0, 0]), (own::NAP, &[60_000])]);
     busy();
     let mut frame = Vec::new();
@@ -693,7 +696,7 @@ fn a_flood_waits_for_a_slow_reader() {
 #[test]
 fn a_reboot_answers_its_caller_and_ends_the_process() {
     let mut kernel = kernel!();
-    // Others are asleep, or asked, or not reading; nobody waits for them.
+    // Other clients are asleep, or asked, or not reading; the server does not wait for them.
     let sleeper = kernel.client();
     let (sleep, _) = asleep(&sleeper);
     let asked = mute(&kernel, &[(own::ECHO, &[0x1000, 0x2000, 100])]);
@@ -738,7 +741,7 @@ fn a_signal_halts_the_kernel_with_calls_asleep() {
     }
 }
 
-/// Runs a program that must fail, and returns what it says.
+/// Runs a program that must fail, and returns its message.
 #[track_caller]
 fn refuses(command: &mut Command) -> String {
     let output = output(command, SOON);
@@ -754,7 +757,7 @@ fn serve(url: &str, args: &[&str]) -> Command {
     command
 }
 
-/// A socket of its own.
+/// Returns the URL of a socket of its own.
 fn somewhere() -> (tempfile::TempDir, Url) {
     let dir = tempfile::tempdir().unwrap();
     let url = Url::Unix(dir.path().join("s"));
@@ -770,13 +773,13 @@ fn what_is_missing_is_named_with_the_loaders_words() {
     let said = refuses(&mut serve(&url, &["--rump-prefix", nowhere]));
     assert!(said.contains("rumpuser") && said.contains("RUMP_PREFIX"), "{said}");
     assert!(said.contains("cannot open shared object file"), "{said}");
-    // One of the three.
+    // One of the three libraries is there.
     let lib = dir.path().join("lib");
     std::fs::create_dir(&lib).unwrap();
     symlink(prefix.join("lib/librumpuser.so"), lib.join("librumpuser.so")).unwrap();
     let said = refuses(serve(&url, &[]).env("RUMP_PREFIX", nowhere));
     assert!(said.contains("librump.so: cannot open shared object file"), "{said}");
-    // A component, among others that are there.
+    // A component is missing, among others that are there.
     let prefix = prefix.to_str().unwrap();
     let args = ["--rump-prefix", prefix, "-l", "rumpuser", "-l", "rumpnothing"];
     let said = refuses(&mut serve(&url, &args));
@@ -784,7 +787,7 @@ fn what_is_missing_is_named_with_the_loaders_words() {
     assert!(!dir.path().join("s").exists());
 }
 
-/// A copy of the stand-in where any user may read it, and may not remove the socket file.
+/// Copies the stand-in to where any user may read it, and may not remove the socket file.
 fn readable(prefix: &Path) -> tempfile::TempDir {
     let readable = tempfile::tempdir().expect("a directory");
     let lib = readable.path().join("lib");
@@ -797,8 +800,8 @@ fn readable(prefix: &Path) -> tempfile::TempDir {
     readable
 }
 
-/// A server that may have so many threads more than it has, of a user whom that binds. `None`, and says so,
-/// if there is no program to say that.
+/// Starts a server that may have `threads` more threads than it has, of a user whom that limit binds.
+/// Returns `None`, and says so, if there is no program to set the limit.
 fn with_few_threads(url: &Url, rump: &Path, threads: usize) -> Option<(Program, Client)> {
     const USER: u32 = 54_322;
     let (rump, user) = (rump.to_str().expect("a path of words"), format!("{USER}:{USER}"));
@@ -822,8 +825,8 @@ fn with_few_threads(url: &Url, rump: &Path, threads: usize) -> Option<(Program, 
     Some((program, client))
 }
 
-/// All threads that there can be sleep for one client. Others come and go meanwhile, and once that client
-/// has left all is as before.
+/// Has one client use up all threads that there can be. Others come and go meanwhile, and once that
+/// client has left everything is as before.
 #[test]
 fn where_there_are_no_more_threads_a_server_goes_on() {
     let Some(prefix) = prefix() else { return };
@@ -888,7 +891,7 @@ fn a_kernel_may_be_loaded_and_served_by_a_user_without_privileges() {
     drop(dir);
 }
 
-/// Builds a component that has `name` and calls `needs`, all at once when it is loaded.
+/// Builds a component that has `name` and calls `needs`, all resolved when it is loaded.
 fn component(lib: &Path, name: &str, needs: Option<&str>) {
     let source = lib.join(format!("{name}.c"));
     let call = needs.map(|needs| format!("{needs}()")).unwrap_or("0".into());
@@ -923,7 +926,7 @@ fn components_are_loaded_in_any_order_that_works() {
         client.reboot(0).unwrap();
         assert_eq!(program.ends().code(), Some(0));
     }
-    // Two that need each other at once, which no order gives them, among one that loads.
+    // Two components need each other at once, which no order solves, beside one that loads.
     let prefix = dir.path().to_str().unwrap();
     let args = ["--rump-prefix", prefix, "-l", "rumpx", "-l", "rumpc", "-l", "rumpy"];
     let said = refuses(&mut serve(&url, &args));
@@ -931,7 +934,7 @@ fn components_are_loaded_in_any_order_that_works() {
     assert!(said.contains("undefined symbol: rump"), "{said}");
 }
 
-/// The program by NetBSD's name for its own.
+/// Returns the program under the name of NetBSD's own server.
 fn rump_server(dir: &Path) -> Command {
     let name = dir.join("rump_server");
     if !name.exists() {
@@ -980,7 +983,7 @@ fn rump_server_detaches_once_it_is_ready() {
     let output = output(rump_server(dir.path()).arg(url.to_string()), SOON);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stderr.is_empty() && output.stdout.is_empty(), "{output:?}");
-    // It is ready: no waiting here.
+    // The server is ready: the test does not wait here.
     let client = connect(&url);
     let daemon = Daemon::of(&client);
     let pid = daemon.pid().as_raw_nonzero().get();
@@ -1017,7 +1020,7 @@ fn a_failure_before_rump_server_is_ready_is_its_own() {
     let drive = "key=/k,hostpath=/nowhere/there,size=host";
     let said = refuses(rump_server(dir.path()).args(["-d", drive, &url]));
     assert!(said.contains("/nowhere/there"), "{said}");
-    // Somebody else is there already.
+    // Another server is there already.
     let mut command = rump_server(dir.path());
     let mut first = Program::spawn(command.args(["-s", &url]));
     let client = first.client(&url.parse().unwrap());
@@ -1028,7 +1031,7 @@ fn a_failure_before_rump_server_is_ready_is_its_own() {
     assert!(prefix.exists());
 }
 
-/// A stock program, with or without the library before librumpuser.
+/// Returns a stock program, with or without the library before librumpuser.
 fn stock(dir: &Path, linked: bool) -> Command {
     let library = librumpring();
     let mut command = Command::new(fake::host(dir, linked.then_some(&library)));
@@ -1066,7 +1069,7 @@ fn a_stock_program_gets_this_server_by_preload_or_by_link() {
         child.write(pipe[1], b"by the child").unwrap();
         assert_eq!(client.read(pipe[0], 100).unwrap(), b"by the child");
         drop(child);
-        // Asleep inside the kernel, of which the server must know.
+        // These calls sleep inside the kernel, and the server must know of that.
         let sleeps: Vec<_> = (0..20).map(|_| asleep(&client)).collect();
         let other = connect(&url);
         until(&other, Count::Sleepers, |sleepers| sleepers == 20);
@@ -1169,12 +1172,12 @@ fn a_stock_programs_server_is_set_up_by_the_environment() {
     assert_eq!(program.ends().code(), Some(0), "{:?}", program.said());
 }
 
-/// One call keeps the only CPU, and another client asks for its pid: that one waits, and nobody else.
+/// One call keeps the only CPU, and another client asks for its pid: that client waits, and no other.
 #[test]
 fn who_waits_for_a_cpu_keeps_nobody_from_being_served() {
     let Some(mut kernel) = Kernel::with_cpus("1", &[]) else { return };
     let (holder, asker) = (kernel.client(), kernel.client());
-    // From now on it has an lwp, which is what such calls are run on at once.
+    // From now on the client has an lwp, on which such calls are run at once.
     asker.getpid().unwrap();
     let go = kernel.server.dir().join("go");
     let path = holder.space().buffer_str(go.to_str().expect("a path of words")).unwrap();
@@ -1186,7 +1189,8 @@ fn who_waits_for_a_cpu_keeps_nobody_from_being_served() {
             thread::sleep(Duration::from_millis(5));
         }
         let asked: Vec<_> = (0..4).map(|_| asker.begin(sys::GETPID, &[])).collect();
-        // Each of these comes after what was sent before: the last ones after the calls have been tried.
+        // Each of these is served after the frames sent before: the last ones after the calls have been
+        // tried.
         let refused = (0..4).all(|_| is_refused_without_the_kernel(kernel.server.url()));
         std::fs::write(&go, "").unwrap();
         assert!(refused, "others were served meanwhile");
@@ -1202,7 +1206,7 @@ fn who_waits_for_a_cpu_keeps_nobody_from_being_served() {
     kernel.ends_well();
 }
 
-/// Whether a newcomer gets its banner, and an error for a call before its handshake.
+/// Returns `true` if a newcomer gets its banner, and an error for a call before its handshake.
 fn is_refused_without_the_kernel(url: &Url) -> bool {
     let mut raw = RawConnection::connect(url).unwrap();
     let mut frame = Vec::new();
@@ -1212,7 +1216,7 @@ fn is_refused_without_the_kernel(url: &Url) -> bool {
         && raw.read_frame(SOON).is_ok_and(|frame| frame.header.class == 2)
 }
 
-/// The kernel keeps what it knows of a client for longer than the client is there.
+/// The kernel keeps data of a client for longer than the client is connected.
 #[test]
 fn a_late_signal_reaches_nobody_least_of_all_the_next_client() {
     const GONE: usize = 20;
@@ -1232,7 +1236,7 @@ fn a_late_signal_reaches_nobody_least_of_all_the_next_client() {
                 hearing.fetch_or(1 << signo, Ordering::SeqCst);
             });
             let client = builder.connect(kernel.server.url()).unwrap();
-            // One of its own, after the others': it hears that one.
+            // Each client has a signal of its own coming, after the others': it hears that one.
             client.call(own::LATER, &[20, 400]).unwrap();
             client
         })
@@ -1266,7 +1270,7 @@ fn a_nanosleep_takes_its_time() {
     kernel.ends_well();
 }
 
-/// A pause that nothing in the kernel ends early is over when its client leaves, however it does.
+/// A pause that nothing in the kernel ends early is over when its client leaves, in any way.
 #[test]
 fn sleepers_of_a_client_that_left_do_not_count() {
     const EACH: usize = 40;
@@ -1316,7 +1320,7 @@ fn threads_that_end_give_their_lwps_back() {
     }
     let end = Instant::now() + SOON;
     loop {
-        // Threads that end and threads that begin: they are counted a moment before or after their lwps.
+        // Threads end and begin: they are counted a moment before or after their lwps.
         let (lwps, threads) = (count(&stranger, Count::OwnLwps), kernel.server.threads());
         if lwps <= threads as i64 {
             break;

@@ -1,7 +1,7 @@
-//! What is known to bring NetBSD's own kernel down: refused, and everybody is served on. Let through by
-//! `--netbsd-faults allow` it does bring it down, or there would be nothing to refuse.
+//! Faults that are known to bring NetBSD's own kernel down: the server refuses them, and goes on
+//! serving. With `--netbsd-faults allow` they do bring it down, or there would be nothing to refuse.
 //!
-//! RUMP_PREFIX names where a rump kernel is installed. Without it these tests say that they are skipped.
+//! RUMP_PREFIX names the directory of a rump kernel. Without it these tests say that they are skipped.
 
 mod process;
 
@@ -24,7 +24,7 @@ const EFAULT: i32 = 14;
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 45;
 
-/// A server of the real kernel, or the test is skipped.
+/// Starts a server of the real kernel; returns `None` if the test is skipped.
 fn serve(name: &str, args: &[&str]) -> Option<Server> {
     if load::prefix_from_env().is_none() {
         process::say(&format!("{name}: skipped: RUMP_PREFIX says where no rump kernel is"));
@@ -45,7 +45,7 @@ fn errno<T: std::fmt::Debug>(result: Result<T, CallError>) -> i32 {
     }
 }
 
-/// `struct kevent`: watches a process for its exit, or a descriptor for bytes.
+/// Returns a `struct kevent` that watches a process for its exit, or a descriptor for bytes.
 fn event(ident: u64, filter: u32, fflags: u32) -> Vec<u8> {
     const EV_ADD: u32 = 1;
     let mut bytes = ident.to_le_bytes().to_vec();
@@ -56,7 +56,7 @@ fn event(ident: u64, filter: u32, fflags: u32) -> Vec<u8> {
     bytes
 }
 
-/// Watches a child for its end, which comes.
+/// Watches a child for its end, and ends it.
 fn watch_a_child(client: &Client) -> Result<(), CallError> {
     const EVFILT_PROC: u32 = 4;
     const NOTE_EXIT: u32 = 0x8000_0000;
@@ -69,14 +69,14 @@ fn watch_a_child(client: &Client) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Has a timer of the third kind tick.
+/// Arms a timer of kind `which`.
 fn arm_a_timer(client: &Client, which: u64) -> Result<[i64; 2], CallError> {
     let times: Vec<u8> = [0i64, 1000, 0, 1000].iter().flat_map(|each| each.to_le_bytes()).collect();
     let times = client.space().buffer_from(&times).unwrap();
     client.call(SETITIMER, &[which, times.addr(), 0])
 }
 
-/// Waits until the server has ended, and not well.
+/// Waits until the server has ended, and not with success.
 fn goes_down(mut server: Server) {
     let status = server.ended_within(SOON, "a fault of the kernel");
     assert!(!status.success(), "{status}");
@@ -93,7 +93,7 @@ fn a_watch_on_a_process_is_refused() {
     let Some(server) = serve("a_watch_on_a_process_is_refused", &[]) else { return };
     let watcher = client(&server);
     assert_eq!(errno(watch_a_child(&watcher)), EINVAL);
-    // Others in the same call are taken: the errno comes with the one that is not.
+    // Other changes in the same call are taken: the errno comes with the change that is refused.
     let [kqueue, _] = watcher.call(KQUEUE, &[]).unwrap();
     let [reader, writer] = watcher.pipe().unwrap();
     let changes = [event(1, 4, 0), event(reader as u64, 0, 0)].concat();
@@ -123,7 +123,7 @@ fn a_watch_on_a_process_brings_the_kernel_down() {
     goes_down(server);
 }
 
-/// Has a kqueue watch itself, by its own descriptor or that of another that watches it, and something happen.
+/// Has kqueues watch each other in a circle, or one itself, and makes something happen.
 fn watch_in_a_circle(client: &Client, length: usize) -> Result<(), CallError> {
     const EVFILT_READ: u32 = 0;
     let watch = |kqueue: i64, fd: i64| {
@@ -147,7 +147,8 @@ fn a_kqueue_that_watches_a_kqueue_is_refused() {
     for length in [1, 2] {
         assert_eq!(errno(watch_in_a_circle(&watcher, length)), EBADF);
     }
-    // One thread of the client watches a descriptor at which another puts a kqueue now and then.
+    // One thread of the client watches a descriptor under which another thread opens a kqueue now and
+    // then.
     let [kqueue, _] = watcher.call(KQUEUE, &[]).unwrap();
     let shared = watcher.call(KQUEUE, &[]).unwrap()[0];
     let change = watcher.space().buffer_from(&event(shared as u64, 0, 0)).unwrap();
@@ -198,7 +199,7 @@ fn a_monotonic_interval_timer_brings_the_kernel_down() {
     goes_down(server);
 }
 
-/// Has the vnode of a file locked for ever.
+/// Locks the vnode of a file for ever.
 fn lock_a_file(client: &Client) -> Result<[i64; 2], CallError> {
     const EXTATTRCTL: i32 = 360;
     let file = client.open("/file", O_CREAT | O_RDWR, 0o600).expect("a file");
@@ -231,7 +232,8 @@ fn a_file_for_extattrctl_is_locked_for_ever() {
     assert!(opened.is_err() || !server.is_running(), "no lookup comes back");
 }
 
-/// SIGIO for init, from a socket whose owner it was made. Raised in the server it would be the end of it.
+/// Sends SIGIO to init, from a socket whose owner init was made. Raised in the server it would end the
+/// server.
 #[test]
 fn a_signal_for_init_reaches_nobody() {
     const F_SETFL: u64 = 4;
@@ -254,8 +256,9 @@ fn a_signal_for_init_reaches_nobody() {
     still_serves(server);
 }
 
-/// The console takes a multiple of 4 GiB for nothing, again and again: a call that never ends, and keeps its CPU.
-/// There are more CPUs than such calls here, so that it is found out: the ones who ask are answered.
+/// Writes a multiple of 4 GiB to the console, which takes it for nothing, again and again: a call that
+/// never ends, and keeps its CPU. There are more CPUs than such calls here, so that the test can fail:
+/// other clients are answered.
 #[test]
 fn a_long_write_to_the_console_ends() {
     const STDOUT: u64 = 1;

@@ -1,9 +1,9 @@
-//! NetBSD's own kernel behind the server: stock clients through every way in, clients that are killed,
-//! ten thousand at once, thousands asleep, and the kernel's end.
+//! NetBSD's own kernel behind the server: stock clients in every way, clients that are killed, ten
+//! thousand at once, thousands asleep, and the kernel's end.
 //!
-//! RUMP_PREFIX names where a rump kernel is installed, as buildrump.sh does it. Without it these tests say
-//! that they are skipped. What the kernel holds is asked of the kernel itself: its tables of processes and
-//! of open files. Numbers are printed (`--nocapture`).
+//! RUMP_PREFIX names the directory of a rump kernel, as buildrump.sh installs it. Without it these
+//! tests say that they are skipped. The tests ask the kernel itself for the things it holds: its tables
+//! of processes and of open files. Numbers are printed (`--nocapture`).
 
 mod process;
 mod stock;
@@ -35,10 +35,10 @@ const POLL: i32 = 209;
 const EINTR: i32 = 4;
 const ENOSYS: i32 = 78;
 
-/// How long anything may take that very many clients together wait for.
+/// The time for anything that very many clients together wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the kernel is made of here.
+/// The components of the kernel here.
 const COMPONENTS: [&str; 9] = [
     "-lrumpvfs",
     "-lrumpvfs_fifofs",
@@ -51,7 +51,7 @@ const COMPONENTS: [&str; 9] = [
     "-lrumpfs_tmpfs",
 ];
 
-/// How the server comes before the kernel.
+/// The way in which the server is put before the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// `rumpring serve --kernel librump`
@@ -64,13 +64,13 @@ enum Way {
 
 const WAYS: [Way; 3] = [Way::Serve, Way::Named, Way::Preloaded];
 
-/// One test at a time: they share CPUs and the limit of open files, and measure.
+/// Lets one test run at a time: they share CPUs and the limit of open files, and measure.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The library for `LD_PRELOAD`: cargo puts it beside the tests.
+/// Returns the library for `LD_PRELOAD`: cargo puts it beside the tests.
 fn preload() -> PathBuf {
     let test = std::env::current_exe().expect("this program's path");
     let library = test.with_file_name("librumpring.so");
@@ -89,7 +89,7 @@ fn serve_tcp() -> Server {
     Server::start_tcp(&args)
 }
 
-/// A `rump_server`, in the foreground unless it is to detach.
+/// Returns a `rump_server`, in the foreground unless it is to detach.
 fn named(stock: &Stock, way: Way, is_detached: bool) -> Command {
     let mut command = match way {
         Way::Preloaded => {
@@ -122,7 +122,7 @@ fn connect(url: &Url) -> Client {
     Client::builder().timeout(PATIENCE).connect(url).expect("a client connects")
 }
 
-/// What a process of the kernel is known by.
+/// The data of a process of the kernel.
 #[derive(Debug)]
 struct Process {
     pid: i32,
@@ -131,7 +131,8 @@ struct Process {
     files: usize,
 }
 
-/// All processes of the kernel, of which there are few, but its own two and the asking client's, with their open files.
+/// Returns all processes of the kernel, which should be few, with their open files; except its own two
+/// and the asking client's.
 ///
 /// Source: NetBSD `sys/sys/sysctl.h`, `struct kinfo_proc2` and `struct kinfo_file`.
 fn processes(client: &Client) -> Vec<Process> {
@@ -177,7 +178,7 @@ fn until_empty(url: &Url, why: &str) {
     }
 }
 
-/// SIGTERM halts the kernel, and is no failure.
+/// Ends the server by SIGTERM, which halts the kernel, and is no failure.
 #[track_caller]
 fn ends_well(mut server: Server) {
     let socket = server.url().path().map(PathBuf::from);
@@ -191,7 +192,7 @@ fn ends_well(mut server: Server) {
     println!("ended within {:?} of SIGTERM", start.elapsed());
 }
 
-/// A program of `tests/stock` at a server; afterwards the kernel is empty.
+/// Runs a program of `tests/stock` at a server; afterwards the kernel must be empty.
 fn stock_client(name: &str, may_skip: &[&str]) {
     let Some(stock) = Stock::find(name) else {
         return;
@@ -238,7 +239,7 @@ fn stock_execs() {
     stock_client("execs", &[]);
 }
 
-/// A rump kernel has no kill: its signals are SIGPIPE, and SIGALRM of a timer.
+/// Tests signals: a rump kernel has no kill, so they are SIGPIPE, and SIGALRM of a timer.
 #[test]
 fn stock_signals_and_calls_from_their_handlers() {
     stock_client("signals", &[": no kill"]);
@@ -281,7 +282,7 @@ fn a_hijacked_program() {
     }
 }
 
-/// `rump_server` without `-s`: what was started ends once the server is ready.
+/// Runs `rump_server` without `-s`: the process started ends once the server is ready.
 #[test]
 fn detached() {
     let Some(stock) = Stock::find("detached") else {
@@ -312,7 +313,7 @@ fn detached() {
         }
         assert!(halted && still_runs.is_none(), "{way:?}: served, and halted");
         assert!(!socket.exists(), "{way:?}: the socket file goes with the server");
-        // A failure is the exit status of what was started.
+        // A failure is the exit status of the process that was started.
         let status = named(&stock, way, true)
             .arg("unix:///no/such/directory/s")
             .stderr(Stdio::null())
@@ -321,7 +322,7 @@ fn detached() {
     }
 }
 
-/// Who listens there, if it is another process than this.
+/// Returns the process that listens there, if it is another than this.
 fn server_of(url: &Url) -> Option<Pid> {
     let raw = RawConnection::connect(url).ok()?;
     let pid = rustix::net::sockopt::socket_peercred(raw.as_fd()).ok()?.pid;
@@ -333,7 +334,7 @@ fn is_running(pid: Pid) -> bool {
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// 32 clients of 8 threads at all times, half of which are killed at some time.
+/// A storm of 32 clients of 8 threads at all times, half of which are killed at some time.
 struct Storm {
     program: PathBuf,
     url: Url,
@@ -354,7 +355,7 @@ impl Storm {
         self.random % below
     }
 
-    /// A client on a port of its own, and when it is to be killed.
+    /// Starts a client on a port of its own, and returns the time at which it is to be killed.
     fn client(&mut self, slot: u16) -> (Child, Option<Instant>) {
         let is_victim = self.random(3) > 0;
         let after = Duration::from_millis(self.random(1200));
@@ -452,10 +453,11 @@ fn ports_are_free(client: &Client) {
     }
 }
 
-/// A client with a call asleep.
+/// A client with a call that sleeps.
 struct Sleeper {
     call: Pending,
-    /// Alive for its process; and what it writes to so that it wakes.
+    /// The client, which keeps its process alive, and the descriptor to write to so that the call
+    /// wakes.
     client: Client,
     write_end: Option<i32>,
 }
@@ -478,7 +480,7 @@ impl Sleeper {
         pollfd[..4].copy_from_slice(&read_end.to_le_bytes());
         pollfd[4] = 1;
         let pollfd = client.space().alloc_from(&pollfd).expect("a pollfd");
-        // What it asks its client for it gets when somebody waits for a call.
+        // The poll's requests to its client are served while the client waits for another call.
         let call = client.begin(POLL, &[pollfd, 1, u64::from(u32::MAX)]);
         client.getpid().expect("getpid");
         Sleeper { call, client, write_end: Some(write_end) }
@@ -494,7 +496,7 @@ impl Sleeper {
     }
 }
 
-/// Calls getpid until told to stop, and more than 50 times; how often, and how long the slowest took.
+/// Calls getpid until told to stop, and more than 50 times; returns how often, and the slowest time.
 fn call_until(url: &Url, stop: &AtomicBool) -> (u64, Duration) {
     let client = connect(url);
     let pid = client.getpid().expect("getpid");
@@ -509,7 +511,7 @@ fn call_until(url: &Url, stop: &AtomicBool) -> (u64, Duration) {
     (answered, worst)
 }
 
-/// Does something while another client is served, and prints how that one fared.
+/// Runs `what` while another client is served, and prints that client's latencies.
 fn while_another_calls<R>(url: &Url, what: impl FnOnce() -> R) -> R {
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
@@ -634,7 +636,7 @@ fn thousands_of_reads_sleep_while_others_are_served() {
         sleeper.client.write(sleeper.write_end.expect("it reads"), b"w").expect("a byte");
         assert_eq!(sleeper.call.finish_timeout(PATIENCE), Some(Ok([1, 0])), "it wakes up");
     }
-    // An exec ends all of its own.
+    // An exec ends all calls of its process.
     let begin = Instant::now();
     let pid = one.getpid().expect("getpid");
     one.exec("another").expect("an exec, once its calls have ended");
@@ -650,7 +652,7 @@ fn thousands_of_reads_sleep_while_others_are_served() {
     ends_well(server);
 }
 
-/// The bound of sleepers delays only those who would sleep.
+/// The bound on sleepers delays only calls that would sleep.
 #[test]
 fn at_the_bound_of_sleepers_others_are_served() {
     const MOST: usize = 50;
@@ -677,7 +679,7 @@ fn at_the_bound_of_sleepers_others_are_served() {
     ends_well(server);
 }
 
-/// More calls that would sleep than the system has threads for: the server bounds them by itself.
+/// Makes more calls that would sleep than the system has threads for: the server bounds them by itself.
 #[test]
 fn more_sleepers_than_the_system_has_threads_for() {
     const CLIENTS: usize = 7;
@@ -724,7 +726,8 @@ fn more_sleepers_than_the_system_has_threads_for() {
     ends_well(server);
 }
 
-/// Calls on their way into the kernel when their client goes, again and again: each must end.
+/// Has clients go while their calls are on their way into the kernel, again and again: each call must
+/// end.
 #[test]
 fn clients_that_go_while_their_calls_begin() {
     if Stock::find("clients_that_go_while_their_calls_begin").is_none() {
@@ -779,7 +782,7 @@ fn forks_share_files_and_execs_keep_them() {
     assert_eq!(read.finish_timeout(Duration::from_millis(100)), None, "nothing to read so far");
     child.write(write_end, b"pipe").expect("a write");
     assert_eq!(read.finish_timeout(SOON), Some(Ok([4, 0])), "through the pipe");
-    // What has waited for an answer holds on to its client.
+    // A `Pending` that has waited for an answer keeps its client.
     drop(read);
     let again = token.connect().map(drop).expect_err("a token is good once");
     assert!(
@@ -821,20 +824,20 @@ fn number_of(name: &str) -> i32 {
     by_name(name).expect("a call").number
 }
 
-/// The kernel's first root has fifos only by name.
+/// Mounts a tmpfs, since the kernel's first root has fifos only by name.
 ///
 /// Source: NetBSD `sys/fs/tmpfs/tmpfs_args.h`.
 fn mount_tmpfs(client: &Client, path: &str) {
     let space = client.space();
     let [kind, path] = ["tmpfs", path].map(|text| space.buffer_str(text).expect("room"));
-    // The version; no limits; root's, with mode 0755.
+    // The arguments: version; no limits; owner root, mode 0755.
     let args = [1, 0, 0, 0, 0o755u64].map(u64::to_le_bytes).concat();
     let args = space.buffer_from(&args).expect("room");
     let args = [kind.addr(), path.addr(), 0, args.addr(), args.len() as u64];
     client.call(number_of("mount"), &args).expect("a tmpfs");
 }
 
-/// However the kernel and its library of fifos came together, and whichever was named first.
+/// Fifos work however the kernel and its library of fifos came together, and whichever was named first.
 #[test]
 fn fifos_work() {
     let Some(stock) = Stock::find("fifos_work") else { return };
@@ -853,7 +856,7 @@ fn fifos_work() {
     }
 }
 
-/// SIGTERM while calls sleep and a prefork waits for its child.
+/// Sends SIGTERM while calls sleep and a prefork waits for its child.
 #[test]
 fn a_signal_ends_a_server_whose_clients_sleep() {
     let Some(stock) = Stock::find("a_signal_ends_a_server_whose_clients_sleep") else {
@@ -910,7 +913,8 @@ fn arm(client: &Client, milliseconds: i64) {
     }
 }
 
-/// Timers of clients that have left are over: neither the kernel nor the next client hears of them.
+/// Timers of clients that have left are over: neither the kernel nor the next client gets their
+/// signals.
 #[test]
 fn timers_end_with_their_client() {
     let Some(stock) = Stock::find("timers_end_with_their_client") else {
@@ -924,7 +928,7 @@ fn timers_end_with_their_client() {
             let client = connect(&url);
             arm(&client, 300);
             if round % 3 == 0 {
-                // One whose process was a prefork, and one that has become another program.
+                // One client's process was a prefork, and one has become another program.
                 let child = client.prefork().expect("a prefork");
                 arm(&child.connect().expect("a child"), 300);
                 client.exec("another").expect("an exec");
@@ -936,7 +940,7 @@ fn timers_end_with_their_client() {
             hearing.fetch_add(1, Relaxed);
         });
         let next = next.connect(&url).expect("a client connects");
-        // After all of those.
+        // This timer expires after all of those.
         let time = put_i64s(&next, &[0, 0, 1, 0]);
         next.call(SETITIMER, &[0, time, 0]).expect("setitimer");
         let end = Instant::now() + SOON;
@@ -952,7 +956,7 @@ fn timers_end_with_their_client() {
     }
 }
 
-/// A call that sleeps for a day, begun.
+/// Begins a call that sleeps for a day.
 fn begin_day(client: &Client, kind: &str) -> Pending {
     let day = put_i64s(client, &[DAY, 0]);
     let rest = client.space().alloc(16).expect("room");
@@ -985,8 +989,8 @@ fn begin_day(client: &Client, kind: &str) -> Pending {
     }
 }
 
-/// Calls that would sleep for a day end with their client, and with its exec. Those that the kernel itself
-/// wakes are here to show that they still do.
+/// Calls that would sleep for a day end with their client, and with its exec. Calls that the kernel
+/// itself wakes are included to show that they still end.
 #[test]
 fn sleepers_end_with_their_client() {
     if Stock::find("sleepers_end_with_their_client").is_none() {
@@ -1016,7 +1020,7 @@ fn sleepers_end_with_their_client() {
                 let end = call.finish_timeout(SOON).expect("it ends with an exec");
                 let is_interrupted =
                     matches!(&end, Err(CallError::Errno(errno)) if errno.0 == EINTR);
-                // It returns what went wrong.
+                // clock_nanosleep returns the error as its value.
                 let is_returned = kind == "clock_nanosleep" && end == Ok([i64::from(EINTR), 0]);
                 assert!(is_interrupted || is_returned, "{kind}: {end:?}");
             }
@@ -1028,7 +1032,7 @@ fn sleepers_end_with_their_client() {
     ends_well(server);
 }
 
-/// At a small bound of sleepers, those of a client that has left are in nobody's way.
+/// At a small bound on sleepers, those of a client that has left do not count.
 #[test]
 fn sleepers_of_one_that_left_do_not_count() {
     const MOST: usize = 4;
@@ -1057,8 +1061,8 @@ fn sleepers_of_one_that_left_do_not_count() {
     ends_well(server);
 }
 
-/// Whoever leaves in the middle of a call that waits inside the kernel for the kernel, does not keep it from
-/// going on: here each close takes an interface apart.
+/// A client that leaves in the middle of a call that waits inside the kernel does not keep the kernel
+/// from going on: here each close takes an interface apart.
 #[test]
 fn clients_that_leave_while_a_tap_is_closed() {
     if Stock::find("clients_that_leave_while_a_tap_is_closed").is_none() {
@@ -1116,7 +1120,7 @@ fn lingering_sockets_do_not_keep_processes() {
     ends_well(server);
 }
 
-/// A connection that has shaken hands, and the reading end of a pipe of its process.
+/// Returns a connection whose handshake is done, and the reading end of a pipe of its process.
 fn with_pipe(url: &Url) -> (RawConnection, u64) {
     let mut raw = RawConnection::connect(url).expect("a connection");
     raw.hello("leaves", PATIENCE).expect("a handshake");
@@ -1127,7 +1131,7 @@ fn with_pipe(url: &Url) -> (RawConnection, u64) {
     (raw, wire::read_u64(&answer.body, 8))
 }
 
-/// Over TCP the end of what a client sends wakes its calls, here while its exec does so already.
+/// Over TCP the end of a client's stream wakes its calls, here while its exec does so already.
 #[test]
 fn clients_that_leave_in_their_exec() {
     if Stock::find("clients_that_leave_in_their_exec").is_none() {
@@ -1158,7 +1162,7 @@ fn clients_that_leave_as_their_polls_fall_asleep() {
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("unix://{}", dir.path().join("s").display());
     let mut command = process::rumpring();
-    // With few it comes soon.
+    // With few CPUs the fault comes soon.
     command.env("RUMP_NCPU", "2");
     let args: Vec<&str> = ["--kernel", "librump"].iter().chain(&COMPONENTS).copied().collect();
     let server = Server::run(command, dir, &url, &args);
@@ -1186,7 +1190,8 @@ fn clients_that_leave_as_their_polls_fall_asleep() {
     ends_well(server);
 }
 
-/// The kernel would have a call made again whose file was closed while it slept. A client is never told so.
+/// The kernel asks for a call to be made again whose file was closed while it slept. A client never
+/// sees that.
 #[test]
 fn a_read_of_what_is_closed_meanwhile_fails() {
     const EBADF: i32 = 9;
@@ -1210,8 +1215,9 @@ fn a_read_of_what_is_closed_meanwhile_fails() {
     ends_well(server);
 }
 
-/// Has a client begin what keeps a file locked inside the kernel as long as it wants: `call` of a file that it has
-/// opened. Another waits for that file, but not for longer than `--answer-time`.
+/// Has a client begin a call that keeps a file locked inside the kernel for as long as the client
+/// wants: `begin` makes the call on a file that the client has opened. Another client waits for that
+/// file, but not for longer than `--answer-time`.
 fn keeps_a_file(url: &Url, begin: impl FnOnce(&mut RawConnection, u64)) {
     let owner = connect(url);
     let file = owner.open("/kept", O_CREAT | O_RDWR, 0o600).expect("a file");
@@ -1230,7 +1236,7 @@ fn keeps_a_file(url: &Url, begin: impl FnOnce(&mut RawConnection, u64)) {
     keeper.write(&[&header.encode()[..], name].concat()).expect("the name");
     let opened = keeper.read_frame(PATIENCE).expect("an open file");
     begin(&mut keeper, wire::read_u64(&opened.body, 8));
-    // It is in the middle of that once its connection is asked for nothing any more, or a moment later.
+    // The call is in the middle of its work once it asks for nothing more, or a moment later.
     thread::sleep(Duration::from_millis(300));
     let stranger = connect(url);
     stranger.open("/kept", O_RDWR, 0).expect("the file can be looked up");
@@ -1247,7 +1253,8 @@ fn a_client_that_is_waited_for_inside_the_kernel_has_only_so_long() {
     let _alone = alone();
     let server = serve(&["--answer-time", "1", "--linger", "1"]);
     let url = server.url().clone();
-    // More than is asked for ahead: some of it the kernel asks for with the file locked.
+    // The write is longer than the server asks for ahead: some bytes the kernel asks for with the file
+    // locked.
     keeps_a_file(&url, |keeper, file| {
         let mut frame = Vec::new();
         wire::syscall_request(&mut frame, 2, sys::WRITE, &[file, 0x10000, 8 << 20]);
@@ -1263,7 +1270,7 @@ fn a_client_that_is_waited_for_inside_the_kernel_has_only_so_long() {
     ends_well(server);
 }
 
-/// fcntl(2) with F_CLOSEM goes round while another thread closes the last descriptor.
+/// fcntl(2) with F_CLOSEM loops while another thread closes the last descriptor.
 #[test]
 fn closing_what_is_being_closed_keeps_nobody_waiting() {
     const FLOCK: i32 = 131;
@@ -1284,7 +1291,7 @@ fn closing_what_is_being_closed_keeps_nobody_waiting() {
     server.until(SOON, "the second waits", |counters| counters.get("asleep") > 0.0);
     calls.push(client.begin(sys::CLOSE, &[int(last)]));
     server.until(SOON, "its close waits", |counters| counters.get("asleep") > 1.0);
-    // More than there are threads.
+    // These are more calls than there are threads.
     calls.extend((0..64).map(|_| client.begin(FCNTL, &[int(last), F_CLOSEM])));
     let stranger = connect(&url);
     for _ in 0..10 {
@@ -1317,7 +1324,7 @@ fn a_reader_that_leaves_ends_a_write_of_another() {
         server.until(SOON, "the write sleeps", |counters| counters.get("asleep") > 0.0);
         drop(parent);
         match write.finish() {
-            // What was read meanwhile, which is nothing, decides.
+            // The result depends on the bytes read meanwhile, which are few or none.
             Ok([written, _]) => assert!((1..1 << 20).contains(&written), "{written}"),
             Err(CallError::Errno(errno)) => assert_eq!(errno.0, EPIPE),
             Err(error) => panic!("{error}"),

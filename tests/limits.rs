@@ -1,4 +1,4 @@
-//! What a client sees at each bound, and that it is at the bound: not before, not after.
+//! Each bound as a client sees it: it holds exactly at its value, neither before nor after.
 
 mod support;
 
@@ -21,16 +21,17 @@ fn calls_in_flight() {
         let sleep = |reqno| call(sys::READ, reqno, &[reader, 0x1000, 1]);
         client.send(&sleep(1));
         client.send(&sleep(2));
-        // The third is the last that is taken.
+        // The third call is the last that is taken.
         client.getpid();
         client.send(&sleep(3));
         for reqno in 4..10 {
             client.send(&call(sys::GETEUID, reqno, &[]));
             client.expect(Said::refused(reqno, ErrorCode::TryAgain));
         }
-        // The bound is each client's own.
+        // The bound is for each client on its own.
         test_server.is_sound();
-        // What ends makes room. A prefork is no call, so a child can come and wake one of the reads.
+        // A call that ends makes room. A prefork is no call, so a child can come and wake one of the
+        // reads.
         let token = client.prefork();
         let mut child = FrameClient::child(&test_server, &token);
         child.write(writer, b"x");
@@ -74,7 +75,7 @@ fn preforks_that_wait() {
         let token = one.prefork();
         one.prefork();
         other.prefork();
-        // The bound is that of all clients together.
+        // The bound is for all clients together.
         for client in [&mut one, &mut other] {
             client.send(&prefork(9));
             client.expect(Said::refused(9, ErrorCode::NoMemory));
@@ -107,7 +108,7 @@ fn processes_of_the_kernel() {
     FrameClient::guest(&test_server).getpid();
 }
 
-/// The embedded kernel, that holds up its processes and a call that panics.
+/// An embedded kernel that can hold up its processes, and that has a call that panics.
 struct Doored {
     inner: Arc<embedded::Embedded>,
     door: Arc<Door>,
@@ -119,13 +120,13 @@ struct Door {
     moved: Condvar,
 }
 
-/// A guest of this name waits there.
+/// A guest of this name waits at the door.
 const WAITS: &[u8] = b"waits";
 
-/// One of this name meets a kernel that panics.
+/// A guest of this name meets a kernel that panics.
 const PANICS: &[u8] = b"panics";
 
-/// A call that panics.
+/// The number of a call that panics.
 const PANIC: i32 = 499;
 
 impl Door {
@@ -138,7 +139,7 @@ impl Door {
         self.moved.notify_all();
     }
 
-    /// Sleeps as a kernel's thread does: somebody else gets the core meanwhile.
+    /// Sleeps as a kernel's thread does: another thread gets the core meanwhile.
     fn pass(&self) {
         rumpring::scheduler::blocking(|| {
             let is_shut = self.is_shut.lock().unwrap();
@@ -210,7 +211,7 @@ fn bytes_behind_a_handshake_that_takes_its_time() {
         let mut client = FrameClient::connected(&test_server);
         client.send(&guest(0, "waits"));
         let mut sent = 0;
-        // Until the socket is full: the server keeps its bound and no more.
+        // The socket fills up: the server keeps its bound and no more.
         let bytes = test_server.fill(&mut client, || {
             assert!(sent < 1_000_000, "expected the server to stop reading");
             sent += 1000;
@@ -219,7 +220,8 @@ fn bytes_behind_a_handshake_that_takes_its_time() {
         assert!(sent > 0, "some fit");
         test_server.is_sound();
         door.open();
-        // More than the bound of calls came at once: what is not answered is to be tried again.
+        // More calls came at once than the bound allows: a call that is not answered is to be tried
+        // again.
         client.expect(Said::Welcome { reqno: 0 });
         sent -= (bytes.len() / 24) as u64;
         let part = bytes.len() % 24;

@@ -1,4 +1,4 @@
-//! Link-local addresses, which mean something with their interface only.
+//! Link-local addresses, which are valid only with their interface.
 
 mod support;
 
@@ -12,7 +12,7 @@ use rumpring::server::{Config, Running};
 use rumpsp::url::Url;
 use support::*;
 
-/// An address and the name of its interface: a link-local one, if this machine has one, and loopback's.
+/// Returns addresses with their interfaces: a link-local one, if this machine has one, and loopback's.
 fn addresses() -> Vec<(String, String)> {
     let table = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -36,7 +36,7 @@ fn a_server_is_reached_by_an_address_with_its_interface() {
         config.access.networks = vec!["fe80::/10".parse().unwrap(), "::1/128".parse().unwrap()];
         let kernel = Arc::new(Embedded::new(KernelConfig::default()));
         let server = Running::start(config, kernel).expect("a server");
-        // What it says is where it is, to a person and to a client.
+        // The URL it prints is valid for readers and for clients.
         let told: Url = server.url().to_string().parse().expect("a URL");
         assert_eq!(&told, server.url());
         let port = told.socket_addr().unwrap().port();

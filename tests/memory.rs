@@ -1,5 +1,5 @@
-//! What clients make the server keep: what they have sent, never what they only claim, and no more
-//! of what is owed to them than the bounds allow.
+//! The memory that clients make the server use: for bytes they have sent, never for bytes they only
+//! claim, and for answers no more than the bounds allow.
 //!
 //! The memory of the whole process is measured, so this file has one test.
 
@@ -13,14 +13,14 @@ use support::*;
 
 const MIB: u64 = 1 << 20;
 
-/// Bytes of this process that are in memory.
+/// Returns the resident bytes of this process.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("proc");
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
     pages * 4096
 }
 
-/// Asserts that `grow` makes the process no more than `most` larger, while what it returns lives.
+/// Asserts that `grow` makes the process at most `most` bytes larger, while its result lives.
 fn costs_at_most<T>(most: u64, what: &str, grow: impl FnOnce() -> T) -> T {
     let before = resident();
     let result = grow();
@@ -35,12 +35,12 @@ const CLIENTS: u64 = 400;
 #[test]
 fn memory_is_paid_for_byte_by_byte() {
     let test_server = TestServer::unix();
-    // Buffers that are made once are no client's.
+    // Buffers that are made once do not count for any client.
     let warm: Vec<FrameClient> = (0..CLIENTS).map(|_| FrameClient::guest(&test_server)).collect();
     drop(warm);
     test_server.becomes_empty();
 
-    // Each stands for 64 KiB of the answer to a copy, and sends a few bytes of it.
+    // Each client has a request for 64 KiB to answer, and sends a few bytes of the answer.
     let claims = costs_at_most(CLIENTS * 16 * 1024, "answers that were begun", || {
         let clients: Vec<FrameClient> = (0..CLIENTS).map(|_| half_answered(&test_server)).collect();
         test_server.is_sound();
@@ -60,7 +60,7 @@ fn memory_is_paid_for_byte_by_byte() {
         test_server.becomes_empty();
     });
 
-    // Counts of any size: the server asks for pieces, and gives what fits.
+    // These are counts of any size: the server asks for pieces, and takes as much as fits.
     let counts = costs_at_most(CLIENTS * 16 * 1024, "counts beyond all memory", || {
         let clients: Vec<FrameClient> = (0..CLIENTS)
             .map(|number| {
@@ -77,8 +77,8 @@ fn memory_is_paid_for_byte_by_byte() {
     drop(counts);
     test_server.becomes_empty();
 
-    // Gigabytes that nobody takes: each client is owed a bound, and what the cores were at. Beside
-    // that there is a task for each call.
+    // Gigabytes that nobody takes: for each client the server keeps a bound, and the pieces that the
+    // cores worked on. Beside that there is a task for each call.
     let (readers, calls) = (8, 2000);
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let most = readers * (2 * MIB + cores * 128 * 1024 + calls * 1024) + 4 * MIB;
@@ -101,7 +101,7 @@ fn memory_is_paid_for_byte_by_byte() {
     test_server.becomes_empty();
 }
 
-/// A client that has begun to answer a copy of 64 KiB.
+/// Returns a client that has begun to answer a copy of 64 KiB.
 fn half_answered(test_server: &TestServer) -> FrameClient {
     let mut client = FrameClient::guest(test_server);
     let file = client.open("/file", O_RDWR | O_CREAT);

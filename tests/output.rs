@@ -1,5 +1,5 @@
-//! Output that nobody takes: it ends nothing and changes nothing of a server, and a command says in a
-//! sentence that its result is not complete.
+//! Output that nobody reads does not end or change a server, and a command says in a sentence that its
+//! result is not complete.
 
 mod fake;
 mod process;
@@ -24,7 +24,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Somewhere for output to go.
+/// A place for output to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sink {
     /// A pipe without a reader.
@@ -33,14 +33,14 @@ enum Sink {
     FullDisk,
     /// A pipe that is full, and whose reader does not read.
     Stuck,
-    /// The same, whose writer is told instead of being made to wait.
+    /// A full pipe whose writer gets an error instead of having to wait.
     StuckAndNonBlocking,
 }
 
 const SINKS: [Sink; 4] = [Sink::Gone, Sink::FullDisk, Sink::Stuck, Sink::StuckAndNonBlocking];
 
 impl Sink {
-    /// What to write to, and what has to be kept meanwhile.
+    /// Returns the file to write to, and the reader that has to be kept meanwhile.
     fn open(self) -> (Stdio, Option<PipeReader>) {
         if self == Sink::FullDisk {
             let full = File::options().write(true).open("/dev/full").expect("a full disk");
@@ -52,7 +52,7 @@ impl Sink {
         }
         let flags = fcntl_getfl(&writer).expect("its flags");
         set_flags(&writer, flags | OFlags::NONBLOCK);
-        // Then what is left is less than a page.
+        // After this less than a page is free.
         for piece in [4096, 1] {
             while (&writer).write(&vec![b'\n'; piece]).is_ok() {}
         }
@@ -67,7 +67,7 @@ fn set_flags(file: impl AsFd, flags: OFlags) {
     fcntl_setfl(file, flags).expect("flags that can be set");
 }
 
-/// A server that says nothing that could be heard.
+/// A server whose output nobody reads.
 struct Mute {
     child: Child,
     url: Url,
@@ -82,7 +82,7 @@ impl Mute {
         Mute::run(command, sink)
     }
 
-    /// What `command` with a URL starts, once it serves.
+    /// Starts `command` with a URL, and waits until it serves.
     fn run(mut command: Command, sink: Sink) -> Mute {
         let (stderr, reader) = sink.open();
         command.stdout(Stdio::null()).stderr(stderr);
@@ -124,12 +124,12 @@ impl Mute {
         kill_process(Pid::from_child(&self.child), signal).expect("it is there for a signal");
     }
 
-    /// A client that sends what means nothing, and is hung up on.
+    /// Has a client send nonsense, and be hung up on.
     fn nonsense(&self) {
         let mut stream = UnixStream::connect(self.path()).expect("a connection");
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
         stream.write_all(&[1; 64]).expect("sent");
-        // The banner, and the end.
+        // The banner comes, and then the end.
         std::io::copy(&mut stream, &mut std::io::sink()).ok();
     }
 
@@ -138,7 +138,7 @@ impl Mute {
         wait(&mut self.child, SOON).unwrap_or_else(|| panic!("it still runs after {SOON:?}"))
     }
 
-    /// SIGTERM: it ends well, and its socket file is gone.
+    /// Ends the server by SIGTERM: it ends well, and its socket file is gone.
     #[track_caller]
     fn ends_well(&mut self, what: &str) {
         self.signal(Signal::TERM);
@@ -155,7 +155,7 @@ impl Drop for Mute {
     }
 }
 
-/// Does something to a server of each kernel that there is, for each kind of output that nobody takes.
+/// Runs a test on a server for each kind of output that nobody reads.
 fn on_each_sink(args: &[&str], test: impl Fn(&mut Mute, &str) + Sync) {
     thread::scope(|scope| {
         for sink in SINKS {
@@ -172,7 +172,7 @@ fn a_server_whose_counters_nobody_takes_heeds_signals_and_ends_well() {
             let client = server.client();
             for _ in 0..3 {
                 server.signal(Signal::USR1);
-                // Signals that come together are one.
+                // Signals that come together count as one.
                 thread::sleep(Duration::from_millis(50));
             }
             client.getpid().unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -186,7 +186,8 @@ fn log_lines_that_nobody_takes_take_nothing_from_other_clients() {
     for args in [&["-vvv"][..], &["-vvv", "--sandbox"]] {
         on_each_sink(args, |server, what| {
             let client = server.client();
-            // More than come through in a second, and then the line that says how many did not.
+            // These are more lines than the rate of a second allows; then comes the line that says how
+            // many were dropped.
             (0..12).for_each(|_| server.nonsense());
             thread::sleep(Duration::from_millis(1100));
             (0..2).for_each(|_| server.nonsense());
@@ -209,7 +210,8 @@ fn calls_that_are_missing_are_missing_whoever_reads_of_them() {
             let error = client.call(*number, &[]);
             assert_eq!(error, Err(CallError::Errno(Errno::ENOSYS)), "{what}: call {number}");
         };
-        // More than come through in a second, and then the line that says how many did not.
+        // These are more lines than the rate of a second allows; then comes the line that says how many
+        // were dropped.
         absent[..12].iter().for_each(missing);
         thread::sleep(Duration::from_millis(1100));
         absent[12..].iter().for_each(missing);
@@ -217,7 +219,7 @@ fn calls_that_are_missing_are_missing_whoever_reads_of_them() {
     });
 }
 
-/// NetBSD's kernel prints what clients write to its console with one of its CPUs taken.
+/// NetBSD's kernel prints clients' writes to its console while it has one of its CPUs taken.
 #[test]
 fn a_console_that_nobody_reads_keeps_nobody_waiting() {
     if load::prefix_from_env().is_none() {
@@ -272,10 +274,10 @@ fn a_second_signal_ends_a_server_at_once_whoever_reads() {
         let [read_end, _] = client.pipe().expect("a pipe").map(|fd| fd as u64);
         let into = client.space().alloc(1).expect("memory");
         let _asleep = client.begin(3, &[read_end, into, 1]);
-        // It is on its way when a later call of the same client is answered.
+        // The read is in flight when a later call of the same client is answered.
         client.getpid().expect("a getpid");
         server.signal(Signal::TERM);
-        // With the file it has heeded the first one: two that come together are one.
+        // The first signal was handled when the file is gone: two that come together count as one.
         let end = Instant::now() + SOON;
         while server.path().exists() {
             assert!(Instant::now() < end, "{what}: it does not heed a signal");
@@ -304,7 +306,7 @@ fn a_server_that_fails_at_its_start_does_so_whoever_reads() {
 #[test]
 fn lines_of_a_server_come_when_somebody_reads_again_and_those_lost_are_counted() {
     let mut server = Mute::start(Sink::Stuck, &["-vvv", "--log-lines", "1000000"]);
-    // Each is worth a line of 100 bytes; all that can wait is less.
+    // Each connection makes a line of 100 bytes, more than can wait in all.
     for _ in 0..4000 {
         server.nonsense();
     }
@@ -332,7 +334,7 @@ fn the_last_lines_of_a_server_come_out() {
     assert!(stderr.starts_with("rumpring: ") && stderr.contains("none/s"), "{stderr}");
 }
 
-/// The descriptors 0, 1 and 2 of a process.
+/// Returns the descriptors 0, 1 and 2 of a process.
 fn standard_files(pid: u32) -> [PathBuf; 3] {
     [0, 1, 2].map(|fd| {
         let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}"));
@@ -340,7 +342,7 @@ fn standard_files(pid: u32) -> [PathBuf; 3] {
     })
 }
 
-/// `command`, started with descriptors 0, 1 and 2 closed.
+/// Returns `command`, to be started with descriptors 0, 1 and 2 closed.
 fn with_nothing_open(command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$0\" \"$@\" 0<&- 1>&- 2>&-"]);
@@ -372,7 +374,7 @@ fn no_socket_takes_the_place_of_a_standard_file() {
     assert!(server.ends().success());
 }
 
-/// A C program that asks for a server, and gets this one.
+/// Returns a C program that asks for a server, and gets this one.
 fn host(dir: &Path) -> Command {
     let mut command = Command::new(fake::host(dir, None));
     fake::with_lifetime(&mut command).env("LD_PRELOAD", fake::librumpring());
@@ -388,7 +390,7 @@ fn a_preloaded_server_that_cannot_say_why_it_does_not_start_ends_nothing() {
     for sink in SINKS {
         let (stderr, _reader) = sink.open();
         let mut command = host(dir.path());
-        // The program prints nothing itself: what it would die of is ours.
+        // The program prints nothing itself: only the library's output could end it.
         command.env("RUMPRING_CPUS", "x").env("FAKE_QUIET", "1").arg("unix://never");
         let mut child = command.stderr(stderr).spawn().expect("it starts");
         let status = wait(&mut child, SOON);
@@ -413,7 +415,7 @@ fn a_program_whose_server_has_broken_down_ends_with_the_reason() {
         assert!(Instant::now() < end, "{:?}", program.said());
         thread::sleep(Duration::from_millis(10));
     }
-    // Whoever connects has the server's thread find out.
+    // A connection makes the server's thread find out.
     let _ = Client::builder().timeout(SOON).connect(&url);
     let status = program.ends();
     assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{:?}", program.said());
@@ -424,7 +426,7 @@ fn a_program_whose_server_has_broken_down_ends_with_the_reason() {
     }
 }
 
-/// Runs a command whose result goes nowhere, and one whose disk is full.
+/// Runs a command whose result nobody reads, and one whose disk is full.
 #[track_caller]
 fn says_that_it_cannot_print(command: impl Fn() -> Command) {
     let (stdout, _) = Sink::Gone.open();
@@ -441,7 +443,7 @@ fn says_that_it_cannot_print(command: impl Fn() -> Command) {
     assert_eq!(status, Some(1), "nobody to tell: {:?}", command());
 }
 
-/// The status of a command with a stdout of its own, and what it said on stderr.
+/// Returns the status of a command with a stdout of its own, and its output on stderr.
 #[track_caller]
 fn process_output(command: &mut Command) -> (Option<i32>, String) {
     let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");

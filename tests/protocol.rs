@@ -1,4 +1,4 @@
-//! The protocol as a client sees it, over real sockets: one test a promise.
+//! The protocol as a client sees it, over real sockets: one test for each promise.
 
 mod support;
 
@@ -17,7 +17,7 @@ fn the_banner_is_one_line_and_travels_alone() {
             "RUMPSP-0.4-NetBSD-7.99.34/amd64\n",
             "one read brings the banner, its newline last, no NUL"
         );
-        // Had anything followed it, that would come before the answer.
+        // Bytes behind the banner would come before the answer.
         client.send(&guest(5, "one"));
         client.expect(Said::Welcome { reqno: 5 });
     });
@@ -106,7 +106,7 @@ fn a_blocked_call_is_overtaken() {
         assert!(pid > 0, "getpid is answered while the read blocks");
         client.send(&call(sys::WRITE, 1001, &[writer, 0x6000, 3]));
         client.serve_copyin(0x6000, b"abc");
-        // The write and the read it wakes: in either order.
+        // The write and the read that it wakes end in either order.
         let mut results = Vec::new();
         while results.len() < 2 {
             match client.hear() {
@@ -178,7 +178,7 @@ fn copyouts_of_a_long_read_come_in_order_before_its_response() {
         let mut client = FrameClient::guest(test_server);
         let zero = client.open("/dev/zero", O_RDONLY);
         const LEN: u64 = 300_000;
-        // Two at once: of each, all bytes come before its response.
+        // Two reads run at once: all bytes of each come before its response.
         client.send(&call(sys::READ, 1, &[zero, 0x10_0000, LEN]));
         client.send(&call(sys::READ, 2, &[zero, 0x20_0000, LEN]));
         let mut got = [0, 0];
@@ -262,7 +262,7 @@ fn a_copyinstr_may_be_answered_as_either_type() {
                 said => panic!("expected a descriptor for an answer as {kind:?}: {said:?}"),
             }
         }
-        // As many bytes as asked and no NUL: the string is longer.
+        // As many bytes come as asked for, without a NUL: the string is longer.
         client.send(&call(sys::OPEN, 21, &[0x4000, 0, 0]));
         let Said::Copyinstr { reqno, len, .. } = client.hear() else {
             panic!("expected a copyinstr of the path");
@@ -327,7 +327,7 @@ fn a_signal_comes_before_the_response_of_the_kill() {
             client.expect(Said::Raise { signo: signo as u32 });
             client.expect(Said::ok(40, 0));
         }
-        // Signal 0 only looks.
+        // Signal 0 only checks that the process exists.
         client.send(&call(sys::KILL, 41, &[pid, 0]));
         client.expect(Said::ok(41, 0));
     });
@@ -366,7 +366,8 @@ fn error_numbers_are_those_of_netbsd() {
     });
 }
 
-/// As in NetBSD's rump kernel: a stock client that is asked for what is at NULL dies of it.
+/// The server asks for nothing at NULL, as NetBSD's rump kernel: a stock client that is asked for it
+/// dies of it.
 #[test]
 fn nobody_is_asked_for_what_is_at_null() {
     on_each_transport(|test_server| {

@@ -1,4 +1,4 @@
-//! Servers that give things up: `--sandbox` and `--user`, as processes whose `/proc` says what they have.
+//! Servers with `--sandbox` and `--user`, as processes whose privileges `/proc` shows.
 
 mod process;
 
@@ -20,14 +20,14 @@ use tempfile::TempDir;
 
 const READ: i32 = 3;
 
-/// Clients at once, more than any machine that tests has workers.
+/// The number of clients at once: more than the workers of any machine that runs tests.
 const MANY: usize = 200;
 
 fn connect(url: &Url) -> Client {
     Client::builder().timeout(SOON).connect(url).expect("a client connects")
 }
 
-/// The status of each thread of a server. One may end while they are looked at.
+/// Returns the status of each thread of a server. A thread may end meanwhile.
 fn threads(server: &Server) -> Vec<String> {
     let tasks = format!("/proc/{}/task", server.pid());
     let tasks = fs::read_dir(tasks).expect("the server's threads");
@@ -37,13 +37,13 @@ fn threads(server: &Server) -> Vec<String> {
     all
 }
 
-/// The words of one line of a status.
+/// Returns the words of one line of a status.
 fn value<'s>(status: &'s str, name: &str) -> Option<Vec<&'s str>> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_whitespace().collect())
 }
 
-/// That every thread has this line in its status.
+/// Asserts that every thread has this line in its status.
 #[track_caller]
 fn all_threads_say(server: &Server, name: &str, words: &str) {
     let words: Vec<&str> = words.split_whitespace().collect();
@@ -52,7 +52,7 @@ fn all_threads_say(server: &Server, name: &str, words: &str) {
     }
 }
 
-/// A client does a bit of everything, with a file of this name.
+/// Has a client do a bit of everything, with a file of this name.
 fn a_life(url: &Url, file: &str) {
     let client = connect(url);
     let pid = client.getpid().expect("a pid");
@@ -79,7 +79,7 @@ fn a_life(url: &Url, file: &str) {
     assert_eq!(random.len(), 32);
 }
 
-/// Many clients asleep in a call, others at work beside them, then all of them woken: as many threads
+/// Has many clients sleep in a call, others work beside them, and then wakes them all: as many threads
 /// as a server ever makes.
 fn a_crowd(url: &Url) {
     let clients: Vec<Client> = (0..MANY).map(|_| connect(url)).collect();
@@ -102,7 +102,7 @@ fn a_crowd(url: &Url) {
     }
 }
 
-/// SIGTERM ends it, and it has said nothing but that it listens, and this.
+/// Ends the server by SIGTERM; it must have printed only that it listens, and these words.
 #[track_caller]
 fn ends_well(mut server: Server, and: &[&str]) {
     server.until(SOON, "nobody", |counters| counters.is_deserted());
@@ -121,7 +121,7 @@ fn ends_well(mut server: Server, and: &[&str]) {
 fn a_sandboxed_server_serves_all_there_is_and_goes_away_tidily() {
     for start in [Server::start, Server::start_tcp] {
         let server = start(&["--sandbox"]);
-        // Whoever is answered finds it closed: nobody is served before.
+        // A client that is answered finds the sandbox closed: no client is served before.
         a_life(server.url(), "/tmp/first");
         all_threads_say(&server, "Seccomp:", "2");
         a_crowd(server.url());
@@ -136,7 +136,7 @@ fn a_sandboxed_server_serves_all_there_is_and_goes_away_tidily() {
 
 #[test]
 fn a_sandbox_adds_two_filters_and_without_one_there_is_none() {
-    // Whatever runs the tests may have filters of its own.
+    // The process that runs the tests may have filters of its own.
     let own = fs::read_to_string("/proc/self/status").expect("this process's status");
     let filters = value(&own, "Seccomp_filters:").and_then(|count| count[0].parse::<u32>().ok());
     let Some(filters) = filters else { return say("SKIPPED: this Linux counts no filters") };
@@ -184,7 +184,8 @@ fn librump_has_no_sandbox_and_says_why() {
     assert!(stderr.contains("--sandbox says nothing to NetBSD's own kernel"), "{stderr}");
 }
 
-/// nobody, and a directory for a socket; or nothing, and a word about it, where only root can test.
+/// Returns the user nobody, and a directory for a socket; prints that it is skipped if this is not
+/// root.
 fn nobody_and_a_directory() -> Option<(User, TempDir)> {
     if !geteuid().is_root() {
         say("SKIPPED: only root can become somebody else");
@@ -199,7 +200,7 @@ fn start_in(dir: TempDir, args: &[&str]) -> Server {
     Server::run(rumpring(), dir, &url, args)
 }
 
-/// That all of its threads are this user's, without a privilege.
+/// Asserts that all of its threads are this user's, without a privilege.
 #[track_caller]
 fn is_unprivileged(server: &Server, uid: u32, gid: u32, groups: &str) {
     all_threads_say(server, "Uid:", &format!("{uid} {uid} {uid} {uid}"));
@@ -242,7 +243,7 @@ fn a_group_that_is_told_is_the_only_one_and_a_sandbox_goes_with_it() {
 fn a_socket_file_that_will_stay_is_told_of_and_replaced_by_the_next() {
     let Some((_, dir)) = nobody_and_a_directory() else { return };
     let kept = dir.path().join("s");
-    // Of the directory, the test's copy lasts longer than the server's.
+    // The test's copy of the directory lasts longer than the server's.
     let url = format!("unix://{}", kept.display());
     for more in [&[][..], &["--sandbox"]] {
         let own = tempfile::tempdir().expect("a directory");
@@ -279,7 +280,7 @@ fn who_is_not_root_cannot_become_anybody() {
     }
     command.args(["serve", "--user", "nobody", &url]).stderr(Stdio::piped());
     let mut child = match command.spawn() {
-        // The program may lie where nobody else may go.
+        // The program may lie where no other user may go.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             return say("SKIPPED: the program may not be run by others than root");
         }

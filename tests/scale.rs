@@ -1,5 +1,5 @@
-//! Very many clients of the program: ten thousand asleep at once, storms of them that come and go, and
-//! families that fork. What the server holds is counted from outside, before and after.
+//! Very many clients of the program: ten thousand asleep at once, storms of clients that come and go,
+//! and families that fork. The server's resources are counted from outside, before and after.
 //!
 //! All numbers are printed (`--nocapture`). Where the file limit has no room for as many clients as a
 //! test wants, it takes as many as there is room for, and says so.
@@ -31,12 +31,12 @@ const NANOSLEEP: i32 = 430;
 
 const CREATE_TO_WRITE: u64 = 0x201;
 
-/// How long anything may take that all those clients together wait for.
+/// The time for anything that all those clients together wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Threads of the server besides its workers, of which there is one for each CPU: the submission
-/// thread, the ones that take signals and write lines, the worker for what goes ahead of long calls, and two
-/// that a worker may ask for.
+/// thread, the threads that handle signals and write lines, the worker for calls that go ahead of long
+/// ones, and two that a worker may ask for.
 const OTHER_THREADS: u64 = 6;
 
 fn most_threads() -> u64 {
@@ -46,13 +46,13 @@ fn most_threads() -> u64 {
 /// Descriptors that are left to the test itself.
 const OWN_FILES: u64 = 150;
 
-/// The tests of this file share one process, and so one file limit: one at a time.
+/// Lets one test run at a time: the tests of this file share one process, and so one file limit.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many clients there is room for, at most `wanted`.
+/// Returns the number of clients there is room for, at most `wanted`.
 fn room_for(wanted: usize) -> usize {
     let limit = process::raise_file_limit();
     let room = usize::try_from(limit.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX);
@@ -77,7 +77,7 @@ fn call(client: &Client, number: i32, args: &[u64]) -> [i64; 2] {
     }
 }
 
-/// Both ends of a new pipe: the one to read from first.
+/// Makes a pipe; returns both ends, the one to read from first.
 fn pipe(client: &Client) -> [u64; 2] {
     call(client, PIPE, &[]).map(|fd| u64::try_from(fd).expect("a descriptor"))
 }
@@ -105,7 +105,7 @@ fn ten_thousand_sleep_while_one_is_served() {
     let _alone = alone();
     let clients = room_for(10_000);
     let mut server = Server::start(&[]);
-    // One client, so that what comes once is there before memory is counted.
+    // One client comes first, so that one-time memory is there before memory is counted.
     drop(Sleeper::new(server.url()));
     server.until(PATIENCE, "the first client gone", |c| c.get("connections") == 0.0);
     let before = server.rss();
@@ -144,7 +144,7 @@ fn halt_ends_two_thousand_sleepers_over_tcp() {
     }
 }
 
-/// Calls getpid until told to stop, and counts; returns how long the slowest took.
+/// Calls getpid until told to stop, and counts; returns the slowest time.
 fn call_until(url: &Url, stop: &AtomicBool, answered: &AtomicU64) -> Duration {
     let client = connect(url);
     let pid = call(&client, GETPID, &[])[0];
@@ -159,7 +159,7 @@ fn call_until(url: &Url, stop: &AtomicBool, answered: &AtomicU64) -> Duration {
     worst
 }
 
-/// Waits until a hundred more were answered.
+/// Waits until a hundred more calls were answered.
 fn goes_on(answered: &AtomicU64) {
     let (before, end) = (answered.load(Relaxed), Instant::now() + PATIENCE);
     while answered.load(Relaxed) < before + 100 {
@@ -168,7 +168,7 @@ fn goes_on(answered: &AtomicU64) {
     }
 }
 
-/// So many clients asleep, with the threads and the memory that the server has for them.
+/// Puts `clients` clients to sleep, and checks the server's threads and memory for them.
 fn sleepers(server: &mut Server, clients: usize, rss_before: u64) -> Vec<Sleeper> {
     let start = Instant::now();
     let mut sleepers: Vec<Sleeper> = (0..clients).map(|_| Sleeper::new(server.url())).collect();
@@ -184,8 +184,8 @@ fn sleepers(server: &mut Server, clients: usize, rss_before: u64) -> Vec<Sleeper
     let rss = server.rss();
     let each = rss.saturating_sub(rss_before) as f64 / clients as f64;
     println!("{rss_before} KiB before, {rss} KiB with all asleep: {each:.2} KiB a client");
-    // Some comes with the first clients and stays the same for any number: buffers, tables, and what a
-    // worker on each CPU has.
+    // Some memory comes with the first clients and stays the same for any number: buffers, tables, and
+    // the memory of a worker on each CPU.
     let most = rss_before + 8192 + 256 * process::cpus() + 8 * clients as u64;
     assert!(rss <= most, "{rss} KiB of memory for {clients} sleeping clients, of at most {most}");
 
@@ -216,13 +216,13 @@ fn sleep_and_wake(server: &mut Server, clients: usize, rss_before: u64, others: 
     assert!(threads <= most, "{threads} threads after all were woken, of at most {most}");
 }
 
-/// A byte that tells readers apart.
+/// Returns a byte that tells readers apart.
 fn byte(i: usize) -> u8 {
     (i % 251) as u8 + 1
 }
 
-/// What a client of the storm is in the middle of when it leaves.
-// What is in them is only there to be dropped.
+/// A client of the storm, by the thing it is in the middle of when it leaves.
+// The fields are only there to be dropped.
 #[allow(dead_code)]
 enum Guest {
     /// Nothing: it has been served.
@@ -237,7 +237,7 @@ enum Guest {
     Hasty(Client, Pending),
 }
 
-/// Of so many clients one has a prefork: orphans live on for a while, and the server bounds them.
+/// One of this many clients has a prefork: orphans live on for a while, and the server bounds them.
 const ONE_PARENT_IN: usize = 60;
 
 impl Guest {
@@ -279,12 +279,12 @@ impl Guest {
     }
 }
 
-/// Rounds of the storm, at least; and at most, should the memory still grow.
+/// The fewest rounds of the storm; and the most, if the memory still grows.
 const ROUNDS: usize = 5;
 const MOST_ROUNDS: usize = 15;
 
-/// Has each receive buffer used once: they are taken in turn, so that a server's memory grows until all
-/// have been.
+/// Uses each receive buffer once: they are taken in turn, so that a server's memory grows until all
+/// have been used.
 fn warm_up(url: &Url) {
     let client = connect(url);
     for _ in 0..ring::Config::default().recv_buffers {
@@ -296,14 +296,14 @@ fn warm_up(url: &Url) {
 fn a_storm_leaves_nothing_behind() {
     let _alone = alone();
     let clients = room_for(10_000);
-    // Some never make a handshake, and are to be there when all are: however busy the machine is.
+    // Some clients never make a handshake, and must be there when all are, however busy the machine is.
     let mut server = Server::start(&["--handshake-time", "3600"]);
     warm_up(server.url());
     server.until(PATIENCE, "the first client gone", |c| c.get("connections") == 0.0);
     let fds = server.fds();
     let mut rss = vec![server.rss()];
-    // What is kept for use again, chunks and tasks among it, grows with the most there was to do at once,
-    // which differs from round to round. What is lost grows with every round.
+    // Memory that is kept for reuse, such as chunks and tasks, grows with the most work there was at
+    // once, which differs from round to round. Memory that is lost grows with every round.
     let grows = |rss: &[u64]| match rss[..] {
         [.., before, last] => last > before + before / 100 + 512,
         _ => true,
@@ -375,7 +375,7 @@ struct Family {
     parent: Client,
     pipe: [u64; 2],
     descendants: Vec<Client>,
-    /// A prefork that has the pipe, and one that is older than it and never used.
+    /// A prefork that has the pipe, and one that is older than the pipe and never used.
     withheld: ForkToken,
     _unused: ForkToken,
 }
@@ -386,7 +386,7 @@ impl Family {
         let unused = parent.prefork().expect("a prefork");
         let pipe = pipe(&parent);
         let mut descendants = Vec::new();
-        // All tokens first, so that many wait at a time.
+        // All tokens are made first, so that many wait at a time.
         let tokens: Vec<ForkToken> =
             (0..CHILDREN).map(|_| parent.prefork().expect("a prefork")).collect();
         for token in &tokens {
@@ -404,7 +404,7 @@ impl Family {
         Family { parent, pipe, descendants, withheld, _unused: unused }
     }
 
-    /// Every descendant writes a byte; then they go, and with the last prefork the last writer.
+    /// Has every descendant write a byte; then they go, and the last writer goes with the last prefork.
     fn share_a_pipe(&mut self) {
         let [read_end, write_end] = self.pipe;
         let mut pids = vec![call(&self.parent, GETPID, &[])[0]];
@@ -428,7 +428,7 @@ impl Family {
     }
 }
 
-/// Inside one process, where what the kernel holds can be asked for.
+/// Runs inside one process, where the kernel's usage can be asked for.
 #[test]
 fn a_storm_leaves_no_process_and_no_file_in_the_kernel() {
     let _alone = alone();
@@ -442,7 +442,7 @@ fn a_storm_leaves_no_process_and_no_file_in_the_kernel() {
     config.limits.orphan = Duration::from_millis(200);
     let server = Running::start(config, kernel.clone()).expect("a server");
     let empty = kernel.usage();
-    // Nobody is connected, and what they had in the kernel has been released, which comes later.
+    // No client is connected, and their things in the kernel have been released, which happens later.
     let idle = |why: &str, is_as_before: &dyn Fn(&Usage) -> bool| {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -456,7 +456,7 @@ fn a_storm_leaves_no_process_and_no_file_in_the_kernel() {
             thread::sleep(Duration::from_millis(20));
         }
     };
-    // The file that the storm opens stays: it is made before.
+    // The file that the storm opens stays, so it is made before.
     drop(Guest::new(&url, 4));
     let before = idle("before the storm", &|held| {
         (held.processes, held.files, held.ports) == (empty.processes, empty.files, empty.ports)

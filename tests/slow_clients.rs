@@ -1,4 +1,5 @@
-//! A client that does not read, or does not answer, delays nobody else and costs no more than it may.
+//! A client that does not read, or does not answer, delays no other client and costs no more than the
+//! bounds allow.
 
 mod support;
 
@@ -8,10 +9,10 @@ use client::numbers::{O_RDONLY, sys};
 use rumpsp::wire::{HEADER_LEN, Kind};
 use support::*;
 
-/// For a write that the server may take, or not.
+/// The time for a write that the server may take, or not.
 const A_MOMENT: Duration = Duration::from_millis(50);
 
-/// Calls that must go through, however slow others are.
+/// Makes calls that must be served, however slow other clients are.
 fn is_served(test_server: &TestServer) {
     let client = test_server.client();
     let [reader, writer] = client.pipe().unwrap();
@@ -37,7 +38,8 @@ fn thousands_of_reads_that_nobody_takes() {
             test_server.core().calls_in_flight > 3000
         });
         is_served(test_server);
-        // It is owed 250 MiB and keeps its connection, for it has been given no more than its bound.
+        // The client is owed 250 MiB and keeps its connection, since no more than its bound is queued
+        // for it.
         assert_eq!(test_server.core().hang_ups, 0);
         drop(slow);
         test_server.becomes_empty();
@@ -74,7 +76,8 @@ fn an_endless_read_that_somebody_takes_delays_nobody() {
     });
 }
 
-/// At a bound of what it owes, the server reads no more; below it, it goes on, and nothing is lost.
+/// At a bound on what it owes, the server reads no more; below the bound it goes on, and nothing is
+/// lost.
 #[test]
 fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
@@ -85,7 +88,7 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
         });
         let mut slow = FrameClient::guest(&test_server);
         let mut sent = 0;
-        // Until the socket takes no more; that of a server which reads always does.
+        // The loop ends when the socket takes no more; the socket of a server that reads always does.
         let batch = test_server.fill(&mut slow, || {
             assert!(sent < 10_000_000, "expected the server to stop reading");
             sent += 1000;
@@ -95,7 +98,8 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
         is_served(&test_server);
         let answered = test_server.core().calls;
         assert!(answered < sent, "{answered} of {sent} calls have been answered: it went on");
-        // Of what the socket did not take, only the end of the frame that it took a part of is sent.
+        // Of the bytes that the socket did not take, only the end of a frame that was sent in part is
+        // sent.
         let part = batch.len() % HEADER_LEN;
         sent -= (batch.len() / HEADER_LEN) as u64;
         let mut answers = vec![0_u8; sent as usize];
@@ -115,8 +119,8 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
     }
 }
 
-/// While it is asked for memory a client may be unable to read before it has answered, so it is read
-/// from; a client that uses this to ask and never read is hung up on.
+/// While a client is asked for memory, it may be unable to read before it has answered, so the server
+/// reads from it; a client that uses this to ask and never read is hung up on.
 #[test]
 fn a_client_that_is_owed_too_much_is_hung_up_on() {
     for transport in [Transport::Unix, Transport::Tcp] {
@@ -161,7 +165,7 @@ fn copies_that_are_never_answered_delay_nobody() {
         test_server.core_becomes("every call has asked", |core| core.asks == 2000);
         is_served(test_server);
         assert_eq!(test_server.core().calls_in_flight, 2000);
-        // Nor do they delay the other calls of the same client.
+        // They do not delay the other calls of the same client either.
         let mut first = silent.swap_remove(0);
         let mut asks = Vec::new();
         for _ in 0..40 {
@@ -172,7 +176,7 @@ fn copies_that_are_never_answered_delay_nobody() {
             }
         }
         first.getpid();
-        // It is never too late.
+        // An answer is never too late.
         first.send(&response(Kind::Copyin, asks[7], &[1; 100]));
         match first.hear() {
             Said::Result { error: 0, retval: [100, 0], .. } => {}
@@ -183,7 +187,7 @@ fn copies_that_are_never_answered_delay_nobody() {
     });
 }
 
-/// Asked, and deaf to all that it is owed beside: its answer still comes through.
+/// A client that was asked, and reads nothing else of its answers, still gets its own answer through.
 #[test]
 fn an_answer_gets_past_a_full_outbox() {
     on_each_transport(|test_server| {
@@ -201,7 +205,7 @@ fn an_answer_gets_past_a_full_outbox() {
         }
         is_served(test_server);
         client.send(&response(Kind::Copyin, reqno, b"there"));
-        // What it wrote arrives, though it has read nothing.
+        // The bytes it wrote arrive, though it has read nothing.
         child.send(&call(sys::READ, 1, &[reader, 0x1000, 10]));
         child.expect(Said::Copyout { addr: 0x1000, bytes: b"there".to_vec() });
         child.expect(Said::ok(1, 5));

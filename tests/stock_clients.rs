@@ -14,12 +14,12 @@ use std::process::Command;
 use process::{Counters, SOON, Server, output};
 use stock::{Stock, run};
 
-/// A server on each kind of socket.
+/// Starts a server on each kind of socket.
 fn servers() -> [Server; 2] {
     [Server::start(&[]), Server::start_tcp(&[])]
 }
 
-/// A program at a server on each kind of socket; afterwards nothing of it is left.
+/// Runs a program at a server on each kind of socket; afterwards nothing of it may be left.
 fn stock_client(name: &str) {
     let Some(stock) = Stock::find(name) else {
         return;
@@ -91,9 +91,10 @@ fn a_hijacked_program() {
     }
 }
 
-/// The host's own programs, those that librumphijack can do on Linux: dd, head, wc, unlink. It does not
-/// intercept stat (cat, tail, ls), translate open's flags (tee) or catch what the C library opens for
-/// stdio (md5sum, grep), and its constructor comes too late for programs with libselinux (mkdir, cp).
+/// Runs the host's own programs that librumphijack can serve on Linux: dd, head, wc, unlink. The
+/// library does not intercept stat (cat, tail, ls), translate open's flags (tee) or catch the calls of
+/// the C library's stdio (md5sum, grep), and its constructor comes too late for programs with
+/// libselinux (mkdir, cp).
 #[test]
 fn hijacked_host_programs() {
     let Some(stock) = Stock::find("hijacked_host_programs") else {

@@ -1,5 +1,5 @@
-//! The threads of a server: when one that it cannot do without ends before its time, so does the server,
-//! and says why.
+//! The threads of a server: when a thread that the server cannot do without ends before its time, the
+//! server ends, too, and says why.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Timers of the server and of its clients: they go with what they are for, and whoever does not take the
-//! signals of its own costs no more for that.
+//! Timers of the server and of its clients: they go with the things they are for, and a client that
+//! does not take its own signals costs no more for that.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn preforks_of_those_who_have_gone_have_one_timer() {
         test_server.core_becomes("a hundred orphans and a timer", |core| {
             (core.connections, core.preforks, core.timers) == (0, 100, 1)
         });
-        // The first are used, and the next makes room for another's.
+        // The first preforks are used, and the next makes room for another's.
         for token in &tokens[..10] {
             FrameClient::child(&test_server, token).getpid();
         }
@@ -36,7 +36,7 @@ fn preforks_of_those_who_have_gone_have_one_timer() {
         test_server.core_becomes("as many as there may be, and a timer", |core| {
             (core.preforks, core.timers) == (100, 1)
         });
-        // Nobody's are left: nor is a timer.
+        // No orphans are left: nor is a timer.
         for token in &tokens[11..] {
             FrameClient::child(&test_server, token).getpid();
         }
@@ -47,12 +47,12 @@ fn preforks_of_those_who_have_gone_have_one_timer() {
     }
 }
 
-/// One client in each of the states that have a timer.
+/// Returns a client in one of the states that have a timer.
 fn timed(test_server: &TestServer, state: usize) -> FrameClient {
     match state % 5 {
-        // Has made no handshake.
+        // The client has made no handshake.
         0 => FrameClient::connected(test_server),
-        // Sleeps in calls, for an hour.
+        // The client sleeps in calls, for an hour.
         1 => {
             let mut client = FrameClient::guest(test_server);
             for reqno in 0..5 {
@@ -62,7 +62,7 @@ fn timed(test_server: &TestServer, state: usize) -> FrameClient {
             client.getpid();
             client
         }
-        // Does not answer.
+        // The client does not answer.
         2 => {
             let mut client = FrameClient::guest(test_server);
             let [_, writer] = client.pipe();
@@ -72,7 +72,7 @@ fn timed(test_server: &TestServer, state: usize) -> FrameClient {
             }
             client
         }
-        // Takes nothing of what is owed to it, and may have been hung up on by now.
+        // The client takes nothing of its answers, and may have been hung up on by now.
         3 => {
             let mut client = FrameClient::guest(test_server);
             let zero = client.open("/dev/zero", O_RDONLY);
@@ -81,7 +81,7 @@ fn timed(test_server: &TestServer, state: usize) -> FrameClient {
             client.send(&claiming(3, 0, Kind::Syscall.number(), 20, 9, &[]));
             client
         }
-        // Will fork.
+        // The client has a prefork.
         _ => {
             let mut client = FrameClient::guest(test_server);
             client.prefork();
@@ -113,7 +113,7 @@ fn no_timer_outlives_what_it_is_for() {
     }
 }
 
-/// Makes a process have this many timers that go off as often as any can.
+/// Gives a process `count` timers that go off as often as possible.
 fn set_timers(client: &mut FrameClient, count: u64) {
     let often = [0_u64, 1, 0, 1].map(u64::to_le_bytes).concat();
     for which in 0..count {
@@ -144,7 +144,7 @@ fn timers_of_who_reads_nothing_owe_one_signal_at_a_time() {
         let test_server = TestServer::new(transport);
         let mut deaf: Vec<FrameClient> = (0..8).map(|_| FrameClient::guest(&test_server)).collect();
         deaf.iter_mut().for_each(|client| set_timers(client, 32));
-        // Fills its socket, so that what comes next waits in the server.
+        // Each client fills its socket, so that further frames wait in the server.
         for client in &mut deaf {
             let zero = client.open("/dev/zero", O_RDONLY);
             client.send(&call(sys::READ, 9, &[zero, 0x1000, 1 << 30]));
@@ -164,7 +164,7 @@ fn timers_of_who_reads_nothing_owe_one_signal_at_a_time() {
     }
 }
 
-/// As a kernel has it: of each number one is pending, however often it is sent.
+/// At most one signal of each number is pending, as in a kernel, however often it is sent.
 #[test]
 fn signals_that_nobody_takes_are_one_of_each() {
     for transport in [Transport::Unix, Transport::Tcp] {

@@ -1,4 +1,4 @@
-//! Much at once on one connection: threads, large transfers, pieces; every byte is looked at.
+//! Much at once on one connection: threads, large transfers, pieces; every byte is checked.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::*;
 
 const MIB: usize = 1 << 20;
 
-/// Bytes that differ from place to place and from seed to seed.
+/// Returns bytes that differ from place to place and from seed to seed.
 fn pattern(seed: usize, len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed as u64 + 1);
     let mut bytes = Vec::with_capacity(len + 8);
@@ -170,7 +170,7 @@ fn a_pipe_between_two_clients_carries_megabytes() {
     });
 }
 
-/// More than may be owed to a client leaves it all the same, if the client reads.
+/// A client that reads gets more bytes in all than may be owed to it at a time.
 #[test]
 fn many_large_reads_in_flight_are_all_answered() {
     on_each_transport(|test_server| {

@@ -1,4 +1,4 @@
-//! Clients that vanish, at every byte and at every stage: nothing of them stays.
+//! Clients that vanish at every byte and at every stage leave nothing behind.
 
 mod support;
 
@@ -8,10 +8,10 @@ use client::numbers::{O_CREAT, O_RDONLY, O_RDWR, sys};
 use rumpsp::wire::Kind;
 use support::*;
 
-/// A way to vanish.
+/// The ways to vanish.
 const WAYS: [fn(FrameClient); 3] = [drop, FrameClient::reset, FrameClient::half_close_and_go];
 
-/// Has a client vanish after `stage`, in each way, and looks that nothing of it stays.
+/// Has a client vanish after `stage`, in each way, and checks that nothing of it stays.
 fn vanishes(test_server: &TestServer, stage: impl Fn() -> FrameClient) {
     for way in WAYS {
         way(stage());
@@ -20,7 +20,7 @@ fn vanishes(test_server: &TestServer, stage: impl Fn() -> FrameClient) {
     test_server.is_sound();
 }
 
-/// A speaker that has come so far, and the frame it is about to send.
+/// Makes a client at some stage, and returns it with the frame it is about to send.
 type Opening = fn(&TestServer) -> (FrameClient, Vec<u8>);
 
 #[test]
@@ -28,7 +28,7 @@ fn at_every_byte_of_every_frame() {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
         let test_server =
             TestServer::with(transport, |config| config.limits.orphan = Duration::ZERO);
-        // What precedes a frame, the frame, and the words that it is cut in.
+        // Each entry has the name of a frame, and makes a client that is about to send it.
         let frames: [(&str, Opening); 7] = [
             ("guest", |test_server| (FrameClient::connected(test_server), guest(1, "gone"))),
             ("call", |test_server| {
@@ -100,7 +100,7 @@ fn with_calls_that_sleep() {
             for reqno in 0..50 {
                 client.send(&call(sys::READ, reqno, &[reader, 0x1000, 10]));
             }
-            // A sleep of an hour.
+            // This call sleeps for an hour.
             client.send(&call(sys::NANOSLEEP, 50, &[0x3000, 0]));
             client.serve_copyin(0x3000, &[3600u64.to_le_bytes(), [0; 8]].concat());
             let [_, full] = client.pipe();
@@ -195,7 +195,7 @@ fn with_preforks_unused_and_children_alive() {
     }
 }
 
-/// Behind a bound the server does not read, but it notices all the same.
+/// Behind a bound the server does not read, but still notices that a client vanishes.
 #[test]
 fn while_it_is_not_read_from() {
     for transport in [Transport::Unix, Transport::Tcp] {

@@ -1,7 +1,8 @@
-//! What a server counts itself, if it tells: rumpring and the floors print a line of counters to stderr
-//! at SIGUSR1.
+//! The counters that a server prints: rumpring and the baseline servers print a line of counters to
+//! stderr at SIGUSR1.
 //!
-//! A program that does not expect that signal dies of it, so it is sent only to those that are said to.
+//! A program that does not expect the signal dies of it, so it is sent only to servers that are marked
+//! with `+stats`.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,43 +11,43 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a server may take to print them.
+/// The time a server has to print its counters.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much it may print meanwhile.
+/// The most bytes of output that are read meanwhile.
 const MOST: u64 = 1 << 20;
 
 /// A server that prints counters.
 #[derive(Clone, Copy, Debug)]
 pub struct Teller<'a> {
     pub pid: Pid,
-    /// Where its stderr goes.
+    /// The file of its stderr.
     pub output: &'a Path,
 }
 
-/// Some of them, since the server's start.
+/// Some of the counters, since the server's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Calls answered.
     pub calls: u64,
-    /// Times it entered the kernel for its ring.
+    /// The number of times the server entered the kernel for its ring.
     pub enters: u64,
 }
 
 impl Counters {
-    /// Asks the server for them.
+    /// Asks the server for its counters.
     pub fn ask(teller: Teller<'_>) -> io::Result<Counters> {
         ask(teller, parse)
     }
 
-    /// Enters for each call since `before`, if there was a call.
+    /// Returns the enters for each call since `before`, if there was a call.
     pub fn enters_per_call(self, before: Counters) -> Option<f64> {
         let calls = self.calls.checked_sub(before.calls).filter(|&calls| calls > 0)?;
         Some(self.enters.checked_sub(before.enters)? as f64 / calls as f64)
     }
 }
 
-/// Asks a server for its counters, and returns what is read from the first line that is one of them.
+/// Asks a server for its counters, and returns the parse of the first line of counters.
 pub fn ask<T>(teller: Teller<'_>, parse: impl Fn(&str) -> Option<T>) -> io::Result<T> {
     let mut output = File::open(teller.output)?;
     let end = output.seek(SeekFrom::End(0))?;
@@ -64,17 +65,17 @@ pub fn ask<T>(teller: Teller<'_>, parse: impl Fn(&str) -> Option<T>) -> io::Resu
     Err(io::Error::other("SIGUSR1 made it print no line with \"calls N\" and \"enters N\""))
 }
 
-/// The lines that have an end.
+/// Returns the lines that have an end.
 fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive('\n').filter(|line| line.ends_with('\n'))
 }
 
-/// A line of names, each with its number behind.
+/// Parses a line of names, each followed by its number.
 fn parse(line: &str) -> Option<Counters> {
     Some(Counters { calls: number(line, "calls")?, enters: number(line, "enters")? })
 }
 
-/// The number behind a name.
+/// Returns the number behind a name.
 pub fn number(line: &str, name: &str) -> Option<u64> {
     let mut words = line.split_ascii_whitespace();
     words.find(|&word| word == name)?;

@@ -1,28 +1,28 @@
-//! The server's side of the bill: CPU time and context switches of a process, from /proc.
+//! The server's cost: CPU time and context switches of a process, from /proc.
 
 use std::collections::HashMap;
 use std::time::Duration;
 use std::{fs, io};
 
-/// What a process had used at one moment.
+/// The resources a process had used at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// User and system time of all its threads, those that have ended included. Counted in clock
-    /// ticks of 10 ms.
+    /// User and system time of all threads, including those that have ended. Counted in clock ticks of
+    /// 10 ms.
     coarse: Duration,
-    /// What each thread has used.
+    /// The resources each thread has used.
     threads: HashMap<String, Thread>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Thread {
-    /// Counted in nanoseconds, and brought up to date at least with every tick.
+    /// CPU time in nanoseconds, updated at least with every tick.
     cpu: Duration,
-    /// How often it was taken off its CPU, by itself or not.
+    /// Context switches, voluntary or not.
     switches: u64,
 }
 
-/// What a process used between two moments.
+/// The resources a process used between two moments.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CpuUsage {
     pub cpu: Duration,
@@ -31,7 +31,7 @@ pub struct CpuUsage {
 }
 
 impl Usage {
-    /// What the process has used until now.
+    /// Returns the resources the process has used until now.
     pub fn of(pid: u32) -> io::Result<Usage> {
         let coarse = coarse_time(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
             .ok_or_else(|| io::Error::other("/proc/PID/stat is not as expected"))?;
@@ -43,7 +43,7 @@ impl Usage {
             let cpu = fs::read_to_string(task.path().join("schedstat"))
                 .ok()
                 .and_then(|schedstat| fine_time(&schedstat));
-            // Not all kernels keep it; without, the coarse time is what there is.
+            // Not all kernels keep this time; without it there is only the coarse time.
             let Some(cpu) = cpu else { continue };
             let thread = Thread { cpu, switches: switches(&status) };
             threads.insert(task.file_name().to_string_lossy().into_owned(), thread);
@@ -51,18 +51,18 @@ impl Usage {
         Ok(Usage { coarse, threads })
     }
 
-    /// User and system time of all its threads, to 10 ms.
+    /// Returns user and system time of all threads, to 10 ms.
     pub fn cpu(&self) -> Duration {
         self.coarse
     }
 
-    /// How many threads it has.
+    /// Returns the number of threads.
     pub fn threads(&self) -> usize {
         self.threads.len()
     }
 
-    /// What was used since: the sum of the threads' own times, unless one of them ended and took its
-    /// time with it. Then it is the coarse time.
+    /// Returns the resources used since `before`: the sum of the threads' own times, unless a thread
+    /// ended and took its time with it. In that case the CPU time is the coarse one.
     pub fn since(&self, before: &Usage) -> CpuUsage {
         let mut cpu_usage = CpuUsage { cpu: Duration::ZERO, switches: 0 };
         for (id, now) in &self.threads {
@@ -78,8 +78,8 @@ impl Usage {
     }
 }
 
-/// User and system time from the text of /proc/PID/stat. A command's name may hold anything, so what
-/// counts begins behind the last parenthesis.
+/// Parses user and system time from the text of /proc/PID/stat. A command's name may hold any
+/// characters, so the fields begin behind the last parenthesis.
 fn coarse_time(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
@@ -89,12 +89,12 @@ fn coarse_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_secs_f64((user + system) as f64 / ticks as f64))
 }
 
-/// Time on a CPU from the text of schedstat.
+/// Parses the time on a CPU from the text of schedstat.
 fn fine_time(schedstat: &str) -> Option<Duration> {
     schedstat.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Context switches of both kinds from the text of status.
+/// Parses the context switches of both kinds from the text of status.
 fn switches(status: &str) -> u64 {
     let lines = status.lines().filter_map(|line| line.split_once(':'));
     lines
@@ -149,7 +149,8 @@ mod tests {
     #[test]
     fn this_process_has_used_something() {
         let before = Usage::of(std::process::id()).unwrap();
-        // If one of its threads has ended, the kernel counts by ticks; and others may have the CPU.
+        // If a thread of the process has ended, the kernel counts by ticks; and other processes may
+        // have the CPU.
         let start = std::time::Instant::now();
         while Usage::of(std::process::id()).unwrap().since(&before).cpu == Duration::ZERO {
             assert!(start.elapsed() < Duration::from_secs(20), "it has used nothing");

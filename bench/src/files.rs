@@ -1,11 +1,11 @@
-//! The limit of open files: each connection is one.
+//! The limit of open files: each connection is an open file.
 
 use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Lets this process, and those it starts, have as many open files as it may, or so many, and returns how
-/// many that are.
+/// Lets this process, and those it starts, have `wanted` open files, or as many as allowed, and returns
+/// the new limit.
 pub fn raise(wanted: Option<u64>) -> io::Result<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);

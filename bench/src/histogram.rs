@@ -1,6 +1,7 @@
-//! Latencies in words, and on disk: HdrHistogram's log, which keeps all of them, and the text that plotters read.
+//! Latencies in words, and on disk: HdrHistogram's log, which keeps all latencies, and the text that
+//! plotters read.
 //!
-//! A log has a line for each histogram: when it began (seconds since 1970), how long it lasted, its
+//! A log has a line for each histogram: the time it began (seconds since 1970), its duration, its
 //! greatest value in milliseconds, and the histogram itself: counts of nanoseconds in HdrHistogram's V2
 //! encoding, deflated, in base64. Source: <https://github.com/HdrHistogram/HdrHistogram>,
 //! `HistogramLogWriter` and `AbstractHistogram.outputPercentileDistribution`.
@@ -25,27 +26,27 @@ const MOST: u64 = 64 << 20;
 /// Steps of the text between one minus a quantile and half of that.
 const STEPS: u32 = 5;
 
-/// The quantiles that are told of each latency: what they are called, and which part of the calls is
-/// not over them.
+/// The quantiles that are reported of latencies: the name, and the fraction of the calls that do not
+/// exceed it.
 pub const QUANTILES: [(&str, f64); 6] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
-/// Microseconds that this part of a histogram of nanoseconds is not over.
+/// Returns the microseconds that this fraction of a histogram of nanoseconds does not exceed.
 pub fn us(latencies: &Histogram<u64>, quantile: f64) -> f64 {
     latencies.value_at_quantile(quantile) as f64 / 1000.0
 }
 
-/// The quantiles of a histogram of nanoseconds, in words.
+/// Returns the quantiles of a histogram of nanoseconds, in words.
 pub fn in_words(latencies: &Histogram<u64>) -> String {
     let each = QUANTILES.map(|(name, quantile)| format!("{name} {:.1}", us(latencies, quantile)));
     format!("latency us: {}", each.join(" "))
 }
 
-/// What is written beside a histogram.
+/// The description written beside a histogram.
 pub struct About {
-    /// What was measured.
+    /// The thing that was measured.
     pub words: String,
-    /// For how long, until now.
+    /// The duration of the measurement, up to now.
     pub length: Duration,
 }
 
@@ -60,7 +61,7 @@ pub fn write(file: &Path, latencies: &Histogram<u64>, about: &About) -> io::Resu
     fs::write(&text, percentiles(latencies)).map_err(at(&text))
 }
 
-/// Where the text for plotters goes.
+/// Returns the path of the text for plotters.
 pub fn text_file(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".hgrm");
@@ -80,7 +81,7 @@ fn log(latencies: &Histogram<u64>, about: &About) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Microseconds by quantile, as HdrHistogram's plotters read them.
+/// Returns microseconds by quantile, as HdrHistogram's plotters read them.
 fn percentiles(latencies: &Histogram<u64>) -> String {
     let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
     let us = |ns: f64| ns / 1000.0;
@@ -103,8 +104,8 @@ fn percentiles(latencies: &Histogram<u64>) -> String {
     text
 }
 
-/// The sum of all histograms of a log, and for how long they were recorded. Errors name the file and
-/// the line.
+/// Returns the sum of all histograms of a log, and the total time they were recorded. Errors name the
+/// file and the line.
 pub fn read(file: &Path) -> io::Result<(Histogram<u64>, Duration)> {
     let name = file.display();
     let at = |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("{name}{what}"));
@@ -127,7 +128,7 @@ pub fn read(file: &Path) -> io::Result<(Histogram<u64>, Duration)> {
     Ok((sum.ok_or_else(|| at(": it has no histogram".into()))?, length))
 }
 
-/// The histogram of a line, if it has one, and for how long it was recorded.
+/// Returns the histogram of a line, if it has one, and the time it was recorded.
 fn read_line(line: &[u8]) -> Result<Option<(Histogram<u64>, Duration)>, String> {
     if !line.ends_with(b"\n") {
         return Err("the line has no end: the file is cut".into());
@@ -135,7 +136,7 @@ fn read_line(line: &[u8]) -> Result<Option<(Histogram<u64>, Duration)>, String> 
     let interval = match IntervalLogIterator::new(line).next() {
         Some(Ok(LogEntry::Interval(interval))) => interval,
         Some(Err(_)) => return Err("this is no line of an HdrHistogram log".into()),
-        // A comment, or a time that is of no interest here.
+        // The line is a comment, or a time that is not needed here.
         _ => return Ok(None),
     };
     let encoded = STANDARD
@@ -195,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("both");
         let mut both = log(&histogram([10, 20]), &about()).unwrap();
-        // As other writers do.
+        // Other writers add this header.
         both.extend(b"\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\"\n");
         both.extend(log(&histogram([30_000_000]), &about()).unwrap());
         fs::write(&file, &both).unwrap();

@@ -1,4 +1,4 @@
-//! Connections that do nothing, and what each of them keeps a server's memory busy with.
+//! Measures the server's memory for each idle connection.
 
 use std::io;
 use std::time::Duration;
@@ -8,29 +8,30 @@ use rumpsp::url::Url;
 use crate::connection::greet;
 use crate::memory::resident_kib;
 
-/// How long the server has to come to rest before its memory is read.
+/// The time the server has to come to rest before its memory is read.
 const REST: Duration = Duration::from_millis(200);
 
 /// Memory of a server without connections and with idle ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idle {
-    /// KiB of resident user memory before the first of them connected.
+    /// KiB of resident user memory before the first connection.
     pub before: u64,
-    /// The same with all of them, each of which has shaken hands and made no call.
+    /// KiB of resident user memory with all connections, whose handshakes are done and which make no
+    /// call.
     pub with: u64,
     pub connections: u32,
 }
 
 impl Idle {
-    /// KiB for each connection.
+    /// Returns the KiB for each connection.
     pub fn kib_each(&self) -> f64 {
         (self.with as f64 - self.before as f64) / f64::from(self.connections)
     }
 }
 
-/// Connects so many clients, which do nothing, and reads the memory of the server's process.
+/// Connects `connections` clients, which do nothing, and reads the memory of the server's process.
 pub fn idle(url: &Url, connections: u32, pid: u32) -> io::Result<Idle> {
-    // One that comes and goes, so that what the first one costs is not on the bill of each.
+    // The first connection comes and goes, so that its one-time costs do not count.
     drop(greet(url)?);
     std::thread::sleep(REST);
     let before = resident_kib(pid)?;

@@ -1,11 +1,12 @@
-//! Bytes from a server, cut anywhere, to frames of which only the start is kept.
+//! Turns bytes from a server, cut anywhere, into frames of which only the start is kept.
 //!
-//! A load looks at a frame's header and at the few bytes behind it that say what it is about. The bytes
-//! that a read brings are counted and dropped, so that a large copy costs the load no second copy.
+//! A load looks at a frame's header and at the few bytes behind it that say what the frame is about.
+//! The other bytes of a read are counted and dropped, so that a large copy costs the load no second
+//! copy.
 
 use rumpsp::wire::{HEADER_LEN, Header};
 
-/// Bytes of a body that are looked at: a response's, and what precedes the data of a copy.
+/// Bytes of a body that are kept: a response's body, and the part of a copy's body before the data.
 pub const LOOK: usize = 24;
 
 /// A frame whose bytes have all come.
@@ -14,21 +15,21 @@ pub struct Frame {
     pub header: Header,
     /// Bytes of the whole body.
     pub len: u64,
-    /// Its first bytes, as far as it has them.
+    /// The first bytes of the body, as far as it has them.
     pub start: [u8; LOOK],
 }
 
 /// The frame that is coming in.
 pub struct Inbox {
     kept: [u8; HEADER_LEN + LOOK],
-    /// How much of `kept` is here.
+    /// The number of bytes of `kept` that are here.
     have: usize,
-    /// How many bytes behind those are still to come, once `kept` is as full as this frame makes it.
+    /// The number of bytes still to come once `kept` is as full as this frame makes it.
     skip: u64,
     is_skipping: bool,
 }
 
-/// A frame that is shorter than its own header, or longer than any that is expected.
+/// The error for a frame that is shorter than its own header, or longer than any expected frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadLength(pub u64);
 
@@ -39,8 +40,8 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// The next whole frame of `input`, which is advanced past what was taken; `None` when all of it
-    /// is taken. No frame may be longer than `most`.
+    /// Returns the next whole frame of `input`, which is advanced past the bytes taken; `None` when all
+    /// of it is taken. No frame may be longer than `most`.
     pub fn next(&mut self, input: &mut &[u8], most: u64) -> Result<Option<Frame>, BadLength> {
         if !self.is_skipping {
             self.keep(input, HEADER_LEN);

@@ -1,4 +1,4 @@
-//! The first Ctrl-C ends what goes on and keeps what there is; the second ends the program.
+//! The first Ctrl-C ends the run and keeps the results so far; the second ends the program.
 
 use std::io;
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// What the program exits with at the second signal: as a shell says it of SIGINT.
+/// The exit status at the second signal: the one a shell reports for SIGINT.
 const AT_ONCE: i32 = 130;
 
-/// A flag that the first SIGINT or SIGTERM raises. The second ends the program, when `last` is done.
+/// Returns a flag that the first SIGINT or SIGTERM sets. The second ends the program, after `last` is
+/// called.
 pub fn flag(last: fn()) -> io::Result<Arc<AtomicBool>> {
     let raised = Arc::new(AtomicBool::new(false));
     let mut signals = Signals::new([SIGINT, SIGTERM])?;

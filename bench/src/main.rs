@@ -1,24 +1,26 @@
-//! `rumpring-bench`: how fast does a server answer?
+//! `rumpring-bench`: measures how fast a server answers.
 //!
-//! Threads keep a number of calls in flight on each of a number of connections, for a time, and say how
-//! many were answered, how long they took and what they cost the server. In a closed loop the next call of
-//! a connection is sent when one is answered, so latencies are those of this load; in an open loop calls
-//! are made at a given rate, and latencies count from when they were due.
+//! Threads keep a number of calls in flight on each of a number of connections, for a time, and report
+//! the number of answers, the latencies and the server's cost. In a closed loop the next call of a
+//! connection is sent when one is answered, so latencies are those of this load. In an open loop calls
+//! are made at a given rate, and latencies count from when they were due, so that there is no
+//! coordinated omission.
 //!
-//! - [`workload`]: what can be called; [`connection`]: one client, with an [`inbox`] behind its [`socket`];
-//!   [`load`]: many of them at once; [`idle`]: connections that do nothing; [`files`]: how many files a
-//!   process may have open.
-//! - What the server pays is its [`cpu_usage`], its [`memory`], and what it counts itself ([`counters`]);
-//!   [`measure`] is a load and all of that once.
-//! - [`once`]: the command that measures one server, and its [`progress`]; [`compare`]: the one that has
-//!   several take turns, and the [`report`] of what it found; [`interrupt`]: ending either.
+//! - [`workload`]: the calls; [`connection`]: one client, with an [`inbox`] behind its [`socket`];
+//!   [`load`]: many clients at once; [`idle`]: connections that do nothing; [`files`]: the limit of
+//!   open files.
+//! - The server's cost is its [`cpu_usage`], its [`memory`], and its own [`counters`]; [`measure`] runs
+//!   one load and reads all of that.
+//! - [`once`]: the command that measures one server, and its [`progress`]; [`compare`]: the command
+//!   that has several servers take turns, and the [`report`] of its results; [`interrupt`]: ends
+//!   either.
 //! - [`soak`]: the command that keeps one server busy and abused for a long time.
 //! - [`wake`]: the command that has crowds of clients wait, and wakes one after the other.
 //! - [`histogram`]: latencies in words and on disk; [`merge`]: the command that adds them up.
-//! - [`baseline`]: servers without a kernel, for what the machine itself can do.
+//! - [`baseline`]: servers without a kernel, which show what the machine itself can do.
 
 #![forbid(unsafe_code)]
-// They panic when nobody takes what they print: see `rumpring::output`.
+// These macros panic when nobody reads what they print: see `rumpring::output`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod baseline;
@@ -48,7 +50,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use rumpring::output;
 
-/// The name that errors begin with.
+/// The name of the program, with which errors begin.
 const NAME: &str = "rumpring-bench";
 
 /// Measure how fast a system call server answers.

@@ -1,4 +1,4 @@
-//! One measurement: a load on a server, with a warm-up that does not count, and the server's bill.
+//! One measurement: a load on a server, with a warm-up that does not count, and the server's cost.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,47 +12,47 @@ use crate::load::{Load, Measured, Plan, Settings, Watch};
 use crate::memory::resident_kib;
 use crate::progress::Progress;
 
-/// Where a server's bill is found.
+/// The sources of a server's cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Books<'a> {
-    /// Its process, if that is known.
+    /// The server's process, if it is known.
     pub pid: Option<u32>,
-    /// The same, if it prints counters when asked.
+    /// The server's process, if it prints counters when asked.
     pub teller: Option<Teller<'a>>,
 }
 
-/// What a load and its server have shown.
+/// The results of a load and its server.
 pub struct Measurement {
     pub load: Measured,
-    /// What it cost the server, if it is known which process that is.
+    /// The server's CPU time, if its process is known.
     pub cpu_usage: Option<CpuUsage>,
-    /// What the server held, if that can be read.
+    /// The server's memory and threads, if they can be read.
     pub holdings: Option<Holdings>,
-    /// `io_uring_enter` calls of the server for a call, if it tells.
+    /// `io_uring_enter` calls of the server for a call, if the server prints counters.
     pub enters: Option<f64>,
-    /// How many threads made the load, and in how many processes.
+    /// The number of threads that made the load, and the number of processes they were in.
     pub threads: u32,
     pub processes: u32,
 }
 
-/// What a server's process held under a load.
+/// The resources that a server's process held under a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holdings {
     /// KiB of resident user memory before the load connected.
     pub memory_before: u64,
-    /// The same right after the measured time, with the load's connections open.
+    /// KiB right after the measured time, with the load's connections open.
     pub memory: u64,
-    /// Threads, at that moment too.
+    /// The number of threads, at that moment too.
     pub threads: usize,
 }
 
 impl Measurement {
-    /// Microseconds of the server's CPU time for a call.
+    /// Returns the microseconds of the server's CPU time for a call.
     pub fn cpu_us(&self) -> Option<f64> {
         Some(self.cpu_usage?.cpu.as_secs_f64() * 1e6 / self.load.calls.max(1) as f64)
     }
 
-    /// Context switches of the server for a call.
+    /// Returns the context switches of the server for a call.
     pub fn switches(&self) -> Option<f64> {
         Some(self.cpu_usage?.switches as f64 / self.load.calls.max(1) as f64)
     }
@@ -87,7 +87,8 @@ pub fn measure(
     Ok(measurement)
 }
 
-/// Who looks on: at the server's books, at interrupts, and at the progress.
+/// The observer of a measurement: it reads the server's costs, checks for interrupts, and shows
+/// progress.
 pub struct Onlooker<'a> {
     books: Books<'a>,
     before: Option<Entry>,
@@ -97,7 +98,7 @@ pub struct Onlooker<'a> {
     progress: Option<&'a Progress>,
 }
 
-/// What the books say at one moment.
+/// The server's costs at one moment.
 struct Entry {
     usage: Option<Usage>,
     counters: Option<Counters>,
@@ -105,7 +106,8 @@ struct Entry {
 
 impl Entry {
     fn of(books: Books<'_>) -> io::Result<Entry> {
-        // Usage first: it is to be that of the load's time, while counters have their own count of calls.
+        // The usage comes first: it must be that of the load's time, while counters have their own
+        // count of calls.
         let usage = books.pid.map(Usage::of).transpose().map_err(in_the_bill)?;
         let counters = books.teller.map(Counters::ask).transpose().map_err(in_the_bill)?;
         Ok(Entry { usage, counters })
@@ -130,19 +132,19 @@ fn in_the_bill(error: io::Error) -> io::Error {
 }
 
 impl<'a> Onlooker<'a> {
-    /// Who looks at these books, and has the load end when `interrupted` is raised.
+    /// Makes an observer that reads these books, and ends the load when `interrupted` is set.
     pub fn new(books: Books<'a>, interrupted: &'a AtomicBool) -> Onlooker<'a> {
         let progress = None;
         Onlooker { books, before: None, after: None, memory_after: None, interrupted, progress }
     }
 
-    /// And shows how far it has come.
+    /// Adds a progress display.
     pub fn with_progress(self, progress: Option<&'a Progress>) -> Onlooker<'a> {
         Onlooker { progress, ..self }
     }
 
-    /// KiB that the server has resident. That of somebody else's process cannot be read, though the rest
-    /// of its bill can.
+    /// Returns the KiB that the server has resident. Another user's process does not show them, though
+    /// it shows the other costs.
     fn memory(&self) -> Option<u64> {
         resident_kib(self.books.pid?).ok()
     }

@@ -1,16 +1,16 @@
-//! The memory of a server: what its process has resident, and how much of that a connection is.
+//! The memory of a server's process: its resident part, and the anonymous part of that.
 
 use std::{fs, io};
 
-/// KiB of user memory that a process has resident, shared libraries included. What the kernel keeps
-/// for its sockets is not in it.
+/// Returns the KiB of user memory that a process has resident, shared libraries included. Memory that
+/// the kernel keeps for its sockets is not included.
 ///
 /// Source: proc(5), `/proc/PID/smaps_rollup`. `statm` is cheaper, but only nearly right.
 pub fn resident_kib(pid: u32) -> io::Result<u64> {
     rolled_up(pid, ["Rss:"]).map(|[resident]| resident)
 }
 
-/// The same, and how much of it is anonymous: no file's.
+/// Returns the resident KiB, and the part of them that is anonymous: that belongs to no file.
 pub fn resident_and_anonymous_kib(pid: u32) -> io::Result<[u64; 2]> {
     rolled_up(pid, ["Rss:", "Anonymous:"])
 }

@@ -1,4 +1,4 @@
-//! `rumpring-bench merge`: the latencies of many runs, on many machines, as if they had been one.
+//! `rumpring-bench merge`: adds up the latencies of many runs, on many machines, as if of one run.
 
 use std::path::PathBuf;
 

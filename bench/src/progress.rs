@@ -1,4 +1,4 @@
-//! How far a long run has come: a bar on a terminal, a line now and then elsewhere.
+//! The progress of a long run: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use rumpring::output;
 
 use crate::load::Measured;
 
-/// What is shown of a run.
+/// The way the progress of a run is shown.
 pub enum Progress {
     Bar(ProgressBar),
     Lines { total: Duration },
 }
 
 impl Progress {
-    /// What to show of a run of this length, warm-up included, if anything.
+    /// Returns the way to show a run of this length, warm-up included, if it is to be shown.
     pub fn of(total: Duration) -> Option<Progress> {
         let is_terminal = io::stderr().is_terminal();
         if is_terminal && total > Duration::from_secs(2) {
@@ -25,7 +25,7 @@ impl Progress {
         is_worth_lines.then_some(Progress::Lines { total })
     }
 
-    /// How often it wants to know.
+    /// Returns the time between two updates.
     pub fn every(&self) -> Duration {
         match self {
             Progress::Bar(_) => Duration::from_millis(500),
@@ -67,7 +67,7 @@ fn bar(total: Duration) -> ProgressBar {
     bar
 }
 
-/// Rate and p99 so far.
+/// Returns the rate and p99 so far.
 fn text(measured: &Measured) -> String {
     if measured.calls == 0 {
         return "warming up".into();
@@ -88,7 +88,7 @@ mod tests {
         measured.elapsed = Duration::from_secs(2);
         measured.latencies.record_n(1000, 200).unwrap();
         assert_eq!(text(&measured), "100 calls/s, p99 1.0 us");
-        // Must not fail, whatever it writes to.
+        // Showing must not fail, whatever stderr is.
         Progress::Bar(bar(Duration::from_secs(3))).show(&measured, Duration::from_secs(1));
     }
 }

@@ -1,4 +1,5 @@
-//! A connected socket, unix or tcp, and the server's first line. And one that is only being connected.
+//! A connected socket, unix or TCP, and the server's first line. Also a socket that is still being
+//! connected.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +18,7 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Connects. Reads and writes wait as long as `patience`.
+    /// Connects. Reads and writes wait at most for `patience`.
     pub fn connect(url: &Url, patience: Duration) -> io::Result<Socket> {
         match url.socket_addr() {
             Some(addr) => {
@@ -36,7 +37,7 @@ impl Socket {
         }
     }
 
-    /// Reads a banner, byte by byte: nothing behind it may be taken.
+    /// Reads a banner, byte by byte: bytes behind it must not be taken.
     pub fn read_banner(&mut self) -> io::Result<()> {
         let mut byte = [0];
         for _ in 0..wire::MAX_BANNER {
@@ -71,8 +72,8 @@ impl Write for Socket {
     }
 }
 
-/// Begins to connect, without waiting: a unix socket is connected at once, one of TCP later, which is
-/// seen by what it can do. `None` if the server's listen queue is full.
+/// Begins to connect, without waiting. A unix socket is connected at once, a TCP socket later, which
+/// shows when it becomes usable. Returns `None` if the server's listen queue is full.
 pub fn begin_to_connect(url: &Url) -> io::Result<Option<OwnedFd>> {
     let family = match url.socket_addr() {
         None => AddressFamily::UNIX,
@@ -90,7 +91,8 @@ pub fn begin_to_connect(url: &Url) -> io::Result<Option<OwnedFd>> {
     };
     match connected {
         Ok(()) => Ok(Some(fd)),
-        // A signal does not end what goes on in the kernel; a unix socket's does not wait for one.
+        // A signal does not end a TCP connect, which goes on in the kernel; a unix socket's is tried
+        // again.
         Err(Errno::INPROGRESS | Errno::INTR) if url.socket_addr().is_some() => Ok(Some(fd)),
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Err(errno) => Err(errno.into()),

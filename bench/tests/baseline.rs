@@ -1,4 +1,5 @@
-//! The floors against the tool's own load, and against bytes cut anywhere. How fast is not for tests.
+//! Tests of the baseline servers against the tool's own load, and against bytes cut anywhere. Speed is
+//! not tested.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,10 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const WAYS: [&str; 4] = ["ring", "ring --spin 50", "hop", "hop --spin 50"];
 
-/// How long anything may take.
+/// The time anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A floor that runs. Killed at the end, if it has not ended by then.
+/// A running baseline server, which is killed at the end if it has not ended by then.
 struct Baseline {
     child: Child,
     url: Url,
@@ -54,7 +55,7 @@ impl Baseline {
         self.dir.path().join("socket")
     }
 
-    /// Connects over whatever it listens on.
+    /// Connects to the URL the server listens on.
     fn connect(&self) -> Box<dyn Stream> {
         match self.url.socket_addr() {
             Some(addr) => {
@@ -71,7 +72,7 @@ impl Baseline {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the server's end.
     fn ends(&mut self) -> std::process::ExitStatus {
         let start = Instant::now();
         loop {
@@ -94,7 +95,7 @@ impl Drop for Baseline {
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-/// A guest handshake and two calls, the second with arguments; and what comes back.
+/// Returns a guest handshake and two calls, the second with arguments; and the answers.
 fn conversation() -> (Vec<u8>, Vec<u8>) {
     let mut sent = Vec::new();
     wire::handshake_request(&mut sent, 7, Handshake::Guest, "test");
@@ -156,7 +157,7 @@ fn frames_cut_at_every_byte_are_the_same() {
                 let mut stream = baseline.connect();
                 read_banner(&mut *stream);
                 stream.write_all(&sent[..cut]).unwrap();
-                // So that the two halves do not come in one read.
+                // The pause keeps the two halves from coming in one read.
                 std::thread::sleep(Duration::from_millis(1));
                 stream.write_all(&sent[cut..]).unwrap();
                 read_back(&mut *stream, &back, &format!("{way}, cut at {cut}"));
@@ -167,7 +168,7 @@ fn frames_cut_at_every_byte_are_the_same() {
 
 #[test]
 fn a_client_that_reads_late_gets_all_its_answers() {
-    // More than a client may be owed before it is not read any more.
+    // This is more than a client may be owed before it is not read any more.
     let calls: u64 = 20_000;
     for way in WAYS {
         let baseline = Baseline::unix(way);
@@ -208,11 +209,11 @@ fn what_is_no_guest_is_hung_up_on() {
             stream.write_all(bytes).unwrap();
             let mut rest = Vec::new();
             let ended = stream.read_to_end(&mut rest).map_err(|error| error.kind());
-            // A reset is an end as well.
+            // A reset counts as an end, too.
             let has_ended = matches!(ended, Ok(0) | Err(ErrorKind::ConnectionReset));
             assert!(has_ended && rest.is_empty(), "{way}: {bytes:?} got {rest:?}, {ended:?}");
         }
-        // It serves others as before.
+        // The server serves others as before.
         let (sent, back) = conversation();
         let mut stream = baseline.connect();
         read_banner(&mut *stream);

@@ -1,5 +1,5 @@
-//! Comparisons from the command line to the files they write. The servers are floors: they are in the
-//! tool itself.
+//! Tests of comparisons from the command line to the files they write. The servers are baseline
+//! servers, which are in the tool itself.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -10,15 +10,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
-/// How long anything may take.
+/// The time anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn bench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_rumpring-bench"))
 }
 
-/// Runs a comparison of two floors, in turns that are short, and long enough for some calls on a machine
-/// with other work; `DIR` in the arguments is the folder.
+/// Runs a comparison of two baseline servers, in turns that are short, but long enough for some calls
+/// on a machine with other work. `DIR` in the arguments stands for the folder.
 fn compare(dir: &Path, args: &str) -> Output {
     let args = args.split(' ').map(|arg| arg.replace("DIR", &dir.display().to_string()));
     bench()
@@ -29,7 +29,7 @@ fn compare(dir: &Path, args: &str) -> Output {
         .unwrap()
 }
 
-/// What it printed, if it succeeded.
+/// Returns the tool's output; the tool must succeed.
 fn printed(output: Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
@@ -83,7 +83,7 @@ fn the_histograms_of_the_rounds_make_one() {
     assert!(text.contains(&format!("Total count    = {both:12}]")), "{text}");
 }
 
-/// Merges logs and returns how many calls there are in them.
+/// Merges logs and returns the number of calls in them.
 fn merged(logs: &[&Path], output: Option<&Path>) -> u64 {
     let mut command = bench();
     command.arg("merge").args(logs);
@@ -146,7 +146,7 @@ fn a_turn_that_a_signal_cuts_short_says_so() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A server with so much to do is being measured.
+    // A server that has used so much CPU time is being measured.
     let server = server_of(&child);
     let start = Instant::now();
     while ticks(server) < 10 {
@@ -164,7 +164,7 @@ fn a_turn_that_a_signal_cuts_short_says_so() {
     assert!(turn["server_cpu_us_per_call"].as_f64().unwrap() > 0.0, "{turn}");
 }
 
-/// Clock ticks of CPU time that a process has used.
+/// Returns the clock ticks of CPU time that a process has used.
 fn ticks(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
@@ -173,7 +173,7 @@ fn ticks(pid: i32) -> u64 {
 
 #[test]
 fn a_second_signal_ends_it_and_its_server_at_once() {
-    // One that is waited for and never listens, so that the first signal does not suffice.
+    // The server is waited for and never listens, so that the first signal does not suffice.
     let mut child = bench()
         .args(["compare", "mute=sleep 600 # {url}", "--seconds", "60", "--warm-up", "0"])
         .stdout(Stdio::null())
@@ -201,7 +201,7 @@ fn a_second_signal_ends_it_and_its_server_at_once() {
     assert_eq!(ended, Ok(1), "its server should have ended, too");
 }
 
-/// The one process that a comparison has started, once it has.
+/// Returns the one process that a comparison has started, once it has.
 fn server_of(comparison: &Child) -> i32 {
     let children = format!("/proc/{0}/task/{0}/children", comparison.id());
     let start = Instant::now();
@@ -311,7 +311,7 @@ fn what_cannot_be_is_refused_before_the_first_turn() {
 #[test]
 fn a_server_that_does_not_tell_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    // It says nothing at SIGUSR1, for its stderr goes elsewhere.
+    // The server prints nothing at SIGUSR1 that is found, for its stderr goes elsewhere.
     let program = env!("CARGO_BIN_EXE_rumpring-bench");
     let output = bench()
         .arg("compare")

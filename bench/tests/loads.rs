@@ -1,4 +1,4 @@
-//! The tool against a server of this process: every load is answered. How fast is not for tests.
+//! Tests of the tool against a server of this process: every load is answered. Speed is not tested.
 
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use rumpsp::url::Url;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// No test waits longer for anything.
+/// The longest that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server on the embedded kernel, and where its socket is.
+/// A server on the embedded kernel, and the directory of its socket.
 struct TestServer {
     server: Running,
     dir: tempfile::TempDir,
@@ -47,7 +47,7 @@ impl TestServer {
         self.command(args).output().unwrap()
     }
 
-    /// One that goes on, and has had calls answered.
+    /// Starts the tool, and waits until it has had calls answered.
     fn running(&self, args: &str) -> Bench {
         let mut command = self.command(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -56,7 +56,7 @@ impl TestServer {
         running
     }
 
-    /// Waits until the server has counted this.
+    /// Waits until the server's counters satisfy `is_so`.
     fn until(&self, what: &str, is_so: impl Fn(&rumpring::server::CoreStats) -> bool) {
         let end = Instant::now() + PATIENCE;
         while !is_so(&self.server.control().stats().unwrap().core) {
@@ -65,12 +65,12 @@ impl TestServer {
         }
     }
 
-    /// The object that it printed, if it succeeded.
+    /// Returns the JSON object that the tool printed; the tool must succeed.
     fn json(&self, args: &str) -> Value {
         serde_json::from_str(&self.succeeds(args)).unwrap()
     }
 
-    /// The same of a run that is long enough, however busy the machine is.
+    /// Returns the JSON object of a run that is long enough, however busy the machine is.
     fn json_of_enough(&self, args: &str, is_enough: impl Fn(&Value) -> bool) -> Value {
         let mut json = Value::Null;
         for seconds in [0.2, 1.0, 5.0] {
@@ -82,7 +82,7 @@ impl TestServer {
         json
     }
 
-    /// What it said when it failed.
+    /// Returns the tool's message on stderr; the tool must fail.
     fn fails(&self, args: &str) -> String {
         let output = self.bench(args);
         let printed = String::from_utf8_lossy(&output.stdout);
@@ -90,7 +90,7 @@ impl TestServer {
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// Whether a file is there.
+    /// Returns `true` if the server has a file of this name.
     fn has(&self, path: &str) -> bool {
         let client = Client::connect(self.server.url()).unwrap();
         let path = client.space().alloc_str(path).unwrap();
@@ -101,7 +101,7 @@ impl TestServer {
         }
     }
 
-    /// What it printed, if it succeeded.
+    /// Returns the tool's output; the tool must succeed.
     fn succeeds(&self, args: &str) -> String {
         let output = self.bench(args);
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -110,7 +110,7 @@ impl TestServer {
     }
 }
 
-/// The tool, while it runs. It does not outlive the test.
+/// The running tool, which does not outlive the test.
 struct Bench(Option<Child>);
 
 impl Bench {
@@ -122,14 +122,14 @@ impl Bench {
         kill_process(Pid::from_child(self.0.as_ref().unwrap()), signal).unwrap();
     }
 
-    /// The processes that it has started.
+    /// Returns the processes that the tool has started.
     fn children(&self) -> Vec<i32> {
         let pid = self.pid();
         let tasks = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         tasks.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
     }
 
-    /// Waits for its end: whether it succeeded, what it printed, and what it said of errors.
+    /// Waits for the tool's end. Returns whether it succeeded, its output, and its errors.
     fn end(mut self) -> (bool, String, String) {
         let end = Instant::now() + PATIENCE;
         while self.0.as_mut().unwrap().try_wait().unwrap().is_none() {
@@ -151,14 +151,14 @@ impl Drop for Bench {
     }
 }
 
-/// Runs a load and returns how many calls were answered.
+/// Runs a load and returns the number of calls answered.
 fn calls(test_server: &TestServer, args: &str) -> u64 {
     let calls = |json: &Value| json["calls"].as_u64().unwrap();
     calls(&test_server.json_of_enough(args, |json| calls(json) > 0))
 }
 
-/// Whether as many calls were answered or waited for as were due. There was no warm-up, whose calls may
-/// count among either.
+/// Returns `true` if as many calls were answered or waited for as were due. There was no warm-up, whose
+/// calls may count among either.
 fn is_at_rate(json: &Value, rate: f64) -> bool {
     let number = |name: &str| json[name].as_f64().unwrap();
     let (all, seconds) = (number("calls") + number("unanswered_calls"), number("seconds"));
@@ -202,7 +202,7 @@ fn a_fork_and_a_connect_are_a_connection_each() {
         let before = accepted();
         let json = test_server.json(&format!("URL --call {call} -c 2 -s 0.5 --warm-up 0 --json"));
         let (calls, accepted) = (json["calls"].as_u64().unwrap(), accepted() - before);
-        // Some were under way at the end, and fork has two of its own.
+        // Some calls were in flight at the end, and fork has two connections of its own.
         assert!((calls..=calls + 6).contains(&accepted), "{call}: {accepted} {calls}");
     }
 }
@@ -221,7 +221,7 @@ fn the_parts_of_a_mix_make_the_whole() {
     let calls: Vec<_> = parts.iter().map(|part| part["calls"].as_u64().unwrap()).collect();
     assert_eq!(calls.iter().sum::<u64>(), json["calls"].as_u64().unwrap());
     assert!(has_all(&json) && calls[0] > calls[3], "{calls:?}");
-    // A comparison separates calls by commas, and parts of a mix by what it has for that.
+    // A comparison separates calls by commas, and parts of a mix by `+`.
     let compared = test_server.succeeds(&format!(
         "compare one=URL other=URL --calls {call},getpid -c 2 --rounds 1 -s 0.3 --warm-up 0"
     ));
@@ -234,7 +234,7 @@ fn the_slow_caller_of_a_fair_load_keeps_its_pace() {
     for with in ["-c 4", "-c 5 -i 3 -t 2"] {
         let json = test_server.json(&format!("URL --call fair {with} -s 0.5 --warm-up 0 --json"));
         let calls = |part: usize| json["parts"][part]["calls"].as_u64().unwrap();
-        // One is due every 10 ms, answered or not.
+        // One call is due every 10 ms, answered or not.
         let slow = calls(1) + json["unanswered_calls"].as_u64().unwrap();
         assert_eq!(slow, 50, "{with}: {json}");
         assert!(calls(0) > 0 && calls(0) + calls(1) == json["calls"].as_u64().unwrap());
@@ -247,7 +247,7 @@ fn a_rate_is_kept_to() {
     let test_server = TestServer::unix();
     for with in ["-c 8", "-c 8 -t 2", "-c 1 -i 8", "--call fork -c 2", "--call pipe -c 2"] {
         let json = test_server.json(&format!("URL --rate 2000 -s 0.5 --warm-up 0 --json {with}"));
-        // How many are answered is the machine's affair, how many are due is not.
+        // The number of answers depends on the machine, the number of calls due does not.
         assert!(is_at_rate(&json, 2000.0), "{with}: {json}");
         assert_eq!(json["asked_calls_per_second"], 2000, "{with}");
         assert!(json["calls"].as_u64() > Some(0), "{with}: {json}");

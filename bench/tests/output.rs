@@ -1,5 +1,5 @@
-//! Results that nobody takes: a reader that has had enough changes nothing, a disk that is full is one
-//! sentence and a status. And a floor whose stderr nobody reads.
+//! Tests of output that nobody reads: a reader that has had enough changes nothing, a full disk is one
+//! sentence and a status. And of a baseline server whose stderr nobody reads.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write, pipe};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take.
+/// The time anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn bench() -> Command {
@@ -19,17 +19,17 @@ fn bench() -> Command {
     command
 }
 
-/// A pipe whose reader has gone.
+/// Returns a pipe whose reader is gone.
 fn gone() -> Stdio {
     pipe().unwrap().1.into()
 }
 
-/// A file on a disk that is full.
+/// Returns a file on a disk that is full.
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// The status a command ends with.
+/// Returns the status a command ends with.
 #[track_caller]
 fn status(child: &mut Child) -> Option<i32> {
     let end = Instant::now() + PATIENCE;
@@ -45,11 +45,11 @@ fn status(child: &mut Child) -> Option<i32> {
     }
 }
 
-/// The status of a command with this stdout, and the lines it said on stderr.
+/// Returns the status of a command with this stdout, and the lines it printed on stderr.
 #[track_caller]
 fn run(args: &[&str], stdout: Stdio) -> (Option<i32>, Vec<String>) {
     let mut child = bench().args(args).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
-    // It says little: no pipe of that is full.
+    // The command prints little, so the pipe does not fill up.
     let status = status(&mut child);
     let said = BufReader::new(child.stderr.take().unwrap()).lines();
     (status, said.map(Result::unwrap).collect())
@@ -70,7 +70,7 @@ fn says_that_it_cannot_print(args: &[&str]) {
     assert!(!said.iter().any(|line| line.contains("panicked")), "{args:?}: {said:?}");
 }
 
-/// A floor that runs. Killed at the end, if it has not ended by then.
+/// A running baseline server, which is killed at the end if it has not ended by then.
 struct Baseline {
     child: Child,
     dir: tempfile::TempDir,
@@ -109,7 +109,7 @@ fn url(dir: &Path) -> String {
     format!("unix://{}", dir.join("socket").display())
 }
 
-/// A server with a kernel: an example of this package, which is built with its tests.
+/// Returns a server with a kernel: an example of this package, which is built with its tests.
 fn server() -> PathBuf {
     let server = Path::new(env!("CARGO_BIN_EXE_rumpring-bench")).with_file_name("examples/serve");
     assert!(server.exists(), "no {}: build it with --examples", server.display());
@@ -125,7 +125,7 @@ fn help_and_the_results_of_one_load_and_their_sum() {
     let load = [&[&url[..], "--histogram", log][..], &short].concat();
     says_that_it_cannot_print(&load);
     says_that_it_cannot_print(&[&[&url[..], "--json"][..], &short].concat());
-    // What was to be written is, though nobody read what was printed.
+    // The files are written though nobody has read the output.
     std::fs::remove_file(log).unwrap();
     assert_eq!(run(&load, gone()).0, Some(0));
     says_that_it_cannot_print(&["merge", log]);
@@ -140,7 +140,7 @@ fn the_tables_of_a_comparison() {
     let words: Vec<&str> =
         compare.split(' ').chain(["ring=baseline ring", "hop=baseline hop"]).collect();
     says_that_it_cannot_print(&words);
-    // How far it is goes to stderr.
+    // The progress goes to stderr.
     for stderr in [gone(), full()] {
         let mut child = bench().args(&words).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         assert_eq!(status(&mut child), Some(0));
@@ -161,7 +161,7 @@ fn the_report_of_a_soak() {
         "--duration 1 --every 0.2 --connections 2 --rate 50 --hostile 0 --visitors 1 --victims 0";
     let args = [&["soak", &server][..], &few.split(' ').collect::<Vec<_>>()].concat();
     let (_, said) = run(&args, full());
-    // So short a soak may find the memory not flat: what counts is that it comes to an end.
+    // So short a soak may find the memory not flat: the test is that it comes to an end.
     let last = said.last().expect("a sentence");
     assert!(
         last.starts_with("rumpring-bench: cannot write to standard output: No space"),

@@ -1,4 +1,4 @@
-//! Soaks from the command line to their reports, short ones: of a server that is well, and of some that
+//! Tests of short soaks from the command line to their reports: of a healthy server, and of some that
 //! are not.
 
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Runs a soak of a server that `command` starts, in which `SERVE` is a server's program and its word.
+/// Runs a soak of a server that `command` starts, in which `SERVE` stands for the server's program and
+/// its command.
 fn soak(dir: &Path, command: &str, args: &str) -> Output {
     let command = command.replace("SERVE", &format!("{} serve", server().display()));
     Command::new(env!("CARGO_BIN_EXE_rumpring-bench"))
@@ -21,7 +22,7 @@ fn soak(dir: &Path, command: &str, args: &str) -> Output {
         .unwrap()
 }
 
-/// The server: an example of this package, which is built with its tests.
+/// Returns the server: an example of this package, which is built with its tests.
 fn server() -> PathBuf {
     let server = Path::new(env!("CARGO_BIN_EXE_rumpring-bench")).with_file_name("examples/serve");
     assert!(server.exists(), "no {}: build it with --examples", server.display());
@@ -92,7 +93,7 @@ fn a_server_that_does_not_start_or_cannot_be_soaked_is_an_error() {
     }
 }
 
-/// A server whose answers to others are as they should be, but which does not end well.
+/// Soaks a server whose answers are correct, but which does not end well.
 #[test]
 fn a_server_that_ends_badly_fails() {
     let dir = tempfile::tempdir().unwrap();

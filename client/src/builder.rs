@@ -1,4 +1,4 @@
-//! How a client is made: its settings, the banner, the handshake.
+//! Makes clients: settings, the banner, the handshake.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use super::{AddressSpace, Client};
 use rumpsp::url::Url;
 use rumpsp::wire::{self, Handshake, Kind, MAX_BANNER, Token};
 
-/// Bytes of one COPYOUT, unless said otherwise.
+/// The most bytes of one COPYOUT, by default.
 pub const DEFAULT_MAX_COPY: usize = 64 << 20;
 
-/// Bytes of answers a server may leave unread, unless said otherwise.
+/// The most bytes of answers a server may leave unread, by default.
 pub const DEFAULT_MAX_UNREAD: usize = 256 << 20;
 
-/// Runs for each signal, on the thread that received it.
+/// A handler that runs for each signal, on the thread that received it.
 pub type SignalHandler = dyn Fn(i32) + Send + Sync;
 
-/// What a connection is made with, and what its successors and children inherit.
+/// The settings of a connection, which its successors and children inherit.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub name: Arc<str>,
@@ -38,8 +38,8 @@ impl Settings {
     }
 }
 
-/// Settings for clients. One builder may connect many: they share the settings, and the memory if
-/// one was given.
+/// Settings for clients. One builder may connect many clients: they share the settings, and the memory
+/// if one was given.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -78,36 +78,38 @@ impl Builder {
         self
     }
 
-    /// The command's name in the handshake; NULs are left out.
+    /// Sets the command's name in the handshake; NULs are left out.
     pub fn name(self, name: &str) -> Builder {
         self.set(|settings| settings.name = name.into())
     }
 
-    /// The memory for the server's copies. Without it each client has an [`AddressSpace`] of its own.
+    /// Sets the memory for the server's copies. Without it each client has an [`AddressSpace`] of its
+    /// own.
     pub fn memory(mut self, memory: Arc<dyn Memory>) -> Builder {
         self.memory = Some(memory);
         self
     }
 
-    /// What is done with a signal, by NetBSD's number. The handler may make calls on the client.
-    /// Without one, signals are logged at debug level and dropped.
+    /// Sets the handler that runs for each signal, by NetBSD's number. The handler may make calls on
+    /// the client. Without a handler, signals are logged at debug level and dropped.
     pub fn on_signal(self, handler: impl Fn(i32) + Send + Sync + 'static) -> Builder {
         self.set(|settings| settings.on_signal = Some(Arc::new(handler)))
     }
 
-    /// How long connecting and each blocking call may take. Without it: as long as it takes.
+    /// Sets the longest time that connecting and each blocking call may take. By default there is no
+    /// limit.
     pub fn timeout(self, timeout: Duration) -> Builder {
         self.set(|settings| settings.timeout = Some(timeout))
     }
 
-    /// The most bytes of one COPYOUT; a longer one breaks the protocol. [`DEFAULT_MAX_COPY`]
-    /// otherwise.
+    /// Sets the most bytes of one COPYOUT; a longer one breaks the protocol. The default is
+    /// [`DEFAULT_MAX_COPY`].
     pub fn max_copy(self, bytes: usize) -> Builder {
         self.set(|settings| settings.max_copy = bytes)
     }
 
-    /// The most bytes of answers to its own copies the server may leave unread; more break the
-    /// protocol. [`DEFAULT_MAX_UNREAD`] otherwise.
+    /// Sets the most bytes of answers to its own copies that the server may leave unread; more break
+    /// the protocol. The default is [`DEFAULT_MAX_UNREAD`].
     pub fn max_unread(self, bytes: usize) -> Builder {
         self.set(|settings| settings.max_unread = bytes)
     }
@@ -158,7 +160,7 @@ pub(super) fn connect(
     Ok(Client { link, url: url.clone(), settings, banner })
 }
 
-/// Tells the server to forget a prefork. It hangs up without an answer if it knew the token.
+/// Tells the server to forget a prefork. A server that knew the token hangs up without an answer.
 pub(super) fn cancel(
     url: &Arc<Url>,
     settings: Arc<Settings>,
@@ -186,7 +188,7 @@ fn open(
     Ok((Arc::new(Link::new(socket, settings, memory)), banner))
 }
 
-/// Reads the banner: one line, with nothing behind it. Returned without its newline.
+/// Reads the banner, which is one line with nothing behind it. Returns the line without its newline.
 ///
 /// Source: NetBSD `lib/librumpclient/rumpclient.c`, `doconnect`, which checks the newline only.
 pub(super) fn read_banner(socket: &Socket, patience: Patience) -> Result<Arc<str>, BannerError> {

@@ -1,4 +1,4 @@
-//! What can go wrong for a client: a call that fails, a connection that ends, one that never begins.
+//! Errors of a client: calls that fail, connections that end, connections that are never made.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use kernel::Errno;
 use rumpsp::url::Url;
 use rumpsp::wire::{ErrorCode, Kind, MAX_BANNER};
 
-/// How a raw call ends: its two return values, or why there are none.
+/// The result of a raw call: its two return values, or the reason why there are none.
 pub type CallResult = Result<[i64; 2], CallError>;
 
-/// Why a call has no result.
+/// The reason why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The kernel ran the call and it failed.
@@ -30,8 +30,8 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The errno of a failed call, as a stock client would see it: the kernel's own or the one it
-    /// makes of a refusal. `None` if the connection failed.
+    /// Returns the errno of a failed call, as a stock client would see it: the kernel's own errno or
+    /// the one a stock client makes of a refusal. `None` if the connection failed.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             CallError::Errno(errno) => Some(*errno),
@@ -42,7 +42,7 @@ impl CallError {
     }
 }
 
-/// What a stock client makes of a refusal.
+/// Returns the errno a stock client makes of a refusal.
 ///
 /// Source: NetBSD `lib/librumpuser/sp_common.c`, `errmap`.
 pub fn refused_errno(code: ErrorCode) -> Errno {
@@ -57,7 +57,7 @@ pub fn refused_errno(code: ErrorCode) -> Errno {
     }
 }
 
-/// Why a connection ended.
+/// The reason why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
     /// The server hung up between two frames.
@@ -69,7 +69,7 @@ pub enum Lost {
     /// The socket failed.
     #[error("the connection failed: {0}; connect again")]
     Io(io::ErrorKind),
-    /// The server sent what no server may send; this client hung up.
+    /// The server sent bytes that no server may send; this client hung up.
     #[error("the server broke the protocol: {0}; this client hung up")]
     Protocol(#[from] ProtocolError),
     /// [`Client::disconnect`](super::Client::disconnect) was called.
@@ -80,7 +80,7 @@ pub enum Lost {
     Reconnected,
 }
 
-/// What a server sent that the protocol does not allow.
+/// Bytes of a server that the protocol does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// A length under that of a header, or over the bound of the frame's kind.
@@ -104,18 +104,18 @@ pub enum ProtocolError {
     /// A response of another type than its request.
     #[error("a {got:?} answer to the {asked:?} request {reqno}")]
     OtherKind { reqno: u64, asked: Kind, got: Kind },
-    /// More answers owed to the server than it may leave unread.
+    /// The server has left more answers unread than it may.
     #[error("{0} bytes of answers to its copies left unread")]
     Unread(usize),
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The URL stands for every interface.
     #[error("{0}: a client needs the address of one server, not of every interface")]
     Wildcard(Url),
-    /// Nobody answers there.
+    /// No server answers at the URL.
     #[error("{url}: cannot connect: {source}; start the server, or correct the address")]
     Connect { url: Url, source: io::Error },
     /// The server's first line is not one of this protocol.
@@ -127,7 +127,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// The refusal, if the server answered the handshake with one.
+    /// Returns the refusal, if the server answered the handshake with one.
     pub fn refused(&self) -> Option<ErrorCode> {
         match self {
             ConnectError::Handshake { source: CallError::Refused(code), .. } => Some(*code),
@@ -136,7 +136,7 @@ impl ConnectError {
     }
 }
 
-/// What is wrong with a banner.
+/// An error in a banner.
 #[derive(Debug, thiserror::Error)]
 pub enum BannerError {
     /// The socket failed, or the time was up.
@@ -148,10 +148,10 @@ pub enum BannerError {
     /// No end of the line within the longest banner.
     #[error("a first line of more than {most} bytes", most = MAX_BANNER - 1)]
     TooLong,
-    /// Something travelled behind the newline.
+    /// Bytes came behind the newline.
     #[error("{0} bytes came with the banner")]
     Trailing(usize),
-    /// Not `RUMPSP-`.
+    /// The line does not begin with `RUMPSP-`.
     #[error("a first line that does not begin with RUMPSP-: `{0}`")]
     Foreign(String),
 }

@@ -1,4 +1,4 @@
-//! The client itself: calls, alone or many at once; exec, reconnect, disconnect; polling.
+//! The client itself: calls, one or many at once; exec, reconnect, disconnect; polling.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,10 +16,10 @@ use super::pending::Pending;
 use rumpsp::url::Url;
 use rumpsp::wire::{self, Handshake, Kind};
 
-/// A process in a server's kernel, and the connection that is its life.
+/// A process in a server's kernel, and the connection that it lives by.
 ///
 /// All methods but [`Client::reconnect`] take `&self` and may be used from several threads at once.
-/// Dropping the client, and what is [`Pending`] on it, ends the process.
+/// Dropping the client, and every [`Pending`] of it, ends the process.
 pub struct Client {
     pub(super) link: Arc<Link>,
     pub(super) url: Arc<Url>,
@@ -33,7 +33,7 @@ impl Client {
         Builder::default().connect(url)
     }
 
-    /// A client with other settings.
+    /// Returns a builder for a client with other settings.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -44,8 +44,8 @@ impl Client {
         pending.end(self.settings.patience()).unwrap_or(Err(CallError::TimedOut))
     }
 
-    /// Sends a call. Its end is to be had from the [`Pending`], now or later, on any thread. While
-    /// the socket is full this waits, and reads meanwhile; [`Client::post`] never waits.
+    /// Sends a call and returns a [`Pending`], which gives its result, now or later, on any thread.
+    /// While the socket is full this waits, and reads meanwhile; [`Client::post`] never waits.
     pub fn begin(&self, number: i32, args: &[u64]) -> Pending {
         self.begin_within(number, args, self.settings.patience())
     }
@@ -60,43 +60,43 @@ impl Client {
         self.link.ask(Kind::Syscall, |out, reqno| wire::syscall_request(out, reqno, number, args))
     }
 
-    /// Queues a call and returns its id; nothing is written before [`Client::pump`],
-    /// [`Client::flush`] or any other call. Its end comes out of [`Client::take_completed`]: the way
-    /// for one thread that drives many calls on many clients.
+    /// Queues a call and returns its id; nothing is written before [`Client::pump`], [`Client::flush`]
+    /// or any other call. [`Client::take_completed`] returns its result. This is the way for one thread
+    /// that drives many calls on many clients.
     pub fn post(&self, number: i32, args: &[u64]) -> u64 {
         self.link.post(|out, reqno| wire::syscall_request(out, reqno, number, args))
     }
 
-    /// Appends to `into` the posted calls that have ended, in the order they did. Reads nothing:
+    /// Appends to `into` the posted calls that have ended, in the order of their ends. Reads nothing:
     /// [`Client::pump`] does. When the connection ends, all posted calls end with that error.
     pub fn take_completed(&self, into: &mut Vec<Completed>) {
         self.link.take_completed(into);
     }
 
-    /// Writes and reads what can be moved without waiting and serves the server's requests; returns
-    /// how many frames came. Call it when the socket ([`AsFd`]) is readable, level-triggered, and,
-    /// while [`Client::wants_write`], when it is writable. If another thread is receiving, it does
-    /// the work.
+    /// Writes and reads without waiting and serves the server's requests; returns the number of frames
+    /// that came. Call it when the socket ([`AsFd`]) is readable, level-triggered, and, while
+    /// [`Client::wants_write`] returns `true`, when it is writable. If another thread is receiving,
+    /// that thread does the work.
     pub fn pump(&self) -> Result<usize, Lost> {
         self.link.pump()
     }
 
-    /// Whether bytes are queued that the socket had no room for, or that were only posted.
+    /// Returns `true` if bytes are queued that the socket had no room for, or that were only posted.
     pub fn wants_write(&self) -> bool {
         self.link.owed() > 0
     }
 
-    /// Writes what is queued, and reads while the socket is full; as long as the timeout allows.
+    /// Writes the queued bytes, and reads while the socket is full, as long as the timeout allows.
     pub fn flush(&self) {
         self.link.flush(self.link.end(), self.settings.patience());
     }
 
-    /// Calls and other requests without an answer so far.
+    /// Returns the number of calls and other requests without an answer so far.
     pub fn outstanding(&self) -> usize {
         self.link.outstanding()
     }
 
-    /// Why the connection ended, as far as anybody has noticed: [`Client::pump`] looks.
+    /// Returns the reason why the connection ended, once a thread has noticed: [`Client::pump`] looks.
     pub fn lost(&self) -> Option<Lost> {
         self.link.lost()
     }
@@ -136,8 +136,8 @@ impl Client {
         })
     }
 
-    /// Connects anew, as a new guest process with the same settings and memory. What is pending on
-    /// the old connection ends with [`Lost::Reconnected`], also if this fails.
+    /// Connects anew, as a new guest process with the same settings and memory. Calls pending on the
+    /// old connection end with [`Lost::Reconnected`], also if this fails.
     pub fn reconnect(&mut self) -> Result<(), ConnectError> {
         self.link.lose(Lost::Reconnected);
         let memory = self.link.memory().clone();
@@ -145,39 +145,40 @@ impl Client {
         Ok(())
     }
 
-    /// Hangs up. What is pending ends with [`Lost::Disconnected`], as will any later call.
+    /// Hangs up. Pending calls end with [`Lost::Disconnected`], as will any later call.
     pub fn disconnect(&self) {
         self.link.lose(Lost::Disconnected);
     }
 
-    /// The memory the server's copies reach.
+    /// Returns the memory the server's copies reach.
     pub fn memory(&self) -> &Arc<dyn Memory> {
         self.link.memory()
     }
 
-    /// Where typed calls keep their buffers.
+    /// Returns the space in which typed calls keep their buffers.
     pub fn space(&self) -> &AddressSpace {
         self.link.memory().space()
     }
 
-    /// The server's first line, without its newline.
+    /// Returns the server's first line, without its newline.
     pub fn banner(&self) -> &str {
         &self.banner
     }
 
-    /// Where the server is.
+    /// Returns the server's address.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// How long a blocking call may take.
+    /// Returns the longest time that a blocking call may take.
     pub fn timeout(&self) -> Option<Duration> {
         self.settings.timeout
     }
 }
 
 impl AsFd for Client {
-    /// The socket, for poll(2) and the like. Whoever reads or writes it otherwise breaks the client.
+    /// Returns the socket, for poll(2) and the like. Reading or writing it in any other way breaks the
+    /// client.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.link.as_fd()
     }

@@ -1,4 +1,4 @@
-//! The protocol from the client's side: for tests, the benchmark and the command line.
+//! The client's side of the protocol, for tests, the benchmark and the command line.
 //!
 //! A [`Client`] is a process in a server's kernel. It makes calls, raw ([`Client::call`]) or typed
 //! ([`Client::getpid`] and the others in `calls/`), serves its [`Memory`] to the server's copies,
@@ -6,10 +6,11 @@
 //!
 //! # One thread, many threads, many clients
 //!
-//! A client has no thread of its own, and idle it holds a socket and some hundred bytes. A thread
-//! that waits for a call receives for everybody on that connection and serves the server's copies
-//! meanwhile; the others are parked. So a client nobody waits on answers no copies: its calls that
-//! need some stand still until somebody does. Three ways to drive calls:
+//! A client has no thread of its own, and an idle client holds a socket and some hundred bytes. A
+//! thread that waits for a call receives for all waiting threads of that connection and serves the
+//! server's copies meanwhile; the other threads are parked. So a client that no thread waits on answers
+//! no copies: its calls that need copies stand still until a thread waits. There are three ways to
+//! drive calls:
 //!
 //! - [`Client::call`] waits. Any number of threads may do so on one client.
 //! - [`Client::begin`] gives a [`Pending`], to be finished later, with a time limit or without
@@ -20,10 +21,11 @@
 //!
 //! # Memory
 //!
-//! Addresses mean nothing to this process. A client has an [`AddressSpace`] of regions, and a copy to
-//! or from anywhere else is refused, of which the server makes EFAULT. What a server can make a
-//! client keep is bounded: a copy in by the regions, a copy out by the region it goes to and
-//! [`Builder::max_copy`], mappings by the space's limit, unread answers by [`Builder::max_unread`].
+//! Addresses of the protocol are no addresses of this process. A client has an [`AddressSpace`] of
+//! regions, and a copy to or from anywhere else is refused; the server makes EFAULT of that. The memory
+//! a server can make a client keep is bounded: a copy in by the regions, a copy out by the region it
+//! goes to and [`Builder::max_copy`], mappings by the space's limit, unread answers by
+//! [`Builder::max_unread`].
 //!
 //! # A first call
 //!

@@ -1,27 +1,28 @@
-//! The memory a client serves to the server's copies: what any must offer.
+//! The memory a client serves to the server's copies: the trait that every such memory implements.
 
 use std::sync::Arc;
 
 use super::AddressSpace;
 
-/// Why a copy is not served.
+/// The reason why a copy is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No such address: answered with an error frame, of which the server makes EFAULT.
+    /// There is no such address: answered with an error frame, of which the server makes EFAULT.
     Fault,
-    /// Not answered at all, as a hostile client would do.
+    /// The copy is not answered at all, as by a hostile client.
     Silence,
 }
 
 /// The memory that the server's copies of one client reach.
 ///
-/// Everything is provided on top of an [`AddressSpace`], where typed calls keep their buffers. A test
-/// overrides what is to go wrong: a copy that is answered late, too long, or never.
+/// All methods have defaults on top of an [`AddressSpace`], where typed calls keep their buffers. A
+/// test overrides those that are to go wrong: a copy that is answered late, too long, or never.
 ///
-/// The receiving thread calls these, holding no lock of the client. They may sleep, which delays all
-/// of that client's answers, but must not make calls on it: those would wait for their own thread.
+/// The receiving thread calls these methods, holding no lock of the client. They may sleep, which
+/// delays all of that client's answers, but must not make calls on the client: such calls would wait
+/// for their own thread.
 pub trait Memory: Send + Sync {
-    /// Where typed calls keep their buffers.
+    /// Returns the space in which typed calls keep their buffers.
     fn space(&self) -> &AddressSpace;
 
     /// Appends the `len` bytes at `addr` to `out`.
@@ -34,12 +35,13 @@ pub trait Memory: Send + Sync {
         self.space().append_str(addr, most, out).map_err(|_| Refusal::Fault)
     }
 
-    /// Whether `len` bytes may be put at `addr`. Asked before the bytes of a large copy are kept.
+    /// Returns `true` if `len` bytes may be put at `addr`. Called before the bytes of a large copy are
+    /// kept.
     fn accepts(&self, addr: u64, len: u64) -> bool {
         self.space().contains(addr, len)
     }
 
-    /// Puts `bytes` at `addr`. The protocol has no answer to it: a refusal is only counted.
+    /// Puts `bytes` at `addr`. The protocol has no answer to a copyout: a refusal is only counted.
     fn copyout(&self, addr: u64, bytes: &[u8]) -> Result<(), Refusal> {
         self.space().write(addr, bytes).map_err(|_| Refusal::Fault)
     }
@@ -49,7 +51,7 @@ pub trait Memory: Send + Sync {
         self.space().map(len).ok()
     }
 
-    /// The memory of a forked child: a copy.
+    /// Returns the memory of a forked child: a copy.
     fn fork(&self) -> Arc<dyn Memory> {
         Arc::new(self.space().clone())
     }

@@ -1,26 +1,26 @@
-//! How long a thread is ready to wait.
+//! The time a thread is ready to wait.
 
 use std::time::{Duration, Instant};
 
-/// How long a thread is ready to wait.
+/// The time a thread is ready to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// Not at all.
+    /// The thread does not wait.
     None,
-    /// Until then.
+    /// The thread waits until this time.
     Until(Instant),
-    /// As long as the connection lives.
+    /// The thread waits as long as the connection lives.
     Forever,
 }
 
 impl Patience {
-    /// From now on; for ever without a limit, or with one too long to count.
+    /// Counts from now on. Without a limit, or with one too long to count, patience lasts for ever.
     pub fn from_timeout(timeout: Option<Duration>) -> Patience {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         deadline.map_or(Patience::Forever, Patience::Until)
     }
 
-    /// What is left of it; `None` is for ever.
+    /// Returns the time left; `None` means for ever.
     pub fn left(self) -> Option<Duration> {
         match self {
             Patience::None => Some(Duration::ZERO),

@@ -1,4 +1,4 @@
-//! A call on its way, to be finished later.
+//! A call in flight, to be finished later.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::patience::Patience;
 
 /// A call that was begun.
 ///
-/// It may be finished in any order, on any thread. Dropping it leaves the call running in the
-/// kernel; its answer is dropped when it comes.
+/// Calls may be finished in any order, on any thread. Dropping a `Pending` leaves the call running in
+/// the kernel; its answer is dropped when it comes.
 #[must_use = "dropping it drops the call's answer"]
 pub struct Pending {
     link: Arc<Link>,
@@ -24,7 +24,7 @@ impl Pending {
         Pending { link, asked, result: None }
     }
 
-    /// The number of the request on the wire.
+    /// Returns the number of the request on the wire.
     pub fn id(&self) -> u64 {
         self.asked.reqno
     }
@@ -34,13 +34,13 @@ impl Pending {
         self.end(Patience::Forever).expect("patience without end")
     }
 
-    /// Waits so long for the call's end; `None` if it is still running then. The result stays here:
-    /// asked again, it is given again.
+    /// Waits for the call's end, at most for `timeout`; returns `None` if the call still runs then. The
+    /// result stays here: a further call returns it again.
     pub fn finish_timeout(&mut self, timeout: Duration) -> Option<CallResult> {
         self.end(Patience::from_timeout(Some(timeout)))
     }
 
-    /// The call's end, if it is here or in the socket. Does not wait.
+    /// Returns the call's result, if it is here or in the socket. Does not wait.
     pub fn try_finish(&mut self) -> Option<CallResult> {
         self.end(Patience::None)
     }

@@ -1,4 +1,4 @@
-//! A connection without manners, for tests that say what no client should.
+//! A connection that sends any bytes, for tests that send what no client should.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,20 +16,20 @@ use super::socket::Socket;
 use rumpsp::url::Url;
 use rumpsp::wire::{self, Class, Handshake, Header, Reader};
 
-/// Bytes of the longest body [`RawConnection::read_frame`] takes.
+/// The most bytes of a body that [`RawConnection::read_frame`] takes.
 pub const MAX_BODY: usize = 64 << 20;
 
-/// A frame as it came, known to be nothing but a length and so many bytes.
+/// A frame as it came, checked only for its length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFrame {
     pub header: Header,
     pub body: Vec<u8>,
 }
 
-/// Why there is no frame.
+/// The reason why there is no frame.
 #[derive(Debug, thiserror::Error)]
 pub enum RawError {
-    /// Nothing came, or not all of it.
+    /// No frame came, or not all of it.
     #[error("no whole frame in time")]
     TimedOut,
     /// The server hung up between two frames.
@@ -52,7 +52,7 @@ pub enum RawError {
     Io(#[from] io::Error),
 }
 
-/// A connected socket on which nothing has been said: not even the banner has been read.
+/// A connected socket on which nothing was sent, and from which not even the banner was read.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -68,7 +68,7 @@ pub struct RawConnection {
     socket: Socket,
     reader: Reader,
     frames: VecDeque<RawFrame>,
-    /// The length of a frame that is none; nothing behind it can be told apart.
+    /// The invalid length of a frame; the bytes behind it cannot be split into frames.
     bad_length: Option<u64>,
 }
 
@@ -101,7 +101,7 @@ impl RawConnection {
         self.write_until(bytes, Patience::Forever).map(drop)
     }
 
-    /// Writes what the socket takes within that time, and returns how many bytes that were.
+    /// Writes the bytes that the socket takes within `timeout`, and returns their number.
     pub fn write_within(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<usize> {
         self.write_until(bytes, Patience::from_timeout(Some(timeout)))
     }
@@ -118,7 +118,7 @@ impl RawConnection {
         Ok(written)
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub fn read_frame(&mut self, timeout: Duration) -> Result<RawFrame, RawError> {
         let patience = Patience::from_timeout(Some(timeout));
         loop {
@@ -157,12 +157,13 @@ impl RawConnection {
         }
     }
 
-    /// Some bytes, as they come; 0 at the end. Not to be mixed with [`RawConnection::read_frame`].
+    /// Reads some bytes, as they come; 0 at the end. Do not mix with [`RawConnection::read_frame`].
     pub fn read_bytes(&mut self, buf: &mut [u8], timeout: Duration) -> io::Result<usize> {
         self.socket.receive_some(buf, Patience::from_timeout(Some(timeout)))
     }
 
-    /// Reads and drops everything until the server hangs up; `false` if it does not in that time.
+    /// Reads and drops everything until the server hangs up; returns `false` if it does not within
+    /// `timeout`.
     pub fn closes_within(&mut self, timeout: Duration) -> io::Result<bool> {
         let patience = Patience::from_timeout(Some(timeout));
         let mut buf = [0; 8192];

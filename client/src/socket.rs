@@ -1,7 +1,7 @@
-//! A connected socket, Unix or TCP, and how to wait for it.
+//! A connected socket, Unix or TCP, and the ways to wait for it.
 //!
-//! The socket stays in blocking mode, and what must not block says so each time: sending never
-//! blocks, and receiving blocks as long as its caller's patience lasts.
+//! The socket stays in blocking mode, and each operation that must not block says so in its flags:
+//! sending never blocks, and receiving blocks as long as its caller's patience lasts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -57,19 +57,19 @@ impl Socket {
         Ok(socket)
     }
 
-    /// A socket whose connect(2) takes so long at most: the time limit for sending counts for that,
-    /// too, and nothing else here waits to send.
+    /// Makes a socket whose connect(2) takes at most `timeout`: the time limit for sending also counts
+    /// for connecting, and nothing else here waits to send.
     fn new(family: AddressFamily, timeout: Option<Duration>) -> rustix::io::Result<Socket> {
         let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        // Zero would mean for ever.
+        // The kernel takes zero as no limit.
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         sockopt::set_socket_timeout(&fd, Timeout::Send, timeout)?;
         Ok(Socket(fd))
     }
 
-    /// Receives what is there, or the first that comes in time: `None` if nothing does, or if a
-    /// signal came first; 0 at the end. A server that hangs up on bytes it has not read resets the
-    /// connection, which is an end like any other.
+    /// Receives the bytes that are there, or the first that come in time. Returns `None` if none do, or
+    /// if a signal came first, and 0 at the end. A server that hangs up on bytes it has not read resets
+    /// the connection, which counts as the end, too.
     pub fn receive(&self, buf: &mut [u8], patience: Patience) -> io::Result<Option<usize>> {
         let flags = match patience {
             Patience::Forever => RecvFlags::empty(),
@@ -85,7 +85,7 @@ impl Socket {
         }
     }
 
-    /// Receives something or its end (0), or fails because the time is up.
+    /// Receives bytes or the end (0), or fails because the time is up.
     pub fn receive_some(&self, buf: &mut [u8], patience: Patience) -> io::Result<usize> {
         loop {
             match self.receive(buf, patience)? {
@@ -96,7 +96,7 @@ impl Socket {
         }
     }
 
-    /// Sends what the socket has room for: `None` if it has none.
+    /// Sends as many bytes as the socket has room for; returns `None` if it has no room.
     pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(len) => Ok(Some(len)),
@@ -105,8 +105,8 @@ impl Socket {
         }
     }
 
-    /// Waits for one of these events, or an end or failure of the connection, and returns what came:
-    /// nothing if the time is up or a signal came first.
+    /// Waits for one of these events, or an end or failure of the connection. Returns the events that
+    /// came: none if the time is up or a signal came first.
     pub fn poll(&self, events: PollFlags, patience: Patience) -> PollFlags {
         let left = patience.left().map(|left| Timespec::try_from(left).expect("a deadline's time"));
         let mut fds = [PollFd::new(&self.0, events)];

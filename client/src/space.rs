@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The lowest address given out; below it nothing is ever mapped, unless by [`AddressSpace::map_at`].
+/// The lowest address given out; below it only [`AddressSpace::map_at`] maps anything.
 const BASE: u64 = 0x10_0000_0000;
 
-/// The end of what a NetBSD/amd64 process can address (`VM_MAXUSER_ADDRESS`).
+/// The end of the addresses of a NetBSD/amd64 process (`VM_MAXUSER_ADDRESS`).
 const END: u64 = 0x7f80_0000_0000;
 
-/// Bytes a space may hold in all, unless said otherwise.
+/// The most bytes of a space in all, by default.
 pub const DEFAULT_LIMIT: usize = 1 << 30;
 
 /// Bytes of a page.
@@ -28,7 +28,7 @@ pub struct Fault {
     pub len: u64,
 }
 
-/// A space that has no room for what is asked.
+/// A request for more memory than the space has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no room for {asked} bytes in an address space limited to {limit}; free some, or raise the limit"
@@ -40,8 +40,8 @@ pub struct OutOfMemory {
 
 /// Regions of bytes at addresses.
 ///
-/// Every range used must lie within one region. An address is given out once: what a late copy of
-/// an abandoned call writes to a freed buffer is refused and reaches no new one.
+/// Every range used must lie within one region. An address is given out once: a late copy of an
+/// abandoned call to a freed buffer is refused and reaches no new buffer.
 ///
 /// ```
 /// use rumpring_client::AddressSpace;
@@ -76,7 +76,7 @@ impl Default for AddressSpace {
 }
 
 impl Clone for AddressSpace {
-    /// A copy of all regions at the same addresses, as fork makes one.
+    /// Copies all regions to the same addresses, as fork does.
     fn clone(&self) -> AddressSpace {
         AddressSpace {
             regions: Mutex::new(self.lock().clone()),
@@ -87,12 +87,12 @@ impl Clone for AddressSpace {
 }
 
 impl AddressSpace {
-    /// An empty space that may hold [`DEFAULT_LIMIT`] bytes.
+    /// Makes an empty space that may hold [`DEFAULT_LIMIT`] bytes.
     pub fn new() -> AddressSpace {
         AddressSpace::default()
     }
 
-    /// An empty space that may hold `limit` bytes in all its regions.
+    /// Makes an empty space that may hold `limit` bytes in all its regions.
     pub fn with_limit(limit: usize) -> AddressSpace {
         let regions = Regions { by_address: BTreeMap::new(), next: BASE, total: 0 };
         AddressSpace { regions: Mutex::new(regions), limit, faults: AtomicU64::new(0) }
@@ -119,13 +119,13 @@ impl AddressSpace {
         self.alloc_from(&bytes)
     }
 
-    /// Makes a region of `len` zero bytes at a page boundary: what ANONMMAP asks for.
+    /// Makes a region of `len` zero bytes at a page boundary, for ANONMMAP.
     pub fn map(&self, len: u64) -> Result<u64, OutOfMemory> {
         self.lock().place(self.limit, PAGE, len, |len| vec![0; len])
     }
 
-    /// Makes a region that holds `bytes` at an address of the caller's choice, or returns a
-    /// [`Fault`] if something is there or the space ends there.
+    /// Makes a region that holds `bytes` at an address of the caller's choice. Returns a [`Fault`] if
+    /// there is a region already or the space ends there.
     pub fn map_at(&self, addr: u64, bytes: Vec<u8>) -> Result<(), Fault> {
         let len = bytes.len() as u64;
         let mut regions = self.lock();
@@ -186,8 +186,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Appends the string at `addr` to `out`, its NUL included; or its first `most` bytes, if the
-    /// NUL comes later. A [`Fault`] if the region ends before either.
+    /// Appends the string at `addr` to `out`, its NUL included; or its first `most` bytes, if the NUL
+    /// comes later. Returns a [`Fault`] if the region ends before either.
     pub fn append_str(&self, addr: u64, most: u64, out: &mut Vec<u8>) -> Result<(), Fault> {
         let regions = self.lock();
         let rest = regions.from(addr).ok_or(Fault { addr, len: most })?;
@@ -201,22 +201,22 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Whether the `len` bytes at `addr` lie within one region.
+    /// Returns `true` if the `len` bytes at `addr` lie within one region.
     pub fn contains(&self, addr: u64, len: u64) -> bool {
         self.lock().range(addr, len).is_ok()
     }
 
-    /// Bytes in all regions.
+    /// Returns the number of bytes in all regions.
     pub fn total(&self) -> usize {
         self.lock().total
     }
 
-    /// Regions there are.
+    /// Returns the number of regions.
     pub fn regions(&self) -> usize {
         self.lock().by_address.len()
     }
 
-    /// The server's copies that were refused so far.
+    /// Returns the number of the server's copies that were refused so far.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }
@@ -225,17 +225,17 @@ impl AddressSpace {
         self.faults.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A region of `len` zero bytes that is freed when the [`Buffer`] is dropped.
+    /// Makes a region of `len` zero bytes that is freed when the [`Buffer`] is dropped.
     pub fn buffer(&self, len: usize) -> Result<Buffer<'_>, OutOfMemory> {
         Ok(Buffer { space: self, addr: self.alloc(len)?, len })
     }
 
-    /// A region that holds `bytes` and is freed when the [`Buffer`] is dropped.
+    /// Makes a region that holds `bytes` and is freed when the [`Buffer`] is dropped.
     pub fn buffer_from(&self, bytes: &[u8]) -> Result<Buffer<'_>, OutOfMemory> {
         Ok(Buffer { space: self, addr: self.alloc_from(bytes)?, len: bytes.len() })
     }
 
-    /// A region that holds `text` and a NUL and is freed when the [`Buffer`] is dropped.
+    /// Makes a region that holds `text` and a NUL and is freed when the [`Buffer`] is dropped.
     pub fn buffer_str(&self, text: &str) -> Result<Buffer<'_>, OutOfMemory> {
         Ok(Buffer { space: self, addr: self.alloc_str(text)?, len: text.len() + 1 })
     }
@@ -262,7 +262,7 @@ impl Regions {
         Ok(addr)
     }
 
-    /// What lies from `addr` to the end of its region.
+    /// Returns the bytes from `addr` to the end of its region.
     fn from(&self, addr: u64) -> Option<&[u8]> {
         let (start, region) = self.by_address.range(..=addr).next_back()?;
         region.get(usize::try_from(addr - start).ok()?..)
@@ -282,7 +282,7 @@ impl Regions {
     }
 }
 
-/// A region that lives as long as this.
+/// A region that is freed when this is dropped.
 #[derive(Debug)]
 pub struct Buffer<'a> {
     space: &'a AddressSpace,
@@ -291,34 +291,34 @@ pub struct Buffer<'a> {
 }
 
 impl Buffer<'_> {
-    /// Its address: what a call's argument says.
+    /// Returns the region's address, for a call's argument.
     pub fn addr(&self) -> u64 {
         self.addr
     }
 
-    /// Its length.
+    /// Returns the region's length.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no bytes.
+    /// Returns `true` if the region has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// A copy of its first `len` bytes, or all of it if it is shorter.
+    /// Copies the first `len` bytes, or all bytes if the region is shorter.
     pub fn bytes(&self, len: usize) -> Vec<u8> {
         self.space.read(self.addr, len.min(self.len) as u64).unwrap_or_default()
     }
 
-    /// The little-endian i64 at `at`, 0 outside of it.
+    /// Returns the little-endian i64 at `at`, 0 outside of the region.
     pub fn i64_at(&self, at: u64) -> i64 {
         let mut bytes = [0; 8];
         let _ = self.space.read_into(self.addr + at, &mut bytes);
         i64::from_le_bytes(bytes)
     }
 
-    /// The little-endian i32 at `at`, 0 outside of it.
+    /// Returns the little-endian i32 at `at`, 0 outside of the region.
     pub fn i32_at(&self, at: u64) -> i32 {
         let mut bytes = [0; 4];
         let _ = self.space.read_into(self.addr + at, &mut bytes);

@@ -1,9 +1,9 @@
-//! A sequence on two servers at once, step by step, until the first difference.
+//! Runs a sequence on two servers at once, step by step, until the first difference.
 //!
-//! A step whose answer does not come within the grace blocks; it stays under way, and what later wakes it
-//! is the step after which it has ended. Both servers must agree on that. Where they do not, they have more
-//! time, for machines are shared: only what still differs then is a difference. A step that NetBSD's kernel
-//! would not survive is passed over ([`Side::closes_in_use`]).
+//! A step whose answer does not come within the grace time blocks; it stays in flight, and the step
+//! that later wakes it is the step after which it has ended. Both servers must agree on that step.
+//! Where they do not, they get more time, since machines are shared: only a difference that remains
+//! then counts. A step that NetBSD's kernel would not survive is skipped ([`Side::closes_in_use`]).
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -15,26 +15,26 @@ use crate::outcome::{Difference, Ending, Outcome, compare};
 use crate::side::{Broken, Side};
 use crate::step::Step;
 
-/// How often the servers are looked at.
+/// The time between two looks at the servers.
 const GLANCE: Duration = Duration::from_micros(200);
 
-/// The time between two steps, for what a kernel does after its answer: a segment is on its way over the
-/// loopback, a socket that was closed goes.
+/// The time between two steps, for work that a kernel does after its answer: a segment crosses the
+/// loopback, a closed socket goes.
 const PACE: Duration = Duration::from_millis(1);
 
-/// How long is waited for what.
+/// The times for which a duel waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// A call that has not ended after this blocks.
+    /// The time after which a call that has not ended counts as blocked.
     pub grace: Duration,
-    /// The time for a wake-up to show, once the step that made it has ended.
+    /// The time for a wake-up to show, once the step that caused it has ended.
     pub settle: Duration,
-    /// The time until what one server has done and the other has not is a difference.
+    /// The time after which a thing that only one server has done counts as a difference.
     pub patience: Duration,
 }
 
 impl Times {
-    /// With this grace.
+    /// Returns the times for this grace time.
     pub fn new(grace: Duration) -> Times {
         Times { grace, settle: grace / 4, patience: (grace * 20).max(Duration::from_secs(2)) }
     }
@@ -46,12 +46,12 @@ pub struct Duel {
     times: Times,
     /// The time between two steps.
     pace: Duration,
-    /// Sequences so far, for their directories.
+    /// The number of sequences so far, for their directories.
     sequences: u64,
     steps: u64,
 }
 
-/// What a step has done on a server so far, as far as it must show on both.
+/// The effects of a step on a server so far that must show on both servers.
 #[derive(PartialEq, Eq)]
 struct Seen {
     ended: BTreeSet<usize>,
@@ -63,12 +63,12 @@ impl Duel {
         Duel { sides, times, pace: PACE, sequences: 0, steps: 0 }
     }
 
-    /// Leaves so many times the usual time between two steps from here on: a busy machine may need it.
+    /// Multiplies the usual time between two steps from now on: a busy machine may need it.
     pub fn slow_down(&mut self, times: u32) {
         self.pace = PACE * times;
     }
 
-    /// Steps made so far.
+    /// Returns the number of steps made so far.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -116,7 +116,7 @@ impl Duel {
         Ok(self.difference(number, steps))
     }
 
-    /// Waits until both servers have done what they do.
+    /// Waits until both servers have finished a step's work.
     fn settle(&mut self, step: usize) {
         let start = Instant::now();
         loop {
@@ -134,7 +134,7 @@ impl Duel {
         }
     }
 
-    /// How long it takes in all, as it looks now.
+    /// Returns the time to wait in all, as it looks now.
     fn time_for(&self, step: usize) -> Duration {
         let ended = [0, 1].map(|side| self.sides[side].outcome(step));
         let is_absent = ended.iter().flatten().any(|outcome| outcome.ending.is_absent());
@@ -156,7 +156,7 @@ impl Duel {
         }
     }
 
-    /// Signals, and whether they came with a call that is on neither server.
+    /// Returns the kinds of a difference in signals, which are others if neither server has the call.
     fn kinds_of_signals(&self, step: usize) -> [&'static str; 2] {
         let mut outcomes = self.sides.iter().filter_map(|side| side.outcome(step));
         let lacks = |outcome: &Outcome| outcome.ending == Ending::Errno(Errno::ENOSYS.0);
@@ -166,7 +166,7 @@ impl Duel {
         }
     }
 
-    /// The first step up to `last` whose outcomes differ, or the signals.
+    /// Returns the first difference up to step `last`, in outcomes or else in signals.
     fn difference(&self, last: usize, steps: &[Step]) -> Option<Difference> {
         let [one, other] = &self.sides;
         let outcome = (0..=last).find_map(|number| {

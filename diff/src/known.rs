@@ -5,25 +5,25 @@ use crate::outcome::Difference;
 /// A known difference.
 #[derive(Debug)]
 pub struct Known {
-    /// The calls it is about; none are all.
+    /// The calls it is about; empty for all calls.
     pub calls: &'static [&'static str],
-    /// What is written in them, one of these if there are any.
+    /// Texts of the call, one of which must occur in it if there are any.
     pub with: &'static [&'static str],
-    /// What is written in a step before, if it matters.
+    /// A text that must occur in an earlier step, or empty.
     pub after: &'static str,
-    /// How the servers answer, in [`Difference::kinds`]' words, whichever of the two is which; `*` is
-    /// every answer.
+    /// The answers of the servers, in the words of [`Difference::kinds`], in either order; `*` stands
+    /// for every answer.
     pub kinds: [&'static str; 2],
     pub reason: &'static str,
 }
 
-/// Whatever is written in them, and before them.
+/// A known difference with default fields: any call with any text.
 const ALWAYS: Known = Known { calls: &[], with: &[], after: "", kinds: [ANY, ANY], reason: "" };
 
-/// Whatever is answered.
+/// The kind that stands for every answer.
 const ANY: &str = "*";
 
-/// All of them.
+/// All known differences.
 ///
 /// Sources: NetBSD `sys/kern/syscalls.master`: a rump kernel has the calls marked RUMP;
 /// `sys/rump/librump/rumpkern/{lwproc,locks,emul}.c`, `sys/rump/librump/rumpvfs/rumpfs.c`.
@@ -87,7 +87,7 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         calls: &["setsockopt"],
-        // Number 1, which is IP_OPTIONS.
+        // TCP_NODELAY is number 1, which is IP_OPTIONS at this level.
         with: &["IPPROTO_IP TCP_NODELAY"],
         kinds: ["ENOPROTOOPT", ANY],
         reason: "the embedded kernel's packets have no IP options",
@@ -219,7 +219,7 @@ const NO_PROCESS_EVENTS: &str =
 const TIMERS_STAY: &str =
     "a rump kernel's exec leaves the timers of timer_create, which NetBSD's deletes";
 
-/// Why a difference is none to mend, if it is known.
+/// Returns the reason why a difference stays, if it is known.
 pub fn reason(difference: &Difference) -> Option<&'static str> {
     let [one, other] = [&difference.kinds[0], &difference.kinds[1]];
     let is = |kind: &str, known: &str| known == ANY || kind == known;

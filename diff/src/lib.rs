@@ -1,10 +1,11 @@
-//! Do two servers give the same answers? The parts of `rumpring-diff`.
+//! The parts of `rumpring-diff`, which checks whether two servers give the same answers.
 //!
-//! A sequence of calls is text ([`parse`]), which becomes [`step`]s, with [`structures`] and [`numbers`] by
-//! NetBSD's names. A [`duel`] runs it on two [`side`]s and compares each step's [`outcome`], what no two
-//! kernels agree on [`mask`]ed. Sequences are written by hand ([`scripts`]) or [`random`]. A difference is
-//! made short ([`shrink`]), and either [`known`] or reported ([`report`]). [`prepare`] and [`tidy`] make
-//! room in a server and clean up; [`run`] puts all of it together.
+//! A sequence of calls is text ([`parse`]), which becomes [`step`]s, with [`structures`] and
+//! [`numbers`] by NetBSD's names. A [`duel`] runs it on two [`side`]s and compares each step's
+//! [`outcome`], after [`mask`]ing the fields that no two kernels agree on. Sequences are written by
+//! hand ([`scripts`]) or [`random`]. A difference is made short ([`shrink`]), and is either [`known`]
+//! or reported ([`report`]). [`prepare`] makes room in a server and [`tidy`] cleans up; [`run`]
+//! combines all of it.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]

@@ -1,7 +1,7 @@
-//! `rumpring-diff`: do two servers give the same answers?
+//! `rumpring-diff`: checks whether two servers give the same answers.
 
 #![forbid(unsafe_code)]
-// They panic when nobody takes what they print: see `rumpring::output`.
+// These macros panic when nobody reads what they print: see `rumpring::output`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 use std::error::Error;
@@ -21,7 +21,7 @@ use rumpring_diff::scripts::{SCRIPTS, Script};
 use rumpring_diff::{parse, prepare};
 use rumpsp::url::Url;
 
-/// The name that errors begin with.
+/// The name of the program, with which errors begin.
 const NAME: &str = "rumpring-diff";
 
 /// Run the same system calls on two servers and compare the answers.
@@ -53,7 +53,7 @@ struct Cli {
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
 
-    /// What the first random sequence of each family is made from; the others follow it.
+    /// Seed of the first random sequence of each family; the others follow it.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
@@ -92,13 +92,13 @@ impl Cli {
         self.script.is_empty() && self.family.is_empty() && self.file.is_empty()
     }
 
-    /// The scripts to run: all, unless something else was asked for.
+    /// Returns the scripts to run: all, unless the command line restricts them.
     fn scripts(&self) -> impl Iterator<Item = &'static Script> {
         let is_all = self.is_all();
         SCRIPTS.iter().filter(move |script| is_all || self.script.contains(&script.name))
     }
 
-    /// The same for families.
+    /// Returns the families to run: all, unless the command line restricts them.
     fn families(&self) -> impl Iterator<Item = &'static Family> {
         let is_all = self.is_all();
         FAMILIES.iter().filter(move |family| is_all || self.family.contains(&family.name))
@@ -112,7 +112,7 @@ fn list() -> Result<(), PrintError> {
     output::print(format_args!("scripts: {scripts}\nfamilies: {families}\n"))
 }
 
-/// How often progress is printed.
+/// The time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(30);
 
 fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, Box<dyn Error>> {
@@ -152,7 +152,7 @@ fn run(cli: &Cli, urls: &[Url; 2]) -> Result<Report, Box<dyn Error>> {
     Ok(report)
 }
 
-/// Says which options are of random sequences, where there are none.
+/// Refuses options of random sequences where there are no random sequences.
 fn check(cli: &Cli, given: &ArgMatches) -> Result<(), String> {
     let was_given = |id| given.value_source(id) == Some(ValueSource::CommandLine);
     if !cli.family.is_empty() && cli.sequences == 0 {

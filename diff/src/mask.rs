@@ -1,11 +1,11 @@
-//! What two kernels cannot agree on in a structure, put out of sight: each layout names the fields, and
-//! only those. What a call has not written stays as it is, so that is compared too.
+//! Hides the fields of structures that two kernels cannot agree on: each layout names those fields.
+//! Bytes that a call has not written stay as they are, so that they are compared, too.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::step::{Layout, UNTOUCHED};
 
-/// A year in seconds: what lies further from now was set by a sequence, not by the clock.
+/// A year in seconds: a time further from now was set by a sequence, not by the clock.
 const YEAR: i64 = 366 * 86_400;
 
 /// The first port a kernel chooses by itself (`IPPORT_ANONMIN`).
@@ -14,8 +14,8 @@ const FIRST_EPHEMERAL: u16 = 49_152;
 /// Bytes of `struct kevent`.
 const KEVENT: usize = 40;
 
-/// Makes `bytes`, a block with this layout after a call that returned `value`, comparable. `pid` knows the
-/// sequence's processes: each has a number of its own.
+/// Makes `bytes` comparable, a block with this layout after a call that returned `value`. `pid` maps
+/// process ids to their numbers in the sequence.
 pub fn mask(layout: Layout, bytes: &mut Vec<u8>, value: i64, pid: &dyn Fn(i64) -> i64) {
     if bytes.iter().all(|&byte| byte == UNTOUCHED) {
         return;
@@ -25,7 +25,7 @@ pub fn mask(layout: Layout, bytes: &mut Vec<u8>, value: i64, pid: &dyn Fn(i64) -
         Layout::Stat => stat(bytes),
         Layout::Statvfs => statvfs(bytes),
         Layout::Dirents => dirents(bytes, value),
-        // The clocks of two machines, and what calls cost there.
+        // These are the clocks of two machines, and the costs of calls there.
         Layout::Now | Layout::Rusage => bytes.fill(0),
         // `tv_usec` is an int, and the four bytes behind it belong to no field.
         Layout::Timeval => bytes.chunks_exact_mut(16).for_each(|time| hide(time, 12, 16)),
@@ -34,9 +34,9 @@ pub fn mask(layout: Layout, bytes: &mut Vec<u8>, value: i64, pid: &dyn Fn(i64) -
         Layout::Kevents => kevents(bytes, pid),
         Layout::Flock => number(bytes, 16, pid),
         Layout::Pid => number(bytes, 0, pid),
-        // What aligns the descriptors behind a `struct cmsghdr`.
+        // These bytes align the descriptors behind a `struct cmsghdr`.
         Layout::Control => hide(bytes, 12, 16),
-        // The packets of a machine, and when its interface was set up.
+        // These fields count the packets of a machine, and tell when its interface was set up.
         Layout::Interfaces => hide(bytes, 48, 152),
     }
 }
@@ -48,7 +48,7 @@ fn hide(bytes: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// A timer's interval, and what is left until it goes off: to the minute, for that falls while it is read.
+/// Keeps a timer's interval, and rounds the time left to minutes, since it changes while it is read.
 fn left(bytes: &mut [u8]) {
     const MINUTE: i64 = 60;
     bytes.chunks_exact_mut(16).for_each(|time| hide(time, 12, 16));
@@ -61,9 +61,9 @@ fn left(bytes: &mut [u8]) {
     }
 }
 
-/// `st_dev`, `st_ino`, `st_blksize` and `st_gen` are the file system's own; of the four times those that
-/// the clock set. A file with holes takes less than it is long where holes cost nothing: what counts is
-/// whether `st_blocks` is more.
+/// Hides `st_dev`, `st_ino`, `st_blksize` and `st_gen`, which are the file system's own, and of the
+/// four times those that the clock set. A file with holes takes less room than its length where holes
+/// cost nothing: so `st_blocks` is compared only if it is more.
 fn stat(bytes: &mut [u8]) {
     for (from, to) in [(0, 8), (16, 24), (128, 132), (136, 140)] {
         hide(bytes, from, to);
@@ -85,11 +85,12 @@ fn stat(bytes: &mut [u8]) {
     }
 }
 
-/// Files are held in whole pages, and counted in blocks.
+/// The sizes of a page, in whole numbers of which files are held, and of a block, in which they are
+/// counted.
 const PAGE: i64 = 4096;
 const BLOCK: i64 = 512;
 
-/// A second's part that is none becomes one: NetBSD keeps whatever `utimensat(2)` is told.
+/// Normalizes a part of a second that is out of range: NetBSD keeps whatever `utimensat(2)` is told.
 fn settle(bytes: &mut [u8], at: usize) {
     const SECOND: i64 = 1_000_000_000;
     if let (Some(seconds), Some(part)) = (i64_at(bytes, at), i64_at(bytes, at + 8)) {
@@ -99,14 +100,14 @@ fn settle(bytes: &mut [u8], at: usize) {
     }
 }
 
-/// Sizes and counts are those of a machine, and so is the file system's name; the longest name of a file,
-/// at 144, is compared.
+/// Hides sizes, counts and the file system's name, which belong to a machine; the longest name of a
+/// file, at 144, is compared.
 fn statvfs(bytes: &mut [u8]) {
     hide(bytes, 0, 144);
     hide(bytes, 152, bytes.len());
 }
 
-/// Entries sorted by name, without `d_fileno`: their order is the file system's own.
+/// Sorts the entries by name and drops `d_fileno`: their order is the file system's own.
 fn dirents(bytes: &mut Vec<u8>, value: i64) {
     let len = usize::try_from(value).unwrap_or(0).min(bytes.len());
     let mut entries = Vec::new();
@@ -117,7 +118,7 @@ fn dirents(bytes: &mut Vec<u8>, value: i64) {
             break;
         }
         let (entry, behind) = rest.split_at(reclen);
-        // What is behind the name is padding.
+        // The bytes behind the name are padding.
         let namlen = usize::from(u16::from_le_bytes([entry[10], entry[11]]));
         entries.push(entry[8..entry.len().min(13 + namlen)].to_vec());
         rest = behind;
@@ -129,7 +130,7 @@ fn dirents(bytes: &mut Vec<u8>, value: i64) {
     *bytes = sorted;
 }
 
-/// The port, if the kernel chose it.
+/// Hides the port, if the kernel chose it.
 fn sockaddr(bytes: &mut [u8]) {
     let is_inet = bytes.len() >= 4 && matches!(bytes[1], 2 | 24);
     if is_inet && u16::from_be_bytes([bytes[2], bytes[3]]) >= FIRST_EPHEMERAL {
@@ -137,7 +138,8 @@ fn sockaddr(bytes: &mut [u8]) {
     }
 }
 
-/// The four bytes between `fflags` and `data` belong to no field. EVFILT_PROC, which is 4, has a pid.
+/// Hides the four bytes between `fflags` and `data`, which belong to no field. An event of EVFILT_PROC,
+/// which is 4, has a process id.
 fn kevents(bytes: &mut [u8], pid: &dyn Fn(i64) -> i64) {
     for event in bytes.chunks_exact_mut(KEVENT) {
         if event.iter().all(|&byte| byte == UNTOUCHED) {
@@ -150,7 +152,7 @@ fn kevents(bytes: &mut [u8], pid: &dyn Fn(i64) -> i64) {
     }
 }
 
-/// A process id, by its number in the sequence.
+/// Replaces a process id by its number in the sequence.
 fn number(bytes: &mut [u8], at: usize, pid: &dyn Fn(i64) -> i64) {
     if let Some(field) = bytes.get_mut(at..at + 4) {
         let found = i32::from_le_bytes([field[0], field[1], field[2], field[3]]);
@@ -250,7 +252,7 @@ mod tests {
         let of = |bytes: &[u8]| masked(Layout::Dirents, bytes.to_vec(), bytes.len() as i64);
         assert_eq!(of(&one), of(&other));
         assert_ne!(of(&one), of(&missing));
-        // A length that is a lie does no harm.
+        // A wrong length does no harm.
         masked(Layout::Dirents, one, len * 9);
         masked(Layout::Dirents, vec![0; 40], 40);
     }

@@ -2,7 +2,7 @@
 //!
 //! Source: the headers named below, 7.99.34.
 
-/// The value of `name`, if there is such a constant.
+/// Returns the value of `name`, if there is such a constant.
 pub fn constant(name: &str) -> Option<i64> {
     CONSTANTS.iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
 }

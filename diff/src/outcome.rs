@@ -1,11 +1,11 @@
-//! What a step came to, made comparable, and how two of those differ.
+//! The outcome of a step in a form that can be compared, and the differences of two outcomes.
 
 use std::fmt;
 
 use client::CallError;
 use kernel::Errno;
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     Values([i64; 2]),
@@ -14,7 +14,7 @@ pub enum Ending {
     Failed(String),
 }
 
-/// A call's end, and what the memory its arguments point to holds then.
+/// A call's end, and the contents of the memory that its arguments point to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub ending: Ending,
@@ -29,7 +29,7 @@ impl Ending {
         }
     }
 
-    /// Whether the kernel lacks the call, or says so.
+    /// Returns `true` if the kernel lacks the call, or says so.
     pub fn is_absent(&self) -> bool {
         [Errno::ENOSYS, Errno::EOPNOTSUPP].iter().any(|errno| *self == Ending::Errno(errno.0))
     }
@@ -49,33 +49,35 @@ impl fmt::Display for Ending {
     }
 }
 
-/// What differs.
+/// A difference between two servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The step it is about.
+    /// The step that differs.
     pub step: usize,
-    /// The step after which it showed: a later one, if a call has ended on one server only.
+    /// The step after which the difference showed: a later one, if a call has ended on one server only.
     pub shown: usize,
-    /// Its call.
+    /// The call of the step.
     pub name: &'static str,
-    /// All of it, as it is written.
+    /// The step as it is written.
     pub text: String,
-    /// The steps before it, the same way.
+    /// The steps before it, as they are written.
     pub earlier: String,
-    /// In a word a server, which differences are counted by: `ENOENT`, `ok`, `blocks`.
+    /// The kind of answer of each server, in a word; differences are counted by it: `ENOENT`, `ok`,
+    /// `blocks`.
     pub kinds: [String; 2],
-    /// In full.
+    /// The answers in full.
     pub details: [String; 2],
 }
 
 impl Difference {
-    /// What differences are told apart by.
+    /// Returns the key by which differences are told apart.
     pub fn key(&self) -> String {
         format!("{}: {} / {}", self.name, self.kinds[0], self.kinds[1])
     }
 }
 
-/// How two outcomes of one step differ, if they do; nothing is a call that blocks.
+/// Returns the difference between two outcomes of one step, if they differ; `None` stands for a call
+/// that blocks.
 pub fn compare(step: usize, name: &'static str, seen: [Option<&Outcome>; 2]) -> Option<Difference> {
     if seen[0] == seen[1] {
         return None;
@@ -106,7 +108,7 @@ fn kinds(seen: [Option<&Outcome>; 2]) -> [String; 2] {
     })
 }
 
-/// Bytes shown from where two pieces of memory begin to differ.
+/// The number of bytes shown from where two pieces of memory begin to differ.
 const SHOWN: usize = 24;
 
 fn memory_details(one: &Outcome, other: &Outcome) -> [String; 2] {

@@ -1,4 +1,4 @@
-//! Sequences as text. A line is a step:
+//! Parses sequences from text. A line is a step:
 //!
 //! ```text
 //! ACTOR CALL ARGUMENT... [-> [mem] NAME...]
@@ -26,7 +26,7 @@ use crate::numbers::constant;
 use crate::step::{Act, Arg, Block, Call, Part, Slots, Step, Target, Value};
 use crate::structures;
 
-/// What is wrong with a line.
+/// An error in a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}, at `{rest}` in `{line}`")]
 pub struct ParseError {
@@ -48,7 +48,7 @@ const MOST_BYTES: usize = 1 << 20;
 /// The most steps of a sequence.
 pub const MOST_STEPS: usize = 10_000;
 
-/// Reads a script: its sequences, each under its name.
+/// Parses a script: its sequences, each under its name.
 pub fn script(text: &str) -> Result<Vec<Case>, ParseError> {
     let mut cases: Vec<Case> = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -59,7 +59,7 @@ pub fn script(text: &str) -> Result<Vec<Case>, ParseError> {
             cases.push(Case { name: name.to_string(), steps: Vec::new() });
             continue;
         }
-        // As a report marks it.
+        // A report marks the step that differs with `> `.
         let step = step(line.strip_prefix("> ").unwrap_or(line))?;
         if cases.is_empty() {
             cases.push(Case { name: "first".into(), steps: Vec::new() });
@@ -71,7 +71,7 @@ pub fn script(text: &str) -> Result<Vec<Case>, ParseError> {
     Ok(cases)
 }
 
-/// Reads a line.
+/// Parses a line.
 pub fn step(line: &str) -> Result<Step, ParseError> {
     let mut cursor = Cursor { line, rest: line };
     let actor = cursor.word()?.to_string();
@@ -94,7 +94,7 @@ pub fn step(line: &str) -> Result<Step, ParseError> {
     Ok(Step { actor, act, text: line.to_string() })
 }
 
-/// Puts in the slots that lie empty before offsets and devices.
+/// Inserts the empty slots before offsets and devices.
 ///
 /// Source: NetBSD `sys/kern/syscalls.master`, the arguments named PAD.
 fn pad(name: &str, args: &mut Vec<Arg>) {
@@ -123,7 +123,7 @@ impl<'a> Cursor<'a> {
         self.rest = self.rest.trim_start();
     }
 
-    /// Takes `text`, if it comes next.
+    /// Takes `text` if it comes next, and returns whether it did.
     fn takes(&mut self, text: &str) -> bool {
         match self.rest.strip_prefix(text) {
             Some(rest) => {
@@ -139,7 +139,7 @@ impl<'a> Cursor<'a> {
         if self.takes(text) { Ok(()) } else { Err(self.error(format!("no `{text}`"))) }
     }
 
-    /// Takes characters as long as they are of that kind.
+    /// Takes characters as long as `is_part` returns `true` for them.
     fn run(&mut self, is_part: impl Fn(char) -> bool) -> &'a str {
         let end = self.rest.find(|c| !is_part(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
@@ -153,7 +153,7 @@ impl<'a> Cursor<'a> {
         if word.is_empty() { Err(self.error("no word")) } else { Ok(word) }
     }
 
-    /// The arguments of a call.
+    /// Parses the arguments of a call.
     fn arguments(&mut self) -> Result<Vec<Arg>, ParseError> {
         let mut args = Vec::new();
         loop {
@@ -186,7 +186,7 @@ impl<'a> Cursor<'a> {
         Ok(Slots::Values(names))
     }
 
-    /// One argument; `before` are those to its left.
+    /// Parses one argument; `before` has the arguments to its left.
     fn argument(&mut self, before: &[Arg]) -> Result<Arg, ParseError> {
         self.space();
         let block = |parts| Ok(Arg::Pointer(Target::Block(Block::plain(parts))));
@@ -208,7 +208,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `null`, `bad`, `pid:a`, `port:1`, or a structure.
+    /// Parses `null`, `bad`, `pid:a`, `port:1`, or a structure.
     fn named(&mut self) -> Result<Arg, ParseError> {
         if self.rest.starts_with("pid:") || self.rest.starts_with("port:") {
             return Ok(Arg::Value(self.value()?));
@@ -241,7 +241,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `"path"`, with its NUL.
+    /// Parses `"path"`, and adds its NUL.
     fn path(&mut self) -> Result<Vec<Part>, ParseError> {
         let mut bytes = self.bytes()?;
         bytes.push(0);
@@ -252,7 +252,7 @@ impl<'a> Cursor<'a> {
         Ok(vec![Part::Bytes(bytes)])
     }
 
-    /// Quoted bytes, repeated and joined.
+    /// Parses quoted bytes, repeated and joined.
     fn bytes(&mut self) -> Result<Vec<u8>, ParseError> {
         let mut bytes = Vec::new();
         loop {
@@ -277,7 +277,7 @@ impl<'a> Cursor<'a> {
         digits.parse().map_err(|_| self.error("no count"))
     }
 
-    /// `[i32 5, zero 4, ptr 'x', 'bytes']`
+    /// Parses `[i32 5, zero 4, ptr 'x', 'bytes']`.
     fn pieces(&mut self) -> Result<Vec<Part>, ParseError> {
         self.expect("[")?;
         let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! What is done on a server before the first sequence, and after the last.
+//! Prepares a server before the first sequence, and cleans up after the last.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use crate::tidy;
 /// `MNT_FORCE` of `sys/fstypes.h`.
 const FORCE: u64 = 0x8_0000;
 
-/// Two servers, ready for sequences, in directories of the same name.
+/// Connects to two servers, and makes them ready for sequences in directories of the same name.
 pub fn sides(urls: &[Url; 2]) -> Result<[Side; 2], Broken> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_nanos());
     let work = format!("/diff-{}-{:x}", std::process::id(), now as u64 & 0xff_ffff);
@@ -30,7 +30,7 @@ pub fn sides(urls: &[Url; 2]) -> Result<[Side; 2], Broken> {
 fn mount(side: &Side) {
     let Some(mount) = by_name("mount") else { return };
     let space = side.control().space();
-    // The version; no limits; root's, with mode 0755.
+    // The arguments: version; no limits; owner root, mode 0755.
     let args = [1, 0, 0, 0, 0o755].map(u64::to_le_bytes).concat();
     let (Ok(kind), Ok(path), Ok(args)) =
         (space.buffer_str("tmpfs"), space.buffer_str(side.work()), space.buffer_from(&args))
@@ -41,7 +41,7 @@ fn mount(side: &Side) {
     let _ = side.control().call(mount.number, &args);
 }
 
-/// Gives both the same host name, `kern.hostname`: until it is set, each has its own.
+/// Sets the same host name, `kern.hostname`, on both servers: until it is set, each has its own.
 fn name(side: &Side) {
     let space = side.control().space();
     let node = [1, 10].map(i32::to_le_bytes).concat();
@@ -54,7 +54,7 @@ fn name(side: &Side) {
     }
 }
 
-/// Removes what is left of all sequences.
+/// Removes everything left of all sequences.
 pub fn clean(side: &Side) {
     if let (Some(unmount), Ok(path)) =
         (by_name("unmount"), side.control().space().buffer_str(side.work()))

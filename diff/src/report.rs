@@ -1,4 +1,4 @@
-//! What was found, counted and in words.
+//! The differences that were found, counted and in words.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,33 +10,33 @@ use crate::step::Step;
 /// The most differences kept with an example.
 const MOST_EXAMPLES: usize = 500;
 
-/// A difference with what shows it.
+/// A difference with the steps that show it.
 #[derive(Clone, Debug)]
 pub struct Example {
     pub difference: Difference,
-    /// The steps that show it, the last of them the one after which it shows.
+    /// The steps that show it; the difference shows after the last one.
     pub steps: Vec<String>,
-    /// How to see it again.
+    /// The options to see it again.
     pub again: String,
     pub count: u64,
 }
 
-/// All that was found.
+/// The results of a run.
 #[derive(Debug, Default)]
 pub struct Report {
     pub scripts: u64,
     pub sequences: u64,
     pub steps: u64,
-    /// By [`Difference::key`].
+    /// Unknown differences, by [`Difference::key`].
     unknown: BTreeMap<String, Example>,
-    /// By reason.
+    /// The number of known differences, by reason.
     known: BTreeMap<&'static str, u64>,
-    /// Beyond the bound on examples.
+    /// The number of differences beyond the bound on examples.
     more: u64,
 }
 
 impl Report {
-    /// Counts a difference. Whether it is a new one, so that an example is wanted.
+    /// Counts a difference. Returns `true` if it is new and an example is wanted.
     pub fn count(&mut self, difference: &Difference) -> bool {
         if let Some(reason) = known::reason(difference) {
             *self.known.entry(reason).or_default() += 1;
@@ -53,24 +53,24 @@ impl Report {
 
     /// Keeps the first example of a difference.
     pub fn add(&mut self, difference: Difference, steps: &[Step], again: String) -> &Example {
-        // What comes behind it was not made.
+        // Steps behind it were not made.
         let made = steps.iter().take(difference.shown + 1);
         let steps = made.map(|step| step.text.clone()).collect();
         let key = difference.key();
         self.unknown.entry(key).or_insert(Example { difference, steps, again, count: 1 })
     }
 
-    /// The differences that nobody knows a reason for.
+    /// Returns the differences without a known reason.
     pub fn unknown(&self) -> impl Iterator<Item = &Example> {
         self.unknown.values()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no unknown differences.
     pub fn is_clean(&self) -> bool {
         self.unknown.is_empty() && self.more == 0
     }
 
-    /// The known ones, in all.
+    /// Returns the number of known differences.
     pub fn known(&self) -> u64 {
         self.known.values().sum()
     }
@@ -91,7 +91,7 @@ impl fmt::Display for Example {
 }
 
 impl fmt::Display for Report {
-    /// The differences by how often they were seen, then one line of sums.
+    /// Prints the differences by frequency, then one line of sums.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut examples: Vec<&Example> = self.unknown.values().collect();
         examples.sort_by_key(|example| std::cmp::Reverse(example.count));

@@ -1,4 +1,4 @@
-//! Scripts and random sequences on two servers, and what is made of each difference.
+//! Runs scripts and random sequences on two servers, and confirms each difference.
 
 use crate::duel::Duel;
 use crate::outcome::Difference;
@@ -9,11 +9,11 @@ use crate::shrink::shrink;
 use crate::side::Broken;
 use crate::step::Step;
 
-/// A difference must show again when there is so many times as much time for each step: one that does not is
-/// a matter of time.
+/// The factors by which each step's time is multiplied: a difference must show again with all of them,
+/// otherwise it is a matter of timing.
 const SLOWER: [u32; 3] = [1, 8, 40];
 
-/// Why a run ended early.
+/// The reason why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{during}: {source}")]
@@ -32,7 +32,7 @@ pub enum RunError {
 pub struct Run<'a> {
     duel: Duel,
     report: Report,
-    /// Told of each new difference.
+    /// Called with each new difference.
     tell: &'a mut dyn FnMut(&Example),
 }
 
@@ -41,7 +41,7 @@ impl<'a> Run<'a> {
         Run { duel, report: Report::default(), tell }
     }
 
-    /// Runs the sequences of a script, which is asked for by `option`.
+    /// Runs the sequences of a script; `option` selects it on the command line.
     pub fn script(&mut self, option: &str, cases: &[Case]) -> Result<(), RunError> {
         self.report.scripts += 1;
         for case in cases {
@@ -78,8 +78,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Has a difference show again, in as few steps as will do. Nothing if it does not: then it was a matter
-    /// of time, and both servers can give either answer.
+    /// Makes a difference show again, in as few steps as possible. Returns `None` if it does not: then
+    /// it was a matter of timing, and both servers can give either answer.
     fn confirm(
         &mut self,
         steps: &[Step],
@@ -97,7 +97,7 @@ impl<'a> Run<'a> {
         Ok(Some((found, steps.to_vec())))
     }
 
-    /// The difference, if these steps show it every time.
+    /// Returns the difference, if these steps show it every time.
     fn shows_again(&mut self, steps: &[Step], key: &str) -> Result<Option<Difference>, Broken> {
         let mut found = Ok(None);
         for times in SLOWER {
@@ -111,13 +111,13 @@ impl<'a> Run<'a> {
         found
     }
 
-    /// The difference, if these steps still show it first.
+    /// Returns the difference, if these steps still show it first.
     fn shows(&mut self, steps: &[Step], key: &str) -> Result<Option<Difference>, Broken> {
         let found = self.duel.run(steps)?;
         Ok(found.filter(|found| found.key() == key))
     }
 
-    /// Ends the run: the servers are cleaned, and what was found is returned.
+    /// Ends the run: cleans the servers and returns the report.
     pub fn end(mut self) -> Report {
         for side in self.duel.sides() {
             crate::prepare::clean(side);
@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A sequence that a server did not survive: all of it, for there is no server left to make it short on.
+/// Returns a sequence that a server did not survive, in full: no server is left to make it short on.
 fn in_full(again: &str, steps: &[Step]) -> String {
     let lines: Vec<String> = steps.iter().map(|step| format!("    {step}\n")).collect();
     format!("{again}:\n{}", lines.concat())

@@ -1,4 +1,4 @@
-//! The sequences written by hand, a file a family.
+//! The sequences written by hand, a file for each family.
 
 use crate::parse::{Case, ParseError, script};
 
@@ -14,7 +14,7 @@ macro_rules! scripts {
     };
 }
 
-/// All of them.
+/// All scripts.
 pub const SCRIPTS: &[Script] = scripts![
     "open",
     "edges",
@@ -43,7 +43,7 @@ pub const SCRIPTS: &[Script] = scripts![
 ];
 
 impl Script {
-    /// Its sequences.
+    /// Parses the script's sequences.
     pub fn cases(&self) -> Result<Vec<Case>, ParseError> {
         script(self.text)
     }

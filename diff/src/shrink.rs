@@ -1,10 +1,10 @@
-//! Short sequences out of long ones: steps are left out while the same difference remains.
+//! Makes short sequences out of long ones: leaves out steps while the same difference remains.
 
 /// The most tries for one difference.
 pub const MOST_TRIES: usize = 150;
 
-/// Leaves out as many steps as `differs` allows, which says whether a shorter sequence still shows the
-/// difference. Larger pieces are tried first. Ends early where `differs` fails.
+/// Leaves out as many steps as possible; `differs` returns whether a shorter sequence still shows the
+/// difference. Larger pieces are tried first. Ends early if `differs` fails.
 pub fn shrink<T: Clone, E>(
     steps: &[T],
     mut differs: impl FnMut(&[T]) -> Result<bool, E>,
@@ -14,7 +14,7 @@ pub fn shrink<T: Clone, E>(
     let mut piece = (kept.len() / 2).max(1);
     loop {
         let before = kept.len();
-        // From the end: later steps need earlier ones, not the other way round.
+        // Steps are left out from the end: later steps need earlier ones, not the other way round.
         let mut end = kept.len();
         while end > 0 && kept.len() > 1 {
             let start = end.saturating_sub(piece);

@@ -1,5 +1,5 @@
-//! One server's side of a sequence: its actors, what the names of the sequence stand for there, and the
-//! calls under way.
+//! One server's side of a sequence: its actors, the values that the sequence's names have there, and
+//! the calls in flight.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,35 +17,36 @@ use crate::mask::mask;
 use crate::outcome::{Ending, Outcome};
 use crate::step::{Act, Arg, Block, Call, Layout, Part, Slots, Step, Target, UNTOUCHED, Value};
 
-/// How long what cannot block may take: connecting, forking, making a directory.
+/// The time for operations that cannot block: connecting, forking, making a directory.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The most actors of a sequence.
 const MOST_ACTORS: usize = 32;
 
-/// The most calls under way in a sequence.
+/// The most calls in flight in a sequence.
 const MOST_PENDING: usize = 256;
 
-/// An address where nothing is.
+/// An address where no memory is.
 const NOWHERE: u64 = 0xdead_0000;
 
-/// Where in the directory of all of them sequences have theirs: that one may be the root of a file system,
-/// which is no directory like others.
+/// The name of the directory of all sequences inside the work directory: the latter may be the root of
+/// a file system, which behaves differently from other directories.
 const SEQUENCES: &str = "s";
 
 /// `sys/fcntl.h`
 const F_GETOWN: i64 = 5;
 const F_CLOSEM: i64 = 10;
 
-/// A pid of the sequence's own as it is compared: this plus the actor's place.
+/// The number that stands for a process id in comparisons, less the actor's place.
 const FIRST_PID: i64 = 1_000_000_000;
 
-/// Ports of sequences: those of one, and the first.
+/// Ports: the number for each sequence, the first, and the number of sequences before ports are used
+/// again.
 const PORTS: u16 = 8;
 const FIRST_PORT: u16 = 10_000;
 const SEQUENCES_OF_PORTS: u64 = 4_000;
 
-/// What makes it impossible to go on with a server.
+/// An error after which a server cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     #[error(transparent)]
@@ -70,31 +71,32 @@ struct Region {
     addr: u64,
     len: usize,
     layout: Layout,
-    /// Where in it addresses and process ids are: of the server's own, so not compared.
+    /// The ranges of addresses and process ids in it: they are the server's own, so they are not
+    /// compared.
     own: Vec<Range<usize>>,
 }
 
-/// A call under way.
+/// A call in flight.
 struct Running {
     step: usize,
     actor: String,
     call: Call,
-    /// Its first argument, a descriptor if anything of it is.
+    /// The call's first argument, which is the descriptor in calls that have one.
     first: Option<u64>,
     pending: Pending,
     regions: Vec<Region>,
 }
 
-/// A server, and what a sequence has made there.
+/// A server, and the things a sequence has made there.
 pub struct Side {
     url: Url,
     control: Client,
-    /// Under which each sequence has its directory.
+    /// The directory that has those of all sequences.
     work: String,
     directory: String,
     sequence: u64,
     actors: BTreeMap<String, Actor>,
-    /// Pids in the order their actors came, gone ones included.
+    /// Process ids in the order in which their actors came, including those that are gone.
     pids: Vec<i64>,
     slots: BTreeMap<String, i64>,
     running: Vec<Running>,
@@ -127,17 +129,17 @@ impl Side {
         self.check(format!("mkdir {path}"), self.control.mkdir(&path, 0o755))
     }
 
-    /// The client that belongs to no sequence.
+    /// Returns the client that belongs to no sequence.
     pub fn control(&self) -> &Client {
         &self.control
     }
 
-    /// Where the server is.
+    /// Returns the server's address.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// The directory of all sequences.
+    /// Returns the directory of all sequences.
     pub fn work(&self) -> &str {
         &self.work
     }
@@ -154,7 +156,7 @@ impl Side {
         self.check(format!("mkdir {}", self.directory), made)
     }
 
-    /// Ends a sequence: its processes go, and its directory as far as that can be emptied.
+    /// Ends a sequence: removes its processes, and its directory as far as that can be emptied.
     pub fn leave(&mut self) {
         self.running.clear();
         for (_, actor) in std::mem::take(&mut self.actors) {
@@ -166,7 +168,7 @@ impl Side {
         crate::tidy::remove_all(&self.control, &self.directory);
     }
 
-    /// Begins a step; what it comes to is to be had from [`Side::outcome`].
+    /// Begins a step; [`Side::outcome`] returns its outcome later.
     pub fn begin(&mut self, number: usize, step: &Step) -> Result<(), Broken> {
         self.connect(&step.actor)?;
         match &step.act {
@@ -196,7 +198,7 @@ impl Side {
         self.ended.insert(step, Outcome { ending, memory: Vec::new() });
     }
 
-    /// The actor, which connects if it is not there.
+    /// Connects an actor if it is not connected.
     fn connect(&mut self, name: &str) -> Result<(), Broken> {
         if self.actors.contains_key(name) {
             return Ok(());
@@ -227,7 +229,8 @@ impl Side {
         Ok(())
     }
 
-    /// A child has its parent's handler of signals, so what it hears the parent has heard.
+    /// Forks an actor. A child has its parent's signal handler, so signals of the child count as the
+    /// parent's.
     fn fork(&mut self, parent: &str, child: &str) -> Result<Ending, Broken> {
         self.exit(child);
         let parent = &self.actors[parent];
@@ -245,7 +248,7 @@ impl Side {
         }
     }
 
-    /// Hangs up, and waits until the kernel has no such process any more.
+    /// Disconnects an actor, and waits until the kernel has no such process any more.
     fn exit(&mut self, name: &str) {
         let Some(actor) = self.actors.remove(name) else { return };
         self.running.retain(|running| running.actor != name);
@@ -282,9 +285,9 @@ impl Side {
         Ok(())
     }
 
-    /// Whether a step closes a descriptor on which a call of the same process waits. NetBSD's close then
-    /// waits for that call, and if the process goes meanwhile a rump kernel hangs: the close holds on to the
-    /// table of descriptors, which the other call needs to end.
+    /// Returns `true` if a step closes a descriptor on which a call of the same process waits. NetBSD's
+    /// close then waits for that call, and if the process goes meanwhile a rump kernel hangs: the close
+    /// keeps the table of descriptors locked, which the other call needs to end.
     pub fn closes_in_use(&self, step: &Step) -> bool {
         let Act::Call(call) = &step.act else { return false };
         let (at, is_from) = match call.entry.alias {
@@ -315,7 +318,7 @@ impl Side {
         }
     }
 
-    /// Puts what a pointer points to into the client's memory, and returns its address.
+    /// Puts a pointer's target into the client's memory, and returns its address.
     fn place(
         &self,
         client: &Client,
@@ -374,10 +377,10 @@ impl Side {
         Ok((bytes, own))
     }
 
-    /// Takes what has come from the server; returns whether anything has ended.
+    /// Takes the messages that have come from the server, and files the calls that have ended.
     pub fn look(&mut self) {
         for actor in self.actors.values() {
-            // A lost connection shows in what is pending on it.
+            // A lost connection shows in the calls pending on it.
             let _ = actor.client.pump();
         }
         let mut at = 0;
@@ -438,8 +441,9 @@ impl Side {
         self.ended.insert(step, Outcome { ending, memory });
     }
 
-    /// Return values without what two kernels cannot agree on: process ids become their actors' numbers.
-    /// A second value counts where the call has one; else it is what a register happened to hold.
+    /// Returns the return values in a form that can be compared: process ids become their actors'
+    /// numbers. A second value is kept only if the call has one; otherwise it is whatever a register
+    /// happened to hold.
     fn comparable(&self, call: &Call, [value, second]: [i64; 2]) -> [i64; 2] {
         let pid = |value| self.pid_number(value);
         match call.entry.name {
@@ -460,22 +464,22 @@ impl Side {
         }
     }
 
-    /// The steps that have ended so far, and what they came to.
+    /// Returns the outcomes of the steps that have ended so far.
     pub fn ended(&self) -> &BTreeMap<usize, Outcome> {
         &self.ended
     }
 
-    /// What a step came to, if it has ended.
+    /// Returns the outcome of a step, if it has ended.
     pub fn outcome(&self, step: usize) -> Option<&Outcome> {
         self.ended.get(&step)
     }
 
-    /// Whether calls are under way.
+    /// Returns `true` if calls are in flight.
     pub fn is_waiting(&self) -> bool {
         !self.running.is_empty()
     }
 
-    /// The signals an actor has had so far.
+    /// Returns the signals that each actor has had so far.
     pub fn signals(&self) -> BTreeMap<String, Vec<i32>> {
         let heard = self.actors.iter().map(|(name, actor)| {
             let signals = actor.signals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -484,7 +488,7 @@ impl Side {
         heard.filter(|(_, signals)| !signals.is_empty()).collect()
     }
 
-    /// Whether the server still answers.
+    /// Checks that the server still answers.
     pub fn is_alive(&self) -> Result<(), Broken> {
         match self.control.call(sys::GETPID, &[]) {
             Ok(_) => Ok(()),

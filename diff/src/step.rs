@@ -1,4 +1,4 @@
-//! What a step of a sequence is: who makes which call, with arguments that name what only a running
+//! The steps of a sequence: an actor, a call, and arguments, which may name values that only a running
 //! server knows: descriptors, process ids, addresses.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use embedded::Entry;
 /// One line of a sequence.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// The process that makes it. It connects when it is first named.
+    /// The process that makes the step. It connects when it is first named.
     pub actor: String,
     pub act: Act,
     /// The line as it was written.
@@ -22,7 +22,7 @@ impl fmt::Display for Step {
 }
 
 impl Step {
-    /// What is done, in a word: the call's name as C knows it.
+    /// Returns the name of the step's action: for a call, its name as C knows it.
     pub fn name(&self) -> &'static str {
         match &self.act {
             Act::Call(call) => call.entry.alias,
@@ -33,11 +33,11 @@ impl Step {
     }
 }
 
-/// What an actor does.
+/// The action of an actor.
 #[derive(Clone, Debug)]
 pub enum Act {
     Call(Call),
-    /// By prefork: the child is the actor of that name.
+    /// Forks by prefork: the child is the actor of that name.
     Fork(String),
     Exec,
     /// Hangs up.
@@ -49,11 +49,11 @@ pub enum Act {
 pub struct Call {
     pub entry: &'static Entry,
     pub args: Vec<Arg>,
-    /// The names its results get.
+    /// The names that the results get.
     pub slots: Slots,
 }
 
-/// Where the values to be named come from.
+/// The source of the values to be named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slots {
     /// The call's return values.
@@ -69,13 +69,13 @@ pub enum Arg {
     Pointer(Target),
 }
 
-/// A number, or what stands for one.
+/// A number, or a name that stands for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Number(i64),
-    /// What an earlier step was given.
+    /// A value that an earlier step has named.
     Slot(String),
-    /// The process id of an actor, perhaps negative: its group.
+    /// The process id of an actor, or the negative of it, which means the process group.
     Pid {
         actor: String,
         is_negative: bool,
@@ -84,11 +84,11 @@ pub enum Value {
     Port(u16),
 }
 
-/// What a pointer points to.
+/// The target of a pointer.
 #[derive(Clone, Debug)]
 pub enum Target {
     Null,
-    /// An address where nothing is.
+    /// An address where no memory is.
     Nowhere,
     Block(Block),
 }
@@ -103,7 +103,7 @@ pub struct Block {
 /// A piece of a block.
 #[derive(Clone, Debug)]
 pub enum Part {
-    /// An integer of so many bytes.
+    /// An integer of `width` bytes.
     Int {
         value: Value,
         width: usize,
@@ -120,10 +120,10 @@ pub enum Part {
     Pointer(Box<Target>),
 }
 
-/// What results are put over, so that it shows how much of it a call has written.
+/// The byte that fills room for results, so that it shows how much of the room a call has written.
 pub const UNTOUCHED: u8 = 0xa5;
 
-/// What is in a block, as far as not all of it can be equal: see [`crate::mask`].
+/// The structure of a block in which not all bytes can be equal: see [`crate::mask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     Plain,
@@ -137,7 +137,7 @@ pub enum Layout {
     Now,
     /// `struct timeval`s
     Timeval,
-    /// `struct itimerval` or `struct itimerspec`: of the value, minutes.
+    /// `struct itimerval` or `struct itimerspec`: only the minutes of the value are compared.
     Left,
     /// `struct rusage`
     Rusage,
@@ -151,12 +151,12 @@ pub enum Layout {
     Pid,
     /// A control message
     Control,
-    /// What `net.route.rtable` says of an interface and of its addresses.
+    /// The data of `net.route.rtable` about an interface and its addresses.
     Interfaces,
 }
 
 impl Part {
-    /// Bytes it takes, given how long the directory's name is.
+    /// Returns the bytes the part takes, given the length of the directory's name.
     pub fn len(&self, directory: usize) -> usize {
         match self {
             Part::Int { width, .. } => *width,
@@ -175,12 +175,12 @@ impl Block {
         Block { parts, layout: Layout::Plain }
     }
 
-    /// Bytes it takes, if the directory had no name.
+    /// Returns the bytes the block takes, if the directory had no name.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| part.len(0)).sum()
     }
 
-    /// Whether it has no bytes.
+    /// Returns `true` if the block has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

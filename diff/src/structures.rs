@@ -5,16 +5,16 @@
 
 use crate::step::{Arg, Block, Layout, Part, Target, Value};
 
-/// What is written between the parentheses.
+/// An argument between the parentheses.
 pub enum Piece {
     Arg(Arg),
     Layout(Layout),
 }
 
-/// The most room for a result.
+/// The most bytes of room for a result.
 const MOST_ROOM: i64 = 1 << 20;
 
-/// The word for a layout, and how long what has it is unless said otherwise.
+/// The layouts: word, layout, and length unless another is given.
 const LAYOUTS: &[(&str, Layout, usize)] = &[
     ("statvfs", Layout::Statvfs, 2256),
     ("stat", Layout::Stat, 152),
@@ -30,7 +30,7 @@ const LAYOUTS: &[(&str, Layout, usize)] = &[
     ("interfaces", Layout::Interfaces, 1024),
 ];
 
-/// The layout whose word `text` begins with, and what is behind it.
+/// Returns the layout whose word `text` begins with, and the rest of the text.
 pub fn layout(text: &str) -> Option<(Layout, &str)> {
     let (_, layout, rest) = LAYOUTS.iter().find_map(|&(word, layout, _)| {
         let rest = text.strip_prefix(word)?;
@@ -42,7 +42,7 @@ pub fn layout(text: &str) -> Option<(Layout, &str)> {
 
 type Built = Result<Block, String>;
 
-/// The structure `name` of these.
+/// Builds the structure `name` of these arguments.
 pub fn build(name: &str, args: Vec<Piece>) -> Built {
     if name == "out" {
         return out(args);
@@ -63,7 +63,7 @@ pub fn build(name: &str, args: Vec<Piece>) -> Built {
     }
 }
 
-/// Room for a result: `out(16)`, `out(stat)`, `out(sockaddr, 16)`.
+/// Builds room for a result: `out(16)`, `out(stat)`, `out(sockaddr, 16)`.
 fn out(args: Vec<Piece>) -> Built {
     let mut layout = Layout::Plain;
     let mut room = None;
@@ -95,7 +95,7 @@ fn number(number: i64, width: usize) -> Part {
     int(Value::Number(number), width)
 }
 
-/// Structures that are made of numbers only.
+/// Builds structures that are made of numbers only.
 fn of_values(name: &str, values: Vec<Value>) -> Built {
     let count = values.len();
     let mut values = values.into_iter();
@@ -155,7 +155,7 @@ fn of_values(name: &str, values: Vec<Value>) -> Built {
 /// 127.0.0.1
 const LOOPBACK: Value = Value::Number(0x7f00_0001);
 
-/// `revents` before the call: not what any call says.
+/// The value of `revents` before the call, which no call returns.
 const SEEN: Part = Part::Int { value: Value::Number(0x5a5a), width: 2 };
 
 fn blocks(args: Vec<Arg>) -> Result<Vec<Block>, String> {
@@ -166,14 +166,14 @@ fn blocks(args: Vec<Arg>) -> Result<Vec<Block>, String> {
     blocks.collect()
 }
 
-/// Several structures, one behind the other.
+/// Joins several structures, one behind the other.
 fn join(args: Vec<Arg>) -> Built {
     let blocks = blocks(args)?;
     let layout = blocks.first().map_or(Layout::Plain, |first| first.layout);
     Ok(Block { parts: blocks.into_iter().flat_map(|block| block.parts).collect(), layout })
 }
 
-/// `struct sockaddr_un`, as long as its path. The path's NUL is not part of it.
+/// Builds a `struct sockaddr_un`, as long as its path. The path's NUL is not part of it.
 fn sun(args: Vec<Arg>) -> Built {
     let mut path = match <[Block; 1]>::try_from(blocks(args)?) {
         Ok([block]) => block.parts,
@@ -187,7 +187,7 @@ fn sun(args: Vec<Arg>) -> Built {
     Ok(Block::plain([head, path].concat()))
 }
 
-/// `struct iovec`s, one for each pointer, as long as that is.
+/// Builds `struct iovec`s, one for each pointer, with the length of the pointer's target.
 fn iov(args: Vec<Arg>) -> Built {
     let pair = |arg| match arg {
         Arg::Pointer(target) => {
@@ -200,7 +200,7 @@ fn iov(args: Vec<Arg>) -> Built {
     Ok(Block::plain(pairs.into_iter().flatten().collect()))
 }
 
-/// `struct msghdr` of a name, `iov()` and control messages; each may be null.
+/// Builds a `struct msghdr` of a name, `iov()` and control messages; each may be null.
 fn msg(args: Vec<Arg>) -> Built {
     let targets: Vec<Target> = args
         .into_iter()
@@ -236,7 +236,7 @@ mod tests {
     use crate::parse::step;
     use crate::step::{Act, Arg, Target};
 
-    /// The length of the memory a line's last argument points to.
+    /// Returns the length of the memory that a line's last argument points to.
     fn length(argument: &str) -> usize {
         let step = step(&format!("a ioctl 0 0 {argument}")).expect("a step");
         let Act::Call(call) = step.act else { panic!("a call") };

@@ -1,14 +1,15 @@
-//! Removing what a sequence has left in the file system.
+//! Removes the files that a sequence has left.
 
 use client::Client;
 use client::numbers::{O_DIRECTORY, O_RDONLY};
 use embedded::by_name;
 
-/// The most names looked at, and the deepest directory: a sequence makes fewer.
+/// The most names removed, and the deepest directory: a sequence makes fewer.
 const MOST_NAMES: usize = 2000;
 const DEEPEST: usize = 24;
 
-/// Removes a directory and all below it, as far as that goes: without getdents only the directory.
+/// Removes a directory and everything below it, as far as possible: without getdents only the
+/// directory.
 pub fn remove_all(client: &Client, path: &str) {
     let mut budget = MOST_NAMES;
     remove(client, path, DEEPEST, &mut budget);
@@ -31,7 +32,7 @@ fn remove(client: &Client, path: &str, depth: usize, budget: &mut usize) {
     let _ = client.rmdir(path);
 }
 
-/// The names in a directory, as much as a buffer takes of them.
+/// Returns the names in a directory, as many as a buffer takes.
 fn names(client: &Client, path: &str) -> Vec<String> {
     let Some(getdents) = by_name("getdents") else { return Vec::new() };
     let Ok(fd) = client.open(path, O_RDONLY | O_DIRECTORY, 0) else { return Vec::new() };
@@ -46,7 +47,7 @@ fn names(client: &Client, path: &str) -> Vec<String> {
     names
 }
 
-/// Source: NetBSD `sys/sys/dirent.h`.
+/// Appends the names of directory entries. Source: NetBSD `sys/sys/dirent.h`.
 fn parse(mut bytes: &[u8], names: &mut Vec<String>) {
     while bytes.len() >= 13 {
         let reclen = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));

@@ -1,4 +1,4 @@
-//! Results that nobody takes: a reader that has had enough changes nothing, a disk that is full is one
+//! Tests of output that nobody reads: a reader that has had enough changes nothing, a full disk is one
 //! sentence and a status.
 
 use std::fs::File;
@@ -10,7 +10,7 @@ use embedded::{Config, Embedded, Limits};
 use rumpring::server::{self, Running};
 use rumpsp::url::Url;
 
-/// The status of a command with this stdout, and what it said on stderr.
+/// Returns the status of a command with this stdout, and its output on stderr.
 fn run(args: &[&str], stdout: Stdio) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rumpring-diff"));
     command.args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
@@ -49,6 +49,6 @@ fn names_help_and_reports() {
     let [one, same, other] = servers.each_ref().map(|(server, _)| server.url().to_string());
     let script = "--family=descriptors";
     says_that_it_cannot_print(&[&one, &same, script, "--sequences=1"], 0);
-    // There are differences, which are printed as they are found; and those are a failure.
+    // There are differences, which are printed as they are found, and which are a failure.
     says_that_it_cannot_print(&[&one, &other, script, "--sequences=3"], 1);
 }

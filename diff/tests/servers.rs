@@ -1,6 +1,7 @@
 //! Whole runs: of servers that agree, of some that do not, and against NetBSD's own kernel.
 //!
-//! RUMP_PREFIX names where a rump kernel is installed. Without it that test says that it is skipped.
+//! RUMP_PREFIX names the directory of a rump kernel. Without it the tests that need one print that they
+//! are skipped.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -40,7 +41,7 @@ impl TestServer {
     }
 }
 
-/// A run on two servers, and what it found.
+/// Runs `body` on two servers, and returns the report.
 fn found(urls: [Url; 2], body: impl FnOnce(&mut Run<'_>)) -> Report {
     let sides = prepare::sides(&urls).expect("servers to prepare");
     let mut tell = |example: &Example| println!("{example}");
@@ -56,7 +57,8 @@ fn scripts(run: &mut Run<'_>) {
     }
 }
 
-/// Whatever a kernel answers, it answers twice: so what is masked is enough, and no order is left to chance.
+/// Runs everything on two servers of one kernel, which must agree: so all fields that differ are
+/// masked, and no order is left to chance.
 #[test]
 fn a_kernel_agrees_with_itself() {
     let [one, other] = [TestServer::new(Limits::default()), TestServer::new(Limits::default())];
@@ -74,7 +76,8 @@ fn a_kernel_agrees_with_itself() {
     assert!(report.steps > 1000, "that many steps at least: {report}");
 }
 
-/// With room for six descriptors instead of a thousand, three of which a client begins with.
+/// Compares a kernel that has room for six descriptors, three of which a client begins with, to one
+/// that has room for a thousand.
 #[test]
 fn a_smaller_kernel_is_told_apart_in_a_few_steps() {
     let small = Limits { files_per_process: 6, ..Limits::default() };
@@ -91,7 +94,7 @@ fn a_smaller_kernel_is_told_apart_in_a_few_steps() {
     assert!(full.again.contains("--family pipes --seed "), "{}", full.again);
 }
 
-/// A server as a process, ended with this.
+/// A server as a process, which is ended when this is dropped.
 struct Server {
     child: Child,
     url: Url,
@@ -116,7 +119,7 @@ impl Server {
         let (said, hear) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                // Once nobody hears, the pipe is still emptied.
+                // When nobody listens any more, the pipe is still emptied.
                 let _ = said.send(line);
             }
         });
@@ -137,18 +140,19 @@ impl Drop for Server {
     }
 }
 
-/// The server's program, which lies beside this package's: only it exports what a rump kernel calls.
+/// Returns the server's program, which lies beside this package's: only it exports the functions that a
+/// rump kernel calls.
 fn program() -> PathBuf {
     let server = Path::new(env!("CARGO_BIN_EXE_rumpring-diff")).with_file_name("rumpring");
     assert!(server.exists(), "no {}: run `cargo build` first", server.display());
     server
 }
 
-/// What a rump kernel is made of here.
+/// The arguments for a rump kernel.
 const RUMP: &[&str] = &[
     "--kernel",
     "librump",
-    // It is compared as it is.
+    // The kernel is compared as it is.
     "--netbsd-faults",
     "allow",
     "-lrumpvfs",
@@ -162,7 +166,7 @@ const RUMP: &[&str] = &[
     "-lrumpnet_local",
 ];
 
-/// By the scripts, the embedded kernel is NetBSD's but for the known differences.
+/// Compares the embedded kernel to NetBSD's by the scripts: there must be none but known differences.
 #[test]
 fn scripts_against_netbsd() {
     if std::env::var_os("RUMP_PREFIX").is_none() {
@@ -177,7 +181,8 @@ fn scripts_against_netbsd() {
     assert!(report.is_clean(), "no differences but known ones:\n{report}");
 }
 
-/// NetBSD's own kernel agrees with itself: what the scripts do differently there is no matter of chance.
+/// Compares NetBSD's kernel to itself: differences that the scripts show elsewhere are no matter of
+/// chance.
 #[test]
 fn netbsd_agrees_with_itself() {
     if std::env::var_os("RUMP_PREFIX").is_none() {

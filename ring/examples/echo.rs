@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on {address}");
     let mut clients: HashMap<Socket, Client> = HashMap::new();
     loop {
-        // One system call submits all that came of the events before, and waits for the next.
+        // One system call submits the requests that the events before led to, and waits for the next
+        // events.
         ring.wait(None, || true)?;
         while let Some(event) = ring.next_event() {
             handle(&mut ring, &arena, &mut clients, event);
@@ -21,8 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// What a client has sent and not been sent back. One send of a socket is in flight at a time: what
-/// arrives meanwhile is owed, and nothing more is received until it is paid.
+/// The bytes a client has sent and has not been sent back. One send of a socket is in flight at a time:
+/// bytes that arrive meanwhile are kept here, and nothing more is received until they are sent.
 #[derive(Default)]
 struct Client {
     owed: Vec<Chunk>,

@@ -1,13 +1,13 @@
-//! What sending costs, by request and size: `cargo run --release --example send_costs`.
+//! Measures the cost of a send, by request and size: `cargo run --release --example send_costs`.
 //!
 //! For unix sockets and TCP over loopback, 48 B, 4 KiB and 64 KiB at a time: SEND and SENDMSG (of two
 //! iovecs) against WRITE_FIXED and WRITEV_FIXED from a registered buffer, and on TCP SEND_ZC and
 //! SENDMSG_ZC from a registered buffer. One request is submitted and waited for at a time, while
-//! another thread reads and throws away. Printed are microseconds per message, of wall clock and of the
-//! sending thread's processor time, best of several rounds, and their ratio to SEND's.
+//! another thread reads and throws away. The program prints microseconds per message, of wall clock and
+//! of the sending thread's processor time, the best of several rounds, and their ratio to SEND's.
 //!
-//! Loopback copies zero copy sends after all (the peer would otherwise read what is being overwritten),
-//! so these numbers show what zero copy costs there, not what it gains on a network card.
+//! Loopback copies even zero copy sends (the peer would otherwise read memory that is being
+//! overwritten), so these numbers show the cost of zero copy there, not the gain on a network card.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -21,8 +21,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 const ROUNDS: usize = 7;
 const BYTES_A_ROUND: usize = 128 << 20;
 const MOST_A_ROUND: usize = 20_000;
-/// Memory is used again after so many bytes, when their notifications have come. TCP may hold on to
-/// them until a delayed acknowledgement, 40 ms, so it is not little.
+/// Memory is used again after this many bytes, when their notifications have come. TCP may hold on to
+/// the memory until a delayed acknowledgement, 40 ms, so the window is large.
 const WINDOW: usize = 4 << 20;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -95,7 +95,7 @@ struct Sender {
     ring: IoUring,
     size: usize,
     memory: Vec<u8>,
-    /// Closed when the sender goes, which ends the reader.
+    /// The peer's reader ends when the sender, and with it this socket, is dropped.
     _socket: Box<dyn AsRawFd>,
     notifications: usize,
 }
@@ -130,7 +130,7 @@ impl Sender {
         Sender { ring, size, memory, _socket: socket, notifications: 0 }
     }
 
-    /// Wall clock and processor time of sending so many messages.
+    /// Returns the wall clock and processor time of sending `count` messages.
     fn round(&mut self, how: How, count: usize) -> (Duration, Duration) {
         let (wall, cpu) = (Instant::now(), thread_time());
         let window = WINDOW / self.size;
@@ -155,7 +155,8 @@ impl Sender {
             header.msg_iov = iovecs.as_ptr().cast_mut();
             header.msg_iovlen = 2;
             let entry = entry(how, piece, &iovecs, &header);
-            // SAFETY: all it points to lives until its completion, waited for below.
+            // SAFETY: all memory the entry points to lives until its completion, which `result` waits
+            // for below.
             unsafe { self.ring.submission().push(&entry).unwrap() };
             done += self.result();
         }

@@ -1,10 +1,10 @@
 //! Listening: one multishot accept for each listener, its connections put into direct descriptors.
 //!
-//! Into a full table the kernel would accept a connection only to drop it (ENFILE). So when few slots are
-//! left connections are accepted one by one, and with none left they wait in the listener's backlog.
-//! An accept that failed is not armed again at once if it would just fail again: with the table full it
-//! waits for a slot, with the machine out of files or memory for a moment that grows.
-//! See `io_uring_prep_multishot_accept_direct(3)`, Linux 5.19.
+//! The kernel accepts a connection only to drop it (ENFILE) when the table is full. So when few slots
+//! are left, connections are accepted one by one, and when none is left, they wait in the listener's
+//! backlog. An accept that failed is not armed again at once if it would just fail again: with the
+//! table full, the accept waits for a slot; with the machine out of files or memory, for a pause that
+//! grows. See `io_uring_prep_multishot_accept_direct(3)`, Linux 5.19.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -23,23 +23,23 @@ use crate::{Error, Event, Features, Listener, PeerQuery, Ring};
 /// A listener's state.
 struct State {
     generation: u32,
-    /// `None`: nobody listens here.
+    /// The listening socket, or `None` if this entry has no listener.
     fd: Option<OwnedFd>,
-    /// An accept is in flight.
+    /// True while an accept is in flight.
     armed: bool,
-    /// The user wants no more; gone when the accept is.
+    /// True once the user wants no more connections; the listener is removed when its accept has ended.
     stopping: bool,
-    /// A cancel of the accept is in flight.
+    /// True while a cancel of the accept is in flight.
     cancelling: bool,
-    /// Cancels that found nothing.
+    /// The number of cancels that found no accept to cancel.
     missed_cancels: u8,
-    /// Bits of [`property`] for its sockets.
+    /// Bits of [`property`] for the sockets it accepts.
     properties: u8,
-    /// What its connections are asked.
+    /// The peer query made for each connection, or `None`.
     asks: Option<Asks>,
-    /// When the accept is armed again, if it is not.
+    /// The condition for arming the accept again, if it is not armed.
     retry: Retry,
-    /// How long the next pause is.
+    /// The length of the next pause.
     pause: Duration,
 }
 
@@ -54,7 +54,7 @@ enum Retry {
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const MOST_CANCELS: u8 = 16;
-/// With fewer slots free than this connections are accepted one by one.
+/// With fewer free slots than this, connections are accepted one by one.
 const NEARLY_FULL: u32 = 16;
 
 /// All listeners of a ring.
@@ -96,12 +96,12 @@ impl Listeners {
         state.generation = state.generation.wrapping_add(1);
     }
 
-    /// Whether its user wants connections.
+    /// Returns `true` if the user still wants connections of this listener.
     pub fn listens(&mut self, listener: Listener) -> bool {
         self.get(listener.index, listener.generation).is_some_and(|state| !state.stopping)
     }
 
-    /// When the next accept is to be armed again.
+    /// Returns the earliest time at which an accept is to be armed again, or `None`.
     pub fn next_retry(&self) -> Option<Instant> {
         let times = self.states.iter().filter_map(|state| match state.retry {
             Retry::At(when) => Some(when),
@@ -112,23 +112,24 @@ impl Listeners {
 }
 
 impl Ring {
-    /// Accepts connections on a bound and listening stream socket. What is set on it before, such as
-    /// `TCP_NODELAY`, holds for its connections too. It is closed by
+    /// Accepts connections on a bound and listening stream socket. Options set on the socket before,
+    /// such as `TCP_NODELAY`, hold for its connections too. The socket is closed by
     /// [`stop_listening`](Ring::stop_listening) or with the ring.
     ///
-    /// [`Error::Allocator`] if the ring has [adopted](Ring::adopt) a socket before.
+    /// Fails with [`Error::Allocator`] if the ring has [adopted](Ring::adopt) a socket before.
     pub fn listen(&mut self, listener: OwnedFd) -> Result<Listener, Error> {
         self.listen_asking(listener, None)
     }
 
-    /// As [`listen`](Ring::listen), and asks of each connection who it is before it tells of it:
-    /// [`Event::Accepted`] has the [`Peer`](crate::Peer). A connection of which that cannot be found
-    /// out, such as one that was reset already, is closed and never told of
-    /// ([`Stats::unknown_peers`](crate::Stats::unknown_peers)).
+    /// Accepts connections as [`listen`](Ring::listen) does, and makes a peer query for each of them
+    /// before it reports the connection: [`Event::Accepted`] has the [`Peer`](crate::Peer). A
+    /// connection whose peer query fails, such as one that was reset already, is closed and never
+    /// reported ([`Stats::unknown_peers`](crate::Stats::unknown_peers)).
     ///
-    /// Each question is a request more before the connection is there, a user's groups another.
-    /// [`Error::Missing`] if the kernel has no such requests, [`Error::Config`] without
-    /// [`Config::peers`](crate::Config::peers) and for other sockets than unix and TCP ones.
+    /// Each query costs one more request before the connection is reported, a user's groups another
+    /// one. Fails with [`Error::Missing`] if the kernel has no such requests, and with
+    /// [`Error::Config`] without [`Config::peers`](crate::Config::peers) and for sockets other than
+    /// unix and TCP ones.
     pub fn listen_for(
         &mut self,
         listener: OwnedFd,
@@ -153,7 +154,7 @@ impl Ring {
         if !self.slots.settle_allocator(Allocator::Kernel) {
             return Err(Error::Allocator("a ring that has adopted sockets cannot listen"));
         }
-        // Of a nonblocking socket io_uring would report EAGAIN where it otherwise waits.
+        // io_uring would report EAGAIN for a nonblocking socket where it otherwise waits.
         set_blocking(listener.as_raw_fd()).map_err(Error::system("fcntl on a listening socket"))?;
         let properties = properties(listener.as_raw_fd()).map_err(Error::system("SO_DOMAIN"))?;
         let index = self.listeners.open(listener, properties, asks);
@@ -161,8 +162,8 @@ impl Ring {
         Ok(Listener { index, generation: self.listeners.states[index as usize].generation })
     }
 
-    /// Accepts no more, and closes the listening socket once the kernel has let go of it. Connections
-    /// accepted meanwhile are closed unseen.
+    /// Accepts no more connections, and closes the listening socket once the kernel has let go of it.
+    /// Connections accepted meanwhile are closed without an event.
     pub fn stop_listening(&mut self, listener: Listener) {
         let Some(state) = self.listeners.get(listener.index, listener.generation) else { return };
         state.stopping = true;
@@ -201,7 +202,7 @@ impl Ring {
         self.queue.push(&[entry], &mut self.stats);
     }
 
-    /// A cancel that found nothing met the accept between two polls: it is tried again.
+    /// Tries a cancel again that found nothing, because the accept was between two polls.
     pub(crate) fn on_cancel_accept(&mut self, token: Token) {
         let Some(state) = self.listeners.get(token.index, token.generation) else { return };
         state.cancelling = false;
@@ -289,7 +290,7 @@ impl Ring {
         Some(Event::AcceptFailed { listener, error: io::Error::from_raw_os_error(errno) })
     }
 
-    /// A slot has become free: arms the accepts that wait for one.
+    /// Arms the accepts that wait for a slot, now that one is free.
     pub(crate) fn slot_freed(&mut self) {
         self.arm_accepts(|retry| retry == Retry::WithSlot);
     }
@@ -310,7 +311,8 @@ impl Ring {
         }
     }
 
-    /// If the socket in this slot only waits for the completion of its close, that has happened.
+    /// Completes the close of the socket in this slot, if that socket only waits for the completion of
+    /// its close.
     fn closed_early(&mut self, index: u32) -> Option<Event> {
         let socket = self.slots.at(index)?;
         let slot = self.slots.get(socket)?;
@@ -322,7 +324,8 @@ impl Ring {
     }
 }
 
-/// Errors of the connection that was to be accepted, by accept(2); the next may be fine.
+/// Returns `true` for errors of the connection that was to be accepted, by accept(2); the next
+/// connection may be fine.
 fn at_fault_itself(errno: i32) -> bool {
     matches!(
         errno,
@@ -357,7 +360,7 @@ pub(crate) fn set_blocking(fd: RawFd) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What of [`property`] its address family gives a socket.
+/// Returns the bits of [`property`] that a socket has because of its address family.
 pub(crate) fn properties(fd: RawFd) -> io::Result<u8> {
     let zero_copy = matches!(domain(fd)?, libc::AF_INET | libc::AF_INET6);
     Ok(if zero_copy { property::ZERO_COPY } else { 0 })
@@ -378,7 +381,7 @@ mod tests {
     use super::*;
     use crate::Config;
 
-    /// A ring with a listener whose accept completes as the test says.
+    /// Returns a ring with a listener, whose accept completes as the test says.
     fn listening() -> (Ring, Token) {
         let config = Config { entries: 8, sockets: 32, recv_buffers: 2, ..Config::default() };
         let mut ring = Ring::new(&config).unwrap();

@@ -1,13 +1,13 @@
-//! Memory for what is sent: chunks of a few fixed sizes out of one mapping.
+//! Memory for bytes to send: chunks of a few fixed sizes out of one mapping.
 //!
-//! A [`Chunk`] is taken by whoever builds a message, on any thread, handed to the ring, and gives
-//! itself back when it was sent. Taking and giving back is a compare-and-swap on the free list of its
+//! Any thread that builds a message takes a [`Chunk`] and hands it to the ring; the chunk gives itself
+//! back when it was sent. Taking and giving back is a compare-and-swap on the free list of the chunk's
 //! size class; nothing is allocated. The mapping is anonymous memory the kernel fills in page by page
 //! at first use (unless it is registered for zero copy sends: then all of it is pinned at once).
 //!
-//! An empty class borrows from the next larger one, and when all are empty, or the chunk asked for is
-//! larger than the largest, the heap serves. So taking a chunk never fails: who takes them must bound
-//! how many it holds.
+//! An empty class borrows from the next larger one. When all are empty, or the chunk asked for is
+//! larger than the largest class, the chunk comes from the heap. So taking a chunk never fails, and the
+//! code that takes chunks must bound how many it holds.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -21,14 +21,14 @@ use memmap2::MmapMut;
 use crate::config::{ArenaConfig, CLASSES};
 use crate::freelist::FreeList;
 
-/// Where chunks come from. A handle: clones take from the same memory.
+/// The memory that chunks are taken from. This is a handle: clones take from the same memory.
 #[derive(Clone)]
 pub struct Arena {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Keeps the mapping; all access goes through `base`.
+    /// The mapping, kept alive here; all access goes through `base`.
     _memory: MmapMut,
     base: NonNull<u8>,
     bytes: usize,
@@ -40,19 +40,19 @@ struct Shared {
 // SAFETY: `base` points into `_memory`, which lives as long; each byte of it belongs to the one
 // `Chunk` that holds its index, which the free lists hand out once.
 unsafe impl Send for Shared {}
-// SAFETY: as above; everything else in it is atomic or never changes.
+// SAFETY: as above; every other field is atomic or never changes.
 unsafe impl Sync for Shared {}
 
 struct Class {
     capacity: u32,
-    /// Where its first chunk lies in the mapping.
+    /// The offset of the class's first chunk in the mapping.
     start: usize,
     free: FreeList,
     lent: AtomicU32,
 }
 
 impl Arena {
-    /// An arena of its own, for what is to be sent by other means than a ring.
+    /// Makes an arena outside any ring, for bytes to be sent by other means.
     pub fn new(config: &ArenaConfig) -> std::io::Result<Arena> {
         let bytes = (config.bytes() as usize).max(1);
         let mut memory = MmapMut::map_anon(bytes)?;
@@ -74,7 +74,7 @@ impl Arena {
         Ok(Arena { shared: Arc::new(shared) })
     }
 
-    /// An empty chunk with room for at least `len` bytes.
+    /// Takes an empty chunk with room for at least `len` bytes.
     pub fn chunk(&self, len: usize) -> Chunk {
         for (number, class) in self.shared.classes.iter().enumerate() {
             if class.capacity as usize >= len
@@ -104,27 +104,27 @@ impl Arena {
         let data = NonNull::new(bytes.as_mut_ptr()).expect("a vector's pointer is not null");
         self.shared.heap.fetch_add(1, Ordering::Relaxed);
         self.shared.heap_made.fetch_add(1, Ordering::Relaxed);
-        // A vector may get more than it asked for; it must be given back as large as it is.
+        // A vector may get more capacity than it asked for; it must be freed with its true capacity.
         let capacity = u32::try_from(bytes.capacity()).unwrap_or(capacity);
         Chunk { data, len: 0, capacity, home: Home::Heap, arena: self.clone() }
     }
 
-    /// Chunks lent out of the mapping.
+    /// Returns the number of chunks lent out of the mapping.
     pub fn lent(&self) -> u32 {
         self.shared.classes.iter().map(|class| class.lent.load(Ordering::Relaxed)).sum()
     }
 
-    /// Chunks lent out that came from the heap.
+    /// Returns the number of chunks lent out that came from the heap.
     pub fn lent_from_heap(&self) -> u32 {
         self.shared.heap.load(Ordering::Relaxed)
     }
 
-    /// Chunks that ever came from the heap.
+    /// Returns the number of chunks that ever came from the heap.
     pub fn made_on_heap(&self) -> u64 {
         self.shared.heap_made.load(Ordering::Relaxed)
     }
 
-    /// The mapping, to register it.
+    /// Returns the mapping, to register it.
     pub(crate) fn mapping(&self) -> libc::iovec {
         libc::iovec { iov_base: self.shared.base.as_ptr().cast(), iov_len: self.shared.bytes }
     }
@@ -140,16 +140,16 @@ impl fmt::Debug for Arena {
     }
 }
 
-/// Where a chunk goes back to.
+/// The place a chunk goes back to.
 #[derive(Clone, Copy)]
 enum Home {
     Class { number: u8, index: u32 },
     Heap,
 }
 
-/// A piece of the arena with one owner: bytes put into it so far, and room for more.
+/// A piece of the arena with one owner: the bytes put into it so far, and room for more.
 ///
-/// It derefs to the bytes put, also mutably, to patch what is known only later.
+/// A chunk derefs to the bytes put, also mutably, so that bytes known only later can be patched in.
 pub struct Chunk {
     data: NonNull<u8>,
     len: u32,
@@ -177,33 +177,33 @@ impl Chunk {
         taken
     }
 
-    /// How many bytes more [`put`](Chunk::put) would take.
+    /// Returns the number of bytes that [`put`](Chunk::put) would still take.
     pub fn room(&self) -> usize {
         (self.capacity - self.len) as usize
     }
 
-    /// How many bytes were put.
+    /// Returns the number of bytes that were put.
     pub fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// Whether nothing was put yet.
+    /// Returns `true` if nothing was put yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Forgets what was put after the first `len` bytes.
+    /// Drops all bytes after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
-    /// Returns the address of the chunk's memory. The kernel may be reading there for as long as a send keeps
-    /// the chunk, so this is no pointer out of a reference.
+    /// Returns the address of the chunk's memory. The kernel may be reading there for as long as a send
+    /// keeps the chunk, so this pointer is not derived from a reference.
     pub(crate) fn place(&self) -> *mut u8 {
         self.data.as_ptr()
     }
 
-    /// Whether it lies in the arena's mapping, which may be registered.
+    /// Returns `true` if the chunk lies in the arena's mapping, which may be registered.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.home, Home::Class { .. })
     }

@@ -1,8 +1,9 @@
-//! Memory for what is received: buffers of one size in a ring shared with the kernel.
+//! Memory for received bytes: buffers of one size in a ring shared with the kernel.
 //!
-//! Sockets wait without a buffer; when bytes arrive the kernel takes one from this ring (its head is
-//! the kernel's, its tail ours) and says which in the completion. Dropping the [`RecvBuffer`] puts it
-//! at the tail again: two stores, no system call. See `io_uring_register_buf_ring(3)`, Linux 5.19.
+//! Sockets wait without a buffer. When bytes arrive, the kernel takes a buffer from this ring (the head
+//! is the kernel's, the tail is ours) and names it in the completion. Dropping the [`RecvBuffer`] puts
+//! the buffer at the tail again: two stores, no system call. See `io_uring_register_buf_ring(3)`, Linux
+//! 5.19.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,8 +19,9 @@ pub(crate) const GROUP: u16 = 0;
 
 /// The provided buffer ring and its buffers.
 ///
-/// The kernel reads and writes both mappings at any time, so there is no reference to either as a whole:
-/// only to the bytes of a buffer that is lent out, which is none of the kernel's until it is given back.
+/// The kernel reads and writes both mappings at any time, so no reference to a whole mapping exists:
+/// only references to the bytes of a buffer that is lent out, which the kernel does not use until it is
+/// given back.
 pub(crate) struct Buffers {
     /// The ring itself: [`Entry`]s, with the tail in the padding of the first.
     entries: MmapRaw,
@@ -28,7 +30,7 @@ pub(crate) struct Buffers {
     len: u32,
     tail: Cell<u16>,
     free: Cell<u16>,
-    /// Of each buffer, whether it is lent out.
+    /// For each buffer, true if it is lent out.
     lent: Box<[Cell<bool>]>,
 }
 
@@ -38,7 +40,7 @@ struct Entry {
     addr: u64,
     len: u32,
     bid: u16,
-    /// Of the first entry, the ring's tail: `struct io_uring_buf_ring`.
+    /// In the first entry, the ring's tail: `struct io_uring_buf_ring`.
     tail: u16,
 }
 
@@ -60,23 +62,24 @@ impl Buffers {
         Ok(Rc::new(buffers))
     }
 
-    /// The address to register. Page aligned, as a mapping is.
+    /// Returns the address to register. It is page aligned, as a mapping is.
     pub fn address(&self) -> u64 {
         self.entries.as_ptr() as u64
     }
 
-    /// How many buffers the ring has.
+    /// Returns the number of buffers of the ring.
     pub fn count(&self) -> u16 {
         self.count
     }
 
-    /// How many buffers are the kernel's to fill, but for those whose completions are not seen yet.
+    /// Returns the number of buffers that the kernel may fill. Buffers whose completions are not seen
+    /// yet are counted, too.
     pub fn free(&self) -> u16 {
         self.free.get()
     }
 
-    /// The kernel has put `len` bytes into buffer `id`: lends it out. `None` for an id or a length
-    /// that cannot be, and for a buffer that is lent out.
+    /// Lends out buffer `id`, into which the kernel has put `len` bytes. Returns `None` for an id or a
+    /// length that cannot be, and for a buffer that is lent out already.
     pub fn lend(self: &Rc<Self>, id: u16, len: usize) -> Option<RecvBuffer> {
         let lent = self.lent.get(usize::from(id))?;
         if len > self.len as usize || lent.replace(true) {
@@ -94,9 +97,9 @@ impl Buffers {
         let slot = usize::from(tail & (self.count - 1));
         let entries = self.entries.as_mut_ptr().cast::<Entry>();
         // SAFETY: `slot` is below `count`, the number of entries mapped at `entries`. The kernel does
-        // not read this entry before it sees the tail beyond it, stored below; there are as many
-        // entries as buffers and each buffer is in the ring at most once (`lent`), so it is not one the
-        // kernel has yet to read. The last field is left alone: there lies the tail.
+        // not read this entry before it sees the tail beyond it, stored below. There are as many
+        // entries as buffers and each buffer is in the ring at most once (`lent`), so the kernel has
+        // already read this entry. The last field is left alone: the tail lies there.
         unsafe {
             let entry = entries.add(slot);
             (&raw mut (*entry).addr).write(self.place(id) as u64);
@@ -120,7 +123,7 @@ impl Buffers {
 
 /// Bytes that arrived, in one of the ring's receive buffers. Dropping it gives the buffer back.
 ///
-/// While buffers are held, fewer are left for the sockets; with none left receiving stops until one
+/// While buffers are held, fewer are left for the sockets; when none is left, receiving stops until one
 /// is given back.
 pub struct RecvBuffer {
     buffers: Rc<Buffers>,

@@ -1,15 +1,15 @@
 //! Closing a socket without leaking anything of it.
 //!
 //! A direct descriptor is closed when no request uses it any more: then its slot can get another
-//! socket, and no completion of the old one can be mistaken for one of the new. So a close first
-//! cancels what is in flight and waits for those completions. A cancel may miss a request that is
-//! between two polls or behind a link, so it is repeated, once per wait, when the kernel has no completions
-//! left to bring; the last resort is a shutdown, which no request on a socket survives. That one runs on a
-//! thread of the kernel's.
+//! socket, and no completion of the old socket can be mistaken for one of the new. So a close first
+//! cancels the requests in flight and waits for their completions. A cancel may miss a request that is
+//! between two polls or behind a link, so it is repeated, once per wait, when the kernel has no
+//! completions left to bring. The last resort is a shutdown, which no request on a socket survives. The
+//! shutdown runs on a thread of the kernel's.
 //!
-//! Requests are cancelled by their `user_data`, which the kernel finds in a hash table. To cancel all of
-//! a descriptor (`IORING_ASYNC_CANCEL_FD`) it walks through the requests of all sockets: with 20,000 of
-//! them closing each took a millisecond.
+//! Requests are cancelled by their `user_data`, which the kernel finds in a hash table. To cancel all
+//! requests of a descriptor (`IORING_ASYNC_CANCEL_FD`), the kernel would walk through the requests of
+//! all sockets: with 20,000 sockets, closing each took a millisecond.
 
 use io_uring::{opcode, types};
 
@@ -17,15 +17,15 @@ use crate::slots::{NO_SEND, flag, property};
 use crate::token::{Op, Token};
 use crate::{Event, Ring, Socket};
 
-/// Cancels before the shutdown.
+/// The number of cancels before the shutdown.
 const MOST_CANCELS: u8 = 4;
 
-/// Waits between two of them, in a ring that always has more completions to come.
+/// The number of waits between two cancels, in a ring that always has more completions to come.
 const MOST_WAITS: u32 = 1024;
 
 impl Ring {
-    /// Shuts both directions down, at once: also for a send in flight. The peer sees the end of the
-    /// stream, and so do we, if we receive.
+    /// Shuts both directions down at once, even while a send is in flight. The peer sees the end of the
+    /// stream, and so does the ring's user, if the socket receives.
     pub fn shutdown(&mut self, socket: Socket) {
         let Some(slot) = self.slots.open_slot(socket) else { return };
         if !slot.has(property::SHUT) {
@@ -34,7 +34,7 @@ impl Ring {
         }
     }
 
-    /// The shutdown of a socket that lives, counted as in flight.
+    /// Returns the shutdown request of a socket that lives, and counts it as in flight.
     pub(crate) fn shutdown_entry(&mut self, socket: Socket) -> io_uring::squeue::Entry {
         if let Some(slot) = self.slots.get(socket) {
             slot.properties |= property::SHUT;
@@ -50,7 +50,8 @@ impl Ring {
         let Some(slot) = self.slots.get(socket) else { return };
         slot.pending -= 1;
         if result == -libc::ECANCELED {
-            // The link before it broke. The send it was to follow makes it again, unless that is over.
+            // The request linked before it failed. The send that it follows makes it again, unless that
+            // send is over.
             slot.properties &= !property::SHUT;
             if slot.send == NO_SEND {
                 self.shutdown(socket);
@@ -59,13 +60,13 @@ impl Ring {
         self.settle(socket);
     }
 
-    /// Closes a socket, whatever is in flight on it. The one thing still heard of it is
+    /// Closes a socket, whatever is in flight on it. The only event still reported of it is
     /// [`Event::Closed`], after which its slot may get another socket.
     pub fn close(&mut self, socket: Socket) {
         let Some(slot) = self.slots.open_slot(socket) else { return };
         slot.set(flag::CLOSING);
         slot.clear(flag::WANTED);
-        // What its recv has tried is no matter to its close.
+        // The tries so far were of its recv; the close starts at zero.
         slot.tries = 0;
         let starved = slot.is(flag::STARVED);
         self.drop_resting_send(socket);
@@ -100,19 +101,20 @@ impl Ring {
         let Some(slot) = self.slots.get(socket) else { return };
         slot.pending -= 1;
         if slot.pending > 0 {
-            // Mostly these completions are right behind: see once they are handled.
+            // The completions still pending mostly come right behind: look again once they are handled.
             self.unsettled.push(socket);
         }
         self.settle(socket);
     }
 
-    /// Cancels again what is in flight on closing sockets. Whether that is put off, so that the ring is not
-    /// to sleep.
+    /// Cancels again the requests in flight on closing sockets. Returns `true` if that is put off, so
+    /// that the ring must not sleep.
     pub(crate) fn cancel_unsettled(&mut self) -> bool {
         if self.unsettled.is_empty() {
             return false;
         }
-        // A wait brings some completions only: where thousands close at once, theirs take many.
+        // A wait brings only some of the completions: where thousands of sockets close at once, theirs
+        // take many waits.
         if self.queue.has_task_work() && self.waits_for_cancels < MOST_WAITS {
             self.waits_for_cancels += 1;
             return true;
@@ -135,7 +137,7 @@ impl Ring {
         false
     }
 
-    /// A request of the socket has completed: if it is closing and that was the last, closes it.
+    /// Closes the descriptor of a closing socket if the request that completed was its last.
     pub(crate) fn settle(&mut self, socket: Socket) {
         let Some(slot) = self.slots.get(socket) else { return };
         if !slot.is(flag::CLOSING) || slot.is(flag::CLOSE_SENT) || slot.pending > 0 {
@@ -153,7 +155,7 @@ impl Ring {
         self.queue.push(&[entry], &mut self.stats);
     }
 
-    /// The pause of a close that failed is over.
+    /// Makes the close again once the pause after a failed close is over.
     pub(crate) fn close_again(&mut self, token: Token) {
         self.put_close(Socket::of(token));
     }
@@ -161,7 +163,7 @@ impl Ring {
     pub(crate) fn on_close(&mut self, token: Token, result: i32) -> Option<Event> {
         let socket = Socket::of(token);
         let Some(slot) = self.slots.get(socket) else {
-            // Its slot was reported with another socket before; see `closed_early`.
+            // The slot was reported with another socket before; see `closed_early`.
             self.stats.stale_cqes += 1;
             return None;
         };
@@ -178,7 +180,7 @@ impl Ring {
         self.closed(socket)
     }
 
-    /// The descriptor is closed.
+    /// Frees the slot of a socket whose descriptor is closed, and returns the event to report.
     pub(crate) fn closed(&mut self, socket: Socket) -> Option<Event> {
         let silent = self.slots.get(socket)?.has(property::SILENT);
         self.slots.release(socket.index);

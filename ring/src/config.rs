@@ -1,40 +1,40 @@
-//! How large a ring is, and what it may use.
+//! The settings of a ring: its sizes, and the features it may use.
 
 use std::time::Duration;
 
 use crate::{Error, Features};
 
-/// What to build a [`Ring`](crate::Ring) with.
+/// The settings to build a [`Ring`](crate::Ring) with.
 ///
 /// The defaults suit some hundreds of busy sockets and fit the usual limits of an unprivileged user.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Entries of the submission queue (SQ). More may be queued between two waits: a full SQ is
-    /// submitted in between. The kernel rounds up to a power of two.
+    /// Entries of the submission queue (SQ). More may be queued between two waits: when the SQ is full,
+    /// it is submitted in between. The kernel rounds up to a power of two.
     pub entries: u32,
-    /// Entries of the completion queue (CQ); 0 for four times [`entries`](Config::entries). When it
-    /// overflows nothing is lost, it only gets slower.
+    /// Entries of the completion queue (CQ); 0 for four times [`entries`](Config::entries). When the CQ
+    /// overflows nothing is lost, the ring only gets slower.
     pub completions: u32,
     /// Most sockets at once: the size of the direct descriptor table. May not exceed `RLIMIT_NOFILE`.
     pub sockets: u32,
-    /// How many receive buffers all sockets share, a power of two, at most 32768. One is in use from
-    /// when bytes arrive until the [`RecvBuffer`](crate::RecvBuffer) is dropped.
+    /// The number of receive buffers that all sockets share, a power of two, at most 32768. A buffer is
+    /// in use from when bytes arrive until its [`RecvBuffer`](crate::RecvBuffer) is dropped.
     pub recv_buffers: u16,
     /// Bytes of each receive buffer: the most that one [`Event::Received`](crate::Event::Received)
     /// carries.
     pub recv_buffer_len: u32,
     /// The arena that chunks come from.
     pub arena: ArenaConfig,
-    /// Sends to TCP sockets of at least this many bytes are not copied by the kernel. `None`: all are.
-    /// This registers the arena (`IORING_REGISTER_BUFFERS`), which pins its memory and counts against
-    /// `RLIMIT_MEMLOCK`. See [what it costs](crate#sending).
+    /// Sends to TCP sockets of at least this many bytes are not copied by the kernel. With `None` all
+    /// sends are. `Some` registers the arena (`IORING_REGISTER_BUFFERS`), which pins its memory and
+    /// counts against `RLIMIT_MEMLOCK`. See [what it costs](crate#sending).
     pub zero_copy_from: Option<usize>,
-    /// Whether listeners may ask who connects ([`Ring::listen_for`](crate::Ring::listen_for)).
+    /// True if listeners may make peer queries ([`Ring::listen_for`](crate::Ring::listen_for)).
     pub peers: bool,
-    /// How long a wait looks for events before it sleeps, as long as that pays (see
-    /// [`Spin`](crate::Spin)). Zero: it sleeps at once.
+    /// The time a wait looks for events before it sleeps, as long as that pays (see
+    /// [`Spin`](crate::Spin)). With zero it sleeps at once.
     pub spin: Duration,
-    /// Features to treat as missing though the kernel has them.
+    /// Features that the ring treats as missing though the kernel has them.
     pub without: Features,
 }
 
@@ -62,15 +62,15 @@ pub struct ArenaConfig {
     pub classes: [ArenaClass; CLASSES],
 }
 
-/// How many size classes an arena has.
+/// The number of size classes of an arena.
 pub const CLASSES: usize = 3;
 
 /// Chunks of one capacity.
 #[derive(Clone, Copy, Debug)]
 pub struct ArenaClass {
-    /// Bytes a chunk takes.
+    /// Bytes that a chunk holds.
     pub capacity: u32,
-    /// How many such chunks there are.
+    /// The number of such chunks.
     pub count: u32,
 }
 
@@ -87,7 +87,7 @@ impl Default for ArenaConfig {
 }
 
 impl ArenaConfig {
-    /// Bytes of the whole arena.
+    /// Returns the bytes of the whole arena.
     pub fn bytes(&self) -> u64 {
         self.classes.iter().map(|c| u64::from(c.capacity) * u64::from(c.count)).sum()
     }
@@ -101,7 +101,7 @@ const MAX_SOCKETS: u32 = 1 << 20;
 const MAX_ARENA: u64 = 1 << 30;
 
 impl Config {
-    /// Refuses what cannot be built, before the kernel does so less clearly.
+    /// Refuses settings that no ring can be built with, before the kernel refuses them less clearly.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let bad = |what| Err(Error::Config(what));
         if self.entries == 0 || self.entries > MAX_ENTRIES {

@@ -1,4 +1,4 @@
-//! Why a ring could not be made, or cannot go on; each with what to do about it.
+//! Errors: the reasons why a ring could not be made, or cannot go on, each with what to do about it.
 
 use std::io;
 
@@ -6,16 +6,16 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The [`Config`](crate::Config) asks for what cannot be.
+    /// The [`Config`](crate::Config) asks for something impossible.
     #[error("bad ring configuration: {0}")]
     Config(&'static str),
     /// io_uring is switched off, or not there at all.
     #[error("io_uring is not available: {0}")]
     Unavailable(String),
-    /// The kernel lacks what there is no way around.
+    /// The kernel lacks a feature that the ring cannot do without.
     #[error("this kernel has no {feature}: Linux {since} or later is needed")]
     Missing {
-        /// The kernel's name for it.
+        /// The kernel's name for the feature.
         feature: &'static str,
         /// The first Linux version with it.
         since: &'static str,
@@ -26,7 +26,7 @@ pub enum Error {
          `ulimit -l` or systemd's LimitMEMLOCK=, or make the ring smaller"
     )]
     LockedMemory {
-        /// What was being set up.
+        /// The thing that was being set up.
         what: &'static str,
         /// The limit's value.
         limit: u64,
@@ -37,7 +37,7 @@ pub enum Error {
          systemd's LimitNOFILE=, or ask for fewer sockets"
     )]
     Descriptors {
-        /// What was being set up.
+        /// The thing that was being set up.
         what: String,
         /// The limit's value.
         limit: u64,
@@ -49,7 +49,7 @@ pub enum Error {
     /// All slots of the direct descriptor table have a socket.
     #[error("the ring's table of {sockets} sockets is full; close some or make a larger ring")]
     TableFull {
-        /// How many there are.
+        /// The number of slots.
         sockets: u32,
     },
     /// A system call failed in a way nothing above explains.
@@ -57,7 +57,7 @@ pub enum Error {
     System {
         /// The call.
         what: &'static str,
-        /// Its error.
+        /// The call's error.
         source: io::Error,
     },
     /// The kernel had no memory to keep a completion: some request will never be heard of again.
@@ -70,7 +70,7 @@ impl Error {
         move |source| Error::System { what, source }
     }
 
-    /// For a failed registration: ENOMEM and EMFILE are about limits.
+    /// Returns the error for a failed registration: ENOMEM and EMFILE are about limits.
     pub(crate) fn registering(what: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| match source.raw_os_error() {
             Some(libc::ENOMEM) => Error::LockedMemory { what, limit: limit(libc::RLIMIT_MEMLOCK) },
@@ -82,7 +82,7 @@ impl Error {
     }
 }
 
-/// Why [`Ring::send`](crate::Ring::send) took nothing.
+/// The reason why [`Ring::send`](crate::Ring::send) took nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendRefused {
     /// The socket is closed or being closed.
@@ -93,7 +93,7 @@ pub enum SendRefused {
     Busy,
 }
 
-/// The soft value of a resource limit.
+/// Returns the soft value of a resource limit.
 pub(crate) fn limit(resource: libc::__rlimit_resource_t) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is ours and as large as getrlimit(2) fills.

@@ -1,12 +1,12 @@
-//! What a ring tells its user, and the handles it is told by.
+//! The events a ring reports to its user, and the handles in them.
 
 use std::io;
 
 use crate::{Peer, RecvBuffer};
 
-/// A socket of a ring: its slot in the direct descriptor table, and which of the slot's lives.
+/// A socket of a ring: its slot in the direct descriptor table, and the slot's generation.
 ///
-/// Handles of closed sockets are harmless: what is asked of them is ignored.
+/// Handles of closed sockets are harmless: requests for them are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Socket {
     pub(crate) index: u32,
@@ -14,13 +14,13 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A handle made up, for code that is tested without a ring. No ring knows it.
+    /// Makes up a handle that no ring knows, for code that is tested without a ring.
     pub fn made_up(index: u32, generation: u32) -> Socket {
         Socket { index, generation }
     }
 
-    /// The slot: dense, smaller than [`Config::sockets`](crate::Config::sockets), used again after
-    /// [`Event::Closed`].
+    /// Returns the slot: dense, smaller than [`Config::sockets`](crate::Config::sockets), used again
+    /// after [`Event::Closed`].
     pub fn index(self) -> usize {
         self.index as usize
     }
@@ -33,63 +33,64 @@ pub struct Listener {
     pub(crate) generation: u32,
 }
 
-/// What has happened.
+/// Something that has happened.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection came. Nothing is received from it yet: [`Ring::resume`](crate::Ring::resume) or
-    /// [`Then::Receive`] starts that.
+    /// A connection was accepted. Nothing is received from it yet:
+    /// [`Ring::resume`](crate::Ring::resume) or [`Then::Receive`] starts that.
     Accepted {
-        /// Where it came.
+        /// The listener that accepted it.
         listener: Listener,
         /// The connection.
         socket: Socket,
-        /// Who is at its other end, if the listener asks: see [`Ring::listen_for`](crate::Ring::listen_for).
+        /// The peer, if the listener makes peer queries: see
+        /// [`Ring::listen_for`](crate::Ring::listen_for).
         peer: Option<Peer>,
     },
-    /// A connection could not be accepted. The ring goes on accepting: at once if the connection
-    /// itself was at fault, when a socket was closed if the table was full (ENFILE), and otherwise
-    /// after a pause that doubles from 10 ms to 1 s. Only on EBADF, EINVAL, ENOTSOCK and EOPNOTSUPP,
-    /// where the listener is no listener, it does not.
+    /// A connection could not be accepted. The ring goes on accepting: at once if the connection itself
+    /// was at fault, when a socket was closed if the table was full (ENFILE), and otherwise after a
+    /// pause that doubles from 10 ms to 1 s. The ring stops accepting only on EBADF, EINVAL, ENOTSOCK
+    /// and EOPNOTSUPP, where the listener is no listening socket.
     AcceptFailed {
-        /// Where.
+        /// The listener whose accept failed.
         listener: Listener,
-        /// Why.
+        /// The error of the accept.
         error: io::Error,
     },
     /// Bytes arrived, at least one.
     Received {
-        /// From whom.
+        /// The socket they came from.
         socket: Socket,
         /// The bytes.
         data: RecvBuffer,
     },
-    /// Nothing more will arrive: `None` at the end of the stream.
+    /// The socket will receive nothing more: `error` is `None` at the end of the stream.
     RecvEnded {
-        /// From whom.
+        /// The socket that receives no more.
         socket: Socket,
-        /// What is wrong, if anything.
+        /// The error that ended receiving, or `None`.
         error: Option<io::Error>,
     },
-    /// The peer has gone: see [`Ring::watch_hang_up`](crate::Ring::watch_hang_up).
+    /// The peer is gone: see [`Ring::watch_hang_up`](crate::Ring::watch_hang_up).
     HungUp {
-        /// Which.
+        /// The socket whose peer is gone.
         socket: Socket,
     },
-    /// A [`Ring::send`](crate::Ring::send) is over, as a whole: all of it is sent, or it failed.
+    /// A [`Ring::send`](crate::Ring::send) is over as a whole: all of it is sent, or it failed.
     Sent {
-        /// To whom.
+        /// The socket that sent.
         socket: Socket,
-        /// How many bytes.
+        /// The number of bytes sent, or the error.
         result: io::Result<usize>,
     },
-    /// The last that is heard of a socket after [`Ring::close`](crate::Ring::close).
+    /// A socket is closed, after [`Ring::close`](crate::Ring::close). This is its last event.
     Closed {
-        /// Which.
+        /// The socket that is closed.
         socket: Socket,
     },
 }
 
-/// What follows a send, linked behind it.
+/// The request that follows a send, linked behind it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Then {
     /// Nothing.

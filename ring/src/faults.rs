@@ -1,4 +1,4 @@
-//! For tests: requests and system calls that fail as the host might have them fail.
+//! Fault injection for tests: requests and system calls that fail as the host might have them fail.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,22 +7,23 @@ use io_uring::{EnterFlags, opcode, squeue};
 
 use crate::token::{Op, Token};
 
-/// What is yet to fail.
+/// The faults that are still to happen.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// The next request of this kind is not made, and completes with this result.
+    /// Kinds of requests with results: the next request of a kind is not made, and completes with the
+    /// result.
     pub requests: Vec<(Op, i32)>,
-    /// So many requests with a fault are made all the same, before the first that fails.
+    /// The number of requests with a fault that are made all the same, before the first that fails.
     pub pass: usize,
-    /// The next `io_uring_enter` fails with this errno.
+    /// Errnos, one for each of the next calls of `io_uring_enter`.
     pub enters: VecDeque<i32>,
-    /// The next `io_uring_enter` with more entries than this takes only so many, as the kernel does
-    /// that can allocate no more requests.
+    /// Numbers of entries: the next `io_uring_enter` with more entries than the first number takes only
+    /// that many, as the kernel does when it can allocate no more requests.
     pub takes: VecDeque<u32>,
 }
 
 impl Faults {
-    /// The entries with those replaced that are to fail. Their links stay.
+    /// Returns the entries, with those replaced that are to fail. Their links stay.
     pub fn spoil(&mut self, chain: &[squeue::Entry]) -> Vec<squeue::Entry> {
         chain.iter().map(|entry| self.fault(entry).unwrap_or_else(|| entry.clone())).collect()
     }
@@ -43,7 +44,7 @@ impl Faults {
         Some(nop(result).flags(linked).user_data(entry.get_user_data()))
     }
 
-    /// The failure of this enter, if it is to fail; else what it asks for.
+    /// Returns the failure of this enter if it is to fail, else the arguments to enter with.
     pub fn enter(
         &mut self,
         queued: u32,
@@ -64,7 +65,7 @@ impl Faults {
     }
 }
 
-/// A request that completes with this result: `IORING_NOP_INJECT_RESULT`, Linux 6.10.
+/// Returns a request that completes with this result: `IORING_NOP_INJECT_RESULT`, Linux 6.10.
 fn nop(result: i32) -> squeue::Entry {
     const INJECT_RESULT: i32 = 1;
     let mut entry = opcode::Nop::new().build();
@@ -94,7 +95,7 @@ mod tests {
         Config { entries: 16, sockets: 8, recv_buffers: 4, without, ..Config::default() }
     }
 
-    /// A ring, its one socket, and the peer's end of that.
+    /// Returns a ring, its one socket, and the peer's end of that socket.
     fn connected(config: Config) -> (Ring, Socket, UnixStream) {
         let mut ring = Ring::new(&config).unwrap();
         let (near, far) = UnixStream::pair().unwrap();
@@ -107,7 +108,7 @@ mod tests {
         ring.queue.faults.requests.extend((0..times).map(|_| (op, -errno)));
     }
 
-    /// The next event; a fault must not hold it up for ever, nor have the ring spin.
+    /// Returns the next event; a fault must not hold it up for ever, nor have the ring spin.
     fn next(ring: &mut Ring) -> Event {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -119,7 +120,7 @@ mod tests {
         }
     }
 
-    /// Handles what there is until the ring has put off so much.
+    /// Handles completions until the ring has put off `times` requests.
     fn until_put_off(ring: &mut Ring, times: u64) {
         let end = Instant::now() + PATIENCE;
         while ring.stats().put_off < times {
@@ -144,7 +145,8 @@ mod tests {
     fn a_send_that_fails_for_a_moment_loses_nothing() {
         for errno in [libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EINTR] {
             for then in [Then::Nothing, Then::Receive, Then::Shutdown] {
-                // At the head of a chain, in it and between two; 64 chunks are a step, 8 steps a chain.
+                // A request fails at the head of a chain, inside it, and between two chains; 64 chunks
+                // are a step, 8 steps a chain.
                 for (chunks, pass) in [(1, 0), (1, 1), (700, 0), (700, 3), (700, 7), (700, 9)] {
                     send_with_faults(errno, then, chunks, pass);
                 }
@@ -169,18 +171,19 @@ mod tests {
             Then::Nothing => {}
             Then::Receive => assert!(matches!(next(&mut ring), Event::Received { .. }), "{what}"),
             Then::Shutdown => {
-                // What is linked behind the send may be made in the next wait only.
+                // The request linked behind the send may be made only in the next wait.
                 ring.wait(Some(Instant::now() + Duration::from_millis(10)), || true).unwrap();
                 assert_eq!(far.read_to_end(&mut got).expect(&what), 0);
             }
         }
-        // Those behind a broken link are cancelled, whatever they would have met.
+        // Requests behind a broken link are cancelled before they can meet their fault.
         let met = ring.stats().put_off > 0;
         assert_eq!(met, errno != libc::EINTR && pass < many, "{what}: {:?}", ring.stats());
         close(&mut ring, socket);
     }
 
-    /// Chunks of a message that does not fit into a socket's buffer: sends wait for their reader.
+    /// Returns the chunks of a message that does not fit into a socket's buffer: sends wait for their
+    /// reader.
     fn long_message(ring: &Ring, bytes: usize) -> (Vec<u8>, Vec<Chunk>) {
         let bytes: Vec<u8> = (0..bytes).map(|i| (i / 251 * 7 + i) as u8).collect();
         let chunk = |bytes: &[u8]| {
@@ -192,8 +195,8 @@ mod tests {
         (bytes, chunks)
     }
 
-    /// Sends a long message while the kernel takes so many entries of each chain in turn, and reads it
-    /// in small pieces.
+    /// Sends a long message while the kernel takes so many entries of each chain in turn, and reads the
+    /// message in small pieces.
     fn send_cut(then: Then, takes: &[u32], config: Config) {
         let what = format!("{then:?}, cut after {takes:?}");
         let (mut ring, socket, mut far) = connected(config);
@@ -238,7 +241,8 @@ mod tests {
 
     #[test]
     fn a_chain_that_is_taken_in_part_stays_in_order() {
-        // 64 chunks are a step, so a round is a chain of 8 steps and what follows the last of them.
+        // 64 chunks are a step, so a round is a chain of 8 steps and the request that follows the last
+        // of them.
         for then in [Then::Nothing, Then::Receive, Then::Shutdown] {
             for first in 1..8 {
                 send_cut(then, &[first], small());
@@ -293,7 +297,7 @@ mod tests {
         }
     }
 
-    /// Closes, and checks that nothing is left.
+    /// Closes the socket, and checks that nothing is left.
     fn close(ring: &mut Ring, which: Socket) {
         close_one(ring, which);
         let stats = ring.stats();
@@ -331,7 +335,7 @@ mod tests {
             ring.send(socket, chunks, then).unwrap();
             until_put_off(&mut ring, 2);
             close(&mut ring, socket);
-            // A ring can go in the middle of it, too.
+            // A ring can also be dropped in the middle of a send.
             let (mut ring, socket, mut far) = connected(small());
             fail(&mut ring, Op::Send, libc::ENOMEM, 1000);
             let (_, chunks) = message(&ring, 200);
@@ -439,7 +443,7 @@ mod tests {
     fn a_waker_that_cannot_be_polled_for_a_moment_wakes() {
         let mut ring = Ring::new(&small()).unwrap();
         fail(&mut ring, Op::Wake, libc::ENOMEM, 3);
-        // The one that is armed ends with this, as when the CQ overflows.
+        // The poll that is armed ends with this, as when the CQ overflows.
         ring.arm_waker();
         until_put_off(&mut ring, 3);
         let waker = ring.waker();

@@ -1,12 +1,12 @@
-//! What a kernel may or may not have: names, and the Linux version that brought each.
+//! The features that a kernel may lack: names, and the Linux version that brought each.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign, Sub};
 
 /// A set of io_uring features.
 ///
-/// [`Config::without`](crate::Config::without) takes one, to run as an older kernel would make the
-/// ring run; [`Ring::features`](crate::Ring::features) tells what is in use.
+/// [`Config::without`](crate::Config::without) takes a set of features, to run as on an older kernel;
+/// [`Ring::features`](crate::Ring::features) returns the features in use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Features(u32);
 
@@ -18,8 +18,8 @@ macro_rules! features {
             /// Every feature the ring knows of.
             pub const ALL: Features = Features($(1 << $bit)|*);
 
-            /// One row for each feature: itself, its name, the Linux version that has it, and what is
-            /// done without it (empty: nothing can be).
+            /// One row for each feature: the feature, its name, the Linux version that has it, and what
+            /// the ring does without it (empty if the ring cannot run without it).
             pub(crate) const TABLE: &'static [Row] = &[
                 $(Row { feature: Features::$name, name: $text, since: $since, fallback: $fallback },)*
             ];
@@ -27,7 +27,7 @@ macro_rules! features {
     };
 }
 
-/// See [`Features::TABLE`].
+/// A row of [`Features::TABLE`].
 pub(crate) struct Row {
     pub feature: Features,
     pub name: &'static str,
@@ -81,12 +81,12 @@ impl Features {
     /// The empty set.
     pub const NONE: Features = Features(0);
 
-    /// Whether all of `other` is in this set.
+    /// Returns `true` if all of `other` is in this set.
     pub const fn contains(self, other: Features) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether nothing is in this set.
+    /// Returns `true` if the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

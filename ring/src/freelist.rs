@@ -1,30 +1,31 @@
 //! A free list of indices that any thread may take from and give to, without locks.
 //!
-//! A Treiber stack whose links are an array beside the things they stand for. Its head carries a tag
-//! that changes with every exchange, so a head read before others took and gave back the same index
-//! is not mistaken for the one there now (the ABA problem). Indices never handed out yet are not in
-//! the list: a counter says how many have been, so that memory nobody needed is never touched.
+//! This is a Treiber stack whose links are an array beside the things they stand for. Its head carries
+//! a tag that changes with every exchange, so a head that a thread read before others took and gave
+//! back the same index is not mistaken for the present head (the ABA problem). Indices never handed out
+//! yet are not in the list: a counter says how many have been handed out, so that memory nobody needed
+//! is never touched.
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// See the module's documentation.
+/// A free list: see the module's documentation.
 pub(crate) struct FreeList {
-    /// The tag in the upper half, the first free index plus one in the lower; 0 ends the list.
+    /// A tag in the upper half, the first free index plus one in the lower; 0 ends the list.
     head: AtomicU64,
-    /// For each free index the one below it, plus one.
+    /// For each free index, the one below it in the stack, plus one.
     next: Box<[AtomicU32]>,
-    /// Indices from here up have never been taken. May run past the end, by at most one per thread.
+    /// The first index that has never been taken. It may run past the end, by at most one per thread.
     fresh: AtomicU32,
 }
 
 impl FreeList {
-    /// All of `0..count` is free.
+    /// Makes a list in which all of `0..count` is free.
     pub fn new(count: u32) -> FreeList {
         let next = (0..count).map(|_| AtomicU32::new(0)).collect();
         FreeList { head: AtomicU64::new(0), next, fresh: AtomicU32::new(0) }
     }
 
-    /// Takes a free index, the one given back last if there is one.
+    /// Takes a free index: the one given back last, or a fresh one.
     pub fn take(&self) -> Option<u32> {
         let mut head = self.head.load(Ordering::Acquire);
         while head as u32 != 0 {
@@ -64,7 +65,7 @@ impl FreeList {
     }
 }
 
-/// A head with a new tag that points to `first`.
+/// Returns a head with a new tag that points to `first`.
 fn retag(head: u64, first: u32) -> u64 {
     ((head >> 32).wrapping_add(1) << 32) | u64::from(first)
 }

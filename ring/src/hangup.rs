@@ -1,10 +1,10 @@
-//! Telling a peer that only sends no more from one that has gone.
+//! Distinguishes a peer that only sends no more from one that is gone.
 //!
-//! To a recv both are the end of the stream. A poll knows more: POLLHUP says that both directions are
-//! shut, which at a unix socket is so once the peer has closed its end, and at TCP once it has reset the
-//! connection. io_uring reports POLLRDHUP to every poll, so a single one would complete at once at a
-//! socket that is half closed; a multishot poll reports that first and then each change.
-//! See poll(2), `io_uring_prep_poll_multishot(3)`, Linux 5.13.
+//! A recv sees the end of the stream in both cases. A poll sees more: POLLHUP says that both directions
+//! are shut, which holds at a unix socket once the peer has closed its end, and at TCP once the peer
+//! has reset the connection. io_uring reports POLLRDHUP to every poll, so a single-shot poll would
+//! complete at once at a socket that is half closed; a multishot poll reports that first and then each
+//! change. See poll(2), `io_uring_prep_poll_multishot(3)`, Linux 5.13.
 
 use io_uring::{opcode, types};
 
@@ -17,9 +17,9 @@ use crate::{Event, Ring, Socket};
 const GONE: i32 = (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) as i32;
 
 impl Ring {
-    /// Watches a socket whose stream has ended: [`Event::HungUp`] tells, once, that its peer has gone. A
-    /// TCP peer that closes its socket looks like one that sends no more, until it resets the connection
-    /// in answer to a send.
+    /// Watches a socket whose stream has ended: [`Event::HungUp`] tells, once, that its peer is gone. A
+    /// TCP peer that closes its socket looks like one that sends no more, until the peer resets the
+    /// connection in answer to a send.
     pub fn watch_hang_up(&mut self, socket: Socket) {
         let Some(slot) = self.slots.open_slot(socket) else { return };
         if slot.has(property::WATCHED) {
@@ -61,7 +61,7 @@ impl Ring {
             }
             return None;
         }
-        // One that cannot be watched is as good as gone: nobody would find out later.
+        // A socket that cannot be watched is reported as gone: nothing would report it later.
         self.slots.get(socket)?.properties |= property::HUNG_UP;
         Some(Event::HungUp { socket })
     }

@@ -1,10 +1,11 @@
 //! Sockets over one io_uring.
 //!
-//! A [`Ring`] accepts connections, receives and sends for all of them on one thread, and tells of it in
+//! A [`Ring`] accepts connections, receives and sends for all of them on one thread, and reports in
 //! [`Event`]s. It is a small layer: what it adds to `io_uring(7)` is the care for all that is normal
-//! though seldom. A send that comes short goes on where it stopped; a full SQ is submitted in between,
-//! without tearing a chain apart; an overflown CQ, a spent buffer ring, a full descriptor table or a
-//! cancel that comes too late lose nothing and spin nowhere; a closed socket leaves nothing behind.
+//! though rare. A short send goes on where it stopped. A full SQ is submitted in between, without
+//! tearing a chain apart. An overflown CQ, a spent buffer ring, a full descriptor table or a cancel
+//! that comes too late lose nothing and never make the ring spin. A closed socket leaves nothing
+//! behind.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -27,7 +28,7 @@
 //! });
 //!
 //! 'serve: loop {
-//!     // Submits all that came of the events before, and sleeps until there are more.
+//!     // Submits the requests that the events before led to, and sleeps until there are more.
 //!     ring.wait(None, || true)?;
 //!     while let Some(event) = ring.next_event() {
 //!         match event {
@@ -50,14 +51,14 @@
 //!
 //! # The loop
 //!
-//! [`Ring::wait`] is the only call that sleeps, and all but the only one that enters the kernel: what
-//! the others ask for is queued, and goes with the next wait. So one `io_uring_enter(2)` submits all
-//! that came of a batch of events and fetches the next batch. Other threads end the sleep with a
-//! [`Waker`].
+//! [`Ring::wait`] is the only call that sleeps, and nearly the only one that enters the kernel: the
+//! other calls queue requests, which go with the next wait. So one `io_uring_enter(2)` submits all
+//! requests that a batch of events led to, and fetches the next batch. Other threads end the sleep with
+//! a [`Waker`].
 //!
-//! A [`Socket`] is a direct descriptor: it never is in the process's descriptor table, only in the
+//! A [`Socket`] is a direct descriptor: it is never in the process's descriptor table, only in the
 //! ring's. Nothing is received from it until [`Ring::resume`] or [`Then::Receive`], and one send of it
-//! is in flight at a time. What arrives is lent in a [`RecvBuffer`]; what is sent is given in
+//! is in flight at a time. Received bytes are lent in a [`RecvBuffer`]; bytes to send are given in
 //! [`Chunk`]s of an [`Arena`], which other threads can fill.
 //!
 //! # Sending
@@ -78,20 +79,20 @@
 //! | TCP: SEND_ZC, registered buffer | 1.3 to 1.5 | 1.1 | 1.1 to 1.5 |
 //! | TCP: SENDMSG_ZC, registered buffer | 1.3 to 2.0 | 1.0 to 1.1 | 2.0 to 2.7 |
 //!
-//! So one chunk goes by SEND and several by SENDMSG, and neither touches a registered buffer: a write
-//! from one is copied all the same, costs rather a little more, has no `MSG_NOSIGNAL`, and its memory
-//! is pinned. The arena is registered for the one use left, zero copy sends
-//! ([`Config::zero_copy_from`]), and only then. Over loopback those lose at any size, because the
-//! kernel copies after all when a packet turns around to a local reader
-//! ([`Stats::zero_copy_copied`] counts that), and a chunk comes back only when TCP has seen the
-//! acknowledgement, which may be delayed for 40 ms. Set it for large messages over a network card that
-//! can gather, after measuring there.
+//! So one chunk goes by SEND and several by SENDMSG, and neither uses a registered buffer: a write from
+//! a registered buffer is copied all the same, costs rather a little more, has no `MSG_NOSIGNAL`, and
+//! its memory is pinned. The arena is registered only for zero copy sends ([`Config::zero_copy_from`]).
+//! Over loopback zero copy sends lose at any size, because the kernel copies after all when a packet
+//! turns around to a local reader ([`Stats::zero_copy_copied`] counts that), and a chunk comes back
+//! only when TCP has seen the acknowledgement, which may be delayed for 40 ms. Set `zero_copy_from` for
+//! large messages over a network card that can gather, after measuring there.
 //!
-//! # Who is there
+//! # Peers
 //!
-//! A listener can ask ([`Ring::listen_for`], with [`Config::peers`]): then each connection is told of
-//! with its [`Peer`], the user at the other end of a unix socket or the address of a TCP one's. Of whom
-//! that cannot be found out is not told of at all.
+//! A listener can make a peer query for each connection ([`Ring::listen_for`], with [`Config::peers`]).
+//! Then each connection is reported with its [`Peer`]: the user at the other end of a unix socket, or
+//! the address at the other end of a TCP socket. A connection whose query fails is closed and not
+//! reported.
 //!
 //! # Faults of the host
 //!
@@ -100,7 +101,7 @@
 //! | accept: EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN | [`Event::AcceptFailed`]; accepts again after a pause of 10 ms to 1 s | [`accept_errors`](Stats::accept_errors) |
 //! | accept: the connection itself failed (ECONNABORTED and such) | [`Event::AcceptFailed`]; accepts the next at once | [`accept_errors`](Stats::accept_errors) |
 //! | the table of sockets is full | connections wait in the listener's backlog | |
-//! | asking who is there: any error | closes the connection, untold | [`unknown_peers`](Stats::unknown_peers) |
+//! | a peer query: any error | closes the connection without an event | [`unknown_peers`](Stats::unknown_peers) |
 //! | recv: ENOBUFS, no receive buffer | the socket waits in line for one | [`recv_buffers_exhausted`](Stats::recv_buffers_exhausted) |
 //! | recv: ENOMEM | tries again each 10 ms; after 100 times in a row [`Event::RecvEnded`] | [`put_off`](Stats::put_off) |
 //! | recv: EAGAIN (someone who shares the socket made it nonblocking) | tries again each 10 ms | [`put_off`](Stats::put_off) |
@@ -121,19 +122,19 @@
 //!
 //! # What is needed
 //!
-//! Linux 5.19, for provided buffer rings and allocated direct descriptors; what newer kernels add is
-//! used if it is there ([`Features`]), and [`Config::without`] makes the ring do without it.
+//! The ring needs Linux 5.19, for provided buffer rings and allocated direct descriptors. It uses what
+//! newer kernels add ([`Features`]), and [`Config::without`] makes the ring do without it. Each
 //! [`Error`] says what to do about a system that refuses.
 //!
-//! # Where things are
+//! # The modules
 //!
-//! In reading order: `ring` (what a ring is made of, the wait, whose completion is whose), `queue` (SQ,
-//! CQ and the system call), `token` (what a completion carries), `setup`, `features` and
-//! `restrict` (what the kernel is asked for, and may be), `slots` (the state of a socket), `accept`, `peer_query` and
-//! `peer` (who has connected), `adopt`, `recv`, `send` with `send_chain`,
-//! `quiet`, `hangup` and `close` (what is done with one), `buffers` (receive memory), `arena` and `freelist` (send memory),
-//! `retry` (what failed for want of memory), `wake`, `spin`. `loom_tests` has every order of what threads
-//! do tried, and `sync` lets it.
+//! In reading order: `ring` (the parts of a ring, the wait, the dispatch of completions), `queue` (SQ,
+//! CQ and the system call), `token` (the contents of `user_data`), `setup`, `features` and `restrict`
+//! (the features the kernel is asked for, and the requests it is told to allow), `slots` (the state of
+//! a socket), `accept`, `peer_query` and `peer` (the peers of connections), `adopt`, `recv`, `send`
+//! with `send_chain`, `quiet`, `hangup` and `close` (the operations on a socket), `buffers` (receive
+//! memory), `arena` and `freelist` (send memory), `retry` (requests that failed for want of memory),
+//! `wake`, `spin`. `loom_tests` tries every order of the threads' steps, with the types of `sync`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]

@@ -1,24 +1,24 @@
-//! What threads do to the free list and the waker, in every order of it that loom finds: `scripts/loom`.
-//! Here only with `--cfg loom`.
+//! Tests that try the steps of several threads, on the free list and the waker, in every order that
+//! loom finds: `scripts/loom`. They are built only with `--cfg loom`.
 //!
-//! A model fails if an assertion does, and if no thread can go on.
+//! A model fails if an assertion fails, or if no thread can go on.
 
 use loom::sync::{Condvar, Mutex};
 
 use crate::{Arena, ArenaClass, ArenaConfig, CLASSES, Socket};
 
-/// A socket of no ring.
+/// Returns a socket of no ring.
 pub fn socket() -> Socket {
     Socket { index: 0, generation: 0 }
 }
 
-/// An arena without a ring and without chunks: the heap serves.
+/// Returns an arena without a ring and without chunks: all its chunks come from the heap.
 pub fn arena() -> Arena {
     let classes = [ArenaClass { capacity: 64, count: 0 }; CLASSES];
     Arena::new(&ArenaConfig { classes }).expect("a mapping of a page")
 }
 
-/// What a thread sleeps for: it stays rung until somebody has slept for it, as an eventfd stays
+/// A bell that a thread sleeps for: it stays rung until somebody has slept for it, as an eventfd stays
 /// readable.
 #[derive(Debug, Default)]
 pub struct Bell {
@@ -33,7 +33,7 @@ impl Bell {
         self.rings.notify_one();
     }
 
-    /// Sleeps.
+    /// Sleeps until the bell rings.
     pub fn wait(&self) {
         let mut rung = self.rung.lock().unwrap();
         while !std::mem::take(&mut *rung) {
@@ -52,8 +52,8 @@ mod tests {
     use crate::Waker;
     use crate::freelist::FreeList;
 
-    /// Work handed over as lock-free queues do: nothing but the waker's fences orders it against the
-    /// parked flag.
+    /// A queue that hands over work as lock-free queues do: only the waker's fences order the work
+    /// against the parked flag.
     #[derive(Default)]
     struct Queue {
         put: AtomicU32,
@@ -64,13 +64,13 @@ mod tests {
             self.put.fetch_add(1, Ordering::Release);
         }
 
-        /// How many have been put, as far as this thread sees.
+        /// Returns how many have been put, as far as this thread sees.
         fn seen(&self) -> u32 {
             self.put.load(Ordering::Acquire)
         }
     }
 
-    /// What `Ring::wait` does about its waker, until so much has come.
+    /// Parks and sleeps as `Ring::wait` does, until `much` has come.
     fn wait_for(waker: &Waker, queue: &Queue, much: u32) {
         while queue.seen() < much {
             waker.park();
@@ -115,7 +115,7 @@ mod tests {
         });
     }
 
-    /// Two threads take and give back; each index has one holder at a time.
+    /// Has two threads take and give back indices; each index has one holder at a time.
     #[test]
     fn an_index_is_taken_by_one() {
         loom::model(|| {

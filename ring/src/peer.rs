@@ -1,41 +1,41 @@
-//! Who a connection's peer is: the socket options that tell, and what their answers mean.
+//! The peer of a connection: the socket options that report it, and the meaning of their values.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use io_uring::{opcode, squeue, types};
 
-/// What a listener asks of each connection, by [`Ring::listen_for`](crate::Ring::listen_for).
+/// The query a listener makes for each connection, by [`Ring::listen_for`](crate::Ring::listen_for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerQuery {
-    /// Who the peer is: the user at the other end of a unix socket, the address of a TCP one's.
+    /// The user at the other end of a unix socket, or the address at the other end of a TCP socket.
     Peer,
-    /// The same, and which supplementary groups a user is in.
+    /// The peer as for `Peer`, and the supplementary groups of a user.
     PeerAndGroups,
 }
 
-/// Who is at the other end of a connection.
+/// The user or the address at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Of a unix socket: who called connect(2), as it was then. `SO_PEERCRED` and `SO_PEERGROUPS` in
-    /// unix(7), socket(7).
+    /// For a unix socket: the process that called connect(2), as it was then. `SO_PEERCRED` and
+    /// `SO_PEERGROUPS` in unix(7), socket(7).
     User {
-        /// The process; 0 for one of another PID namespace.
+        /// The process; 0 for a process of another PID namespace.
         pid: i32,
-        /// The effective user; the overflow user (65534) if our user namespace has none for it.
+        /// The effective user; the overflow user (65534) if our user namespace has no number for it.
         uid: u32,
         /// The effective group.
         gid: u32,
         /// The supplementary groups. Empty if they were not asked for, or are more than 1024.
         groups: Vec<u32>,
     },
-    /// Of a TCP socket. An IPv4 client of an IPv6 listener is told by its IPv4 address.
+    /// For a TCP socket. An IPv4 client of an IPv6 listener is reported by its IPv4 address.
     Address(SocketAddr),
 }
 
-/// The most supplementary groups that are heard of.
+/// The most supplementary groups that are reported.
 pub(crate) const MOST_GROUPS: usize = 1024;
 
-/// A socket option that tells something of the peer.
+/// A socket option that tells something about the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     User,
@@ -44,7 +44,7 @@ pub(crate) enum Question {
     Address6,
 }
 
-/// `SO_PEERNAME`, which libc has for some targets only: getpeername(2) as an option.
+/// `SO_PEERNAME`, which libc defines for some targets only: getpeername(2) as an option.
 const SO_PEERNAME: i32 = 28;
 /// Bytes of a `struct sockaddr_in` and a `struct sockaddr_in6`.
 const SOCKADDR_IN: usize = size_of::<libc::sockaddr_in>();
@@ -53,7 +53,7 @@ const SOCKADDR_IN6: usize = size_of::<libc::sockaddr_in6>();
 const UCRED: usize = size_of::<libc::ucred>();
 
 impl Question {
-    /// The first one for a connection of this address family, if there is one.
+    /// Returns the first question for a connection of this address family, or `None`.
     pub fn of_family(domain: i32) -> Option<Question> {
         match domain {
             libc::AF_UNIX => Some(Question::User),
@@ -71,8 +71,8 @@ impl Question {
         }
     }
 
-    /// How many words an answer may have. Of an address the kernel fills just what is asked for, and
-    /// refuses to be asked for more.
+    /// Returns the number of words an answer may have. The kernel writes exactly as many bytes of an
+    /// address as are asked for, and refuses to be asked for more.
     pub fn words(self) -> usize {
         match self {
             Question::User => UCRED / 4,
@@ -82,22 +82,24 @@ impl Question {
         }
     }
 
-    /// The request: `SOCKET_URING_OP_GETSOCKOPT`, Linux 6.7. It writes to `answer` until it completes,
-    /// with the number of bytes written. A direct descriptor takes `IOSQE_FIXED_FILE` as well.
+    /// Returns the request: `SOCKET_URING_OP_GETSOCKOPT`, Linux 6.7. The kernel writes to `answer`
+    /// until the request completes with the number of bytes written. A direct descriptor needs
+    /// `IOSQE_FIXED_FILE` as well.
     pub fn entry(self, fd: types::Fd, answer: &mut [u32]) -> squeue::Entry {
         const GETSOCKOPT: u32 = 2;
         debug_assert_eq!(answer.len(), self.words());
         let (level, option) = (libc::SOL_SOCKET as u32, self.option() as u32);
         let (to, len) = (answer.as_mut_ptr().cast_const().cast(), size_of_val(answer) as u32);
         let mut entry = opcode::SetSockOpt::new(fd, level, option, to, len).build();
-        // The crate knows the setter only, which differs in the operation: `cmd_op`, at offset 8.
+        // The crate has only the setter, which differs in the operation: `cmd_op`, at offset 8.
         const _: () = assert!(size_of::<squeue::Entry>() == 64);
-        // SAFETY: an entry is a `struct io_uring_sqe` of 64 bytes, aligned to 8; any `cmd_op` is one.
+        // SAFETY: an entry is a `struct io_uring_sqe` of 64 bytes, aligned to 8; any value of `cmd_op`
+        // is valid.
         unsafe { (&raw mut entry).cast::<u32>().add(2).write(GETSOCKOPT) };
         entry
     }
 
-    /// What the answer says, `written` bytes of it; `None` if it cannot be one.
+    /// Decodes an answer of `written` bytes; `None` if it is not valid.
     pub fn understand(self, answer: &[u32], written: usize) -> Option<Peer> {
         let bytes = size_of_val(answer.get(..self.words())?);
         if written != bytes {
@@ -116,7 +118,7 @@ impl Question {
     }
 }
 
-/// The address in a `struct sockaddr_in` or `sockaddr_in6`.
+/// Decodes the address in a `struct sockaddr_in` or `sockaddr_in6`.
 fn address(words: &[u32]) -> Option<SocketAddr> {
     let mut bytes = [0; SOCKADDR_IN6];
     for (to, word) in bytes.chunks_exact_mut(4).zip(words) {

@@ -1,12 +1,12 @@
-//! Asking who has connected, before anybody is told of the connection.
+//! Peer queries: the ring finds out the peer of a connection before it reports the connection.
 //!
 //! A direct descriptor has no number that getsockopt(2) would take, so the ring asks by
 //! `SOCKET_URING_OP_GETSOCKOPT` (`io_uring_prep_cmd_sock(3)`, Linux 6.7). Until the answer is there the
-//! socket is *silent*: the user knows nothing of it, and if there is no answer, or the listener was
-//! stopped meanwhile, it is closed as if it had never been.
+//! socket is *silent*: the user knows nothing of it. If there is no answer, or the listener was stopped
+//! meanwhile, the ring closes the socket without an event.
 //!
-//! The kernel writes an answer into the state of its question, which is used again only when the
-//! completion was seen. There are few states: connections beyond them wait their turn.
+//! The kernel writes an answer into the state of its question, which is used again only when the ring
+//! has seen the completion. There are few states: connections beyond them wait their turn.
 
 use std::collections::VecDeque;
 
@@ -20,15 +20,15 @@ use crate::{Event, Listener, Ring, Socket};
 /// The most questions in flight.
 const MOST_IN_FLIGHT: usize = 64;
 
-/// What a listener asks of its connections.
+/// The questions to ask about the connections of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asks {
     pub first: Question,
-    /// A user's groups are asked for next.
+    /// True if a user's groups are asked for next.
     pub groups: bool,
 }
 
-/// A connection that is asked.
+/// A connection whose peer is queried.
 #[derive(Clone, Copy)]
 struct Asked {
     socket: Socket,
@@ -41,19 +41,19 @@ struct State {
     generation: u32,
     asked: Asked,
     question: Question,
-    /// What earlier answers said.
+    /// The peer as earlier answers said.
     peer: Option<Peer>,
-    /// Where the kernel writes, as large as the question allows. It is not touched, moved or freed
-    /// while the question is in flight.
+    /// The memory the kernel writes the answer to, as large as the question allows. It is not touched,
+    /// moved or freed while the question is in flight.
     answer: Vec<u32>,
     free: bool,
 }
 
-/// What an answer leads to.
+/// The outcome of a completed question.
 enum Heard {
     Known(Peer),
     Unknown,
-    /// There is more to ask.
+    /// Another question is to be asked.
     Next(Question),
 }
 
@@ -62,12 +62,12 @@ enum Heard {
 pub(crate) struct Questions {
     states: Vec<State>,
     free: Vec<u32>,
-    /// Bounded by the table of sockets.
+    /// Connections that wait for a state. Bounded by the table of sockets.
     waiting: VecDeque<Asked>,
 }
 
 impl Questions {
-    /// A state for a connection; `None` if it must wait.
+    /// Takes a state for a connection; `None` if the connection must wait.
     fn open(&mut self, asked: Asked) -> Option<u32> {
         let question = asked.asks.first;
         let index = self.free.pop().or_else(|| {
@@ -90,7 +90,7 @@ impl Questions {
         (state.generation == token.generation && !state.free).then_some(state)
     }
 
-    /// The question has completed for good.
+    /// Frees the state of a question that has completed for good.
     fn release(&mut self, index: u32) {
         let state = &mut self.states[index as usize];
         state.generation = state.generation.wrapping_add(1);
@@ -109,7 +109,7 @@ impl State {
         entry.flags(squeue::Flags::FIXED_FILE).user_data(token.pack())
     }
 
-    /// The question has completed with so many bytes, or an error.
+    /// Handles the completion of the question: `result` is a number of bytes, or a negative errno.
     fn hear(&mut self, result: i32) -> Heard {
         if self.question == Question::Groups {
             return self.hear_groups(result);
@@ -131,7 +131,7 @@ impl State {
         };
         let groups = match usize::try_from(result) {
             Ok(written) => self.answer.get(..written / 4).map(<[u32]>::to_vec),
-            // There are more than fit.
+            // The user is in more groups than fit.
             Err(_) if result == -libc::ERANGE => Some(Vec::new()),
             Err(_) => None,
         };
@@ -143,7 +143,7 @@ impl State {
 }
 
 impl Ring {
-    /// Asks a connection that nobody was told of who it is.
+    /// Starts the peer query of a connection that was not reported yet.
     pub(crate) fn peer_query(&mut self, socket: Socket, listener: Listener, asks: Asks) {
         let asked = Asked { socket, listener, asks };
         match self.questions.open(asked) {
@@ -184,14 +184,14 @@ impl Ring {
         self.answered(socket, listener, peer)
     }
 
-    /// Asks the next that waits.
+    /// Starts the query of the connection that has waited longest.
     fn ask_next(&mut self) {
         if let Some(Asked { socket, listener, asks }) = self.questions.waiting.pop_front() {
             self.peer_query(socket, listener, asks);
         }
     }
 
-    /// All that can be known of a connection is: tells of it, or closes it.
+    /// Ends a peer query: reports the connection, or closes it if `peer` is `None`.
     fn answered(
         &mut self,
         socket: Socket,
@@ -213,21 +213,21 @@ impl Ring {
     }
 }
 
-/// Whether the kernel answers questions: asks a socket of our own. The ring must be enabled, and hold
-/// nothing yet.
+/// Returns `true` if the kernel answers questions, by asking about a socket of our own. The ring must
+/// be enabled, and hold nothing yet.
 pub(crate) fn answers(io: &mut IoUring) -> std::io::Result<bool> {
     use std::os::fd::AsRawFd;
     let (socket, _peer) = std::os::unix::net::UnixStream::pair()?;
     let mut answer = vec![0; Question::User.words()];
     let entry = Question::User.entry(types::Fd(socket.as_raw_fd()), &mut answer);
-    // SAFETY: the answer lives until the completion came: it is waited for, below.
+    // SAFETY: the answer lives until the completion came, which is waited for below.
     let pushed = unsafe { io.submission().push(&entry) };
     pushed.map_err(|_| std::io::Error::other("an empty SQ is full"))?;
     let result = loop {
         match io.submit_and_wait(1) {
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
             Err(error) => {
-                // It may be in flight still.
+                // The request may still be in flight.
                 std::mem::forget(answer);
                 return Err(error);
             }
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::{Config, Features, PeerQuery};
 
-    /// A ring that asks, and so many that have connected.
+    /// Returns a ring whose listener makes peer queries, and `clients` that have connected to it.
     fn asking(clients: usize) -> (Ring, Listener, Vec<UnixStream>) {
         let without = Features::RESTRICTIONS;
         let config =
@@ -264,7 +264,8 @@ mod tests {
         (ring, listener, clients)
     }
 
-    /// Whom the ring has told of once so many were accepted, asked, and closed if need be.
+    /// Returns the sockets the ring has reported once `accepted` connections were accepted, queried,
+    /// and closed if need be.
     fn told(ring: &mut Ring, accepted: usize) -> Vec<Socket> {
         let mut told = Vec::new();
         let end = Instant::now() + Duration::from_secs(20);
@@ -296,11 +297,11 @@ mod tests {
         for faults in [
             vec![-libc::ENOTCONN],
             vec![-libc::ENOMEM],
-            // Too short, too long, nothing.
+            // Answers that are too short, too long, empty.
             vec![4],
             vec![16],
             vec![0],
-            // The groups, after the user.
+            // Failures of the groups' question, after that of the user.
             vec![12, -libc::ENODATA],
             vec![12, i32::MAX],
         ] {
@@ -322,7 +323,7 @@ mod tests {
     fn more_than_there_are_questions_wait() {
         let many = 3 * MOST_IN_FLIGHT;
         let (mut ring, _, clients) = asking(many);
-        // Every other one is unknown.
+        // Every other connection's query fails.
         ring.queue.faults.requests.extend((0..many / 2).map(|_| (Op::PeerQuery, -libc::ENOTCONN)));
         let known = told(&mut ring, many);
         assert_eq!(known.len(), many / 2);
@@ -341,7 +342,7 @@ mod tests {
         assert_hung_up(clients);
     }
 
-    /// The ring with its one question on its way, and the question's token.
+    /// Returns the ring with its one question in flight, and the question's token.
     fn in_flight() -> (Ring, Listener, Vec<UnixStream>, Token) {
         let (mut ring, listener, clients) = asking(1);
         while ring.questions.states.is_empty() {
@@ -376,7 +377,7 @@ mod tests {
         let (mut ring, listener, _clients, token) = in_flight();
         let known = told(&mut ring, 1);
         assert_eq!(known.len(), 1);
-        // Another is asked now with the same state.
+        // The same state serves another question now.
         let asks = Asks { first: Question::User, groups: false };
         let index = ring.questions.open(Asked { socket: known[0], listener, asks });
         assert_eq!(index, Some(token.index));

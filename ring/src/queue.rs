@@ -1,13 +1,14 @@
 //! The submission and completion queues, and the one system call that moves both.
 //!
-//! # A chain that the kernel takes a part of
+//! # A chain that the kernel takes only in part
 //!
 //! Linux takes entries one by one. When it cannot allocate a request it stops there: `io_uring_enter`
-//! returns how many it took, and what it has of a chain begins as if that were all (`io_submit_sqes`
-//! in the kernel's `io_uring.c`, `io_uring_enter(2)` on the return value). The rest of the chain is the
-//! head of the queue then, and would begin with the next enter, beside the entries it was to follow:
-//! bytes of one message would overtake each other. So the rest is cancelled where it stands in the
-//! queue, as the kernel cancels what is behind a link that broke, and is made again in the same way.
+//! returns the number of entries taken, and the part of the chain that was taken begins as if it were
+//! the whole (`io_submit_sqes` in the kernel's `io_uring.c`, `io_uring_enter(2)` on the return value).
+//! The rest of the chain is then the head of the queue, and would begin with the next enter, beside the
+//! entries it was to follow: bytes of one message would overtake each other. So the rest is cancelled
+//! where it stands in the queue, as the kernel cancels the requests behind a broken link, and is made
+//! again in the same way as those.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,7 +24,7 @@ use crate::token::Token;
 /// A completion.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Completion {
-    /// Whose it is; `None` for nobody's we know.
+    /// The token of the request; `None` if its `user_data` is no token.
     pub token: Option<Token>,
     /// The result: negative for an errno.
     pub result: i32,
@@ -32,7 +33,7 @@ pub(crate) struct Completion {
 }
 
 impl Completion {
-    /// Whether the request will complete again.
+    /// Returns `true` if the request will complete again.
     pub fn more(&self) -> bool {
         cqueue::more(self.flags)
     }
@@ -43,14 +44,14 @@ pub(crate) struct Queue {
     io: IoUring,
     /// The entries of the SQ.
     entries: MmapRaw,
-    /// How many entries were ever put there; wraps around.
+    /// The number of entries ever put into the SQ; it wraps around.
     pushed: u32,
     /// The ring's index among the thread's registered rings.
     registered: Option<u32>,
-    /// What found the SQ full even after submitting, oldest first. Bounded by what the sockets and
-    /// listeners can have outstanding.
+    /// Entries that found the SQ full even after submitting, oldest first. Bounded by what the sockets
+    /// and listeners can have outstanding.
     backlog: VecDeque<squeue::Entry>,
-    /// Requests queued or submitted whose last completion was not seen.
+    /// The number of requests queued or submitted whose last completion was not seen.
     in_flight: u64,
     #[cfg(test)]
     pub faults: crate::faults::Faults,
@@ -78,18 +79,18 @@ impl Queue {
         &self.io
     }
 
-    /// Requests queued or submitted whose last completion was not seen.
+    /// Returns the number of requests queued or submitted whose last completion was not seen.
     pub fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// The longest chain of links that one submission can hold.
+    /// Returns the length of the longest chain of links that one submission can hold.
     pub fn longest_chain(&self) -> usize {
         self.io.params().sq_entries() as usize
     }
 
-    /// Queues a chain of linked entries, or a single one. Links hold only within one submission, so
-    /// if there is no room for all, what is queued is submitted first.
+    /// Queues a chain of linked entries, or a single entry. Links hold only within one submission, so
+    /// if there is no room for the whole chain, the queued entries are submitted first.
     pub fn push(&mut self, chain: &[squeue::Entry], stats: &mut Stats) {
         debug_assert!(chain.len() <= self.longest_chain());
         #[cfg(test)]
@@ -100,7 +101,7 @@ impl Queue {
                 return;
             }
             stats.sq_full += 1;
-            // An error here is met again when the backlog is flushed.
+            // If this fails, flushing the backlog meets the same error.
             let _ = self.enter(Enter::Submit, stats);
             if self.push_now(chain) {
                 return;
@@ -110,9 +111,9 @@ impl Queue {
     }
 
     fn push_now(&mut self, chain: &[squeue::Entry]) -> bool {
-        // SAFETY: what an entry points to lives until its completion was handled: iovecs and chunks in
-        // the send's state, an answer in the question's, receive buffers and the arena in the ring,
-        // which waits in its drop.
+        // SAFETY: the memory an entry points to lives until its completion was handled: iovecs and
+        // chunks in the send's state, an answer in the question's, receive buffers and the arena in the
+        // ring, which waits in its drop.
         let pushed = unsafe { self.io.submission().push_multiple(chain).is_ok() };
         if pushed {
             self.pushed = self.pushed.wrapping_add(chain.len() as u32);
@@ -120,8 +121,8 @@ impl Queue {
         pushed
     }
 
-    /// Queues what was left over, whole chains at a time, submitting as often as it takes. False if
-    /// the kernel would not take it now.
+    /// Queues the entries left over, whole chains at a time, submitting as often as it takes. Returns
+    /// `false` if the kernel would not take them now.
     pub fn flush_backlog(&mut self, stats: &mut Stats) -> io::Result<bool> {
         while !self.backlog.is_empty() {
             let link = |entry: &squeue::Entry| is_linked(entry);
@@ -138,36 +139,36 @@ impl Queue {
         Ok(true)
     }
 
-    /// Puts a descriptor into this slot of the direct descriptor table, where none may be. The caller
-    /// keeps its own. `IORING_REGISTER_FILES_UPDATE`.
+    /// Puts a descriptor into this slot of the direct descriptor table, which must be empty. The caller
+    /// keeps its own descriptor. `IORING_REGISTER_FILES_UPDATE`.
     pub fn put_file(&self, slot: u32, fd: BorrowedFd<'_>) -> io::Result<()> {
         let put = self.io.submitter().register_files_update(slot, &[fd.as_raw_fd()])?;
         if put == 1 { Ok(()) } else { Err(io::Error::other("nothing was put into the table")) }
     }
 
-    /// Whether completions wait in the kernel for room in the CQ.
+    /// Returns `true` if completions wait in the kernel for room in the CQ.
     pub fn overflown(&mut self) -> bool {
         self.io.submission().cq_overflow()
     }
 
-    /// Whether an enter would do anything: there are entries to submit, deferred work to run, or
-    /// overflown completions to fetch.
+    /// Returns `true` if an enter would do anything: there are entries to submit, deferred work to run,
+    /// or overflown completions to fetch.
     pub fn needs_enter(&mut self) -> bool {
         let sq = self.io.submission();
         !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
-    /// Returns whether the kernel has work to do whose completions an enter brings.
+    /// Returns `true` if the kernel has work to do whose completions an enter brings.
     pub fn has_task_work(&mut self) -> bool {
         self.io.submission().taskrun()
     }
 
-    /// Whether completions are there.
+    /// Returns `true` if the CQ has completions.
     pub fn has_completions(&mut self) -> bool {
         !self.io.completion().is_empty()
     }
 
-    /// The next completion that is there.
+    /// Takes the next completion from the CQ.
     pub fn pop(&mut self, stats: &mut Stats) -> Option<Completion> {
         let cqe = self.io.completion().next()?;
         stats.cqes += 1;
@@ -180,7 +181,7 @@ impl Queue {
         Some(Completion { token, result, flags: cqe.flags() })
     }
 
-    /// Submits what is queued, and does with completions as told. `io_uring_enter(2)`.
+    /// Submits the queued entries, and handles completions as `how` says. `io_uring_enter(2)`.
     pub fn enter(&mut self, how: Enter, stats: &mut Stats) -> io::Result<()> {
         let queued = self.io.submission().len() as u32;
         let timespec;
@@ -213,7 +214,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The kernel has not taken all there is: if it has stopped in a chain, cancels what is left of that.
+    /// Cancels the rest of a chain, if the kernel has taken only a part of it.
     fn cancel_cut_off(&mut self, stats: &mut Stats) {
         let left = self.io.submission().len() as u32;
         let first = self.pushed.wrapping_sub(left);
@@ -223,7 +224,7 @@ impl Queue {
         stats.cut_chains += 1;
         for at in (0..left).map(|at| first.wrapping_add(at)) {
             let entry = self.entry(at);
-            // What finds nothing to cancel does nothing, and every ring may make it.
+            // This cancel finds no request and so does nothing, and every ring may make it.
             let nothing = opcode::AsyncCancel::new(u64::MAX).build();
             self.set_entry(at, nothing.user_data(entry.get_user_data() | CUT_OFF));
             if !is_linked(&entry) {
@@ -232,8 +233,8 @@ impl Queue {
         }
     }
 
-    /// The entry that was the so-many-th to be put into the SQ. It is one of those still there, or the
-    /// one right before them.
+    /// Returns the entry with this number in the order of puts into the SQ. The entry must still be in
+    /// the SQ, or be the one right before the entries there.
     fn entry(&self, number: u32) -> squeue::Entry {
         // SAFETY: `place` points to an entry, which is plain bytes, any of them valid. The kernel only
         // reads there.
@@ -242,12 +243,13 @@ impl Queue {
 
     fn set_entry(&mut self, number: u32, entry: squeue::Entry) {
         // SAFETY: `place` points to an entry. Without IORING_SETUP_SQPOLL, which `setup` does not use, the
-        // kernel looks there within io_uring_enter only, which this thread makes.
+        // kernel reads entries only within io_uring_enter, which only this thread calls.
         unsafe { self.place(number).write(entry) };
     }
 
     fn place(&self, number: u32) -> *mut squeue::Entry {
-        // A power of two. The SQ was empty at first, so entries lie where their number says.
+        // The size is a power of two. The SQ was empty at first, so each entry lies where its number
+        // says.
         let slot = number % self.io.params().sq_entries();
         self.entries.as_mut_ptr().cast::<squeue::Entry>().wrapping_add(slot as usize)
     }
@@ -268,7 +270,7 @@ impl Queue {
             if ext { (&raw const *arg, size_of_val(arg)) } else { (std::ptr::null(), 0) };
         let flags = flags.bits() | registered;
         // SAFETY: the descriptor is this ring's; `arg` and the timespec in it are on our caller's
-        // stack; the queued entries were vouched for when they were pushed.
+        // stack; the callers of `push` vouched for the queued entries.
         let result =
             unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, submit, want, flags, arg, size) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as u32) }
@@ -277,7 +279,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // Closes the sockets now; what the kernel does when a ring is closed comes later.
+        // Closes the sockets now; the kernel's own clean-up of a closed ring comes later.
         let _ = self.io.submitter().unregister_files();
         if let Some(index) = self.registered {
             crate::setup::unregister_ring(&self.io, index);
@@ -285,18 +287,18 @@ impl Drop for Queue {
     }
 }
 
-/// What an enter does beside submitting.
+/// The work of an enter besides submitting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Enter {
     /// Nothing.
     Submit,
     /// Runs deferred work and fetches overflown completions, without sleeping.
     Poll,
-    /// As `Poll`, and sleeps until there is a completion, at most so long.
+    /// Works as `Poll`, and sleeps until there is a completion or the time is up.
     Wait(Option<Duration>),
 }
 
-/// `IORING_OFF_SQES`: where a ring's descriptor maps the entries of its SQ.
+/// `IORING_OFF_SQES`: the offset at which a ring's descriptor maps the entries of its SQ.
 const OFF_SQES: u64 = 0x1000_0000;
 
 /// Marks the `user_data` of an entry that was cancelled in the SQ. No [`Token`] has this bit.
@@ -329,8 +331,8 @@ impl From<Duration> for Timespec {
     }
 }
 
-/// Whether the entry's successor waits for it. The crate has no getter for an entry's flags, which are
-/// the second byte of `struct io_uring_sqe`.
+/// Returns `true` if the next entry waits for this one. The crate has no getter for an entry's flags,
+/// which are the second byte of `struct io_uring_sqe`.
 pub(crate) fn is_linked(entry: &squeue::Entry) -> bool {
     const _: () = assert!(size_of::<squeue::Entry>() == 64);
     // SAFETY: an entry is a `struct io_uring_sqe` of 64 bytes, whose second byte is always set.

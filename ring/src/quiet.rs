@@ -1,13 +1,14 @@
-//! The end of a stream that the kernel forgets to report.
+//! Finds the ends of streams that the kernel forgets to report.
 //!
-//! A multishot recv is woken twice when bytes and the end of their stream arrive back to back. Linux may take
-//! both wake-ups for the bytes, and then waits for one that never comes (`io_poll_check_events` in the kernel's
-//! `io_uring/poll.c`; seen on 6.18): a peer that sends something and closes at once would never be found to have
-//! gone. So a socket that has received something, and then nothing for [`PERIOD`], is looked at once: by a
-//! recv that takes nothing and does not wait.
+//! A multishot recv is woken twice when bytes and the end of their stream arrive back to back. Linux
+//! may take both wake-ups for the bytes, and then wait for a wake-up that never comes
+//! (`io_poll_check_events` in the kernel's `io_uring/poll.c`; seen on 6.18): the ring would never learn
+//! that a peer is gone that sends something and closes at once. So the ring looks once at a socket that
+//! has received something, and then nothing for [`PERIOD`], by a recv that takes nothing and does not
+//! wait.
 //!
-//! A socket that goes on receiving is not looked at, nor is one that stays quiet after that look.
-//! See recv(2), MSG_PEEK.
+//! The ring does not look at a socket that goes on receiving, nor at one that stays quiet after that
+//! look. See recv(2), MSG_PEEK.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,13 +20,14 @@ use crate::slots::{flag, property};
 use crate::token::{Op, Token};
 use crate::{Event, Ring, Socket};
 
-/// How long a socket has to have been quiet, and twice this at most when it is looked at.
+/// The time for which a socket must have been quiet before the ring looks at it, which takes at most
+/// twice as long.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// How many are looked at between two looks for events: whoever has sent something is among them.
+/// The number of sockets looked at between two looks for events.
 const BATCH: usize = 256;
 
-/// Turns between two looks at the clock, in a ring that never sleeps.
+/// The number of turns between two looks at the clock, in a ring that never sleeps.
 const CLOCK_EVERY: u32 = 256;
 
 /// Sockets that have received something. Bounded: each is here once ([`property::RECENT`]).
@@ -34,26 +36,26 @@ pub(crate) struct Quiet {
     recent: VecDeque<Socket>,
     /// The end of the period that runs, if one does.
     due: Option<Instant>,
-    /// How many of them are still to be gone through at the end of this one.
+    /// The number of sockets still to be gone through at the end of this period.
     left: usize,
-    /// The ring was to wait for a time that has come, which may be that end.
+    /// True if a time has come that the ring was to wait for, which may be the end of the period.
     is_time: bool,
-    /// Turns, which say when the clock is asked all the same.
+    /// The number of turns, which says when to look at the clock in any case.
     turns: u32,
 }
 
 impl Quiet {
-    /// Returns when the ring is to go through them.
+    /// Returns the time at which the ring is to go through the sockets.
     pub fn next(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Some time that the ring was to wait for has come: perhaps this one's.
+    /// Notes that a time has come that the ring was to wait for, perhaps the end of the period.
     pub fn ring_is_late(&mut self) {
         self.is_time = self.due.is_some();
     }
 
-    /// Whether a period has ended. A period begins with the first socket.
+    /// Returns `true` if the period has ended. A period begins with the first socket.
     fn has_ended(&mut self) -> bool {
         if self.recent.is_empty() {
             return false;
@@ -70,7 +72,7 @@ impl Quiet {
 }
 
 impl Ring {
-    /// A multishot recv has brought something, and goes on.
+    /// Notes that a multishot recv has received something and goes on.
     pub(crate) fn note_received(&mut self, socket: Socket) {
         let Some(slot) = self.slots.get(socket) else { return };
         slot.properties |= property::HEARD;
@@ -80,8 +82,8 @@ impl Ring {
         }
     }
 
-    /// Looks at those that have been quiet for a period. Whether there are more to be looked at, so that
-    /// the ring is not to sleep.
+    /// Looks at the sockets that have been quiet for a period. Returns `true` if there are more to be
+    /// looked at, so that the ring must not sleep.
     pub(crate) fn look_at_quiet(&mut self) -> bool {
         if self.quiet.left == 0 {
             if !self.quiet.has_ended() {
@@ -118,7 +120,8 @@ impl Ring {
         self.queue.push(&[entry.user_data(socket.token(Op::Look).pack())], &mut self.stats);
     }
 
-    /// Whatever there is to receive is the multishot recv's; the end is not.
+    /// Handles the result of a look: bytes are left to the multishot recv, the end of the stream is
+    /// reported.
     pub(crate) fn on_look(&mut self, token: Token, completion: Completion) -> Option<Event> {
         let socket = Socket::of(token);
         let slot = self.slots.get(socket)?;

@@ -1,9 +1,9 @@
 //! Receiving: one multishot recv for each socket, its buffers taken from the provided buffer ring.
 //!
-//! Two bits say how a socket stands: *wanted*, what the user asked for, and *armed*, that a request is
-//! in flight. Whenever a request ends, and whatever for (a cancel that `resume` overtook, the CQ
-//! overflown, a link broken), it is armed again if it is still wanted. With no receive buffer left
-//! (ENOBUFS) sockets queue up, and are armed again in that order as buffers come back.
+//! Two bits hold the state of a socket: *wanted*, the user asked to receive, and *armed*, a request is
+//! in flight. Whenever a request ends, for whatever reason (a cancel that `resume` overtook, the CQ
+//! overflown, a link broken), the ring arms another if the socket is still wanted. With no receive
+//! buffer left (ENOBUFS) sockets queue up, and the ring arms them in that order as buffers come back.
 //! See `io_uring_prep_recv_multishot(3)`, Linux 6.0.
 
 use std::io;
@@ -18,7 +18,7 @@ use crate::token::{Op, Token};
 use crate::{Event, Features, Ring, Socket, Then};
 
 impl Ring {
-    /// Stops receiving from a socket. Bytes that are on their way to the user already still arrive as
+    /// Stops receiving from a socket. Bytes that are already on their way to the user still arrive as
     /// events; the others stay in the socket.
     pub fn pause(&mut self, socket: Socket) {
         let Some(slot) = self.slots.open_slot(socket) else { return };
@@ -44,7 +44,7 @@ impl Ring {
         }
     }
 
-    /// The recv to arm, counted as armed; `None` if there is nothing to arm.
+    /// Returns the recv to arm, and counts it as armed; `None` if there is nothing to arm.
     pub(crate) fn recv_if_wanted(&mut self, socket: Socket) -> Option<squeue::Entry> {
         let multishot = self.features.contains(Features::MULTISHOT_RECV);
         let slot = self.slots.open_slot(socket)?;
@@ -74,18 +74,18 @@ impl Ring {
         slot.clear(flag::CANCELLING);
         let missed = result == -libc::ENOENT || result == -libc::EALREADY;
         if missed && slot.is(flag::ARMED) && !slot.is(flag::WANTED) && !slot.is(flag::CLOSING) {
-            // It met the recv between two polls, or behind the link of a send.
+            // The cancel met the recv between two polls, or behind the link of a send.
             self.missed_cancels.push(socket);
         }
         self.settle(socket);
     }
 
-    /// Tries again the cancels that found nothing. Once per wait, so that there is no spinning.
+    /// Repeats the cancels that found nothing, once per wait, so that the ring does not spin.
     pub(crate) fn retry_missed_cancels(&mut self) {
         for _ in 0..self.missed_cancels.len() {
             let Some(socket) = self.missed_cancels.pop() else { return };
             let Some(slot) = self.slots.open_slot(socket) else { continue };
-            // Behind a send it is cancelled when it begins to deliver.
+            // A recv behind a send is cancelled when it begins to deliver.
             let behind_send = slot.send != NO_SEND;
             if slot.is(flag::ARMED) && !slot.is(flag::WANTED) && !behind_send {
                 self.pause(socket);
@@ -96,7 +96,7 @@ impl Ring {
     pub(crate) fn on_recv(&mut self, token: Token, completion: Completion) -> Option<Event> {
         let socket = Socket::of(token);
         let Completion { result, flags, .. } = completion;
-        // Whoever it was for, the buffer must come back.
+        // The buffer must come back, even if the socket is gone.
         let len = usize::try_from(result).unwrap_or(0);
         let data = cqueue::buffer_select(flags).and_then(|id| self.buffers.lend(id, len));
         let Some(slot) = self.slots.get(socket) else {
@@ -127,7 +127,7 @@ impl Ring {
         }
     }
 
-    /// Goes on receiving, or not.
+    /// Arms the recv again if it is wanted, and cancels it if it is not.
     fn after_data(&mut self, socket: Socket) {
         let Some(slot) = self.slots.open_slot(socket) else { return };
         if slot.is(flag::WANTED) {
@@ -140,10 +140,10 @@ impl Ring {
     fn on_recv_error(&mut self, socket: Socket, errno: i32) -> Option<Event> {
         match errno {
             libc::ENOBUFS => self.starve(socket),
-            // A link that broke is made again by the send that goes on.
+            // The send that goes on makes the broken link again.
             libc::ECANCELED if self.receives_after_send(socket) => {}
             libc::ECANCELED | libc::EINTR => self.arm_if_wanted(socket),
-            // Somebody has made it nonblocking, who shares it.
+            // Somebody who shares the socket has made it nonblocking.
             libc::EAGAIN => self.recv_later(socket),
             libc::ENOMEM if self.may_try_again(socket) => self.recv_later(socket),
             errno => return self.recv_ended(socket, Some(errno)),
@@ -151,14 +151,14 @@ impl Ring {
         None
     }
 
-    /// Counts a try of a socket's recv or close that failed; whether there may be another.
+    /// Counts a failed try of a socket's recv or close. Returns `true` if there may be another try.
     pub(crate) fn may_try_again(&mut self, socket: Socket) -> bool {
         let Some(slot) = self.slots.get(socket) else { return false };
         slot.tries += 1;
         slot.tries <= MOST_TRIES
     }
 
-    /// Nothing arms the recv until its pause is over.
+    /// Keeps the recv from being armed until its pause is over.
     fn recv_later(&mut self, socket: Socket) {
         if let Some(slot) = self.slots.get(socket) {
             slot.set(flag::STARVED);
@@ -166,7 +166,7 @@ impl Ring {
         }
     }
 
-    /// The pause of a recv that failed is over.
+    /// Arms a recv that failed, once its pause is over.
     pub(crate) fn recv_again(&mut self, token: Token) {
         let socket = Socket::of(token);
         if let Some(slot) = self.slots.get(socket) {
@@ -181,7 +181,7 @@ impl Ring {
         send != NO_SEND && self.sends.then(send) == Then::Receive
     }
 
-    /// The stream has ended: says so, once.
+    /// Reports the end of the stream, once.
     pub(crate) fn recv_ended(&mut self, socket: Socket, errno: Option<i32>) -> Option<Event> {
         let slot = self.slots.get(socket).filter(|slot| !slot.is(flag::ENDED))?;
         slot.clear(flag::WANTED);
@@ -189,7 +189,7 @@ impl Ring {
         Some(Event::RecvEnded { socket, error: errno.map(io::Error::from_raw_os_error) })
     }
 
-    /// There was no buffer: queues the socket for one.
+    /// Queues the socket for a buffer, since there was none.
     fn starve(&mut self, socket: Socket) {
         self.stats.recv_buffers_exhausted += 1;
         let Some(slot) = self.slots.get(socket) else { return };
@@ -199,8 +199,8 @@ impl Ring {
         }
     }
 
-    /// Arms as many of the sockets that wait for a buffer as there are buffers. Whether that might
-    /// have been too few: a socket without data needs no buffer, and then the next can try.
+    /// Arms as many of the sockets that wait for a buffer as there are buffers. Returns `true` if that
+    /// might have been too few: a socket without data needs no buffer, and then the next can try.
     pub(crate) fn feed_starved(&mut self) -> bool {
         let mut buffers = self.buffers.free();
         while buffers > 0

@@ -1,7 +1,7 @@
-//! Restrictions: the ring is set up to take no other requests than those it makes.
+//! Restrictions: the ring is set up to take no requests other than those it makes.
 //!
-//! A ring that starts disabled is told what it will take, and then enabled; from there on the kernel
-//! answers anything else with EACCES, whoever has the ring's descriptor. See
+//! A ring that starts disabled is told which requests it may take, and then enabled. From then on the
+//! kernel answers any other request with EACCES, whoever has the ring's descriptor. See
 //! `io_uring_register_restrictions(3)`, `io_uring_enable_rings(3)`, Linux 5.10.
 
 use std::io;
@@ -11,11 +11,11 @@ use io_uring::{IoUring, opcode, squeue};
 
 use crate::{Config, Features};
 
-/// Register operations of an enabled ring: `IORING_UNREGISTER_FILES`, `IORING_REGISTER_FILES_UPDATE`
-/// (of adopting) and `IORING_UNREGISTER_RING_FDS`.
+/// Register operations allowed on an enabled ring: `IORING_UNREGISTER_FILES`,
+/// `IORING_REGISTER_FILES_UPDATE` (for adopting) and `IORING_UNREGISTER_RING_FDS`.
 const REGISTER: [u8; 3] = [3, 6, 21];
 
-/// What any ring asks for.
+/// The requests that every ring makes.
 const ALWAYS: [u8; 8] = [
     opcode::Accept::CODE,
     opcode::AsyncCancel::CODE,
@@ -27,7 +27,7 @@ const ALWAYS: [u8; 8] = [
     opcode::Shutdown::CODE,
 ];
 
-/// What else a ring of this configuration asks for, with these features.
+/// Returns the further requests that a ring of this configuration makes, with these features.
 fn sometimes(config: &Config, features: Features) -> impl Iterator<Item = u8> {
     let zero_copy = config.zero_copy_from.is_some() && features.contains(Features::SEND_ZC);
     let vectored = zero_copy && features.contains(Features::SENDMSG_ZC_FIXED);
@@ -41,7 +41,7 @@ fn sometimes(config: &Config, features: Features) -> impl Iterator<Item = u8> {
     .filter_map(|(used, code)| used.then_some(code))
 }
 
-/// Restricts a ring that is not enabled yet. All else is to be registered before.
+/// Restricts a ring that is not enabled yet. Everything else must be registered before.
 pub(crate) fn restrict(io: &IoUring, config: &Config, features: Features) -> io::Result<()> {
     let flags = squeue::Flags::FIXED_FILE | squeue::Flags::IO_LINK | squeue::Flags::BUFFER_SELECT;
     let requests = ALWAYS.into_iter().chain(sometimes(config, features));
@@ -63,7 +63,7 @@ mod tests {
         Ring::new(&Config { entries: 8, recv_buffers: 2, sockets: 4, ..config }).unwrap()
     }
 
-    /// Has the ring make a request no part of it makes, and returns the result.
+    /// Has the ring make a request that no part of the ring makes, and returns the result.
     fn make(ring: &mut Ring, entry: squeue::Entry) -> i32 {
         ring.queue.push(&[entry.user_data(0)], &mut ring.stats);
         ring.queue.enter(Enter::Wait(None), &mut ring.stats).unwrap();
@@ -82,7 +82,7 @@ mod tests {
             opcode::UringCmd16::new(types::Fd(-1), 0).build(),
             opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0).build(),
             opcode::SendMsgZc::new(types::Fd(-1), std::ptr::null()).build(),
-            // Of a request that it makes, a flag that it does not set.
+            // A flag that the ring does not set, on a request that it makes.
             opcode::Shutdown::new(types::Fd(-1), 0).build().flags(squeue::Flags::ASYNC),
         ]
     }

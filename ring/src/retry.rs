@@ -1,8 +1,8 @@
-//! Trying again later what the host could not do just now.
+//! Tries again later the requests that the host could not serve just now.
 //!
-//! For want of memory (ENOMEM, ENOBUFS) a request fails that would succeed in a moment. To make it again
-//! at once is to spin, and to give up loses what is owed; so it is made again after a pause, and given
-//! up after so many pauses that a second has passed without any progress.
+//! For want of memory (ENOMEM, ENOBUFS) a request fails that would succeed in a moment. Making it again
+//! at once would spin, and giving up would lose data; so the ring makes it again after a pause, and
+//! gives up after so many pauses that a second has passed without any progress.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 use crate::token::{Op, Token};
 use crate::{Ring, Socket};
 
-/// How often in a row something is tried again.
+/// The number of tries in a row before the ring gives up.
 pub(crate) const MOST_TRIES: u8 = 100;
 
-/// The time between two tries. It is always the same, so who comes first is due first.
+/// The time between two tries. It is always the same, so the queue is in the order of due times.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Requests to make again, oldest first. What is gone when its time comes is passed over. Bounded: a
-/// socket has at most a recv or the poll that follows its end, and a send or a close, here.
+/// Requests to make again, oldest first. A request whose socket is gone when its time comes is skipped.
+/// Bounded: a socket has at most a recv or the poll that follows its end, and a send or a close, here.
 #[derive(Default)]
 pub(crate) struct Retry {
     queue: VecDeque<(Instant, Token)>,
 }
 
 impl Retry {
-    /// When the next is due.
+    /// Returns the time at which the next request is due.
     pub fn next(&self) -> Option<Instant> {
         self.queue.front().map(|&(due, _)| due)
     }
@@ -37,7 +37,7 @@ impl Retry {
 }
 
 impl Ring {
-    /// Makes this request again after a pause.
+    /// Queues this request to be made again after a pause.
     pub(crate) fn try_later(&mut self, token: Token) {
         self.stats.put_off += 1;
         self.retry.queue.push_back((Instant::now() + PAUSE, token));

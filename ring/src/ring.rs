@@ -1,4 +1,4 @@
-//! The ring itself: what it is made of, waiting, and telling whose completion is whose.
+//! The ring itself: its parts, the wait, and the dispatch of completions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,40 +22,40 @@ use crate::spin::Spin;
 use crate::token::{Op, Token};
 use crate::{Arena, Config, Error, Event, Features, Socket, Stats, Waker};
 
-/// Sockets over one io_uring, driven by one thread: the one that made it.
+/// Sockets over one io_uring, driven by the thread that made the ring.
 ///
-/// See the [crate's documentation](crate) for how it is used.
+/// See the [crate's documentation](crate) for its use.
 pub struct Ring {
-    // First, so that the ring is closed before the memory it was given is unmapped.
+    // The queue is first, so that the ring is closed before the memory it was given is unmapped.
     pub(crate) queue: Queue,
     pub(crate) features: Features,
     pub(crate) zero_copy_from: Option<usize>,
     pub(crate) slots: Slots,
     pub(crate) listeners: Listeners,
     pub(crate) questions: Questions,
-    /// Whether listeners may ask.
+    /// True if listeners may make peer queries.
     pub(crate) peers: bool,
     pub(crate) sends: Sends,
     pub(crate) buffers: Rc<Buffers>,
     arena: Arena,
     waker: Waker,
     spin: Spin,
-    /// Events that came of no completion, or of one that made two.
+    /// Events that came of no completion, or of a completion that made two events.
     pub(crate) ready: VecDeque<Event>,
     /// Sockets whose recv found no buffer.
     pub(crate) starved: VecDeque<Socket>,
-    /// Sockets whose recv was missed by its cancel.
+    /// Sockets whose recv a cancel has missed.
     pub(crate) missed_cancels: Vec<Socket>,
-    /// Closing sockets whose cancel has completed before what it cancelled.
+    /// Closing sockets whose cancel has completed before the request it cancelled.
     pub(crate) unsettled: Vec<Socket>,
-    /// For how many waits these have been put off.
+    /// The number of waits for which these have been put off.
     pub(crate) waits_for_cancels: u32,
     /// Requests to make again after a pause.
     pub(crate) retry: Retry,
-    /// Sockets that are looked at once they are quiet, and where the byte goes that such a look may show.
+    /// Sockets to look at once they are quiet, and the memory for the byte that such a look may show.
     pub(crate) quiet: Quiet,
     pub(crate) glimpse: MmapRaw,
-    /// Where chains are built.
+    /// The memory that chains are built in.
     pub(crate) chain: Vec<squeue::Entry>,
     pub(crate) stats: Stats,
 }
@@ -99,22 +99,22 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Where the chunks to send come from.
+    /// Returns the arena of the chunks to send.
     pub fn arena(&self) -> Arena {
         self.arena.clone()
     }
 
-    /// What ends the ring's sleep, from any thread.
+    /// Returns a handle that ends the ring's sleep, from any thread.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// What the ring uses of what the kernel has.
+    /// Returns the features of the kernel that the ring uses.
     pub fn features(&self) -> Features {
         self.features
     }
 
-    /// What the ring has counted, and what it holds.
+    /// Returns the counters of the ring, and the gauges of what it holds.
     pub fn stats(&self) -> Stats {
         Stats {
             sockets: self.slots.live(),
@@ -127,12 +127,12 @@ impl Ring {
         }
     }
 
-    /// Submits everything queued and sleeps until there is an event to look for, `deadline` has
-    /// passed, or a [`Waker`] woke it. May return early; the caller loops.
+    /// Submits everything queued and sleeps until there is an event to look for, `deadline` has passed,
+    /// or a [`Waker`] woke the ring. May return early; the caller loops.
     ///
-    /// `idle` says whether the caller's own queues are empty. If not, there is no sleep. It is asked
-    /// while the ring looks for events ([`Config::spin`]), and once more right before sleeping, when
-    /// wakers already know the thread as parked.
+    /// `idle` says whether the caller's own queues are empty. If they are not, there is no sleep. The
+    /// ring calls it while looking for events ([`Config::spin`]), and once more right before sleeping,
+    /// when wakers already know the thread as parked.
     pub fn wait(
         &mut self,
         deadline: Option<Instant>,
@@ -163,15 +163,15 @@ impl Ring {
         done
     }
 
-    /// Looks for events without sleeping; whether there are any. What is queued is submitted first: it
-    /// is what the events will come of.
+    /// Looks for events without sleeping. Returns `true` if there are any. Queued entries are submitted
+    /// first: the events come of them.
     fn look(&mut self, idle: impl Fn() -> bool) -> Result<bool, Error> {
         self.poll()?;
         let queue = &mut self.queue;
         Ok(self.spin.look(|| queue.has_completions() || queue.needs_enter() || !idle()))
     }
 
-    /// The next event that is there. Makes no system call, unless the SQ fills up.
+    /// Takes the next event. Makes no system call, unless the SQ fills up.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -184,8 +184,8 @@ impl Ring {
         }
     }
 
-    /// What is done once after a batch of completions: whatever was put off so as not to spin.
-    /// Whether it is to be done again without sleeping.
+    /// Does the work due once after a batch of completions: everything that was put off so as not to
+    /// spin. Returns `true` if the work is to be done again without sleeping.
     fn before_wait(&mut self) -> bool {
         self.retry_missed_cancels();
         let puts_off = self.cancel_unsettled();
@@ -201,7 +201,7 @@ impl Ring {
         }
     }
 
-    /// Submits and runs deferred work, without sleeping.
+    /// Submits entries and runs deferred work, without sleeping.
     fn poll(&mut self) -> Result<(), Error> {
         if self.queue.needs_enter() { self.enter(Enter::Poll) } else { Ok(()) }
     }
@@ -211,14 +211,14 @@ impl Ring {
         done.or_else(|error| self.tolerate(error))
     }
 
-    /// Errors of an enter that just end it: the caller looks for events and comes again.
+    /// Ignores the errors that just end an enter: the caller looks for events and enters again.
     fn tolerate(&mut self, error: io::Error) -> Result<(), Error> {
         match error.raw_os_error() {
             // The time is up; a signal came.
             Some(libc::ETIME | libc::EINTR) => {}
             // Completions must be fetched first.
             Some(libc::EBUSY) => self.stats.refused_enters += 1,
-            // The kernel is out of memory for requests. Nothing tells when that is over.
+            // The kernel is out of memory for requests. No event tells when it has memory again.
             Some(libc::EAGAIN | libc::ENOMEM) => {
                 self.stats.refused_enters += 1;
                 std::thread::sleep(Duration::from_millis(1));
@@ -258,7 +258,7 @@ impl Ring {
 
     fn on_wake(&mut self, completion: Completion) {
         if completion.result < 0 {
-            // Until it is armed again no sleep is longer than the pause.
+            // Until the poll is armed again no sleep is longer than the pause.
             return self.try_later(Token { op: Op::Wake, index: 0, generation: 0 });
         }
         self.stats.wakes += 1;
@@ -267,8 +267,8 @@ impl Ring {
         }
     }
 
-    /// Cancels all there is and waits until the kernel has let go of our memory. Bounded: returns
-    /// false if it does not within a second.
+    /// Cancels all requests and waits until the kernel has let go of our memory. Bounded: returns
+    /// `false` if the kernel does not let go within a second.
     pub(crate) fn cancel_everything(&mut self) -> bool {
         let end = Instant::now() + Duration::from_secs(1);
         self.ready.clear();

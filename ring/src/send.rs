@@ -1,13 +1,13 @@
 //! Sending: all chunks of a message, in order, in as few requests as the kernel allows.
 //!
 //! A send is done in *rounds*. A round is a chain of linked *steps*, each one SEND (one chunk) or
-//! SENDMSG (several), with what is to follow the send linked behind the last. `MSG_WAITALL` has the
-//! kernel go on with a step that comes short, and breaks the chain if it cannot, so bytes never
-//! overtake each other. If a round ends with bytes left, because it came short or because there were
-//! more than one chain holds, another begins where it stopped. The user sees one
-//! [`Event::Sent`] for all of it.
+//! SENDMSG (several), with the request that follows the send linked behind the last. `MSG_WAITALL`
+//! makes the kernel go on with a short step, and break the chain if it cannot, so bytes never overtake
+//! each other. If a round ends with bytes left, because it was short or because there were more than
+//! one chain holds, another round begins where it stopped. The user sees one [`Event::Sent`] for the
+//! whole send.
 //!
-//! Which request for what was measured; the crate's documentation has the numbers. See
+//! The choice of requests was measured; the crate's documentation has the numbers. See
 //! `io_uring_prep_send(3)`, `io_uring_prep_sendmsg(3)`, `io_uring_prep_send_zc(3)` (Linux 6.0; from
 //! registered buffers with several iovecs 6.15), and `io_uring_enter(2)` for `IOSQE_IO_LINK`.
 //!
@@ -26,22 +26,22 @@ use crate::slots::{NO_SEND, flag, property};
 use crate::token::{Op, Token};
 use crate::{Chunk, Event, Features, Ring, SendRefused, Socket, Then};
 
-/// The most rounds in a row that send nothing, tried at once.
+/// The most rounds in a row that send nothing and are followed at once by another try.
 const MAX_STALLS: u8 = 8;
 
 /// `IORING_NOTIF_USAGE_ZC_COPIED`.
 const USAGE_COPIED: i32 = i32::MIN;
 
-/// How a round is built.
+/// The settings for building a round.
 #[derive(Clone, Copy)]
 struct Style {
-    /// The longest chain.
+    /// The most steps of a chain.
     send_chain: usize,
-    /// Steps of at least so many bytes are not copied.
+    /// Steps of at least this many bytes are not copied.
     zero_copy_from: usize,
-    /// Zero copy steps can have several iovecs.
+    /// True if zero copy steps can have several iovecs.
     zero_copy_vectored: bool,
-    /// The kernel continues short steps.
+    /// True if the kernel continues short steps.
     waitall: bool,
 }
 
@@ -51,27 +51,27 @@ struct State {
     socket: Socket,
     then: Then,
     chunks: Vec<Chunk>,
-    /// The first chunk not sent completely, and how much of it is.
+    /// The index of the first chunk not sent completely, and the number of its bytes that are sent.
     chunk: usize,
     offset: usize,
     /// Bytes sent by earlier rounds.
     sent: usize,
-    /// Of the round: its iovecs and message headers, which do not move while it is in flight.
+    /// The iovecs and message headers of the round, which do not move while it is in flight.
     iovecs: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
-    /// Of the round: steps not completed, bytes asked for and sent, first error.
+    /// The state of the round: steps not completed, bytes asked for and sent, first error.
     pending: u8,
     round_bytes: usize,
     round_sent: usize,
     error: i32,
     stalls: u8,
-    /// Whether all chunks may be sent without a copy.
+    /// True if all chunks may be sent without a copy.
     zero_copy: bool,
-    /// Zero copy steps whose memory the network holds.
+    /// The number of zero copy steps whose memory the network holds.
     notifications: u32,
-    /// Waits to be tried again; nothing of it is in flight.
+    /// True while the send waits to be tried again; none of its requests is in flight then.
     resting: bool,
-    /// The user was told; only notifications are waited for.
+    /// True once the user was told of the end; only notifications are waited for then.
     over: bool,
     free: bool,
 }
@@ -86,17 +86,17 @@ pub(crate) struct Sends {
 }
 
 impl Sends {
-    /// How many are in flight, or wait for notifications.
+    /// Returns the number of sends in flight, or waiting for notifications.
     pub fn in_flight(&self) -> u32 {
         (self.states.len() - self.free.len()) as u32
     }
 
-    /// What follows a send.
+    /// Returns what follows a send.
     pub fn then(&self, index: u32) -> Then {
         self.states[index as usize].then
     }
 
-    /// What the steps of a send are known by.
+    /// Returns the token of the steps of a send.
     pub fn token(&self, index: u32) -> Token {
         Token { op: Op::Send, index, generation: self.states[index as usize].generation }
     }
@@ -116,7 +116,7 @@ impl Sends {
         (state.generation == token.generation && !state.free).then_some(state)
     }
 
-    /// The user was told of its end: the state is free unless the network still holds its chunks.
+    /// Frees the state once the user was told of its end, unless the network still holds its chunks.
     fn release_if_over(&mut self, index: u32) {
         let state = &mut self.states[index as usize];
         if state.over && state.notifications == 0 {
@@ -172,18 +172,19 @@ impl State {
         self.chunk == self.chunks.len()
     }
 
-    /// Whether it is large enough to be sent without a copy, and all of it in the arena.
+    /// Returns `true` if the message is large enough to be sent without a copy, and all of it in the
+    /// arena.
     fn may_be_zero_copy(&self, from: usize) -> bool {
         let bytes: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
         bytes >= from && self.chunks.iter().all(Chunk::is_mapped)
     }
 
-    /// Builds the next round's steps into `chain`. Whether they reach the end of the message.
+    /// Builds the next round's steps into `chain`. Returns `true` if they reach the end of the message.
     fn build(&mut self, index: u32, style: Style, chain: &mut Vec<squeue::Entry>) -> bool {
         let zero_copy = self.zero_copy;
         let widest = if zero_copy && !style.zero_copy_vectored { 1 } else { MAX_IOVECS };
-        // The kernel does not tell F_MORE of a zero copy step that a broken link cancels, and then
-        // sends a notification all the same: such steps are not linked.
+        // The kernel does not set F_MORE for a zero copy step that a broken link cancels, and then
+        // sends a notification all the same. So such steps are not linked.
         let longest = if zero_copy { 1 } else { style.send_chain };
         let (send_chain, ends) = self.gather(longest, widest);
         self.headers.clear();
@@ -204,7 +205,8 @@ impl State {
         ends
     }
 
-    /// Lays out what is left to send as iovecs, for at most so many steps of so many iovecs.
+    /// Lays out the bytes left to send as iovecs, for at most `most` steps of `widest` iovecs. Returns
+    /// `true` if they reach the end of the message.
     fn gather(&mut self, most: usize, widest: usize) -> (SendChain, bool) {
         self.iovecs.clear();
         let mut send_chain = SendChain::default();
@@ -224,7 +226,7 @@ impl State {
         (send_chain, true)
     }
 
-    /// Steps over what the round has sent.
+    /// Moves the position past the bytes that the round has sent.
     fn advance(&mut self) {
         self.sent += self.round_sent;
         self.offset += std::mem::take(&mut self.round_sent);
@@ -240,8 +242,8 @@ impl State {
 impl Ring {
     /// Sends all chunks in order, then does as `then` says. Ends with one [`Event::Sent`].
     ///
-    /// Only one send of a socket can be in flight: what is to be sent meanwhile should be collected
-    /// and sent together. A refused send drops the chunks.
+    /// Only one send of a socket can be in flight: the caller should collect further messages meanwhile
+    /// and send them together. A refused send drops the chunks.
     pub fn send(
         &mut self,
         socket: Socket,
@@ -269,7 +271,7 @@ impl Ring {
         Ok(())
     }
 
-    /// A send of no bytes: only what follows it.
+    /// Ends a send of no bytes: only does what follows it.
     fn send_nothing(&mut self, index: u32) {
         let state = &self.sends.states[index as usize];
         let (socket, then) = (state.socket, state.then);
@@ -311,7 +313,7 @@ impl Ring {
         self.chain = chain;
     }
 
-    /// What follows the send of a socket, as a request to link behind it.
+    /// Returns the request that follows the send of a socket, to link behind the send.
     fn entry_after(&mut self, socket: Socket, then: Then) -> Option<squeue::Entry> {
         match then {
             Then::Nothing => None,
@@ -337,7 +339,7 @@ impl Ring {
         }
         match completion.result {
             bytes @ 0.. => state.round_sent += bytes as usize,
-            // Those behind the link that broke.
+            // Steps behind a broken link are cancelled.
             error if error == -libc::ECANCELED => {}
             error if state.error == 0 => state.error = -error,
             _ => {}
@@ -350,7 +352,8 @@ impl Ring {
         if over { self.end_round(token.index) } else { None }
     }
 
-    /// All steps of the round have completed.
+    /// Ends a round whose steps have all completed: reports the end of the send, or starts another
+    /// round.
     fn end_round(&mut self, index: u32) -> Option<Event> {
         let state = &mut self.sends.states[index as usize];
         let (socket, progress) = (state.socket, state.round_sent > 0);
@@ -386,7 +389,7 @@ impl Ring {
         None
     }
 
-    /// The pause of a send that failed is over.
+    /// Starts the next round of a send that failed, once its pause is over.
     pub(crate) fn send_again(&mut self, token: Token) {
         let Some(state) = self.sends.get(token) else { return };
         if std::mem::take(&mut state.resting) {
@@ -394,7 +397,7 @@ impl Ring {
         }
     }
 
-    /// A socket that is closing tries no more.
+    /// Drops a send that waits for a pause to end, because its socket is closing.
     pub(crate) fn drop_resting_send(&mut self, socket: Socket) {
         let Some(slot) = self.slots.get(socket) else { return };
         let index = slot.send;
@@ -407,13 +410,13 @@ impl Ring {
         let state = &self.sends.states[index as usize];
         let (socket, then, bytes) = (state.socket, state.then, state.sent);
         if then == Then::Shutdown {
-            // Linked behind the last step, unless there are no links.
+            // The shutdown was linked behind the last step, unless there are no links.
             self.shutdown(socket);
         }
         self.sent(index, Ok(bytes))
     }
 
-    /// A send is over: the socket can take another.
+    /// Ends a send: the socket can take another.
     fn sent(&mut self, index: u32, result: io::Result<usize>) -> Option<Event> {
         let state = &mut self.sends.states[index as usize];
         state.over = true;
@@ -423,7 +426,7 @@ impl Ring {
         slot.send = NO_SEND;
         if then == Then::Receive {
             match result {
-                // If it was linked it is armed already.
+                // If the recv was linked, it is armed already.
                 Ok(_) => self.arm_if_wanted(socket),
                 Err(_) if !slot.is(flag::ARMED) => slot.clear(flag::WANTED),
                 Err(_) => {}

@@ -1,4 +1,4 @@
-//! The steps a round of a send is made of: how many bytes and iovecs each takes, and the request it is.
+//! The steps of a round of a send: the bytes and iovecs each takes, and its request.
 
 use io_uring::{opcode, squeue, types};
 
@@ -8,7 +8,7 @@ pub(crate) const MAX_IOVECS: usize = 64;
 pub(crate) const MAX_STEPS: usize = 8;
 /// The most bytes of a step: results are an `i32`, and the kernel sends no more than this at once.
 pub(crate) const MAX_STEP_BYTES: usize = 1 << 30;
-/// `MSG_NOSIGNAL`: a peer that is gone is an error, not a SIGPIPE.
+/// `MSG_NOSIGNAL`: sending to a peer that is gone is an error, not a SIGPIPE.
 pub(crate) const FLAGS: i32 = libc::MSG_NOSIGNAL;
 
 /// `IORING_RECVSEND_FIXED_BUF`.
@@ -30,7 +30,8 @@ pub(crate) struct Step {
 }
 
 impl SendChain {
-    /// Adds an iovec to the last step or begins another. False if it must wait for the next round.
+    /// Adds an iovec to the last step or begins another step. Returns `false` if the iovec must wait
+    /// for the next round.
     pub fn add(&mut self, bytes: usize, most: usize, widest: usize) -> bool {
         let last = self.len.checked_sub(1).map(|last| self.send_chain[last]);
         let fits = |step: Step| step.iovecs < widest && step.bytes + bytes <= MAX_STEP_BYTES;
@@ -59,17 +60,17 @@ impl<'a> IntoIterator for &'a SendChain {
     }
 }
 
-/// The header of a step's message. It points to so many iovecs, which must not move before it is
-/// submitted.
+/// Returns the header of a step's message. It points to `len` iovecs, which must not move before the
+/// step is submitted.
 pub(crate) fn header(iovecs: *mut libc::iovec, len: usize) -> libc::msghdr {
-    // SAFETY: a msghdr of zeros is one without name, data or control messages.
+    // SAFETY: a msghdr of zeros has no name, data or control messages.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = iovecs;
     header.msg_iovlen = len as _;
     header
 }
 
-/// One SEND or SENDMSG, or its zero copy variant out of the registered arena.
+/// Returns one SEND or SENDMSG, or its zero copy variant out of the registered arena.
 pub(crate) fn step_entry(
     fd: types::Fixed,
     header: &libc::msghdr,
@@ -85,7 +86,7 @@ pub(crate) fn step_entry(
                 .build(),
         };
     }
-    // SAFETY: a header of one iovec points to that, in the send's state.
+    // SAFETY: a header of one iovec points to that iovec, in the send's state.
     let iovec = unsafe { *header.msg_iov };
     let (base, len) = (iovec.iov_base.cast_const().cast(), iovec.iov_len as u32);
     match zero_copy {

@@ -1,4 +1,5 @@
-//! Making the ring: the flags to ask for, what to register, and what to do when the kernel refuses.
+//! Makes the ring: the flags to ask for, the resources to register, and the errors when the kernel
+//! refuses.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,7 +10,7 @@ use crate::buffers::{Buffers, GROUP};
 use crate::restrict::restrict;
 use crate::{Arena, Config, Error, Features};
 
-/// A ring that was set up, and what it has.
+/// A ring that was set up, with the features it has.
 pub(crate) struct Setup {
     pub io: IoUring,
     pub features: Features,
@@ -53,7 +54,8 @@ pub(crate) fn setup(config: &Config, buffers: &Buffers, arena: &Arena) -> Result
     Ok(Setup { io, features, registered })
 }
 
-/// Says which feature without a fallback is not among `features`.
+/// Checks that every feature without a fallback is among `features`; the error names the first missing
+/// one.
 fn require_all(features: Features) -> Result<(), Error> {
     for row in Features::TABLE {
         if row.fallback.is_empty() && !features.contains(row.feature) {
@@ -63,7 +65,7 @@ fn require_all(features: Features) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says which features with a fallback are not among `features`, once.
+/// Logs which features with a fallback are not among `features`.
 fn log(features: Features, config: &Config) {
     for row in Features::TABLE {
         if features.contains(row.feature) {
@@ -131,13 +133,13 @@ fn build(config: &Config, features: Features) -> io::Result<IoUring> {
         builder.setup_no_sqarray();
     }
     if features.contains(Features::RESTRICTIONS) {
-        // It can be restricted only before it is enabled.
+        // A ring can be restricted only before it is enabled.
         builder.setup_r_disabled();
     }
     builder.build(config.entries)
 }
 
-/// Why `io_uring_setup(2)` failed, and what to do.
+/// Returns the error for a failed `io_uring_setup(2)`, which says what to do.
 fn refused(error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM) => Error::Unavailable(forbidden(&sysctl())),
@@ -150,13 +152,13 @@ fn refused(error: io::Error) -> Error {
     }
 }
 
-/// The value of the sysctl kernel.io_uring_disabled (Linux 6.6), empty if there is none.
+/// Returns the value of the sysctl kernel.io_uring_disabled (Linux 6.6), empty if there is none.
 fn sysctl() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     text.trim().to_owned()
 }
 
-/// Who forbids it, by the value of the sysctl.
+/// Returns what forbids io_uring, by the value of the sysctl.
 fn forbidden(disabled: &str) -> String {
     match disabled {
         "2" => "the sysctl kernel.io_uring_disabled is 2, which switches it off for everybody; set it \
@@ -171,10 +173,11 @@ fn forbidden(disabled: &str) -> String {
     }
 }
 
-/// Features told by flags and opcodes.
+/// Returns the features that the kernel's flags and opcodes tell of.
 ///
-/// Some have none of their own and came with one that has: multishot recv with SEND_ZC in Linux 6.0,
-/// SENDMSG_ZC from registered buffers with READV_FIXED in 6.15, and GETSOCKOPT with READ_MULTISHOT in 6.7.
+/// Some features have no flag or opcode of their own and came with another: multishot recv with SEND_ZC
+/// in Linux 6.0, SENDMSG_ZC from registered buffers with READV_FIXED in 6.15, and GETSOCKOPT with
+/// READ_MULTISHOT in 6.7.
 fn what_the_kernel_says(io: &IoUring) -> Result<Features, Error> {
     let mut features = Features::NONE;
     let mut add = |there: bool, feature| {
@@ -226,15 +229,16 @@ fn register_arena(io: &IoUring, arena: &Arena) -> Result<(), Error> {
     done.map_err(Error::registering("the registered arena"))
 }
 
-/// `IORING_REGISTER_RING_FDS`, after which the ring is entered by an index, which saves the kernel
-/// from taking a reference of its file in each enter of a process with several threads.
+/// Registers the ring (`IORING_REGISTER_RING_FDS`). It is then entered by an index, which saves the
+/// kernel from taking a reference of its file in each enter of a process with several threads.
 fn register_ring(io: &IoUring) -> io::Result<u32> {
     let mut update = RingUpdate { offset: u32::MAX, reserved: 0, data: io.as_raw_fd() as u64 };
     ring_update(io, REGISTER_RING_FDS, &mut update)?;
     Ok(update.offset)
 }
 
-/// `IORING_UNREGISTER_RING_FDS`: the index holds on to the ring, and a thread has but 16 of them.
+/// Gives the ring's index back (`IORING_UNREGISTER_RING_FDS`): the index keeps the ring open, and a
+/// thread has only 16 indices.
 pub(crate) fn unregister_ring(io: &IoUring, index: u32) {
     let mut update = RingUpdate { offset: index, reserved: 0, data: 0 };
     if let Err(error) = ring_update(io, UNREGISTER_RING_FDS, &mut update) {
@@ -255,12 +259,12 @@ struct RingUpdate {
 
 fn ring_update(io: &IoUring, opcode: u32, update: &mut RingUpdate) -> io::Result<()> {
     let (fd, update) = (io.as_raw_fd(), &raw mut *update);
-    // SAFETY: `update` is our caller's, and one of what both opcodes read and write.
+    // SAFETY: `update` is our caller's, and is one of the structs that both opcodes read and write.
     let done = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, update, 1) };
     if done == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Restricts the ring and enables it. Returns what did not work of that.
+/// Restricts the ring and enables it. Returns the feature that did not work, if any.
 fn enable(io: &IoUring, config: &Config, features: Features) -> Result<Features, Error> {
     let restricted = restrict(io, config, features);
     let enabled = io.submitter().register_enable_rings();
@@ -268,7 +272,7 @@ fn enable(io: &IoUring, config: &Config, features: Features) -> Result<Features,
     Ok(if restricted.is_ok() { Features::NONE } else { Features::RESTRICTIONS })
 }
 
-/// Whether questions about peers are answered; a security module might not let them be.
+/// Returns `true` if peer queries are answered; a security module might forbid them.
 fn answers(io: &mut IoUring) -> Result<bool, Error> {
     crate::peer_query::answers(io).map_err(Error::system("asking for SO_PEERCRED"))
 }
@@ -298,7 +302,7 @@ mod tests {
         let io = build(&config, features).unwrap();
         let disabled = io.submitter().submit().unwrap_err();
         assert_eq!(disabled.raw_os_error(), Some(libc::EBADFD));
-        // The kernel takes restrictions once.
+        // The kernel takes restrictions only once.
         restrict(&io, &config, features).unwrap();
         assert_eq!(enable(&io, &config, features).unwrap(), Features::RESTRICTIONS);
         assert_eq!(io.submitter().submit().unwrap(), 0);

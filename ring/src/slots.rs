@@ -1,15 +1,15 @@
-//! What the ring keeps for each socket: 16 bytes, at the socket's index in the descriptor table.
+//! The state the ring keeps for each socket: 16 bytes, at the socket's index in the descriptor table.
 
 use crate::Socket;
 
-/// No send is in flight.
+/// The value of [`Slot::send`] when no send is in flight.
 pub(crate) const NO_SEND: u32 = u32::MAX;
 
 /// State bits of a slot.
 pub(crate) mod flag {
     /// A socket lives here, from its accept until its close completed.
     pub const LIVE: u8 = 1 << 0;
-    /// `Ring::close` was called: nothing but `Event::Closed` is said of it any more.
+    /// `Ring::close` was called: only `Event::Closed` is still reported.
     pub const CLOSING: u8 = 1 << 1;
     /// The close request is on its way; all other requests have completed.
     pub const CLOSE_SENT: u8 = 1 << 2;
@@ -19,36 +19,36 @@ pub(crate) mod flag {
     pub const ARMED: u8 = 1 << 4;
     /// A cancel of that recv is in flight.
     pub const CANCELLING: u8 = 1 << 5;
-    /// Waits for a receive buffer, or for a pause to end: its recv is not armed.
+    /// The socket waits for a receive buffer, or for a pause to end: its recv is not armed.
     pub const STARVED: u8 = 1 << 6;
     /// The stream has ended: nothing more to receive.
     pub const ENDED: u8 = 1 << 7;
 }
 
-/// What is set seldom in a socket's life.
+/// Bits that are rarely set in a socket's life.
 pub(crate) mod property {
-    /// The user never heard of this socket: no `Event::Closed`.
+    /// The socket was never reported to the user: no `Event::Closed`.
     pub const SILENT: u8 = 1 << 0;
     /// The socket's family has zero copy sends.
     pub const ZERO_COPY: u8 = 1 << 1;
     /// A shutdown was asked for.
     pub const SHUT: u8 = 1 << 2;
-    /// A poll for the end of its peer is in flight.
+    /// A poll for the hang-up of the peer is in flight.
     pub const WATCHED: u8 = 1 << 3;
-    /// The user has been told of that end.
+    /// The hang-up was reported to the user.
     pub const HUNG_UP: u8 = 1 << 4;
-    /// It is among those that are looked at once they are quiet.
+    /// The socket is among those that the ring looks at once they are quiet.
     pub const RECENT: u8 = 1 << 5;
-    /// It has received something in this period.
+    /// The socket has received something in this period.
     pub const HEARD: u8 = 1 << 6;
 }
 
 /// The state of one socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    /// Which socket of this slot; changes when one is closed.
+    /// The number of the slot's socket, counted from its first; changes when a socket is closed.
     pub generation: u32,
-    /// Requests whose (last) completion is still to come.
+    /// The number of requests whose (last) completion is still to come.
     pub pending: u16,
     /// Bits of [`flag`].
     pub flags: u8,
@@ -56,9 +56,9 @@ pub(crate) struct Slot {
     pub properties: u8,
     /// The send in flight, or [`NO_SEND`].
     pub send: u32,
-    /// How often closing tried to cancel.
+    /// The number of times that closing tried to cancel.
     pub cancels: u8,
-    /// How often in a row its recv, or its close, failed for want of memory.
+    /// The number of times in a row that the socket's recv, or its close, failed for want of memory.
     pub tries: u8,
 }
 
@@ -79,23 +79,23 @@ impl Slot {
         self.properties & property != 0
     }
 
-    /// Whether requests are in flight that end only when the peer does something.
+    /// Returns `true` if requests are in flight that end only when the peer does something.
     pub fn has_cancellable(&self) -> bool {
         self.is(flag::ARMED) || self.has(property::WATCHED) || self.send != NO_SEND
     }
 }
 
-/// Who says which slot of the table a new socket gets. It is settled by the first, for good: the kernel
-/// does not tell at once which slots it has given out.
+/// The party that chooses the table slot of a new socket. The first socket settles it for good: the
+/// kernel does not tell at once which slots it has given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allocator {
-    /// The kernel, for connections that are accepted.
+    /// The kernel chooses, for connections that are accepted.
     Kernel,
-    /// The ring, for sockets that are adopted.
+    /// The ring chooses, for sockets that are adopted.
     Ring,
 }
 
-/// All slots. Grows to the highest index that was given out, never beyond the table.
+/// All slots. The vector grows to the highest index that was given out, never beyond the table.
 pub(crate) struct Slots {
     slots: Vec<Slot>,
     capacity: u32,
@@ -111,40 +111,40 @@ impl Slots {
         Slots { slots, capacity, live: 0, allocator: None, vacant: Vec::new() }
     }
 
-    /// How many slots there are.
+    /// Returns the number of slots.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// Settles who allocates slots. Whether that is so.
+    /// Settles the allocator if it is not settled yet. Returns `true` if it is this one.
     pub fn settle_allocator(&mut self, allocator: Allocator) -> bool {
         *self.allocator.get_or_insert(allocator) == allocator
     }
 
-    /// The slot that the next socket is to get, if the ring allocates: the one used last, so that few
-    /// are touched. It is free until a socket is opened there.
+    /// Returns the slot for the next socket, if the ring allocates: the one freed last, so that few are
+    /// touched. It is free until a socket is opened there.
     pub fn vacant(&self) -> Option<u32> {
         debug_assert_eq!(self.allocator, Some(Allocator::Ring));
         let fresh = self.slots.len() as u32;
         self.vacant.last().copied().or((fresh < self.capacity).then_some(fresh))
     }
 
-    /// How many sockets live.
+    /// Returns the number of sockets that live.
     pub fn live(&self) -> u32 {
         self.live
     }
 
-    /// How many slots are free.
+    /// Returns the number of free slots.
     pub fn free(&self) -> u32 {
         self.capacity - self.live
     }
 
-    /// Whether every slot is taken.
+    /// Returns `true` if every slot is taken.
     pub fn full(&self) -> bool {
         self.free() == 0
     }
 
-    /// A socket has come to live at `index`, where none does. `None` for an index beyond the table.
+    /// Opens a socket at `index`, where none lives. Returns `None` for an index beyond the table.
     pub fn open(&mut self, index: u32, properties: u8) -> Option<Socket> {
         if index >= self.capacity {
             return None;
@@ -172,7 +172,8 @@ impl Slots {
         Some(Socket { index, generation: slot.generation })
     }
 
-    /// The socket at `index` is gone: handles and completions of it are stale from here on.
+    /// Frees the slot of the socket at `index`: handles and completions of that socket are stale from
+    /// then on.
     pub fn release(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.is(flag::LIVE) && slot.pending == 0 && slot.send == NO_SEND);
@@ -184,18 +185,18 @@ impl Slots {
         }
     }
 
-    /// The slot of a socket that lives, closing or not.
+    /// Returns the slot of a socket that lives, closing or not.
     pub fn get(&mut self, socket: Socket) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(socket.index as usize)?;
         (slot.generation == socket.generation && slot.is(flag::LIVE)).then_some(slot)
     }
 
-    /// The slot of a socket that lives and is not being closed.
+    /// Returns the slot of a socket that lives and is not being closed.
     pub fn open_slot(&mut self, socket: Socket) -> Option<&mut Slot> {
         self.get(socket).filter(|slot| !slot.is(flag::CLOSING))
     }
 
-    /// The socket that lives at `index`, if any.
+    /// Returns the socket that lives at `index`, if any.
     pub fn at(&self, index: u32) -> Option<Socket> {
         let slot = self.slots.get(index as usize)?;
         slot.is(flag::LIVE).then_some(Socket { index, generation: slot.generation })

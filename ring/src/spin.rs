@@ -1,37 +1,37 @@
-//! Looking for work for a while before sleeping, as long as that pays.
+//! Looks for work for a while before sleeping, as long as that pays.
 //!
 //! A sleep costs its thread a few microseconds and its waker some more, so a thread that expects work
-//! soon does better to look for it. But a look that finds nothing is lost, and on a machine without an
-//! idle core it keeps the core from whoever would bring the work. Hence two rules. Between looks the
-//! thread yields (`sched_yield(2)`), so that whoever else wants the core has it. And each look that
-//! finds nothing doubles the number of sleeps before the next one, so a thread with little to do hardly
-//! ever looks.
+//! soon does better to look for it. But a look that finds nothing is wasted, and on a machine without
+//! an idle core it keeps the core from the thread that would bring the work. Hence two rules. Between
+//! looks the thread yields (`sched_yield(2)`), so that another thread that wants the core gets it. And
+//! each look that finds nothing doubles the number of sleeps before the next look, so a thread with
+//! little to do hardly ever looks.
 
 use std::time::{Duration, Instant};
 
 /// The most sleeps without a look before them.
 const MOST_PASSED: u32 = 256;
 
-/// Looks at the work between two readings of the clock.
+/// The number of looks at the work between two readings of the clock.
 const LOOKS: u32 = 8;
 
-/// How one thread waits before it sleeps.
+/// The spinning of one thread before it sleeps.
 #[derive(Clone, Debug)]
 pub struct Spin {
     most: Duration,
-    /// How many sleeps to let pass before the next look.
+    /// The number of sleeps to let pass before the next look.
     pass: u32,
-    /// How many it will be when the next look finds nothing.
+    /// The value `pass` gets when the next look finds nothing.
     penalty: u32,
 }
 
 impl Spin {
-    /// Looks for as long as this at a time; never for zero.
+    /// Makes a `Spin` that looks for up to `most` at a time; zero means never.
     pub fn new(most: Duration) -> Spin {
         Spin { most, pass: 0, penalty: 1 }
     }
 
-    /// Whether to look at all before this sleep. Counts the sleep.
+    /// Returns `true` if the thread should look for work before this sleep. Counts the sleep.
     pub fn pays(&mut self) -> bool {
         if self.most.is_zero() {
             return false;
@@ -41,7 +41,7 @@ impl Spin {
         pays
     }
 
-    /// Looks until `found` says so, and returns whether it did in time.
+    /// Looks until `found` returns `true`, and returns whether it did in time.
     pub fn look(&mut self, mut found: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         loop {
@@ -70,7 +70,7 @@ mod tests {
     fn looks_that_find_nothing_get_rare() {
         let mut spin = Spin::new(Duration::from_nanos(1));
         let looks = (0..10_000).filter(|_| spin.pays() && !spin.look(|| false)).count();
-        // One at each of 1, 2, 4 .. 256 sleeps, then one every 257.
+        // There is one look at each of 1, 2, 4 .. 256 sleeps, then one every 257.
         assert_eq!(looks, 9 + (10_000 - 520usize).div_ceil(257));
     }
 

@@ -1,13 +1,13 @@
-//! What a ring counts.
+//! The counters of a ring.
 
 /// Counters of a [`Ring`](crate::Ring) since it was made, and gauges of what it holds now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Calls of `io_uring_enter`.
     pub enters: u64,
-    /// Those of them that might have slept.
+    /// Enters that might have slept.
     pub waits: u64,
-    /// Those of them that the kernel refused, for want of memory or of room in the CQ.
+    /// Enters that the kernel refused, for want of memory or of room in the CQ.
     pub refused_enters: u64,
     /// Entries submitted.
     pub sqes: u64,
@@ -15,9 +15,9 @@ pub struct Stats {
     pub cqes: u64,
     /// Completions for sockets, sends or listeners that were gone by then.
     pub stale_cqes: u64,
-    /// Times the SQ was full and submitted early.
+    /// Times the SQ was full and was submitted early.
     pub sq_full: u64,
-    /// Ends of streams that were found by a look, and not reported.
+    /// Ends of streams that a look found, and the kernel had not reported.
     pub ends_found: u64,
     /// Chains that the kernel took only a part of, for want of memory: the rest was made again.
     pub cut_chains: u64,
@@ -32,7 +32,7 @@ pub struct Stats {
     pub accepts: u64,
     /// Accepts that failed.
     pub accept_errors: u64,
-    /// Connections closed untold, because who they are could not be found out.
+    /// Connections closed without a report, because their peer query failed.
     pub unknown_peers: u64,
     /// Bytes received.
     pub received: u64,

@@ -1,5 +1,5 @@
-//! What threads share state by: the standard library's, or loom's, which tries every order of what they
-//! do. See [`crate::loom_tests`].
+//! The atomics that threads share: the standard library's, or loom's, which tries every order of the
+//! threads' steps. See [`crate::loom_tests`].
 
 #[cfg(loom)]
 pub use loom::sync::atomic;

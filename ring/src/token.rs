@@ -1,4 +1,4 @@
-//! What a completion belongs to, packed into its 64 bits of `user_data`.
+//! The request that a completion belongs to, packed into its 64 bits of `user_data`.
 
 /// The kinds of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(crate) enum Op {
     /// On a socket: `index` is the socket's, as in all below but `Send`.
     Recv,
     CancelRecv,
-    /// Cancels what a closing socket has in flight.
+    /// Cancels a request of a closing socket.
     CancelAll,
     Shutdown,
     Close,
@@ -19,17 +19,18 @@ pub(crate) enum Op {
     Send,
     /// The poll of the waker's eventfd.
     Wake,
-    /// Asks who has connected: `index` is the question's.
+    /// A peer query: `index` is the question's.
     PeerQuery,
-    /// On a socket: the poll for the end of its peer.
+    /// On a socket: the poll for the hang-up of its peer.
     HangUp,
     /// On a socket: a look whether its stream has ended.
     Look,
 }
 
-/// Who a completion is for: `op` in 8 bits, `index` in 24, `generation` in 32.
+/// The identity of a request: `op` in 8 bits, `index` in 24, `generation` in 32.
 ///
-/// A generation that does not fit what lives at the index now marks a stale completion.
+/// A generation other than that of the socket, send, listener or question at the index now marks a
+/// stale completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub op: Op,
@@ -46,7 +47,7 @@ impl Token {
         (self.op as u64) << 56 | u64::from(self.index) << 32 | u64::from(self.generation)
     }
 
-    /// None for what this ring never packed.
+    /// Unpacks a token; `None` if no ring has packed this value.
     pub fn unpack(user_data: u64) -> Option<Token> {
         let op = match (user_data >> 56) as u8 {
             1 => Op::Accept,

@@ -1,12 +1,12 @@
 //! Waking the ring's thread from other threads.
 //!
 //! The ring's thread sleeps in `io_uring_enter` only. A multishot poll on an eventfd is always armed,
-//! so writing the eventfd completes something and ends the sleep. The write is a system call, so it is
-//! made only when the thread is parked, by the one waker that takes the parked flag down.
+//! so writing the eventfd completes the poll and ends the sleep. The write is a system call, so it is
+//! made only when the thread is parked, by the one waker that clears the parked flag.
 //!
 //! # No wake-up is lost
 //!
-//! Threads hand over work by some queue of the user's. The two sides do, in this order:
+//! Threads hand over work through a queue of the user's. The two sides do, in this order:
 //!
 //! ```text
 //! a waking thread                      the ring's thread
@@ -15,9 +15,9 @@
 //!   W3 parked? then write the eventfd    R3 look into the queue (`idle`); sleep if it is empty
 //! ```
 //!
-//! One of the two fences comes first in the single order all SeqCst fences have. If it is W2, then R3,
-//! after R2, sees the work of W1, and there is no sleep. If it is R2, then W3 sees the flag of R1, and
-//! the eventfd is written; it stays readable, so it does not matter whether the write or the sleep
+//! One of the two fences comes first in the single order that all SeqCst fences have. If W2 does, then
+//! R3, after R2, sees the work of W1, and there is no sleep. If R2 does, then W3 sees the flag of R1,
+//! and the eventfd is written; it stays readable, so it does not matter whether the write or the sleep
 //! comes first. Rayon's sleep module rests on the same argument.
 //!
 //! The eventfd is never read: a multishot poll completes anew with every write, whatever the count.
@@ -33,7 +33,7 @@ use io_uring::{opcode, squeue, types};
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::token::{Op, Token};
 
-/// Wakes the thread of one ring. A handle: clones wake the same thread.
+/// A handle that wakes the thread of one ring: clones wake the same thread.
 #[derive(Clone)]
 pub struct Waker {
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ pub struct Waker {
 struct Shared {
     parked: AtomicBool,
     eventfd: OwnedFd,
-    /// What stands for the eventfd in a model.
+    /// The bell that stands for the eventfd in a loom model.
     #[cfg(loom)]
     bell: crate::loom_tests::Bell,
 }
@@ -54,7 +54,7 @@ impl Waker {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: eventfd(2) has just made this descriptor, and nobody else knows it.
+        // SAFETY: eventfd(2) has just made this descriptor, and nothing else owns it.
         let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
         let shared = Shared {
             parked: AtomicBool::new(false),
@@ -66,9 +66,9 @@ impl Waker {
     }
 
     /// Makes the [`Ring::wait`](crate::Ring::wait) that sleeps now, or is about to, return. Does
-    /// nothing if there is none: such a ring asks `idle` before it sleeps.
+    /// nothing if there is none: the next one calls `idle` before it sleeps.
     ///
-    /// To be called after the work was put where `idle` finds it.
+    /// Call it after the work was put where `idle` finds it.
     pub fn wake(&self) {
         fence(Ordering::SeqCst);
         let parked = &self.shared.parked;
@@ -82,8 +82,8 @@ impl Waker {
         #[cfg(loom)]
         self.shared.bell.ring();
         let one = 1u64.to_ne_bytes();
-        // SAFETY: eight bytes of ours, to a descriptor of ours. It can fail only with EAGAIN when the
-        // count is full; then it is readable all the same.
+        // SAFETY: eight bytes of ours, to a descriptor of ours. The write can fail only with EAGAIN
+        // when the count is full; then the eventfd is readable all the same.
         unsafe { libc::write(self.shared.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
@@ -103,7 +103,7 @@ impl Waker {
         self.shared.bell.wait();
     }
 
-    /// The poll to keep armed.
+    /// Returns the poll to keep armed.
     pub(crate) fn poll(&self) -> squeue::Entry {
         let token = Token { op: Op::Wake, index: 0, generation: 0 };
         let fd = types::Fd(self.shared.eventfd.as_raw_fd());

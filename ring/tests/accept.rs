@@ -1,4 +1,4 @@
-//! Accepting: many, too many, no more, and from what is no listener.
+//! Accepting: many connections, too many, after a stop, and from a socket that does not listen.
 
 mod support;
 
@@ -64,7 +64,7 @@ fn full_table(config: &Config) {
     let stats = server.ring.stats();
     assert_eq!(accepted(&server), 3);
     assert!(stats.accept_errors == 0 && stats.enters < 100, "{stats:?}");
-    // Each socket closed lets one in.
+    // Each socket that is closed lets one connection in.
     for round in 1..=3 {
         let (_, socket) = held.pop().unwrap();
         server.close(socket);
@@ -93,7 +93,7 @@ fn stops_listening() {
 }
 
 impl Server {
-    /// Waits until a listener that is stopped at once can be connected to no more.
+    /// Waits until nothing can connect any more to a listener that is stopped at once.
     fn listen_tcp_and_forget(&mut self) {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
@@ -112,7 +112,7 @@ fn a_connection_before_stop_listening_does_not_leak() {
     let mut server = Server::new(&config);
     let mut client = server.dial();
     server.ring.stop_listening(server.listener);
-    // Accepted or not: it is closed, and nobody was told.
+    // Accepted or not, the connection is closed, and nothing is reported.
     let end = std::thread::spawn(move || matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
     server.until("its end", |_| end.is_finished());
     assert!(end.join().unwrap());

@@ -1,4 +1,4 @@
-//! Adopting: sockets that were connected elsewhere, both ways, again and again, and too many.
+//! Adopting: sockets that were connected elsewhere, of both families, again and again, and too many.
 
 mod support;
 
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use rumpring_ring::{Config, Error, Event, Ring, Socket, Then};
 use support::{PATIENCE, chunk, small};
 
-/// A ring and the far end of what it has adopted.
+/// Has the ring adopt a socket, and returns the far end and the handle.
 fn adopted(ring: &mut Ring) -> (UnixStream, Socket) {
     let (near, far) = UnixStream::pair().unwrap();
     far.set_read_timeout(Some(PATIENCE)).unwrap();
     (far, ring.adopt(near.into()).unwrap())
 }
 
-/// The events until one is wanted.
+/// Returns the first event that is wanted.
 fn until(ring: &mut Ring, mut wanted: impl FnMut(&Event) -> bool) -> Event {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
@@ -77,7 +77,7 @@ fn tcp_without_a_copy() {
     let mut ring = Ring::new(&Config { zero_copy_from: Some(1), ..small() }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    // Whether it would wait is no matter.
+    // The socket's own blocking mode does not matter.
     near.set_nonblocking(true).unwrap();
     let (mut far, _) = listener.accept().unwrap();
     far.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -130,7 +130,7 @@ fn a_peer_that_hangs_up_is_noticed() {
     let event = until(&mut ring, |event| matches!(event, Event::RecvEnded { .. }));
     assert!(matches!(event, Event::RecvEnded { socket: of, error: None } if of == socket));
     close(&mut ring, socket);
-    // So it is before anything was received.
+    // The end is reported also before anything was received.
     let (far, socket) = adopted(&mut ring);
     drop(far);
     ring.resume(socket);

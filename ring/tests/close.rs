@@ -1,4 +1,4 @@
-//! Closing: with anything in flight, and nothing left behind.
+//! Closing a socket with anything in flight leaves nothing behind.
 
 mod support;
 
@@ -158,7 +158,7 @@ fn close_all(server: &mut Server) {
 #[test]
 fn dropping_a_ring_ends_everything() {
     let mut clients = Vec::new();
-    // A thread has room for 16 registered rings: each must give its place back.
+    // A thread has room for 16 registered rings: each ring must give its place back.
     for _ in 0..20 {
         let mut server = Server::new(&small());
         let (client, socket) = server.connect();

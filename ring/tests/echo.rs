@@ -1,4 +1,4 @@
-//! The everyday way: accept, receive, send, close.
+//! The usual life of a connection: accept, receive, send, close.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! A peer that sends no more, and one that has gone.
+//! The ring distinguishes a peer that sends no more from one that is gone.
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rumpring_ring::{Config, Event, Ring, Socket, Then};
 use support::{PATIENCE, chunk, small};
 
-/// The events until one is wanted; those before must not tell of a hang-up.
+/// Handles events until one is wanted; none before it may be a hang-up.
 fn until(ring: &mut Ring, mut wanted: impl FnMut(&Event) -> bool) {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
@@ -38,7 +38,7 @@ fn hangs_up(ring: &mut Ring, socket: Socket) {
     until(ring, |event| matches!(event, Event::HungUp { socket: of } if *of == socket));
 }
 
-/// Sends a byte and has the peer read it: whatever the poll had to say has been said by then.
+/// Sends a byte and has the peer read it: a hang-up that the poll had to report is reported by then.
 fn answer(ring: &mut Ring, socket: Socket, far: &mut impl Read) {
     let chunk = chunk(ring, b"!");
     ring.send(socket, [chunk], Then::Nothing).unwrap();
@@ -109,7 +109,7 @@ fn a_tcp_peer_that_resets_the_connection_has_gone() {
     far.shutdown(Shutdown::Write).unwrap();
     ends(&mut ring, socket);
     answer(&mut ring, socket, &mut far);
-    // The end looks as before to who does not send.
+    // While nothing is sent, a closed peer looks as before.
     drop(far);
     let chunk = chunk(&ring, b"!");
     ring.send(socket, [chunk], Then::Nothing).unwrap();

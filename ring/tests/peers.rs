@@ -1,4 +1,4 @@
-//! Who has connected: told rightly, of the right socket, or not at all.
+//! Peers of connections: each is reported correctly, with the right socket, or not at all.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn told(server: &Server) -> usize {
     server.log.iter().filter(|note| matches!(note, Note::Accepted(_))).count()
 }
 
-/// What getgroups(2) says of the calling thread.
+/// Returns the groups of the calling thread, by getgroups(2).
 fn groups() -> Vec<u32> {
     let mut groups = vec![0; 1 << 16];
     // SAFETY: the buffer is ours and has so many words.
@@ -42,7 +42,7 @@ fn a_user_is_told_with_process_and_groups() {
         let mut server = Server::asking(&config, ask);
         let (mut client, socket) = server.connect();
         assert_eq!(server.peers[&socket], me(groups));
-        // From here on it is a socket like any other.
+        // From here on the socket is like any other.
         server.ring.resume(socket);
         client.write_all(b"hello").unwrap();
         server.until("hello", |server| server.bytes(socket) == b"hello");
@@ -51,7 +51,7 @@ fn a_user_is_told_with_process_and_groups() {
     }
 }
 
-/// Another user's groups, many and too many. Only root can be in them.
+/// Users with no groups, many and too many. Only root can set them.
 #[test]
 fn groups_are_told_up_to_a_thousand() {
     let config = asking();
@@ -73,13 +73,13 @@ fn groups_are_told_up_to_a_thousand() {
     server.assert_empty(&config);
 }
 
-/// Puts this thread (not the others, as libc's function would) into groups. Whether it may.
+/// Puts this thread (not the others, as libc's function would) into groups. Returns `true` if it may.
 fn become_member(groups: &[u32]) -> bool {
     // SAFETY: the groups are ours, and as many as said.
     unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0 }
 }
 
-/// What changes after connect(2) is not seen.
+/// Changes the thread's group ids, which a query does not see after connect(2).
 fn set_gid(gid: u32) {
     // SAFETY: takes no pointers; the bare system call is for this thread only.
     assert_eq!(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, 0);
@@ -140,8 +140,8 @@ fn asking_must_be_possible() {
     ring.listen(listener()).unwrap();
 }
 
-/// Clients that are gone before anybody asks. The kernel may know who they were; if not, they are
-/// never told of. Nothing is left of either.
+/// Has clients vanish before the peer query. The kernel may still know who they were; if not, they are
+/// never reported. Either way nothing is left.
 #[test]
 fn who_vanishes_leaves_nothing() {
     let config = asking();
@@ -184,7 +184,7 @@ fn close_all(server: &mut Server) {
     server.until("all closed", |server| server.ring.stats().sockets == 0);
 }
 
-/// A thousand connect at once to 64 slots; each hears which address it was told by.
+/// Has a thousand clients connect at once to 64 slots; each is sent the address it was reported by.
 #[test]
 fn a_thousand_at_once_are_each_told_by_their_own_address() {
     let mut ring = Ring::new(&asking()).unwrap();
@@ -232,7 +232,8 @@ fn tell_addresses(ring: &mut Ring, many: usize) -> usize {
     served
 }
 
-/// More at once than there are questions, and the listener stopped at every stage of asking them.
+/// Has more clients connect at once than there are questions, and stops the listener at every stage of
+/// asking them.
 #[test]
 fn stopping_in_the_middle_tells_no_more() {
     let mut stages = 0;

@@ -1,4 +1,5 @@
-//! Peers that send something and close at once are found to have gone, whatever the kernel reports.
+//! The ring finds that peers are gone that send something and close at once, whatever the kernel
+//! reports.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -7,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rumpring_ring::{Config, Event, Ring};
 
-/// The longest that an end may take to be found, on a machine that is busy with something else.
+/// The longest that finding an end may take, on a machine that is busy with something else.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many peers there are at a time, on how many threads, how often they come and what each sends.
+/// The number of peers at a time, of their threads, of rounds, and of messages each peer sends.
 const PEERS: usize = 64;
 const THREADS: usize = 8;
 const ROUNDS: usize = 8;
@@ -22,7 +23,7 @@ fn send_and_close(peers: Vec<UnixStream>) {
     }
 }
 
-/// Receives from new peers until all have gone. Returns how many ends there were.
+/// Receives from new peers until all are gone. Returns the number of ends.
 fn round(ring: &mut Ring) -> usize {
     let mut parts: Vec<Vec<UnixStream>> = (0..THREADS).map(|_| Vec::new()).collect();
     for number in 0..PEERS {

@@ -1,4 +1,4 @@
-//! Receiving: nothing is lost, whatever is short: buffers, room in the CQ, or the will to receive.
+//! Receiving loses nothing when buffers or room in the CQ run short, or the user pauses.
 
 mod support;
 
@@ -10,11 +10,11 @@ use std::time::Duration;
 use rumpring_ring::{Config, Features, Socket, Then};
 use support::{Note, Server, pattern, small};
 
-/// As many bytes as a socket takes that nobody reads from.
+/// A number of bytes that a socket takes while nobody reads from it.
 const FITS: usize = 50_000;
 
-/// Has so many clients send so much each, and checks that all of it arrives. What fits has been sent by
-/// all before any of it is received.
+/// Has `clients` send `bytes` each, and checks that all of it arrives. All clients have sent the part
+/// that fits before any of it is received.
 fn flood(config: &Config, clients: usize, bytes: usize) -> Server {
     let mut server = Server::new(config);
     let message = pattern(bytes);
@@ -191,7 +191,7 @@ fn a_reset_is_an_error() {
     assert_eq!(server.log.iter().filter(ends).count(), 1, "after the end nothing is received");
 }
 
-/// The ring hands sockets on as plain values; a wrong one must not do anything.
+/// The ring hands out sockets as plain values; a stale handle must not do anything.
 #[test]
 fn handles_of_closed_sockets_do_nothing() {
     let config = small();

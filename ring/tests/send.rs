@@ -1,4 +1,4 @@
-//! Sending: in order and whole, whatever the number of chunks, the size, and the peer's pace.
+//! Sends arrive in order and whole, whatever the number of chunks, the size, and the peer's pace.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use rumpring_ring::{ArenaClass, ArenaConfig, Chunk, Config, Features, SendRefused, Then};
 use support::{Note, PATIENCE, Server, pattern, small};
 
-/// Cuts bytes into chunks of these sizes, round and round.
+/// Cuts bytes into chunks of these sizes, taken in turn.
 fn cut(server: &Server, bytes: &[u8], sizes: &[usize]) -> Vec<Chunk> {
     let (mut rest, mut sizes) = (bytes, sizes.iter().cycle());
     let mut chunks = Vec::new();
@@ -21,7 +21,7 @@ fn cut(server: &Server, bytes: &[u8], sizes: &[usize]) -> Vec<Chunk> {
     chunks
 }
 
-/// Sends a message in such chunks to a client that reads by so much, with pauses.
+/// Sends a message in such chunks to a client that reads it in pieces, with pauses.
 fn deliver(config: &Config, bytes: usize, sizes: &[usize], tcp: bool) -> Server {
     let mut server = Server::new(config);
     let message = pattern(bytes);

@@ -1,4 +1,5 @@
-//! Making a ring: each fallback works, and what has none says what is missing and what to do.
+//! Making a ring: each fallback works, and errors for features without a fallback say what is missing
+//! and what to do.
 
 mod support;
 
@@ -107,7 +108,7 @@ fn a_table_beyond_the_limit_names_the_limit() {
     assert!(text.contains(&limit.to_string()) && text.contains("ulimit -n"), "{text}");
 }
 
-/// Runs on a thread of its own, which becomes nobody: the limit does not bind root.
+/// Runs on a thread of its own, which gives up root: the limit does not bind root.
 #[test]
 fn locked_memory_beyond_the_limit_names_the_limit() {
     let limit = limit(libc::RLIMIT_MEMLOCK);
@@ -115,7 +116,7 @@ fn locked_memory_beyond_the_limit_names_the_limit() {
     if limit > 64 << 20 {
         return;
     }
-    // The kernel takes all of it before it looks at the limit: no more than needed.
+    // The kernel takes all of the memory before it looks at the limit: ask for no more than needed.
     config.arena.classes[2].count =
         (limit / u64::from(config.arena.classes[2].capacity)) as u32 + 1;
     let error = thread::spawn(move || {
@@ -150,7 +151,7 @@ fn a_seccomp_filter_is_suspected() {
     }
 }
 
-/// Has io_uring_setup fail on this thread.
+/// Makes io_uring_setup fail on this thread.
 fn forbid_io_uring(errno: u32) {
     let filter = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let mut program = [

@@ -1,4 +1,4 @@
-//! Waking: none lost, few made.
+//! Waking: no wake-up is lost, and few are made.
 
 mod support;
 
@@ -104,7 +104,7 @@ fn a_deadline_ends_the_sleep() {
     }
     assert!(begin.elapsed() < PATIENCE);
     assert!(ring.stats().waits <= 5, "{:?}", ring.stats());
-    // One that has passed means no sleep at all.
+    // With a deadline that has passed there is no sleep at all.
     let waits = ring.stats().waits;
     ring.wait(Some(begin), || true).unwrap();
     assert_eq!(ring.stats().waits, waits);
@@ -113,7 +113,7 @@ fn a_deadline_ends_the_sleep() {
 /// Has SIGUSR1 interrupt system calls and do nothing else. Returns this thread, to send it to.
 fn interruptible() -> usize {
     extern "C" fn nothing(_: libc::c_int) {}
-    // SAFETY: the handler does nothing, and the action is all zeros but for it.
+    // SAFETY: the handler does nothing, and the rest of the action is zeros.
     let me = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as *const () as usize;
@@ -134,7 +134,7 @@ fn a_signal_is_no_error() {
     let mut ring = Ring::new(&small()).unwrap();
     let (me, done) = (interruptible(), &AtomicBool::new(false));
     thread::scope(|scope| {
-        // Again and again: the first may come before the wait has begun.
+        // Signals come again and again, since the first may come before the wait has begun.
         scope.spawn(move || {
             while !done.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(30));
@@ -148,7 +148,7 @@ fn a_signal_is_no_error() {
     });
 }
 
-/// Sleeps, sends that come short, accepts and closes, under signals that never stop.
+/// Has the ring sleep, send in short pieces, accept and close, under signals that never stop.
 #[test]
 fn signals_without_end_lose_nothing() {
     let config = Config { entries: 4, ..small() };

@@ -1,4 +1,4 @@
-//! Where a server is: the URLs of `$RUMP_SERVER`, for the listener and for clients.
+//! The URLs of servers, as in `$RUMP_SERVER`, for the listener and for clients.
 //!
 //! Source: NetBSD `lib/librumpuser/sp_common.c`, `parseurl`.
 
@@ -28,19 +28,19 @@ pub enum Url {
     Unix(PathBuf),
     /// `tcp://A.B.C.D:PORT`; `*` or `0` is every interface, for servers.
     Tcp(SocketAddrV4),
-    /// `tcp6://[ADDR]:PORT`; `*` is every interface, for servers. Behind a `%` an address may have its
-    /// interface, by name or number: one that is link-local means nothing without. It is kept, and
-    /// shown, as a number.
+    /// `tcp6://[ADDR]:PORT`; `*` is every interface, for servers. An address may be followed by a `%`
+    /// and its interface, by name or number: a link-local address means nothing without. The interface
+    /// is kept, and shown, as a number.
     Tcp6(SocketAddrV6),
 }
 
-/// What is wrong with a URL.
+/// An error in a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{url}`: {problem}")]
 pub struct UrlError {
     /// The text that was given.
     pub url: String,
-    /// What is wrong with it.
+    /// The error itself.
     pub problem: UrlProblem,
 }
 
@@ -74,12 +74,12 @@ pub enum UrlProblem {
 }
 
 impl Url {
-    /// Whether it stands for every interface, which only a server can use.
+    /// Returns `true` if the URL stands for every interface, which only a server can use.
     pub fn is_wildcard(&self) -> bool {
         self.socket_addr().is_some_and(|addr| addr.ip().is_unspecified())
     }
 
-    /// The address, if it is one of TCP.
+    /// Returns the address of a TCP URL, or `None`.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Url::Unix(_) => None,
@@ -88,7 +88,7 @@ impl Url {
         }
     }
 
-    /// The path, if it is one of a Unix socket.
+    /// Returns the path of a Unix socket's URL, or `None`.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Url::Unix(path) => Some(path),
@@ -96,7 +96,7 @@ impl Url {
         }
     }
 
-    /// The URL of a listener's address: what `local_addr` says after binding port 0.
+    /// Returns the URL of a listener's address, as `local_addr` reports it after binding port 0.
     pub fn from_socket_addr(addr: SocketAddr) -> Url {
         match addr {
             SocketAddr::V4(addr) => Url::Tcp(addr),
@@ -172,8 +172,8 @@ fn parse_tcp6(rest: &str) -> Result<Url, UrlProblem> {
     Ok(Url::Tcp6(SocketAddrV6::new(address, port, 0, scope)))
 }
 
-/// The number of a network interface, by that or by its name. Numbers are not looked up: whether there is
-/// such an interface is found out where it is used.
+/// Returns the number of a network interface, given by number or by name. Numbers are not looked up:
+/// whether there is such an interface shows where it is used.
 fn interface_index(interface: &str) -> Result<u32, UrlProblem> {
     if interface.bytes().all(|byte| byte.is_ascii_digit())
         && let Ok(index @ 1..) = interface.parse()
@@ -186,7 +186,7 @@ fn interface_index(interface: &str) -> Result<u32, UrlProblem> {
     socket.and_then(|socket| net::netdevice::name_to_index(socket, interface)).map_err(unknown)
 }
 
-/// A port; what follows a slash is ignored, as stock clients do.
+/// Parses a port; text behind a slash is ignored, as stock clients do.
 fn parse_port(text: &str) -> Result<u16, UrlProblem> {
     let digits = text.split_once('/').map_or(text, |(digits, _)| digits);
     let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok());

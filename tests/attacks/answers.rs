@@ -1,4 +1,4 @@
-//! Every way to answer wrongly what the server asks a client for.
+//! Attacks that answer the server's requests wrongly, in every way.
 
 use rumpsp::wire::{Class, HEADER_LEN, Kind};
 
@@ -28,7 +28,8 @@ const ATTACKS: [Attack; 17] = [
     attack("everything refused", all_refused),
 ];
 
-/// A client with a call, of request number 9, that waits for its bytes; and the number of the ask.
+/// Returns a client with a call, of request number 9, that waits for its bytes; and the request's
+/// number.
 fn copyin(target: &Target) -> (FrameClient, u64) {
     let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
@@ -99,7 +100,8 @@ fn huge_answer(target: &Target) -> Held {
     hold(())
 }
 
-/// Whatever it is taken for, it is an error of the call or of the client.
+/// Answers with a bad string, which must be an error of the call or of the client, however the server
+/// reads it.
 fn bad_string(target: &Target, text: &[u8]) {
     step(format!("{} bytes", text.len()));
     let (mut client, ask) = copyinstr(target);
@@ -122,7 +124,7 @@ fn empty_string(target: &Target) -> Held {
     hold(())
 }
 
-/// It ends at the first NUL, or is refused; what is behind that reaches nobody.
+/// The string must end at the first NUL, or be refused; bytes behind the NUL must reach nobody.
 fn string_in_string(target: &Target) -> Held {
     let clients: Vec<FrameClient> = [&b"/\0/\0"[..], b"\0\0\0\0", b"/no/such\0file"]
         .into_iter()
@@ -164,7 +166,7 @@ fn memory_of_wrong_length(target: &Target) -> Held {
     hold(())
 }
 
-/// They are the client's own addresses: the server has nothing there.
+/// The addresses are the client's own: the server has nothing there.
 fn memory_nowhere(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     for addr in [0, 1, 0x1000, 1 << 47, 1 << 63, u64::MAX] {
@@ -183,7 +185,7 @@ fn answer_as_request(target: &Target) -> Held {
     let (mut client, ask) = copyin(target);
     client.send(&frame(0, Kind::Copyin.number(), 0, ask, &[0; 8]));
     client.expect(Said::refused(ask, rumpsp::wire::ErrorCode::Malformed));
-    // Nor is it an answer in another class; the right one still is.
+    // A frame of another class is no answer either; the right answer still is.
     client.send(&frame(3, Kind::Copyin.number(), 0, ask, &[0; 8]));
     client.expect(Said::refused(ask, rumpsp::wire::ErrorCode::Malformed));
     client.send(&response(Kind::Copyin, ask, &[0; 8]));
@@ -207,7 +209,7 @@ fn answer_of_another(target: &Target) -> Held {
     let stolen = response(Kind::Copyin, ask, b"stolen!!");
     meets(FrameClient::guest(target), &stolen, Fate::End, "from a bystander");
     meets(FrameClient::connected(target), &stolen, Fate::End, "from nobody");
-    // What the victim itself answers is what counts.
+    // Only the victim's own answer counts.
     victim.send(&response(Kind::Copyin, ask, b"its own!"));
     victim.expect(Said::ok(9, 8));
     hold(victim)
@@ -232,7 +234,7 @@ fn guesses(target: &Target) -> Held {
     hold(())
 }
 
-/// As long as what was asked for it is one; longer is not.
+/// A refusal with a body as long as the answer asked for is accepted; one with a longer body is not.
 fn refusal_with_body(target: &Target) -> Held {
     let (mut client, ask) = copyin(target);
     client.send(&frame(2, Kind::Copyin.number(), 7, ask, &[0; 8]));

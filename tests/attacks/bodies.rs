@@ -1,4 +1,4 @@
-//! Every field of every request's body wrong: names, tokens, numbers and arguments.
+//! Attacks with every field of every request's body wrong: names, tokens, numbers and arguments.
 
 use client::numbers::{O_CREAT, O_RDWR, sys};
 use rumpsp::wire::ErrorCode::{Auth, InvalidPrefork, Malformed};
@@ -67,7 +67,7 @@ fn odd_names(target: &Target) -> Held {
 fn second_guest(target: &Target) -> Held {
     let fate = Fate::ErrorAndEnd(Malformed);
     meets(FrameClient::guest(target), &guest(9, "again"), fate, "a second guest handshake");
-    // Both at once, the second behind the first.
+    // Both handshakes at once, the second behind the first.
     let mut client = FrameClient::connected(target);
     client.send(&[guest(1, "one"), guest(9, "two")].concat());
     client.expect(Said::Welcome { reqno: 1 });
@@ -76,7 +76,7 @@ fn second_guest(target: &Target) -> Held {
     hold(())
 }
 
-/// Who is somebody already does not become a child of somebody else; nor does this spend the token.
+/// A client that has a process does not become a child of another one; nor does this use the token up.
 fn fork_of_the_living(target: &Target) -> Held {
     let token = FrameClient::guest(target).prefork();
     let fate = Fate::ErrorAndEnd(Malformed);
@@ -104,7 +104,7 @@ fn fork_of_wrong_length(target: &Target) -> Held {
         let bytes = handshake(Handshake::Fork, &body);
         meets(FrameClient::connected(target), &bytes, fate, format!("{len} bytes"));
     }
-    // It is still good.
+    // The token is still good.
     let child = FrameClient::child(target, &token);
     hold((parent, child))
 }
@@ -148,7 +148,7 @@ fn call_first(target: &Target) -> Held {
             format!("call {number}"),
         );
     }
-    // Behind it the handshake comes too late.
+    // A handshake behind a call comes too late.
     let mut client = FrameClient::connected(target);
     client.send(&[call(sys::GETPID, 9, &[]), guest(1, "late")].concat());
     client.expect(Said::refused(9, Auth));
@@ -200,13 +200,13 @@ fn too_many_arguments(target: &Target) -> Held {
     hold(client)
 }
 
-/// As `meets`, where the hang-up may overtake bytes that are still on their way.
+/// Works as `meets`, where the hang-up may overtake bytes that are still on their way.
 fn meets_with_rest(client: FrameClient, bytes: &[u8], fate: Fate, more: usize) {
-    // Only the header is sent: what it says is enough.
+    // Only the header is sent: its length is enough.
     meets(client, &bytes[..24], fate, format!("{more} bytes too many"));
 }
 
-/// What is missing of a slot is zero.
+/// Missing bytes of a slot are zero.
 fn half_arguments(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     for len in 1..8 {
@@ -219,10 +219,11 @@ fn half_arguments(target: &Target) -> Held {
     hold(client)
 }
 
-/// Addresses and lengths that are nobody's.
+/// Addresses and lengths that no memory has.
 const WILD: [u64; 8] = [0, 1, 0xfff, 1 << 31, 1 << 47, i64::MAX as u64, 1 << 63, u64::MAX];
 
-/// Bytes that a call may ask for or copy out before its pointers and lengths are found to be bad.
+/// Calls with wild arguments: they may ask for bytes or copy them out before pointers and lengths are
+/// found bad.
 fn wild_arguments(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     let [reader, writer] = client.pipe();
@@ -234,7 +235,7 @@ fn wild_arguments(target: &Target) -> Held {
             reqno += 1;
             client.send(&call(sys::WRITE, reqno, &[writer, addr, len]));
             end_of_call(&mut client, reqno);
-            // A few bytes each time, so that it never sleeps.
+            // A few bytes are written each time, so that the read never sleeps.
             client.write(writer, b"more");
             client.send(&call(sys::READ, reqno, &[reader, addr, len]));
             end_of_call(&mut client, reqno);
@@ -287,8 +288,8 @@ fn wild_descriptors(target: &Target) -> Held {
     hold(client)
 }
 
-/// Bytes that look like nothing. Their first eight are a length, which is hardly ever a good one, so
-/// every other time it is.
+/// Sends random bytes. The first eight are a length, which is hardly ever valid by chance, so every
+/// other time it is set to a valid one.
 fn noise(target: &Target) -> Held {
     let mut state = 0x5eed_u64;
     let mut byte = || {
@@ -308,7 +309,7 @@ fn noise(target: &Target) -> Held {
                 bytes[..8].copy_from_slice(&u64::to_le_bytes(24 + 64));
                 bytes[17] = 0;
                 bytes[19] = 0;
-                // Any call but those of a kernel: one of them halts it.
+                // The word makes any call but those of a kernel, one of which halts it.
                 bytes[22] = 0xff;
             }
             client.try_send(&bytes);

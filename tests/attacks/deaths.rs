@@ -1,4 +1,4 @@
-//! What the reference server is known to die of, or to stop serving others at.
+//! Attacks that the reference server is known to die of, or to stop serving others at.
 
 use client::numbers::sys;
 use rumpsp::wire::{ErrorCode::Malformed, Handshake, Kind};
@@ -41,12 +41,12 @@ fn negative_number(target: &Target) -> Held {
     hold(client)
 }
 
-/// Calls that need arguments have none: all of them are zero then.
+/// Makes calls that need arguments without any: all of them are zero then.
 fn no_arguments(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     for number in [sys::READ, sys::WRITE, sys::CLOSE, sys::KILL, sys::PIPE2, 520, 521, 522] {
         client.send(&call(number, 1, &[]));
-        // Whatever it comes to; a read of the console may be an end of file.
+        // Any result will do; a read of the console may be an end of file.
         end_of_call(&mut client, 1);
     }
     client.getpid();

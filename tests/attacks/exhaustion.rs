@@ -1,4 +1,4 @@
-//! Every way to hoard, to guess and to storm: what a client can have much of, or do often.
+//! Attacks that hoard, guess and storm: everything that a client can have much of, or do often.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ const ATTACKS: [Attack; 27] = [
 
 const ENOSYS: i32 = 78;
 
-/// Long enough for a storm to be one.
+/// The time after which a storm is under way.
 const A_WHILE: Duration = Duration::from_millis(200);
 
 fn idle_crowd(target: &Target) -> Held {
@@ -62,7 +62,7 @@ fn half_handshakes(target: &Target) -> Held {
     hold(clients.collect::<Vec<_>>())
 }
 
-/// As many as there may be, and more.
+/// Has as many calls sleep as the target allows, and more.
 fn sleeping_calls(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     let [reader, _] = client.pipe();
@@ -108,7 +108,7 @@ fn owed(target: &Target) -> Held {
     hold(clients.collect::<Vec<_>>())
 }
 
-/// A token, or none at a bound.
+/// Asks for a prefork; returns its token, or `None` at a bound.
 fn token(client: &mut FrameClient) -> Option<Token> {
     client.send(&prefork(9));
     match client.hear() {
@@ -123,13 +123,13 @@ fn preforks(target: &Target) -> Held {
     let [_, _] = client.pipe();
     let tokens: Vec<_> = (0..500).map_while(|_| token(&mut client)).collect();
     assert!(!tokens.is_empty(), "expected a token");
-    // Refused or not, it is a client like others.
+    // Refused or not, the client is one like others.
     client.getpid();
     cancel_all(target, &tokens);
     hold(client)
 }
 
-/// So that the next attack finds room for its own.
+/// Cancels all preforks, so that the next attack finds room for its own.
 fn cancel_all(target: &Target, tokens: &[Token]) {
     for token in tokens {
         let mut canceller = FrameClient::connected(target);
@@ -198,7 +198,7 @@ fn used_token(target: &Target) -> Held {
     hold(())
 }
 
-/// One of them gets it.
+/// Shows one token from many clients at once: one of them gets it.
 fn contended_token(target: &Target) -> Held {
     let mut parent = FrameClient::guest(target);
     let token = parent.prefork();
@@ -215,7 +215,7 @@ fn contended_token(target: &Target) -> Held {
     hold((parent, crowd))
 }
 
-/// A pipe, or none at a bound.
+/// Makes a pipe; returns `None` at a bound.
 fn pipe(client: &mut FrameClient) -> Option<[u64; 2]> {
     client.send(&call(sys::PIPE, 9, &[]));
     match client.hear() {
@@ -229,7 +229,7 @@ fn pipes(client: &mut FrameClient, most: usize) -> Vec<[u64; 2]> {
     (0..most).map_while(|_| pipe(client)).collect()
 }
 
-/// Until there are no more, in many clients.
+/// Makes pipes until there are no more descriptors, in many clients.
 fn descriptors(target: &Target) -> Held {
     let clients = (0..10).map(|_| {
         let mut client = FrameClient::guest(target);
@@ -257,13 +257,13 @@ fn full_pipes(target: &Target) -> Held {
     hold(clients.collect::<Vec<_>>())
 }
 
-/// More than any pipe takes: each sleeps with bytes of its own.
+/// Writes more than any pipe takes: each write sleeps with bytes of its own.
 fn stuck_writes(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     for (reqno, [_, writer]) in (0..).zip(pipes(&mut client, 20)) {
         client.send(&target.asks_bytes(reqno, writer, 200_000));
     }
-    // Whoever wants bytes gets them.
+    // The client serves the copyins of all its writes.
     blow(vec![Busy::new(move || {
         if let Some(Said::Copyin { reqno, len, .. }) = client.hear_within(A_WHILE) {
             client.try_send(&response(Kind::Copyin, reqno, &vec![1; len as usize]));
@@ -272,7 +272,7 @@ fn stuck_writes(target: &Target) -> Held {
     })])
 }
 
-/// A few mebibytes, which stay when the client goes: files do.
+/// Writes a few mebibytes to files, which stay when the client goes.
 fn files(target: &Target) -> Held {
     if target.is_fake() {
         return None;
@@ -292,7 +292,8 @@ fn files(target: &Target) -> Held {
     hold(client)
 }
 
-/// Sizes and offsets beyond all memory. NetBSD's own file system in memory is trusted with its guests.
+/// Uses sizes and offsets beyond all memory. NetBSD's own file system in memory trusts its guests, and
+/// is left out.
 fn sparse_files(target: &Target) -> Held {
     if !target.is_embedded() {
         return None;
@@ -314,7 +315,7 @@ fn sparse_files(target: &Target) -> Held {
     hold(client)
 }
 
-/// Connects again and again; what comes of it is dropped.
+/// Connects again and again, and hands each connection to `turn`.
 fn storm(target: &Target, mut turn: impl FnMut(RawConnection) + Send + 'static) -> Busy {
     let url: Url = target.as_ref().clone();
     let mut rest = 3000;
@@ -327,7 +328,7 @@ fn storm(target: &Target, mut turn: impl FnMut(RawConnection) + Send + 'static) 
     })
 }
 
-/// A storm has blown for some time before others are to be served.
+/// Holds a storm that has blown for some time before others are to be served.
 fn blow(storm: Vec<Busy>) -> Held {
     std::thread::sleep(A_WHILE);
     hold(storm)
@@ -350,7 +351,7 @@ fn malformed_storm(target: &Target) -> Held {
     blow((0..3).map(|_| storm(target, turn)).collect())
 }
 
-/// As many calls as come through, whose answers are all read.
+/// Makes as many calls as the server serves, and reads all answers.
 fn call_storm(target: &Target) -> Held {
     let storms = (0..3).map(|_| {
         let mut client = FrameClient::guest(target);
@@ -364,7 +365,7 @@ fn call_storm(target: &Target) -> Held {
     blow(storms.collect())
 }
 
-/// Each ends the calls that sleep.
+/// Makes execs, each of which ends the calls that sleep.
 fn exec_storm(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     let [reader, _] = client.pipe();
@@ -395,7 +396,8 @@ fn prefork_storm(target: &Target) -> Held {
     })])
 }
 
-/// Signals have no answer that would hold their sender up, and their victim does not take them.
+/// Sends signals, which have no answer that would hold their sender up, to a victim that does not read
+/// them.
 fn signal_storm(target: &Target) -> Held {
     let mut victim = FrameClient::guest(target);
     let pid = victim.getpid() as u64;
@@ -414,7 +416,7 @@ fn signal_storm(target: &Target) -> Held {
     hold((storm, victim))
 }
 
-/// What a socket carries beside the stream: descriptors over unix, urgent bytes over TCP.
+/// Sends data that a socket carries beside the stream: descriptors over unix, urgent bytes over TCP.
 fn ancillary(target: &Target) -> Held {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
     let before = target.descriptors();
@@ -422,7 +424,7 @@ fn ancillary(target: &Target) -> Held {
         .map(|_| {
             let mut client = FrameClient::guest(target);
             if target.is_tcp() {
-                // It stands beside the stream, which stays as it was.
+                // An urgent byte travels beside the stream, which stays as it was.
                 send(client.socket(), b"!", SendFlags::OOB).expect("an urgent byte");
                 client.getpid();
                 return client;

@@ -1,4 +1,4 @@
-//! Attacks, and how they are run.
+//! The form of attacks, and the code that runs them.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -21,7 +21,7 @@ pub struct Group {
     pub attacks: &'static [Attack],
 }
 
-/// Something a hostile client does.
+/// An attack of a hostile client.
 pub struct Attack {
     pub name: &'static str,
     act: Act,
@@ -32,16 +32,16 @@ enum Act {
     Vanishes(fn(&Target) -> Option<Vec<FrameClient>>),
 }
 
-/// What a hostile client holds on to while others are to be served. `None`: there is no such attack on
-/// this target.
+/// The things a hostile client keeps while others are to be served. `None` means that there is no such
+/// attack on this target.
 pub type Held = Option<Box<dyn Any>>;
 
-/// An attack whose clients hold on, and then let go.
+/// Makes an attack whose clients keep their connections, and then let go.
 pub const fn attack(name: &'static str, act: fn(&Target) -> Held) -> Attack {
     Attack { name, act: Act::Holds(act) }
 }
 
-/// A moment at which clients vanish, in each way.
+/// Makes a moment at which clients vanish, in each way.
 pub const fn moment(name: &'static str, stage: fn(&Target) -> Option<Vec<FrameClient>>) -> Attack {
     Attack { name, act: Act::Vanishes(stage) }
 }
@@ -60,11 +60,11 @@ const WAYS: [Way; 3] = [
 ];
 
 thread_local! {
-    /// What the attack is at, for the words of its failure.
+    /// The step that the attack is at, for the message of its failure.
     static STEP: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Says what the attack does now.
+/// Sets the step that the attack is at.
 pub fn step(what: impl Into<String>) {
     STEP.set(what.into());
 }
@@ -90,14 +90,13 @@ pub fn run(group: &Group, kind: Kind) {
     say(&format!("{name}: {ran} of {of} attacks of {} in {took:.1?}; {in_all} in all", group.name));
 }
 
-/// What the name of an attack has in it if it is to be run: ATTACK, for who looks into one
-/// of them.
+/// Returns the text that the names of the attacks to run contain: the variable ATTACK.
 fn wanted() -> String {
     std::env::var("ATTACK").unwrap_or_default()
 }
 
 impl Attack {
-    /// Whether it was run: not every target has what it needs.
+    /// Runs the attack. Returns `false` if it was not run: not every target has the calls it needs.
     fn run(&self, target: &Target, resident: &Client) -> bool {
         step("");
         let begun = Instant::now();
@@ -153,13 +152,13 @@ fn is_served(target: &Target, resident: &Client, when: &str) {
     target.serves(resident);
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
 }
 
-/// Something that a thread does again and again until it is let go of, or says that it has ended.
+/// A thread that repeats something until this is dropped, or until the function returns `false`.
 pub struct Busy {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -186,7 +185,7 @@ impl Drop for Busy {
     }
 }
 
-/// What bad bytes come to.
+/// The server's reaction to bad bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     /// An error, and the client stays.
@@ -197,7 +196,7 @@ pub enum Fate {
     End,
 }
 
-/// Sends bad bytes, whose request number is 9, and looks what they come to.
+/// Sends bad bytes, whose request number is 9, and checks the server's reaction.
 pub fn meets(mut client: FrameClient, bytes: &[u8], fate: Fate, what: impl Into<String>) {
     step(what);
     client.send(bytes);
@@ -210,7 +209,7 @@ pub fn meets(mut client: FrameClient, bytes: &[u8], fate: Fate, what: impl Into<
     }
 }
 
-/// The number of what is asked next.
+/// Returns the number of the server's next request.
 pub fn asked(client: &mut FrameClient) -> u64 {
     match client.hear() {
         Said::Copyin { reqno, .. }
@@ -220,7 +219,7 @@ pub fn asked(client: &mut FrameClient) -> u64 {
     }
 }
 
-/// Declines what a call asks for until it ends; what else comes is dropped.
+/// Declines the requests of a call until the call ends; other frames are dropped.
 pub fn end_of_call(client: &mut FrameClient, call: u64) -> i32 {
     loop {
         match client.hear() {

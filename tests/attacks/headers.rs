@@ -1,4 +1,4 @@
-//! Every field of every header wrong: length, request number, class, type and word.
+//! Attacks with every field of every header wrong: length, request number, class, type and word.
 
 use client::numbers::sys;
 use rumpsp::wire::ErrorCode::{Auth, InvalidPrefork, Malformed};
@@ -32,7 +32,7 @@ const ATTACKS: [Attack; 19] = [
     attack("another protocol", another_protocol),
 ];
 
-/// All types there are, and two that are not.
+/// All types of the protocol, and two that do not exist.
 const TYPES: [u16; 11] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xffff];
 
 fn under_a_header(target: &Target) -> Held {
@@ -57,7 +57,7 @@ fn under_a_header(target: &Target) -> Held {
     hold(())
 }
 
-/// Longer than any frame of its type, and all of it is sent as far as the server takes it.
+/// Sends frames longer than any of their type, as far as the server takes them.
 fn over_the_bound(target: &Target) -> Held {
     let bounds = [
         (Kind::Handshake, 1024),
@@ -91,7 +91,7 @@ fn huge(target: &Target) -> Held {
     hold(())
 }
 
-/// The rest never comes.
+/// Sends frames whose rest never comes.
 fn more_than_sent(target: &Target) -> Held {
     let bounds = [(Kind::Handshake, 1024), (Kind::Syscall, 128), (Kind::Prefork, 4096)];
     let clients: Vec<FrameClient> = (0..90)
@@ -106,7 +106,7 @@ fn more_than_sent(target: &Target) -> Held {
     hold(clients)
 }
 
-/// What is behind the end is read as the next header.
+/// Sends frames that are longer than they say: the bytes behind the end are read as the next header.
 fn less_than_sent(target: &Target) -> Held {
     let mut clients = Vec::new();
     for len in [HEADER_LEN, HEADER_LEN + 1, HEADER_LEN + 7, HEADER_LEN + 8] {
@@ -132,7 +132,7 @@ fn duplicate_reqno(target: &Target) -> Held {
         client.send(&response(Kind::Copyin, ask, &[ended as u8; 8]));
         client.expect(Said::ok(9, 8));
     }
-    // A prefork and an exec may have it as well.
+    // A prefork and an exec may have the same number as well.
     client.send(&target.asks_bytes(9, writers[0], 8));
     let ask = asked(&mut client);
     client.send(&prefork(9));
@@ -168,7 +168,7 @@ fn unknown_class(target: &Target) -> Held {
     hold(())
 }
 
-/// A request of this type, after the handshake and before.
+/// Sends a request of this type after the handshake and before it, which is an error.
 fn means_nothing(target: &Target, kind: u16, word: u32, body: &[u8]) {
     let (bytes, what) = (frame(0, kind, word, 9, body), format!("type {kind}"));
     meets(FrameClient::guest(target), &bytes, Fate::Error(Malformed), &what);
@@ -183,7 +183,7 @@ fn unknown_type(target: &Target) -> Held {
     hold(())
 }
 
-/// As much of the server's memory as it likes to have.
+/// Asks for a copy of the server's memory.
 fn asks_a_copy(target: &Target) -> Held {
     for kind in [Kind::Copyin, Kind::Copyinstr] {
         for (len, addr) in [(8u64, 0u64), (1 << 20, 0x40_0000), (u64::MAX, u64::MAX)] {
@@ -195,7 +195,7 @@ fn asks_a_copy(target: &Target) -> Held {
     hold(())
 }
 
-/// Into the server's memory.
+/// Copies out into the server's memory.
 fn copies_out(target: &Target) -> Held {
     for kind in [Kind::Copyout, Kind::Copyoutstr] {
         for (len, addr) in [(8u64, 0u64), (4, 0x40_0000), (u64::MAX, u64::MAX)] {
@@ -245,7 +245,7 @@ fn unasked_errors(target: &Target) -> Held {
 }
 
 fn unknown_handshake(target: &Target) -> Held {
-    // 1 is declared in the protocol and was never made.
+    // Kind 1 is declared in the protocol and was never implemented.
     for kind in [1, 4, 5, 0x100, 1 << 31, u32::MAX] {
         let (bytes, what) = (request(Kind::Handshake, kind, 9, b"name\0"), format!("kind {kind}"));
         meets(FrameClient::connected(target), &bytes, Fate::ErrorAndEnd(Auth), &what);
@@ -262,7 +262,7 @@ fn exec_first(target: &Target) -> Held {
     hold(())
 }
 
-/// Where the word has no meaning it is not looked at.
+/// Words without a meaning are ignored.
 fn words(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
@@ -273,7 +273,7 @@ fn words(target: &Target) -> Held {
         let ask = asked(&mut client);
         client.send(&frame(1, Kind::Copyin.number(), word, ask, &[0; 8]));
         client.expect(Said::ok(9, 8));
-        // An error code that is none declines as any other.
+        // An error frame with an unknown code declines as any other.
         client.send(&target.asks_bytes(9, writer, 8));
         let ask = asked(&mut client);
         client.send(&frame(2, Kind::Copyin.number(), word, ask, &[]));

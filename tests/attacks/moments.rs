@@ -1,4 +1,4 @@
-//! Every moment to hang up, each by a close, by a reset and by a half-close.
+//! Attacks that hang up at every moment, each by a close, by a reset and by a half-close.
 
 use rumpsp::wire::{HEADER_LEN, Kind};
 
@@ -91,7 +91,7 @@ fn runs(target: &Target) -> Option<Vec<FrameClient>> {
     for reqno in 0..3 {
         let call = target.runs(&mut client, reqno);
         client.send(&call);
-        // What it opens for the next comes before the first has much to say.
+        // The calls that open a file for the next attack come before the first has much output.
         if !target.is_fake() {
             break;
         }
@@ -145,7 +145,7 @@ fn asked_unread(target: &Target) -> Option<Vec<FrameClient>> {
     one(client)
 }
 
-/// A client whose answer has been sent as far as `cut`.
+/// Returns a client whose answer has been sent as far as `cut`.
 fn answer_cut(target: &Target, cut: usize) -> Option<Vec<FrameClient>> {
     let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
@@ -179,7 +179,7 @@ fn preforked(target: &Target) -> Option<Vec<FrameClient>> {
     one(client)
 }
 
-/// Both go while it happens.
+/// Parent and child both go while the fork happens.
 fn forking(target: &Target) -> Option<Vec<FrameClient>> {
     let mut parent = FrameClient::guest(target);
     parent.pipe();
@@ -249,7 +249,7 @@ fn hundred(target: &Target) -> Option<Vec<FrameClient>> {
     Some(clients.collect())
 }
 
-/// It takes nothing any more, and goes on calling.
+/// Shuts down its receiving side, and goes on calling.
 fn deaf_but_talking(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     rustix::net::shutdown(client.socket(), rustix::net::Shutdown::Read).expect("a shutdown");

@@ -1,4 +1,4 @@
-//! Every way to be slow: to say things, to hear them, to answer.
+//! Attacks that are slow in every way: in sending, in receiving, in answering.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -31,10 +31,10 @@ const ATTACKS: [Attack; 16] = [
     attack("a prefork that is never read", prefork_unread),
 ];
 
-/// Between two bytes of a slow client.
+/// The pause between two bytes of a slow client.
 const A_MOMENT: Duration = Duration::from_millis(2);
 
-/// Has these bytes sent one by one, over and over if `again`.
+/// Sends these bytes one by one, over and over if `again`.
 fn drips(mut client: FrameClient, bytes: Vec<u8>, again: bool) -> Busy {
     let mut at = 0;
     Busy::new(move || {
@@ -62,7 +62,7 @@ fn byte_by_byte(target: &Target) -> Held {
     hold(clients)
 }
 
-/// The longest name there may be, whose end never comes.
+/// Sends the longest name allowed, whose end never comes.
 fn endless_handshake(target: &Target) -> Held {
     let bytes = claiming((HEADER_LEN + 1024) as u64, 0, 0, 0, 1, &[b'x'; 1000]);
     let clients = (0..20).map(|_| drips(FrameClient::silent(target), bytes.clone(), false));
@@ -76,7 +76,7 @@ fn silent(target: &Target) -> Held {
 fn banner_unread(target: &Target) -> Held {
     let clients = (0..100).map(|number| {
         let mut client = FrameClient::silent(target);
-        // Some begin to speak.
+        // Some clients begin to send.
         client.send(&guest(1, "half")[..number % HEADER_LEN]);
         client
     });
@@ -100,8 +100,8 @@ fn last_byte_missing(target: &Target) -> Held {
     hold(clients.collect::<Vec<_>>())
 }
 
-/// Clients of which each makes ten calls that ask for something, and says nothing to it. Each is
-/// given the end of a pipe to write to, of its own: NetBSD's have one writer at a time.
+/// Has clients each make ten calls that ask for something, and never answer. Each call has the writing
+/// end of a pipe of its own: NetBSD's pipes have one writer at a time.
 fn never_gives(target: &Target, ask: impl Fn(u64, u64) -> Vec<u8>) -> Held {
     let clients = (0..20).map(|_| {
         let mut client = FrameClient::guest(target);
@@ -154,7 +154,7 @@ fn half_answer(target: &Target) -> Held {
 fn answers_never_read(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     let calls: Vec<u8> = (0..1000).flat_map(|reqno| call(sys::GETPID, reqno, &[])).collect();
-    // Until the server takes no more of them, or there are enough.
+    // The loop ends when the server takes no more calls, or there are enough.
     for round in 0..30 {
         step(format!("{round} thousand calls"));
         if client.send_within(&calls, Duration::from_millis(300)) < calls.len() {
@@ -187,7 +187,7 @@ fn read_byte_by_byte(target: &Target) -> Held {
     hold(clients.collect::<Vec<_>>())
 }
 
-/// A server that waits for an answer has to read on, and owes more and more.
+/// Makes the server wait for an answer, so that it has to read on, and owes more and more.
 fn talks_and_never_reads(target: &Target) -> Held {
     let mut client = FrameClient::guest(target);
     let [_, writer] = client.pipe();
@@ -202,7 +202,7 @@ fn talks_and_never_reads(target: &Target) -> Held {
     hold(client)
 }
 
-/// It waits for the end of a write whose bytes are never given.
+/// Execs wait for the end of a write whose bytes never come.
 fn endless_exec(target: &Target) -> Held {
     let clients = (0..20).map(|_| {
         let mut client = FrameClient::guest(target);

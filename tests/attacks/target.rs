@@ -1,4 +1,4 @@
-//! What is attacked: a server, its kernel, and the calls that this kernel has for what an attack needs.
+//! The target of attacks: a server, its kernel, and the kernel's calls that attacks need.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -26,14 +26,14 @@ pub enum Kind {
     NetBsdTcp,
 }
 
-/// What NetBSD's kernel is made of here: pipes, files, devices.
+/// The components of NetBSD's kernel here: pipes, files, devices.
 const COMPONENTS: [&str; 3] = ["-lrumpvfs", "-lrumpdev", "-lrumpfs_tmpfs"];
 
-/// How long a well-behaved client waits for anything. Not a measure of speed: whoever waits so long
-/// waits for ever.
+/// The time a well-behaved client waits for anything. This is no measure of speed: a client that waits
+/// so long waits for ever.
 pub const AT_ONCE: Duration = Duration::from_secs(30);
 
-/// Bytes that a good client has go in and come out; less than any kernel's pipe takes.
+/// Bytes that a good client writes and reads; fewer than any kernel's pipe takes.
 const BYTES: usize = 3000;
 
 /// A server under attack.
@@ -44,14 +44,14 @@ pub struct Target {
 }
 
 enum Home {
-    /// In this process.
+    /// A server in this process.
     Here(Box<TestServer>),
-    /// The program.
+    /// A server as a process.
     There(RefCell<Server>),
 }
 
 impl Kind {
-    /// Whether there is such a kernel; says so if not.
+    /// Returns `true` if there is such a kernel; prints that it is skipped if not.
     pub fn is_here(self) -> bool {
         match self {
             Kind::EmbeddedUnix | Kind::EmbeddedTcp => true,
@@ -80,7 +80,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Starts the server of a kernel that is there.
+    /// Starts the server of a kernel that is available.
     pub fn start(kind: Kind) -> Target {
         let home = match kind {
             Kind::EmbeddedUnix => Home::Here(embedded(Transport::Unix)),
@@ -107,24 +107,24 @@ impl Target {
         matches!(self.kind, Kind::StandInUnix | Kind::StandInTcp)
     }
 
-    /// A well-behaved client, just come.
+    /// Returns a new well-behaved client.
     pub fn client(&self) -> Client {
         let builder = Client::builder().name("good").timeout(AT_ONCE);
         builder.connect(&self.url).unwrap_or_else(|error| panic!("a newcomer is served: {error}"))
     }
 
-    /// Asserts that newcomers and those who are there already are served.
+    /// Asserts that newcomers and clients that are connected already are served.
     pub fn serves(&self, resident: &Client) {
         is_served(resident, "who was there before");
         is_served(&self.client(), "a newcomer");
     }
 
-    /// A call for so many bytes at 0x1000 of the client's memory.
+    /// Returns a call that asks for `len` bytes at 0x1000 of the client's memory.
     pub fn asks_bytes(&self, reqno: u64, writer: u64, len: u64) -> Vec<u8> {
         call(sys::WRITE, reqno, &[writer, 0x1000, len])
     }
 
-    /// A call for a string at 0x1000, of 1024 bytes at most.
+    /// Returns a call that asks for a string at 0x1000, of 1024 bytes at most.
     pub fn asks_string(&self, reqno: u64) -> Vec<u8> {
         if self.is_fake() {
             call(own::ECHOSTR, reqno, &[0x1000, 0x2000, 1024])
@@ -133,7 +133,7 @@ impl Target {
         }
     }
 
-    /// A call for fresh memory. NetBSD's kernel has none that does so for certain.
+    /// Returns a call that asks for fresh memory. NetBSD's kernel has no call that does so for certain.
     pub fn asks_memory(&self, reqno: u64) -> Option<Vec<u8>> {
         if self.is_embedded() {
             Some(call(sys::MMAP, reqno, &[0, 4096, 3, 0x1002, u64::MAX, 0, 0]))
@@ -142,12 +142,12 @@ impl Target {
         }
     }
 
-    /// A call that sleeps until somebody writes.
+    /// Returns a call that sleeps until somebody writes.
     pub fn sleeps(&self, reqno: u64, reader: u64) -> Vec<u8> {
         call(sys::READ, reqno, &[reader, 0x1000, 10])
     }
 
-    /// A call that runs for a while, and that nothing ends.
+    /// Returns a call that runs for a while, and that nothing ends.
     pub fn runs(&self, client: &mut FrameClient, reqno: u64) -> Vec<u8> {
         if self.is_fake() {
             call(own::HOSTSLEEP, reqno, &[200, 0, 0, 0])
@@ -156,7 +156,7 @@ impl Target {
         }
     }
 
-    /// A call that copies out a mebibyte.
+    /// Returns a call that copies out a mebibyte.
     pub fn flood(&self, client: &mut FrameClient) -> Flood {
         if self.is_fake() {
             Flood { number: own::FLOOD, args: [0x1000, 65_536, 16] }
@@ -166,12 +166,13 @@ impl Target {
         }
     }
 
-    /// How many calls of one client may sleep here in a test's time: each of librump's has a thread.
+    /// Returns the number of calls of one client that may sleep within a test's time: each of librump's
+    /// has a thread.
     pub fn sleepers(&self) -> u64 {
         if self.is_embedded() { 5000 } else { 500 }
     }
 
-    /// Waits until nothing of any client is left, and ends the server as a signal does.
+    /// Waits until nothing of any client is left, and ends the server by a signal.
     pub fn ends_well(self) {
         match self.home {
             Home::Here(test_server) => {
@@ -183,7 +184,7 @@ impl Target {
         }
     }
 
-    /// Descriptors of the server, where it is a process of its own.
+    /// Returns the number of descriptors of the server, if it is a process of its own.
     pub fn descriptors(&self) -> Option<usize> {
         match &self.home {
             Home::Here(_) => None,
@@ -191,7 +192,7 @@ impl Target {
         }
     }
 
-    /// The server's process has something to say when it is not there any more.
+    /// Asserts that the server's process is alive, and shows its output if not.
     pub fn is_alive(&self) {
         if let Home::There(server) = &self.home {
             let mut server = server.borrow_mut();
@@ -222,7 +223,8 @@ fn start(command: std::process::Command, is_tcp: bool, args: &[&str]) -> Server 
     Server::run(command, dir, &url, args)
 }
 
-/// With preforks that do not outlive their parents for long: the end of the test waits for them.
+/// Starts a server whose preforks do not outlive their parents for long, since the end of the test
+/// waits for them.
 fn embedded(transport: Transport) -> Box<TestServer> {
     Box::new(TestServer::with(transport, |config| {
         config.limits.orphan = Duration::from_millis(500)
@@ -257,7 +259,7 @@ fn ends_well(mut server: Server, kind: Kind) {
     }
 }
 
-/// A few calls, with copies in and out.
+/// Makes a few calls, with copies in and out.
 fn is_served(client: &Client, who: &str) {
     let serve = || {
         let pid = client.getpid()?;

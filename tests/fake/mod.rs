@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{self, SOON, Server, rumpring};
 
-/// The stand-in's own calls, as in `librumpkern_sysproxy.c`.
+/// The stand-in's own calls, as in `librumpkern_sysproxy.c`, with their arguments.
 pub mod sys {
     /// From, to, length.
     pub const ECHO: i32 = 520;
@@ -52,7 +52,7 @@ pub mod sys {
     pub const END: i32 = 600;
 }
 
-/// What the stand-in counts.
+/// The counters of the stand-in.
 #[derive(Clone, Copy, Debug)]
 pub enum Count {
     Procs,
@@ -69,20 +69,20 @@ pub enum Count {
     Calls,
     /// The most threads that slept inside the kernel at once.
     MostAway,
-    /// Those that do so now.
+    /// The threads that sleep inside the kernel now.
     Away,
     /// Signals that came later than they were asked for.
     LateRaises,
 }
 
-/// Where the stand-in is installed, as rump would be: with `lib` in it. `None`, and says so, if there
-/// is no C compiler.
+/// Returns the directory in which the stand-in is installed, as rump would be: with `lib` in it. Prints
+/// that it is skipped and returns `None` if there is no C compiler.
 pub fn prefix() -> Option<&'static Path> {
     static PREFIX: OnceLock<Option<PathBuf>> = OnceLock::new();
     PREFIX.get_or_init(build).as_deref()
 }
 
-/// The source of a part of it.
+/// Returns the path of a source file of the stand-in.
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(name)
 }
@@ -104,7 +104,7 @@ fn build() -> Option<PathBuf> {
     Some(prefix)
 }
 
-/// Compiles one source file. What it makes appears whole: other test processes may do the same.
+/// Compiles one source file. The output file appears whole: other test processes may do the same.
 pub fn cc<S: AsRef<OsStr>>(to: &Path, from: &Path, args: impl IntoIterator<Item = S>) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -118,8 +118,8 @@ pub fn cc<S: AsRef<OsStr>>(to: &Path, from: &Path, args: impl IntoIterator<Item 
     fs::rename(&unfinished, to).expect("the new file takes its place");
 }
 
-/// A C program that asks the kernel for a server, linked with it as any other; `first` comes earlier in
-/// the link scope.
+/// Returns a C program that asks the kernel for a server, linked with the kernel as any other; `first`
+/// comes earlier in the link scope.
 pub fn host(dir: &Path, first: Option<&Path>) -> PathBuf {
     let lib = prefix().expect("the caller has looked").join("lib");
     let program = dir.join("host");
@@ -133,7 +133,7 @@ pub fn host(dir: &Path, first: Option<&Path>) -> PathBuf {
     program
 }
 
-/// The server as a library. It is built with the tests.
+/// Returns the server as a library, which is built with the tests.
 pub fn librumpring() -> PathBuf {
     let dir = Path::new(process::PROGRAM).parent().expect("the program is in a directory");
     let candidates = [dir.join("deps/librumpring.so"), dir.join("librumpring.so")];
@@ -142,7 +142,7 @@ pub fn librumpring() -> PathBuf {
     newest.unwrap_or_else(|| panic!("none of {candidates:?} is there")).clone()
 }
 
-/// Nothing that serves the stand-in outlives this.
+/// Limits the lifetime of everything that serves the stand-in.
 pub fn with_lifetime(command: &mut Command) -> &mut Command {
     for name in ["RUMP_PREFIX", "RUMP_NCPU", "RUMP_VERBOSE", "RUMP_MEMLIMIT", "LD_PRELOAD"] {
         command.env_remove(name);
@@ -156,7 +156,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// With two CPUs in the kernel. `None` if there is no stand-in.
+    /// Starts a server with two CPUs in the kernel. Returns `None` if there is no stand-in.
     pub fn start(args: &[&str]) -> Option<Kernel> {
         Kernel::with_cpus("2", args)
     }
@@ -171,13 +171,13 @@ impl Kernel {
         Some(Kernel { server: Server::run(command, dir, &url, &args) })
     }
 
-    /// A guest.
+    /// Connects a guest.
     #[track_caller]
     pub fn client(&self) -> Client {
         connect(self.server.url())
     }
 
-    /// SIGTERM: it halts the kernel, in which nobody is left, and ends well.
+    /// Ends the server by SIGTERM: it halts the kernel, which has no processes left, and ends well.
     #[track_caller]
     pub fn ends_well(mut self) {
         let socket = self.server.socket();
@@ -190,7 +190,7 @@ impl Kernel {
     }
 }
 
-/// A guest of a server.
+/// Connects a guest to a server.
 #[track_caller]
 pub fn connect(url: &Url) -> Client {
     try_connect(url).unwrap_or_else(|error| panic!("{error}"))
@@ -200,13 +200,13 @@ pub fn try_connect(url: &Url) -> Result<Client, client::ConnectError> {
     Client::builder().name("test").timeout(SOON).connect(url)
 }
 
-/// One of the stand-in's counters.
+/// Returns one of the stand-in's counters.
 #[track_caller]
 pub fn count(client: &Client, what: Count) -> i64 {
     client.call(sys::COUNT, &[what as u64]).unwrap_or_else(|error| panic!("{what:?}: {error}"))[0]
 }
 
-/// Waits until a counter is as it should be.
+/// Waits until a counter satisfies `is`.
 #[track_caller]
 pub fn until(client: &Client, what: Count, is: impl Fn(i64) -> bool) -> i64 {
     let end = Instant::now() + SOON;
@@ -229,7 +229,7 @@ pub fn alone(client: &Client) {
     until(client, Count::Sleepers, |sleepers| sleepers == 0);
 }
 
-/// A program that is not asked to say when it is ready, and ends with its test.
+/// A program that does not print when it is ready, and that ends with its test.
 pub struct Program {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
@@ -249,7 +249,7 @@ impl Program {
         Program { child, said }
     }
 
-    /// A client, once it serves.
+    /// Connects a client once the program serves.
     #[track_caller]
     pub fn client(&mut self, url: &Url) -> Client {
         let end = Instant::now() + SOON;
@@ -292,11 +292,11 @@ impl Drop for Program {
     }
 }
 
-/// A process that is nobody's child any more, known by what it serves; it ends with its test.
+/// A process that is no child of this one any more, found by the server it runs; it ends with its test.
 pub struct Daemon(Pid);
 
 impl Daemon {
-    /// The process that serves this client.
+    /// Returns the process that serves this client.
     #[track_caller]
     pub fn of(client: &Client) -> Daemon {
         let [pid, _] = client.call(sys::HOSTPID, &[]).expect("the server's pid");
@@ -310,7 +310,7 @@ impl Daemon {
         self.0
     }
 
-    /// Whether a process of that pid is there, and is the program under test.
+    /// Returns `true` if a process of that pid exists, and is the program under test.
     pub fn is_there(&self) -> bool {
         let program = fs::read_link(format!("/proc/{}/exe", self.0.as_raw_nonzero()));
         program.is_ok_and(|program| program == Path::new(process::PROGRAM))

@@ -1,5 +1,5 @@
-//! The program itself, as a process: started on a socket of its own, watched through `/proc`, ended by
-//! its pid when the test lets go of it.
+//! The program itself, as a process: started on a socket of its own, watched through `/proc`, and ended
+//! by its pid when the test drops it.
 
 // Each test crate has this module to itself and uses what it needs of it.
 #![allow(dead_code)]
@@ -24,13 +24,14 @@ use tempfile::TempDir;
 
 pub use files::raise_file_limit;
 
-/// The longest anything may take that should take no time, on a machine with other work.
+/// The time for anything that should take no time, on a machine with other work.
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_rumpring");
 
-/// The program, not started yet, with nothing in its environment that would change what it does.
+/// Returns the program, not started yet, with no variable in its environment that would change its
+/// behavior.
 pub fn rumpring() -> Command {
     let mut command = Command::new(PROGRAM);
     for name in ["RUMP_SERVER", "RUST_LOG", "NOTIFY_SOCKET"] {
@@ -45,26 +46,26 @@ pub struct Server {
     child: Child,
     url: Url,
     stderr: Receiver<String>,
-    /// What it has said so far, the ready line included, counters not.
+    /// The lines it has printed so far, including the ready line, without counters.
     said: Vec<String>,
     dir: TempDir,
 }
 
 impl Server {
-    /// `rumpring serve` on a socket file of its own.
+    /// Starts `rumpring serve` on a socket file of its own.
     pub fn start(args: &[&str]) -> Server {
         let dir = tempfile::tempdir().expect("a directory for the socket");
         let url = format!("unix://{}", dir.path().join("s").display());
         Server::run(rumpring(), dir, &url, args)
     }
 
-    /// `rumpring serve` on a TCP port that the system chooses.
+    /// Starts `rumpring serve` on a TCP port that the system chooses.
     pub fn start_tcp(args: &[&str]) -> Server {
         let dir = tempfile::tempdir().expect("a directory");
         Server::run(rumpring(), dir, "tcp://127.0.0.1:0", args)
     }
 
-    /// `command serve ARGS URL`, until it says that it listens.
+    /// Starts `command serve ARGS URL`, and waits until it prints that it listens.
     pub fn run(mut command: Command, dir: TempDir, url: &str, args: &[&str]) -> Server {
         raise_file_limit();
         command.arg("serve").args(args).arg(url).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -78,8 +79,8 @@ impl Server {
         server
     }
 
-    /// A server that says nothing when it is ready: until it accepts a connection. Of the other methods
-    /// those that ask for counters need a server that has them.
+    /// Starts a server that prints nothing when it is ready, and waits until it accepts a connection.
+    /// The methods that ask for counters need a server that has them.
     pub fn run_quiet(mut command: Command, dir: TempDir, url: &str) -> Server {
         command.arg(url).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -94,29 +95,29 @@ impl Server {
         server
     }
 
-    /// Where it listens.
+    /// Returns the URL it listens on.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// Its directory, which goes when the server does.
+    /// Returns its directory, which is removed with the server.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The socket file.
+    /// Returns the path of the socket file.
     pub fn socket(&self) -> PathBuf {
         self.url.path().expect("a server on a unix socket").to_path_buf()
     }
 
-    /// A word of the command line, on its way to this server.
+    /// Returns a command of the command line that goes to this server.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = rumpring();
         command.args(args).env("RUMP_SERVER", self.url.to_string());
         command
     }
 
-    /// Sends it a signal.
+    /// Sends the server a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the server is there for a signal");
     }
@@ -125,7 +126,7 @@ impl Server {
         Pid::from_child(&self.child)
     }
 
-    /// Waits for its end.
+    /// Waits for the server's end.
     #[track_caller]
     pub fn ended_within(&mut self, most: Duration, why: &str) -> ExitStatus {
         let status = wait(&mut self.child, most);
@@ -134,24 +135,24 @@ impl Server {
         })
     }
 
-    /// Whether it still runs.
+    /// Returns `true` if the server still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the server can be waited for").is_none()
     }
 
-    /// Everything it said on stderr until now.
+    /// Returns everything the server printed on stderr until now.
     pub fn said(&mut self) -> &[String] {
         self.said.extend(self.stderr.try_iter().filter(|line| !is_counters(line)));
         &self.said
     }
 
-    /// Everything it said on stderr, once it has ended.
+    /// Returns everything the server printed on stderr, once it has ended.
     pub fn last_words(&mut self) -> &[String] {
         let _ = self.next_line_until(Instant::now() + SOON, |_| false);
         &self.said
     }
 
-    /// The next line that is looked for.
+    /// Waits for the next line that `is_it` accepts.
     #[track_caller]
     fn line(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         match self.next_line_until(Instant::now() + SOON, is_it) {
@@ -188,7 +189,7 @@ impl Server {
         Counters::parse(&line)
     }
 
-    /// Waits until the counters are as they should be.
+    /// Waits until the counters satisfy `ok`.
     #[track_caller]
     pub fn until(
         &mut self,
@@ -207,17 +208,17 @@ impl Server {
         }
     }
 
-    /// Its threads.
+    /// Returns the number of its threads.
     pub fn threads(&self) -> u64 {
         self.status("Threads:")
     }
 
-    /// Its resident memory in KiB.
+    /// Returns its resident memory in KiB.
     pub fn rss(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// Its open file descriptors.
+    /// Returns the number of its open file descriptors.
     pub fn fds(&self) -> usize {
         fs::read_dir(self.proc("fd")).expect("the server's descriptors").count()
     }
@@ -278,18 +279,18 @@ impl Counters {
         &self.line
     }
 
-    /// Whether nobody is there and nobody is expected.
+    /// Returns `true` if no client is connected or expected.
     pub fn is_deserted(&self) -> bool {
         ["connections", "in_flight", "preforks"].iter().all(|name| self.get(name) == 0.0)
     }
 
-    /// Whether, besides, nothing is to be done later: the time of unused preforks has passed.
+    /// Returns `true` if, besides, no timer runs: the time of unused preforks has passed.
     pub fn is_idle(&self) -> bool {
         self.is_deserted() && self.get("timers") == 0.0
     }
 }
 
-/// The lines of a pipe, as they come.
+/// Returns the lines of a pipe, as they come.
 fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -302,7 +303,7 @@ fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// Waits so long for a child's end.
+/// Waits at most `most` for a child's end.
 pub fn wait(child: &mut Child, most: Duration) -> Option<ExitStatus> {
     let end = Instant::now() + most;
     loop {
@@ -348,12 +349,12 @@ pub fn output(command: &mut Command, most: Duration) -> Output {
     }
 }
 
-/// Tells whoever runs the tests, also when they pass: what is captured is only shown when they fail.
+/// Prints a line also when tests pass: captured output is only shown when they fail.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// How many CPUs this process, and what it starts, may run on.
+/// Returns the number of CPUs that this process, and those it starts, may run on.
 pub fn cpus() -> u64 {
     thread::available_parallelism().expect("the number of CPUs").get() as u64
 }

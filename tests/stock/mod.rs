@@ -18,14 +18,14 @@ use crate::process::{self, Server, output};
 /// The longest a client may take; each has a shorter limit of its own.
 pub const PATIENCE: Duration = Duration::from_secs(110);
 
-/// The stock libraries, and a directory for what is compiled.
+/// The stock libraries, and a directory for compiled programs.
 pub struct Stock {
     pub prefix: PathBuf,
     pub dir: TempDir,
 }
 
 impl Stock {
-    /// `None`, with a word about it, if there are none here.
+    /// Finds the libraries. Prints that the test is skipped and returns `None` if there are none.
     pub fn find(test: &str) -> Option<Stock> {
         let Some(prefix) = std::env::var_os("RUMP_PREFIX").map(PathBuf::from) else {
             process::say(&format!("{test}: skipped: RUMP_PREFIX is not set"));
@@ -63,7 +63,7 @@ impl Stock {
         program
     }
 
-    /// A host program with librumphijack, which makes `/rump` the root of the server's files.
+    /// Returns a host program with librumphijack, which makes `/rump` the root of the server's files.
     pub fn hijack(&self, program: impl Into<OsString>, server: &Server) -> Command {
         let mut command = Command::new(program.into());
         command
@@ -75,8 +75,8 @@ impl Stock {
     }
 }
 
-/// Runs one of the programs: it may skip what this kernel lacks, but nothing may fail. What it skipped
-/// is returned, a line each.
+/// Runs one of the programs: it may skip what this kernel lacks, but nothing may fail. Returns the
+/// lines that say what it skipped.
 #[track_caller]
 pub fn run(command: &mut Command, server: &mut Server) -> Vec<String> {
     let done = output(command, PATIENCE);

@@ -1,4 +1,4 @@
-//! A client that is driven frame by frame, and says what it expected where something else came.
+//! A client that is driven frame by frame, and that prints the frame it expected where another came.
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use rumpsp::wire::{Class, ErrorCode, Header, Kind, TOKEN_LEN, Token, read_u32, r
 use super::frames;
 use super::test_server::PATIENCE;
 
-/// A connection on which every frame is the test's own.
+/// A connection on which the test makes every frame.
 pub struct FrameClient {
     raw: RawConnection,
 }
@@ -61,7 +61,7 @@ pub enum Said {
 }
 
 impl Said {
-    /// Reads a frame; every field that the protocol fixes is checked.
+    /// Decodes a frame; every field that the protocol fixes is checked.
     fn read(RawFrame { header, body }: &RawFrame) -> Said {
         let Header { reqno, word, .. } = *header;
         let kind = header.kind().unwrap_or_else(|| panic!("a type of the protocol: {header:?}"));
@@ -120,12 +120,12 @@ impl Said {
         }
     }
 
-    /// A call that succeeded with one value.
+    /// Returns the result of a call that succeeded with one value.
     pub fn ok(reqno: u64, value: i64) -> Said {
         Said::Result { reqno, error: 0, retval: [value, 0] }
     }
 
-    /// A call that failed: a NetBSD errno.
+    /// Returns the result of a call that failed with a NetBSD errno.
     pub fn errno(reqno: u64, error: i32) -> Said {
         Said::Result { reqno, error, retval: [-1, 0] }
     }
@@ -136,7 +136,7 @@ impl Said {
 }
 
 impl FrameClient {
-    /// Connects, and neither reads nor says anything.
+    /// Connects, and neither reads nor sends anything.
     pub fn silent(server: impl AsRef<Url>) -> FrameClient {
         FrameClient { raw: RawConnection::connect(server.as_ref()).expect("a connection") }
     }
@@ -173,17 +173,17 @@ impl FrameClient {
         self.raw.write(bytes).expect("a write to the server");
     }
 
-    /// Sends as much as the socket takes in that time; a server that has hung up takes nothing.
+    /// Sends as much as the socket takes within `time`; a server that has hung up takes nothing.
     pub fn send_within(&mut self, bytes: &[u8], time: Duration) -> usize {
         self.raw.write_within(bytes, time).unwrap_or(0)
     }
 
-    /// Sends what may meet a server that has hung up already.
+    /// Sends bytes to a server that may have hung up already.
     pub fn try_send(&mut self, bytes: &[u8]) {
         let _ = self.raw.write_within(bytes, PATIENCE);
     }
 
-    /// What the server says next.
+    /// Returns the server's next frame.
     pub fn hear(&mut self) -> Said {
         match self.raw.read_frame(PATIENCE) {
             Ok(frame) => Said::read(&frame),
@@ -191,12 +191,12 @@ impl FrameClient {
         }
     }
 
-    /// What the server says within that time, if anything.
+    /// Returns the server's next frame, if one comes within `time`.
     pub fn hear_within(&mut self, time: Duration) -> Option<Said> {
         self.raw.read_frame(time).ok().as_ref().map(Said::read)
     }
 
-    /// What the server says next, or `None` at the end of the connection.
+    /// Returns the server's next frame, or `None` at the end of the connection.
     pub fn hear_or_end(&mut self) -> Option<Said> {
         match self.raw.read_frame(PATIENCE) {
             Ok(frame) => Some(Said::read(&frame)),
@@ -205,7 +205,7 @@ impl FrameClient {
         }
     }
 
-    /// The next frame, header and all.
+    /// Returns the next frame with its header.
     pub fn hear_frame(&mut self) -> RawFrame {
         self.raw.read_frame(PATIENCE).unwrap_or_else(|error| panic!("expected a frame: {error}"))
     }
@@ -219,7 +219,7 @@ impl FrameClient {
         assert_eq!(said, expected, "what the server said next");
     }
 
-    /// Asserts that the server hangs up and says nothing before.
+    /// Asserts that the server hangs up and sends nothing before.
     #[track_caller]
     pub fn expect_end(&mut self) {
         match self.raw.read_frame(PATIENCE) {
@@ -229,7 +229,7 @@ impl FrameClient {
         }
     }
 
-    /// Drops what comes until the server hangs up.
+    /// Drops all frames until the server hangs up.
     #[track_caller]
     pub fn expect_end_after_anything(&mut self) {
         let closed = self.raw.closes_within(PATIENCE).expect("a connection that ends");
@@ -254,19 +254,19 @@ impl FrameClient {
         self.expect(Said::errno(78, errno));
     }
 
-    /// The process id.
+    /// Returns the process id.
     #[track_caller]
     pub fn getpid(&mut self) -> i32 {
         self.call(client::numbers::sys::GETPID, &[])[0] as i32
     }
 
-    /// A pipe: the end to read and the end to write.
+    /// Makes a pipe; returns the end to read and the end to write.
     #[track_caller]
     pub fn pipe(&mut self) -> [u64; 2] {
         self.call(client::numbers::sys::PIPE, &[]).map(|fd| fd as u64)
     }
 
-    /// Writes a few bytes at once, whose copy in is served.
+    /// Writes a few bytes at once, and serves their copyin.
     #[track_caller]
     pub fn write(&mut self, fd: u64, bytes: &[u8]) {
         let len = bytes.len() as u64;
@@ -275,7 +275,7 @@ impl FrameClient {
         self.expect(Said::ok(79, bytes.len() as i64));
     }
 
-    /// Answers the copy in of these bytes from this address.
+    /// Answers the copyin of these bytes from this address.
     #[track_caller]
     pub fn serve_copyin(&mut self, from: u64, bytes: &[u8]) {
         match self.hear() {
@@ -286,7 +286,7 @@ impl FrameClient {
         }
     }
 
-    /// What the server says next but for signals.
+    /// Returns the server's next frame that is no signal.
     pub fn hear_no_signal(&mut self) -> Said {
         loop {
             match self.hear() {
@@ -325,38 +325,38 @@ impl FrameClient {
         }
     }
 
-    /// Some bytes as they come, in one read.
+    /// Reads some bytes as they come, in one read.
     pub fn read_bytes(&mut self, buf: &mut [u8]) -> usize {
         self.raw.read_bytes(buf, PATIENCE).expect("bytes of the server")
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down the sending direction.
     pub fn end_sending(&mut self) {
         self.raw.shutdown(Shutdown::Write).expect("a shutdown");
     }
 
-    /// Sends no more, and goes without a look at what its calls come to.
+    /// Shuts down the sending direction, and goes without reading the results of its calls.
     pub fn half_close_and_go(mut self) {
         let _ = self.raw.shutdown(Shutdown::Write);
     }
 
-    /// Sends no more, takes what still comes, and goes when the server has hung up.
+    /// Shuts down the sending direction, reads what still comes, and goes when the server has hung up.
     pub fn half_close(mut self) {
-        // Either may find that the server has hung up already.
+        // Either call may find that the server has hung up already.
         let _ = self.raw.shutdown(Shutdown::Write);
         let closed = self.raw.closes_within(PATIENCE).unwrap_or(true);
         assert!(closed, "expected the server to hang up on who sends no more");
     }
 
-    /// The socket itself.
+    /// Returns the socket itself.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.raw.as_fd()
     }
 
-    /// Vanishes as a host does that has crashed and come back: what was on its way is lost.
+    /// Vanishes like a host that has crashed and come back: bytes on their way are lost.
     pub fn reset(self) {
         let now = Some(Duration::ZERO);
-        // A Unix socket has no linger; there it is an ordinary end.
+        // A Unix socket has no linger; there this is an ordinary end.
         let _ = rustix::net::sockopt::set_socket_linger(self.raw.as_fd(), now);
     }
 }

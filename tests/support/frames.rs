@@ -1,15 +1,15 @@
-//! Frames a client sends, right and wrong, as bytes.
+//! The frames a client sends, right and wrong ones, as bytes.
 
 use rumpsp::wire::{
     self, Class, ErrorCode, FORK_BODY_LEN, HEADER_LEN, Handshake, Header, Kind, Token,
 };
 
-/// A frame as long as it says, of any class and type.
+/// Returns a frame with its true length, of any class and type.
 pub fn frame(class: u16, kind: u16, word: u32, reqno: u64, body: &[u8]) -> Vec<u8> {
     claiming(HEADER_LEN as u64 + body.len() as u64, class, kind, word, reqno, body)
 }
 
-/// A frame that says it is `len` bytes long.
+/// Returns a frame that claims to be `len` bytes long.
 pub fn claiming(len: u64, class: u16, kind: u16, word: u32, reqno: u64, body: &[u8]) -> Vec<u8> {
     let mut bytes = Header { len, reqno, class, kind, word }.encode().to_vec();
     bytes.extend_from_slice(body);
@@ -24,7 +24,7 @@ pub fn response(kind: Kind, reqno: u64, body: &[u8]) -> Vec<u8> {
     frame(Class::Response.number(), kind.number(), 0, reqno, body)
 }
 
-/// A refusal of a copy.
+/// Returns a refusal of a copy.
 pub fn refusal(reqno: u64) -> Vec<u8> {
     frame(Class::Error.number(), 0, ErrorCode::Malformed.number(), reqno, &[])
 }

@@ -1,4 +1,4 @@
-//! What the tests over real sockets share: a server with its kernel, and a client that speaks the
+//! Parts that the tests over real sockets share: a server with its kernel, and a client that speaks the
 //! protocol frame by frame.
 
 // Each test file uses its own part of this.
@@ -16,7 +16,7 @@ pub use frame_client::*;
 pub use frames::*;
 pub use test_server::*;
 
-/// `size_t` and friends, from an `int`.
+/// Returns the slot of an `int`, for arguments of `size_t` and the like.
 pub fn int(value: i64) -> u64 {
     value as u64
 }

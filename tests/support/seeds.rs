@@ -1,16 +1,16 @@
-//! Tests by the number: as much as usual, more by a variable; from seeds, of which one can be run again.
+//! Tests that run with many seeds: a usual number, or more by a variable; one seed can be run again.
 
 use std::ops::Range;
 use std::thread;
 
-/// The number that a variable of the environment has.
+/// Returns the number in a variable of the environment.
 pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Has every CPU take its share of the seeds: those of a range from its own first one on, every so many.
-/// They are `SEED` alone, or as many as the variable `how_many` says, or as usual. Panics with what is
-/// wrong with one that fails, and says how many there were.
+/// Divides the seeds among all CPUs: each takes every so-many-th seed of the range, from its own first
+/// one on. The seeds are `SEED` alone, or as many as the variable `how_many` says, or the usual number.
+/// Panics with the error of a seed that fails, and returns the number of seeds.
 pub fn on_all_cpus(
     how_many: &str,
     usual: u64,

@@ -1,4 +1,4 @@
-//! A server on a socket of its own, its kernel, and what both count.
+//! A server on a socket of its own, its kernel, and the counters of both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use super::frame_client::FrameClient;
 
-/// How long anything may take before a test gives up on it, on a machine with other work.
+/// The time after which a test gives up on anything, on a machine with other work.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a server listens on.
+/// The kind of socket that a server listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Unix,
@@ -28,7 +28,7 @@ pub struct TestServer {
     server: Option<Running>,
     pub kernel: Arc<Embedded>,
     pub url: Url,
-    /// What the kernel held before any client came.
+    /// The usage of the kernel before any client came.
     empty: Usage,
     _dir: TempDir,
 }
@@ -36,7 +36,7 @@ pub struct TestServer {
 /// Runs a test on each transport, each time on a server of its own.
 pub fn on_each_transport(test: impl Fn(&TestServer)) {
     for transport in [Transport::Unix, Transport::Tcp, Transport::Tcp6] {
-        // Shown if the test fails.
+        // This line is shown if the test fails.
         println!("on {transport:?}");
         let test_server = TestServer::new(transport);
         test(&test_server);
@@ -68,12 +68,12 @@ impl TestServer {
         TestServer::new(Transport::Unix)
     }
 
-    /// A server whose configuration `change` has changed.
+    /// Starts a server whose configuration `change` has changed.
     pub fn with(transport: Transport, change: impl FnOnce(&mut Config)) -> TestServer {
         TestServer::inside(transport, change, |kernel| kernel)
     }
 
-    /// A server of a kernel that `wrap` has put around the embedded one.
+    /// Starts a server of a kernel that `wrap` has put around the embedded one.
     pub fn inside<K: Kernel>(
         transport: Transport,
         change: impl FnOnce(&mut Config),
@@ -95,7 +95,7 @@ impl TestServer {
         TestServer { server: Some(server), kernel, url, empty, _dir: dir }
     }
 
-    /// A well-behaved client.
+    /// Connects a well-behaved client.
     pub fn client(&self) -> Client {
         let builder = Client::builder().name("good").timeout(PATIENCE);
         builder.connect(&self.url).expect("a client")
@@ -110,7 +110,7 @@ impl TestServer {
         self.stats().core
     }
 
-    /// Waits until the server's counters are as they should be.
+    /// Waits until the server's counters satisfy `condition`.
     pub fn core_becomes(&self, expected: &str, condition: impl Fn(&CoreStats) -> bool) {
         let mut seen = self.stats();
         let end = Instant::now() + PATIENCE;
@@ -130,8 +130,8 @@ impl TestServer {
         self.releases_all_but(0);
     }
 
-    /// Waits until the kernel has so many processes more than at its start, and holds nothing but
-    /// what is theirs.
+    /// Waits until the kernel has `processes` processes more than at its start, and, if that is 0, no
+    /// open file or name of theirs.
     pub fn releases_all_but(&self, processes: u64) {
         let Usage { processes: before, .. } = self.empty;
         eventually(&format!("{processes} processes left in the kernel"), || {
@@ -153,15 +153,15 @@ impl TestServer {
         assert_eq!(self.stats().scheduler.panics, 0, "tasks that panicked");
     }
 
-    /// A way past everything that was sent before: a round trip of another client, after which the
-    /// server has seen what was in its sockets before.
+    /// Makes a round trip of another client, after which the server has seen everything that was in its
+    /// sockets before.
     pub fn barrier(&self, other: &Client) {
         other.getpid().expect("a getpid of a good client");
     }
 
-    /// Has `client` send what `batch` makes until the server takes no more, and returns what is left of
-    /// the last batch. That it took nothing for a moment may have been the machine's fault: it has also
-    /// served somebody else meanwhile.
+    /// Has `client` send the bytes of `batch` until the server takes no more, and returns the rest of
+    /// the last batch. A moment in which the server took nothing may be the machine's fault: so the
+    /// server must also have served another client meanwhile.
     pub fn fill(&self, client: &mut FrameClient, mut batch: impl FnMut() -> Vec<u8>) -> Vec<u8> {
         let other = self.client();
         let (mut left, mut refusals) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! What a session makes of calls: from bytes to a started call, and from its result to a response.
+//! Measures a session: from bytes to a started call, and from the call's result to a response.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use kernel::{Call, Client, Errno, Outcome, Process};
 use rumpsp::session::{Answer, CallKey, CallRequest, CopyRequest, Host, KernelOp, Limits, Session};
 use rumpsp::wire::{self, Handshake, Token};
 
-/// Calls that are fed at once.
+/// The number of calls fed at once.
 const CALLS: u64 = 64;
 
-/// A process that is only a name.
+/// A process with no function.
 struct Nobody;
 
 impl Process for Nobody {
@@ -32,7 +32,7 @@ impl Process for Nobody {
     fn release(&self) {}
 }
 
-/// Notes the calls that were started, and forgets all else.
+/// A host that notes the calls that were started, and drops everything else.
 #[derive(Default)]
 struct Notes {
     started: Vec<CallKey>,
@@ -70,7 +70,7 @@ impl Host for Notes {
     fn orphan_preforks(&mut self) {}
 }
 
-/// A session that has shaken hands.
+/// Returns a session whose handshake is done.
 fn running(limits: &Limits, host: &mut Notes) -> Session {
     let mut session = Session::default();
     let mut handshake = Vec::new();

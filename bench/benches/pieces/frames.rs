@@ -1,4 +1,5 @@
-//! Bytes to frames, as they come from a socket: whole, and cut in the middle of each.
+//! Measures reading frames from bytes, as they come from a socket: whole, and cut in the middle of
+//! each.
 
 use std::hint::black_box;
 
@@ -6,20 +7,20 @@ use client::numbers::sys;
 use criterion::{Criterion, Throughput};
 use rumpsp::wire::{self, Reader};
 
-/// Frames that are read at once.
+/// The number of frames read at once.
 const FRAMES: u64 = 64;
 
 /// The longest body.
 const MOST: usize = 128;
 
-/// So many requests for one call.
+/// Returns [`FRAMES`] requests for one call.
 fn requests(number: i32, args: &[u64]) -> Vec<u8> {
     let mut bytes = Vec::new();
     (0..FRAMES).for_each(|reqno| wire::syscall_request(&mut bytes, reqno, number, args));
     bytes
 }
 
-/// Reads all frames of some bytes and returns how many there were.
+/// Reads all frames of some bytes and returns their number.
 fn read(reader: &mut Reader, mut bytes: &[u8]) -> u64 {
     let mut frames = 0;
     while let Some(frame) = reader.next(&mut bytes, |_| Ok::<_, ()>(MOST), |_| ()).unwrap() {
@@ -39,7 +40,7 @@ pub fn benches(criterion: &mut Criterion) {
         group.bench_function(format!("{name}, whole"), |bencher| {
             bencher.iter(|| assert_eq!(read(&mut reader, black_box(&bytes)), FRAMES));
         });
-        // Pieces of this length cut nearly every frame somewhere else.
+        // Pieces of this length cut nearly every frame at another place.
         let piece = bytes.len() / FRAMES as usize - 1;
         group.bench_function(format!("{name}, each cut"), |bencher| {
             bencher.iter(|| {

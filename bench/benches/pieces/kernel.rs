@@ -1,5 +1,6 @@
-//! Calls of the embedded kernel, run to their end on this thread; and by clients that share nothing, one
-//! alone and one on every CPU at once: as long as no lock is shared either, a call takes the same of a CPU.
+//! Measures calls of the embedded kernel, run to their end on this thread; and by clients that share
+//! nothing, one alone and one on every CPU at once: as long as they share no lock either, a call takes
+//! the same CPU time.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -16,7 +17,7 @@ use kernel::{
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Where the path of the file lies in the client's memory, and where the buffer does.
+/// Addresses in the client's memory: the path of the file, and the buffer.
 const PATH: u64 = 0x1000;
 const BUFFER: u64 = 0x2000;
 
@@ -33,7 +34,7 @@ impl Client for Nobody {
     fn raise(&self, _: i32) {}
 }
 
-/// A client's memory that is all here: no copy waits.
+/// A client's memory that is local: no copy waits.
 struct Memory(Vec<u8>);
 
 impl Memory {
@@ -87,7 +88,7 @@ fn call(process: &dyn Process, memory: &mut Memory, number: i32, args: &[u64]) -
     }
 }
 
-/// A file of so many bytes, made by the process; its descriptor.
+/// Makes a file of `len` bytes in the process and returns its descriptor.
 fn file(process: &dyn Process, memory: &mut Memory, len: u64) -> u64 {
     let path = format!("/file-of-{}\0", process.pid());
     memory.at(PATH, path.len()).expect("it is there").copy_from_slice(path.as_bytes());
@@ -123,7 +124,7 @@ pub fn benches(criterion: &mut Criterion) {
     side_by_side(criterion, &kernel, &cpus);
 }
 
-/// The same two calls by a client on each of these CPUs at once.
+/// Measures the same two calls by a client on each of these CPUs at once.
 fn side_by_side(criterion: &mut Criterion, kernel: &Embedded, cpus: &[usize]) {
     let mut group = criterion.benchmark_group(format!("embedded, {} at once", cpus.len()));
     group.bench_function("getpid", |bencher| {
@@ -149,9 +150,9 @@ fn side_by_side(criterion: &mut Criterion, kernel: &Embedded, cpus: &[usize]) {
     group.finish();
 }
 
-/// Has clients with a file each do something at once, each on a CPU of its own as on the workers, and
-/// returns what it took of the slowest's CPU: who waits for a lock spins and sleeps, which takes some,
-/// and what else this machine does takes none.
+/// Runs `work` for several clients at once, with a file each, each on a CPU of its own as on the
+/// workers. Returns the CPU time of the slowest client: a client that waits for a lock spins and
+/// sleeps, which takes some CPU time, and other work of this machine takes none.
 fn at_once(
     kernel: &Embedded,
     cpus: &[usize],
@@ -179,7 +180,7 @@ fn at_once(
     })
 }
 
-/// What this thread has taken of a CPU.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("no negative time")

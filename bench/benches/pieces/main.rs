@@ -1,7 +1,7 @@
-//! The pieces of a call's way, one by one: `cargo bench -p rumpring-bench`.
+//! Measures the stages of a call, one by one: `cargo bench -p rumpring-bench`.
 //!
-//! - [`frames`]: bytes to frames; [`feed`]: frames to what a session has done; [`scheduler`]: a batch of
-//!   tasks to the workers and back; [`kernel`]: calls of the embedded kernel.
+//! - [`frames`]: from bytes to frames; [`feed`]: from frames to the session's work; [`scheduler`]: a
+//!   batch of tasks to the workers and back; [`kernel`]: calls of the embedded kernel.
 
 mod feed;
 mod frames;

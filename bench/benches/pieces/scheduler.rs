@@ -1,6 +1,6 @@
-//! A batch of tasks to the pool's workers, and the word back that all are done.
+//! Measures a batch of tasks to the pool's workers, and the notice back that all are done.
 //!
-//! That word is a thread's unparking here, where the server has its mailbox and the ring's waker.
+//! That notice is a thread's unparking here, where the server has its mailbox and the ring's waker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Thread};
@@ -11,7 +11,7 @@ use rumpring::scheduler::{Config, Scheduler, Task};
 /// A task that only counts itself.
 struct Tick;
 
-/// How many tasks are to come, and who waits for them.
+/// The number of tasks still to come, and the thread that waits for them.
 struct Context {
     left: AtomicUsize,
     waiting: Thread,
@@ -28,7 +28,7 @@ impl Task for Tick {
 }
 
 pub fn benches(criterion: &mut Criterion) {
-    // Lives as long as the program: the pool's threads may look at it until the end.
+    // The context lives as long as the program: the pool's threads may use it until the end.
     let context: &'static Context =
         Box::leak(Box::new(Context { left: AtomicUsize::new(0), waiting: thread::current() }));
     let (_pool, mut dispatcher) =

@@ -1,4 +1,4 @@
-//! From calls to responses: what a kernel would be for.
+//! Turns calls into responses, in place of a kernel.
 
 use ring::{Arena, Chunk, Socket};
 use rumpsp::wire::{self, HEADER_LEN, SYSCALL_RESPONSE_LEN};
@@ -6,7 +6,7 @@ use rumpsp::wire::{self, HEADER_LEN, SYSCALL_RESPONSE_LEN};
 /// Bytes of a response.
 pub const RESPONSE_LEN: usize = HEADER_LEN + SYSCALL_RESPONSE_LEN;
 
-/// A call that is to be answered.
+/// A call to be answered.
 #[derive(Clone, Copy)]
 pub struct Call {
     pub socket: Socket,

@@ -1,12 +1,12 @@
-//! `rumpring-bench baseline`: what the machine can do with no kernel behind. Servers that answer every
-//! call at once, to be measured beside those that have a kernel.
+//! `rumpring-bench baseline`: servers that answer every call at once, with no kernel. They are measured
+//! beside servers that have a kernel, and show what the machine can do.
 //!
-//! A floor is the ring crate, the frames' parsing and nothing else: no session, no pool. `ring` answers
-//! on the thread that has the ring; `hop` has one other thread do it, so what lies between the two is
-//! the price of a way to another thread and back.
+//! A baseline is the ring crate, the parsing of frames and nothing else: no session, no pool. `ring`
+//! answers on the thread that has the ring; `hop` answers on one other thread, so the difference
+//! between the two is the price of handing work to another thread and back.
 //!
 //! - [`server`]: the loop; [`peer`]: one client; [`answers`]: from calls to responses; [`worker`]: the
-//!   other thread. The listening socket is that of any server.
+//!   other thread. The listening socket is the same as of any server.
 
 mod answers;
 mod peer;
@@ -43,11 +43,11 @@ const MAX_SPIN: u64 = 1_000_000;
 /// SIGTERM and SIGINT end it, SIGUSR1 prints its counters to stderr.
 #[derive(Args)]
 pub struct Baseline {
-    /// Where calls are answered.
+    /// The thread on which calls are answered.
     #[arg(value_enum)]
     way: Way,
 
-    /// Where to listen: a URL as `rumpring serve` has it, unix://PATH for one.
+    /// The URL to listen on, as `rumpring serve` has it, for example unix://PATH.
     url: Url,
 
     /// Microseconds that the ring's thread, and the worker of `hop`, look for work before they sleep, as
@@ -68,7 +68,8 @@ enum Way {
 impl Baseline {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
         output::queue_lines();
-        // Before it says that it listens: from there on it may be told to end.
+        // Signals are handled before "listening on" is printed: from then on the server may be told to
+        // end.
         let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
         let spin = Duration::from_micros(self.spin);
         let config = ring::Config { sockets: most_sockets()?, spin, ..ring::Config::default() };
@@ -88,11 +89,11 @@ impl Baseline {
     }
 }
 
-/// What signals ask of the server.
+/// The requests that signals make of the server.
 struct Wishes {
     end: AtomicBool,
     counters: AtomicBool,
-    /// A thread without which the server has to end.
+    /// The name of a thread that has ended and without which the server has to end, too.
     gone: OnceLock<&'static str>,
     waker: Waker,
 }
@@ -124,7 +125,7 @@ impl Wishes {
     }
 }
 
-/// From here on signals are heeded; a second one that ends the server does so at once.
+/// Handles signals from now on; a second signal to end ends the server at once.
 fn heed(mut signals: Signals, wishes: &Arc<Wishes>) -> std::io::Result<()> {
     let its_wishes = wishes.clone();
     let handle = move || {
@@ -141,7 +142,7 @@ fn heed(mut signals: Signals, wishes: &Arc<Wishes>) -> std::io::Result<()> {
     Wishes::run_for_good(wishes, "signals", handle).map(drop)
 }
 
-/// As many sockets as the limit of open files allows.
+/// Returns as many sockets as the limit of open files allows.
 fn most_sockets() -> std::io::Result<u32> {
     Ok(crate::files::raise(None)?.clamp(1, CONNECTIONS) as u32)
 }

@@ -1,4 +1,4 @@
-//! One client: its frames, and what is owed to it.
+//! One client of the baseline: its frames, and the responses queued for it.
 
 use std::vec::Drain;
 
@@ -14,32 +14,32 @@ const MOST_NAME: usize = 4096;
 /// Bytes of a call's longest argument structure.
 const MOST_ARGS: usize = MAX_ARGS * 8;
 
-/// From so many bytes owed on, a client is not read until half of them are out.
+/// From this many bytes owed on, a client is not read until half of them are sent.
 const MOST_OWED: usize = 256 << 10;
 
 pub struct Peer {
     pub socket: Socket,
     reader: Reader,
     has_greeted: bool,
-    /// What is to be sent once the send under way has ended.
+    /// Chunks to be sent once the send in flight has ended.
     waiting: Vec<Chunk>,
     is_sending: bool,
-    /// Bytes of responses that are still to go, those to calls not answered yet included.
+    /// Bytes of responses still to be sent, including those to calls not answered yet.
     owed: usize,
     is_paused: bool,
 }
 
-/// Something that this server does not serve: the connection ends.
+/// A request that this server does not serve: the connection ends.
 pub struct Refused;
 
-/// A request, as far as there are any.
+/// The requests that this server serves.
 enum Request {
     Handshake(u64),
     Call(u64),
 }
 
 impl Peer {
-    /// A client to which the banner is on its way.
+    /// Makes a client to which the banner is being sent.
     pub fn greeted(socket: Socket) -> Peer {
         Peer {
             socket,
@@ -52,7 +52,7 @@ impl Peer {
         }
     }
 
-    /// Takes bytes, appends the calls among them, and returns the handshake if it was there.
+    /// Takes bytes, appends the calls among them, and returns the handshake's number if it was there.
     pub fn receive(
         &mut self,
         mut input: &[u8],
@@ -75,13 +75,13 @@ impl Peer {
         Ok(handshake)
     }
 
-    /// Owes bytes. Whether a send should be started.
+    /// Queues bytes. Returns `true` if a send should be started.
     pub fn owe(&mut self, chunk: Chunk) -> bool {
         self.waiting.push(chunk);
         !self.is_sending
     }
 
-    /// What is to be sent next, unless nothing is or a send is under way.
+    /// Returns the chunks to be sent next, or `None` if there are none or a send is in flight.
     pub fn next(&mut self) -> Option<Drain<'_, Chunk>> {
         if self.is_sending || self.waiting.is_empty() {
             return None;
@@ -90,7 +90,7 @@ impl Peer {
         Some(self.waiting.drain(..))
     }
 
-    /// The send under way has ended. Whether another should be started.
+    /// Notes that the send in flight has ended. Returns `true` if another should be started.
     pub fn sent(&mut self, len: usize) -> bool {
         self.is_sending = false;
         // The banner and the handshake's response were never counted.
@@ -98,14 +98,14 @@ impl Peer {
         !self.waiting.is_empty()
     }
 
-    /// Whether it is owed so much that it should not be read any more. Says so once.
+    /// Returns `true`, once, if so much is owed to the client that it should not be read any more.
     pub fn is_to_pause(&mut self) -> bool {
         let now = !self.is_paused && self.owed >= MOST_OWED;
         self.is_paused |= now;
         now
     }
 
-    /// Whether it should be read again. Says so once.
+    /// Returns `true`, once, if the client should be read again.
     pub fn is_to_resume(&mut self) -> bool {
         let now = self.is_paused && self.owed < MOST_OWED / 2;
         self.is_paused &= !now;
@@ -113,7 +113,7 @@ impl Peer {
     }
 }
 
-/// How long the body of a request may be.
+/// Returns the most bytes that the body of a request may have.
 fn bound(header: &Header) -> Result<usize, Refused> {
     Ok(match request(header)? {
         Request::Handshake(_) => MOST_NAME,

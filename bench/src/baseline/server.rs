@@ -1,4 +1,4 @@
-//! The loop of a floor: every event of a turn, then the answers, then what came of it is sent.
+//! The loop of the baseline server: each turn handles all events, then answers calls, then sends.
 
 use std::sync::atomic::Ordering;
 
@@ -13,21 +13,21 @@ use super::peer::Peer;
 use super::worker::Worker;
 
 pub struct Server {
-    // Before the ring, which has the socket.
+    // The file is dropped before the ring, which has the socket.
     _file: Option<SocketFile>,
     ring: Ring,
     arena: Arena,
-    /// The thread that answers, if it is not this one.
+    /// The thread that answers, if it is not the ring's.
     worker: Option<Worker>,
     banner: Vec<u8>,
-    /// By the slots of their sockets.
+    /// The clients, by the slots of their sockets.
     peers: Vec<Option<Peer>>,
-    /// Calls of this turn.
+    /// The calls of this turn.
     calls: Vec<Call>,
     answers: Vec<Answer>,
-    /// Clients to which something may be sent now.
+    /// Clients to which bytes may be sent now.
     due: Vec<Socket>,
-    /// Calls answered so far.
+    /// The number of calls answered so far.
     answered: u64,
 }
 
@@ -47,7 +47,7 @@ impl Server {
         }
     }
 
-    /// Serves until it is to end and the ring is woken.
+    /// Serves until `wishes` says to end and the ring is woken.
     pub fn run(mut self, wishes: &Wishes) -> Result<(), Error> {
         while !wishes.end.load(Ordering::SeqCst) {
             let worker = self.worker.as_ref();
@@ -170,7 +170,7 @@ impl Server {
     }
 }
 
-/// The client of a socket, unless it is closed by now.
+/// Returns the client of a socket, unless the socket is closed by now.
 fn find(peers: &mut [Option<Peer>], socket: Socket) -> Option<&mut Peer> {
     peers.get_mut(socket.index())?.as_mut().filter(|peer| peer.socket == socket)
 }

@@ -1,10 +1,10 @@
-//! The other thread of a hop: calls come in batches, responses go back in batches.
+//! The other thread of `hop`: calls come in batches, responses go back in batches.
 //!
-//! Either side sleeps when it has nothing, and is woken by a system call only then. The ring's side of
-//! that is its [`Waker`]; this side does the same with a flag and the thread's own parking, in the same
-//! order: who hands work over does so first and then looks whether the other is parked, who parks says
-//! so first and then looks for work. Between the two steps of each there is a SeqCst fence, so one of
-//! them sees the other.
+//! Either side sleeps when it has no work, and a wake-up costs a system call only then. The ring's side
+//! uses its [`Waker`]; this side does the same with a flag and the thread's own parking, in the same
+//! order: the thread that hands work over does so first and then checks whether the other is parked,
+//! and the thread that parks sets its flag first and then looks for work. Between the two steps of each
+//! there is a SeqCst fence, so one of them sees the other.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -17,7 +17,7 @@ use ring::{Arena, Spin, Waker};
 use super::Wishes;
 use super::answers::{Answer, Call, answer};
 
-/// The thread, seen from the ring's. It ends when this is dropped.
+/// A handle of the thread, for the ring's side. The thread ends when the handle is dropped.
 pub struct Worker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -31,10 +31,10 @@ struct Shared {
     has_ended: AtomicBool,
 }
 
-/// What one thread has for the other. Bounded by what clients may be owed.
+/// Items that one thread hands to the other. Bounded by the bytes that clients may be owed.
 struct Batch<T> {
     items: Mutex<Vec<T>>,
-    /// Changed under the lock only, so that a look needs none.
+    /// True if `items` is not empty. It changes under the lock only, so that a look needs no lock.
     is_filled: AtomicBool,
 }
 
@@ -53,14 +53,14 @@ impl<T> Batch<T> {
         self.is_filled.load(Ordering::Acquire)
     }
 
-    /// Adds all of `more`, which is empty then.
+    /// Moves all of `more` into the batch.
     fn give(&self, more: &mut Vec<T>) {
         let mut items = self.lock();
         items.append(more);
         self.is_filled.store(true, Ordering::Release);
     }
 
-    /// Puts all that there is into `empty`, which should be.
+    /// Moves all items of the batch into `empty`, which should be empty.
     fn take(&self, empty: &mut Vec<T>) {
         if self.is_filled() {
             let mut items = self.lock();
@@ -71,7 +71,7 @@ impl<T> Batch<T> {
 }
 
 impl Worker {
-    /// Starts the thread. It looks for work this long before it sleeps, as long as that pays.
+    /// Starts the thread. It looks for work for `spin` before it sleeps, as long as that pays.
     pub fn start(
         arena: Arena,
         waker: Waker,
@@ -85,18 +85,18 @@ impl Worker {
         Ok(Worker { shared, thread: Some(thread) })
     }
 
-    /// Hands calls over.
+    /// Hands calls over to the thread.
     pub fn give(&self, calls: &mut Vec<Call>) {
         self.shared.calls.give(calls);
         self.wake();
     }
 
-    /// Takes the answers that are here.
+    /// Takes the answers that are ready.
     pub fn take(&self, answers: &mut Vec<Answer>) {
         self.shared.answers.take(answers);
     }
 
-    /// Whether there are none.
+    /// Returns `true` if no answers are ready.
     pub fn has_no_answers(&self) -> bool {
         !self.shared.answers.is_filled()
     }
@@ -118,7 +118,7 @@ impl Drop for Worker {
         self.shared.has_ended.store(true, Ordering::Release);
         self.wake();
         if let Some(thread) = self.thread.take() {
-            // A panic of it has been caught.
+            // A panic of the thread has been caught.
             drop(thread.join());
         }
     }
@@ -139,7 +139,7 @@ fn work(shared: &Shared, arena: &Arena, waker: &Waker, mut spin: Spin) {
     }
 }
 
-/// Returns when there may be something to do.
+/// Waits until there may be work.
 fn wait(shared: &Shared, spin: &mut Spin) {
     let has_work = || shared.calls.is_filled() || shared.has_ended.load(Ordering::Acquire);
     if spin.pays() && spin.look(has_work) {

@@ -1,4 +1,4 @@
-//! What a comparison was asked for: whether that can be, which turns it makes, and how they are taken.
+//! The request for a comparison: its checks, the turns it makes, and the description of the method.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::load::{LoadArgs, Plan};
 use crate::workload::Case as Wanted;
 
 impl Compare {
-    /// Errors that are known before the first turn.
+    /// Returns the errors that are known before the first turn.
     pub fn check(&self) -> Result<(), String> {
         let names = self.names();
         if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
@@ -34,7 +34,7 @@ impl Compare {
         self.targets.iter().map(|target| target.name.as_str()).collect()
     }
 
-    /// Errors in the loads that are asked for.
+    /// Returns the errors in the loads that are asked for.
     fn check_demands(&self) -> Result<(), String> {
         let demands = self.demands();
         for (number, (load_spec, who)) in demands.iter().enumerate() {
@@ -58,7 +58,7 @@ impl Compare {
         Ok(())
     }
 
-    /// The targets that others are compared to.
+    /// Returns the targets that others are compared to.
     pub fn bases(&self) -> Result<Vec<usize>, String> {
         let names = self.names();
         let base = |name: &String| {
@@ -69,7 +69,7 @@ impl Compare {
         Ok(if bases.is_empty() { vec![0] } else { bases })
     }
 
-    /// How it is measured, for programs.
+    /// Returns the method, for programs.
     pub fn settings(&self) -> Value {
         json!({
             "rounds": self.rounds,
@@ -82,7 +82,7 @@ impl Compare {
         })
     }
 
-    /// How it is measured, in words.
+    /// Returns the method, in words.
     pub fn how(&self) -> String {
         let LoadArgs { rate, threads, spin } = self.load;
         format!(
@@ -93,7 +93,7 @@ impl Compare {
             if self.keep { "all on the same servers" } else { "a new server for each" },
             match threads {
                 1 => "one load thread".into(),
-                // Not more than there are connections.
+                // There are at most as many threads as connections.
                 threads => format!("up to {threads} load threads"),
             },
             match spin {
@@ -107,7 +107,7 @@ impl Compare {
         )
     }
 
-    /// The loads, in the order in which they were asked for, and which targets take part.
+    /// Returns the loads, in the order of the command line, and which targets take part.
     pub fn demands(&self) -> Vec<(LoadSpec, Vec<bool>)> {
         let mut demands = Vec::new();
         for target_filter in &self.calls {
@@ -131,7 +131,7 @@ impl Compare {
         demands
     }
 
-    /// How many idle connections, and which targets take part.
+    /// Returns the numbers of idle connections, and which targets take part.
     pub fn idle_plans(&self) -> Vec<(u32, Vec<bool>)> {
         let who = |target_filter: &TargetFilter<u32>| {
             self.targets.iter().map(|t| target_filter.has(&t.name)).collect()
@@ -139,7 +139,7 @@ impl Compare {
         self.idle.iter().map(|target_filter| (target_filter.what, who(target_filter))).collect()
     }
 
-    /// How many turns there will be.
+    /// Returns the number of turns.
     pub fn rounds(&self) -> u64 {
         let loads = self.demands().into_iter().map(|(_, who)| who);
         let idle = self.idle_plans().into_iter().map(|(_, who)| who);

@@ -1,4 +1,4 @@
-//! All that a comparison has found.
+//! The results of a comparison.
 
 use serde_json::{Value, json};
 
@@ -9,9 +9,9 @@ use crate::histogram::QUANTILES;
 use crate::idle::Idle;
 
 pub struct Findings<'a> {
-    /// How it was measured, in words.
+    /// A description of the method, in words.
     pub how: String,
-    /// On what, as far as somebody has said.
+    /// A description of the machine, if the user gave one.
     pub about: Option<String>,
     pub targets: &'a [Target],
     /// The targets that others are compared to.
@@ -19,12 +19,12 @@ pub struct Findings<'a> {
     pub settings: Value,
     pub cases: Vec<Case>,
     pub idle: Vec<IdleCase>,
-    /// That not all turns were taken, if so, in words.
+    /// The reason why not all turns were taken, if so, in words.
     pub cut_short: Option<String>,
 }
 
 impl Findings<'_> {
-    /// At which rate a target is to be called, if the loop is open.
+    /// Returns the rate at which a target is to be called, or `None` if the loop is closed.
     pub fn rate_for(&self, load_spec: &LoadSpec, target: usize) -> Result<Option<u64>, String> {
         let percent = match load_spec.when {
             When::Answered => return Ok(None),
@@ -38,7 +38,7 @@ impl Findings<'_> {
         Ok(Some((all.median * percent / 100.0).round().max(1.0) as u64))
     }
 
-    /// All numbers of all turns.
+    /// Returns all numbers of all turns.
     pub fn json(&self) -> Value {
         let targets = self.targets.iter();
         let targets = targets.map(|t| json!({ "name": t.name, "command": t.command() }));

@@ -1,4 +1,4 @@
-//! What a load of a comparison is: which calls, on what, and when.
+//! A load of a comparison: its calls, its connections, and its rate.
 
 use std::fmt;
 
@@ -10,29 +10,30 @@ pub struct LoadSpec {
     pub when: When,
 }
 
-/// When calls are made.
+/// The time at which calls are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// As soon as the one before is answered: a closed loop.
+    /// A call is made as soon as the call before is answered: a closed loop.
     Answered,
-    /// So many a second: an open loop.
+    /// At a given number of calls a second: an open loop.
     Rate(u64),
-    /// At so many percent of what the same server did in a closed loop: an open loop, too.
+    /// At a given percentage of the rate that the same server reached in a closed loop: an open loop,
+    /// too.
     Percent(u32),
 }
 
 impl LoadSpec {
-    /// Whether calls are made at a rate.
+    /// Returns `true` if calls are made at a rate.
     pub fn is_open(&self) -> bool {
         self.when != When::Answered
     }
 
-    /// The same in a closed loop.
+    /// Returns the same load in a closed loop.
     pub fn closed(self) -> LoadSpec {
         LoadSpec { when: When::Answered, ..self }
     }
 
-    /// What there is besides the call.
+    /// Returns the settings besides the call, in words.
     pub fn with(&self) -> String {
         let Plan { connections, in_flight, .. } = self.plan;
         match self.when {
@@ -42,7 +43,7 @@ impl LoadSpec {
         }
     }
 
-    /// All of it in the name of a file.
+    /// Returns the load as part of a file's name.
     pub fn in_file_name(&self) -> String {
         let Plan { call, connections, in_flight } = self.plan;
         let call = call.to_string().replace(':', "-");

@@ -1,10 +1,11 @@
-//! `rumpring-bench compare`: several servers take turns under the same loads, so that what a machine
-//! does to one it does to all of them, and ratios mean something where numbers do not.
+//! `rumpring-bench compare`: several servers take turns under the same loads, so that the machine
+//! affects all of them alike, and ratios mean something where numbers do not.
 //!
-//! - [`asked`]: whether what was asked for can be; [`target`]s and [`load_spec`]s: who is measured under which
-//!   loads, [`target_filter`] some of them with some.
-//! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that are there now.
-//! - [`rounds`]: what they have shown, and medians; [`findings`]: all of it; [`tables`]: the same to be read.
+//! - [`asked`]: the checks of the request; [`target`]s and [`load_spec`]s: the servers and the loads,
+//!   [`target_filter`] a load for some servers only.
+//! - [`runner`]: turn after turn, with its [`progress`]; [`running`]: the servers that run now.
+//! - [`rounds`]: the results of the turns, and medians; [`findings`]: all results; [`tables`]: the
+//!   results for readers.
 
 mod asked;
 mod findings;
@@ -58,14 +59,14 @@ pub struct Compare {
     #[arg(value_name = "NAME=COMMAND", required = true)]
     targets: Vec<Target>,
 
-    /// Whom the others are compared to, with a table for each. The first server if not given.
+    /// The servers that the others are compared to, with a table for each. The first server by default.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     ratio_to: Vec<String>,
 
-    /// What to call: getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed,
+    /// The calls to make: getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed,
     /// mixed:CALL=WEIGHT+... or fair (see the help without a command), each with CONNECTIONS or
     /// CONNECTIONSxIN_FLIGHT of its own if wanted, and with the NAMEs of the servers if not all are to take
-    /// part, as in pwrite:64k@16 and getpid@10000=one+other. Floors take part in getpid and fair only.
+    /// part, as in pwrite:64k@16 and getpid@10000=one+other. Baselines take part in getpid and fair only.
     ///
     /// With %PERCENT behind it, calls are made at a fixed rate: at so many percent of what the same server
     /// answered in a closed loop, the turns of which have to come before, as in getpid@64,getpid@64%50.
@@ -73,27 +74,27 @@ pub struct Compare {
         default_value = "getpid", value_parser = wanted)]
     calls: Vec<TargetFilter<Wanted>>,
 
-    /// How many connections.
+    /// Number of connections.
     #[arg(short, long, value_delimiter = ',', default_value = "64",
         value_parser = workload::connections_from)]
     connections: Vec<u32>,
 
-    /// How many calls each keeps in flight.
+    /// Number of calls each connection keeps in flight.
     #[arg(short, long, default_value = "1", value_parser = workload::in_flight_from)]
     in_flight: u32,
 
     #[command(flatten)]
     load: LoadArgs,
 
-    /// How many turns each server has with each load.
+    /// Number of turns of each server with each load.
     #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 
-    /// For how many seconds each turn.
+    /// Seconds of each turn.
     #[arg(short, long, default_value = "2", value_parser = some_seconds_from)]
     seconds: Duration,
 
-    /// For how many seconds before that, which do not count.
+    /// Seconds of warm-up before that, which do not count.
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds_from)]
     warm_up: Duration,
 
@@ -132,7 +133,7 @@ impl Compare {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
         self.check()?;
         let mut findings = self.nothing_yet()?;
-        // Also for the servers that are started from here.
+        // The servers that are started from here inherit the limit.
         files::raise(None)?;
         if let Some(dir) = &self.histograms {
             std::fs::create_dir_all(dir).map_err(in_file(dir))?;
@@ -168,7 +169,7 @@ impl Compare {
         }
     }
 
-    /// Findings without a turn as yet.
+    /// Returns findings without any turn.
     fn nothing_yet(&self) -> Result<Findings<'_>, String> {
         let about =
             self.about.as_ref().map(|file| std::fs::read_to_string(file).map_err(in_file(file)));
@@ -184,14 +185,14 @@ impl Compare {
         })
     }
 
-    /// What is printed before the first line of numbers.
+    /// Returns the text to print before the first line of numbers.
     fn introduction(&self) -> String {
         let one = |target: &Target| format!("- {}: `{}`\n", target.name, target.command());
         let targets: String = self.targets.iter().map(one).collect();
         format!("{}.\n\n{targets}\n{}", self.how(), Table::measured().markdown_head())
     }
 
-    /// Prints what the lines so far have not told, and writes the files.
+    /// Prints the tables that were not printed yet, and writes the files.
     fn tell(&self, findings: &Findings<'_>) -> Result<(), Box<dyn std::error::Error>> {
         for table in tables::others(findings) {
             output::print(format_args!("\n{}", table.markdown()))?;

@@ -1,4 +1,4 @@
-//! How far a comparison is, told on stderr: a bar on a terminal, plain lines elsewhere.
+//! The progress of a comparison on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -20,7 +20,7 @@ enum Way {
 }
 
 impl Progress {
-    /// Of so many turns.
+    /// Makes the progress display of `rounds` turns.
     pub fn new(rounds: u64, is_quiet: bool) -> Progress {
         let way = match () {
             () if is_quiet => Way::Quiet,
@@ -35,7 +35,7 @@ impl Progress {
         Progress { way, rounds, begun: 0, start: Instant::now() }
     }
 
-    /// A turn begins.
+    /// Shows that a turn begins.
     pub fn begin(&mut self, what: &str) {
         let done = self.begun;
         self.begun += 1;
@@ -54,12 +54,12 @@ impl Progress {
         }
     }
 
-    /// Prints to stdout, without harm to the bar.
+    /// Prints to stdout without damaging the bar.
     pub fn print(&self, text: &str) -> Result<(), PrintError> {
         self.around(|| output::print(text))
     }
 
-    /// Prints a line to stderr, however quiet.
+    /// Prints a line to stderr, even if quiet.
     pub fn complain(&self, text: &str) {
         self.around(|| output::say(text));
     }

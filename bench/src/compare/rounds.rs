@@ -1,4 +1,4 @@
-//! What the turns of a comparison have shown, and the numbers made of them: medians and ratios.
+//! The results of a comparison's turns, and the numbers made of them: medians and ratios.
 
 use super::load_spec::LoadSpec;
 use crate::histogram::{QUANTILES, us};
@@ -7,22 +7,22 @@ use crate::load;
 use crate::measure::{Holdings, Measurement};
 use crate::workload::{Call, fair};
 
-/// One load, and what each target made of it.
+/// One load, and the results of each target.
 pub struct Case {
     pub load_spec: LoadSpec,
     pub rounds: Rounds<Turn>,
 }
 
-/// So many idle connections, and what each target has for them.
+/// A number of idle connections, and the results of each target.
 pub struct IdleCase {
     pub connections: u32,
     pub rounds: Rounds<Idle>,
 }
 
-/// By round, then by target; the last round may be short.
+/// The turns, by round, then by target; the last round may be short.
 pub struct Rounds<T>(pub Vec<Vec<Taken<T>>>);
 
-/// A turn: `None` if the target does not take part. `Err` says why there is no measurement.
+/// A turn: `None` if the target does not take part, `Err` with the reason if there is no measurement.
 pub type Taken<T> = Option<Result<T, String>>;
 
 /// The numbers of one turn of one target.
@@ -38,20 +38,20 @@ pub struct Turn {
     pub enters: Option<f64>,
     /// Microseconds, by [`QUANTILES`].
     pub latency_us: [f64; QUANTILES.len()],
-    /// Which part of one CPU's time the load's busiest thread took.
+    /// The fraction of one CPU's time that the load's busiest thread took.
     pub client_busy: f64,
     pub holdings: Option<Holdings>,
-    /// Calls a second that were asked for, if the loop was open.
+    /// The calls a second that were asked for, if the loop was open.
     pub asked: Option<u64>,
     /// Calls that were due and had no answer when the time was up.
     pub unanswered: u64,
-    /// How many seconds it was, and whether those were fewer than they should have been.
+    /// The length of the turn in seconds, and whether it was cut short.
     pub seconds: f64,
     pub is_cut_short: bool,
-    /// How many threads made the load, and in how many processes.
+    /// The number of threads that made the load, and the number of processes they were in.
     pub threads: u32,
     pub processes: u32,
-    /// What was counted apart.
+    /// The parts of the load, which are counted apart.
     pub parts: Vec<Part>,
 }
 
@@ -66,7 +66,7 @@ pub struct Part {
 }
 
 impl Turn {
-    /// The numbers of a measurement of this call, at the rate that was asked for.
+    /// Returns the numbers of a measurement of this call, at the rate that was asked for.
     pub fn new(call: Call, asked: Option<u64>, measurement: &Measurement) -> Turn {
         let load = &measurement.load;
         let part = |(name, part): (String, &load::Part)| Part {
@@ -100,21 +100,21 @@ impl Turn {
         self.latency_us[P99]
     }
 
-    /// The slow caller's p99 over the busy ones' p50, of a load that has such.
+    /// Returns the slow caller's p99 over the busy callers' p50, if the load has those parts.
     pub fn unfairness(&self) -> Option<f64> {
         let [busy, slow] = [fair::BUSY, fair::SLOW].map(|part| self.parts.get(part));
         Some(slow?.latency_us[P99] / busy?.latency_us[P50])
     }
 }
 
-/// Places in [`QUANTILES`].
+/// Indices in [`QUANTILES`].
 pub const P50: usize = 0;
 pub const P99: usize = 2;
 pub const P99_9: usize = 3;
 pub const P99_99: usize = 4;
 pub const MAX: usize = 5;
 
-/// The middle of some numbers, and how far they lie apart.
+/// The median of some numbers, and their range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     pub median: f64,
@@ -123,7 +123,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` of no numbers.
+    /// Returns `None` if there are no numbers.
     fn of(mut numbers: Vec<f64>) -> Option<Spread> {
         numbers.sort_by(f64::total_cmp);
         let (&min, &max) = (numbers.first()?, numbers.last()?);
@@ -137,23 +137,23 @@ impl Spread {
 }
 
 impl<T> Rounds<T> {
-    /// Whether a target had a turn, be it one that failed.
+    /// Returns `true` if a target had a turn, even a failed one.
     pub fn has(&self, target: usize) -> bool {
         self.0.iter().any(|round| matches!(round.get(target), Some(Some(_))))
     }
 
-    /// Whether anybody had one.
+    /// Returns `true` if any target had a turn.
     pub fn has_any(&self) -> bool {
         self.0.iter().flatten().any(Option::is_some)
     }
 
-    /// A number of a target over the rounds, if there is any.
+    /// Returns a number of a target over the rounds, if there is any.
     pub fn spread(&self, target: usize, number: impl Fn(&T) -> Option<f64>) -> Option<Spread> {
         let rounds = self.0.iter().filter_map(|round| round.get(target)?.as_ref()?.as_ref().ok());
         Spread::of(rounds.filter_map(number).collect())
     }
 
-    /// The ratios of a target's number to the same of `base`, each of one round.
+    /// Returns the ratios of a target's number to that of `base`, each within one round.
     pub fn ratio(
         &self,
         target: usize,
@@ -172,7 +172,7 @@ impl<T> Rounds<T> {
 pub mod tests {
     use super::*;
 
-    /// A turn with this rate, and other numbers that tell it from others.
+    /// Returns a turn with this rate, and with other numbers that differ from those of other rates.
     pub fn turn(rate: f64) -> Turn {
         Turn {
             rate,

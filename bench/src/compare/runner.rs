@@ -1,4 +1,4 @@
-//! A comparison that is under way: turns, one after the other.
+//! A running comparison: turns, one after the other.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::measure::{Measurement, Onlooker, measure};
 pub struct Runner<'a> {
     compare: &'a Compare,
     dir: &'a Path,
-    /// The servers, if they are kept.
+    /// The servers, if they are kept between turns.
     kept: Vec<Server>,
     pub progress: Progress,
-    /// A signal says that it is enough.
+    /// True once a signal has ended the comparison.
     is_enough: Arc<AtomicBool>,
-    /// Turns that have ended, the failed ones included.
+    /// The number of turns that have ended, including the failed ones.
     taken: u64,
     pub failures: u32,
-    /// How many seconds the last turn was, if a signal cut it short.
+    /// The length of the last turn in seconds, if a signal cut it short.
     last: Option<f64>,
 }
 
 impl<'a> Runner<'a> {
-    /// Starts the servers that are to be kept.
+    /// Starts the servers that are kept.
     pub fn new(
         compare: &'a Compare,
         dir: &'a Path,
@@ -53,7 +53,7 @@ impl<'a> Runner<'a> {
         self.is_enough.load(Ordering::Relaxed)
     }
 
-    /// That not all turns were taken, if so, in words.
+    /// Returns why not all turns were taken, if so, in words.
     pub fn cut_short(&self) -> Option<String> {
         if !self.is_enough() {
             return None;
@@ -65,7 +65,7 @@ impl<'a> Runner<'a> {
         Some(format!("cut short by a signal after {taken} of {rounds} turns{last}"))
     }
 
-    /// All turns of one load. What was found so far says at which rate, if it is an open loop.
+    /// Takes all turns of one load. In an open loop, the findings so far give the rate.
     pub fn case(&mut self, load_spec: LoadSpec, who: &[bool], findings: &Findings<'_>) -> Case {
         let rounds = self.rounds(&load_spec.to_string(), who, |runner, target, round| {
             let rate = findings.rate_for(&load_spec, target)?;
@@ -74,7 +74,7 @@ impl<'a> Runner<'a> {
         Case { load_spec, rounds }
     }
 
-    /// All turns with so many idle connections.
+    /// Takes all turns with `connections` idle connections.
     pub fn idle(&mut self, connections: u32, who: &[bool]) -> IdleCase {
         let what = format!("{connections} idle connections");
         let rounds =
@@ -82,7 +82,7 @@ impl<'a> Runner<'a> {
         IdleCase { connections, rounds }
     }
 
-    /// Lets those targets take turns that are to, until all have had theirs or it is enough.
+    /// Lets the targets of `who` take turns, until all rounds are done or a signal came.
     fn rounds<T>(
         &mut self,
         what: &str,
@@ -101,7 +101,7 @@ impl<'a> Runner<'a> {
         Rounds(rounds)
     }
 
-    /// One turn for each, or less if it is enough.
+    /// Takes one turn for each target, or fewer if a signal came.
     fn round<T>(
         &mut self,
         what: &str,
@@ -119,7 +119,8 @@ impl<'a> Runner<'a> {
             }
             let what = format!("{what}, {}", target.name);
             self.progress.begin(&what);
-            // Where the servers' sockets are changes from run to run, and is nobody's business.
+            // The paths of the servers' sockets change from run to run, and do not belong in the
+            // results.
             let dir = self.dir.display().to_string();
             let turn = turn(self, index).map_err(|error| error.replace(&dir, "DIR"));
             if let Err(error) = &turn {
@@ -137,7 +138,7 @@ impl<'a> Runner<'a> {
     }
 
     fn start(&self, target: usize) -> Result<Server, String> {
-        // Each in a directory of its own: all may run at once.
+        // Each server has a directory of its own: all may run at once.
         let dir = self.dir.join(target.to_string());
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         self.compare.targets[target].server(&dir).map_err(|error| error.to_string())
@@ -195,7 +196,7 @@ impl<'a> Runner<'a> {
             .map_err(|error| error.to_string())
     }
 
-    /// On a server of its own, so that no earlier load is on the bill.
+    /// Takes a turn on a new server, so that no earlier load affects its memory.
     fn idle_turn(&self, target: usize, connections: u32) -> Result<Idle, String> {
         let kept = self.kept.get(target).is_some();
         let dir = self.dir.join(if kept { format!("idle{target}") } else { target.to_string() });

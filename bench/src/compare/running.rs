@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// By descriptors, for a process's number may be another's once it has ended.
+/// The servers' process descriptors, since a process's number may belong to another process once it has
+/// ended.
 static RUNNING: Mutex<Vec<Weak<OwnedFd>>> = Mutex::new(Vec::new());
 
-/// As long as this lives, a process is ended with the program.
+/// A running server, which is ended with the program as long as this lives.
 pub struct Running(#[expect(dead_code, reason = "it only has to live")] Arc<OwnedFd>);
 
 impl Running {
@@ -22,11 +23,11 @@ impl Running {
     }
 }
 
-/// Tells all of them to end.
+/// Tells all running servers to end.
 pub fn end_all() {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     for process in running.iter().filter_map(Weak::upgrade) {
-        // It may have ended by now.
+        // The server may have ended by now.
         let _ = pidfd_send_signal(process, Signal::TERM);
     }
 }

@@ -1,4 +1,4 @@
-//! What a comparison has found, in tables. They are written in Markdown, and in HTML by the report.
+//! The results of a comparison in tables, written in Markdown, and in HTML by the report.
 
 use super::findings::Findings;
 use super::load_spec::When;
@@ -6,9 +6,9 @@ use super::rounds::{Case, IdleCase, MAX, P50, P99, P99_9, P99_99, Part, Rounds, 
 use super::target::Target;
 use crate::workload::{Call, fair};
 
-/// A table. Columns of numbers stand to the right.
+/// A table. Columns of numbers are aligned to the right.
 pub struct Table {
-    /// What it is about; nothing if that is clear.
+    /// The title; empty if the table needs none.
     pub title: String,
     pub head: Vec<Column>,
     pub rows: Vec<Vec<String>>,
@@ -30,7 +30,7 @@ impl Column {
     }
 }
 
-/// The columns of what was measured.
+/// The columns of the table of measurements.
 const MEASURED: [Column; 14] = [
     Words("call"),
     Words("connections x in flight"),
@@ -97,18 +97,18 @@ impl Table {
         Table { title, head: head.to_vec(), rows: Vec::new() }
     }
 
-    /// What was measured, without a line as yet.
+    /// Returns the table of measurements, without any row.
     pub fn measured() -> Table {
         Table::new(String::new(), &MEASURED)
     }
 
-    /// All in Markdown.
+    /// Returns the whole table in Markdown.
     pub fn markdown(&self) -> String {
         let rows: String = self.rows.iter().map(|row| line(row)).collect();
         format!("{}{rows}", self.markdown_head())
     }
 
-    /// Its title and its head.
+    /// Returns the title and the head in Markdown.
     pub fn markdown_head(&self) -> String {
         let title = match self.title.as_str() {
             "" => String::new(),
@@ -123,13 +123,13 @@ impl Table {
     }
 }
 
-/// A line of Markdown.
+/// Returns a row in Markdown.
 pub fn line<T: AsRef<str>>(cells: &[T]) -> String {
     let cells: Vec<&str> = cells.iter().map(AsRef::as_ref).collect();
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// All tables, in the order in which they are to be read.
+/// Returns all tables, in the order for readers.
 pub fn all(findings: &Findings<'_>) -> Vec<Table> {
     let mut measured = Table::measured();
     measured.rows = findings.cases.iter().flat_map(|case| lines(findings.targets, case)).collect();
@@ -138,8 +138,8 @@ pub fn all(findings: &Findings<'_>) -> Vec<Table> {
     tables
 }
 
-/// All tables but the one of what was measured: a table of ratios for each base, one of open loops, one
-/// of fairness, and idle memory.
+/// Returns all tables but that of the measurements: a table of ratios for each base, one of open loops,
+/// one of fairness, and idle memory.
 pub fn others(findings: &Findings<'_>) -> Vec<Table> {
     let mut tables: Vec<Table> =
         findings.bases.iter().map(|&base| ratios(findings, base)).collect();
@@ -155,7 +155,7 @@ pub fn others(findings: &Findings<'_>) -> Vec<Table> {
     tables
 }
 
-/// What was measured under one load: a line for each target.
+/// Returns the measurements under one load: a row for each target.
 pub fn lines(targets: &[Target], case: &Case) -> Vec<Vec<String>> {
     let one = |(index, target): (usize, &Target)| {
         let number =
@@ -180,7 +180,7 @@ pub fn lines(targets: &[Target], case: &Case) -> Vec<Vec<String>> {
     those_of(targets, &case.rounds).map(one).collect()
 }
 
-/// The targets that took part.
+/// Returns the targets that took part.
 fn those_of<'a, T>(
     targets: &'a [Target],
     rounds: &'a Rounds<T>,
@@ -209,7 +209,7 @@ fn median<T>(
 fn ratios(findings: &Findings<'_>, base: usize) -> Table {
     let title = format!("Ratios to {}", findings.targets[base].name);
     let mut table = Table::new(title, &RATIOS);
-    // Each has a rate of its own in the others.
+    // In loads at a percentage, each target has a rate of its own, so ratios mean nothing.
     let has_ratios =
         |case: &&Case| !matches!(case.load_spec.when, When::Percent(_)) && case.rounds.has(base);
     for case in findings.cases.iter().filter(has_ratios) {
@@ -314,7 +314,7 @@ pub mod tests {
         vec!["a=x {url}".parse().unwrap(), "b=y {url}".parse().unwrap()]
     }
 
-    /// Two loads on two targets in two rounds, one of which failed.
+    /// Returns the results of two loads on two targets in two rounds, one of which failed.
     pub fn findings(targets: &[Target]) -> Findings<'_> {
         let case = |connections| Case {
             load_spec: LoadSpec {

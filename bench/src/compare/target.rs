@@ -1,4 +1,4 @@
-//! What is compared: a server that runs, or a command that starts one, and the life of such a one.
+//! The targets of a comparison: a running server, or a command that starts one, and that server's life.
 
 use std::fs::File;
 use std::io;
@@ -15,13 +15,13 @@ use crate::connection::greet;
 use crate::counters::Teller;
 use crate::measure::Books;
 
-/// How long a server may take to start.
+/// The time a server has to start.
 const START: Duration = Duration::from_secs(30);
 
-/// How long it may take to end once it is told to.
+/// The time a server has to end once it is told to.
 const END: Duration = Duration::from_secs(10);
 
-/// How much of what a server wrote goes into an error.
+/// The most bytes of a server's output that go into an error.
 const MOST_OUTPUT: usize = 2000;
 
 /// `NAME[+stats]=COMMAND`, where the command has `{url}` in it, `NAME=URL`, or `NAME=baseline WAY`.
@@ -29,7 +29,7 @@ const MOST_OUTPUT: usize = 2000;
 pub struct Target {
     pub name: String,
     pub what: What,
-    /// It prints its counters at SIGUSR1.
+    /// True if the server prints its counters at SIGUSR1.
     pub tells: bool,
 }
 
@@ -39,14 +39,14 @@ pub enum What {
     Url(Url),
     /// A command for sh(1) that starts a server in the foreground.
     Command(String),
-    /// A floor of this program, in the words of its command line.
+    /// A baseline server of this program, in the words of its command line.
     Baseline(String),
 }
 
-/// What stands behind the name of a target that prints its counters at SIGUSR1.
+/// The suffix of the name of a target that prints its counters at SIGUSR1.
 const TELLS: &str = "+stats";
 
-/// How a target that is a floor begins.
+/// The prefix of a target that is a baseline.
 const BASELINE: &str = "baseline ";
 
 impl FromStr for Target {
@@ -83,7 +83,7 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// What it was given as.
+    /// Returns the target's text without its name.
     pub fn command(&self) -> String {
         match &self.what {
             What::Url(url) => url.to_string(),
@@ -91,12 +91,12 @@ impl Target {
         }
     }
 
-    /// The server, started if it has to be. Its socket will be in `dir`, and what it writes.
+    /// Returns the server, started if need be. Its socket and its output are in `dir`.
     pub fn server(&self, dir: &Path) -> io::Result<Server> {
         self.server_at(&Url::Unix(dir.join("socket")), dir)
     }
 
-    /// The same, with its socket elsewhere.
+    /// Returns the server as `server` does, but with its socket at `url`.
     pub fn server_at(&self, url: &Url, dir: &Path) -> io::Result<Server> {
         match &self.what {
             What::Url(url) => Ok(Server { url: url.clone(), process: None }),
@@ -120,17 +120,17 @@ pub struct Server {
     process: Option<Process>,
 }
 
-/// A server's process. It ends when this goes.
+/// A server's process, which ends when this is dropped.
 struct Process {
     child: Child,
-    /// Where its stdout and stderr go.
+    /// The file of its stdout and stderr.
     output: PathBuf,
     tells: bool,
     _running: Running,
 }
 
 impl Server {
-    /// Where its bill is found: nowhere, unless it was started here.
+    /// Returns the sources of the server's cost: none unless it was started here.
     pub fn books(&self) -> Books<'_> {
         let Some(process) = &self.process else {
             return Books::default();
@@ -140,12 +140,13 @@ impl Server {
         Books { pid: Some(process.child.id()), teller }
     }
 
-    /// How it has ended, if it has. Of one that was not started here that is not known.
+    /// Returns the server's exit status, if it has ended. A server that was not started here gives
+    /// `None`.
     pub fn has_ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.process.as_mut().map_or(Ok(None), |process| process.child.try_wait())
     }
 
-    /// Tells it to end and waits for that; `None` if it does not in time.
+    /// Tells the server to end and waits for that; returns `None` if it does not end in time.
     pub fn end(&mut self, time: Duration) -> io::Result<Option<ExitStatus>> {
         let Some(process) = &mut self.process else { return Ok(None) };
         if process.child.try_wait()?.is_none() {
@@ -155,15 +156,15 @@ impl Server {
         process.child.try_wait()
     }
 
-    /// Ends it at once.
+    /// Kills the server.
     pub fn kill(&mut self) {
         if let Some(process) = &mut self.process {
-            // It may have ended by now.
+            // The server may have ended by now.
             drop(process.child.kill());
         }
     }
 
-    /// An error with what the server had to say.
+    /// Returns an error with the server's output.
     pub fn explain(&self, error: &io::Error) -> String {
         match &self.process {
             None => error.to_string(),
@@ -172,7 +173,7 @@ impl Server {
     }
 }
 
-/// Starts the server that `command` makes of a URL. What it writes is in `dir`.
+/// Starts the server that `command` makes of a URL. Its output goes to a file in `dir`.
 fn start(
     url: &Url,
     dir: &Path,
@@ -180,7 +181,7 @@ fn start(
     command: impl FnOnce(&str) -> io::Result<Command>,
 ) -> io::Result<Server> {
     if let Some(socket) = url.path() {
-        // A server that had to be killed leaves it behind.
+        // A server that had to be killed leaves its socket file behind.
         drop(std::fs::remove_file(socket));
     }
     let output = dir.join("output");
@@ -230,7 +231,7 @@ impl Process {
         }
     }
 
-    /// Whether it has ended by now or does so in time.
+    /// Returns `true` if the process has ended by now or does so in time.
     fn ends_within(&mut self, time: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -250,7 +251,8 @@ impl Drop for Process {
         if self.ends_within(Duration::ZERO) {
             return;
         }
-        // A child that has not been waited for keeps its number, which is no other's and over 0.
+        // A child that has not been waited for keeps its number, which no other process has and which
+        // is over 0.
         if kill_process(Pid::from_child(&self.child), Signal::TERM).is_ok() && self.ends_within(END)
         {
             return;

@@ -1,16 +1,16 @@
-//! Something to be measured with some of the servers only: `WHAT=NAME+NAME`.
+//! A thing to be measured with some of the servers only: `WHAT=NAME+NAME`.
 
-/// What is to be measured, and with whom.
+/// A thing to be measured, and the servers to measure it with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetFilter<T> {
     pub what: T,
-    /// The names of the servers that take part; all do if there is none.
+    /// The names of the servers that take part; all servers do if this is empty.
     names: Vec<String>,
 }
 
 impl<T> TargetFilter<T> {
-    /// Reads it; `parse` reads what stands before the names. That may have a `=` itself: names are behind
-    /// the last one, and only if the text means nothing without them.
+    /// Parses a filter; `parse` parses the text before the names. That text may contain a `=` itself:
+    /// names are behind the last one, and only if the whole text does not parse without them.
     pub fn parse(
         text: &str,
         parse: impl Fn(&str) -> Result<T, String>,
@@ -24,12 +24,12 @@ impl<T> TargetFilter<T> {
         Ok(TargetFilter { what, names: names.split('+').map(String::from).collect() })
     }
 
-    /// Whether a server is among them.
+    /// Returns `true` if a server takes part.
     pub fn has(&self, name: &str) -> bool {
         self.names.is_empty() || self.names.iter().any(|other| other == name)
     }
 
-    /// A name that none of the servers has.
+    /// Returns a name that none of the servers has.
     pub fn stranger(&self, servers: &[&str]) -> Option<&str> {
         self.names.iter().map(String::as_str).find(|name| !servers.contains(name))
     }

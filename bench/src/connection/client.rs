@@ -1,5 +1,5 @@
-//! What a connection does: it sets up what its calls need, makes calls, and serves the copies of its
-//! memory that they cause. It knows neither sockets nor the time of day.
+//! A client of the load: it sets up what its calls need, makes calls, and serves the copies of its
+//! memory that they cause. It has no socket and no clock.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,30 +12,30 @@ use super::{Heard, Hello, SendQueue, unexpected};
 use crate::workload::pipe::{self, Ends};
 use crate::workload::{Answer, Call, Names, Op, Random, copyinstr, fair};
 
-/// Where the path of the file lies, as far as the server is told.
+/// The address of the file's path, as the server is told.
 pub const PATH: u64 = 1 << 48;
 
-/// Where the buffer of the first call lies; each other's is this far behind the one before.
+/// The address of the first call's buffer; each further buffer is this far behind the one before.
 pub const BUFFER: u64 = 1 << 32;
 
-/// The request number of what is no call of the load. Those are numbered from 0.
+/// The request number of requests that are no calls of the load. Those are numbered from 0.
 const ASIDE: u64 = 1 << 40;
 
-/// Which of several that differ.
+/// The role of a client, in loads where clients differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// One like all others.
+    /// A client like all others.
     Alone,
-    /// The first of a pair.
+    /// The first client of a pair.
     First,
-    /// The other: the child of the first.
+    /// The second client of a pair: the child of the first.
     Second,
-    /// The one that calls now and then, while others are busy. It has one call in flight.
+    /// The client that calls now and then, while others are busy. It has one call in flight.
     Slow,
 }
 
 impl Role {
-    /// That of connection `number` of so many, which is counted from 0.
+    /// Returns the role of connection `number` of `connections`, counted from 0.
     pub fn of(call: Call, number: u32, connections: u32) -> Role {
         match call {
             call if call.is_in_pairs() && number.is_multiple_of(2) => Role::First,
@@ -50,13 +50,13 @@ impl Role {
 pub struct Client {
     call: Call,
     role: Role,
-    /// The name of its file, with a NUL.
+    /// The name of the client's file, with a NUL.
     path: String,
     names: Names,
-    /// What the second of a pair gets from the first.
+    /// The ends of the pipes that the second client of a pair gets from the first.
     partner: Ends,
     steps: Vec<Step>,
-    /// How many of them are done.
+    /// The number of steps that are done.
     step: usize,
     is_leaving: bool,
     slots: Vec<Slot>,
@@ -68,34 +68,34 @@ pub struct Client {
 struct Slot {
     /// The call in flight, or the one before.
     op: Option<Op>,
-    /// Which part of a mix it is.
+    /// The part of a mix that the call belongs to.
     part: u32,
-    /// Since when its latency counts.
+    /// The time from which the call's latency counts.
     since: Instant,
-    /// Bytes that the server has copied to its buffer.
+    /// The bytes that the server has copied to the call's buffer.
     copied: u64,
-    /// A file that it has opened.
+    /// The file that the call has opened.
     opened: Option<u64>,
     is_busy: bool,
 }
 
-/// What came of something that was heard.
+/// The consequence of something that the client heard.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Note {
-    /// It is set up.
+    /// The client is set up.
     Ready,
-    /// The first of a pair is: the second can connect, and has these ends.
+    /// The first client of a pair is set up: the second can connect, and uses these ends.
     Partner { token: wire::Token, ends: Ends },
     /// The call of this slot goes on with a connection of its own.
     Dial { slot: u32, hello: Hello },
-    /// The call of this slot is over: it counts since then, as this part.
+    /// The call of this slot is over: its latency counts from `since`, for this part.
     Answered { slot: u32, part: u32, since: Instant },
-    /// Nothing is left behind in the server's kernel.
+    /// The client has left nothing behind in the server's kernel.
     Left,
 }
 
 impl Client {
-    /// A client whose file is told from others by `name`, with a seed for its choices.
+    /// Makes a client whose file is named by `name`, with a seed for its random choices.
     pub fn new(call: Call, role: Role, in_flight: u32, name: &str, seed: u64) -> Client {
         let now = Instant::now();
         let slot = Slot { op: None, part: 0, since: now, copied: 0, opened: None, is_busy: false };
@@ -115,12 +115,12 @@ impl Client {
         }
     }
 
-    /// The second of a pair gets its ends of the pipes.
+    /// Sets the ends of the pipes of the second client of a pair.
     pub fn set_ends(&mut self, ends: Ends) {
         self.names.ends = ends;
     }
 
-    /// How many calls it may have in flight.
+    /// Returns the number of calls that the client may have in flight.
     pub fn slots(&self) -> u32 {
         self.slots.len() as u32
     }
@@ -129,13 +129,13 @@ impl Client {
         self.role == Role::Slow
     }
 
-    /// Since when the calls in flight count, each as which part.
+    /// Returns, for each call in flight, its part and the time from which it counts.
     pub fn in_flight(&self) -> impl Iterator<Item = (u32, Instant)> {
         self.slots.iter().filter(|slot| slot.is_busy).map(|slot| (slot.part, slot.since))
     }
 
-    /// Begins the next call of a slot that has none in flight. What it returns is done as if it had been
-    /// heard.
+    /// Begins the next call of a slot that has none in flight. The note it returns is handled like
+    /// those of [`Client::heard`].
     pub fn begin(&mut self, slot: u32, since: Instant, out: &mut SendQueue) -> Option<Note> {
         let Slot { op: last, opened, .. } = self.slots[slot as usize];
         let (part, op) = self.next(last, opened);
@@ -150,7 +150,7 @@ impl Client {
         None
     }
 
-    /// What a slot calls next, and which part of a mix that is.
+    /// Returns the next call of a slot, and the part of a mix that it belongs to.
     fn next(&mut self, last: Option<Op>, opened: Option<u64>) -> (u32, Op) {
         let (part, call) = match &self.call {
             Call::Mixed(mix) => mix.choose(&mut self.random),
@@ -171,7 +171,7 @@ impl Client {
         (part as u32, op)
     }
 
-    /// Its link has heard something.
+    /// Handles a message that the client's link has heard.
     pub fn heard(&mut self, heard: Heard, out: &mut SendQueue) -> io::Result<Option<Note>> {
         match heard {
             Heard::Up => Ok(self.step_on(0, out)),
@@ -189,15 +189,15 @@ impl Client {
         }
     }
 
-    /// The child that this slot's call is about is up: the call is over.
+    /// Ends the call of this slot, whose child is up.
     pub fn child_is_up(&mut self, slot: u32) -> Note {
         let state = &mut self.slots[slot as usize];
         state.is_busy = false;
         Note::Answered { slot, part: state.part, since: state.since }
     }
 
-    /// Removes what would stay in the server's kernel. Whether there is something, and [`Note::Left`]
-    /// will follow.
+    /// Removes the things that would stay in the server's kernel. Returns `true` if there is something,
+    /// and [`Note::Left`] will follow.
     pub fn leave(&mut self, out: &mut SendQueue) -> bool {
         self.is_leaving = self.call.needs_path() && self.step == self.steps.len();
         if self.is_leaving {
@@ -206,7 +206,7 @@ impl Client {
         self.is_leaving
     }
 
-    /// The next step, if there is one. `last` is what the one before returned.
+    /// Sends the next step of the setup, if there is one. `last` is the value the step before returned.
     fn step_on(&mut self, last: u64, out: &mut SendQueue) -> Option<Note> {
         let Some(step) = self.steps.get(self.step) else { return Some(Note::Ready) };
         let size = self.call.size();
@@ -232,7 +232,7 @@ impl Client {
         Ok(self.step_on(one, out))
     }
 
-    /// The last step of the first of a pair.
+    /// Ends the last setup step of the first client of a pair.
     fn token_of_pair(&mut self, token: wire::Token) -> io::Result<Note> {
         if self.steps.get(self.step) != Some(&Step::Prefork) {
             return Err(unexpected("a token for", ASIDE));
@@ -260,7 +260,7 @@ impl Client {
         }
     }
 
-    /// The slot with this call in flight.
+    /// Returns the slot with this call in flight.
     fn busy(&mut self, reqno: u64) -> io::Result<(u32, &mut Slot, Op)> {
         let slot = usize::try_from(reqno).ok().and_then(|slot| self.slots.get_mut(slot));
         match slot.map(|slot| (slot.op, slot)) {
@@ -304,7 +304,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether it is the setup that has named these bytes.
+    /// Returns `true` if the setup step in progress has named these bytes.
     fn is_filling(&self, addr: u64, len: u64) -> bool {
         let end = addr.checked_sub(BUFFER).and_then(|offset| offset.checked_add(len));
         self.steps[self.step] == Step::Fill && end.is_some_and(|end| end <= self.call.size().into())
@@ -315,7 +315,7 @@ impl Client {
         Ok(())
     }
 
-    /// The call whose buffer has these bytes.
+    /// Returns the slot of the call whose buffer has these bytes.
     fn owner(&mut self, addr: u64, len: u64) -> io::Result<&mut Slot> {
         let (slot, offset) = ((addr / BUFFER).wrapping_sub(1), addr % BUFFER);
         let what = "a copy of memory that no call has named, at";
@@ -331,7 +331,7 @@ impl Client {
 mod tests {
     use super::*;
 
-    /// A client that is set up, by a server that answers each step with these values.
+    /// Returns a client that is set up, by a server that answers each step with these values.
     fn ready(call: &str, role: Role, values: [u64; 2]) -> (Client, SendQueue, Note) {
         let mut out = SendQueue::default();
         let mut client = Client::new(call.parse().unwrap(), role, 2, "1.2", 0);
@@ -351,7 +351,7 @@ mod tests {
         (client, out, note.unwrap())
     }
 
-    /// The requests that wait to be sent: reqno, word and arguments.
+    /// Returns the requests that wait to be sent: reqno, word and arguments.
     fn sent(out: &mut SendQueue) -> Vec<(u64, u32, Vec<u64>)> {
         let mut bytes = Vec::new();
         out.take(usize::MAX, |piece| bytes.extend(piece));

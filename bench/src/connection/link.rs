@@ -1,4 +1,4 @@
-//! The protocol's side of a connection: a banner comes, a handshake goes, and frames come from there on.
+//! The protocol of a connection: a banner comes, a handshake goes out, and then frames come.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use super::{SendQueue, unexpected};
 use crate::inbox::{BadLength, Frame, Inbox, LOOK};
 use crate::workload::{Answer, connect, fork};
 
-/// How it introduces itself.
+/// The handshake by which a connection introduces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hello {
     Guest,
-    /// As the child that this token is for.
+    /// Introduces itself as the child that this token is for.
     Fork(wire::Token),
 }
 
@@ -21,46 +21,46 @@ pub struct Link {
     stage: Stage,
     hello: Hello,
     inbox: Inbox,
-    /// What is to be sent.
+    /// The bytes to be sent.
     pub out: SendQueue,
-    /// Bytes of the longest frame that may come.
+    /// The most bytes of a frame that may come.
     most: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// So many bytes of the banner have come.
+    /// This many bytes of the banner have come.
     Banner(usize),
     Handshake,
     Up,
 }
 
-/// What a connection was told.
+/// A message from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// The handshake is answered.
+    /// The answer to the handshake.
     Up,
-    /// A call is.
+    /// The answer to a call.
     Answer { reqno: u64, answer: Answer },
-    /// A prefork is.
+    /// The answer to a prefork.
     Token { reqno: u64, token: wire::Token },
-    /// The server wants so many bytes of memory at an address.
+    /// The server's request for `len` bytes of memory at an address.
     CopyIn { reqno: u64, len: u64, addr: u64 },
-    /// It wants the string there, at most so long.
+    /// The server's request for the string at an address, at most `len` bytes of it.
     CopyInStr { reqno: u64, len: u64, addr: u64 },
-    /// It has sent so many bytes for an address.
+    /// A copy of `len` bytes from the server to an address.
     CopyOut { len: u64, addr: u64 },
 }
 
 impl Link {
-    /// A link whose copies are at most so long.
+    /// Makes a link whose copies have at most `most_copied` bytes.
     pub fn new(hello: Hello, most_copied: u32) -> Link {
         let most = (wire::HEADER_LEN + wire::COPY_BODY_LEN + LOOK) as u64 + u64::from(most_copied);
         let (inbox, out) = (Inbox::default(), SendQueue::default());
         Link { stage: Stage::Banner(0), hello, inbox, out, most }
     }
 
-    /// What the next bytes of `input` say, which is advanced past them; `None` when all of it is taken.
+    /// Returns the next message of `input`, which is advanced past it; `None` when all of it is taken.
     pub fn hear(&mut self, input: &mut &[u8]) -> io::Result<Option<Heard>> {
         if let Stage::Banner(len) = self.stage {
             return self.hear_banner(input, len).map(|()| None);
@@ -73,7 +73,7 @@ impl Link {
         }
     }
 
-    /// The banner is one line, and nothing comes behind it before the handshake has gone.
+    /// Takes the banner, which is one line with nothing behind it before the handshake was sent.
     fn hear_banner(&mut self, input: &mut &[u8], len: usize) -> io::Result<()> {
         let bytes = std::mem::take(input);
         let has_end = match bytes.iter().position(|&byte| byte == b'\n') {
@@ -149,7 +149,7 @@ fn hear_frame(frame: &Frame) -> io::Result<Heard> {
 mod tests {
     use super::*;
 
-    /// All that is heard of these bytes, given so many at a time.
+    /// Returns all messages in these bytes, which are given in pieces of `piece` bytes.
     fn hear(link: &mut Link, bytes: &[u8], piece: usize) -> io::Result<Vec<Heard>> {
         let mut all = Vec::new();
         for mut input in bytes.chunks(piece) {

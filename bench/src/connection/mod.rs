@@ -1,7 +1,7 @@
 //! One connection of the load, without its socket: bytes in, bytes out.
 //!
-//! - [`link`]: a banner, a handshake, then frames; [`send_queue`]: what is to be sent.
-//! - [`client`]: what a connection does with its link: [`setup`] first, then calls.
+//! - [`link`]: a banner, a handshake, then frames; [`send_queue`]: the bytes to be sent.
+//! - [`client`]: the client behind the link: its [`setup`] first, then its calls.
 
 mod client;
 mod link;
@@ -20,10 +20,10 @@ use rumpsp::wire;
 
 use crate::socket::Socket;
 
-/// How long a server may take for anything before it counts as hung.
+/// The time a server has for anything before it counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connects and shakes hands: a server that answers this is up.
+/// Connects and does the handshake: a server that answers it is up.
 pub fn greet(url: &Url) -> io::Result<Socket> {
     let mut socket = Socket::connect(url, PATIENCE)?;
     socket.read_banner()?;

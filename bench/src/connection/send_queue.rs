@@ -1,26 +1,26 @@
-//! What is to be sent: small frames as they are, and the bytes of large copies as a number only, so that
-//! they are moved once.
+//! The send queue of a connection: small frames as they are, and large copies as a number of bytes
+//! only, so that their bytes are moved once.
 
 use std::collections::VecDeque;
 
 use crate::workload::MAX_SIZE;
 
-/// What is copied in. Nobody looks at it.
+/// The bytes of copies in, which nobody looks at.
 static ZEROES: [u8; MAX_SIZE as usize] = [0; MAX_SIZE as usize];
 
 /// Bytes that wait to be sent.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     bytes: Vec<u8>,
-    /// How many of them have been taken.
+    /// The number of `bytes` that have been taken.
     taken: usize,
-    /// Behind so many of `bytes` come so many zeroes.
+    /// Pairs of a position in `bytes` and the number of zeroes that follow there.
     zeroes: VecDeque<(usize, usize)>,
     len: usize,
 }
 
 impl SendQueue {
-    /// Adds what `write` appends.
+    /// Adds the bytes that `write` appends.
     pub fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         write(&mut self.bytes);
@@ -35,7 +35,7 @@ impl SendQueue {
         }
     }
 
-    /// How many bytes wait.
+    /// Returns the number of bytes that wait.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -44,7 +44,7 @@ impl SendQueue {
         self.len == 0
     }
 
-    /// Takes at most so many bytes, in pieces.
+    /// Takes at most `most` bytes, in pieces.
     pub fn take(&mut self, most: usize, mut each: impl FnMut(&[u8])) {
         let mut left = most.min(self.len);
         self.len -= left;

@@ -1,4 +1,4 @@
-//! What a connection does before it counts: opens files, makes pipes.
+//! The setup of a connection before it counts: opening files, making pipes.
 
 use client::numbers::{O_CREAT, O_EXCL, O_RDONLY, O_RDWR, sys};
 use rumpsp::wire;
@@ -6,28 +6,28 @@ use rumpsp::wire;
 use super::client::{BUFFER, PATH};
 use crate::workload::{Answer, Call};
 
-/// One request of it.
+/// One request of the setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A new file, to be read and written,
+    /// Makes a new file to read and write.
     Open,
-    /// that has no name from here on: it goes when the connection does,
+    /// Removes the file's name: the file goes when the connection does.
     Unlink,
-    /// filled for those who read it.
+    /// Fills the file for calls that read it.
     Fill,
-    /// A file that is to be opened by its name,
+    /// Makes a file to be opened by its name.
     Create,
-    /// and is not open.
+    /// Closes that file.
     CloseCreated,
-    /// The pipe that the first of a pair writes to.
+    /// Makes the pipe that the first client of a pair writes to.
     PipeThere,
-    /// The pipe that it reads from.
+    /// Makes the pipe that the first client of a pair reads from.
     PipeBack,
-    /// The token for the second of a pair.
+    /// Asks for the token for the second client of a pair.
     Prefork,
 }
 
-/// The steps of a connection.
+/// Returns the steps of a connection.
 pub fn steps(call: Call, is_first_of_pair: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     if call.needs_file() {
@@ -43,7 +43,7 @@ pub fn steps(call: Call, is_first_of_pair: bool) -> Vec<Step> {
 }
 
 impl Step {
-    /// Appends its request. `file` is the one it is about, `size` how large that is to be.
+    /// Appends the step's request. `file` is the file it is about, `size` the file's size.
     pub fn request(self, out: &mut Vec<u8>, reqno: u64, file: u64, size: u32) {
         let mut call = |number, args: &[u64]| wire::syscall_request(out, reqno, number, args);
         match self {
@@ -57,7 +57,7 @@ impl Step {
         }
     }
 
-    /// Whether it did what it was to do.
+    /// Checks the answer to the step's request.
     pub fn check(self, answer: &Answer, size: u32) -> Result<(), String> {
         let value = answer.values[0];
         if answer.error != 0 {

@@ -1,4 +1,4 @@
-//! Connections that are to be made: not too many at once, and again where a server's queue was full.
+//! Makes connections: not too many at once, and again if a server's queue was full.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,29 +10,28 @@ use rumpsp::url::Url;
 use crate::connection::{Hello, PATIENCE};
 use crate::socket;
 
-/// How many connections may be on their way to being set up, per thread. NetBSD's own server has a listen
-/// queue of 20.
+/// The most connections that a thread sets up at a time. NetBSD's own server has a listen queue of 20.
 const AT_ONCE: u32 = 16;
 
-/// How long a full listen queue has to drain.
+/// The pause in which a full listen queue can drain.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Whose connection it is.
+/// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// A client's own.
+    /// A client, for its own connection.
     Client(u32),
-    /// That of one of its calls.
+    /// One of a client's calls.
     Child { client: u32, slot: u32 },
 }
 
-/// What is to be connected.
+/// The connections still to be made.
 pub struct Dialer {
     url: Url,
     waiting: VecDeque<(Whose, Hello)>,
     /// Clients whose connections are being set up.
     under_way: u32,
-    /// When to try again, and since when that fails.
+    /// The time of the next try, and the time since which connecting fails.
     again: Option<(Instant, Instant)>,
 }
 
@@ -41,33 +40,33 @@ impl Dialer {
         Dialer { url, waiting: VecDeque::new(), under_way: 0, again: None }
     }
 
-    /// Has one more connected. There are never more than there are calls in flight and clients.
+    /// Queues a connection. There are never more than calls in flight and clients.
     pub fn push(&mut self, whose: Whose, hello: Hello) {
         self.waiting.push_back((whose, hello));
     }
 
-    /// Has one more connected before all others.
+    /// Queues a connection before all others.
     pub fn push_first(&mut self, whose: Whose, hello: Hello) {
         self.waiting.push_front((whose, hello));
     }
 
-    /// A client is set up.
+    /// Notes that a client is set up.
     pub fn is_set_up(&mut self) {
         self.under_way -= 1;
     }
 
-    /// Whether nothing waits for it.
+    /// Returns `true` if no connection is waiting or being set up.
     pub fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.under_way == 0
     }
 
-    /// When it is to be asked again, if it waits for that only.
+    /// Returns the time of the next try, if a failed one is to be repeated.
     pub fn retry_at(&self) -> Option<Instant> {
         self.again.map(|(when, _)| when)
     }
 
-    /// The next connection that was made, or is about to be: what comes of that is known when the banner
-    /// comes. `None` if there is none now.
+    /// Returns the next connection that was made, or is about to be: its success shows when the banner
+    /// comes. Returns `None` if there is none now.
     pub fn next(&mut self) -> io::Result<Option<(Whose, Hello, OwnedFd)>> {
         let Some(&(whose, hello)) = self.waiting.front() else { return Ok(None) };
         let is_client = matches!(whose, Whose::Client(_));

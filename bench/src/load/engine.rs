@@ -1,7 +1,8 @@
 //! One load thread: a ring, and the clients whose sockets are in it.
 //!
-//! Each turn handles what has come, then sends all that came of it with the one system call that also waits
-//! for more. Clients and links know no sockets; which bytes are whose is known here.
+//! Each turn handles the events that have come, then sends the resulting bytes with the one system call
+//! that also waits for more events. Clients and links know no sockets; the engine knows which bytes
+//! belong to which client.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,42 +26,42 @@ use crate::workload::fair;
 /// The most bytes that go in one send.
 const MOST_SENT: usize = 72 << 10;
 
-/// How long the server has to remove what the load would leave behind.
+/// The time the server has to remove the things the load would leave behind.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// What a thread is to do.
+/// The work of a thread.
 #[derive(Clone, Debug)]
 pub struct Task {
     pub url: Url,
     pub plan: Plan,
-    /// Which of the plan's connections are this thread's.
+    /// The thread's share of the plan's connections.
     pub share: Share,
     /// Calls a second of all connections of the plan.
     pub rate: Option<u64>,
-    /// How long it looks for answers before it sleeps.
+    /// The time the thread looks for answers before it sleeps.
     pub spin: Duration,
-    /// How often to say what was measured so far.
+    /// The time between two progress reports.
     pub progress: Option<Duration>,
 }
 
 impl Task {
-    /// Whether the calls of a client have a schedule.
+    /// Returns `true` if the calls of a client have a schedule.
     fn schedules(&self, client: &Client) -> bool {
         self.rate.is_some() || client.is_slow()
     }
 }
 
-/// When a thread is to make its calls.
+/// The time in which a thread makes its calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     pub start: Instant,
-    /// How long calls do not count.
+    /// The warm-up, in which calls do not count.
     pub warm_up: Duration,
-    /// How long they do.
+    /// The time in which calls count.
     pub length: Duration,
 }
 
-/// How other threads end a thread's run.
+/// A handle by which other threads end a thread's run.
 #[derive(Debug, Default)]
 pub struct Control {
     stop: AtomicBool,
@@ -68,7 +69,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Has the run end now.
+    /// Ends the run now.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(waker) = self.waker.get() {
@@ -81,7 +82,7 @@ impl Control {
     }
 }
 
-/// What a thread is at.
+/// The phase of a thread's load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Connecting,
@@ -96,7 +97,7 @@ struct Line {
     link: Link,
     is_sending: bool,
     is_closing: bool,
-    /// It is on the list of those that have something to send.
+    /// True if the line is on the list of those that have bytes to send.
     is_listed: bool,
 }
 
@@ -108,23 +109,23 @@ pub struct Engine {
     arena: Arena,
     dialer: Dialer,
     clients: Vec<Client>,
-    /// Where each client's own socket is in `lines`, if it has one.
+    /// The index of each client's own socket in `lines`, if it has a socket.
     homes: Vec<Option<u32>>,
-    /// By their place in the ring's table.
+    /// The lines, by their sockets' slots in the ring's table.
     lines: Vec<Option<Line>>,
-    /// Those that have something to send.
+    /// The lines that have bytes to send.
     listed: Vec<u32>,
     phase: Phase,
     tally: Tally,
-    /// The schedule, if there is one, and when it began.
+    /// The schedule, if there is one, and the time it began.
     pace: Option<(Pace, Instant)>,
     /// Calls that wait to be due: client and slot, the one that waits longest first.
     idle: VecDeque<(u32, u32)>,
-    /// Calls in flight.
+    /// The number of calls in flight.
     busy: u64,
-    /// Clients that have left nothing behind.
+    /// The number of clients that have removed what they would leave behind.
     left: u32,
-    /// When something was last heard.
+    /// The time at which something was last received.
     heard: Instant,
 }
 
@@ -146,7 +147,7 @@ impl Engine {
         let sockets = room::sockets(call, task.share.count, in_flight);
         let config = ring::Config { spin: task.spin, ..room::ring(call, sockets) };
         let ring = Ring::new(&config).map_err(io::Error::other)?;
-        // It is set once, by this thread.
+        // Only this thread sets the waker, and only once.
         let _ = control.waker.set(ring.waker());
         let mut engine = Engine {
             task: task.clone(),
@@ -178,13 +179,13 @@ impl Engine {
         let role = Role::of(call, global, connections);
         let name = format!("{}.{global}", std::process::id());
         self.clients.push(Client::new(call, role, in_flight, &name, global.into()));
-        // The second of a pair follows when the first is ready.
+        // The second client of a pair follows when the first is ready.
         if call.stays() && role != Role::Second {
             self.dialer.push(Whose::Client(number), Hello::Guest);
         }
     }
 
-    /// Keeps the calls going and counts them. What was measured so far goes to `progress`.
+    /// Keeps the calls going and counts them. Intermediate results go to `progress`.
     pub fn run(&mut self, run: Run, mut progress: impl FnMut(Measured)) -> io::Result<Measured> {
         std::thread::sleep(run.start.saturating_duration_since(Instant::now()));
         let warm = run.start + run.warm_up;
@@ -198,7 +199,7 @@ impl Engine {
                 self.tally.begin(if run.warm_up.is_zero() { run.start } else { now });
             }
             if now >= end || self.control.is_stopped() {
-                // By the schedule nothing is due behind its end, however late this thread was woken.
+                // By the schedule no call is due after the end, however late this thread was woken.
                 let at = if self.pace.is_some() { now.min(end) } else { now };
                 return self.finish(at, now < end);
             }
@@ -215,14 +216,14 @@ impl Engine {
         }
     }
 
-    /// The first calls of all clients.
+    /// Begins the first calls of all clients.
     fn begin_all(&mut self, start: Instant) {
         self.phase = Phase::Running;
         self.heard = Instant::now();
         let Task { plan, share, .. } = self.task;
         self.pace = self.schedule().map(|pace| {
-            // The kernel may wake a thread later by this much, 50 us if not told otherwise. It is no
-            // matter if it does not listen: latencies count from when a call was due.
+            // The kernel may wake a thread later by this much, 50 us by default. A failure does not
+            // matter: latencies count from when a call was due.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
             (pace, start)
         });
@@ -235,7 +236,7 @@ impl Engine {
         }
     }
 
-    /// When those calls are due that have a schedule.
+    /// Returns the schedule of the calls that have one.
     fn schedule(&self) -> Option<Pace> {
         let Task { plan, share, rate, .. } = self.task;
         if let Some(rate) = rate {
@@ -246,7 +247,7 @@ impl Engine {
         has_slow.then(|| Pace::new(fair::SLOW_RATE, 1, 1, 0))
     }
 
-    /// Sends the calls that are due, and returns when the next will be: if a client is free for it.
+    /// Sends the calls that are due, and returns when the next will be due, if a client is free for it.
     fn send_due(&mut self, now: Instant) -> Option<Instant> {
         while let Some((pace, start)) = &mut self.pace
             && let Some(&(client, slot)) = self.idle.front()
@@ -262,7 +263,8 @@ impl Engine {
         None
     }
 
-    /// A call slot has nothing in flight.
+    /// Handles a call slot that has no call in flight any more: begins a call, or waits for the
+    /// schedule.
     fn free(&mut self, client: u32, slot: u32, now: Instant) {
         if self.phase != Phase::Running {
             return;
@@ -274,7 +276,7 @@ impl Engine {
         }
     }
 
-    /// Begins a call, whose latency counts since then.
+    /// Begins a call, whose latency counts from `since`.
     fn begin(&mut self, client: u32, slot: u32, since: Instant) {
         if self.busy == 0 {
             self.heard = Instant::now();
@@ -293,7 +295,7 @@ impl Engine {
         }
     }
 
-    /// The time is up.
+    /// Ends the run: counts the calls still unanswered or unsent, and returns the results.
     fn finish(&mut self, now: Instant, is_cut_short: bool) -> io::Result<Measured> {
         self.phase = Phase::Leaving;
         if let Some((pace, start)) = &self.pace {
@@ -302,7 +304,7 @@ impl Engine {
                 self.tally.unanswered(part, now.saturating_duration_since(since));
             }
             let now = now.saturating_duration_since(*start).as_nanos() as u64;
-            // Of a mix nobody has chosen yet which part they would have been.
+            // In a mix, the parts of unsent calls have not been chosen yet.
             let part = self.task.rate.is_none().then_some(fair::SLOW);
             for (latency, count) in pace.late(now) {
                 self.tally.unsent(part, latency, count);
@@ -313,7 +315,8 @@ impl Engine {
         Ok(measured)
     }
 
-    /// Removes what would stay in the server's kernel, as far as it does that in time.
+    /// Removes the things that would stay in the server's kernel, as far as the server does that in
+    /// time.
     pub fn leave(mut self) -> io::Result<()> {
         self.phase = Phase::Leaving;
         let mut leaving = 0;
@@ -330,7 +333,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends what there is, waits for something to come, and handles it.
+    /// Sends the bytes there are, waits for events, and handles them.
     fn turn(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.dial()?;
         self.send();
@@ -354,7 +357,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the connections that are to be made.
+    /// Makes the connections that are waiting to be made.
     fn dial(&mut self) -> io::Result<()> {
         while let Some((whose, hello, fd)) = self.dialer.next().map_err(|error| {
             io::Error::new(error.kind(), format!("connecting to {}: {error}", self.task.url))
@@ -376,7 +379,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Has a line looked at before the next wait.
+    /// Lists a line to be sent from before the next wait.
     fn list(&mut self, index: u32) {
         if let Some(line) = &mut self.lines[index as usize]
             && !line.is_listed
@@ -387,7 +390,7 @@ impl Engine {
         }
     }
 
-    /// Sends what there is, on each line that has no send in flight.
+    /// Sends the waiting bytes of each listed line that has no send in flight.
     fn send(&mut self) {
         for index in self.listed.drain(..) {
             let Some(line) = &mut self.lines[index as usize] else { continue };
@@ -399,7 +402,7 @@ impl Engine {
             line.link.out.take(chunk.room(), |piece| {
                 chunk.put(piece);
             });
-            // One that was hung up on is told of by what it receives.
+            // If the server has hung up, the receiving side reports that.
             line.is_sending = self.ring.send(line.socket, [chunk], Then::Nothing).is_ok();
         }
     }
@@ -413,7 +416,7 @@ impl Engine {
                 self.closed(socket);
                 Ok(())
             }
-            // It neither listens nor watches.
+            // This ring neither listens nor watches.
             Event::Accepted { .. } | Event::AcceptFailed { .. } | Event::HungUp { .. } => Ok(()),
         }
     }
@@ -447,7 +450,7 @@ impl Engine {
         Ok(())
     }
 
-    /// All that a child waits for is that its handshake is answered.
+    /// Handles a message to a child, which must be the answer to its handshake.
     fn child_heard(
         &mut self,
         socket: Socket,
@@ -520,7 +523,7 @@ impl Engine {
         }
     }
 
-    /// An error with whose it is.
+    /// Adds to an error the connection it belongs to.
     fn explain(&self, whose: Whose, error: io::Error) -> io::Error {
         let (client, child) = match whose {
             Whose::Client(client) => (client, ""),
@@ -532,7 +535,8 @@ impl Engine {
     }
 }
 
-/// Why a connection is of no more use. A server that hangs up on what it has not read resets it.
+/// Returns the reason why a connection ended. A server that hangs up on bytes it has not read resets
+/// it.
 fn lost(error: Option<io::Error>) -> io::Error {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     match error {

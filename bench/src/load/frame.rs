@@ -1,5 +1,5 @@
-//! What a load process says to the one that started it: a line of JSON, then the histograms that the line
-//! gives the lengths of, in HdrHistogram's V2 format.
+//! The format of a load process's reports to the process that started it: a line of JSON, then the
+//! histograms whose lengths the line gives, in HdrHistogram's V2 format.
 
 use std::io::{self, BufRead, Read, Write};
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     out.write_all(&bytes)
 }
 
-/// Appends a histogram and returns how long it is.
+/// Appends a histogram and returns its length.
 fn put(bytes: &mut Vec<u8>, histogram: &Histogram<u64>) -> io::Result<usize> {
     V2Serializer::new().serialize(histogram, bytes).map_err(io::Error::other)
 }
@@ -92,7 +92,7 @@ fn read_measured(line: &Value, input: &mut impl Read) -> io::Result<Measured> {
     })
 }
 
-/// Reads the histogram that this object gives the length of.
+/// Reads the histogram whose length this object gives.
 fn take(object: &Value, input: &mut impl Read) -> io::Result<Histogram<u64>> {
     let name = "histogram_bytes";
     let len = object[name].as_u64().filter(|&len| len <= MOST).ok_or_else(|| bad(name))?;

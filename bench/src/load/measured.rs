@@ -1,4 +1,4 @@
-//! What a run has shown, and how what several have shown is added up.
+//! The results of a run, and the sum of several runs' results.
 
 use std::io;
 use std::time::Duration;
@@ -7,42 +7,42 @@ use hdrhistogram::Histogram;
 
 use crate::histogram::us;
 
-/// The longest latency that is told from longer ones.
+/// The longest latency that is recorded exactly; longer ones count as this one.
 const LONGEST: Duration = Duration::from_secs(2 * 86_400);
 
-/// What a run has shown.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// Calls answered.
     pub calls: u64,
     pub elapsed: Duration,
-    /// How long each took, in nanoseconds. At a rate that was asked for, those that were not answered
-    /// are among them.
+    /// The latency of each call, in nanoseconds. At a given rate, calls that were not answered are
+    /// included.
     pub latencies: Histogram<u64>,
-    /// Which part of the time the busiest thread was on a CPU. Near 1, the load and not the server is
-    /// what was measured.
+    /// The fraction of the time that the busiest load thread was on a CPU. Near 1, the load was
+    /// measured and not the server.
     pub client_busy: f64,
     /// CPU time of all load threads.
     pub client_cpu: Duration,
-    /// Calls that were due and had no answer when the time was up: only at a rate that was asked for.
+    /// Calls that were due and had no answer when the time was up: only at a given rate.
     pub unanswered: u64,
-    /// The run was ended before its time.
+    /// True if the run was ended before its time.
     pub is_cut_short: bool,
-    /// The parts of a load that has some, in its order.
+    /// The parts of the load, in its order, if it has parts.
     pub parts: Vec<Part>,
 }
 
-/// What one part of a load has shown.
+/// The results of one part of a load.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Calls answered.
     pub calls: u64,
-    /// How long each took, in nanoseconds.
+    /// The latency of each call, in nanoseconds.
     pub latencies: Histogram<u64>,
 }
 
 impl Measured {
-    /// Nothing yet, of a load of so many parts.
+    /// Returns an empty result of a load of `parts` parts.
     pub fn nothing(parts: usize) -> io::Result<Measured> {
         let parts: io::Result<Vec<Part>> = (0..parts).map(|_| Part::nothing()).collect();
         Ok(Measured {
@@ -57,7 +57,7 @@ impl Measured {
         })
     }
 
-    /// Adds what another has shown in the same time.
+    /// Adds the results of another run in the same time.
     pub fn add(&mut self, other: &Measured) -> io::Result<()> {
         self.calls += other.calls;
         self.elapsed = self.elapsed.max(other.elapsed);
@@ -76,22 +76,22 @@ impl Measured {
         Ok(())
     }
 
-    /// Calls answered a second.
+    /// Returns the calls answered a second.
     pub fn rate(&self) -> f64 {
         self.calls as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// The same of one of its parts.
+    /// Returns the calls answered a second in one part of the load.
     pub fn rate_of(&self, part: &Part) -> f64 {
         part.calls as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// Microseconds that this part of the calls stayed below.
+    /// Returns the microseconds that this fraction of the calls did not exceed.
     pub fn quantile_us(&self, quantile: f64) -> f64 {
         us(&self.latencies, quantile)
     }
 
-    /// Microseconds of the load's own CPU time for a call.
+    /// Returns the microseconds of the load's own CPU time for a call.
     pub fn client_cpu_us(&self) -> f64 {
         self.client_cpu.as_secs_f64() * 1e6 / self.calls.max(1) as f64
     }
@@ -103,7 +103,8 @@ impl Part {
     }
 }
 
-/// An empty histogram of latencies in nanoseconds. All have the same bounds, so that they can be added.
+/// Returns an empty histogram of latencies in nanoseconds. All have the same bounds, so that they can
+/// be added.
 pub fn histogram() -> io::Result<Histogram<u64>> {
     Histogram::new_with_max(LONGEST.as_nanos() as u64, 3).map_err(io::Error::other)
 }

@@ -1,4 +1,4 @@
-//! One of those who make a load together: a thread here, or another process.
+//! A member of a load: a thread of this process, or another process.
 
 use std::io;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use super::engine::{Control, Engine, Run, Task};
 use super::measured::Measured;
 use super::process::Process;
 
-/// What a member has to say.
+/// A report of a member.
 #[derive(Clone, Debug)]
 pub enum Report {
-    /// Its connections are set up.
+    /// The connections are set up.
     Ready,
-    /// What it has measured so far.
+    /// Results so far.
     Progress(Measured),
-    /// What it has measured.
+    /// The final results.
     Done(Measured),
-    /// Why it ends.
+    /// The reason why the member ends.
     Failed(String),
 }
 
@@ -30,7 +30,7 @@ pub enum Member {
 }
 
 impl Member {
-    /// Tells it when to run.
+    /// Tells the member when to run.
     pub fn go(&mut self, run: Run) -> io::Result<()> {
         match self {
             Member::Thread(thread) => thread.go(run),
@@ -38,7 +38,7 @@ impl Member {
         }
     }
 
-    /// Has it end its run now.
+    /// Ends the member's run now.
     pub fn stop(&mut self) {
         match self {
             Member::Thread(thread) => thread.control.stop(),
@@ -46,7 +46,7 @@ impl Member {
         }
     }
 
-    /// Has it hang up: until then its connections stay.
+    /// Tells the member to hang up: until then its connections stay.
     pub fn dismiss(&mut self) {
         match self {
             Member::Thread(thread) => thread.runs = None,
@@ -54,7 +54,7 @@ impl Member {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the member's end.
     pub fn end(self) {
         match self {
             Member::Thread(thread) => thread.end(),
@@ -62,7 +62,7 @@ impl Member {
         }
     }
 
-    /// How a process ended that did not say why: what errors end with.
+    /// Returns how a process ended that did not say why, to append to an error.
     pub fn how_it_ended(&mut self) -> String {
         match self {
             Member::Thread(_) => String::new(),
@@ -70,7 +70,7 @@ impl Member {
         }
     }
 
-    /// What errors begin with, so that it is known whose they are.
+    /// Returns the member's name, to put before an error.
     pub fn name(&self, number: usize, of: usize) -> String {
         match self {
             Member::Thread(_) if of == 1 => String::new(),
@@ -85,7 +85,7 @@ impl Member {
 /// A load thread.
 pub struct Thread {
     control: Arc<Control>,
-    /// Its end lets the thread hang up.
+    /// The sender of runs. Dropping it lets the thread hang up.
     runs: Option<Sender<Run>>,
     handle: JoinHandle<()>,
 }
@@ -114,7 +114,7 @@ pub fn start(
     let (reports, its_control) = (reports.clone(), Arc::clone(&control));
     let body = move || {
         if let Err(error) = work(&task, &its_control, &waiting, number, &reports) {
-            // If nobody listens any more, nobody needs to know.
+            // If nobody listens any more, the error is of no interest.
             let _ = reports.send((number, Report::Failed(error.to_string())));
         }
     };
@@ -134,14 +134,14 @@ fn work(
     if report(Report::Ready)
         && let Ok(run) = runs.recv()
     {
-        // Who is behind with reading gets a later one.
+        // If the reader is behind, it gets a later report.
         let progress = |so_far| drop(reports.try_send((number, Report::Progress(so_far))));
         let measured = engine.run(run, progress)?;
         report(Report::Done(measured));
-        // Somebody may want to look at the server while it has them all.
+        // The connections stay while the reader may want to look at the server.
         let _ = runs.recv();
     }
-    // The measurement is good whatever becomes of this, and a server that has gone has kept nothing.
+    // The measurement is valid even if this fails, and a server that is gone has kept nothing.
     let _ = engine.leave();
     Ok(())
 }

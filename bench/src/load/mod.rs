@@ -1,10 +1,11 @@
 //! The load: connections that are kept busy by threads, of one process or more.
 //!
-//! A [`Plan`] is divided into [`share`]s, one for each thread. A thread is an [`engine`]: a ring, with a
-//! [`dialer`] for its connections, a [`tally`] of what was answered, and a [`pace`] if calls are to be made
-//! at a given rate. Where the open files of one process do not suffice ([`room`]) there are more of them:
-//! [`process`] starts them, [`worker`] is what they run, [`frame`] what they say. To [`Load`] both are
-//! [`member`]s, whose results ([`measured`]) it adds up. [`args`] is how the command line says all that.
+//! A [`Plan`] is divided into [`share`]s, one for each thread. A thread is an [`engine`]: a ring, with
+//! a [`dialer`] for its connections, a [`tally`] of answers, and a [`pace`] if calls are to be made at
+//! a given rate. Where the open files of one process do not suffice ([`room`]), the load has several
+//! processes: [`process`] starts them, [`worker`] is the code they run, [`frame`] the format of their
+//! reports. [`Load`] treats threads and processes alike as [`member`]s, whose results ([`measured`]) it
+//! adds up. [`args`] has the command line options.
 
 mod args;
 mod dialer;
@@ -35,13 +36,13 @@ use engine::{Run, Task};
 use member::{Member, Report};
 use share::Share;
 
-/// How often an interrupt is looked for.
+/// The time between two looks for an interrupt.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long before their start threads are told of it, and processes.
+/// The time before their start at which threads, and processes, are told of it.
 const HEAD_START: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
-/// The most calls in flight that a load has.
+/// The most calls in flight of a load.
 const MAX_IN_FLIGHT: u64 = 16 << 20;
 
 /// A load, as it is asked for.
@@ -52,18 +53,18 @@ pub struct Plan {
     pub in_flight: u32,
 }
 
-/// How a load is made.
+/// The settings of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Threads in all.
     pub threads: u32,
-    /// Calls a second in all; `None` is as many as are answered.
+    /// Calls a second in all; with `None`, a call follows as soon as the one before is answered.
     pub rate: Option<u64>,
-    /// How long a thread looks for answers before it sleeps.
+    /// The time a thread looks for answers before it sleeps.
     pub spin: Duration,
-    /// How often to say what was measured so far.
+    /// The time between two progress reports.
     pub progress: Option<Duration>,
-    /// Open files of one process, if not as many as it may have.
+    /// The most open files of one process, if the limit is to be lowered.
     pub files: Option<u64>,
 }
 
@@ -73,30 +74,30 @@ impl Default for Settings {
     }
 }
 
-/// Who looks on while a load runs.
+/// An observer of a running load.
 pub trait Watch {
-    /// Whether it is to end now.
+    /// Returns `true` if the load is to end now.
     fn is_interrupted(&self) -> bool {
         false
     }
 
-    /// The warm-up is over.
+    /// Called at the end of the warm-up.
     fn begins(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// The time is up. Not called if the warm-up was not over.
+    /// Called at the end of the time. Not called if the warm-up was not over.
     fn ends(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// What was measured so far, and how long the run has gone on, warm-up included.
+    /// Called with the results so far, and the time since the start, warm-up included.
     fn so_far(&mut self, _measured: &Measured, _elapsed: Duration) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A load whose connections are there.
+/// A load whose connections are made.
 pub struct Load {
     members: Vec<Member>,
     reports: Receiver<(usize, Report)>,
@@ -106,7 +107,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Connects. Starts more processes of this program if one may not have so many open files.
+    /// Connects. Starts more processes of this program if one process may not have enough open files.
     pub fn connect(
         url: &Url,
         plan: Plan,
@@ -135,7 +136,7 @@ impl Load {
             Ok(Member::Process(process::start(&task, threads, number, reports)?))
         };
         let mut load = Load::of(shares.len(), call, start)?;
-        // Few connections may leave a thread without any.
+        // With few connections some threads may have none.
         let counts = shares.iter().map(|share| share.divide(threads, unit(call)).len() as u32);
         (load.threads, load.processes) = (counts.sum(), shares.len() as u32);
         load.wait_until_ready(watch)?;
@@ -171,7 +172,7 @@ impl Load {
         Ok(load)
     }
 
-    /// How many threads make the calls, in how many processes.
+    /// Returns the number of threads that make the calls, and the number of processes they are in.
     pub fn threads_and_processes(&self) -> (u32, u32) {
         (self.threads, self.processes)
     }
@@ -191,7 +192,8 @@ impl Load {
         Ok(())
     }
 
-    /// Makes calls, counts them when the warm-up is over, and ends: the connections are of no more use.
+    /// Makes calls, counts them when the warm-up is over, and ends: the connections cannot be used
+    /// afterwards.
     pub fn run(
         mut self,
         warm_up: Duration,
@@ -202,7 +204,8 @@ impl Load {
         self.run_from(Run { start, warm_up, length }, watch)
     }
 
-    /// As [`Load::run`], and begins when it is told to. The connections stay until this is dropped.
+    /// Runs as [`Load::run`] does, and begins at `run.start`. The connections stay until this is
+    /// dropped.
     fn run_from(&mut self, run: Run, watch: &mut impl Watch) -> io::Result<Measured> {
         self.go(run)?;
         let Run { start, warm_up, length } = run;
@@ -250,7 +253,7 @@ impl Load {
     fn go(&mut self, run: Run) -> io::Result<()> {
         for number in 0..self.members.len() {
             if let Err(error) = self.members[number].go(run) {
-                // Why it is gone is known better by what it said.
+                // The member's own report says best why it is gone.
                 return match self.report(TICK)? {
                     Some((number, report)) => Err(self.surprise(number, &report)),
                     None => Err(error),
@@ -260,7 +263,7 @@ impl Load {
         Ok(())
     }
 
-    /// The next report, if one comes in time. One of failure is an error.
+    /// Returns the next report, if one comes in time. A report of failure is an error.
     fn report(&mut self, patience: Duration) -> io::Result<Option<(usize, Report)>> {
         match self.reports.recv_timeout(patience) {
             Ok((number, Report::Failed(why))) => {
@@ -298,7 +301,7 @@ impl Drop for Load {
     }
 }
 
-/// How many connections cannot be separated.
+/// Returns the number of connections that must stay together.
 fn unit(call: Call) -> u32 {
     if call.is_in_pairs() { 2 } else { 1 }
 }
@@ -321,7 +324,7 @@ mod tests {
 
     use super::*;
 
-    /// Who counts the server's connections at the end, and takes time for that.
+    /// An observer that counts the server's connections at the end, and takes time for that.
     struct Counter {
         server: Running,
         seen: Option<u64>,

@@ -1,13 +1,13 @@
-//! When calls are due: a fixed schedule. Arithmetic only; times are nanoseconds since the start.
+//! The schedule of calls at a fixed rate. Arithmetic only; times are nanoseconds since the start.
 
-/// The calls of one of several that share a rate.
+/// The schedule of one of several threads that share a rate.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// Calls a second of all, times this one's share of them.
+    /// Calls a second of all threads, times this thread's share.
     rate: u128,
-    /// What that is divided by.
+    /// The sum of all shares, by which `rate` is divided.
     of: u128,
-    /// When the first call is due.
+    /// The time at which the first call is due.
     first: u64,
     /// The number of the next call.
     next: u64,
@@ -15,24 +15,24 @@ pub struct Pace {
 
 const SECOND: u128 = 1_000_000_000;
 
-/// In how many steps calls that were never sent are counted, at most.
+/// The most steps in which calls that were never sent are counted.
 const STEPS: u64 = 100_000;
 
 impl Pace {
-    /// `share` of `all` parts of this many calls a second. `before` of the parts are others' whose calls
-    /// come before: so the calls of all are spread evenly. None of the numbers but `before` is 0.
+    /// Makes a schedule for `share` of `all` parts of `rate` calls a second. The calls of `before`
+    /// other parts come first, so the calls of all parts are spread evenly. Only `before` may be 0.
     pub fn new(rate: u64, share: u64, all: u64, before: u64) -> Pace {
         let first = u128::from(before) * SECOND / (u128::from(rate) * u128::from(all));
         let (rate, of) = (u128::from(rate) * u128::from(share), u128::from(all));
         Pace { rate, of, first: first as u64, next: 0 }
     }
 
-    /// When the next call is due.
+    /// Returns the time at which the next call is due.
     pub fn due(&self) -> u64 {
         self.due_of(self.next)
     }
 
-    /// The next call is sent.
+    /// Goes on to the next call.
     pub fn advance(&mut self) {
         self.next += 1;
     }
@@ -42,15 +42,15 @@ impl Pace {
         self.first.saturating_add(u64::try_from(after).unwrap_or(u64::MAX))
     }
 
-    /// How many calls are due by this time, sent or not.
+    /// Returns the number of calls due by this time, sent or not.
     pub fn due_by(&self, now: u64) -> u64 {
         let Some(since) = now.checked_sub(self.first) else { return 0 };
         let count = ((u128::from(since) + 1) * self.rate).div_ceil(SECOND * self.of);
         u64::try_from(count).unwrap_or(u64::MAX)
     }
 
-    /// The calls that were due before this time and are not sent: for how long, and how many so. Of very
-    /// many, neighbours are taken together.
+    /// Returns the calls that were due before this time and are not sent: a latency and a number of
+    /// calls each. If there are very many, neighbouring calls are counted together.
     pub fn late(&self, now: u64) -> impl Iterator<Item = (u64, u64)> {
         let end = now.checked_sub(1).map_or(0, |before| self.due_by(before)).max(self.next);
         let step = (end - self.next).div_ceil(STEPS).max(1);
@@ -74,7 +74,7 @@ mod tests {
     fn calls_are_due_at_a_fixed_rate() {
         let mut pace = Pace::new(1000, 1, 1, 0);
         assert_eq!(dues(&mut pace, 3), [0, 1_000_000, 2_000_000]);
-        // No rounding adds up.
+        // Rounding errors do not add up.
         let mut pace = Pace::new(3, 1, 1, 0);
         assert_eq!(dues(&mut pace, 4), [0, 333_333_333, 666_666_666, 1_000_000_000]);
     }

@@ -12,19 +12,19 @@ use super::engine::{Run, Task};
 use super::frame;
 use super::member::Report;
 
-/// How long a process may take to end once it was told to.
+/// The longest that a process may take to end once it was told to.
 const END: Duration = Duration::from_secs(15);
 
 /// A process that has some of the connections.
 pub struct Process {
     child: Child,
-    /// Orders: a line each. Its end is the order to end.
+    /// The pipe of orders, one a line. Closing it tells the process to end.
     orders: Option<ChildStdin>,
-    /// Who reads its reports.
+    /// The thread that reads the process's reports.
     reader: JoinHandle<()>,
 }
 
-/// Starts a process, which connects. The same program with the hidden command `share`.
+/// Starts a process, which connects. It is this program with the hidden command `share`.
 pub fn start(
     task: &Task,
     threads: u32,
@@ -44,7 +44,7 @@ pub fn start(
     Ok(Process { child, orders, reader })
 }
 
-/// Hands on its reports. What ends without having said that it is done has failed.
+/// Passes the process's reports on. A process that ends without a final report has failed.
 fn read(output: ChildStdout, number: usize, reports: &SyncSender<(usize, Report)>) {
     let mut output = BufReader::new(output);
     loop {
@@ -54,7 +54,7 @@ fn read(output: ChildStdout, number: usize, reports: &SyncSender<(usize, Report)
             Err(error) => Report::Failed(format!("its report cannot be read: {error}")),
         };
         let is_last = matches!(report, Report::Done(_) | Report::Failed(_));
-        // Progress that nobody has time for is not kept: a later one says more.
+        // Progress that cannot be sent at once is dropped: a later report says more.
         let is_sent = match report {
             Report::Progress(_) => {
                 drop(reports.try_send((number, report)));
@@ -73,7 +73,7 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if not as it should have.
+    /// Returns how the process ended, or an empty string if it ended with success or has not ended.
     pub fn how_it_ended(&mut self) -> String {
         let limit = Instant::now() + Duration::from_secs(1);
         while Instant::now() < limit {
@@ -86,7 +86,7 @@ impl Process {
         String::new()
     }
 
-    /// Tells it when to run, by the clock that all processes of a machine share.
+    /// Tells the process when to run, by the clock that all processes of a machine share.
     pub fn go(&mut self, run: Run) -> io::Result<()> {
         let start = monotonic() + run.start.saturating_duration_since(Instant::now());
         let nanos = |time: Duration| time.as_nanos();
@@ -94,9 +94,9 @@ impl Process {
         self.order(&format!("go {start} {warm_up} {length}\n"))
     }
 
-    /// Has it end its run now.
+    /// Tells the process to end its run now.
     pub fn stop(&mut self) {
-        // One that has gone needs no order.
+        // A process that is gone needs no order.
         let _ = self.order("stop\n");
     }
 
@@ -105,12 +105,12 @@ impl Process {
         orders.write_all(line.as_bytes())
     }
 
-    /// Has it hang up and end.
+    /// Tells the process to hang up and end.
     pub fn dismiss(&mut self) {
         self.orders = None;
     }
 
-    /// Waits for its end, and makes it if need be.
+    /// Waits for the process's end, and kills it if need be.
     pub fn end(mut self) {
         let limit = Instant::now() + END;
         while let Ok(None) = self.child.try_wait() {
@@ -121,12 +121,12 @@ impl Process {
             std::thread::sleep(Duration::from_millis(2));
         }
         drop(self.child.wait());
-        // What it might still have said is not wanted.
+        // Further reports are not wanted.
         drop(self.reader);
     }
 }
 
-/// The time of the clock that all processes of a machine share.
+/// Returns the time of the clock that all processes of a machine share.
 pub fn monotonic() -> Duration {
     let time = clock_gettime(ClockId::Monotonic);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

@@ -1,11 +1,12 @@
-//! How much of everything a load needs: processes, sockets of a ring, its buffers.
+//! The resources that a load needs: processes, sockets of a ring, buffers.
 
 use ring::{ArenaClass, ArenaConfig, Config};
 
 use super::Plan;
 use crate::workload::Call;
 
-/// Files of a process that are no connections: standard ones, the ring, sockets on their way into it.
+/// Open files of a process other than connections: standard ones, the ring, sockets on their way into
+/// it.
 const OTHERS: u64 = 32;
 
 /// The most sockets of one ring.
@@ -14,7 +15,7 @@ const MOST: u64 = 1 << 20;
 /// The most processes of one load.
 const MAX_PROCESSES: u32 = 64;
 
-/// How many processes a load needs if each may have so many open files.
+/// Returns the number of processes a load needs if each may have `files` open files.
 pub fn processes(plan: Plan, files: u64) -> Result<u32, String> {
     let Plan { call, connections, in_flight } = plan;
     let room = files.saturating_sub(OTHERS).min(MOST);
@@ -35,17 +36,18 @@ pub fn processes(plan: Plan, files: u64) -> Result<u32, String> {
     Ok(processes.max(1) as u32)
 }
 
-/// Sockets that so many connections have at most. The result may be more than can be had.
+/// Returns the most sockets that these connections have. The result may be more than a process can
+/// have.
 pub fn sockets(call: Call, connections: u32, in_flight: u32) -> u32 {
     let own = u64::from(connections) * u64::from(call.stays());
     let children = u64::from(connections) * u64::from(in_flight) * u64::from(call.has_children());
     u32::try_from(own + children).unwrap_or(u32::MAX)
 }
 
-/// A ring for so many sockets that make such calls.
+/// Returns the configuration of a ring for `sockets` sockets that make such calls.
 ///
-/// Memory is used as far as it is needed only, but buffers are used in turn: few of them stay in the
-/// CPU's cache.
+/// Only memory that is needed is used, but buffers are used in turn: few of them stay in the CPU's
+/// cache.
 pub fn ring(call: Call, sockets: u32) -> Config {
     let is_large = call.size() > 4096;
     let buffers = sockets.saturating_mul(2).clamp(16, if is_large { 256 } else { 1024 });

@@ -1,17 +1,17 @@
-//! Who has which of the connections.
+//! The division of connections between threads and processes.
 
 /// Some of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// The first of them.
+    /// The first connection of the share.
     pub first: u32,
-    /// How many there are.
+    /// The number of connections.
     pub count: u32,
 }
 
 impl Share {
-    /// Divides evenly, between at most so many, who each get a multiple of `unit` of which this share is
-    /// one. Nobody gets nothing.
+    /// Divides the share evenly into at most `parts` shares of a multiple of `unit` connections each;
+    /// this share must be a multiple of `unit`. No share is empty.
     pub fn divide(self, parts: u32, unit: u32) -> Vec<Share> {
         let units = self.count / unit;
         let parts = parts.clamp(1, units.max(1));

@@ -1,4 +1,4 @@
-//! Counting: the calls of one thread, from when the warm-up is over.
+//! Counts the calls of one thread, from the end of the warm-up.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,21 +8,21 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::measured::{Measured, Part, histogram};
 
-/// What one thread has counted.
+/// The counts of one thread.
 pub struct Tally {
-    /// One for each part of the load, or one for all.
+    /// The counts of each part of the load, or one for all.
     parts: Vec<Part>,
     has_parts: bool,
-    /// How long those have waited that were not even sent and are of no part as yet.
+    /// The times that calls have waited that were not even sent and belong to no part yet.
     unsent: Histogram<u64>,
     unanswered: u64,
-    /// Since when it counts, and the CPU time that this thread had used by then.
+    /// The time at which counting began, and the CPU time that this thread had used by then.
     since: Option<(Instant, Duration)>,
 }
 
 impl Tally {
-    /// A tally of a load of so many parts, or of none, that does not count yet. To be made and used on one
-    /// thread.
+    /// Makes a tally for a load of `parts` parts, or of none, that does not count yet. It must be made
+    /// and used on one thread.
     pub fn new(parts: usize) -> io::Result<Tally> {
         let has_parts = parts > 0;
         let parts: io::Result<Vec<Part>> = (0..parts.max(1)).map(|_| Part::nothing()).collect();
@@ -33,12 +33,12 @@ impl Tally {
         self.since.is_some()
     }
 
-    /// Counts from here on.
+    /// Starts counting.
     pub fn begin(&mut self, now: Instant) {
         self.since = Some((now, thread_time()));
     }
 
-    /// A call was answered.
+    /// Counts a call that was answered.
     pub fn answered(&mut self, part: u32, latency: Duration) {
         if self.is_counting() {
             let part = &mut self.parts[part as usize];
@@ -47,7 +47,7 @@ impl Tally {
         }
     }
 
-    /// A call was sent and is not answered: it has the latency that it has so far.
+    /// Counts a call that was sent and is not answered, with its latency so far.
     pub fn unanswered(&mut self, part: u32, latency: Duration) {
         if self.is_counting() {
             self.unanswered += 1;
@@ -55,7 +55,8 @@ impl Tally {
         }
     }
 
-    /// So many calls, of this part if that is known, were due for this many nanoseconds and not sent.
+    /// Counts `count` calls, of this part if it is known, that were due for `latency` nanoseconds and
+    /// not sent.
     pub fn unsent(&mut self, part: Option<usize>, latency: u64, count: u64) {
         if self.is_counting() {
             self.unanswered += count;
@@ -64,7 +65,7 @@ impl Tally {
         }
     }
 
-    /// What was counted until now.
+    /// Returns the counts until now.
     pub fn so_far(&self, now: Instant) -> io::Result<Measured> {
         let mut measured = Measured::nothing(0)?;
         for part in &self.parts {
@@ -90,7 +91,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// CPU time that this thread has used.
+/// Returns the CPU time that this thread has used.
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

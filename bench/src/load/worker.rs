@@ -1,5 +1,5 @@
-//! `rumpring-bench share`: what a process runs that has some of another's connections. Orders come in by
-//! lines, reports go out by [`frame`]s.
+//! `rumpring-bench share`: a process that has some of another process's connections. Orders come in as
+//! lines, reports go out as [`frame`]s.
 
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub struct Worker {
     progress: Option<u64>,
 }
 
-/// The arguments for a process with this task.
+/// Returns the arguments for a process with this task.
 pub fn arguments(task: &Task, threads: u32) -> Vec<String> {
     let Task { url, plan, share, rate, spin, progress } = task;
     let Plan { call, connections, in_flight } = plan;
@@ -63,17 +63,17 @@ pub fn arguments(task: &Task, threads: u32) -> Vec<String> {
     arguments
 }
 
-/// What was ordered, as far as it is not a run.
+/// The state set by orders other than a run.
 #[derive(Clone, Default)]
 struct Orders {
     is_stopped: Arc<AtomicBool>,
-    /// The result is out: an end of the orders is no reason to hurry.
+    /// True once the result is sent: the end of the orders is then no reason to exit at once.
     is_done: Arc<AtomicBool>,
 }
 
 impl Worker {
     pub fn run(&self) -> Result<(), Box<dyn std::error::Error>> {
-        // The terminal sends it to all of its processes; the first of them decides.
+        // The terminal sends SIGINT to all processes of the load; the first of them decides.
         signal_hook::flag::register(SIGINT, Arc::default())?;
         let (orders, (sender, runs)) = (Orders::default(), channel());
         let its_orders = orders.clone();
@@ -94,7 +94,7 @@ impl Worker {
         let measured = load.run_from(run, &mut watch)?;
         orders.is_done.store(true, Ordering::Relaxed);
         report(&Report::Done(measured))?;
-        // Its connections stay until there are no more orders.
+        // The connections stay until there are no more orders.
         let _ = runs.recv();
         Ok(())
     }
@@ -112,7 +112,8 @@ impl Worker {
     }
 }
 
-/// Takes orders until there are no more. If that is before the work is done, whoever gave them is gone.
+/// Takes orders until there are no more. If that is before the work is done, the process that gave them
+/// is gone.
 fn obey(runs: &Sender<Run>, orders: &Orders) {
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
@@ -126,7 +127,7 @@ fn obey(runs: &Sender<Run>, orders: &Orders) {
     }
 }
 
-/// The run that is ordered; all other orders are to stop.
+/// Parses the run that is ordered; returns `None` for all other orders, which are to stop.
 fn run_from(line: &str) -> Option<Run> {
     let mut times = line.strip_prefix("go ")?.split(' ').map(|nanos| nanos.parse().ok());
     let mut time = || times.next().flatten().map(Duration::from_nanos);
@@ -135,7 +136,7 @@ fn run_from(line: &str) -> Option<Run> {
     Some(Run { start, warm_up, length })
 }
 
-/// Hands on what is measured so far.
+/// A watcher that passes intermediate results on.
 struct Forward {
     is_stopped: Arc<AtomicBool>,
 }

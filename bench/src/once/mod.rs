@@ -22,7 +22,7 @@ pub struct Once {
     #[arg(env = "RUMP_SERVER", value_name = "URL", required = true)]
     url: Option<Url>,
 
-    /// What to call.
+    /// The call to make.
     ///
     /// getpid; read:SIZE and pwrite:SIZE, as in read:4k, of a file of the connection's own; copyinstr: open
     /// and close of such a file; pipe: a byte to and fro between connections that share pipes; fork; connect:
@@ -32,22 +32,22 @@ pub struct Once {
     #[arg(long, value_name = "CALL", default_value = "getpid")]
     call: Call,
 
-    /// How many connections.
+    /// Number of connections.
     #[arg(short, long, default_value = "64", value_parser = workload::connections_from)]
     connections: u32,
 
-    /// How many calls each keeps in flight.
+    /// Number of calls each connection keeps in flight.
     #[arg(short, long, default_value = "1", value_parser = workload::in_flight_from)]
     in_flight: u32,
 
     #[command(flatten)]
     load: LoadArgs,
 
-    /// For how many seconds.
+    /// Seconds to measure.
     #[arg(short, long, default_value = "5", value_parser = some_seconds_from)]
     seconds: Duration,
 
-    /// For how many seconds before that, which do not count.
+    /// Seconds of warm-up before that, which do not count.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds_from)]
     warm_up: Duration,
 
@@ -68,7 +68,7 @@ pub struct Once {
     #[arg(short, long)]
     quiet: bool,
 
-    /// How many open files each process of the load may have.
+    /// Number of open files each process of the load may have.
     #[arg(long, hide = true)]
     files: Option<u64>,
 }
@@ -114,7 +114,7 @@ impl Once {
     }
 }
 
-/// A time from nothing to a day.
+/// Parses a time from zero to a day.
 pub fn seconds_from(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -122,7 +122,7 @@ pub fn seconds_from(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A time in which something can be measured: a hundredth of a second at least.
+/// Parses a time long enough to measure something: a hundredth of a second at least.
 pub fn some_seconds_from(text: &str) -> Result<Duration, String> {
     match seconds_from(text)? {
         time if time < Duration::from_millis(10) => {

@@ -1,4 +1,4 @@
-//! What one load has shown: lines for people, JSON for programs.
+//! The results of one load: lines for readers, JSON for programs.
 
 use hdrhistogram::Histogram;
 use rumpsp::url::Url;
@@ -8,7 +8,7 @@ use crate::histogram::{QUANTILES, in_words, us};
 use crate::load::Plan;
 use crate::measure::{Holdings, Measurement};
 
-/// What was asked for.
+/// The load that was asked for.
 pub struct Asked<'a> {
     pub url: &'a Url,
     pub plan: Plan,
@@ -16,7 +16,7 @@ pub struct Asked<'a> {
     pub rate: Option<u64>,
 }
 
-/// In lines.
+/// Returns the results as lines of text.
 pub fn text(asked: &Asked<'_>, result: &Measurement) -> String {
     let Plan { call, connections, in_flight } = asked.plan;
     let load = &result.load;
@@ -62,7 +62,7 @@ fn count(number: u32, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// As one object.
+/// Returns the results as one JSON object.
 pub fn json(asked: &Asked<'_>, result: &Measurement) -> Value {
     let Plan { call, connections, in_flight } = asked.plan;
     let load = &result.load;

@@ -1,4 +1,4 @@
-//! Which charts a report has: throughput and CPU time over connections, and latencies of each load.
+//! The charts of a report: throughput and CPU time over connections, and latencies of each load.
 
 use super::plot::{self, Axis, Chart, Line, Point};
 use crate::compare::{Case, Findings, Turn, When};
@@ -12,7 +12,7 @@ pub struct Section {
     pub charts: Vec<(String, String)>,
 }
 
-/// All sections that have a chart.
+/// Returns all sections that have a chart.
 pub fn sections(findings: &Findings<'_>) -> Result<Vec<Section>, plot::Error> {
     let mut sections = vec![
         Section {
@@ -38,8 +38,8 @@ pub fn sections(findings: &Findings<'_>) -> Result<Vec<Section>, plot::Error> {
     Ok(sections)
 }
 
-/// A chart for each call, and number of them in flight, that was measured with several numbers of
-/// connections.
+/// Returns a chart for each call, and number of calls in flight, that was measured with several numbers
+/// of connections.
 fn over_connections(
     findings: &Findings<'_>,
     unit: &str,
@@ -70,7 +70,7 @@ fn over_connections(
     Ok(charts)
 }
 
-/// Calls and how many of them are in flight, each pair once.
+/// Returns the calls and their numbers in flight, each pair once.
 fn kinds(cases: &[Case]) -> Vec<(Call, u32)> {
     let mut kinds = Vec::new();
     for kind in cases.iter().filter_map(kind) {
@@ -81,15 +81,16 @@ fn kinds(cases: &[Case]) -> Vec<(Call, u32)> {
     kinds
 }
 
-/// The call of a case and how many are in flight. Nothing if each server was called at a rate of its own.
+/// Returns the call of a case and the number in flight, or `None` if each server was called at its own
+/// rate.
 fn kind(case: &Case) -> Option<(Call, u32)> {
     let is_own = matches!(case.load_spec.when, When::Percent(_));
     (!is_own).then_some((case.load_spec.plan.call, case.load_spec.plan.in_flight))
 }
 
-/// A chart for each load.
+/// Returns a chart for each load.
 fn latencies(findings: &Findings<'_>) -> Result<Vec<(String, String)>, plot::Error> {
-    // The last is the greatest, which no number of nines reaches.
+    // The last quantile is the maximum, which no number of nines reaches.
     let nines: Vec<_> = QUANTILES[..QUANTILES.len() - 1]
         .iter()
         .map(|&(name, quantile)| (-(1.0 - quantile).log10(), name.to_string()))
@@ -114,7 +115,7 @@ fn latencies(findings: &Findings<'_>) -> Result<Vec<(String, String)>, plot::Err
     Ok(charts)
 }
 
-/// A line for each target.
+/// Returns a line for each target.
 fn lines(findings: &Findings<'_>, points: impl Fn(usize) -> Vec<Point>) -> Vec<Line> {
     (0..findings.targets.len())
         .map(|target| Line { color: target, points: points(target) })

@@ -1,6 +1,6 @@
 //! The report of a comparison: one page of HTML with everything in it, the charts included.
 //!
-//! - [`mod@charts`]: which charts there are, and what is in them; [`plot`]: how a chart is drawn.
+//! - [`mod@charts`]: the charts and their contents; [`plot`]: the drawing of a chart.
 
 mod charts;
 mod plot;
@@ -30,7 +30,7 @@ vertical-align: middle }
 .short { color: #a00; font-weight: 600 }
 ";
 
-/// The whole page.
+/// Returns the whole page.
 pub fn page(findings: &Findings<'_>) -> Result<String, plot::Error> {
     let mut page = String::from(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -50,7 +50,7 @@ pub fn page(findings: &Findings<'_>) -> Result<String, plot::Error> {
     Ok(page)
 }
 
-/// How it was measured, and on what.
+/// Describes how and on what machine the numbers were measured.
 fn introduction(findings: &Findings<'_>) -> String {
     let mut text = String::new();
     if let Some(why) = &findings.cut_short {
@@ -98,7 +98,7 @@ fn html(table: &Table) -> String {
     text += "</tr>\n";
     let mut before: Option<&[String]> = None;
     for row in &table.rows {
-        // A line between one load and the next.
+        // A line separates one load from the next.
         let is_first = before.is_some_and(|before| before[..2] != row[..2] && row.len() > 5);
         text += if is_first { "<tr class=\"first\">" } else { "<tr>" };
         for (cell, column) in row.iter().zip(&table.head) {
@@ -117,7 +117,7 @@ fn class(column: Column) -> &'static str {
     }
 }
 
-/// What stands between two pairs of stars, in bold.
+/// Sets the text between two pairs of stars in bold.
 fn bold(cell: &str) -> String {
     match cell.split("**").collect::<Vec<_>>()[..] {
         [before, bold, after] => format!("{before}<b>{bold}</b>{after}"),
@@ -125,7 +125,7 @@ fn bold(cell: &str) -> String {
     }
 }
 
-/// Text as HTML.
+/// Escapes text for HTML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -146,7 +146,7 @@ mod tests {
         for text in ["<td class=\"n\"><b>2.50</b> (2.50..2.50)</td>", "Ratios to b", "Latencies"] {
             assert!(page.contains(text), "{text}: {page}");
         }
-        // Two over connections, and the latencies of two loads.
+        // There are two charts over connections, and the latencies of two loads.
         assert_eq!(page.matches("<svg ").count(), 4);
         assert_eq!(page.matches("</svg>").count(), 4);
         for text in ["<script", "src=", "href=", "@import", "cut short"] {

@@ -1,4 +1,4 @@
-//! How a chart is drawn: lines with points, as SVG.
+//! Draws charts: lines with points, as SVG.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::compare::Spread;
 /// Pixels of a chart.
 const SIZE: (u32, u32) = (560, 300);
 
-/// A color for each line that are told apart also by those who see fewer of them (Okabe and Ito).
+/// Colors for lines that color-blind readers can tell apart, too (Okabe and Ito).
 const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -21,20 +21,20 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
-/// What a drawing fails with; one into memory hardly does.
+/// The error of a drawing; drawing into memory hardly fails.
 pub type Error = Box<dyn std::error::Error>;
 
 pub struct Chart<'a> {
-    /// What is written below the x axis, and where.
+    /// The texts below the x axis, and their places.
     pub ticks: Vec<(f64, String)>,
-    /// What the axes show.
+    /// The quantities on the axes.
     pub x: &'a str,
     pub y: &'a str,
     pub axis: Axis,
     pub lines: Vec<Line>,
 }
 
-/// How the y axis is divided.
+/// The scale of the y axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
     FromZero,
@@ -42,7 +42,7 @@ pub enum Axis {
 }
 
 pub struct Line {
-    /// Lines of one number have one color, in all charts.
+    /// The number of the line's color: lines of one number have one color, in all charts.
     pub color: usize,
     pub points: Vec<Point>,
 }
@@ -52,7 +52,7 @@ pub struct Point {
     pub spread: Spread,
 }
 
-/// A color, for CSS.
+/// Returns a color, for CSS.
 pub fn color_name(index: usize) -> String {
     let RGBColor(red, green, blue) = color(index);
     format!("#{red:02x}{green:02x}{blue:02x}")
@@ -66,7 +66,7 @@ fn color(index: usize) -> RGBColor {
 const MOST_TICKS: usize = 8;
 
 impl Axis {
-    /// Where a number lies on it.
+    /// Returns the place of a number on the axis.
     fn place(self, number: f64) -> f64 {
         match self {
             Axis::FromZero => number,
@@ -74,7 +74,7 @@ impl Axis {
         }
     }
 
-    /// Round numbers, and where they lie.
+    /// Returns round numbers, and their places.
     fn ticks(self, low: f64, high: f64) -> Vec<(f64, String)> {
         let numbers = match self {
             Axis::FromZero => {
@@ -95,7 +95,7 @@ impl Axis {
     }
 }
 
-/// One, two and five times the powers of ten that lie there.
+/// Returns one, two and five times the powers of ten within these bounds.
 fn round_numbers(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().floor() as i32);
     let numbers = (first..=last).flat_map(|power| [1.0, 2.0, 5.0].map(|n| n * 10f64.powi(power)));
@@ -103,7 +103,7 @@ fn round_numbers(low: f64, high: f64) -> Vec<f64> {
 }
 
 impl Chart<'_> {
-    /// The chart, as an element for a page.
+    /// Draws the chart, as an element for a page.
     pub fn svg(&self) -> Result<String, Error> {
         let spreads = self.lines.iter().flat_map(|line| line.points.iter().map(|p| p.spread));
         let (low, high) = spreads.fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), spread| {
@@ -149,7 +149,7 @@ impl Chart<'_> {
         Ok(svg)
     }
 
-    /// From the first tick to the last, and a little around them.
+    /// Returns the x axis: from the first tick to the last, and a little around them.
     fn x_axis(&self) -> Ticks<'_> {
         let first = self.ticks.iter().map(|(x, _)| *x).fold(f64::MAX, f64::min);
         let last = self.ticks.iter().map(|(x, _)| *x).fold(f64::MIN, f64::max);
@@ -158,7 +158,7 @@ impl Chart<'_> {
     }
 }
 
-/// An axis with ticks where there are points, and a text of its own at each.
+/// An axis with a tick and a text for each point.
 struct Ticks<'a> {
     range: Range<f64>,
     ticks: &'a [(f64, String)],
@@ -189,12 +189,12 @@ impl ValueFormatter<f64> for Ticks<'_> {
     }
 }
 
-/// A number in few letters.
+/// Formats a number in few letters.
 fn short(number: f64) -> String {
     match number {
         n if n >= 1e6 => format!("{}M", n / 1e6),
         n if n >= 1e3 => format!("{}k", n / 1e3),
-        // Without the noise of powers of ten below one.
+        // Rounding removes the noise of powers of ten below one.
         n => format!("{}", (n * 1e6).round() / 1e6),
     }
 }

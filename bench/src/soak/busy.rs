@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::run::Run;
 use crate::load::{Load, Measured, Plan, Settings, Watch};
 
-/// How long it waits before it connects anew, when it has failed.
+/// The pause before the load connects anew after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
 struct Onlooker<'a>(&'a Run);
@@ -17,7 +17,7 @@ impl Watch for Onlooker<'_> {
     }
 }
 
-/// Keeps the load going until the end. A load that fails is a wrong, and is started again.
+/// Keeps the load going until the end. A load that fails is counted as a wrong and started again.
 pub fn keep_busy(run: &Run, plan: Plan, rate: u64) -> io::Result<Measured> {
     let settings = Settings { rate: Some(rate), ..Settings::default() };
     let mut all = Measured::nothing(plan.call.parts().len())?;
@@ -28,7 +28,7 @@ pub fn keep_busy(run: &Run, plan: Plan, rate: u64) -> io::Result<Measured> {
                 all.add(&measured)?;
                 all.elapsed = elapsed;
             }
-            // It may have been told to end before all had connected.
+            // The load may have been told to end before all clients had connected.
             Err(_) if run.is_over() => {}
             Err(error) => {
                 run.wrong("load", error.to_string());

@@ -1,5 +1,5 @@
-//! The canary: a client as well-behaved as any, which comes every second. Whatever goes on, it has to be
-//! served, rightly and in time.
+//! The canary: a well-behaved client that comes every second. It must be served, correctly and in time,
+//! whatever else goes on.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -13,24 +13,24 @@ use super::run::Run;
 use crate::load::histogram;
 use crate::workload::Random;
 
-/// How often it comes.
+/// The time between two visits.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Within which time it is to be served.
+/// The time within which a visit must be served.
 pub const BOUND: Duration = Duration::from_secs(5);
 
-/// Bytes that it writes to its file.
+/// Bytes that the canary writes to its file.
 const FILE: usize = 5000;
 
-/// What it has seen.
+/// The results of the canary.
 pub struct Seen {
-    /// How long each round took, in nanoseconds.
+    /// The length of each visit, in nanoseconds.
     pub latencies: Histogram<u64>,
     pub refused: u64,
     pub late: u64,
 }
 
-/// Comes every second until the end.
+/// Visits the server every second until the end.
 pub fn sing(run: &Run) -> std::io::Result<Seen> {
     let mut seen = Seen { latencies: histogram()?, refused: 0, late: 0 };
     let mut random = run.random("canary", 0);
@@ -52,7 +52,7 @@ pub fn sing(run: &Run) -> std::io::Result<Seen> {
     }
 }
 
-/// One visit: what a process, a file and a pipe are there for.
+/// Makes one visit: uses a process, a file and a pipe.
 fn round(url: &Url, random: &mut Random) -> Result<(), Box<dyn Error>> {
     let client = Client::builder().name("canary").timeout(BOUND * 2).connect(url)?;
     if client.getpid()? <= 0 || client.getpid()? != client.getpid()? {
@@ -62,7 +62,8 @@ fn round(url: &Url, random: &mut Random) -> Result<(), Box<dyn Error>> {
     check_pipe(&client, random)
 }
 
-/// Writes to a file and reads it back. It has a name only for a moment, so that none stays behind.
+/// Writes to a file and reads it back. The file has a name only for a moment, so that none is left
+/// behind.
 pub fn check_file(
     client: &Client,
     who: &str,
@@ -95,7 +96,7 @@ pub fn check_pipe(client: &Client, random: &mut Random) -> Result<(), Box<dyn Er
     Ok(client.close(to)?)
 }
 
-/// So many bytes by chance.
+/// Returns `len` random bytes.
 pub fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len + 7);
     while bytes.len() < len {

@@ -1,4 +1,5 @@
-//! Clients that come, do something that is checked, and go: some with a word, some in the middle of one.
+//! Clients that come, do work that is checked, and go: some orderly, some in the middle of a frame or a
+//! call.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,10 +11,10 @@ use super::canary::{check_file, check_pipe};
 use super::run::{Counts, Run, sum};
 use crate::workload::Random;
 
-/// How long each answer may take, while others do their worst.
+/// The time each answer may take, while others do their worst.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The longest that one stays away, in milliseconds.
+/// The longest pause between two visits, in milliseconds.
 const PAUSE: u32 = 150;
 
 /// The most bytes of a file.
@@ -21,7 +22,7 @@ const MOST_BYTES: u32 = 100_000;
 
 type Visit = fn(&Client, &mut Random) -> Result<(), Box<dyn Error>>;
 
-/// What one may come for.
+/// The things a client may come for.
 const VISITS: [(&str, Visit); 5] = [
     ("file", visit_file),
     ("pipe", |client, random| check_pipe(client, random)),
@@ -32,7 +33,7 @@ const VISITS: [(&str, Visit); 5] = [
 
 type Leave = fn(&Client) -> Result<(), Box<dyn Error>>;
 
-/// How one may go.
+/// The ways a client may leave.
 const LEAVES: [(&str, Leave); 4] = [
     ("gone without a word", |_| Ok(())),
     ("gone with calls in flight", leave_calls),
@@ -40,7 +41,7 @@ const LEAVES: [(&str, Leave); 4] = [
     ("gone with a reset", leave_reset),
 ];
 
-/// Has so many visitors at a time until the end.
+/// Runs `number` visitors at a time until the end.
 pub fn come_and_go(run: &Run, number: usize) -> Counts {
     std::thread::scope(|scope| {
         let one = |number| scope.spawn(move || come_and_go_alone(run, number));
@@ -75,7 +76,7 @@ fn visit_file(client: &Client, random: &mut Random) -> Result<(), Box<dyn Error>
     check_file(client, "visitor", len, random)
 }
 
-/// A child is a process of its own, and has its parent's open files.
+/// Checks that a child is a process of its own, and has its parent's open files.
 fn visit_family(client: &Client, _: &mut Random) -> Result<(), Box<dyn Error>> {
     let [from, to] = client.pipe()?;
     let child = client.prefork()?.connect()?;
@@ -89,7 +90,7 @@ fn visit_family(client: &Client, _: &mut Random) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A process that becomes another program is the same process.
+/// Checks that a process that becomes another program stays the same process.
 fn visit_exec(client: &Client, _: &mut Random) -> Result<(), Box<dyn Error>> {
     let (pid, [from, to]) = (client.getpid()?, client.pipe()?);
     client.exec("other")?;
@@ -129,7 +130,8 @@ fn leave_asleep(client: &Client) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Over TCP the server sees a reset; over a unix socket one, too, for there are answers unread.
+/// Leaves with a reset: over TCP because of the linger time, over a unix socket because answers are
+/// unread.
 fn leave_reset(client: &Client) -> Result<(), Box<dyn Error>> {
     rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO))?;
     leave_calls(client)

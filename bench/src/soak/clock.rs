@@ -1,5 +1,5 @@
-//! How late the machine wakes a thread that has nothing to do with the server: as late as that, any client may
-//! be served late, whatever the server does.
+//! Measures how late the machine wakes a thread that has nothing to do with the server: any client may
+//! be served as late as that, whatever the server does.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use hdrhistogram::Histogram;
 use super::run::Run;
 use crate::load::histogram;
 
-/// How long it sleeps.
+/// The length of a sleep.
 const SLEEP: Duration = Duration::from_millis(20);
 
-/// Sleeps until the end, again and again, and returns by how many nanoseconds too long.
+/// Sleeps again and again until the end, and returns the nanoseconds by which the sleeps were too long.
 pub fn tick(run: &Run) -> io::Result<Histogram<u64>> {
     let mut late = histogram()?;
     while !run.is_over() {

@@ -1,4 +1,4 @@
-//! The end of a soak: the load has gone, nothing of it may be left, and the server is told to end.
+//! The end of a soak: the load is gone, nothing of it may be left, and the server is told to end.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,20 +9,21 @@ use super::sample::Sample;
 use super::verdict;
 use crate::compare::Server;
 
-/// How long the server has until nothing of the clients is left, and how long to end at SIGTERM.
+/// The time the server has until nothing of the clients is left, and the time to end at SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(15);
 
-/// What the server has come to.
+/// The state of the server at the end.
 #[derive(Default)]
 pub struct Ending {
-    /// What it held when it had come to rest, or at the end of its time for that.
+    /// The sample taken when the server had come to rest, or at the end of its time for that.
     pub after: Option<Sample>,
-    /// How it ended when it was told to.
+    /// The way the server ended when it was told to.
     pub words: Option<String>,
 }
 
-/// Waits until nothing of the clients is left, then ends the server. `before` is from before they came.
+/// Waits until nothing of the clients is left, then ends the server. `before` was taken before any
+/// client came.
 pub fn end(run: &Run, server: &mut Server, before: &Sample) -> io::Result<Ending> {
     if server.has_ended()?.is_some() {
         return Ok(Ending::default());

@@ -1,5 +1,5 @@
-//! Clients without manners: so many at a time, each of which does one of the [`attacks`](super::attacks)
-//! after the other, by chance.
+//! Hostile clients: each of a given number does the [`attacks`](super::attacks) one after the other, in
+//! random order.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::attacks::ATTACKS;
 use super::run::{Counts, Run, sum};
 use crate::workload::Random;
 
-/// How long a server may take for an answer. Attackers do not insist on it.
+/// The time a server has for an answer. Attackers do not insist on the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a server may leave bytes in the socket.
+/// The time a server may leave bytes in the socket.
 const WRITE: Duration = Duration::from_millis(500);
 
-/// How long one holds what it has, in milliseconds; and how long now and then.
+/// The longest that an attacker keeps its connection open, in milliseconds, usually and now and then.
 const HOLD: [u32; 2] = [1000, 15_000];
 
-/// Why an attack came to no end.
+/// The reason why an attack came to no end.
 pub enum Met {
     /// The server hung up, refused or did not answer, which is its right.
     Refused,
-    /// It did what it never should.
+    /// The server did what it never should.
     Wrong(String),
 }
 
@@ -46,13 +46,13 @@ impl From<ConnectError> for Met {
     }
 }
 
-/// One that is hostile, at the moment on one connection.
+/// A hostile client, which has one connection at a time.
 pub struct Attacker<'a> {
     pub run: &'a Run,
     pub random: Random,
 }
 
-/// Attacks until the end, so many at a time, each with those attacks that have `only` in their names.
+/// Attacks until the end with `number` clients, each with the attacks that have `only` in their names.
 pub fn attack(run: &Run, number: usize, only: &str) -> Counts {
     std::thread::scope(|scope| {
         let one = |number| scope.spawn(move || attack_alone(run, number, only));
@@ -76,26 +76,26 @@ fn attack_alone(run: &Run, number: usize, only: &str) -> Counts {
 }
 
 impl Attacker<'_> {
-    /// A connection on which nothing was said.
+    /// Connects and says nothing.
     pub fn silent(&self) -> Result<RawConnection, Met> {
         Ok(RawConnection::connect(&self.run.url)?)
     }
 
-    /// One that has read the banner.
+    /// Connects and reads the banner.
     pub fn connected(&self) -> Result<RawConnection, Met> {
         let mut raw = self.silent()?;
         raw.read_banner(PATIENCE).map_err(RawError::from)?;
         Ok(raw)
     }
 
-    /// One that has shaken hands.
+    /// Connects and does the handshake as a guest.
     pub fn guest(&self) -> Result<RawConnection, Met> {
         let mut raw = self.silent()?;
         raw.hello("hostile", PATIENCE)?;
         Ok(raw)
     }
 
-    /// Sends what the socket takes.
+    /// Sends bytes, and fails unless the socket takes all of them in time.
     pub fn send(&self, raw: &mut RawConnection, bytes: &[u8]) -> Result<(), Met> {
         match raw.write_within(bytes, WRITE)? {
             all if all == bytes.len() => Ok(()),
@@ -107,7 +107,7 @@ impl Attacker<'_> {
         Ok(raw.read_frame(PATIENCE)?)
     }
 
-    /// Holds what it has for a while, then hangs up in one way or another.
+    /// Keeps the connection open for a while, then hangs up in one of several ways.
     pub fn hold_and_go(&mut self, mut raw: RawConnection) -> Result<(), Met> {
         let most = HOLD[usize::from(self.random.below(10) == 0)];
         self.run.sleep(Duration::from_millis(self.random.below(most).into()));
@@ -121,7 +121,7 @@ impl Attacker<'_> {
         Ok(())
     }
 
-    /// A number that is likely to be where something ends.
+    /// Returns a number near a value where something is likely to end or overflow.
     pub fn number(&mut self) -> u64 {
         let near = [0, 24, 1 << 12, 1 << 16, 1 << 20, 1 << 31, 1 << 32, 1 << 63, u64::MAX];
         let near = near[self.random.below(near.len() as u32) as usize];

@@ -1,11 +1,13 @@
-//! `rumpring-bench soak`: one server, and for a long time all at once what clients do to it. It is to serve
-//! those that behave, and to be at the end what it was at the beginning.
+//! `rumpring-bench soak`: one server, and everything that clients do to it, all at once and for a long
+//! time. The server must serve the clients that behave, and must be in the same state at the end as at
+//! the beginning.
 //!
-//! - [`run`]: what the parts share. They are [`busy`] connections under a mixed load, a [`canary`],
-//!   [`churn`] that come and go, [`victims`] that are killed, and [`hostile`] ones with their [`attacks`];
-//!   a [`clock`] tells what the machine does to all of them.
-//!   [`parts`] has all of them run, and [`ending`] is what comes behind.
-//! - [`sample`]: what the server holds; [`verdict`]: whether that is flat; [`report`]: all of it to be read.
+//! - [`run`]: the state that the parts share. The parts are [`busy`] connections under a mixed load, a
+//!   [`canary`], [`churn`] that come and go, [`victims`] that are killed, and [`hostile`] clients with
+//!   their [`attacks`]; a [`clock`] measures the delays of the machine itself. [`parts`] runs all of
+//!   them, and [`ending`] ends the soak.
+//! - [`sample`]: the server's resources; [`verdict`]: whether they are flat; [`report`]: the results
+//!   for readers.
 
 mod attacks;
 mod busy;
@@ -46,7 +48,7 @@ use sample::Sample;
 /// The most clients of one kind at a time, each of which has a thread.
 const MOST: usize = 1000;
 
-/// How long a server that has just started has to come to rest.
+/// The time a server that has just started has to come to rest.
 const REST: Duration = Duration::from_millis(300);
 
 /// Keep a server busy for a long time, with clients that are killed, come and go, and mean harm.
@@ -61,24 +63,24 @@ pub struct Soak {
     #[arg(value_name = "NAME=COMMAND", value_parser = target)]
     target: Target,
 
-    /// For how many seconds.
+    /// Seconds the soak lasts.
     #[arg(short, long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds_from)]
     duration: Duration,
 
-    /// How many seconds are between two looks at the server.
+    /// Seconds between two looks at the server.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds_from)]
     every: Duration,
 
-    /// How many connections have the mixed load.
+    /// Number of connections with the mixed load.
     #[arg(short, long, default_value = "64", value_parser = workload::connections_from)]
     connections: u32,
 
-    /// How many calls a second they make in all.
+    /// Calls a second of these connections in all.
     #[arg(long, value_name = "CALLS", default_value_t = 2000,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
 
-    /// How many hostile clients there are at a time.
+    /// Number of hostile clients at a time.
     #[arg(long, default_value_t = 16, value_parser = some)]
     hostile: usize,
 
@@ -86,11 +88,11 @@ pub struct Soak {
     #[arg(long, value_name = "WORDS", default_value = "", value_parser = words_of_attacks)]
     attacks: String,
 
-    /// How many clients that come and go there are at a time.
+    /// Number of clients at a time that come and go.
     #[arg(long, default_value_t = 4, value_parser = some)]
     churn: usize,
 
-    /// How many clients that are killed there are at a time.
+    /// Number of clients at a time that are killed.
     #[arg(long, default_value_t = 4, value_parser = some)]
     victims: usize,
 
@@ -98,7 +100,7 @@ pub struct Soak {
     #[arg(long)]
     tcp: bool,
 
-    /// What is done by chance is done the same with the same seed. The time if not given.
+    /// Seed of the random choices: the same seed gives the same choices. The time by default.
     #[arg(long)]
     seed: Option<u64>,
 
@@ -152,13 +154,13 @@ impl Soak {
             found.findings.extend(verdict::at_rest(&found.before, after));
         }
         (found.after, found.end) = (ending.after, ending.words);
-        // Where the sockets are is nobody's business.
+        // The place of the sockets does not belong in the report.
         found.wrongs = run.wrongs().without(&dir.path().display().to_string());
         found.is_cut_short = run.is_interrupted();
         self.tell(&found)
     }
 
-    /// What was found while all parts ran.
+    /// Collects the results of a run of all parts.
     fn found(
         &self,
         about: Option<String>,
@@ -215,12 +217,12 @@ impl Soak {
         }
     }
 
-    /// Where the server is to be.
+    /// Returns the URL for the server.
     fn url(&self, dir: &Path) -> Result<Url, Box<dyn Error>> {
         if !self.tcp {
             return Ok(Url::Unix(dir.join("socket")));
         }
-        // It is free a moment later, too, if nobody is very quick.
+        // The port stays free for a moment longer, unless another program is very quick.
         let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         Ok(Url::from_socket_addr(free))
     }

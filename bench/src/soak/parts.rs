@@ -1,4 +1,4 @@
-//! All parts of a soak at once, and a look at the server now and then.
+//! Runs all parts of a soak at once, and samples the server now and then.
 
 use std::io;
 use std::thread::{Scope, ScopedJoinHandle};
@@ -14,35 +14,35 @@ use super::{churn, clock, hostile, victims};
 use crate::compare::Server;
 use crate::load::{Measured, Plan};
 
-/// How long a part may take to end. No client waits for an answer as long as that.
+/// The longest that a part may take to end. Clients give up on an answer earlier than that.
 const OVERDUE: Duration = Duration::from_secs(90);
 
-/// How often a condition is looked at.
+/// The time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How many of each kind there are.
+/// The number of clients of each kind.
 #[derive(Clone, Debug)]
 pub struct Cast {
     pub plan: Plan,
     pub rate: u64,
     pub hostile: usize,
-    /// What the attacks have in their names that there are.
+    /// The text that the names of the attacks to run contain.
     pub attacks: String,
     pub churn: usize,
     pub victims: usize,
 }
 
-/// What all of them have seen and done.
+/// The results of all parts.
 pub struct Done {
     pub samples: Vec<Sample>,
     pub load: Measured,
     pub canary: Seen,
-    /// By how many nanoseconds a thread woke late that only slept.
+    /// The latencies, in nanoseconds, of waking a thread that only slept.
     pub clock: Histogram<u64>,
     pub counts: Vec<(&'static str, Counts)>,
 }
 
-/// Runs all parts until the end. That is earlier if the server has none of it any more.
+/// Runs all parts until the end, which comes early if the server has ended.
 pub fn run_all(
     run: &Run,
     cast: &Cast,
@@ -81,7 +81,7 @@ pub fn run_all(
     })
 }
 
-/// Samples until it is enough, or the server has ended.
+/// Takes samples until the run is over or the server has ended.
 fn watch(
     run: &Run,
     server: &mut Server,
@@ -111,7 +111,7 @@ fn watch(
     }
 }
 
-/// Whether the server has ended, which is the end of the soak.
+/// Returns `true` if the server has ended, which ends the soak.
 fn has_ended(run: &Run, server: &mut Server) -> bool {
     let how = match server.has_ended() {
         Ok(None) => return false,
@@ -135,7 +135,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Polls a condition, not much longer than this.
+/// Polls a condition until it is true or `time` has passed.
 pub fn becomes_true(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What a soak has found, to be read by people and by programs.
+//! The results of a soak, for readers and for programs.
 
 use std::fmt::Write;
 
@@ -17,24 +17,24 @@ const MOST_LINES: usize = 40;
 pub struct Found {
     pub name: String,
     pub command: String,
-    /// On what it was run, as far as somebody has said.
+    /// A description of the machine, if the user gave one.
     pub about: Option<String>,
     pub seed: u64,
     pub seconds: f64,
     pub cast: Cast,
     pub tcp: bool,
-    /// From before the first client, and from after the last.
+    /// The samples from before the first client and from after the last.
     pub before: Sample,
     pub after: Option<Sample>,
     pub findings: Vec<Finding>,
-    /// How the server ended when it was told to.
+    /// The way the server ended when it was told to.
     pub end: Option<String>,
     pub wrongs: Wrongs,
     pub is_cut_short: bool,
     pub done: Done,
 }
 
-/// A look at the server, in a line.
+/// Returns a sample as a line of text.
 pub fn line(sample: &Sample) -> String {
     let Sample { at, resident, anonymous, descriptors, threads, lwps, cpu, counted } = sample;
     let mut line = format!(
@@ -59,7 +59,7 @@ impl Found {
         self.wrongs.count == 0 && !self.is_cut_short && self.bad().next().is_none()
     }
 
-    /// In a line.
+    /// Returns the verdict as a line of text.
     pub fn verdict(&self) -> String {
         let bad: Vec<&str> = self.bad().map(|finding| finding.what).collect();
         let mut verdict = match (self.wrongs.count, bad.is_empty()) {
@@ -176,7 +176,7 @@ impl Found {
         text + "\n"
     }
 
-    /// Some of the samples, evenly spread, with the first and the last.
+    /// Returns some of the samples, evenly spread, with the first and the last.
     fn samples(&self) -> String {
         let samples = &self.done.samples;
         let step = samples.len().div_ceil(MOST_LINES).max(1);
@@ -197,7 +197,7 @@ impl Found {
         text
     }
 
-    /// All numbers.
+    /// Returns all numbers as JSON.
     pub fn json(&self) -> Value {
         let Cast { plan, rate, hostile, attacks, churn, victims } = &self.cast;
         let Done { samples, load, canary, clock, counts } = &self.done;

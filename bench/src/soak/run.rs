@@ -1,4 +1,5 @@
-//! What all parts of a soak share: where the server is, when it is enough, and what went wrong so far.
+//! The state that all parts of a soak share: the server's URL, the time of the end, and the errors so
+//! far.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +11,16 @@ use rumpsp::url::Url;
 
 use crate::workload::Random;
 
-/// How often a part that waits looks whether it is enough.
+/// The time between two looks of a waiting part at whether the run is over.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Which part of the time is warm-up: one of so many.
+/// The fraction of the time that is warm-up: one of this many parts.
 pub const WARM_UP: u32 = 10;
 
-/// How many wrongs are kept in words. Of the others there is a count.
+/// The most wrongs that are kept in words. Further wrongs are only counted.
 const MOST_WRONGS: usize = 100;
 
-/// How often something was done, by its name.
+/// The number of times each thing was done, by name.
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// A soak that is under way.
@@ -34,11 +35,11 @@ pub struct Run {
     wrongs: Mutex<Wrongs>,
 }
 
-/// What went wrong.
+/// The errors of a soak.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wrongs {
     pub count: u64,
-    /// The first of them.
+    /// The first of the wrongs.
     pub first: Vec<Wrong>,
 }
 
@@ -46,7 +47,7 @@ pub struct Wrongs {
 pub struct Wrong {
     /// Seconds since the start.
     pub at: f64,
-    /// Which part has seen it.
+    /// The part that has seen the wrong.
     pub part: &'static str,
     pub what: String,
 }
@@ -59,15 +60,16 @@ impl Run {
         Run { url, seed, start, warm, end, interrupted, is_given_up, wrongs }
     }
 
-    /// Choices of one part, or of one of its threads: the same in each soak with this seed.
+    /// Returns the random choices of one part, or of one of its threads: the same in each soak with
+    /// this seed.
     pub fn random(&self, part: &str, number: usize) -> Random {
         let mix = |seed: u64, byte| Random::new(seed ^ u64::from(byte)).next();
         Random::new(part.bytes().fold(self.seed ^ number as u64, mix))
     }
 
-    /// One of several things to do, by its number. During the warm-up all do the same at a time, one
-    /// thing after the other: a server that keeps memory or threads for use again then has all of them
-    /// when it is first judged. From then on it is by chance.
+    /// Chooses one of several things to do, by number. During the warm-up all threads do the same thing
+    /// at a time, one thing after the other: a server that keeps memory or threads for reuse then has
+    /// all of them when it is first judged. After the warm-up the choice is random.
     pub fn choose(&self, random: &mut Random, several: usize) -> usize {
         let by_chance = random.below(several as u32) as usize;
         if Instant::now() >= self.warm {
@@ -81,27 +83,27 @@ impl Run {
         self.start.elapsed()
     }
 
-    /// How long it is to go on.
+    /// Returns the time left.
     pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Whether all parts are to end.
+    /// Returns `true` if all parts are to end.
     pub fn is_over(&self) -> bool {
         self.is_interrupted() || self.is_given_up.load(Ordering::Relaxed) || self.left().is_zero()
     }
 
-    /// Whether a signal has said that it is enough.
+    /// Returns `true` if a signal has ended the soak.
     pub fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Has all parts end before the time.
+    /// Ends all parts before the time.
     pub fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Sleeps, no longer than until the end, and returns whether it goes on.
+    /// Sleeps, at most until the end, and returns `true` if the run goes on.
     pub fn sleep(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         while !self.is_over() {
@@ -114,7 +116,7 @@ impl Run {
         false
     }
 
-    /// Something went wrong: the soak will have failed.
+    /// Records that something went wrong: the soak will have failed.
     pub fn wrong(&self, part: &'static str, what: impl Into<String>) {
         let wrong = Wrong { at: self.elapsed().as_secs_f64(), part, what: what.into() };
         output::say(format_args!("{:.1} s: {part}: {}", wrong.at, wrong.what));
@@ -131,14 +133,14 @@ impl Run {
 }
 
 impl Wrongs {
-    /// With `DIR` instead of this folder.
+    /// Replaces this folder by `DIR` in all texts.
     pub fn without(mut self, dir: &str) -> Wrongs {
         self.first.iter_mut().for_each(|wrong| wrong.what = wrong.what.replace(dir, "DIR"));
         self
     }
 }
 
-/// Adds up what several threads have counted.
+/// Adds up the counts of several threads.
 pub fn sum(all: impl IntoIterator<Item = Counts>) -> Counts {
     let mut sum = Counts::new();
     for (name, count) in all.into_iter().flatten() {

@@ -1,5 +1,5 @@
-//! What the server's process holds at one moment: memory, descriptors, threads, CPU time, and what it
-//! counts itself.
+//! Samples of the server's process at one moment: memory, descriptors, threads, CPU time, and the
+//! server's own counters.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -15,10 +15,10 @@ use crate::cpu_usage::Usage;
 use crate::measure::Books;
 use crate::memory::resident_and_anonymous_kib;
 
-/// How long a kernel has to say how many lwps there are.
+/// The time a kernel has to report its number of lwps.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How often a ring is asked for its files.
+/// The number of tries to read a ring's files.
 const TRIES: u32 = 100;
 
 /// One line of the report.
@@ -26,17 +26,17 @@ const TRIES: u32 = 100;
 pub struct Sample {
     /// Seconds since the start.
     pub at: f64,
-    /// KiB of user memory that is resident, and how much of that is no file's.
+    /// KiB of resident user memory, and the part of that which belongs to no file.
     pub resident: u64,
     pub anonymous: u64,
-    /// Open files, those that only its rings have included.
+    /// Open files, including those that only the process's rings hold.
     pub descriptors: u64,
     pub threads: u64,
-    /// Threads that its kernel has in its first process, as ps(1) would see them, if the kernel tells.
+    /// Threads of the kernel's first process, as ps(1) would show them, if the kernel tells.
     pub lwps: Option<u64>,
-    /// Seconds of CPU time since its start.
+    /// Seconds of CPU time since the process's start.
     pub cpu: f64,
-    /// What it counts, if it tells.
+    /// The server's own counters, if it prints them.
     pub counted: Option<Counted>,
 }
 
@@ -54,7 +54,7 @@ pub struct Counted {
 }
 
 impl Sample {
-    /// Looks at the process, and at the kernel of the server at `url`.
+    /// Samples the process, and the kernel of the server at `url`.
     pub fn take(books: Books<'_>, url: &Url, at: f64) -> io::Result<Sample> {
         let pid = books.pid.ok_or_else(|| io::Error::other("which process it is is not known"))?;
         let [resident, anonymous] = resident_and_anonymous_kib(pid)?;
@@ -99,7 +99,8 @@ impl Sample {
     }
 }
 
-/// How many lwps process 1 has: a server that makes one for each of its threads has to free them, too.
+/// Returns the number of lwps of process 1: a server that makes one for each of its threads must free
+/// them, too.
 ///
 /// Source: NetBSD `sys/sys/sysctl.h`, `KERN_PROC2` and `struct kinfo_proc2`.
 fn lwps_of_init(url: &Url) -> Option<u64> {
@@ -114,15 +115,16 @@ fn lwps_of_init(url: &Url) -> Option<u64> {
     info.get(NLWPS..NLWPS + 8)?.try_into().ok().map(u64::from_le_bytes)
 }
 
-/// How many files a process has open. A ring's own table of files is not among its descriptors.
+/// Returns the number of open files of a process. A ring's own table of files is not among the
+/// process's descriptors.
 ///
-/// Source: proc(5); of what a ring says, Linux `io_uring/fdinfo.c`.
+/// Source: proc(5); for the fdinfo of a ring, Linux `io_uring/fdinfo.c`.
 fn descriptors(pid: u32) -> io::Result<u64> {
     let mut count = 0;
     for fd in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let fd = fd?;
         count += 1;
-        // It may be closed by now.
+        // The descriptor may be closed by now.
         let Ok(target) = fs::read_link(fd.path()) else { continue };
         if target.to_str() == Some("anon_inode:[io_uring]") {
             let info = format!("/proc/{pid}/fdinfo/{}", fd.file_name().display());
@@ -133,8 +135,8 @@ fn descriptors(pid: u32) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The files in a ring's table: a line each, with its place, below their heading. Not there while the
-/// ring is in use.
+/// Returns the number of files in a ring's table: below their heading there is a line for each, with
+/// its place. The lines are missing while the ring is in use.
 fn ring_files(info: &str) -> Option<u64> {
     let mut lines = info.lines();
     lines.find(|line| line.starts_with("UserFiles:"))?;

@@ -1,26 +1,26 @@
-//! Whether a server is as it was: rules, and what came of each.
+//! The rules for whether a server is unchanged after a soak, and their results.
 
 use super::run::WARM_UP;
 use super::sample::Sample;
 
-/// In how many parts the time is divided. The first is warm-up, the second is compared to the last.
+/// The number of parts of the time. The first is warm-up, the second is compared to the last.
 const PARTS: f64 = WARM_UP as f64;
 
-/// How many samples a tenth has to have, so that its median says something.
+/// The fewest samples of a tenth for which its median counts.
 const FEWEST: usize = 3;
 
-/// By how much memory may grow: KiB, or this part of it if that is more.
+/// The growth of memory allowed: KiB, or this fraction if that is more.
 const MEMORY: f64 = 4096.0;
 const MEMORY_PART: f64 = 0.05;
 
-/// By how many descriptors, threads and lwps may grow. So many come and go with clients.
+/// The growth allowed of descriptors, threads and lwps. So many come and go with clients.
 const DESCRIPTORS: f64 = 16.0;
 const THREADS: f64 = 16.0;
 
-/// How many descriptors a server may have more at rest than it had before any client came.
+/// The number of descriptors a server may have more at rest than before any client came.
 const DESCRIPTORS_AT_REST: u64 = 4;
 
-/// How the rules read.
+/// The rules in words.
 pub const RULES: &str = "\
 Flat is judged by medians: that of the samples of the last tenth of the time against that of the second \
 tenth. In the first, the warm-up, all hostile clients make the same attack at a time, one after the other, \
@@ -30,22 +30,22 @@ has 30 s until it has no connection, no call in flight and no prefork, and at mo
 before the load, then 15 s to end at SIGTERM, with success. None of its tasks may have panicked. No answer \
 may have been wrong, no well-behaved client refused, and the canary served within 5 s each time.";
 
-/// What came of one rule.
+/// The result of one rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub what: &'static str,
-    /// What there was, and what there is.
+    /// The number before, and the number after.
     pub was: f64,
     pub is: f64,
-    /// The most that there may be.
+    /// The highest number allowed.
     pub most: f64,
-    /// `None` if there are too few samples to say.
+    /// True if the rule holds; `None` if there are too few samples to say.
     pub is_good: Option<bool>,
 }
 
 type Number = fn(&Sample) -> f64;
 
-/// Judges whether memory, descriptors, threads and lwps are flat over a soak of that many seconds.
+/// Checks whether memory, descriptors, threads and lwps are flat over a soak of `seconds` seconds.
 pub fn flat(samples: &[Sample], seconds: f64) -> Vec<Finding> {
     let memory = |was: f64| was + MEMORY.max(was * MEMORY_PART);
     let mut rules: Vec<(_, Number, &dyn Fn(f64) -> f64)> = vec![
@@ -60,7 +60,7 @@ pub fn flat(samples: &[Sample], seconds: f64) -> Vec<Finding> {
     }
     let tenth = |number: f64| -> Vec<&Sample> {
         let (from, to) = (seconds * number / PARTS, seconds * (number + 1.0) / PARTS);
-        // What was sampled at the very end belongs to the last.
+        // Samples of the very end belong to the last tenth.
         let to = if number + 1.0 == PARTS { f64::INFINITY } else { to };
         samples.iter().filter(|sample| (from..to).contains(&sample.at)).collect()
     };
@@ -75,7 +75,7 @@ pub fn flat(samples: &[Sample], seconds: f64) -> Vec<Finding> {
     rules.into_iter().map(finding).collect()
 }
 
-/// Whether nothing of the clients is left, judged by a sample from before them and one from after.
+/// Checks that nothing of the clients is left, by a sample from before them and one from after.
 pub fn at_rest(before: &Sample, after: &Sample) -> Vec<Finding> {
     let rule = |what, was: u64, is: u64, more: u64| {
         let (was, is, most) = (was as f64, is as f64, (was + more) as f64);
@@ -118,7 +118,7 @@ pub mod tests {
         Sample { at, resident, anonymous, descriptors, threads, lwps, cpu, counted }
     }
 
-    /// One a second for 100 seconds.
+    /// Returns one sample a second for 100 seconds.
     fn soak(one: impl Fn(f64) -> Sample) -> Vec<Sample> {
         (0..100).map(|second| one(f64::from(second))).collect()
     }
@@ -131,7 +131,7 @@ pub mod tests {
     fn what_stays_is_flat_whatever_the_warm_up_was() {
         let samples = soak(|at| sample(at, if at < 10.0 { 10 } else { 50_000 }, 20, 5));
         assert_eq!(is_good(&samples), [Some(true); 5]);
-        // Single peaks are no growth.
+        // Single peaks do not count as growth.
         let samples = soak(|at| sample(at, if at > 98.0 { 900_000 } else { 50_000 }, 20, 5));
         assert_eq!(is_good(&samples), [Some(true); 5]);
     }

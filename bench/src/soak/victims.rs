@@ -1,4 +1,4 @@
-//! Clients that are killed: processes with something under way, which get SIGKILL at any moment.
+//! Clients that are killed: processes with work in flight, which get SIGKILL at any moment.
 
 use std::error::Error;
 use std::io::{self, Read};
@@ -15,10 +15,10 @@ use super::run::{Counts, Run, sum};
 /// The shortest and the longest life, in milliseconds.
 const LIFE: [u32; 2] = [20, 1500];
 
-/// How long one lives that nobody kills: whoever was to do that is gone.
+/// The longest life of a victim that is not killed, because its killer is gone.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How long each answer may take.
+/// The time each answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client to be killed. Started by this program itself.
@@ -29,7 +29,7 @@ pub struct Victim {
     at: At,
 }
 
-/// What it has under way.
+/// The work that a victim has in flight.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum At {
     Calls,
@@ -45,7 +45,7 @@ const ALL: [(&str, At); 4] = [
     ("killed while it forks", At::Fork),
 ];
 
-/// Has so many victims at a time, each followed by another.
+/// Runs `number` victims at a time, each followed by another.
 pub fn kill(run: &Run, number: usize) -> Counts {
     std::thread::scope(|scope| {
         let one = |number| scope.spawn(move || kill_one_by_one(run, number));
@@ -70,7 +70,8 @@ fn kill_one_by_one(run: &Run, number: usize) -> Counts {
 
 fn start(url: &Url, at: At) -> io::Result<Child> {
     let at = at.to_possible_value().expect("all have a name");
-    // Not by its path: that may be another program, built meanwhile.
+    // The program is started through /proc, since its path may by now name another program, built
+    // meanwhile.
     Command::new("/proc/self/exe")
         .args(["victim", &url.to_string(), "--at", at.get_name()])
         .stdin(Stdio::null())
@@ -79,7 +80,7 @@ fn start(url: &Url, at: At) -> io::Result<Child> {
         .spawn()
 }
 
-/// Kills it when its time has come, and returns what it said if it went before with an error.
+/// Kills the victim when its time has come. Returns its message if it ended with an error before.
 fn live(run: &Run, mut child: Child, millis: u32) -> io::Result<Option<String>> {
     run.sleep(Duration::from_millis(millis.into()));
     child.kill()?;
@@ -88,7 +89,8 @@ fn live(run: &Run, mut child: Child, millis: u32) -> io::Result<Option<String>> 
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut said)?;
     }
-    // A signal ends it whoever sent it; a code is its own.
+    // A status without a code means a signal, whoever sent it; a code means that the victim ended
+    // itself.
     Ok(status.code().map(|code| format!("status {code}: {}", said.trim())))
 }
 
@@ -127,7 +129,7 @@ fn asleep(client: &Client) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Nobody waits on these calls, so nobody answers the server's wish for their bytes.
+/// Begins calls that no thread waits on, so that nothing answers the server's requests for their bytes.
 fn copyin(client: &Client) -> Result<(), Box<dyn Error>> {
     let buffer = client.space().alloc(10_000)?;
     let [_, to] = client.pipe()?;

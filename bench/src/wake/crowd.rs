@@ -1,4 +1,4 @@
-//! A server full of clients that wait.
+//! A server full of waiting clients.
 
 use std::error::Error;
 use std::io;
@@ -13,21 +13,21 @@ use crate::cpu_usage::Usage;
 use crate::memory::resident_kib;
 use crate::workload::Random;
 
-/// How long the server has to come to rest before its memory is read.
+/// The time the server has to come to rest before its memory is read.
 const REST: Duration = Duration::from_millis(300);
 
-/// How many clients are made before those that wait are looked after.
+/// The number of clients that are made before those that wait are served.
 const BATCH: usize = 200;
 
 pub struct Crowd {
     waiters: Vec<Waiter>,
     server: Server,
     pid: u32,
-    /// KiB of the server's memory that one of them takes.
+    /// KiB of the server's memory for each client.
     pub kib_each: f64,
     pub threads: usize,
-    /// Of each round: the median time from a write to the end of the wait, and the server's CPU time for
-    /// all it takes to wake one and have it wait again, both in microseconds.
+    /// For each round: the median time from a write to the end of the wait, and the server's CPU time
+    /// for waking a client and having it wait again, both in microseconds.
     pub rounds: Vec<Round>,
     _dir: TempDir,
 }
@@ -39,7 +39,7 @@ pub struct Round {
 }
 
 impl Crowd {
-    /// Starts a server and has so many clients wait there.
+    /// Starts a server and has `clients` clients wait there.
     pub fn gather(
         target: &Target,
         clients: u32,
@@ -50,7 +50,7 @@ impl Crowd {
         let dir = tempfile::tempdir()?;
         let server = target.server(dir.path())?;
         let pid = server.books().pid.ok_or("the server has no process of its own")?;
-        // One that comes and goes, so that what the first one costs is not on the bill of each.
+        // The first client comes and goes, so that its one-time costs do not count.
         drop(Waiter::new(&server.url, things, on, way)?);
         std::thread::sleep(REST);
         let before = resident_kib(pid)?;
@@ -76,12 +76,12 @@ impl Crowd {
         Ok(Crowd { waiters, server, pid, kib_each, threads, rounds: Vec::new(), _dir: dir })
     }
 
-    /// How many wait.
+    /// Returns the number of waiting clients.
     pub fn clients(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Wakes so many of them, picked by chance.
+    /// Wakes `wakes` clients, picked at random.
     pub fn wake(&mut self, wakes: u32, seed: u64) -> Result<(), Box<dyn Error>> {
         let before = Usage::of(self.pid)?;
         let mut times = Vec::with_capacity(wakes as usize);

@@ -1,10 +1,10 @@
-//! `rumpring-bench wake`: crowds of clients that wait for several things each, and what it takes to wake one
-//! of them.
+//! `rumpring-bench wake`: crowds of clients that wait for several things each, and the cost of waking
+//! one of them.
 //!
-//! Every crowd has a server of its own. The crowds take turns, so that what the machine does to one it does
-//! to all, and what counts is the ratio between them.
+//! Every crowd has a server of its own. The crowds take turns, so that the machine affects all of them
+//! alike, and the ratio between them is the result.
 //!
-//! - [`waiter`]: one client that waits; [`crowd`]: a server full of them; [`table`]: what was found.
+//! - [`waiter`]: one client that waits; [`crowd`]: a server full of them; [`table`]: the results.
 
 mod crowd;
 mod table;
@@ -20,7 +20,7 @@ use crate::compare::{Target, What, end_all};
 use crate::{files, interrupt};
 use crowd::Crowd;
 
-/// Descriptors that are left to this program itself.
+/// The number of descriptors that are left to this program itself.
 const OWN_FILES: u64 = 100;
 
 /// The most things one client waits for: a bound of ours.
@@ -37,16 +37,16 @@ pub struct Wake {
     #[arg(value_name = "NAME=COMMAND", value_parser = target)]
     target: Target,
 
-    /// How many clients each crowd has.
+    /// Number of clients of each crowd.
     #[arg(short, long, value_name = "N,...", value_delimiter = ',', default_values_t = [100, 15_000],
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     clients: Vec<u32>,
 
-    /// How many things a client waits for.
+    /// Number of things a client waits for.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THINGS)))]
     things: u32,
 
-    /// What these are.
+    /// The things that clients wait for.
     #[arg(long, value_enum, default_value = "pipes")]
     on: Things,
 
@@ -54,16 +54,16 @@ pub struct Wake {
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["poll", "kevent"])]
     by: Vec<Way>,
 
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
 
-    /// How many clients of each crowd are woken in a round.
+    /// Number of clients of each crowd that are woken in a round.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     wakes: u32,
 }
 
-/// What clients wait for.
+/// The things that clients wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Things {
     /// Each is a pipe.
@@ -72,7 +72,7 @@ enum Things {
     Sockets,
 }
 
-/// How clients wait.
+/// The call by which clients wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Way {
     Poll,
@@ -120,7 +120,7 @@ impl Wake {
     }
 }
 
-/// How long a client waits for anything but what it waits for.
+/// The time a client waits for anything but its wake-up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn target(text: &str) -> Result<Target, String> {

@@ -1,4 +1,4 @@
-//! What was found, in a table: a line for each crowd, and its ratio to the first.
+//! The results in a table: a line for each crowd, and its ratio to the first.
 
 use super::crowd::{Crowd, Round};
 use crate::compare::Target;

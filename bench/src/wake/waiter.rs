@@ -1,4 +1,4 @@
-//! One client that waits for several things of its own.
+//! One client that waits for several pipes or sockets of its own.
 
 use std::io;
 use std::time::Duration;
@@ -17,9 +17,9 @@ const POLL: i32 = 209;
 const KQUEUE: i32 = 344;
 const KEVENT: i32 = 435;
 
-/// What is asked for in a `struct pollfd`.
+/// The events asked for in a `struct pollfd`.
 const POLLIN: u16 = 1;
-/// The size of `struct kevent`, and what is asked for in one.
+/// The size of `struct kevent`, and the fields of a registration.
 const KEVENT_SIZE: u64 = 40;
 const EVFILT_READ: u32 = 0;
 const EV_ADD: u32 = 1;
@@ -27,24 +27,25 @@ const EV_ADD: u32 = 1;
 /// Forever, for poll.
 const INFTIM: u64 = u64::MAX;
 
-/// How long a call that waits may take to be asleep, once all it asks its client for is there.
+/// The time within which a waiting call is asleep, once everything it asks its client for is there.
 const SETTLED: Duration = Duration::from_millis(20);
 
 pub struct Waiter {
     client: Client,
     way: Way,
-    /// What is read, and what is written to make that readable.
+    /// For each pipe or socket pair, the descriptor to read, and the one to write so that it becomes
+    /// readable.
     ends: Vec<[u64; 2]>,
-    /// Where the array of what is waited for is, a kqueue's number, and where an event goes.
+    /// The address of the array for poll or of the events, and the kqueue's descriptor.
     list: u64,
     kqueue: u64,
-    /// Where a byte comes from and goes to.
+    /// The address of the byte that is written and read.
     byte: u64,
     waits: Option<Pending>,
 }
 
 impl Waiter {
-    /// Connects and makes all there is to wait for. It does not wait yet.
+    /// Connects and makes everything to wait for. The client does not wait yet.
     pub fn new(url: &Url, things: u32, on: Things, way: Way) -> io::Result<Waiter> {
         let client = Client::builder()
             .name("waiter")
@@ -78,7 +79,7 @@ impl Waiter {
         })
     }
 
-    /// Both ends of a pair of local stream sockets.
+    /// Makes a pair of local stream sockets and returns both ends.
     fn socket_pair(&self) -> io::Result<[u64; 2]> {
         self.call(SOCKETPAIR, &[1, 1, 0, self.byte])?;
         let mut ends = [0; 8];
@@ -97,7 +98,7 @@ impl Waiter {
         self.client.space().write(self.list, &bytes).map_err(io::Error::other)
     }
 
-    /// Registers everything with a kqueue.
+    /// Registers all descriptors with a kqueue.
     fn list_for_kevent(&mut self) -> io::Result<()> {
         [self.kqueue, _] = self.call(KQUEUE, &[])?;
         let mut bytes = vec![0; self.ends.len() * KEVENT_SIZE as usize];
@@ -112,7 +113,7 @@ impl Waiter {
         Ok(())
     }
 
-    /// Waits from now on.
+    /// Starts waiting.
     pub fn wait(&mut self) {
         let count = self.ends.len() as u64;
         self.waits = Some(match self.way {
@@ -121,7 +122,7 @@ impl Waiter {
         });
     }
 
-    /// Hands the server what the call that waits asks for: poll's list.
+    /// Serves the request of the waiting call: poll's list.
     pub fn settle(&self) -> io::Result<()> {
         if self.way == Way::Kevent {
             return Ok(());
@@ -134,8 +135,8 @@ impl Waiter {
         Ok(())
     }
 
-    /// Makes one of its things readable, and sees it woken; reads what there is. It does not wait after
-    /// that.
+    /// Makes one descriptor readable, waits for the waiting call to end, and reads the byte. The client
+    /// does not wait after that.
     pub fn wake(&mut self, which: usize) -> io::Result<()> {
         let [read, write] = self.ends[which % self.ends.len()];
         let written = self.client.begin(WRITE, &[write, self.byte, 1]);

@@ -1,10 +1,10 @@
-//! A load of a comparison: a call, and what it is called with if that is not left to the lists.
+//! A load of a comparison: a call, and the settings for it that differ from the command's.
 
 use std::str::FromStr;
 
 use super::{Call, connections_from, in_flight_from, number};
 
-/// The most percent of a rate.
+/// The highest percentage of a rate.
 const MAX_PERCENT: u32 = 200;
 
 /// `CALL[@CONNECTIONS[xIN_FLIGHT]][%PERCENT]`, as in `getpid`, `pwrite:64k@16` and `getpid@64x16%50`.
@@ -13,7 +13,7 @@ pub struct Case {
     pub call: Call,
     pub connections: Option<u32>,
     pub in_flight: Option<u32>,
-    /// To be made at this part of the rate that the same server had when it was not limited.
+    /// The percentage of the rate that the same server had in a closed loop, at which calls are made.
     pub percent: Option<u32>,
 }
 

@@ -1,12 +1,12 @@
-//! Fairness: all connections but the last are busy with getpid, and that one calls it now and then.
+//! Fairness: all connections but the last are busy with getpid, and the last one calls it now and then.
 //!
-//! What it waits is what the server makes it wait for the others. Its calls have a schedule of their own,
-//! and their latency counts from when they were due.
+//! The latency of the last connection is the time that the server makes it wait for the others. Its
+//! calls have a schedule of their own, and their latency counts from when they were due.
 
 /// Calls of the slow connection a second: one every 10 ms.
 pub const SLOW_RATE: u64 = 100;
 
-/// What is counted apart.
+/// The parts that are counted apart.
 pub const PARTS: [&str; 2] = ["busy", "slow"];
 
 pub const BUSY: usize = 0;

@@ -1,4 +1,4 @@
-//! getpid: nothing but a way there and back.
+//! getpid: a call that does nothing, and so measures only the round trip.
 
 use client::numbers::sys;
 use rumpsp::wire;

@@ -1,14 +1,14 @@
-//! Several calls in one load, each by its weight: `getpid=60+read:4k=20`.
+//! Several calls in one load, chosen by weight: `getpid=60+read:4k=20`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Call, Random, Size};
 
-/// The most parts that a mix has.
+/// The most parts of a mix.
 pub const MAX_PARTS: usize = 8;
 
-/// The most that a part weighs.
+/// The highest weight of a part.
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// A mix of calls: of getpid, read, pwrite and copyinstr.
@@ -25,7 +25,7 @@ struct Part {
     weight: u32,
 }
 
-/// A call that a mix may have.
+/// A call that a mix may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Simple {
     Getpid,
@@ -38,8 +38,7 @@ impl Mix {
     const EMPTY: Mix =
         Mix { parts: [Part { call: Simple::Getpid, weight: 0 }; MAX_PARTS], len: 0, weight: 0 };
 
-    /// The mix that has no parts of its own named: mostly small calls, some that move a page, few that
-    /// have a path.
+    /// Returns the default mix: mostly small calls, some that move a page, few that have a path.
     pub fn usual() -> Mix {
         let page = Size(4096);
         let parts = [
@@ -51,7 +50,7 @@ impl Mix {
         parts.into_iter().fold(Mix::EMPTY, |mix, (call, weight)| mix.with(call, weight))
     }
 
-    /// With one more part. There is room for it.
+    /// Adds a part, for which there must be room.
     fn with(mut self, call: Simple, weight: u32) -> Mix {
         self.parts[self.len] = Part { call, weight };
         self.len += 1;
@@ -59,12 +58,12 @@ impl Mix {
         self
     }
 
-    /// The calls and their weights.
+    /// Returns the calls and their weights.
     pub fn parts(&self) -> impl Iterator<Item = (Call, u32)> {
         self.parts[..self.len].iter().map(|part| (part.call.into(), part.weight))
     }
 
-    /// A part by chance, and its number.
+    /// Returns a random part, by weight, and its number.
     pub fn choose(&self, random: &mut Random) -> (usize, Call) {
         let mut left = random.below(self.weight);
         let mut number = 0;
@@ -90,7 +89,7 @@ impl From<Simple> for Call {
 impl FromStr for Mix {
     type Err = String;
 
-    /// Parts are separated by `+`, or by commas where those mean nothing else.
+    /// Parses a mix. Parts are separated by `+`, or by commas where those mean nothing else.
     fn from_str(text: &str) -> Result<Mix, String> {
         let mut mix = Mix::EMPTY;
         for part in text.split(['+', ',']) {

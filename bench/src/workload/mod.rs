@@ -1,8 +1,8 @@
-//! What is called: the calls a load can be made of, by name, and how many at once.
+//! The calls that a load can be made of, by name, and the numbers of connections and calls in flight.
 //!
-//! - [`getpid`], [`transfer`], [`copyinstr`], [`pipe`], [`fork`], [`connect`]: one idea each, with what is
-//!   sent and the check that it was done; [`mix`]: several of them, chosen by [`random`] numbers;
-//!   [`fair`]: many that are busy and one that is not.
+//! - [`getpid`], [`transfer`], [`copyinstr`], [`pipe`], [`fork`], [`connect`]: one kind of call each,
+//!   with its request and the check of its answer; [`mix`]: several kinds, chosen by [`random`]
+//!   numbers; [`fair`]: many busy connections and one that is not.
 //! - [`op`]: one call of any of these; [`case`]: a load of a comparison; [`size`]: a number of bytes.
 
 mod case;
@@ -27,35 +27,35 @@ pub use size::{MAX_SIZE, Size};
 use std::fmt;
 use std::str::FromStr;
 
-/// What `--call` takes, for its help.
+/// The names that `--call` takes, for its help.
 pub const NAMES: &str = "getpid, read:SIZE, pwrite:SIZE, copyinstr, pipe, fork, connect, mixed, \
                          mixed:CALL=WEIGHT+... and fair";
 
 /// The call that is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Nothing but a way there and back.
+    /// getpid, which measures only the round trip.
     Getpid,
-    /// So many bytes from the start of a file of the connection's own: copies out.
+    /// Reads this many bytes from the start of a file of the connection's own: copies out.
     Read(Size),
-    /// So many bytes to the start of a file of the connection's own: copies in.
+    /// Writes this many bytes to the start of a file of the connection's own: copies in.
     Pwrite(Size),
     /// Opens and closes a file of the connection's own: copies in a string. Each of the two is a call.
     Copyinstr,
     /// Two connections pass a byte to and fro over two pipes: calls that sleep.
     Pipe,
-    /// Becomes two: a prefork, a connection of the child, which hangs up.
+    /// Forks: a prefork, and a connection of the child, which hangs up.
     Fork,
     /// Connects, shakes hands and hangs up.
     Connect,
     /// Several calls, each by its weight.
     Mixed(Mix),
-    /// getpid, of busy connections and of a slow one.
+    /// getpid, by busy connections and by a slow one.
     Fair,
 }
 
 impl Call {
-    /// The most bytes that one call moves.
+    /// Returns the most bytes that one call moves.
     pub fn size(self) -> u32 {
         match self {
             Call::Read(Size(size)) | Call::Pwrite(Size(size)) => size,
@@ -64,12 +64,12 @@ impl Call {
         }
     }
 
-    /// Whether it reads or writes a file without a name.
+    /// Returns `true` if the call reads or writes a file without a name.
     pub fn needs_file(self) -> bool {
         self.size() > 0
     }
 
-    /// Whether it opens a file by its name.
+    /// Returns `true` if the call opens a file by its name.
     pub fn needs_path(self) -> bool {
         match self {
             Call::Copyinstr => true,
@@ -78,22 +78,22 @@ impl Call {
         }
     }
 
-    /// Whether its connections go in pairs.
+    /// Returns `true` if the call's connections go in pairs.
     pub fn is_in_pairs(self) -> bool {
         self == Call::Pipe
     }
 
-    /// Whether its connections stay: those of [`Call::Connect`] do not.
+    /// Returns `true` if the call's connections stay: those of [`Call::Connect`] do not.
     pub fn stays(self) -> bool {
         self != Call::Connect
     }
 
-    /// Whether each call has a connection of its own for a while.
+    /// Returns `true` if each call has a connection of its own for a while.
     pub fn has_children(self) -> bool {
         matches!(self, Call::Fork | Call::Connect)
     }
 
-    /// What is counted apart, by name; nothing if all calls are the same.
+    /// Returns the names of the parts that are counted apart, or nothing if all calls are the same.
     pub fn parts(self) -> Vec<String> {
         match self {
             Call::Mixed(mix) => mix.parts().map(|(call, _)| call.to_string()).collect(),
@@ -102,12 +102,12 @@ impl Call {
         }
     }
 
-    /// Whether it is getpid and nothing else.
+    /// Returns `true` if the call is getpid and nothing else.
     pub fn is_getpid(self) -> bool {
         matches!(self, Call::Getpid | Call::Fair)
     }
 
-    /// Whether it can be made at a rate that is asked for.
+    /// Checks that the call can be made at a given rate.
     pub fn check_rate(self) -> Result<(), String> {
         match self {
             Call::Fair => Err(format!("{self} has a pace of its own: it takes no rate")),
@@ -115,7 +115,7 @@ impl Call {
         }
     }
 
-    /// Whether so many connections can be had.
+    /// Checks that the call can have this number of connections.
     pub fn check(self, connections: u32) -> Result<(), String> {
         if self.is_in_pairs() && connections % 2 == 1 {
             return Err(format!(
@@ -169,17 +169,17 @@ impl fmt::Display for Call {
     }
 }
 
-/// A number of connections.
+/// Parses a number of connections.
 pub fn connections_from(text: &str) -> Result<u32, String> {
     number(text, 1_000_000)
 }
 
-/// A number of calls in flight on one connection.
+/// Parses a number of calls in flight on one connection.
 pub fn in_flight_from(text: &str) -> Result<u32, String> {
     number(text, 1024)
 }
 
-/// A number from 1 to the most that is allowed.
+/// Parses a number from 1 to `most`.
 pub fn number(text: &str, most: u32) -> Result<u32, String> {
     match text.parse() {
         Ok(number) if (1..=most).contains(&number) => Ok(number),

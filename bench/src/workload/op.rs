@@ -1,18 +1,18 @@
-//! One call of any kind: what is sent, and whether it did what it was to do.
+//! One call of any kind: its request, and the check of its answer.
 
 use super::pipe::Ends;
 use super::{copyinstr, fork, getpid, pipe, transfer};
 
-/// A call that is made.
+/// A call to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Getpid,
-    /// So many bytes.
+    /// Reads this many bytes.
     Read(u32),
-    /// So many bytes.
+    /// Writes this many bytes.
     Pwrite(u32),
     Open,
-    /// Of this file.
+    /// Closes this file.
     Close(u64),
     PipeRead,
     PipeWrite,
@@ -28,7 +28,7 @@ pub struct Answer {
     pub values: [u64; 2],
 }
 
-/// What a call refers to: files of the connection, addresses of its memory.
+/// The things a call refers to: files of the connection, addresses of its memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Names {
     pub file: u64,
@@ -38,7 +38,7 @@ pub struct Names {
 }
 
 impl Op {
-    /// The most bytes that are copied in or out of its buffer.
+    /// Returns the most bytes that are copied in or out of the call's buffer.
     pub fn size(self) -> u32 {
         match self {
             Op::Read(size) | Op::Pwrite(size) => size,
@@ -47,7 +47,7 @@ impl Op {
         }
     }
 
-    /// Appends its request. That of a [`Op::Connect`] is a connection.
+    /// Appends the call's request. A [`Op::Connect`] has no request but its connection.
     pub fn request(self, out: &mut Vec<u8>, reqno: u64, names: Names) {
         let Names { file, path, buffer, ends } = names;
         match self {
@@ -63,7 +63,7 @@ impl Op {
         }
     }
 
-    /// Whether it did what it was to do, and copied this many bytes out: a load of failures measures
+    /// Checks that the call succeeded, and copied this many bytes out: a load of failures measures
     /// nothing.
     pub fn check(self, answer: &Answer, copied: u64) -> Result<(), String> {
         let is_done = match self {
@@ -74,7 +74,7 @@ impl Op {
             Op::Close(_) => copyinstr::is_closed(answer),
             Op::PipeRead => pipe::is_read(answer, copied),
             Op::PipeWrite => pipe::is_written(answer),
-            // They end otherwise.
+            // These calls do not end with an answer.
             Op::Fork | Op::Connect => false,
         };
         if answer.error == 0 && is_done {

@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same in each run: SplitMix64.
+//! Pseudo-random numbers that are the same in each run: SplitMix64.
 //!
 //! Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
 
@@ -11,7 +11,7 @@ impl Random {
         Random(seed)
     }
 
-    /// The next number, any of 64 bits.
+    /// Returns the next number of 64 bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -20,7 +20,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below this one, each as likely as the others but for one part in 2^32.
+    /// Returns a number below `end`, each as likely as the others but for one part in 2^32.
     pub fn below(&mut self, end: u32) -> u32 {
         (((self.next() >> 32) * u64::from(end)) >> 32) as u32
     }
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn it_is_splitmix64() {
-        // The first numbers of the reference implementation for this seed.
+        // These are the first numbers of the reference implementation for this seed.
         let mut random = Random::new(1_234_567);
         let numbers =
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];

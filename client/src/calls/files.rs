@@ -1,4 +1,4 @@
-//! Files, directories, descriptors and pipes.
+//! Calls on files, directories, descriptors and pipes.
 
 use super::{PAD, Result, int};
 use crate::numbers::sys;
@@ -7,7 +7,7 @@ use crate::{Buffer, Client};
 /// Bytes of `struct stat`.
 const STAT_LEN: usize = 152;
 
-/// What stat tells.
+/// The fields that stat(2) returns.
 ///
 /// Source: NetBSD `sys/sys/stat.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +38,19 @@ impl Stat {
         }
     }
 
-    /// Whether it is a directory.
+    /// Returns `true` for a directory.
     pub fn is_dir(&self) -> bool {
         self.mode & 0o170_000 == 0o040_000
     }
 
-    /// Whether it is a regular file.
+    /// Returns `true` for a regular file.
     pub fn is_file(&self) -> bool {
         self.mode & 0o170_000 == 0o100_000
     }
 }
 
 impl Client {
-    /// Opens a file; `mode` counts where it is created.
+    /// Opens a file; `mode` is used if the call creates the file.
     pub fn open(&self, path: &str, flags: i32, mode: u32) -> Result<i32> {
         let path = self.space().buffer_str(path)?;
         Ok(self.call(sys::OPEN, &[path.addr(), int(flags), mode.into()])?[0] as i32)
@@ -68,7 +68,7 @@ impl Client {
         Ok(buffer.bytes(read as usize))
     }
 
-    /// Writes bytes and returns how many were taken.
+    /// Writes bytes and returns the number of bytes taken.
     pub fn write(&self, fd: i32, bytes: &[u8]) -> Result<usize> {
         let buffer = self.space().buffer_from(bytes)?;
         let args = [int(fd), buffer.addr(), bytes.len() as u64];
@@ -83,14 +83,14 @@ impl Client {
         Ok(buffer.bytes(read as usize))
     }
 
-    /// Writes bytes at an offset of the file and returns how many were taken.
+    /// Writes bytes at an offset of the file and returns the number of bytes taken.
     pub fn pwrite(&self, fd: i32, bytes: &[u8], offset: i64) -> Result<usize> {
         let buffer = self.space().buffer_from(bytes)?;
         let args = [int(fd), buffer.addr(), bytes.len() as u64, PAD, offset as u64];
         Ok(self.call(sys::PWRITE, &args)?[0] as usize)
     }
 
-    /// Reads into pieces of these lengths, and returns what each then holds.
+    /// Reads into pieces of these lengths, and returns the bytes of each piece.
     pub fn readv(&self, fd: i32, lens: &[usize]) -> Result<Vec<Vec<u8>>> {
         let buffers: std::result::Result<Vec<_>, _> =
             lens.iter().map(|&len| self.space().buffer(len)).collect();
@@ -104,14 +104,14 @@ impl Client {
         Ok(pieces.collect())
     }
 
-    /// Writes these pieces and returns how many bytes were taken.
+    /// Writes these pieces and returns the number of bytes taken.
     pub fn writev(&self, fd: i32, pieces: &[&[u8]]) -> Result<usize> {
         let buffers: std::result::Result<Vec<_>, _> =
             pieces.iter().map(|piece| self.space().buffer_from(piece)).collect();
         self.vectored(sys::WRITEV, fd, &buffers?)
     }
 
-    /// A call with an array of `struct iovec`: address and length.
+    /// Makes a call with an array of `struct iovec`: address and length.
     fn vectored(&self, number: i32, fd: i32, buffers: &[Buffer<'_>]) -> Result<usize> {
         let words = buffers.iter().flat_map(|buffer| [buffer.addr(), buffer.len() as u64]);
         let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
@@ -130,12 +130,12 @@ impl Client {
         self.call(sys::FTRUNCATE, &[int(fd), PAD, len as u64]).map(drop)
     }
 
-    /// A second descriptor of the same open file.
+    /// Makes a second descriptor of the same open file.
     pub fn dup(&self, fd: i32) -> Result<i32> {
         Ok(self.call(sys::DUP, &[int(fd)])?[0] as i32)
     }
 
-    /// A second descriptor of the same open file, with this number.
+    /// Makes a second descriptor of the same open file, with this number.
     pub fn dup2(&self, from: i32, to: i32) -> Result<i32> {
         Ok(self.call(sys::DUP2, &[int(from), int(to)])?[0] as i32)
     }
@@ -145,12 +145,12 @@ impl Client {
         Ok(self.call(sys::FCNTL, &[int(fd), int(command), int(arg)])?[0] as i32)
     }
 
-    /// A pipe: the end to read from and the end to write to.
+    /// Makes a pipe; returns the end to read from and the end to write to.
     pub fn pipe(&self) -> Result<[i32; 2]> {
         Ok(self.call(sys::PIPE, &[])?.map(|fd| fd as i32))
     }
 
-    /// A pipe with flags, such as `O_CLOEXEC` or `O_NONBLOCK`.
+    /// Makes a pipe with flags, such as `O_CLOEXEC` or `O_NONBLOCK`.
     pub fn pipe2(&self, flags: i32) -> Result<[i32; 2]> {
         let fds = self.space().buffer(8)?;
         self.call(sys::PIPE2, &[fds.addr(), int(flags)])?;
@@ -175,12 +175,12 @@ impl Client {
         self.call(sys::UNLINK, &[path.addr()]).map(drop)
     }
 
-    /// What there is to know of a file.
+    /// Returns the attributes of a file.
     pub fn stat(&self, path: &str) -> Result<Stat> {
         self.stat_path(sys::STAT, path)
     }
 
-    /// What there is to know of a file, or of the symbolic link itself.
+    /// Returns the attributes of a file, or of the symbolic link itself.
     pub fn lstat(&self, path: &str) -> Result<Stat> {
         self.stat_path(sys::LSTAT, path)
     }
@@ -192,7 +192,7 @@ impl Client {
         Ok(Stat::read(&stat))
     }
 
-    /// What there is to know of an open file.
+    /// Returns the attributes of an open file.
     pub fn fstat(&self, fd: i32) -> Result<Stat> {
         let stat = self.space().buffer(STAT_LEN)?;
         self.call(sys::FSTAT, &[int(fd), stat.addr()])?;

@@ -1,7 +1,7 @@
-//! Typed calls: a method a call, with NetBSD/amd64's argument layout.
+//! Typed calls: one method for each call, with NetBSD/amd64's argument layout.
 //!
-//! Each argument has a slot of 8 bytes, and before a file offset lies an empty one where the table
-//! says `PAD`. What a call points to lives in a [`Buffer`](super::Buffer) of the client's
+//! Each argument has a slot of 8 bytes, and an empty slot precedes a file offset where the table says
+//! `PAD`. The memory that a call points to lies in a [`Buffer`](super::Buffer) of the client's
 //! [`AddressSpace`](super::AddressSpace) until the call ends.
 //!
 //! Source: NetBSD `sys/kern/syscalls.master`.
@@ -17,10 +17,10 @@ pub use sockets::{sockaddr_in, sockaddr_un};
 
 use super::error::CallError;
 
-/// What a typed call ends with.
+/// The result of a typed call.
 type Result<T> = std::result::Result<T, CallError>;
 
-/// The slot of an int.
+/// Returns the slot of an int.
 fn int(value: i32) -> u64 {
     i64::from(value) as u64
 }

@@ -1,4 +1,4 @@
-//! Who the process is, signals, memory, and the end of the kernel.
+//! Calls about the process: ids, signals, memory, and the end of the kernel.
 
 use super::{PAD, Result, int};
 use crate::Client;
@@ -9,37 +9,37 @@ impl Client {
         Ok(self.call(number, &[])?[0] as i32)
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn getpid(&self) -> Result<i32> {
         self.get_id(sys::GETPID)
     }
 
-    /// The parent's process id.
+    /// Returns the parent's process id.
     pub fn getppid(&self) -> Result<i32> {
         self.get_id(sys::GETPPID)
     }
 
-    /// The real user id.
+    /// Returns the real user id.
     pub fn getuid(&self) -> Result<u32> {
         Ok(self.get_id(sys::GETUID)? as u32)
     }
 
-    /// The effective user id.
+    /// Returns the effective user id.
     pub fn geteuid(&self) -> Result<u32> {
         Ok(self.get_id(sys::GETEUID)? as u32)
     }
 
-    /// The real group id.
+    /// Returns the real group id.
     pub fn getgid(&self) -> Result<u32> {
         Ok(self.get_id(sys::GETGID)? as u32)
     }
 
-    /// The effective group id.
+    /// Returns the effective group id.
     pub fn getegid(&self) -> Result<u32> {
         Ok(self.get_id(sys::GETEGID)? as u32)
     }
 
-    /// Sends a signal to a process. One to itself comes back to the client's handler.
+    /// Sends a signal to a process. A signal to the client's own process comes back to its handler.
     pub fn kill(&self, pid: i32, signo: i32) -> Result<()> {
         self.call(sys::KILL, &[int(pid), int(signo)]).map(drop)
     }
@@ -51,7 +51,7 @@ impl Client {
         Ok(self.call(sys::MMAP, &args)?[0] as u64)
     }
 
-    /// Reboots or, with [`RB_HALT`], halts the kernel; either ends the server.
+    /// Reboots or, with [`RB_HALT`], halts the kernel; both end the server.
     pub fn reboot(&self, flags: i32) -> Result<()> {
         self.call(sys::REBOOT, &[int(flags), 0]).map(drop)
     }

@@ -1,4 +1,4 @@
-//! Sockets inside the kernel, as far as making, naming and closing them goes.
+//! Calls that make, name and close sockets inside the kernel.
 
 use std::net::SocketAddrV4;
 
@@ -9,7 +9,8 @@ use crate::numbers::{AF_INET, AF_LOCAL, sys};
 /// Bytes of the longest socket address (`SOCK_MAXADDRLEN`).
 const MAX_ADDRESS: usize = 255;
 
-/// NetBSD's `struct sockaddr_in`: its length, its family, then port and address in network order.
+/// Returns NetBSD's `struct sockaddr_in`: its length, its family, then port and address in network
+/// order.
 pub fn sockaddr_in(addr: SocketAddrV4) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[0] = 16;
@@ -19,7 +20,7 @@ pub fn sockaddr_in(addr: SocketAddrV4) -> [u8; 16] {
     bytes
 }
 
-/// NetBSD's `struct sockaddr_un`: its length, its family, then the path and a NUL.
+/// Returns NetBSD's `struct sockaddr_un`: its length, its family, then the path and a NUL.
 pub fn sockaddr_un(path: &str) -> Vec<u8> {
     let mut bytes = vec![(path.len() + 3) as u8, AF_LOCAL as u8];
     bytes.extend_from_slice(path.as_bytes());
@@ -46,7 +47,7 @@ impl Client {
         self.call(sys::SETSOCKOPT, &args).map(drop)
     }
 
-    /// The name of a socket.
+    /// Returns the name of a socket.
     pub fn getsockname(&self, fd: i32) -> Result<Vec<u8>> {
         let address = self.space().buffer(MAX_ADDRESS)?;
         let len = self.space().buffer_from(&(MAX_ADDRESS as u32).to_le_bytes())?;

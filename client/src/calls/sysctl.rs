@@ -1,10 +1,10 @@
-//! The kernel's variables.
+//! Calls that read and set the kernel's variables.
 
 use super::Result;
 use crate::Client;
 use crate::numbers::sys;
 
-/// Bytes a variable read as a string may have.
+/// The most bytes of a variable read as a string.
 const MAX_STRING: usize = 1024;
 
 impl Client {
@@ -23,7 +23,7 @@ impl Client {
         Ok(old.bytes(old_len.i64_at(0) as usize))
     }
 
-    /// Reads a string, without its NUL; what is not UTF-8 is replaced.
+    /// Reads a string, without its NUL; bytes that are not UTF-8 are replaced.
     pub fn sysctl_string(&self, name: &[i32]) -> Result<String> {
         let mut bytes = self.sysctl(name, MAX_STRING, None)?;
         let nul = bytes.iter().position(|&byte| byte == 0);
@@ -31,14 +31,14 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Sets a string; it travels with its NUL.
+    /// Sets a string; it is sent with its NUL.
     pub fn set_sysctl_string(&self, name: &[i32], value: &str) -> Result<()> {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.sysctl(name, 0, Some(&bytes)).map(drop)
     }
 
-    /// Reads an int; 0 for the bytes a shorter variable lacks.
+    /// Reads an int; bytes that a shorter variable lacks are 0.
     pub fn sysctl_int(&self, name: &[i32]) -> Result<i32> {
         let mut bytes = self.sysctl(name, 4, None)?;
         bytes.resize(4, 0);

@@ -1,4 +1,4 @@
-//! Clocks and sleep. `struct timespec` and `struct timeval` are two 64-bit words each.
+//! Calls about clocks and sleep. `struct timespec` and `struct timeval` are two 64-bit words each.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use crate::Client;
 use crate::numbers::sys;
 
 impl Client {
-    /// The time of a clock.
+    /// Returns the time of a clock.
     pub fn clock_gettime(&self, clock: i32) -> Result<Duration> {
         let time = self.space().buffer(16)?;
         self.call(sys::CLOCK_GETTIME, &[int(clock), time.addr()])?;
         Ok(duration(time.i64_at(0), time.i64_at(8)))
     }
 
-    /// The time of day, since 1970.
+    /// Returns the time of day, since 1970.
     pub fn gettimeofday(&self) -> Result<Duration> {
         let time = self.space().buffer(16)?;
         self.call(sys::GETTIMEOFDAY, &[time.addr(), 0])?;
@@ -31,7 +31,7 @@ impl Client {
     }
 }
 
-/// Seconds and nanoseconds that a server said: what is out of range is cut.
+/// Makes a duration of a server's seconds and nanoseconds; values out of range are cut.
 fn duration(secs: i64, nanos: i64) -> Duration {
     Duration::new(secs.max(0) as u64, nanos.clamp(0, 999_999_999) as u32)
 }

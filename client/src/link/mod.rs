@@ -1,23 +1,23 @@
-//! One connection: who waits for what on it, and what has become of it.
+//! One connection: its open requests, the threads that wait on it, and its end.
 //!
-//! No thread of its own serves a connection. A thread that waits for an answer becomes the
-//! *receiver* if there is none: it receives for everybody and serves the server's requests until its
-//! own answer is here, then hands over to one of those parked. Whole frames are queued in the
-//! [`SendQueue`](send::Outbox) by any thread, and whoever finds nobody sending sends what is there, its
-//! own bytes and others'. That never blocks; for a full socket somebody must wait:
+//! A connection has no thread of its own. A thread that waits for an answer becomes the *receiver* if
+//! there is none: it receives for all threads and serves the server's requests until its own answer is
+//! here, then hands the role to a parked thread. Any thread queues whole frames in the
+//! [`SendQueue`](send::SendQueue), and a thread that finds no other thread sending sends everything there,
+//! its own bytes and others'. Sending never blocks; for a full socket some thread must wait:
 //!
 //! - A receiver that sees the socket full waits for room, too, and is *alert*.
-//! - A receiver that saw nothing of the sort *naps* in recv(2), one system call, and cannot be told.
-//!   Then one thread whose own bytes are queued waits for room or for something to receive. The
-//!   latter ends the nap: the receiver looks again, and that thread parks. Meanwhile only that
-//!   thread sends, so that its answer cannot come unnoticed while it waits.
+//! - A receiver that has not seen the socket full *naps* in recv(2), one system call, and cannot be
+//!   told. Then one thread whose own bytes are queued waits for room or for something to receive. The
+//!   latter ends the nap: the receiver looks again, and that thread parks. Meanwhile only that thread
+//!   sends, so that its answer cannot come unnoticed while it waits.
 //!
-//! So bytes for whose sake a thread waits are sent when there is room. What a thread leaves queued
-//! when its patience ends goes out with whatever is sent or received next.
+//! So bytes that a thread waits for are sent when there is room. Bytes that a thread leaves queued when
+//! its patience ends go out with the next send or receive.
 //!
-//! Why this cannot deadlock: no thread holds the lock while it waits, and none waits for room in the
-//! socket without the receiver or itself waiting for something to receive. So when both directions
-//! of the socket are full and the server reads nothing until it is read from, it is read from.
+//! This cannot deadlock: no thread holds the lock while it waits, and no thread waits for room in the
+//! socket unless it, or the receiver, also waits for something to receive. So when both directions of
+//! the socket are full and the server reads nothing before its own bytes are read, they are read.
 
 mod receive;
 mod send;
@@ -39,12 +39,12 @@ use state::State;
 
 pub(super) use state::{Reply, call};
 
-/// An answered call that was posted: see [`Client::post`](super::Client::post).
+/// A posted call that was answered: see [`Client::post`](super::Client::post).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completed {
-    /// What [`Client::post`](super::Client::post) returned.
+    /// The id that [`Client::post`](super::Client::post) returned.
     pub id: u64,
-    /// How the call ended.
+    /// The result of the call.
     pub result: CallResult,
 }
 
@@ -54,15 +54,16 @@ pub(super) struct Link {
     settings: Arc<Settings>,
     memory: Arc<dyn Memory>,
     state: Mutex<State>,
-    /// Locked by whoever has the receiver's role, which [`State`] keeps: nobody waits for this lock.
+    /// The receiver's state, locked by the holder of the role, which [`State`] keeps: no thread waits
+    /// for this lock.
     receiving: Mutex<Receiving>,
 }
 
-/// A request on its way.
+/// A request in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub reqno: u64,
-    /// Where its frame ends: see [`Link::flush`].
+    /// The end of its frame in the send queue: see [`Link::flush`].
     pub end: u64,
 }
 
@@ -81,8 +82,8 @@ impl Link {
         &self.memory
     }
 
-    /// Registers a request and queues its frame, which `encode` appends. Its answer is for
-    /// [`Link::wait`], which sends it, also if the connection has ended already.
+    /// Registers a request and queues its frame, which `encode` appends. [`Link::wait`] sends the frame
+    /// and returns the answer, also if the connection has ended already.
     pub fn ask(&self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>, u64)) -> Asked {
         let mut state = self.state();
         let reqno = state.ask(kind);
@@ -97,32 +98,32 @@ impl Link {
         reqno
     }
 
-    /// Where what is queued so far ends: for [`Link::flush`].
+    /// Returns the end of the bytes queued so far, for [`Link::flush`].
     pub fn end(&self) -> u64 {
         self.state().send_queue.end()
     }
 
-    /// Bytes queued and not sent yet.
+    /// Returns the number of bytes queued and not sent yet.
     pub fn owed(&self) -> usize {
         self.state().send_queue.owed()
     }
 
-    /// Nobody will ask for this answer.
+    /// Notes that nobody will ask for this answer.
     pub fn forget(&self, reqno: u64) {
         self.state().forget(reqno);
     }
 
-    /// Moves the answers to posted requests behind what is in `into`.
+    /// Appends the answers to posted requests to `into`.
     pub fn take_completed(&self, into: &mut Vec<Completed>) {
         into.append(&mut self.state().completed);
     }
 
-    /// Requests without an answer so far.
+    /// Returns the number of requests without an answer so far.
     pub fn outstanding(&self) -> usize {
         self.state().outstanding()
     }
 
-    /// Why the connection ended, if it has.
+    /// Returns the reason why the connection ended, if it has.
     pub fn lost(&self) -> Option<Lost> {
         self.state().lost.clone()
     }
@@ -136,7 +137,7 @@ impl Link {
         }
     }
 
-    /// Wakes a parked thread for a duty that is nobody's.
+    /// Wakes a parked thread for a duty that no thread has.
     fn wake_next(&self, state: MutexGuard<'_, State>) {
         let next = state.next_on_duty();
         drop(state);
@@ -145,7 +146,8 @@ impl Link {
         }
     }
 
-    /// Runs the handler for the signals that came, with no lock and no role held: it may call.
+    /// Runs the handler for the signals that came, with no lock and no role held: the handler may make
+    /// calls.
     fn deliver_signals(&self) {
         let signals = std::mem::take(&mut self.state().signals);
         for signo in signals {

@@ -1,4 +1,4 @@
-//! The receiver's work: bytes from the socket to answers and to served requests.
+//! The receiver's work: turns bytes from the socket into answers, and serves the server's requests.
 
 use std::cell::Cell;
 use std::sync::{MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use rumpsp::wire::{SYSCALL_RESPONSE_LEN, TOKEN_LEN, read_u32, read_u64};
 /// Bytes read at once. The buffer belongs to the thread, so idle connections have none.
 const BUFFER: usize = 64 * 1024;
 
-/// Reads one [`Link::receive_all`] does at most, so that one busy server cannot keep it for ever.
+/// The most reads of one [`Link::receive_all`], so that one busy server cannot keep it for ever.
 const READS: usize = 16;
 
-/// What belongs to the receiver's role.
+/// The state that belongs to the receiver's role.
 #[derive(Default)]
 pub struct Receiving {
     reader: Reader,
@@ -29,7 +29,7 @@ pub struct Receiving {
     answers: Vec<u8>,
 }
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Came {
     pub bytes: usize,
@@ -40,7 +40,7 @@ thread_local! {
     static SPARE: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
-/// Lends the thread's buffer; a nested loan gets a new one.
+/// Lends out the thread's buffer; a nested loan gets a new buffer.
 fn with_buffer<T>(body: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut buffer = SPARE.take().unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
     let result = body(&mut buffer);
@@ -53,7 +53,7 @@ impl Link {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Receives once and takes in what came: nothing, if nothing came in time.
+    /// Receives once and takes in the bytes that came: none, if none came in time.
     pub(super) fn receive(&self, rx: &mut Receiving, patience: Patience) -> Result<Came, Lost> {
         with_buffer(|buffer| match self.socket.receive(buffer, patience) {
             Ok(None) => Ok(Came::default()),
@@ -64,7 +64,7 @@ impl Link {
         })
     }
 
-    /// Receives what is there, without waiting, and returns the number of frames.
+    /// Receives the bytes that are there, without waiting, and returns the number of frames.
     pub(super) fn receive_all(&self, rx: &mut Receiving) -> Result<usize, Lost> {
         let mut frames = 0;
         for _ in 0..READS {
@@ -77,7 +77,7 @@ impl Link {
         Ok(frames)
     }
 
-    /// Takes bytes in and returns how many frames they completed.
+    /// Takes bytes in and returns the number of frames they completed.
     fn take_in(&self, rx: &mut Receiving, mut input: &[u8]) -> Result<usize, ProtocolError> {
         let mut frames = 0;
         let skip = rx.skip.min(input.len() as u64);
@@ -97,7 +97,7 @@ impl Link {
         Ok(frames)
     }
 
-    /// Passes the answers on, unless the server has left too many unread.
+    /// Moves the answers to the send queue, unless the server has left too many unread.
     fn queue_answers(&self, rx: &mut Receiving) -> Result<(), ProtocolError> {
         if rx.answers.is_empty() {
             return Ok(());
@@ -115,8 +115,8 @@ impl Link {
         if owed > self.settings.max_unread { Err(ProtocolError::Unread(owed)) } else { Ok(()) }
     }
 
-    /// Looks at the address of a copyout as soon as it is here: one that no region takes is dropped
-    /// as it comes, and its bytes are never kept.
+    /// Checks the address of a copyout as soon as it has arrived. A copyout that no region takes is
+    /// dropped as it comes, and its bytes are never kept.
     fn drop_bad_copyout(&self, rx: &mut Receiving) -> Result<(), ProtocolError> {
         let Some((header, body)) = rx.reader.partial() else {
             return Ok(());
@@ -219,7 +219,7 @@ impl Link {
             self.memory.space().count_fault();
             answers.extend(wire::error_response(header.reqno, ErrorCode::Malformed));
         }
-        // Many requests may lie in one read: look after each that the answers are within bounds.
+        // Many requests may lie in one read: check after each that the answers are within bounds.
         if answers.len() > self.settings.max_unread {
             return Err(ProtocolError::Unread(answers.len()));
         }
@@ -227,7 +227,7 @@ impl Link {
     }
 }
 
-/// The least and most bytes of a frame's body.
+/// Returns the least and most bytes of a frame's body.
 fn lengths(header: &Header, max_copy: usize) -> Result<(usize, usize), ProtocolError> {
     let class = header.class().ok_or(ProtocolError::Class(header.class))?;
     if class == Class::Error {
@@ -248,7 +248,8 @@ fn lengths(header: &Header, max_copy: usize) -> Result<(usize, usize), ProtocolE
     Ok((exact, exact))
 }
 
-/// The most bytes a frame's body may have. One too short is refused here too, before it has come.
+/// Returns the most bytes of a frame's body. A body that is too short is refused here, too, before it
+/// has come.
 fn bound(header: &Header, max_copy: usize) -> Result<usize, ProtocolError> {
     let (least, most) = lengths(header, max_copy)?;
     match header.len.checked_sub(HEADER_LEN as u64) {
@@ -264,7 +265,7 @@ fn over_bound(header: &Header, max_copy: usize) -> ProtocolError {
     ProtocolError::Length { len: header.len, class: header.class, kind: header.kind, most }
 }
 
-/// The length of a copyout, if header and body agree on it.
+/// Returns the length of a copyout, if header and body agree on it.
 fn copy_len(header: &Header, body: &[u8]) -> Result<u64, ProtocolError> {
     let len = read_u64(body, 0);
     if len.checked_add((HEADER_LEN + COPY_BODY_LEN) as u64) == Some(header.len) {

@@ -1,4 +1,4 @@
-//! What is queued to be sent: whole frames, queued by any thread, sent by one at a time.
+//! The send queue: whole frames, queued by any thread, sent by one thread at a time.
 
 use std::thread::Thread;
 
@@ -13,23 +13,23 @@ const KEEP: usize = 1024;
 #[derive(Default)]
 pub struct SendQueue {
     queue: Vec<u8>,
-    /// Frames whose end is still to be sent; not here while a thread sends them.
+    /// Frames whose end is still to be sent; taken out while a thread sends them.
     batch: Vec<u8>,
     /// Bytes ever queued and ever sent.
     queued: u64,
     sent: u64,
-    /// Whether some thread is sending.
+    /// True while some thread is sending.
     sending: bool,
-    /// The socket had no room when a thread last tried.
+    /// True if the socket had no room when a thread last tried.
     pub full: bool,
-    /// A thread waits for room, and only it sends until it has looked again.
+    /// True while a thread waits for room; only that thread sends until it has looked again.
     pub awaited: bool,
-    /// Sending failed; what is queued from here on is dropped.
+    /// True once sending has failed; frames queued from then on are dropped.
     failed: bool,
 }
 
 impl SendQueue {
-    /// Queues what `encode` appends, and returns how many bytes have been queued by then.
+    /// Queues the frame that `encode` appends, and returns the number of bytes ever queued.
     pub fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
         if !self.failed {
             let before = self.queue.len();
@@ -39,23 +39,24 @@ impl SendQueue {
         self.queued
     }
 
-    /// Whether all is sent that had been queued when [`SendQueue::push`] returned this.
+    /// Returns `true` if everything is sent that had been queued when [`SendQueue::push`] returned
+    /// `end`.
     pub fn is_sent(&self, end: u64) -> bool {
         self.sent >= end
     }
 
-    /// Bytes ever queued.
+    /// Returns the number of bytes ever queued.
     pub fn end(&self) -> u64 {
         self.queued
     }
 
-    /// Bytes queued and not sent yet.
+    /// Returns the number of bytes queued and not sent yet.
     pub fn owed(&self) -> usize {
         (self.queued - self.sent) as usize
     }
 
-    /// Frames, and where in them those bytes begin that are to be sent next. Nothing if nothing is
-    /// queued, or if another thread sends: that one will take what is queued meanwhile.
+    /// Takes frames out, with the offset of the bytes to send next. Returns `None` if nothing is
+    /// queued, or if another thread sends: that thread will take the bytes queued meanwhile.
     fn take(&mut self) -> Option<(Vec<u8>, usize)> {
         if self.sending || self.awaited || self.owed() == 0 {
             return None;
@@ -70,7 +71,7 @@ impl SendQueue {
         Some((batch, start))
     }
 
-    /// Puts back what was taken, of which so many bytes were sent; none if there was no room.
+    /// Puts back the frames taken out, of which `sent` bytes were sent; `None` if there was no room.
     fn put_back(&mut self, batch: Vec<u8>, sent: Option<usize>) {
         self.sending = false;
         self.full = sent.is_none();
@@ -93,7 +94,7 @@ impl SendQueue {
 }
 
 impl Link {
-    /// Sends what is queued, as far as the socket has room.
+    /// Sends the queued bytes, as far as the socket has room.
     pub(super) fn send(&self) {
         let mut state = self.state();
         let mut wake = Vec::new();

@@ -1,4 +1,5 @@
-//! What is asked and not answered, what is queued, and who waits. Pure bookkeeping under one lock.
+//! The state of a connection: open requests, queued bytes, waiting threads. Pure bookkeeping under one
+//! lock.
 
 use std::collections::HashMap;
 use std::thread::Thread;
@@ -20,37 +21,37 @@ pub enum Reply {
     Prefork(Token),
 }
 
-/// A request on its way through.
+/// A request, from its number to its answer.
 enum Slot {
     Waiting(Kind),
     /// A call whose answer goes to [`State::completed`].
     Posted,
-    /// Its answer is to be dropped when it comes.
+    /// The answer is to be dropped when it comes.
     Forgotten(Kind),
     Answered(Answer),
 }
 
-/// What a thread waits for.
+/// The goal of a thread that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Goal {
-    /// The answer to this request; or, without one, that its own bytes are sent.
+    /// The request whose answer the thread waits for; `None` if it waits only until its bytes are sent.
     pub reqno: Option<u64>,
-    /// Where its own bytes end: see [`SendQueue::push`].
+    /// The end of the thread's own bytes: see [`SendQueue::push`].
     pub end: u64,
 }
 
-/// Who receives, and whether that thread will also send what the socket has no room for now.
+/// The state of the receiver's role, and whether its holder also sends when the socket has room again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Receiver {
     #[default]
     Nobody,
-    /// A thread that waits for room, too, or that will look before it waits.
+    /// A thread has it that waits for room, too, or that will look before it waits.
     Alert,
-    /// A thread that waits only for something to receive: its nap of this number.
+    /// A thread has it that waits only for something to receive: its nap has this number.
     Napping(u64),
 }
 
-/// All that is under way on a connection.
+/// Everything under way on a connection.
 #[derive(Default)]
 pub struct State {
     last: u64,
@@ -60,13 +61,13 @@ pub struct State {
     pub send_queue: SendQueue,
     pub receiver: Receiver,
     naps: u64,
-    /// Where the receiver's last answers to the server's requests end.
+    /// The end of the receiver's last answers to the server's requests.
     pub served: u64,
     /// Threads parked until they reach their goal or are to receive.
     parked: Vec<(Goal, Thread)>,
     /// Signals not delivered yet.
     pub signals: Vec<i32>,
-    /// Why the connection ended.
+    /// The reason why the connection ended.
     pub lost: Option<Lost>,
 }
 
@@ -96,7 +97,7 @@ impl State {
         self.slots.values().filter(open).count()
     }
 
-    /// The answer to a request, if it is here or will never come.
+    /// Takes the answer to a request, if it is here or will never come.
     pub fn take(&mut self, reqno: u64) -> Option<Answer> {
         if !self.is_settled(reqno) {
             return None;
@@ -108,7 +109,7 @@ impl State {
         }
     }
 
-    /// Whether [`State::take`] has an answer.
+    /// Returns `true` if [`State::take`] has an answer.
     pub fn is_settled(&self, reqno: u64) -> bool {
         self.lost.is_some() || matches!(self.slots.get(&reqno), Some(Slot::Answered(_)))
     }
@@ -122,7 +123,8 @@ impl State {
         }
     }
 
-    /// Files an answer, and returns the thread parked for it, to be woken once the lock is free.
+    /// Files an answer, and returns the thread parked for it, which the caller wakes once the lock is
+    /// free.
     pub fn settle(
         &mut self,
         reqno: u64,
@@ -150,7 +152,7 @@ impl State {
         Ok(None)
     }
 
-    /// Whether there is nothing to wait for any more.
+    /// Returns `true` if the thread need not wait for this goal any more.
     pub fn is_reached(&self, goal: Goal) -> bool {
         match goal.reqno {
             Some(reqno) => self.is_settled(reqno),
@@ -176,8 +178,8 @@ impl State {
         }
     }
 
-    /// Whether the receiver, about to wait, must wait for room in the socket, too: if there is none,
-    /// or if the thread that sends this one's bytes might leave them.
+    /// Returns `true` if the receiver, about to wait, must wait for room in the socket, too: if there
+    /// is none, or if the thread that sends the receiver's bytes might leave them.
     pub fn look(&mut self, goal: Goal) -> bool {
         let is_sent = self.send_queue.is_sent(goal.end.max(self.served));
         let is_alert = self.send_queue.full || !is_sent;
@@ -190,21 +192,21 @@ impl State {
         is_alert
     }
 
-    /// Whether another thread is about to send this one's bytes. It will receive, too, or wake one
-    /// that does.
+    /// Returns `true` if another thread is about to send the bytes of this goal. That thread will
+    /// receive, too, or wake one that does.
     pub fn is_being_sent(&self, goal: Goal) -> bool {
         !self.send_queue.full && !self.send_queue.is_sent(goal.end)
     }
 
-    /// Whether a thread must wait for room, because the receiver naps, and for its own bytes' sake
-    /// may. Its answer cannot come meanwhile: only it sends.
+    /// Returns `true` if a thread must wait for room, because the receiver naps and bytes of this goal
+    /// are not sent. Its answer cannot come meanwhile: only this thread sends.
     pub fn may_await_room(&self, goal: Goal) -> bool {
         let send_queue = &self.send_queue;
         let is_open = send_queue.full && !send_queue.awaited && !send_queue.is_sent(goal.end);
         is_open && matches!(self.receiver, Receiver::Napping(_))
     }
 
-    /// The parked thread that is to be woken if a duty is nobody's: to receive or to wait for room.
+    /// Returns the parked thread to wake if no thread has a duty: to receive or to wait for room.
     pub fn next_on_duty(&self) -> Option<Thread> {
         let is_fit = |goal| match self.receiver {
             Receiver::Nobody => !self.is_being_sent(goal),
@@ -214,7 +216,7 @@ impl State {
         parked.map(|(_, thread)| thread.clone())
     }
 
-    /// Adds the threads to wake after bytes were sent, or for lack of room were not.
+    /// Adds the threads to wake after bytes were sent, or were not for lack of room.
     pub fn wake_after_sending(&self, wake: &mut Vec<Thread>) {
         let is_over = |goal: &Goal| goal.reqno.is_none() && self.send_queue.is_sent(goal.end);
         let over = self.parked.iter().filter(|(goal, _)| is_over(goal));
@@ -240,7 +242,7 @@ impl State {
     }
 }
 
-/// The answer to a call.
+/// Returns the result in the answer to a call.
 pub fn call(answer: Answer) -> Result<[i64; 2], CallError> {
     match answer? {
         Reply::Syscall(values) => Ok(values),
@@ -248,7 +250,7 @@ pub fn call(answer: Answer) -> Result<[i64; 2], CallError> {
     }
 }
 
-/// The error word of a response.
+/// Returns the error in the error word of a response, if any.
 pub fn error_word(error: i32) -> Result<(), CallError> {
     if error == 0 { Ok(()) } else { Err(CallError::Errno(Errno(error))) }
 }

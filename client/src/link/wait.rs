@@ -1,4 +1,4 @@
-//! Waiting: as the receiver, for room in the socket, or parked while other threads do that.
+//! Waiting: as the receiver, for room in the socket, or parked while other threads do those two.
 
 use rustix::event::PollFlags;
 
@@ -7,8 +7,8 @@ use super::{Asked, Link};
 use crate::error::Lost;
 use crate::patience::Patience;
 
-/// The receiver's role. Dropping it gives it to the first of those parked; or, where the memory has
-/// panicked and the rest of what was read is gone, ends the connection.
+/// The receiver's role. Dropping it gives the role to the first parked thread; or ends the connection,
+/// if the memory has panicked and the rest of the bytes read is gone.
 struct Role<'a>(&'a Link);
 
 impl Drop for Role<'_> {
@@ -22,24 +22,24 @@ impl Drop for Role<'_> {
     }
 }
 
-/// What a thread that waits is to do next.
+/// The next step of a thread that waits.
 enum Turn<'a> {
     Over,
     Receive(Role<'a>),
-    /// To wait for room in the socket while the receiver takes that nap.
+    /// The thread waits for room in the socket while the receiver takes the nap of this number.
     AwaitRoom(u64),
     Park,
 }
 
 impl Link {
-    /// The answer to a request, or `None` when patience ends first. Whoever waits without patience
-    /// still receives what is there.
+    /// Returns the answer to a request, or `None` when patience ends first. A thread without patience
+    /// still receives the bytes that are there.
     pub fn wait(&self, asked: Asked, patience: Patience) -> Option<Answer> {
         self.reach(Goal { reqno: Some(asked.reqno), end: asked.end }, patience);
         self.state().take(asked.reqno)
     }
 
-    /// Sends the bytes up to that end, and receives while the socket is full.
+    /// Sends the queued bytes up to `end`, and receives while the socket is full.
     pub fn flush(&self, end: u64, patience: Patience) {
         self.reach(Goal { reqno: None, end }, patience);
     }
@@ -72,7 +72,7 @@ impl Link {
         }
     }
 
-    /// Decides under the lock; wakes a thread for what is nobody's duty then.
+    /// Decides the next step under the lock, and wakes a thread for a duty that no thread has then.
     fn turn(&self, goal: Goal, last: bool, ended_nap: Option<u64>) -> Turn<'_> {
         let mut state = self.state();
         state.delist();
@@ -90,7 +90,7 @@ impl Link {
         };
         if let Turn::Park = turn {
             state.enlist(goal);
-            // The receiver's nap is ending: it will look.
+            // The receiver's nap is ending: the receiver will look at the queue itself.
             if ended_nap.is_some_and(|nap| state.receiver == Receiver::Napping(nap)) {
                 return turn;
             }
@@ -99,8 +99,8 @@ impl Link {
         turn
     }
 
-    /// Receives until the goal is reached, a signal is to be delivered, or patience ends. For
-    /// whoever has the role.
+    /// Receives until the goal is reached, a signal is to be delivered, or patience ends. The caller
+    /// has the receiver's role.
     fn receive_until(&self, goal: Goal, patience: Patience) {
         let mut rx = self.receiving();
         loop {
@@ -126,7 +126,7 @@ impl Link {
         }
     }
 
-    /// The receiver's role, unless another thread has it.
+    /// Takes the receiver's role, unless another thread has it.
     fn role(&self) -> Option<Role<'_>> {
         let mut state = self.state();
         let is_free = state.receiver == Receiver::Nobody;
@@ -136,7 +136,7 @@ impl Link {
         })
     }
 
-    /// Moves what can be moved without waiting, both ways, and returns how many frames came.
+    /// Sends and receives without waiting, and returns the number of frames that came.
     pub fn pump(&self) -> Result<usize, Lost> {
         self.send();
         let received = match self.role() {

@@ -1,4 +1,4 @@
-//! Servers that break the protocol, hang up, or send their bytes in pieces.
+//! Tests with servers that break the protocol, hang up, or send their bytes in pieces.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{BannerError, CallError, Client, ConnectError, Lost, ProtocolError};
 use rumpsp::url::Url;
 use rumpsp::wire::{self, ErrorCode, Header, Kind};
 
-/// Everything a server sends for one call that copies both ways, and the call's answer last.
+/// Returns everything a server sends for one call that copies both ways, with the call's answer last.
 fn conversation(addr: u64) -> Vec<u8> {
     let mut bytes = wire::copyout_head(1, Kind::Copyout, 3, addr).to_vec();
     bytes.extend(b"abc");
@@ -142,7 +142,7 @@ fn a_server_that_accepts_nobody_costs_the_timeout_only() {
     let listener = std::os::unix::net::UnixListener::bind(url.path().unwrap()).unwrap();
     rustix::net::listen(&listener, 1).unwrap();
     let clients = Client::builder().timeout(Duration::from_millis(200));
-    // The first few find room in the listener's queue and wait for the banner.
+    // The first few clients find room in the listener's queue and wait for the banner.
     let errors: Vec<_> = (0..4).map(|_| clients.connect(&url).unwrap_err()).collect();
     assert!(matches!(errors[0], ConnectError::Banner { .. }), "{errors:?}");
     let ConnectError::Connect { source, .. } = &errors[3] else { panic!("{errors:?}") };
@@ -159,7 +159,7 @@ fn a_refused_handshake_names_its_code() {
     assert_eq!(Client::connect(&server.url).unwrap_err().refused(), Some(ErrorCode::Auth));
 }
 
-/// What a call ends with if the server sends this instead of its answer.
+/// Returns the error that a call ends with if the server sends these bytes instead of an answer.
 fn answer_to_a_call(bytes: Vec<u8>) -> ProtocolError {
     let server = fake::unix(move |mut peer| {
         peer.hello();

@@ -1,4 +1,4 @@
-//! Handshake, calls, and the server's copies during them.
+//! Tests of the handshake, of calls, and of the server's copies during them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -166,7 +166,7 @@ fn a_call_that_takes_too_long_is_given_up_and_its_answer_dropped() {
         peer.answer(&slow, 1);
         peer.answer(&quick, 2);
     });
-    // Long enough for the handshake and for the second call, which are served.
+    // The timeout is long enough for the handshake and for the second call, which are served.
     let client = Client::builder().timeout(Duration::from_secs(2)).connect(&server.url).unwrap();
     assert_eq!(client.call(20, &[]), Err(CallError::TimedOut));
     let quick = client.begin(20, &[]);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rumpsp::url::Url;
 use rumpsp::wire::{self, Class, HEADER_LEN, Header, Kind};
 
-/// Nothing in these tests may take longer.
+/// The longest that anything in these tests may take.
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// A frame that the client sent.
@@ -60,7 +60,7 @@ impl Peer {
         self.send(&wire::banner("NetBSD", "7.99.34", "amd64"));
     }
 
-    /// The next frame, or `None` at the end of the stream.
+    /// Returns the next frame, or `None` at the end of the stream.
     pub fn read(&mut self) -> Option<Got> {
         let mut head = [0; HEADER_LEN];
         self.stream.read_exact(&mut head).ok()?;
@@ -70,14 +70,14 @@ impl Peer {
         Some(Got { header, body })
     }
 
-    /// The next frame, which must be a request of this kind.
+    /// Returns the next frame, which must be a request of this kind.
     pub fn expect(&mut self, kind: Kind) -> Got {
         let got = self.read().expect("a frame");
         assert_eq!((got.header.class(), got.kind()), (Some(Class::Request), kind), "{got:?}");
         got
     }
 
-    /// Banner and handshake.
+    /// Sends the banner and answers the handshake.
     pub fn hello(&mut self) -> Got {
         self.banner();
         let got = self.expect(Kind::Handshake);
@@ -101,7 +101,7 @@ impl Peer {
         self.send(data);
     }
 
-    /// Asks for a copy and returns what came.
+    /// Asks for a copy and returns the client's answer.
     pub fn copyin(&mut self, kind: Kind, len: u64, addr: u64) -> Got {
         self.send(&wire::copyin_request(77, kind, len, addr));
         let got = self.read().expect("an answer");
@@ -114,7 +114,7 @@ impl Peer {
     }
 }
 
-/// A scripted server; dropping it waits for its scripts and passes on their panics. A test that fails
+/// A scripted server. Dropping it waits for its scripts and passes on their panics. A test that fails
 /// does not wait: the clients that the scripts await may never come.
 pub struct Fake {
     pub url: Url,
@@ -133,7 +133,7 @@ impl Drop for Fake {
     }
 }
 
-/// Runs the script on the one connection it takes, over a Unix socket.
+/// Runs the script on one connection, over a Unix socket.
 pub fn unix(script: impl Fn(Peer) + Send + Sync + 'static) -> Fake {
     unix_many(1, move |peer, _| script(peer))
 }
@@ -152,7 +152,7 @@ pub fn unix_many(count: usize, script: impl Fn(Peer, usize) + Send + Sync + 'sta
     Fake { url: Url::Unix(path), thread: Some(run(count, accept, script)), _dir: Some(dir) }
 }
 
-/// Runs the script on the one connection it takes, over TCP.
+/// Runs the script on one connection, over TCP.
 pub fn tcp(address: &str, script: impl Fn(Peer) + Send + Sync + 'static) -> Fake {
     let listener = TcpListener::bind((address, 0)).unwrap();
     let url = Url::from_socket_addr(listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Fork, exec, reconnect.
+//! Tests of fork, exec and reconnect.
 
 use super::connect;
 use super::fake::{self, LONG};

@@ -1,4 +1,4 @@
-//! Both directions of the socket full: nobody may wait for the other.
+//! Tests with both directions of the socket full: client and server must not wait for each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,11 +10,11 @@ use crate::patience::Patience;
 use crate::{AddressSpace, CallError, Client, Lost, Memory, ProtocolError, Refusal};
 use rumpsp::wire::{self, Kind};
 
-/// Sends `count` requests for `len` bytes each before it reads one answer, then reads them all.
+/// Sends `count` requests for `len` bytes each before it reads one answer, then reads all answers.
 fn ask_much(peer: &mut Peer, addr: u64, len: usize, count: usize) {
     for reqno in 0..count {
         peer.send(&wire::copyin_request(reqno as u64, Kind::Copyin, len as u64, addr));
-        // Bytes that fill the client's side, so that it must read to go on.
+        // These bytes fill the client's side, so that it must read to go on.
         peer.copyout(addr, &vec![1; len]);
     }
     for reqno in 0..count {
@@ -43,7 +43,7 @@ fn a_caller_whose_socket_is_full_reads() {
     let server = fake::unix(|mut peer| {
         peer.hello();
         let first = peer.expect(Kind::Syscall);
-        // Takes no further call before all of this has been read.
+        // The server takes no further call before the client has read all of this.
         for _ in 0..2000 {
             peer.copyout(first.arg(0), &[2; 1000]);
         }
@@ -100,7 +100,7 @@ fn a_server_that_reads_nothing_costs_a_caller_its_timeout_only() {
         let _ = wait.lock().unwrap().recv();
         peer.echo();
     });
-    // Long enough for the handshake, which is served.
+    // The timeout is long enough for the handshake, which is served.
     let client = Client::builder().timeout(Duration::from_secs(2)).connect(&server.url).unwrap();
     let started = Instant::now();
     let args = [7; 1000];
@@ -153,7 +153,7 @@ fn the_receiver_may_leave_while_another_thread_waits_for_room() {
         let first = peer.expect(Kind::Syscall);
         let _ = wait.lock().unwrap().recv();
         peer.answer(&first, 1);
-        // Reads nothing before all of this has been read.
+        // The server reads nothing before the client has read all of this.
         for _ in 0..2000 {
             peer.copyout(first.arg(0), &[2; 1000]);
         }
@@ -226,7 +226,7 @@ fn unread_answers_are_bounded() {
     assert!(unread, "{got:?}");
 }
 
-/// Memory that answers one copy too long, then none.
+/// A memory that answers one copy with too many bytes, then none.
 struct Rude {
     space: AddressSpace,
     copies: AtomicUsize,

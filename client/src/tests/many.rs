@@ -1,4 +1,4 @@
-//! Many calls, many threads, many clients.
+//! Tests with many calls, many threads and many clients.
 
 use std::sync::Barrier;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The client against scripted servers.
+//! Tests of the client against scripted servers.
 
 mod broken;
 mod calls;

@@ -1,4 +1,4 @@
-//! The connection without manners.
+//! Tests of the raw connection.
 
 use std::net::Shutdown;
 use std::time::Duration;

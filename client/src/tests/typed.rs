@@ -1,4 +1,4 @@
-//! Typed calls: numbers, argument slots, and what is read back.
+//! Tests of typed calls: numbers, argument slots, and results read back.
 
 use std::time::Duration;
 

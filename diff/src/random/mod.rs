@@ -1,7 +1,7 @@
-//! Random sequences: lines of a family's templates, filled in. The seed says which.
+//! Random sequences: lines of a family's templates, filled in. The seed determines the sequence.
 //!
-//! Arguments mostly make sense: descriptors that earlier steps have made, a handful of names so that they
-//! meet. Some do not.
+//! Arguments mostly make sense: descriptors that earlier steps have made, and a handful of names so
+//! that steps use the same files. Some do not make sense.
 
 mod processes;
 mod templates;
@@ -12,19 +12,19 @@ use crate::parse::{ParseError, step};
 use crate::step::Step;
 pub use templates::{FAMILIES, Family};
 
-/// The family of that name.
+/// Returns the family of that name.
 pub fn family(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
 }
 
-/// A sequence of `count` steps.
+/// Returns a sequence of `count` steps.
 pub fn sequence(family: &Family, seed: u64, count: usize) -> Result<Vec<Step>, ParseError> {
     let mut writer = Writer::new(family, seed);
     (0..count).map(|_| step(&writer.line())).collect()
 }
 
-/// Whether a kqueue is to watch itself: NetBSD's kernel dies of that when it is closed and has more to
-/// watch.
+/// Returns `true` if the call has a kqueue watch itself: NetBSD's kernel dies of that when the kqueue
+/// is closed and has more to watch.
 fn watches_itself(call: &str) -> bool {
     let mut words = call.split(' ');
     let (name, on, first) = (words.next(), words.next(), words.next());
@@ -32,7 +32,7 @@ fn watches_itself(call: &str) -> bool {
     first.strip_prefix("kevent(").and_then(|ident| ident.strip_suffix(',')) == Some(on)
 }
 
-/// Writes lines, and remembers what they make.
+/// A writer of lines that remembers the descriptors they make.
 struct Writer<'a> {
     family: &'a Family,
     rng: Rng,
@@ -91,7 +91,7 @@ impl Writer<'_> {
         unreachable!("less than the total is within one of them")
     }
 
-    /// Replaces `{one;of;these}` and `<holes>`.
+    /// Replaces `{one;of;these}` and `<holes>` in a template.
     fn fill(&mut self, template: &str, actor: usize) -> String {
         let mut line = String::new();
         let mut rest = template;
@@ -134,7 +134,7 @@ impl Writer<'_> {
             "len" => self.pick(&["0", "1", "5", "17", "100", "512", "4096"]),
             "time" if is_odd => self.pick(&["-1", "-5", "0x100000000"]),
             "time" => self.pick(&["0", "1", "50", "1000"]),
-            // Nothing between: how large a file may be depends on the memory there is.
+            // There is nothing between: the largest size of a file depends on the machine's memory.
             "off" if is_odd => self.pick(&["-1", "0x7fffffffffffffff", "-100"]),
             "off" => self.pick(&["0", "1", "3", "10", "100", "5000"]),
             "bytes" if is_odd => "bad".to_string(),
@@ -150,7 +150,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A way through a few names, with dots and slashes where they may be; it does not lead out of the
+    /// Returns a path through a few names, with dots and slashes; the path does not lead out of the
     /// directory by itself.
     fn path(&mut self) -> String {
         let mut path = if self.rng.u8(..8) == 0 { "@/".to_string() } else { String::new() };
@@ -165,7 +165,7 @@ impl Writer<'_> {
                     path.push_str("..");
                     depth -= 1;
                 }
-                // A link leads anywhere, so nothing leads up from it.
+                // A link leads anywhere, so the path does not go up from it.
                 3 | 4 => {
                     path.push_str(&self.pick(&["l0", "l1"]));
                     depth = 0;
@@ -187,7 +187,7 @@ impl Writer<'_> {
             return self.pick(&["-1", "0", "99", "0x7fffffff", "3"]);
         }
         let slots = &self.actors[actor].1;
-        // What was made last is used most.
+        // Recent descriptors are used most.
         let recent = slots.len().min(4);
         let at = if self.rng.bool() {
             slots.len() - 1 - self.rng.usize(..recent)

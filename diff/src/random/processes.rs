@@ -1,9 +1,8 @@
-//! Families of calls about processes: their descriptors, who they are, what they may use, their timers,
-//! and what the kernel says of itself.
+//! Families of calls about processes: descriptors, ids, limits, timers, and the kernel's own variables.
 
 use super::templates::Family;
 
-/// Descriptors, whatever they are open on, and what exec and fork make of them.
+/// Descriptors, whatever they are open on, and the effect of exec and fork on them.
 pub const DESCRIPTORS: Family = Family {
     name: "descriptors",
     forks: 12,
@@ -25,8 +24,8 @@ pub const DESCRIPTORS: Family = Family {
         (3, "kqueue1 {0;O_CLOEXEC;O_NONBLOCK;O_NOSIGPIPE;O_APPEND} -> <new>"),
         (8, "dup <fd> -> <new>"),
         (8, "dup2 <fd> {5;6;30;<fd>;-1;99999} -> <new>"),
-        // Without O_CLOEXEC and F_DUPFD_CLOEXEC: NetBSD's exec does not close what those have made unless
-        // another is marked, too.
+        // O_CLOEXEC and F_DUPFD_CLOEXEC are left out: NetBSD's exec does not close the descriptors they
+        // make unless another is marked, too.
         (
             8,
             "dup3 <fd> {5;6;30;<fd>;-1;99999} {0;O_NONBLOCK;O_NOSIGPIPE;O_NONBLOCK|O_NOSIGPIPE;O_APPEND;1} -> <new>",
@@ -59,7 +58,7 @@ pub const DESCRIPTORS: Family = Family {
     ],
 };
 
-/// Who processes are, and which belong together. Signals here are those that writing sends: a rump kernel
+/// The ids, groups and sessions of processes. Signals here are those that writing sends: a rump kernel
 /// has no kill.
 pub const PROCESSES: Family = Family {
     name: "processes",
@@ -95,7 +94,7 @@ pub const PROCESSES: Family = Family {
     ],
 };
 
-/// What a process may use. Nobody forks: a rump kernel has parent and child share their limits.
+/// Resource limits. No actor forks: in a rump kernel parent and child share their limits.
 pub const LIMITS: Family = Family {
     name: "limits",
     forks: 0,
@@ -135,7 +134,7 @@ pub const LIMITS: Family = Family {
     ],
 };
 
-/// Clocks, sleeping, and timers that do not go off: when one does, no two kernels agree on.
+/// Clocks, sleeping, and timers that do not go off: no two kernels agree on when one does.
 pub const TIME: Family = Family {
     name: "time",
     forks: 4,
@@ -163,7 +162,7 @@ pub const TIME: Family = Family {
         ),
         (1, "clock_nanosleep CLOCK_REALTIME TIMER_ABSTIME timespec(1, {0;-1;-1000000000}) out(16)"),
         (1, "clock_nanosleep CLOCK_REALTIME {0;TIMER_ABSTIME} {bad;null} null"),
-        // Not ITIMER_MONOTONIC: NetBSD's kernel dies of a process that ends with one.
+        // ITIMER_MONOTONIC is left out: NetBSD's kernel dies of a process that ends with such a timer.
         (
             14,
             "setitimer {0;0;1;2;4;-1} times({0;5000;1000;-1}, {0;0;1;999999;1000000;-1}, {0;0;1000;5000;90000;-1}, {0;0;1000000;-1}) {null;out(left);bad}",
@@ -190,7 +189,7 @@ pub const TIME: Family = Family {
     ],
 };
 
-/// What the kernel says of itself: names that both have, and ways to ask for them.
+/// The kernel's variables: names that both kernels have, and ways to ask for them.
 pub const SYSCTL: Family = Family {
     name: "sysctl",
     forks: 0,

@@ -1,12 +1,12 @@
-//! What random sequences are made of: per family, calls with weights. `{a;b}` is one of these, `<fd>` and
-//! the like are filled in by [`super`].
+//! The templates of random sequences: for each family, calls with weights. `{a;b}` stands for one of
+//! these, `<fd>` and the like are filled in by [`super`].
 
 use super::processes;
 
 /// A family of calls.
 pub struct Family {
     pub name: &'static str,
-    /// How often, of 256, an actor forks.
+    /// The frequency of forks: of 256 steps, the number in which an actor forks.
     pub forks: u8,
     /// Weights and lines.
     pub templates: &'static [(u32, &'static str)],
@@ -78,7 +78,8 @@ pub const FAMILIES: &[Family] = &[
             (3, "fcntl <fd> {F_GETFL;F_GETFD} 0"),
             (2, "fcntl <fd> F_SETFL {0;O_APPEND;O_NONBLOCK;O_RDWR}"),
             (1, "fcntl <fd> F_SETFD {0;1;2}"),
-            // Not F_DUPFD_CLOEXEC: NetBSD's exec does not close that unless another is marked, too.
+            // F_DUPFD_CLOEXEC is left out: NetBSD's exec does not close that descriptor unless another
+            // is marked, too.
             (2, "fcntl <fd> F_DUPFD {0;7;-1;5000} -> <new>"),
             (1, "fcntl <fd> {F_MAXFD;F_GETNOSIGPIPE;99} 0"),
             (4, "unlink <name>"),
@@ -201,7 +202,8 @@ pub const FAMILIES: &[Family] = &[
                 "futimens <fd> times(<time>, {0;UTIME_OMIT;UTIME_NOW}, <time>, {0;UTIME_OMIT;UTIME_NOW})",
             ),
             (2, "lutimes <name> times(<time>, 0, <time>, 0)"),
-            // Names that do not lead out of the directory: what is immutable there stays so.
+            // These names do not lead out of the directory: a file made immutable elsewhere would stay
+            // so.
             (
                 4,
                 "chflags {\"f0\";\"f1\";\"d0\";\"d0/f0\";\"l0\"} {0;1;2;4;0x20002;0x10000;0x40000;8}",
@@ -328,9 +330,10 @@ pub const FAMILIES: &[Family] = &[
             (3, "readv <fd> iov(out(3), out(10)) 2"),
             (8, "close <fd>"),
             (4, "fstat <fd> out(stat)"),
-            // Neither FIONWRITE nor FIONSPACE: where the other end is closed, NetBSD's kernel dies of them.
+            // FIONWRITE and FIONSPACE are left out: where the other end is closed, NetBSD's kernel dies
+            // of them.
             (4, "ioctl <fd> {FIONREAD;FIONBIO} int(1)"),
-            // Not both sides of one: see the script of fifos.
+            // Never both sides of one fifo: see the script of fifos.
             (4, "poll pollfd(<fd>, {POLLIN;POLLOUT}, <fd>, POLLIN) 2 0"),
             (2, "lseek <fd> 0 0"),
             (2, "fcntl <fd> {F_GETFL;F_GETNOSIGPIPE} 0"),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rumpring_ring::{Chunk, Config, Error, Event, Listener, Peer, PeerQuery, Ring, Socket, Then};
 
-/// No test waits longer for anything.
+/// The longest that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A configuration small enough for many rings at once.
@@ -26,18 +26,18 @@ pub fn small() -> Config {
     }
 }
 
-/// A ring that listens on a unix socket, and what its sockets have been through.
+/// A ring that listens on a unix socket, and a log of its events.
 pub struct Server {
     pub ring: Ring,
     pub listener: Listener,
     pub log: Vec<Note>,
     pub received: HashMap<Socket, Vec<u8>>,
-    /// Who they are, as far as it was asked.
+    /// The peers, as far as they were queried.
     pub peers: HashMap<Socket, Peer>,
     dir: tempfile::TempDir,
 }
 
-/// An event, without what is only lent.
+/// An event, without the memory that is only lent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     Accepted(Socket),
@@ -54,7 +54,7 @@ impl Server {
         Server::listening(config, |ring, listener| ring.listen(listener))
     }
 
-    /// One that asks who connects.
+    /// Makes a server whose listener makes peer queries.
     pub fn asking(config: &Config, ask: PeerQuery) -> Server {
         Server::listening(config, |ring, listener| ring.listen_for(listener, ask))
     }
@@ -71,12 +71,12 @@ impl Server {
         Server { ring, listener, log: Vec::new(), received, peers, dir }
     }
 
-    /// Where it listens.
+    /// Returns the path it listens on.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("s")
     }
 
-    /// A client that is not accepted yet.
+    /// Connects a client that is not accepted yet.
     pub fn dial(&self) -> UnixStream {
         let stream = UnixStream::connect(self.path()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -84,13 +84,13 @@ impl Server {
         stream
     }
 
-    /// A client and the ring's end of it.
+    /// Connects a client; returns it and the ring's end.
     pub fn connect(&mut self) -> (UnixStream, Socket) {
         let stream = self.dial();
         (stream, self.accept())
     }
 
-    /// A TCP client and the ring's end of it.
+    /// Connects a TCP client; returns it and the ring's end.
     pub fn connect_tcp(&mut self) -> (TcpStream, Socket) {
         let address = self.listen_tcp();
         let stream = TcpStream::connect(address).unwrap();
@@ -132,8 +132,8 @@ impl Server {
         self.until(note.clone(), |server| server.log.contains(&note));
     }
 
-    /// Handles events for a while, and ten times at least: however much of that time the machine had for
-    /// others.
+    /// Handles events for `time`, and at least ten times, even on a machine that is busy with other
+    /// work.
     pub fn settle(&mut self, time: Duration) {
         let (end, mut turns) = (Instant::now() + time, 0);
         while turns < 10 || Instant::now() < end {
@@ -142,7 +142,7 @@ impl Server {
         }
     }
 
-    /// One wait and all its events.
+    /// Waits once and handles all events.
     pub fn turn(&mut self, longest: Duration) {
         while let Some(event) = self.ring.next_event() {
             self.note(event);
@@ -175,7 +175,7 @@ impl Server {
         });
     }
 
-    /// What has arrived from a socket.
+    /// Returns the bytes that have arrived from a socket.
     pub fn bytes(&self, socket: Socket) -> &[u8] {
         self.received.get(&socket).map_or(&[], |bytes| bytes)
     }
@@ -190,7 +190,7 @@ impl Server {
         self.ring.send(socket, [chunk], then).unwrap();
     }
 
-    /// Closes a socket and waits for that.
+    /// Closes a socket and waits for its `Closed` event.
     pub fn close(&mut self, socket: Socket) {
         self.ring.close(socket);
         self.expect(Note::Closed(socket));
@@ -211,7 +211,7 @@ pub fn chunk(ring: &Ring, bytes: &[u8]) -> Chunk {
     chunk
 }
 
-/// Bytes that tell where they belong.
+/// Returns bytes that differ by their position.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect()
 }

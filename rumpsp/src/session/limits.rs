@@ -1,4 +1,4 @@
-//! How much a client may send and have under way.
+//! The limits on what a client may send and have under way.
 
 use crate::wire::{Class, FORK_BODY_LEN, Header, Kind};
 use kernel::MAX_ARGS;
@@ -6,14 +6,14 @@ use kernel::MAX_ARGS;
 /// Bounds of a session. Lengths are of bodies, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest argument structure. At most that of [`kernel::Args`].
+    /// The longest argument structure. At most as long as that of [`kernel::Args`].
     pub args: usize,
     /// The longest command name of a handshake, its NUL included.
     pub command: usize,
-    /// The longest body of a request without a meaning: it is answered with an error, and one that
-    /// is longer with an error and a hang-up.
+    /// The longest body of a request of an unknown kind: the request is answered with an error, and one
+    /// with a longer body with an error and a hang-up.
     pub unknown: usize,
-    /// Calls in flight. One more is answered "try again".
+    /// The most calls in flight. A further call is answered "try again".
     pub calls: usize,
 }
 
@@ -24,7 +24,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The longest body of this request.
+    /// Returns the most bytes of this request's body.
     pub fn request_body(&self, header: &Header) -> usize {
         if header.class() != Some(Class::Request) {
             return self.unknown;

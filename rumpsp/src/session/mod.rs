@@ -1,11 +1,11 @@
-//! What one client is owed: handshakes, calls, copies, fork, exec, death.
+//! One client's session: handshakes, calls, copies, fork, exec, death.
 //!
-//! A [`Session`] is a state machine without a socket and without a thread. It is fed the bytes a
-//! client sent and the results of work it had asked for, and it tells its [`Host`] what to send and
-//! what to have done. All entries into the kernel are [`KernelOp`], for they may sleep.
+//! A [`Session`] is a state machine without a socket and without a thread. It is fed the bytes a client
+//! sent and the results of work it had asked for, and it tells its [`Host`] which frames to send and
+//! which work to do. All entries into the kernel are [`KernelOp`], for they may sleep.
 //!
-//! The protocol's rules are the reference server's (NetBSD `lib/librumpuser/rumpuser_sp.c`), except
-//! where that one dies of what a client sends.
+//! The rules of the protocol are those of the reference server (NetBSD
+//! `lib/librumpuser/rumpuser_sp.c`), except where that server dies of what a client sends.
 
 mod limits;
 mod request;
@@ -21,14 +21,14 @@ use slab::Slab;
 use crate::wire::{self, Body, Class, ErrorCode, Header, Kind, Reader, Token};
 use kernel::{Errno, Process};
 
-/// Names a call of a session from its start to its response. Used again afterwards.
+/// The key of a call of a session, from its start to its response. It is used again afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallKey(pub u32);
 
 /// A call as the client asked for it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CallRequest<'a> {
-    /// The client's number for it.
+    /// The client's number for the call.
     pub reqno: u64,
     /// The syscall number, unchecked.
     pub number: i32,
@@ -37,7 +37,7 @@ pub struct CallRequest<'a> {
     pub args: &'a [u8],
 }
 
-/// Something to be done inside the kernel, on a worker.
+/// A piece of work to be done inside the kernel, on a worker.
 pub enum KernelOp {
     /// [`kernel::Kernel::spawn`]; answered by [`Session::spawned`].
     Spawn { command: Vec<u8> },
@@ -53,57 +53,58 @@ pub enum KernelOp {
     Release { process: Arc<dyn Process> },
 }
 
-/// Something a call needs from its client before it can go on.
+/// A request to the client that a call needs answered before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyRequest {
     /// Exactly this many bytes.
     Copyin { addr: u64, len: usize },
-    /// A string with its NUL, or this many bytes of one that is longer.
+    /// A string with its NUL, or the first `len` bytes of a longer one.
     Copyinstr { addr: u64, len: usize },
     /// The address of fresh memory, or 0.
     Anonmmap { len: u64 },
 }
 
-/// A client's answer to an [`CopyRequest`]; `Err` if it refused, answered nonsense, or has gone.
+/// A client's answer to a [`CopyRequest`]; `Err` if the client refused, answered nonsense, or is gone.
 pub type Answer<'a> = Result<Body<'a>, ()>;
 
-/// What a session can have done.
+/// The operations a session asks its host for.
 pub trait Host {
-    /// Puts a frame behind what is owed to the client already.
+    /// Queues a frame behind the bytes already queued for the client.
     fn send(&mut self, frame: &[u8]);
-    /// Ends the connection once all that is owed has been sent.
+    /// Ends the connection once all queued bytes have been sent.
     fn hang_up(&mut self, why: &'static str);
-    /// Has something done inside the kernel.
+    /// Starts work inside the kernel.
     fn work(&mut self, work: KernelOp);
-    /// Whether no more frames can be taken for now. Who says so brings the rest later.
+    /// Returns `true` if no more frames can be taken for now. A host that does so brings the rest
+    /// later.
     fn is_full(&mut self) -> bool {
         false
     }
-    /// Whether there is room for one more call, of whichever client.
+    /// Returns `true` if there is room for one more call, over all clients.
     fn admits_call(&self) -> bool {
         true
     }
-    /// Has a process released that is no session's.
+    /// Has a process released that belongs to no session.
     fn discard(&mut self, process: Arc<dyn Process>);
-    /// Starts a call on this process, or says what the client is to be asked first: the call then starts
-    /// with the answer.
+    /// Starts a call on this process, or returns the request that the client must answer first: the
+    /// call then starts with the answer.
     fn call(
         &mut self,
         key: CallKey,
         process: &Arc<dyn Process>,
         request: CallRequest<'_>,
     ) -> Option<CopyRequest>;
-    /// Hands the answer to the call that asked, which goes on.
+    /// Hands the answer to the call that asked, and lets it go on.
     fn answer(&mut self, key: CallKey, answer: Answer<'_>);
-    /// Wakes all calls of this session that sleep, for good: they are to end.
+    /// Wakes all calls of this session that sleep, for good: they must end.
     fn interrupt_calls(&mut self);
-    /// The same, but calls that can go on without sleep do so.
+    /// Wakes all calls of this session that sleep, but lets calls go on that can do so without sleep.
     fn interrupt_sleep(&mut self);
     /// Keeps a prefork of this session and returns its token, or gives it back at a limit.
     fn keep_prefork(&mut self, prefork: Arc<dyn Process>) -> Result<Token, Arc<dyn Process>>;
-    /// The prefork with this token, which is good no more.
+    /// Takes the prefork with this token, which is no longer valid then.
     fn take_prefork(&mut self, token: &Token) -> Option<Arc<dyn Process>>;
-    /// The parent of its preforks has gone: those still unused are to go, too.
+    /// Releases the unused preforks of this session, whose parent is gone, too.
     fn orphan_preforks(&mut self);
 }
 
@@ -113,17 +114,17 @@ pub struct Session {
     state: State,
     process: Option<Arc<dyn Process>>,
     calls: Slab<InFlight>,
-    /// An exec that waits for the other calls, or runs. Rare, hence not in place.
+    /// An exec that waits for the other calls, or runs. It is rare, hence boxed.
     exec: Option<Box<Exec>>,
-    /// Pieces of [`KernelOp`] under way.
+    /// The number of pieces of [`KernelOp`] under way.
     working: u32,
-    /// Calls that wait for the client.
+    /// The number of calls that wait for the client.
     asks: u32,
-    /// It may have preforks that wait.
+    /// True if the session may have preforks that wait.
     has_preforked: bool,
-    /// Requests are dropped: see [`Session::take_no_more`].
+    /// True once requests are dropped: see [`Session::take_no_more`].
     closed: bool,
-    /// The client answers no more: see [`Session::end_of_input`].
+    /// True once the client answers no more: see [`Session::end_of_input`].
     has_ended: bool,
     /// Distinguishes the asks of calls that used the same key.
     next_ask: u32,
@@ -131,22 +132,22 @@ pub struct Session {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing but a handshake is allowed.
+    /// Only a handshake is allowed.
     New,
-    /// The kernel makes the process; this request is answered then.
+    /// The kernel makes the process; this request is answered after that.
     Handshaking {
         reqno: u64,
     },
     Running,
-    /// The kernel forks the process; this request is answered then.
+    /// The kernel forks the process; this request is answered after that.
     Preforking {
         reqno: u64,
     },
-    /// The client is being hung up on: what it sends is not looked at.
+    /// The host is hanging up on the client: bytes of the client are ignored.
     HungUp,
-    /// The client has gone.
+    /// The client is gone.
     Gone,
-    /// And so has its process.
+    /// The client and its process are gone.
     Finished,
 }
 
@@ -170,14 +171,14 @@ struct Exec {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ExecStage {
-    /// Waits for the process's other calls and for the kernel to have woken them.
+    /// The exec waits for the process's other calls and for the kernel to have woken them.
     Draining {
         interrupted: bool,
     },
     Running,
 }
 
-/// Why bytes of a client end its connection.
+/// A reason why bytes of a client end its connection.
 struct Refusal {
     reqno: u64,
     code: Option<ErrorCode>,
@@ -203,9 +204,9 @@ impl Default for Session {
 }
 
 impl Session {
-    /// Takes bytes of the client up to the end of `input`, or until the session stalls: what is left
-    /// in `input` then has to be brought again once [`Session::is_stalled`] is false, or until the host is
-    /// full.
+    /// Takes bytes of the client up to the end of `input`, or until the session stalls or the host is
+    /// full. The bytes left in `input` then must be brought again once [`Session::is_stalled`] is false
+    /// and the host has room.
     pub fn receive(&mut self, input: &mut &[u8], limits: &Limits, host: &mut impl Host) {
         let mut reader = std::mem::take(&mut self.reader);
         while !self.is_stalled() && !self.is_deaf() && !host.is_full() {
@@ -230,8 +231,8 @@ impl Session {
         self.reader = reader;
     }
 
-    /// The client has gone, or its connection is to be treated so. Its calls are ended, then its
-    /// process is released.
+    /// Ends the session's calls and then releases its process, because the client is gone or is to be
+    /// treated so.
     pub fn disconnect(&mut self, host: &mut impl Host) {
         if self.is_over() {
             return;
@@ -249,8 +250,8 @@ impl Session {
         self.release_if_over(host);
     }
 
-    /// The client sends no more, though it may still read: what its calls ask of it is refused from here
-    /// on. With `wake`, calls that sleep end; the others go on in any case.
+    /// Notes that the client sends no more, though it may still read: requests of its calls are refused
+    /// from now on. With `wake`, calls that sleep end; the others go on in any case.
     pub fn end_of_input(&mut self, wake: bool, host: &mut impl Host) {
         self.has_ended = true;
         self.refuse_asks(host);
@@ -269,7 +270,7 @@ impl Session {
         }
     }
 
-    /// The kernel has made the process, or refused to.
+    /// Takes the result of making the process.
     pub fn spawned(&mut self, result: Result<Arc<dyn Process>, Errno>, host: &mut impl Host) {
         let State::Handshaking { reqno } = self.end_work() else {
             self.process = result.ok();
@@ -291,7 +292,7 @@ impl Session {
         }
     }
 
-    /// The kernel has forked the process for a child to come, or refused to.
+    /// Takes the result of forking the process for a child to come.
     pub fn preforked(&mut self, result: Result<Arc<dyn Process>, Errno>, host: &mut impl Host) {
         match (self.end_work(), result) {
             (State::Preforking { reqno }, Ok(process)) => match host.keep_prefork(process) {
@@ -313,7 +314,7 @@ impl Session {
         self.release_if_over(host);
     }
 
-    /// The kernel has woken the process's calls.
+    /// Notes that the kernel has woken the process's calls.
     pub fn interrupted(&mut self, host: &mut impl Host) {
         self.working -= 1;
         if let Some(exec) = &mut self.exec
@@ -325,7 +326,7 @@ impl Session {
         self.release_if_over(host);
     }
 
-    /// The process bears its new name.
+    /// Notes that the process has its new name.
     pub fn executed(&mut self, host: &mut impl Host) {
         self.working -= 1;
         if let Some(exec) = self.exec.take()
@@ -336,13 +337,13 @@ impl Session {
         self.release_if_over(host);
     }
 
-    /// The process is no more.
+    /// Notes that the process is released.
     pub fn released(&mut self) {
         self.working -= 1;
         self.state = State::Finished;
     }
 
-    /// A call has ended: its response goes out, behind what it has copied out.
+    /// Sends the response of a call that has ended, behind the frames it has copied out.
     pub fn respond(&mut self, key: CallKey, result: Result<[i64; 2], Errno>, host: &mut impl Host) {
         let call = self.calls.remove(key.0 as usize);
         if !self.is_over() {
@@ -356,7 +357,7 @@ impl Session {
         self.release_if_over(host);
     }
 
-    /// A call needs something of its client before it can go on.
+    /// Sends the client a request that a call needs answered before it can go on.
     pub fn ask(&mut self, key: CallKey, ask: CopyRequest, host: &mut impl Host) {
         if self.is_over() || self.has_ended {
             return host.answer(key, Err(()));
@@ -383,63 +384,65 @@ impl Session {
         }
     }
 
-    /// The host hangs up for a reason of its own: what the client sends is not looked at any more.
+    /// Notes that the host hangs up for a reason of its own: bytes of the client are ignored from now
+    /// on.
     pub fn hung_up(&mut self) {
         if !self.is_over() {
             self.state = State::HungUp;
         }
     }
 
-    /// Whether frames have to wait for work that is under way, since what they mean depends on it.
+    /// Returns `true` if frames have to wait for work that is under way, because their meaning depends
+    /// on it.
     ///
-    /// Never for calls to end: they may do so only after what is to come, which may be a write to the
-    /// pipe they read, or the end of the connection.
+    /// Frames never wait for calls to end: a call may end only after frames to come, such as a write to
+    /// the pipe it reads, or the end of the connection.
     pub fn is_stalled(&self) -> bool {
         matches!(self.state, State::Handshaking { .. } | State::Preforking { .. })
     }
 
-    /// The server stops: requests are dropped from here on. Calls in flight go on, and so do the
+    /// Drops requests from now on, because the server stops. Calls in flight go on, and so do the
     /// client's answers to them.
     pub fn take_no_more(&mut self) {
         self.closed = true;
     }
 
-    /// Whether the session waits for its client, so that not reading from it could go on for ever.
+    /// Returns `true` if calls wait for the client, so that not reading from it could go on for ever.
     pub fn waits_for_client(&self) -> bool {
         self.asks > 0
     }
 
-    /// Memory that a frame takes that is not whole.
+    /// Returns the memory taken by a frame that is not whole.
     pub fn unread(&self) -> usize {
         self.reader.capacity()
     }
 
-    /// Whether the handshake is still to come.
+    /// Returns `true` if the handshake is still to come.
     pub fn is_new(&self) -> bool {
         self.state == State::New
     }
 
-    /// Calls not yet answered.
+    /// Returns the number of calls not yet answered.
     pub fn calls(&self) -> usize {
         self.calls.len()
     }
 
-    /// Whether nothing is under way, and nothing will be until the client sends something.
+    /// Returns `true` if nothing is under way, and nothing will be until the client sends something.
     pub fn is_idle(&self) -> bool {
         self.calls.is_empty() && self.working == 0 && self.exec.is_none()
     }
 
-    /// Whether client and process are gone and nothing of the session is left in the kernel.
+    /// Returns `true` if client and process are gone and nothing of the session is left in the kernel.
     pub fn is_finished(&self) -> bool {
         self.state == State::Finished
     }
 
-    /// Whether nothing is sent any more.
+    /// Returns `true` if nothing is sent any more.
     fn is_over(&self) -> bool {
         matches!(self.state, State::Gone | State::Finished)
     }
 
-    /// Whether what the client sends is not looked at any more.
+    /// Returns `true` if bytes of the client are ignored.
     fn is_deaf(&self) -> bool {
         self.is_over() || self.state == State::HungUp
     }
@@ -459,7 +462,7 @@ impl Session {
         host.work(work);
     }
 
-    /// Says why, where the protocol has a word for it, and hangs up.
+    /// Sends the error code, if the protocol has one for this refusal, and hangs up.
     fn refuse(&mut self, refusal: Refusal, host: &mut impl Host) {
         if let Some(code) = refusal.code {
             host.send(&wire::error_response(refusal.reqno, code));
@@ -494,7 +497,7 @@ impl Session {
         }
     }
 
-    /// How long the body of a frame may be, from its header alone.
+    /// Returns the most bytes the body of a frame may have, from its header alone.
     fn body_bound(&self, header: &Header, limits: &Limits) -> Result<usize, Refusal> {
         let is_answer = match header.class() {
             Some(Class::Response) => true,
@@ -515,7 +518,7 @@ impl Session {
         })
     }
 
-    /// The ask this frame answers.
+    /// Returns the request that this frame answers.
     fn asked(&self, header: &Header) -> Option<&Asked> {
         let key = header.reqno as u32 as usize;
         self.calls.get(key)?.asked.as_ref().filter(|asked| asked.reqno == header.reqno)

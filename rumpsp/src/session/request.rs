@@ -1,4 +1,4 @@
-//! The client's frames, one by one: what each means in which state.
+//! Handling of the client's frames, by kind and by the session's state.
 
 use super::*;
 use crate::wire::{FORK_BODY_LEN, Handshake, TOKEN_LEN, read_u32};
@@ -22,7 +22,7 @@ impl Session {
         }
     }
 
-    /// The first request: a handshake that makes a process, or nothing.
+    /// Handles the first request, which must be a handshake that makes a process.
     fn first(&mut self, header: Header, body: &[u8], host: &mut impl Host) {
         let handshake = match header.kind() {
             Some(Kind::Handshake) => Handshake::from_number(header.word),
@@ -59,7 +59,7 @@ impl Session {
         };
         if cancel {
             host.discard(prefork);
-            // As the reference: a cancel has no response but the end of the connection.
+            // A cancel has no response but the end of the connection, as in the reference.
             self.state = State::HungUp;
             host.hang_up("its prefork was cancelled");
             return Ok(());
@@ -69,7 +69,7 @@ impl Session {
         Ok(())
     }
 
-    /// A request of a client with a process.
+    /// Handles a request of a client with a process.
     fn request(&mut self, header: Header, body: &[u8], limits: &Limits, host: &mut impl Host) {
         let reqno = header.reqno;
         let refused = match header.kind() {
@@ -128,9 +128,10 @@ impl Session {
         Ok(())
     }
 
-    /// The answer to an ask.
+    /// Handles the answer to a request of a call.
     fn answered(&mut self, header: Header, body: Body<'_>, host: &mut impl Host) {
-        // Its header was looked at before: there is an ask, and the body is no longer than asked.
+        // `body_bound` has checked the header: there is a request, and the body is no longer than
+        // asked.
         let Some((key, ask)) = self.take_ask(&header) else {
             return;
         };
@@ -149,7 +150,7 @@ impl Session {
         self.refuse(Refusal { reqno: header.reqno, code: None, why }, host);
     }
 
-    /// The client cannot give what was asked: the pointer its program gave is bad.
+    /// Handles the client's refusal: the pointer its program gave is bad.
     fn declined(&mut self, header: Header, host: &mut impl Host) {
         if let Some((key, _)) = self.take_ask(&header) {
             host.answer(key, Err(()));
@@ -165,11 +166,11 @@ impl Session {
     }
 }
 
-/// `Err` ends the connection, with this answer.
+/// The outcome of a frame: `Err` ends the connection, with this answer.
 type Refused = Result<(), (ErrorCode, &'static str)>;
 
-/// The command name of a handshake, without its NUL. The reference reads past the body where the
-/// NUL is missing, and through a null pointer where there is no body.
+/// Returns the command name of a handshake, without its NUL. The reference reads past the body where
+/// the NUL is missing, and through a null pointer where there is no body.
 fn command(body: &[u8]) -> Result<Vec<u8>, (ErrorCode, &'static str)> {
     match body.iter().position(|&byte| byte == 0) {
         Some(end) => Ok(body[..end].to_vec()),

@@ -1,4 +1,5 @@
-//! The protocol without a socket: a host that notes what it is told, and a script of frames.
+//! Tests of the protocol without a socket: a host that notes what the session asks of it, and scripts
+//! of frames.
 
 use std::collections::HashMap;
 
@@ -44,7 +45,7 @@ struct Noted {
     orphaned: bool,
     preforks: HashMap<Token, Arc<dyn Process>>,
     full: bool,
-    /// What clients are asked for before a call runs.
+    /// The request that a client gets before a call runs.
     ask_first: Option<CopyRequest>,
 }
 
@@ -130,13 +131,13 @@ impl Rig {
         rig
     }
 
-    /// Feeds bytes; returns how many a stalled session left.
+    /// Feeds bytes; returns the number of bytes that a stalled session left.
     fn feed(&mut self, mut bytes: &[u8]) -> usize {
         self.session.receive(&mut bytes, &Limits::default(), &mut self.host);
         bytes.len()
     }
 
-    /// A call with this number; its key.
+    /// Makes a call with this number and returns its key.
     fn call(&mut self, reqno: u64) -> CallKey {
         self.feed(&request(Kind::Syscall, 20, reqno, &[]));
         self.host.calls.last().expect("a call was started").0
@@ -392,7 +393,7 @@ fn answers_that_do_not_fit_end_the_connection() {
         assert!(rig.host.hung_up, "{ask:?} answered by {kind:?} {body:?}");
         let faults = if told { vec![(key, Err(()))] } else { vec![] };
         assert_eq!(rig.host.answers, faults, "{ask:?} answered by {kind:?} {body:?}");
-        // Whatever is still asked is let go when the client goes.
+        // A request still open ends when the client goes.
         rig.session.disconnect(&mut rig.host);
         assert_eq!(rig.host.answers, [(key, Err(()))]);
     }

@@ -1,10 +1,10 @@
-//! Frames to bytes: one function a frame. Fixed-size frames come back as arrays; of a COPYOUT only
-//! what precedes the data, which its sender puts behind it.
+//! Encodes frames: one function a frame. Frames of fixed size are returned as arrays. For a COPYOUT
+//! only the head before the data is returned; the sender puts the data behind it.
 
 use super::*;
 
-/// The banner of a server, its newline included (and no NUL: the reference does not send it).
-/// Parts that are too long are cut, so that it never exceeds [`MAX_BANNER`].
+/// Returns the banner of a server, its newline included (without a NUL: the reference sends none).
+/// Parts that are too long are cut, so that the banner never exceeds [`MAX_BANNER`].
 pub fn banner(ostype: &str, osrelease: &str, machine: &str) -> Vec<u8> {
     let mut line = format!("RUMPSP-0.4-{ostype}-{osrelease}/{machine}").into_bytes();
     line.truncate(MAX_BANNER - 2);
@@ -20,22 +20,22 @@ fn frame<const N: usize>(reqno: u64, class: Class, kind: Kind, word: u32, body: 
     bytes
 }
 
-/// An error response. The reference puts type 0 into it, whatever the request was.
+/// Returns an error response. The reference puts type 0 into it, whatever the request was.
 pub fn error_response(reqno: u64, code: ErrorCode) -> [u8; HEADER_LEN] {
     frame(reqno, Class::Error, Kind::Handshake, code.number(), &[])
 }
 
-/// The response to a handshake that succeeded.
+/// Returns the response to a handshake that succeeded.
 pub fn handshake_response(reqno: u64) -> [u8; HEADER_LEN + 4] {
     frame(reqno, Class::Response, Kind::Handshake, 0, &[0; 4])
 }
 
-/// The response to a PREFORK.
+/// Returns the response to a PREFORK.
 pub fn prefork_response(reqno: u64, token: &Token) -> [u8; HEADER_LEN + TOKEN_LEN] {
     frame(reqno, Class::Response, Kind::Prefork, 0, token)
 }
 
-/// The response to a SYSCALL. `error` is 0 or a NetBSD errno.
+/// Returns the response to a SYSCALL. `error` is 0 or a NetBSD errno.
 pub fn syscall_response(
     reqno: u64,
     error: i32,
@@ -55,7 +55,8 @@ fn copy_body(len: u64, addr: u64) -> [u8; COPY_BODY_LEN] {
     body
 }
 
-/// A request for bytes ([`Kind::Copyin`]) or a string ([`Kind::Copyinstr`]) of the client's memory.
+/// Returns a request for bytes ([`Kind::Copyin`]) or a string ([`Kind::Copyinstr`]) of the client's
+/// memory.
 pub fn copyin_request(
     reqno: u64,
     kind: Kind,
@@ -65,7 +66,7 @@ pub fn copyin_request(
     frame(reqno, Class::Request, kind, 0, &copy_body(len, addr))
 }
 
-/// What precedes the `len` bytes of a copy to the client's memory ([`Kind::Copyout`] or
+/// Returns the head before the `len` bytes of a copy to the client's memory ([`Kind::Copyout`] or
 /// [`Kind::Copyoutstr`]).
 pub fn copyout_head(
     reqno: u64,
@@ -79,12 +80,12 @@ pub fn copyout_head(
     bytes
 }
 
-/// A request to map `len` bytes of anonymous memory.
+/// Returns a request to map `len` bytes of anonymous memory.
 pub fn anonmmap_request(reqno: u64, len: u64) -> [u8; HEADER_LEN + 8] {
     frame(reqno, Class::Request, Kind::Anonmmap, 0, &len.to_le_bytes())
 }
 
-/// A signal for the client.
+/// Returns a signal for the client.
 pub fn raise_request(reqno: u64, signo: i32) -> [u8; HEADER_LEN] {
     frame(reqno, Class::Request, Kind::Raise, signo as u32, &[])
 }

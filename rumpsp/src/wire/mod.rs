@@ -26,13 +26,13 @@ pub const TOKEN_LEN: usize = 16;
 /// Bytes of a fork handshake's body: the token, then `i32 cancel`.
 pub const FORK_BODY_LEN: usize = TOKEN_LEN + 4;
 
-/// Bytes of a COPYIN or COPYINSTR request's body, and of what precedes the data of a COPYOUT.
+/// Bytes of a COPYIN or COPYINSTR request's body, and of the part of a COPYOUT's body before the data.
 pub const COPY_BODY_LEN: usize = 16;
 
 /// Bytes of a SYSCALL response's body: `i32 error`, padding, `i64 retval[2]`.
 pub const SYSCALL_RESPONSE_LEN: usize = 24;
 
-/// A number of the protocol with a name.
+/// Defines an enum of numbers of the protocol.
 macro_rules! numbers {
     ($(#[$meta:meta])* $name:ident: $repr:ty { $($(#[$item:meta])* $variant:ident = $value:literal,)* }) => {
         $(#[$meta])*
@@ -40,12 +40,12 @@ macro_rules! numbers {
         pub enum $name { $($(#[$item])* $variant = $value,)* }
 
         impl $name {
-            /// The name of a number, or `None` if the protocol has none.
+            /// Returns the name of a number, or `None` if the protocol has none.
             pub fn from_number(number: $repr) -> Option<$name> {
                 match number { $($value => Some($name::$variant),)* _ => None }
             }
 
-            /// The number on the wire.
+            /// Returns the number on the wire.
             pub fn number(self) -> $repr {
                 self as $repr
             }
@@ -54,7 +54,7 @@ macro_rules! numbers {
 }
 
 numbers! {
-    /// What a frame is to its receiver.
+    /// The class of a frame: request, response or error.
     Class: u16 {
         Request = 0,
         Response = 1,
@@ -63,7 +63,7 @@ numbers! {
 }
 
 numbers! {
-    /// What a frame is about.
+    /// The kind of request that a frame belongs to.
     Kind: u16 {
         Handshake = 0,
         Syscall = 1,
@@ -78,11 +78,11 @@ numbers! {
 }
 
 numbers! {
-    /// How a client introduces itself.
+    /// The kind of handshake by which a client introduces itself.
     Handshake: u32 {
-        /// A client without a history.
+        /// A new client.
         Guest = 0,
-        /// Declared by the protocol, implemented by nobody.
+        /// Declared by the protocol; no server or client implements it.
         Auth = 1,
         /// The child of a client that asked for a prefork.
         Fork = 2,
@@ -92,7 +92,7 @@ numbers! {
 }
 
 numbers! {
-    /// Why a request was refused, and what a client makes of it.
+    /// The reason why a request was refused, and the errno a client makes of it.
     ErrorCode: u32 {
         /// EAGAIN
         TryAgain = 1,
@@ -114,9 +114,9 @@ numbers! {
 /// The header of a frame, as it came: class and kind may be numbers without a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes of header and body together. A claim of the peer.
+    /// Bytes of header and body together, as the peer claims.
     pub len: u64,
-    /// Chosen by whoever sends the request, echoed in the response.
+    /// The number of the request, chosen by its sender and echoed in the response.
     pub reqno: u64,
     /// A [`Class`], if known.
     pub class: u16,
@@ -138,7 +138,7 @@ impl Header {
         }
     }
 
-    /// The bytes of this header.
+    /// Returns the bytes of this header.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[0..8].copy_from_slice(&self.len.to_le_bytes());
@@ -149,26 +149,28 @@ impl Header {
         bytes
     }
 
-    /// The class by name.
+    /// Returns the class by name.
     pub fn class(&self) -> Option<Class> {
         Class::from_number(self.class)
     }
 
-    /// The kind by name.
+    /// Returns the kind by name.
     pub fn kind(&self) -> Option<Kind> {
         Kind::from_number(self.kind)
     }
 }
 
-/// The little-endian u32 at `at`. Panics past the end: for bodies whose length has been checked.
+/// Returns the little-endian u32 at `at`. Panics past the end: for bodies whose length has been
+/// checked.
 pub fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// The little-endian u64 at `at`. Panics past the end: for bodies whose length has been checked.
+/// Returns the little-endian u64 at `at`. Panics past the end: for bodies whose length has been
+/// checked.
 pub fn read_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// A prefork's secret: who shows it becomes the child.
+/// A prefork's secret: the client that shows it becomes the child.
 pub type Token = [u8; TOKEN_LEN];

@@ -1,4 +1,4 @@
-//! Bytes, cut anywhere, to frames.
+//! Decodes bytes, cut anywhere, to frames.
 
 use std::ops::Deref;
 
@@ -14,14 +14,14 @@ pub struct Frame<'a> {
 /// The body of a frame: a slice of bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// Borrowed from the input, where it lay whole.
+    /// Borrowed from the input, which held the whole body.
     Lent(&'a [u8]),
     /// Gathered from pieces.
     Gathered(&'a mut Vec<u8>),
 }
 
 impl Body<'_> {
-    /// Makes these the bytes of `buffer`, without a copy if they had to be gathered.
+    /// Moves the body into `buffer`, without a copy if it had to be gathered.
     pub fn move_into(self, buffer: &mut Vec<u8>) {
         match self {
             Body::Lent(bytes) => {
@@ -49,34 +49,35 @@ impl Deref for Body<'_> {
 
 /// Collects a connection's bytes into frames.
 ///
-/// Idle, it holds no memory. Of a frame that is not here yet it holds what has arrived, and room for a
-/// few times as much, so a peer pays for the bytes it makes the reader keep, whatever its header claims.
+/// An idle reader holds no memory. For a frame that has arrived in part it holds the bytes that have
+/// arrived, and room for a few times as much, so a peer pays for the bytes it makes the reader keep,
+/// whatever its header claims.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The header of a frame whose end has not arrived, and how much of it is here.
+    /// The header of a frame whose end has not arrived, and the number of its bytes that have arrived.
     head: [u8; HEADER_LEN],
     have: u8,
-    /// The header was found within its bound.
+    /// True once the header was found within its bound.
     is_checked: bool,
-    /// The frame was handed out: all of it is cleared by the next call.
+    /// True once the frame was handed out: the next call clears all of it.
     handed_out: bool,
-    /// What is here of the body.
+    /// The part of the body that has arrived.
     body: Vec<u8>,
 }
 
 /// Capacity that an idle reader may keep; a larger buffer is given back.
 const KEEP: usize = 4096;
 
-/// How much room is made, in times of what has arrived.
+/// The room made for a body, as a multiple of the bytes that have arrived.
 const GROWTH: usize = 4;
 
 impl Reader {
-    /// The next frame of `input`, which is advanced past what was taken. `None` when all of it is
-    /// taken and no frame is whole.
+    /// Returns the next frame of `input`, which is advanced past the bytes taken. Returns `None` when
+    /// all of it is taken and no frame is whole.
     ///
-    /// `bound` sees each header once, before any of its body is kept, and says how long that body
-    /// may be or why the frame is refused. A frame over its bound is refused by `refuse`. After a
-    /// refusal the stream has lost its frames: the connection must end.
+    /// `bound` sees each header once, before any of its body is kept, and returns the most bytes that
+    /// body may have, or why the frame is refused. A frame over its bound is refused by `refuse`. After
+    /// a refusal the boundaries of frames are lost: the connection must end.
     pub fn next<'a, 'i: 'a, E>(
         &'a mut self,
         input: &mut &'i [u8],
@@ -117,24 +118,24 @@ impl Reader {
         Ok(Some(Frame { header, body: Body::Gathered(&mut self.body) }))
     }
 
-    /// Whether the peer is in the middle of a frame.
+    /// Returns `true` if the peer is in the middle of a frame.
     pub fn is_partial(&self) -> bool {
         !self.handed_out && self.have > 0
     }
 
-    /// Memory that it takes.
+    /// Returns the memory that the reader takes.
     pub fn capacity(&self) -> usize {
         self.body.capacity()
     }
 
-    /// What is here of a frame that is not whole yet: its header, and the start of its body.
+    /// Returns the header of a frame that is not whole yet, and the part of its body that has arrived.
     pub fn partial(&self) -> Option<(Header, &[u8])> {
         let is_here = self.is_checked && !self.handed_out;
         is_here.then(|| (Header::decode(&self.head), &self.body[..]))
     }
 
-    /// Gives up the frame that is not whole yet and returns how many of its bytes are still to come:
-    /// the caller drops those before the next call of [`Reader::next`].
+    /// Drops the frame that is not whole yet and returns the number of its bytes still to come: the
+    /// caller drops those before the next call of [`Reader::next`].
     pub fn abandon(&mut self) -> u64 {
         let Some((header, body)) = self.partial() else {
             return 0;
@@ -144,7 +145,7 @@ impl Reader {
         missing
     }
 
-    /// Moves bytes from `input` to the header; whether it is whole.
+    /// Moves bytes from `input` to the header. Returns `true` if the header is whole.
     fn take_head(&mut self, input: &mut &[u8]) -> bool {
         let have = usize::from(self.have);
         let (now, rest) = input.split_at((HEADER_LEN - have).min(input.len()));
@@ -154,7 +155,7 @@ impl Reader {
         usize::from(self.have) == HEADER_LEN
     }
 
-    /// Moves bytes from `input` to the body; how many are missing then.
+    /// Moves bytes from `input` to the body. Returns the number of bytes still missing.
     fn take_body(&mut self, input: &mut &[u8], header: &Header) -> usize {
         let missing = header.len as usize - HEADER_LEN - self.body.len();
         let (now, rest) = input.split_at(missing.min(input.len()));
@@ -176,7 +177,7 @@ impl Reader {
     }
 }
 
-/// The length of a frame if it is one and within its bound.
+/// Returns the length of a frame, or `None` if it is shorter than a header or over its bound.
 fn check<E>(
     header: &Header,
     bound: &mut impl FnMut(&Header) -> Result<usize, E>,

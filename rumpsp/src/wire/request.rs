@@ -1,9 +1,9 @@
-//! Frames a client sends: its requests, and its answers to the server's copies. Each is appended to
-//! the bytes that are on their way.
+//! Encodes the frames a client sends: its requests, and its answers to the server's copies. Each is
+//! appended to the bytes that are to be sent.
 
 use super::*;
 
-/// Appends a frame whose body is written by `body`. If that fails, nothing is appended.
+/// Appends a frame whose body is written by `body`. If `body` fails, nothing is appended.
 fn append<E>(
     out: &mut Vec<u8>,
     mut header: Header,
@@ -27,7 +27,7 @@ fn append_bytes(out: &mut Vec<u8>, reqno: u64, kind: Kind, word: u32, body: &[u8
     out.extend_from_slice(body);
 }
 
-/// A call: its number and its arguments, one slot of 8 bytes each.
+/// Appends a call: its number and its arguments, one slot of 8 bytes each.
 pub fn syscall_request(out: &mut Vec<u8>, reqno: u64, number: i32, args: &[u64]) {
     append_bytes(out, reqno, Kind::Syscall, number as u32, &[]);
     let start = out.len() - HEADER_LEN;
@@ -36,7 +36,7 @@ pub fn syscall_request(out: &mut Vec<u8>, reqno: u64, number: i32, args: &[u64])
     out[start..start + 8].copy_from_slice(&len.to_le_bytes());
 }
 
-/// A guest or exec handshake: the command's name, which gets its NUL here.
+/// Appends a guest or exec handshake with the command's name, and adds the NUL.
 pub fn handshake_request(out: &mut Vec<u8>, reqno: u64, kind: Handshake, name: &str) {
     let mut body = name.as_bytes().to_vec();
     body.retain(|&byte| byte != 0);
@@ -44,7 +44,7 @@ pub fn handshake_request(out: &mut Vec<u8>, reqno: u64, kind: Handshake, name: &
     append_bytes(out, reqno, Kind::Handshake, kind.number(), &body);
 }
 
-/// A fork handshake; with `cancel`, a request to forget the prefork.
+/// Appends a fork handshake; with `cancel`, a request to forget the prefork.
 pub fn fork_request(out: &mut Vec<u8>, reqno: u64, token: &Token, cancel: bool) {
     let mut body = [0; FORK_BODY_LEN];
     body[..TOKEN_LEN].copy_from_slice(token);
@@ -52,13 +52,13 @@ pub fn fork_request(out: &mut Vec<u8>, reqno: u64, token: &Token, cancel: bool) 
     append_bytes(out, reqno, Kind::Handshake, Handshake::Fork.number(), &body);
 }
 
-/// A request for a prefork.
+/// Appends a request for a prefork.
 pub fn prefork_request(out: &mut Vec<u8>, reqno: u64) {
     append_bytes(out, reqno, Kind::Prefork, 0, &[]);
 }
 
-/// The answer to a COPYIN or COPYINSTR, with the bytes that `fill` appends. If it fails, nothing is
-/// appended. Stock clients answer both with type COPYIN.
+/// Appends the answer to a COPYIN or COPYINSTR, with the bytes that `fill` appends. If `fill` fails,
+/// nothing is appended. Stock clients answer both with type COPYIN.
 pub fn copyin_response<E>(
     out: &mut Vec<u8>,
     reqno: u64,
@@ -68,7 +68,7 @@ pub fn copyin_response<E>(
     append(out, Header { len: 0, reqno, class, kind: Kind::Copyin.number(), word: 0 }, fill)
 }
 
-/// The answer to an ANONMMAP: where the memory is, or 0.
+/// Appends the answer to an ANONMMAP: the address of the memory, or 0.
 pub fn anonmmap_response(out: &mut Vec<u8>, reqno: u64, addr: u64) {
     let class = Class::Response.number();
     let header = Header { len: 0, reqno, class, kind: Kind::Anonmmap.number(), word: 0 };

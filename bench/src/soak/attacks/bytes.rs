@@ -1,4 +1,4 @@
-//! Bytes that are no frames, frames that are wrong, and right ones that come slowly.
+//! Attacks with bytes that are no frames, with wrong frames, and with correct frames that come slowly.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub fn bad_frames(a: &mut Attacker<'_>, is_guest: bool) -> Result<(), Met> {
         let body = bytes(&mut a.random, len);
         let right = (HEADER_LEN + len) as u64;
         let len = if a.random.below(2) == 0 { right } else { a.number() };
-        // As the number of a call it does no harm.
+        // The word does no harm as the number of a call.
         let word = HARMLESS[a.random.below(HARMLESS.len() as u32) as usize] as u32;
         let header = Header { len, reqno: a.random.next(), class, kind, word };
         a.send(&mut raw, &[&header.encode()[..], &body].concat())?;
@@ -54,7 +54,7 @@ pub fn handshakes(a: &mut Attacker<'_>) -> Result<(), Met> {
     a.hold_and_go(raw)
 }
 
-/// Slow, but right: it has a right to its answer.
+/// Sends a correct call one byte at a time: it must be answered.
 pub fn byte_at_a_time(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     for byte in call(sys::GETPID, 5, &[]) {

@@ -1,4 +1,4 @@
-//! Right calls at a wrong time, or in a wrong number.
+//! Attacks with correct calls at a wrong time, or too many of them.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub fn never_reads(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     let calls: Vec<u8> = (0..1000).flat_map(|reqno| call(sys::GETPID, reqno, &[])).collect();
     for _ in 0..50 {
-        // When the server has had enough, the socket is full: it is held like that.
+        // A full socket means that the server takes no more; the connection is then held like that.
         if a.send(&mut raw, &calls).is_err() {
             break;
         }

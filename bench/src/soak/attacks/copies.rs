@@ -1,4 +1,4 @@
-//! What can be done to a server that asks for a client's memory.
+//! Attacks on a server that asks for a client's memory.
 
 use client::numbers::{O_CREAT, O_RDWR, sys};
 use rumpsp::wire::{Class, HEADER_LEN, Header, Kind};

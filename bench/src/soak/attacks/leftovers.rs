@@ -1,4 +1,5 @@
-//! Attacks that leave something behind in the kernel, or pile it up there: timers, sleepers, bytes, files.
+//! Attacks that leave things behind in the kernel, or pile them up there: timers, sleepers, bytes,
+//! files.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,22 +23,22 @@ mod numbers {
     pub const TIMER_SETTIME: i32 = 446;
 }
 
-/// Addresses in an attacker's memory: there it has what it shows the kernel, and there nothing.
+/// Addresses in an attacker's memory: data for the kernel at the first, nothing at the second.
 const HERE: u64 = 0x1000;
 const THERE: u64 = 0x10_0000;
 
-/// Frames that may come before a call is answered: what it copies out, and signals.
+/// The most frames that may come before the answer to a call: its copyouts, and signals.
 const MOST_FRAMES: usize = 10_000;
 
 /// A call that has been answered.
 struct Answered {
-    /// Its results, or the error's number.
+    /// The call's results, or the error's number.
     result: Result<[u64; 2], u32>,
-    /// The last bytes that it copied out.
+    /// The last bytes that the call copied out.
     out: Vec<u8>,
 }
 
-/// Makes a call, with `memory` at [`HERE`] and the same bytes everywhere else.
+/// Makes a call, with `memory` at [`HERE`] and the same bytes at every other address.
 fn answered(
     a: &Attacker<'_>,
     raw: &mut RawConnection,
@@ -72,7 +73,7 @@ fn answered(
     Err(Met::Refused)
 }
 
-/// An answer to what a call copies in.
+/// Returns the answer to a copyin.
 fn copied_in(reqno: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let filled = wire::copyin_response(&mut out, reqno, |out| {
@@ -83,7 +84,7 @@ fn copied_in(reqno: u64, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Integers of 64 bits as they are in memory.
+/// Returns 64-bit integers as they lie in memory.
 fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
@@ -138,7 +139,7 @@ pub fn burst_of_readers(a: &mut Attacker<'_>) -> Result<(), Met> {
     Ok(())
 }
 
-/// Gives long answers to calls which then wait for another that does not come.
+/// Gives long answers to calls, which then wait for another answer that does not come.
 pub fn half_answers(a: &mut Attacker<'_>) -> Result<(), Met> {
     const SEGMENT: u64 = 60_000;
     let mut raw = a.guest()?;
@@ -164,7 +165,7 @@ pub fn half_answers(a: &mut Attacker<'_>) -> Result<(), Met> {
     a.hold_and_go(raw)
 }
 
-/// Has as many files open as it may.
+/// Opens as many files as the kernel allows.
 pub fn all_files(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     let [from, _] = pipe(a, &mut raw)?;
@@ -177,7 +178,7 @@ pub fn all_files(a: &mut Attacker<'_>) -> Result<(), Met> {
     a.hold_and_go(raw)
 }
 
-/// Sends descriptors in messages that nobody receives, as many as it may.
+/// Sends descriptors in messages that nobody receives, as many as the kernel allows.
 pub fn files_in_flight(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     for _ in 0..30 {
@@ -190,12 +191,12 @@ pub fn files_in_flight(a: &mut Attacker<'_>) -> Result<(), Met> {
     a.hold_and_go(raw)
 }
 
-/// Sends a socket over itself until its other end takes no more.
+/// Sends a socket over itself until its other end takes no more messages.
 fn fill_with_files(a: &Attacker<'_>, raw: &mut RawConnection, end: u32) -> Result<(), Met> {
     const AT_ONCE: u32 = 100;
     const MSG_DONTWAIT: u64 = 0x80;
-    // A struct msghdr of 48 bytes, its struct iovec, its byte, and a struct cmsghdr with the descriptors, which
-    // begin at a multiple of 8.
+    // A struct msghdr of 48 bytes, its struct iovec, its byte, and a struct cmsghdr with the
+    // descriptors, which begin at a multiple of 8.
     let control = 16 + 4 * u64::from(AT_ONCE);
     let mut memory = words(&[0, 0, HERE + 48, 1, HERE + 72, control, HERE + 64, 1, 0]);
     let cmsghdr = [control as u32, SOL_SOCKET as u32, 1, 0];
@@ -210,7 +211,7 @@ fn fill_with_files(a: &Attacker<'_>, raw: &mut RawConnection, end: u32) -> Resul
     Ok(())
 }
 
-/// Makes a file long and short.
+/// Extends and cuts a file again and again.
 pub fn long_file(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     let path = format!("/long{}\0", a.random.below(1_000_000));
@@ -227,7 +228,7 @@ pub fn long_file(a: &mut Attacker<'_>) -> Result<(), Met> {
     Ok(())
 }
 
-/// Has as many timers as it may send it signals that it does not read.
+/// Arms timers whose signals it does not read, as many as the kernel allows.
 pub fn unread_signals(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     let memory = words(&[0, 1_000_000, 0, 1_000_000]);
@@ -243,7 +244,7 @@ pub fn unread_signals(a: &mut Attacker<'_>) -> Result<(), Met> {
     a.hold_and_go(raw)
 }
 
-/// Has a kqueue look at a child, which ends.
+/// Has a kqueue watch a child, which ends.
 pub fn watched_child(a: &mut Attacker<'_>) -> Result<(), Met> {
     const EVFILT_PROC: u64 = 4;
     const EV_ADD: u64 = 1;

@@ -1,5 +1,5 @@
-//! Attacks of hostile clients: with [`bytes`], [`calls`], [`copies`], [`leftovers`] and [`tokens`]. A call that halts the
-//! kernel is not among it: who may connect may do that.
+//! Attacks of hostile clients: with [`bytes`], [`calls`], [`copies`], [`leftovers`] and [`tokens`].
+//! There is no call that halts the kernel among them: any client that may connect may do that.
 
 mod bytes;
 mod calls;
@@ -70,7 +70,7 @@ fn call(number: i32, reqno: u64, args: &[u64]) -> Vec<u8> {
     out
 }
 
-/// A pipe: the end to read from and the end to write to.
+/// Makes a pipe; returns the end to read from and the end to write to.
 fn pipe(a: &Attacker<'_>, raw: &mut RawConnection) -> Result<[u64; 2], Met> {
     a.send(raw, &call(sys::PIPE, 1, &[]))?;
     match a.hear(raw)?.body {

@@ -1,4 +1,4 @@
-//! What can be done with the tokens of preforks.
+//! Attacks with the tokens of preforks.
 
 use client::raw::RawConnection;
 use rumpsp::wire::{self, Class, TOKEN_LEN, Token};
