@@ -6,7 +6,7 @@
 //! setuid(2), setreuid(2), getgroups(2), setgroups(2), issetugid(2).
 
 use super::call::{Answer, Result, SyscallContext};
-use super::table::{Listed, Runs, call};
+use super::listed::{Listed, Runs, call};
 use kernel::Errno;
 use kernel::sys;
 

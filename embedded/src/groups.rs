@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::System;
 use super::call::{Answer, Result, SyscallContext};
+use super::listed::{Listed, Runs, call};
 use super::process::{INIT, Proc};
 use super::sync::lock;
-use super::table::{Listed, Runs, call};
 use super::work;
 use kernel::sys;
 use kernel::{CopyError, Errno};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::abi::{IOV_MAX, open, signal, u64_at};
 use super::call::{Answer, PIECE, Result, Stop, SyscallContext};
 use super::file::OpenFile;
-use super::table::{Listed, Runs, call};
+use super::listed::{Listed, Runs, call};
 use super::work;
 use kernel::Errno;
 use kernel::sys;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::abi::{i32_at, open};
 use super::call::{Answer, SyscallContext};
+use super::listed::{Listed, Runs, partly};
 use super::process::INIT;
-use super::table::{Listed, Runs, partly};
 use kernel::Errno;
 use kernel::sys;
 

@@ -7,7 +7,7 @@
 //!
 //! # Modules
 //!
-//! - `call`: one run of a call, and how it stops; `table`: the system calls
+//! - `call`: one run of a call, and how it stops; `listed`: a call as its family lists it; `table`: all of them
 //! - `process`, `pid`, `cwd`, `signal`: processes, their IDs and directories, the signals they send
 //! - `credentials`, `groups`, `uidinfo`: users and groups, process groups and sessions, counts by user
 //! - `rlimits`, `usage`: the resource limits of processes, and the resources they have used
@@ -46,6 +46,7 @@ mod io;
 mod ioctl;
 mod kqueue;
 mod limits;
+mod listed;
 mod locks;
 mod memfs;
 mod memory;

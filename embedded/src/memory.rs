@@ -5,7 +5,7 @@
 //! NetBSD's `sys/uvm/uvm_mmap.c`; mmap(2).
 
 use super::call::{Answer, SyscallContext};
-use super::table::{Listed, Runs, partly};
+use super::listed::{Listed, Runs, partly};
 use kernel::Errno;
 use kernel::sys;
 

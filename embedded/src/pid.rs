@@ -3,7 +3,7 @@
 //! Sources: NetBSD `sys/kern/{kern_prot,kern_descrip}.c`; getpid(2), umask(2).
 
 use super::call::{Answer, SyscallContext};
-use super::table::{Listed, Runs, call};
+use super::listed::{Listed, Runs, call};
 use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[

@@ -16,7 +16,7 @@ use std::time::Instant;
 use super::abi::{i32_at, poll as event, timespec_at, timeval_at};
 use super::call::{Answer, PIECE, Result, Stop, SyscallContext};
 use super::file::OpenFile;
-use super::table::{Listed, Runs, call};
+use super::listed::{Listed, Runs, call};
 use super::wait::{Side, is_over};
 use super::work;
 use kernel::Errno;

@@ -6,8 +6,8 @@
 use super::abi::{signal, u64_at};
 use super::call::{Answer, SyscallContext};
 use super::limits::Limits;
+use super::listed::{Listed, Runs, call, partly};
 use super::process::Proc;
-use super::table::{Listed, Runs, call, partly};
 use kernel::Errno;
 use kernel::sys;
 

@@ -11,8 +11,8 @@
 
 use super::abi::signal;
 use super::call::{Answer, Result, SyscallContext};
+use super::listed::{Listed, Runs, call};
 use super::process::{INIT, Proc};
-use super::table::{Listed, Runs, call};
 use kernel::Errno;
 use kernel::sys;
 

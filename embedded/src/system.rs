@@ -3,7 +3,7 @@
 //! Sources: NetBSD `sys/kern/kern_xxx.c`, `sys/rump/librump/rumpkern/emul.c`; reboot(2).
 
 use super::call::{Answer, Stop, SyscallContext};
-use super::table::{Listed, Runs, call};
+use super::listed::{Listed, Runs, call};
 use kernel::sys;
 
 pub(super) const CALLS: &[Listed] = &[call(sys::REBOOT, Runs::Inline, reboot)];

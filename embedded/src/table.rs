@@ -1,10 +1,10 @@
-//! The system calls: each family lists its own, and dispatch, the log and the README's table work from
-//! those lists.
+//! The system calls: each family lists its own, and dispatch, the log and the documented table work
+//! from those lists. This file imports the families, and none of them imports it.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::call::{Answer, SyscallContext};
+use super::listed::{Body, Listed, Runs};
 use super::{
     credentials, descriptors, files, groups, io, ioctl, kqueue, locks, memory, pid, pipe, poll,
     rlimits, signal, sockets, sysctl, system, time, timers, usage,
@@ -40,37 +40,6 @@ pub struct Entry {
     pub status: Status,
 }
 
-/// The thread a call may run on.
-#[derive(Clone, Copy)]
-pub(super) enum Runs {
-    /// The submission thread, which serves all clients: the call's work is bounded whatever clients have
-    /// built, or the call finds out in time that it is not (see [`super::work`]).
-    Inline,
-    /// The submission thread, if the function returns `true` for the arguments; otherwise a worker.
-    InlineIf(fn(&Args) -> bool),
-    /// A worker: the call may take long, and may hold locks that no inline call waits for.
-    OnWorker,
-}
-
-/// A call as its family lists it.
-pub(super) struct Listed {
-    pub number: i32,
-    pub runs: Runs,
-    pub run: fn(&mut SyscallContext<'_, '_>) -> Answer,
-    /// The missing parts in words, or an empty string.
-    pub missing: &'static str,
-}
-
-/// Returns a call that is completely implemented.
-pub(super) const fn call(number: i32, runs: Runs, run: Body) -> Listed {
-    Listed { number, runs, run, missing: "" }
-}
-
-/// Returns a call that is partly implemented.
-pub(super) const fn partly(number: i32, runs: Runs, run: Body, missing: &'static str) -> Listed {
-    Listed { number, runs, run, missing }
-}
-
 const FAMILIES: &[(&str, &[Listed])] = &[
     ("processes", pid::CALLS),
     ("credentials", credentials::CALLS),
@@ -99,8 +68,6 @@ const FAMILIES: &[(&str, &[Listed])] = &[
     ("sysctl", sysctl::CALLS),
     ("the system", system::CALLS),
 ];
-
-type Body = fn(&mut SyscallContext<'_, '_>) -> Answer;
 
 static BODIES: [Option<(Body, Runs)>; LIMIT as usize] = bodies();
 

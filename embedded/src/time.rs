@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::abi::{pair, timespec, timespec_at, timeval_at};
 use super::call::{Answer, Result, Stop, SyscallContext};
+use super::listed::{Listed, Runs, call, partly};
 use super::process::{INIT, Proc};
 use super::sync::lock;
-use super::table::{Listed, Runs, call, partly};
 use kernel::Errno;
 use kernel::sys;
 

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::abi::{i32_at, pair, signal, timespec_at, timeval_at};
 use super::call::{Answer, Result, SyscallContext};
+use super::listed::{Listed, Runs, call, partly};
 use super::process::Proc;
 use super::sync::lock;
-use super::table::{Listed, Runs, call, partly};
 use super::time::{ABSOLUTE, MONOTONIC, REALTIME};
 use super::timer_thread::{AlarmId, Due, TICK, after};
 use kernel::Errno;

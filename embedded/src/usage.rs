@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::abi::pair;
 use super::call::{Answer, Result, SyscallContext};
+use super::listed::{Listed, Runs, call, partly};
 use super::process::Proc;
-use super::table::{Listed, Runs, call, partly};
 use kernel::sys;
 use kernel::{Errno, Outcome};
 

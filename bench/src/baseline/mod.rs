@@ -36,7 +36,7 @@ const CONNECTIONS: u64 = 65_536;
 /// Most microseconds to look for work: a second.
 const MAX_SPIN: u64 = 1_000_000;
 
-/// Serve a floor at URL: what this machine can do with no kernel behind.
+/// Serve a baseline at URL: what this machine can do with no kernel behind.
 ///
 /// Every call succeeds at once with the value 1. Nothing is copied in or out, so getpid is the one
 /// load that means something. "listening on URL" appears on stderr once connections are accepted;

@@ -55,7 +55,7 @@ pub struct Compare {
     /// A server: NAME=COMMAND, where the command starts one in the foreground on the URL that is put
     /// in place of {url}; NAME+stats=COMMAND, if it prints a line of counters at SIGUSR1 as rumpring
     /// does (others die of it); NAME=URL; or NAME="baseline ring" and NAME="baseline hop", which are the
-    /// floors of this program (see its command floor).
+    /// baselines of this program (see its command baseline).
     #[arg(value_name = "NAME=COMMAND", required = true)]
     targets: Vec<Target>,
 

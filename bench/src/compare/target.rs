@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(target.command(), "tcp://127.0.0.1:5000");
         let target: Target = "c=baseline hop --spin 5".parse().unwrap();
         assert_eq!(target.what, What::Baseline("baseline hop --spin 5".into()));
-        assert!(target.tells, "floors do");
+        assert!(target.tells, "baselines do");
         let target: Target = "d+stats=x {url}".parse().unwrap();
         assert_eq!((target.name.as_str(), target.tells), ("d", true));
         let bad = ["x {url}", "=x {url}", "+stats=x {url}", "a=x", "a=baseline", "a|b=x {url}"];

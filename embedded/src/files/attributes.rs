@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::super::abi::{mode, timespec_at, timeval_at};
 use super::super::call::{Answer, Result, SyscallContext};
+use super::super::listed::{Listed, Runs, call, partly};
 use super::super::memfs::{Handover, Inode};
-use super::super::table::{Listed, Runs, call, partly};
 use super::super::time;
 use super::{Named, here, there};
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::super::abi::{mode, open};
 use super::super::call::{Answer, Result, Stop, SyscallContext};
+use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::Inode;
-use super::super::table::{Listed, Runs, call};
 use super::here;
 use kernel::Errno;
 use kernel::sys;

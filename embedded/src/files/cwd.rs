@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::super::abi::mode;
 use super::super::call::{Answer, PATH_MAX, Result, SyscallContext};
+use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, Inode};
-use super::super::table::{Listed, Runs, call};
 use super::here;
 use kernel::Errno;
 use kernel::sys;

@@ -4,8 +4,8 @@
 
 use super::super::abi::open;
 use super::super::call::{Answer, PIECE, Stop, SyscallContext};
+use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, Make, NAME_MAX};
-use super::super::table::{Listed, Runs, call};
 use super::{Named, here, there};
 use kernel::Errno;
 use kernel::sys;

@@ -3,8 +3,8 @@
 //! Source: NetBSD `sys/kern/vfs_syscalls.c`; link(2), symlink(2), readlink(2), unlink(2), rename(2).
 
 use super::super::call::{Answer, Result, SyscallContext};
+use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, Make};
-use super::super::table::{Listed, Runs, call};
 use super::{Named, TRIES, at, here, there};
 use kernel::Errno;
 use kernel::sys;

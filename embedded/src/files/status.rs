@@ -5,9 +5,9 @@
 
 use super::super::abi::{PIPE_BUF, mode};
 use super::super::call::{Answer, PATH_MAX, Result, SyscallContext};
+use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, FILE_SYSTEM, Inode, LINK_MAX, NAME_MAX, PAGE};
 use super::super::process::Credentials;
-use super::super::table::{Listed, Runs, call};
 use super::{Named, at, here, there};
 use kernel::Errno;
 use kernel::sys;
