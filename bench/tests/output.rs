@@ -158,7 +158,7 @@ fn the_table_of_those_that_wake() {
 fn the_report_of_a_soak() {
     let server = format!("it+stats={} serve {{url}}", server().display());
     let few =
-        "--duration 1 --every 0.2 --connections 2 --rate 50 --hostile 0 --visitors 1 --victims 0";
+        "--duration 1 --every 0.2 --connections 2 --rate 50 --hostile 0 --churn 1 --victims 0";
     let args = [&["soak", &server][..], &few.split(' ').collect::<Vec<_>>()].concat();
     let (_, said) = run(&args, full());
     // So short a soak may find the memory not flat: the test is that it comes to an end.

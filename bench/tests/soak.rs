@@ -12,7 +12,7 @@ fn soak(dir: &Path, command: &str, args: &str) -> Output {
     let command = command.replace("SERVE", &format!("{} serve", server().display()));
     Command::new(env!("CARGO_BIN_EXE_rumpring-bench"))
         .args(["soak", &format!("it{command}"), "--connections", "8", "--rate", "500"])
-        .args("--hostile 6 --visitors 2 --victims 2 --every 0.5 --seed 7 --quiet".split(' '))
+        .args("--hostile 6 --churn 2 --victims 2 --every 0.5 --seed 7 --quiet".split(' '))
         .arg("--json")
         .arg(dir.join("json"))
         .arg("--report")
@@ -45,7 +45,7 @@ fn passes(args: &str) {
     {
         assert!(json.pointer(number).and_then(Value::as_u64) > Some(0), "{number}: {text}");
     }
-    for part in ["visitors", "victims", "hostile"] {
+    for part in ["churn", "victims", "hostile"] {
         let counts = json["counts"][part].as_object().unwrap();
         assert!(counts.values().any(|count| count.as_u64() > Some(0)), "{part}: {text}");
     }

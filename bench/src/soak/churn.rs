@@ -41,24 +41,24 @@ const LEAVES: [(&str, Leave); 4] = [
     ("gone with a reset", leave_reset),
 ];
 
-/// Runs `number` visitors at a time until the end.
+/// Runs `number` such clients at a time until the end.
 pub fn come_and_go(run: &Run, number: usize) -> Counts {
     std::thread::scope(|scope| {
         let one = |number| scope.spawn(move || come_and_go_alone(run, number));
         let threads: Vec<_> = (0..number).map(one).collect();
-        sum(threads.into_iter().map(|thread| thread.join().expect("visitors do not panic")))
+        sum(threads.into_iter().map(|thread| thread.join().expect("these threads do not panic")))
     })
 }
 
 fn come_and_go_alone(run: &Run, number: usize) -> Counts {
-    let (mut counts, mut random) = (Counts::new(), run.random("visitors", number));
+    let (mut counts, mut random) = (Counts::new(), run.random("churn", number));
     let mut pause = Duration::ZERO;
     while run.sleep(pause) {
         let (name, visit) = VISITS[run.choose(&mut random, VISITS.len())];
         let (end, leave) = LEAVES[random.below(LEAVES.len() as u32) as usize];
         match come(run, &mut random, visit, leave) {
             Ok(()) => [name, end].iter().for_each(|name| *counts.entry(name).or_default() += 1),
-            Err(error) => run.wrong("visitors", format!("{name}, {end}: {error}")),
+            Err(error) => run.wrong("churn", format!("{name}, {end}: {error}")),
         }
         pause = Duration::from_millis(random.below(PAUSE).into());
     }

@@ -89,7 +89,7 @@ pub struct Soak {
     attacks: String,
 
     /// Number of clients at a time that come and go.
-    #[arg(long, default_value_t = 4, value_parser = some)]
+    #[arg(long, alias = "visitors", default_value_t = 4, value_parser = some)]
     churn: usize,
 
     /// Number of clients at a time that are killed.

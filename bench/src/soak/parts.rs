@@ -55,7 +55,7 @@ pub fn run_all(
         let canary = start(scope, "canary", || canary::sing(run))?;
         let clock = start(scope, "clock", || clock::tick(run))?;
         let counted = [
-            ("visitors", start(scope, "visitors", || churn::come_and_go(run, cast.churn))?),
+            ("churn", start(scope, "churn", || churn::come_and_go(run, cast.churn))?),
             ("victims", start(scope, "victims", || victims::kill(run, cast.victims))?),
             (
                 "hostile",

@@ -89,7 +89,7 @@ impl Found {
         let Cast { plan, rate, hostile, attacks, churn, victims } = &self.cast;
         let mut text = format!(
             "`{}` over {}, {:.0} s, seed {}. At once: {} connections with {rate} calls/s of `{}`, a \
-             canary every second, {churn} visitors, {victims} clients to be killed and {hostile} \
+             canary every second, {churn} clients that come and go, {victims} clients to be killed and {hostile} \
              hostile ones at a time{}.\n\n",
             self.command,
             if self.tcp { "tcp" } else { "a unix socket" },
@@ -223,7 +223,7 @@ impl Found {
             "asked_calls_per_second": rate,
             "hostile": hostile,
             "attacks": attacks,
-            "visitors": churn,
+            "churn": churn,
             "victims": victims,
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "end": self.end,

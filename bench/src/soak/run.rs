@@ -163,7 +163,7 @@ mod tests {
         let first = |run: &Run, part, number| run.random(part, number).next();
         assert_eq!(first(&one, "hostile", 3), first(&other, "hostile", 3));
         assert_ne!(first(&one, "hostile", 3), first(&one, "hostile", 4));
-        assert_ne!(first(&one, "hostile", 3), first(&one, "visitors", 3));
+        assert_ne!(first(&one, "hostile", 3), first(&one, "churn", 3));
     }
 
     #[test]
