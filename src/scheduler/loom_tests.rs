@@ -133,7 +133,7 @@ impl Model {
 
     fn sit_down(&self) {
         let with_core = self.with_core.fetch_add(1, Ordering::Relaxed) + 1;
-        assert!(with_core <= self.cores, "{with_core} threads on {} seats", self.cores);
+        assert!(with_core <= self.cores, "{with_core} threads on {} cores", self.cores);
     }
 
     fn note(&self, change: impl FnOnce(&mut (usize, usize))) {

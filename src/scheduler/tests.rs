@@ -645,7 +645,7 @@ fn no_more_threads_run_at_once_than_there_are_cores() {
         wait.recv_timeout(PATIENCE).expect("all run");
     }
     let most = running.lock().unwrap().1;
-    assert!((1..=cores).contains(&most), "{most} ran at once on {cores} seats");
+    assert!((1..=cores).contains(&most), "{most} ran at once on {cores} cores");
 }
 
 #[test]
@@ -654,7 +654,7 @@ fn workers_are_pinned_to_the_cpus_asked_for() {
     let cpu = allowed.last().unwrap().id;
     let config = Config { cpus: vec![cpu, cpu], ..Config::default() };
     let (_pool, mut dispatcher) = Scheduler::<Job>::new(&config, ()).unwrap();
-    assert_eq!(dispatcher.cores(), 1, "a CPU named twice is one seat");
+    assert_eq!(dispatcher.cores(), 1, "a CPU named twice is one core");
     let (done, wait) = mpsc::channel();
     let seen = move || done.send(core_affinity::get_core_ids().unwrap()).unwrap();
     dispatcher.push(0, job(seen));

@@ -99,8 +99,8 @@ impl Queued {
         };
         let injector = Injector::without_cores(context.clone());
         let flag = Arc::new(Flag::default());
-        let socket = ring::models::socket();
-        let task = Task::new(socket, ring::models::arena(), injector.clone(), true);
+        let socket = ring::loom_tests::socket();
+        let task = Task::new(socket, ring::loom_tests::arena(), injector.clone(), true);
         let request = CallRequest { reqno: 1, number: 3, args: &[] };
         let process: Arc<dyn Process> = flag.clone();
         let quota = Arc::new(ClientQuota::new(Arc::new(GlobalQuota::new(&Limits::default()))));
@@ -171,7 +171,7 @@ fn two_that_wake_a_call_queue_it_once() {
 #[test]
 fn a_mailbox_loses_no_message_and_keeps_their_order() {
     loom::model(|| {
-        let bell = Arc::new(ring::models::Bell::default());
+        let bell = Arc::new(ring::loom_tests::Bell::default());
         let rings = bell.clone();
         let mailbox = Arc::new(Mailbox::new(Box::new(move || rings.ring())));
         let (one, two) = (mailbox.clone(), mailbox.clone());
@@ -180,7 +180,7 @@ fn a_mailbox_loses_no_message_and_keeps_their_order() {
             one.post(Message::KernelGone);
         });
         let second = thread::spawn(move || {
-            let socket = ring::models::socket();
+            let socket = ring::loom_tests::socket();
             two.post_later(Message::Raise { socket, signo: 15, signals: Default::default() });
             two.deliver();
         });
@@ -204,7 +204,7 @@ fn a_mailbox_loses_no_message_and_keeps_their_order() {
 
 /// A thread that waits gets the answer, whenever it comes.
 #[test]
-fn a_rendezvous_brings_the_answer() {
+fn a_reply_slot_brings_the_answer() {
     loom::model(|| {
         let place = Arc::new(ReplySlot::default());
         place.prepare(Vec::new());
@@ -221,7 +221,7 @@ fn a_rendezvous_brings_the_answer() {
 
 /// Of two answers, the thread gets one, and the other is given back.
 #[test]
-fn a_rendezvous_takes_one_answer() {
+fn a_reply_slot_takes_one_answer() {
     loom::model(|| {
         let place = Arc::new(ReplySlot::default());
         place.prepare(Vec::new());

@@ -58,7 +58,7 @@ const LINGER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(500)]
 const CORES: usize = 3;
 
 /// A server of which only the middle is real.
-struct House {
+struct Simulation {
     random: fastrand::Rng,
     world: Arc<World>,
     ring: FakeRing,
@@ -106,8 +106,8 @@ fn limits(random: &mut fastrand::Rng, is_strict: bool) -> Limits {
     limits
 }
 
-impl House {
-    fn new(seed: u64, troupe: Troupe) -> House {
+impl Simulation {
+    fn new(seed: u64, troupe: Troupe) -> Simulation {
         let mut random = fastrand::Rng::with_seed(seed);
         let restarts = random.u8(..4) > 0;
         let world = World::new(Instant::now(), random.u64(..), restarts);
@@ -124,7 +124,7 @@ impl House {
         let banner = wire::banner("Fake", "1", "none");
         let access = Access { per_peer: Some(PER_PEER), ..Access::default() };
         let core = ServerCore::new(banner, shared, access, is_local);
-        House {
+        Simulation {
             random,
             world,
             ring: FakeRing::default(),
@@ -486,13 +486,13 @@ fn pick<'a>(
 /// Runs the schedule of one seed, with its calls on these threads.
 fn run(seed: u64, troupe: &mut Troupe) -> Result<(), Broken> {
     let _here = Inline::begin();
-    let mut house = House::new(seed, std::mem::take(troupe));
-    let outcome = house.schedule();
-    house.troupe.leave();
+    let mut simulation = Simulation::new(seed, std::mem::take(troupe));
+    let outcome = simulation.schedule();
+    simulation.troupe.leave();
     // A halt leaves tasks behind, which hold the scheduler and the mailbox, where they wait.
-    while house.take_a_job().is_some() {}
-    house.mailbox.take(&mut Vec::new());
-    *troupe = house.troupe;
+    while simulation.take_a_job().is_some() {}
+    simulation.mailbox.take(&mut Vec::new());
+    *troupe = simulation.troupe;
     outcome
 }
 

@@ -165,10 +165,10 @@ impl FakeRing {
 
     /// Queues a request of the core, and checks that the core may make it.
     fn ask(&mut self, socket: Socket, request: Request) {
-        let wire = self.wire(socket).expect("the board uses sockets that there are");
+        let wire = self.wire(socket).expect("the core uses sockets that there are");
         assert!(
             wire.accepted && !wire.has_closed,
-            "the board asks nothing of a socket it has closed"
+            "the core asks nothing of a socket it has closed"
         );
         match &request {
             Request::Send(sending) => {
