@@ -70,8 +70,8 @@ pub struct Options {
     connections: Option<NonZeroU32>,
 
     /// For librump: most calls that may sleep at once, each on a thread. At this bound a call waits if
-    /// another of the same system call is asleep; all others go on. Of the last quarter a client gets only
-    /// a few.
+    /// another of the same system call is asleep; all others go on. Of the last quarter, or
+    /// the last 512 if that is less, a client gets only a few.
     #[arg(long, env = "RUMPRING_MAX_ASLEEP", value_name = "N", default_value = "10000",
         help_heading = limits::HEADING)]
     max_asleep: NonZeroUsize,

@@ -3,7 +3,7 @@
 //! A task that sleeps inside a kernel keeps a thread, so the number of sleepers has a bound. Nobody can
 //! say which task will sleep next, but tasks of one kind tend to sleep alike. So a task waits before it
 //! starts if a task of its kind is asleep and its client has its share of sleepers: of the last quarter,
-//! each client gets only a little, and at the bound, nobody gets more. All other tasks go on. The first
+//! or the last [`MOST_RESERVED`] if those are fewer, each client gets only a little, and at the bound, nobody gets more. All other tasks go on. The first
 //! task of a kind may still fall asleep. So the number of sleepers over the bound is at most the number
 //! of kinds times the number of cores, because that many tasks start at once.
 //!
@@ -26,7 +26,11 @@ use std::time::{Duration, Instant};
 use crossbeam_deque::Injector;
 
 use super::{Client, Task};
-use crate::fairness::leaves_some;
+use crate::fairness::leaves_some_of;
+
+/// The most sleepers of which each client gets only a little. They are a quarter of the bound if that is
+/// less: a client that sleeps does so for long, and a few hundred places are enough for those who come.
+const MOST_RESERVED: usize = 512;
 
 /// The time for which no thread is started ahead of need, after one could not be started.
 const REST: Duration = Duration::from_secs(1);
@@ -181,7 +185,8 @@ impl<T: Task> BlockingLimit<T> {
 
     fn may_start(&self, sleeper: &Sleeper) -> bool {
         let own = sleeper.client.asleep.load(Ordering::SeqCst);
-        leaves_some(own, self.total.load(Ordering::SeqCst), self.bound.now())
+        let (all, most) = (self.total.load(Ordering::SeqCst), self.bound.now());
+        leaves_some_of((most / 4).min(MOST_RESERVED), own, all, most)
             || self.by_kind[sleeper.kind].load(Ordering::SeqCst) == 0
     }
 
@@ -272,5 +277,33 @@ impl<T: Task> Waiting<T> {
         self.tasks.retain(|_, alike| !alike.is_empty());
         self.turns.retain(|sleeper| self.tasks.contains_key(&sleeper.key()));
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Task for Nothing {
+        type Context = ();
+
+        const KINDS: usize = 1;
+
+        fn run(self, (): &()) {}
+    }
+
+    #[test]
+    fn of_many_sleepers_the_greedy_may_have_all_but_some_hundred() {
+        const MOST: usize = 10_000;
+        let limit = BlockingLimit::<Nothing>::new(MOST);
+        let [greedy, stranger] = [0; 2].map(|_| Sleeper { kind: 0, client: Arc::default() });
+        for asleep in 0..MOST - MOST_RESERVED {
+            assert!(limit.may_start(&greedy), "{asleep} asleep");
+            limit.enter(Some(&greedy));
+        }
+        assert!(!limit.may_start(&greedy));
+        assert!(limit.may_start(&stranger));
     }
 }

@@ -103,8 +103,8 @@ pub struct Config {
     /// The CPUs to run on, one core each. Empty: all that the process may run on.
     pub cpus: Vec<usize>,
     /// The most tasks that may sleep at once, each on a thread of its own. At this bound, a task whose
-    /// kind is among the sleepers waits before it starts; from three quarters of it on, so does one whose
-    /// client has its share. All others go on. See [`Task::kind`] and [`Task::client`]. The bound is
+    /// kind is among the sleepers waits before it starts; near it, so does one whose client has its
+    /// share (see [`blocking_limit`]). All others go on. See [`Task::kind`] and [`Task::client`]. The bound is
     /// lowered to what the system has room for.
     pub max_asleep: NonZeroUsize,
     /// The time that a worker looks for tasks before it gives its core back, as long as that pays (see
