@@ -12,15 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client::{AddressSpace, CallError, Client, Completed, Lost, Memory, Pending, Refusal};
+use kernel::sys::{GETPID, NANOSLEEP, OPEN, PIPE, READ};
 use process::{SOON, Server, output, rumpring};
 use rumpsp::url::Url;
 use rustix::process::Signal;
-
-const READ: i32 = 3;
-const OPEN: i32 = 5;
-const GETPID: i32 = 20;
-const PIPE: i32 = 42;
-const NANOSLEEP: i32 = 430;
 
 /// Bytes of a large copy.
 const BIG: u64 = 256 << 10;

@@ -10,12 +10,9 @@ use std::thread;
 use client::Client;
 use client::numbers::{O_CREAT, O_RDWR, sys};
 use client::raw::RawConnection;
+use kernel::sys::{FTRUNCATE, GETUID, SETUID};
 use process::{SOON, Server, rumpring};
 use rumpring::librump::load;
-
-const SETUID: i32 = 23;
-const GETUID: i32 = 24;
-const FTRUNCATE: i32 = 201;
 
 /// Starts a server of the real kernel with `ncpu` CPUs; returns `None` if the test is skipped.
 fn serve(name: &str, ncpu: &str) -> Option<Server> {

@@ -9,15 +9,9 @@ use std::time::{Duration, Instant};
 
 use client::numbers::{O_CREAT, O_RDWR, sys};
 use client::{CallError, Client};
+use kernel::sys::{FCNTL, KEVENT, KQUEUE, SETITIMER, SOCKETPAIR, WRITE};
 use process::{SOON, Server};
 use rumpring::librump::load;
-
-const FCNTL: i32 = 92;
-const SOCKETPAIR: i32 = 135;
-const KQUEUE: i32 = 344;
-const SETITIMER: i32 = 425;
-const KEVENT: i32 = 435;
-const WRITE: i32 = 4;
 
 const EBADF: i32 = 9;
 const EFAULT: i32 = 14;
@@ -201,7 +195,7 @@ fn a_monotonic_interval_timer_brings_the_kernel_down() {
 
 /// Locks the vnode of a file for ever.
 fn lock_a_file(client: &Client) -> Result<[i64; 2], CallError> {
-    const EXTATTRCTL: i32 = 360;
+    use kernel::sys::EXTATTRCTL;
     let file = client.open("/file", O_CREAT | O_RDWR, 0o600).expect("a file");
     client.call(sys::CLOSE, &[file as u64]).expect("close");
     let root = client.space().buffer_str("/").unwrap();
@@ -262,7 +256,7 @@ fn a_signal_for_init_reaches_nobody() {
 #[test]
 fn a_long_write_to_the_console_ends() {
     const STDOUT: u64 = 1;
-    const WRITEV: i32 = 121;
+    use kernel::sys::WRITEV;
     let Some(server) = serve("a_long_write_to_the_console_ends", &[]) else { return };
     let writer = client(&server);
     let nowhere = 16;

@@ -22,15 +22,15 @@ use client::numbers::{
 use client::raw::RawConnection;
 use client::{CallError, Client, ConnectError, Pending, sockaddr_in};
 use embedded::by_name;
+use kernel::sys::{
+    ACCEPT, CLOCK_NANOSLEEP, CLOSE, CONNECT, IOCTL, KEVENT, LISTEN, NANOSLEEP, POLL, SELECT,
+    SETITIMER, SETSOCKOPT, TIMER_CREATE, TIMER_SETTIME,
+};
 use process::{Counters, SOON, Server};
 use rumpsp::url::Url;
 use rumpsp::wire::{self, ErrorCode, Handshake};
 use rustix::process::{Pid, Signal, kill_process};
 use stock::{Stock, run};
-
-const ACCEPT: i32 = 30;
-const LISTEN: i32 = 106;
-const POLL: i32 = 209;
 
 const EINTR: i32 = 4;
 const ENOSYS: i32 = 78;
@@ -876,18 +876,6 @@ fn a_signal_ends_a_server_whose_clients_sleep() {
     }
 }
 
-const CLOSE: i32 = 6;
-const IOCTL: i32 = 54;
-const CONNECT: i32 = 98;
-const SETSOCKOPT: i32 = 105;
-const TIMER_CREATE: i32 = 235;
-const SELECT: i32 = 417;
-const SETITIMER: i32 = 425;
-const NANOSLEEP: i32 = 430;
-const KEVENT: i32 = 435;
-const TIMER_SETTIME: i32 = 446;
-const CLOCK_NANOSLEEP: i32 = 477;
-
 const DAY: i64 = 86_400;
 
 /// Places bytes in a client's memory for good.
@@ -1273,8 +1261,7 @@ fn a_client_that_is_waited_for_inside_the_kernel_has_only_so_long() {
 /// fcntl(2) with F_CLOSEM loops while another thread closes the last descriptor.
 #[test]
 fn closing_what_is_being_closed_keeps_nobody_waiting() {
-    const FLOCK: i32 = 131;
-    const FCNTL: i32 = 92;
+    use kernel::sys::{FCNTL, FLOCK};
     const LOCK_EX: u64 = 2;
     const F_CLOSEM: u64 = 10;
     if Stock::find("closing_what_is_being_closed_keeps_nobody_waiting").is_none() {

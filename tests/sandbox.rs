@@ -12,13 +12,12 @@ use std::thread;
 
 use client::Client;
 use client::numbers::{O_CREAT, O_RDWR};
+use kernel::sys::READ;
 use nix::unistd::User;
 use process::{SOON, Server, output, rumpring, say, wait};
 use rumpsp::url::Url;
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
-
-const READ: i32 = 3;
 
 /// The number of clients at once: more than the workers of any machine that runs tests.
 const MANY: usize = 200;

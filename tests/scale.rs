@@ -15,19 +15,11 @@ use std::time::{Duration, Instant};
 
 use client::{CallError, Client, ForkToken, Pending};
 use embedded::{Embedded, Usage};
+use kernel::sys::{CLOSE, GETPID, NANOSLEEP, OPEN, PIPE, READ, REBOOT, WRITE};
 use process::{Counters, Server};
 use rumpring::server::{Config, Running};
 use rumpsp::url::Url;
 use rumpsp::wire::ErrorCode;
-
-const READ: i32 = 3;
-const WRITE: i32 = 4;
-const OPEN: i32 = 5;
-const CLOSE: i32 = 6;
-const GETPID: i32 = 20;
-const PIPE: i32 = 42;
-const REBOOT: i32 = 208;
-const NANOSLEEP: i32 = 430;
 
 const CREATE_TO_WRITE: u64 = 0x201;
 

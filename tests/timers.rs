@@ -6,12 +6,9 @@ mod support;
 use std::time::Duration;
 
 use client::numbers::{O_RDONLY, sys};
+use kernel::sys::{SETITIMER, TIMER_CREATE, TIMER_SETTIME};
 use rumpsp::wire::Kind;
 use support::*;
-
-const SETITIMER: i32 = 425;
-const TIMER_CREATE: i32 = 235;
-const TIMER_SETTIME: i32 = 446;
 
 #[test]
 fn preforks_of_those_who_have_gone_have_one_timer() {

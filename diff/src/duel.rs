@@ -2,7 +2,7 @@
 //!
 //! A step whose answer does not come within the grace time blocks; it stays in flight, and the step
 //! that later wakes it is the step after which it has ended. Both servers must agree on that step.
-//! Where they do not, they get more time, since machines are shared: only a difference that remains
+//! If they disagree they get more time, since machines are shared: only a difference that remains
 //! then counts. A step that NetBSD's kernel would not survive is skipped ([`Side::closes_in_use`]).
 
 use std::collections::BTreeSet;

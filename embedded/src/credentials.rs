@@ -7,8 +7,7 @@
 
 use super::call::{Answer, Result, SyscallContext};
 use super::listed::{Listed, Runs, call};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     call(sys::SETUID, Runs::Inline, |run| set_all(run, USER)),

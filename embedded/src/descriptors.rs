@@ -19,8 +19,7 @@ use super::listed::{Listed, Runs, call, partly};
 use super::locks;
 use super::sync::{read, write};
 use super::work;
-use kernel::sys;
-use kernel::{Args, Errno};
+use kernel::{Args, Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     call(sys::CLOSE, Runs::Inline, close),

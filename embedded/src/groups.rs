@@ -15,8 +15,7 @@ use super::listed::{Listed, Runs, call};
 use super::process::{INIT, Proc};
 use super::sync::lock;
 use super::work;
-use kernel::sys;
-use kernel::{CopyError, Errno};
+use kernel::{CopyError, Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     call(sys::GETLOGIN, Runs::Inline, getlogin),

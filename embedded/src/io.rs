@@ -10,8 +10,7 @@ use super::call::{Answer, PIECE, Result, Stop, SyscallContext};
 use super::file::OpenFile;
 use super::listed::{Listed, Runs, call};
 use super::work;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     call(sys::READ, Runs::InlineIf(|args| args[2] <= INLINE_BYTES), |run| {

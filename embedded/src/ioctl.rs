@@ -9,8 +9,7 @@ use super::abi::{i32_at, open};
 use super::call::{Answer, SyscallContext};
 use super::listed::{Listed, Runs, partly};
 use super::process::INIT;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[partly(
     sys::IOCTL,

@@ -6,8 +6,7 @@
 
 use super::call::{Answer, SyscallContext};
 use super::listed::{Listed, Runs, partly};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[partly(
     sys::MMAP,

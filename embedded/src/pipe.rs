@@ -19,8 +19,7 @@ use super::process::Credentials;
 use super::sync::lock;
 use super::time;
 use super::wait::{Side, WaitQueue, Waitable};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] =
     &[call(sys::PIPE, Runs::Inline, pipe), call(sys::PIPE2, Runs::Inline, pipe2)];

@@ -19,8 +19,7 @@ use super::file::OpenFile;
 use super::listed::{Listed, Runs, call};
 use super::wait::{Side, is_over};
 use super::work;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     call(sys::POLL, Runs::InlineIf(|args| args[1] as u32 <= FEW), poll),

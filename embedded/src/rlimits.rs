@@ -8,8 +8,7 @@ use super::call::{Answer, SyscallContext};
 use super::limits::Limits;
 use super::listed::{Listed, Runs, call, partly};
 use super::process::Proc;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     call(sys::GETRLIMIT, Runs::Inline, getrlimit),

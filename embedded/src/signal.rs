@@ -13,8 +13,7 @@ use super::abi::signal;
 use super::call::{Answer, Result, SyscallContext};
 use super::listed::{Listed, Runs, call};
 use super::process::{INIT, Proc};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] =
     &[call(sys::KILL, Runs::InlineIf(|args| args[0] as i32 > 0), kill)];

@@ -9,8 +9,7 @@ use super::{
     credentials, descriptors, files, groups, io, ioctl, kqueue, locks, memory, pid, pipe, poll,
     rlimits, signal, sockets, sysctl, system, time, timers, usage,
 };
-use kernel::Args;
-use kernel::NAMES;
+use kernel::{Args, NAMES};
 
 /// The lowest number that no system call has (`SYS_NSYSENT`).
 pub const LIMIT: i32 = 512;

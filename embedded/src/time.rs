@@ -12,8 +12,7 @@ use super::call::{Answer, Result, Stop, SyscallContext};
 use super::listed::{Listed, Runs, call, partly};
 use super::process::{INIT, Proc};
 use super::sync::lock;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     call(sys::GETTIMEOFDAY, Runs::Inline, gettimeofday),

@@ -20,8 +20,7 @@ use super::process::Proc;
 use super::sync::lock;
 use super::time::{ABSOLUTE, MONOTONIC, REALTIME};
 use super::timer_thread::{AlarmId, Due, TICK, after};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     partly(

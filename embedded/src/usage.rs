@@ -10,8 +10,7 @@ use super::abi::pair;
 use super::call::{Answer, Result, SyscallContext};
 use super::listed::{Listed, Runs, call, partly};
 use super::process::Proc;
-use kernel::sys;
-use kernel::{Errno, Outcome};
+use kernel::{Errno, Outcome, sys};
 
 pub(super) const CALLS: &[Listed] = &[
     partly(

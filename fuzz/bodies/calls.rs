@@ -298,10 +298,7 @@ fn sweep(kernel: &Embedded, names: &BTreeSet<Vec<u8>>) -> Usage {
 }
 
 fn sweep_here(guest: &mut Guest, names: &BTreeSet<Vec<u8>>) {
-    const UNLINK: i32 = 10;
-    const CHDIR: i32 = 12;
-    const RMDIR: i32 = 137;
-    const LCHFLAGS: i32 = 304;
+    use kernel::sys::{CHDIR, LCHFLAGS, RMDIR, UNLINK};
     for name in names {
         let path = [&name[..], b"\0"].concat();
         // Somebody may have made it immutable.

@@ -31,17 +31,14 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::indirect;
-use kernel::{Args, Errno};
+use kernel::{Args, Errno, sys};
 
 /// compat_50_setitimer(2) and setitimer(2), with the timer as their first argument.
-const SETITIMER: [i32; 2] = [83, 425];
+const SETITIMER: [i32; 2] = [sys::COMPAT_50_SETITIMER, sys::SETITIMER];
 const ITIMER_MONOTONIC: u64 = 3;
 
-/// extattrctl(2): path, cmd, filename.
-const EXTATTRCTL: i32 = 360;
-
 /// compat_50_kevent(2) and kevent(2): both copy in their changes as an array of `struct kevent`.
-const KEVENT: [i32; 2] = [345, 435];
+const KEVENT: [i32; 2] = [sys::COMPAT_50_KEVENT, sys::KEVENT];
 /// `sizeof(struct kevent)`. Nothing else that these calls copy in has this size or a multiple of it.
 const KEVENT_LEN: usize = 40;
 const FILTER_AT: usize = 8;
@@ -49,15 +46,12 @@ const EVFILT_PROC: u32 = 4;
 /// A filter that does not exist.
 const NO_FILTER: u32 = u32::MAX;
 
-/// fcntl(2): fd, command.
-const FCNTL: i32 = 92;
+/// The command of fcntl(2) that closes all descriptors from one on.
 const F_CLOSEM: u64 = 10;
 
-/// write(2), and writev(2) with its array of `struct iovec`, address and length.
-const WRITE: i32 = 4;
-const WRITEV: i32 = 121;
+/// `sizeof(struct iovec)`: address and length.
 const IOVEC_LEN: usize = 16;
-/// The most bytes that they move, as in Linux.
+/// The most bytes that write(2) and writev(2) move, as in Linux.
 const MOST_WRITTEN: u64 = 0x7fff_f000;
 
 /// True if calls that trigger faults are let through.
@@ -77,7 +71,7 @@ pub fn is_kevent(number: i32) -> bool {
 /// the last of them.
 pub fn closes_many(number: i32, args: &[u64]) -> bool {
     // The kernel looks at the lower half, as an int.
-    number == FCNTL && args[1] & u64::from(u32::MAX) == F_CLOSEM && !ALLOWED.load(Relaxed)
+    number == sys::FCNTL && args[1] & u64::from(u32::MAX) == F_CLOSEM && !ALLOWED.load(Relaxed)
 }
 
 /// Returns an error for a call whose arguments alone would trigger a fault.
@@ -86,7 +80,8 @@ pub fn check(number: i32, args: &Args) -> Result<(), Errno> {
     let is_fault = match number {
         // The kernel looks at the lower half, as an int.
         _ if SETITIMER.contains(&number) => args[0] & u64::from(u32::MAX) == ITIMER_MONOTONIC,
-        EXTATTRCTL => args[2] != 0,
+        // Its arguments are path, cmd and filename.
+        sys::EXTATTRCTL => args[2] != 0,
         _ => false,
     };
     if is_fault && !ALLOWED.load(Relaxed) { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
@@ -97,7 +92,7 @@ pub fn bound(number: i32, args: &mut Args) {
     let (number, with) = indirect::direct(number, args);
     let len = args.len() - with.len() + 2;
     // A length beyond what an `i64` holds is the kernel's to refuse.
-    if number == WRITE && !ALLOWED.load(Relaxed) && i64::try_from(args[len]).is_ok() {
+    if number == sys::WRITE && !ALLOWED.load(Relaxed) && i64::try_from(args[len]).is_ok() {
         args[len] = args[len].min(MOST_WRITTEN);
     }
 }
@@ -108,7 +103,7 @@ pub fn check_copied_in(number: i32, is_first: bool, bytes: &mut [u8]) {
     if ALLOWED.load(Relaxed) {
         return;
     }
-    if number == WRITEV && is_first {
+    if number == sys::WRITEV && is_first {
         bound_iovecs(bytes);
     }
     if KEVENT.contains(&number) {

@@ -3,10 +3,10 @@
 //!
 //! Source: NetBSD `sys/kern/sys_syscall.c`, `sys/kern/syscalls.master`.
 
-use kernel::Args;
-
-const SYSCALL: i32 = 0;
-const SYSCALL64: i32 = 198;
+use kernel::{
+    Args,
+    sys::{SYSCALL, SYSCALL64},
+};
 
 /// The bits of the number that the kernel looks at: `SYS_NSYSENT - 1`.
 const MASK: u64 = 511;

@@ -25,7 +25,7 @@ pub fn look(number: i32, args: &Args) {
 
 /// Returns `true` for a setsockopt(2) of SO_LINGER.
 fn is_linger(number: i32, args: &Args) -> bool {
-    const SETSOCKOPT: i32 = 105;
+    use kernel::sys::SETSOCKOPT;
     const SOL_SOCKET: i32 = 0xffff;
     const SO_LINGER: i32 = 0x80;
     let (number, args) = indirect::direct(number, args);

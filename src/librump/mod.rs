@@ -43,7 +43,7 @@ pub use upcalls::Upcalls;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use kernel::{Args, Client, Errno, Identity, Kernel, Process};
+use kernel::{Args, Client, Errno, Identity, Kernel, Process, sys};
 
 /// Runs a function that C has called. A panic, which would end the program here, becomes an error in the
 /// log, and the kernel gets `otherwise`.
@@ -80,19 +80,14 @@ impl Kernel for Librump {
     ///
     /// Source: NetBSD `sys/kern/kern_prot.c`.
     fn runs_inline(&self, number: i32, _args: &Args) -> bool {
-        const GETPID: i32 = 20;
-        const GETUID: i32 = 24;
-        const GETEUID: i32 = 25;
-        const GETPPID: i32 = 39;
-        const GETEGID: i32 = 43;
-        const GETGID: i32 = 47;
+        use sys::{GETEGID, GETEUID, GETGID, GETPID, GETPPID, GETUID};
         matches!(number, GETPID | GETUID | GETEUID | GETPPID | GETEGID | GETGID)
             && cpus::can_visit()
     }
 
     /// Returns the buffer of write(2), sendto(2) and pwrite(2).
     fn copies_in(&self, number: i32, args: &Args) -> Option<(u64, u64)> {
-        matches!(number, 4 | 133 | 174).then(|| (args[1], args[2]))
+        matches!(number, sys::WRITE | sys::SENDTO | sys::PWRITE).then(|| (args[1], args[2]))
     }
 
     fn spawn(&self, client: Arc<dyn Client>, command: &[u8]) -> Result<Arc<dyn Process>, Errno> {

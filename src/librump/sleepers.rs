@@ -46,8 +46,7 @@ struct State {
 /// Source: NetBSD `sys/kern/kern_time.c`, `sys/compat/common/kern_time_50.c`, `sys/kern/sys_syscall.c`.
 pub fn can_be_left(number: i32, args: &Args) -> bool {
     const OLD_NANOSLEEP: i32 = 240;
-    const NANOSLEEP: i32 = 430;
-    const CLOCK_NANOSLEEP: i32 = 477;
+    use kernel::sys::{CLOCK_NANOSLEEP, NANOSLEEP};
     let (number, _) = indirect::direct(number, args);
     matches!(number, OLD_NANOSLEEP | NANOSLEEP | CLOCK_NANOSLEEP)
 }

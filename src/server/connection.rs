@@ -239,13 +239,23 @@ impl ConnectionIo {
 
     /// Sets the timer that wakes a sleeping call at `until`, if nothing wakes it before.
     pub fn set_timer(&mut self, key: CallKey, until: std::time::Instant, shared: &mut Shared) {
-        let Some(Some(call)) = self.calls.get_mut(key.0 as usize) else {
+        let socket = self.socket;
+        let Some(call) = self.call_mut(key) else {
             return;
         };
-        let timer = shared.timers.set(until, Timer::Call(self.socket, key));
+        let timer = shared.timers.set(until, Timer::Call(socket, key));
         if let Some(before) = call.timer.replace(timer) {
             shared.timers.cancel(before);
         }
+    }
+
+    /// Returns the call of this key, unless it has ended.
+    fn call(&self, key: CallKey) -> Option<&InFlight> {
+        self.calls.get(key.0 as usize)?.as_ref()
+    }
+
+    fn call_mut(&mut self, key: CallKey) -> Option<&mut InFlight> {
+        self.calls.get_mut(key.0 as usize)?.as_mut()
     }
 
     /// Returns the tasks of all calls in flight.
@@ -259,15 +269,15 @@ impl ConnectionIo {
     }
 
     fn may_ask(&self, key: CallKey, ask: CopyRequest, others_wait: bool) -> MayAsk {
-        match self.calls.get(key.0 as usize) {
-            Some(Some(call)) => call.task.may_ask(ask, self.quota(), others_wait),
+        match self.call(key) {
+            Some(call) => call.task.may_ask(ask, self.quota(), others_wait),
             _ => MayAsk::Yes,
         }
     }
 
     fn may_ask_again(&self, key: CallKey, bytes: usize) -> bool {
-        match self.calls.get(key.0 as usize) {
-            Some(Some(call)) => call.task.body().memory.ask_again(bytes),
+        match self.call(key) {
+            Some(call) => call.task.body().memory.ask_again(bytes),
             _ => true,
         }
     }
@@ -279,14 +289,15 @@ impl ConnectionIo {
 
     /// Begins a wait of the call for its client. The wait is bounded if the server bounds it.
     fn wait_for_client(&mut self, key: CallKey, shared: &mut Shared) {
-        if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
-            call.client.begin(self.socket, shared);
+        let socket = self.socket;
+        if let Some(call) = self.call_mut(key) {
+            call.client.begin(socket, shared);
         }
     }
 
     /// Ends the wait of the call for its client, which has moved `moved` bytes for it.
     fn end_wait_for_client(&mut self, key: CallKey, moved: usize, shared: &mut Shared) {
-        if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
+        if let Some(call) = self.call_mut(key) {
             call.client.end(moved, shared);
         }
     }
@@ -301,14 +312,14 @@ impl ConnectionIo {
 
     /// Wakes a sleeping call whose time has come.
     pub fn timer_expired(&mut self, key: CallKey) {
-        if let Some(Some(call)) = self.calls.get_mut(key.0 as usize) {
+        if let Some(call) = self.call_mut(key) {
             call.timer = None;
             std::task::Wake::wake_by_ref(&call.task);
         }
     }
 
     fn dispatch(&mut self, key: CallKey, shared: &mut Shared) {
-        let Some(call) = &self.calls[key.0 as usize] else {
+        let Some(call) = self.call(key) else {
             return;
         };
         let goes_on = if self.stage < Stage::Gone { Ok(Body::Lent(&[])) } else { Err(()) };
@@ -467,7 +478,7 @@ impl SessionHost<'_> {
     /// Refuses all calls that were put off, because the client can no longer be asked.
     fn refuse_what_was_put_off(&mut self) {
         for (key, next) in std::mem::take(&mut self.link.put_off) {
-            let Some(Some(call)) = self.link.calls.get(key.0 as usize) else {
+            let Some(call) = self.link.call(key) else {
                 continue;
             };
             match next {

@@ -4,18 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use client::{Client, Pending};
+use kernel::sys::{KEVENT, KQUEUE, PIPE, POLL, READ, SOCKETPAIR, WRITE};
 use rumpsp::url::Url;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{PATIENCE, Things, Way};
-
-const READ: i32 = 3;
-const WRITE: i32 = 4;
-const PIPE: i32 = 42;
-const SOCKETPAIR: i32 = 135;
-const POLL: i32 = 209;
-const KQUEUE: i32 = 344;
-const KEVENT: i32 = 435;
 
 /// The events asked for in a `struct pollfd`.
 const POLLIN: u16 = 1;

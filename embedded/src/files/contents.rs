@@ -10,8 +10,7 @@ use super::super::call::{Answer, Result, Stop, SyscallContext};
 use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::Inode;
 use super::here;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(in super::super) const CALLS: &[Listed] = &[
     call(sys::SYNC, Runs::Inline, |_| Ok([0, 0])),

@@ -9,8 +9,7 @@ use super::super::call::{Answer, PATH_MAX, Result, SyscallContext};
 use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, Inode};
 use super::here;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(in super::super) const CALLS: &[Listed] = &[
     call(sys::CHDIR, Runs::Inline, chdir),

@@ -7,8 +7,7 @@ use super::super::call::{Answer, PIECE, Stop, SyscallContext};
 use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, Make, NAME_MAX};
 use super::{Named, here, there};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(in super::super) const CALLS: &[Listed] = &[
     call(sys::MKDIR, Runs::Inline, |run| mkdir(run, here(0))),

@@ -6,8 +6,7 @@ use super::super::call::{Answer, Result, SyscallContext};
 use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, Make};
 use super::{Named, TRIES, at, here, there};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(in super::super) const CALLS: &[Listed] = &[
     call(sys::LINK, Runs::Inline, |run| link(run, here(0), here(1), true)),

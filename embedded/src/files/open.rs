@@ -15,8 +15,7 @@ use super::super::pipe::fifo;
 use super::super::vnode::Vnode;
 use super::super::work;
 use super::{Named, TRIES, here, there};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(in super::super) const CALLS: &[Listed] = &[
     call(sys::OPEN, Runs::Inline, |run| open_call(run, here(0))),

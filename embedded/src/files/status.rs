@@ -9,8 +9,7 @@ use super::super::listed::{Listed, Runs, call};
 use super::super::memfs::{Aim, FILE_SYSTEM, Inode, LINK_MAX, NAME_MAX, PAGE};
 use super::super::process::Credentials;
 use super::{Named, at, here, there};
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 
 pub(in super::super) const CALLS: &[Listed] = &[
     call(sys::ACCESS, Runs::Inline, |run| access(run, here(0), 0)),

@@ -32,8 +32,7 @@ use super::listed::{Listed, Runs, call, partly};
 use super::sync::lock;
 use super::wait::{Side, WaitQueue, Waitable};
 use super::work;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 use knote::Key;
 
 pub(super) const CALLS: &[Listed] = &[

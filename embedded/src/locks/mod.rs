@@ -24,8 +24,7 @@ use super::process::Proc;
 use super::sync::lock;
 use super::wait::Side;
 use super::work;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 use list::{END, List, Owner, Range, Ticket, Wish, Woken};
 
 pub(super) const CALLS: &[Listed] = &[call(sys::FLOCK, Runs::OnWorker, flock)];

@@ -22,8 +22,7 @@ use super::listed::{Listed, Runs, partly};
 use super::process::Proc;
 use super::sync::{read, write};
 use super::work;
-use kernel::Errno;
-use kernel::sys;
+use kernel::{Errno, sys};
 use tree::TOP;
 
 pub(super) const CALLS: &[Listed] = &[partly(

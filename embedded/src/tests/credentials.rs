@@ -3,19 +3,13 @@
 use super::super::credentials::Credentials;
 use super::super::process::Proc;
 use super::super::testing::{BASE, Guest, NOWHERE, kernel};
-use kernel::Errno;
+use kernel::{
+    Errno,
+    sys::{GETGROUPS, ISSETUGID, SETEGID, SETEUID, SETGID, SETGROUPS, SETREGID, SETREUID, SETUID},
+};
 
 use std::sync::Arc;
 
-const SETUID: i32 = 23;
-const SETEUID: i32 = 183;
-const SETREUID: i32 = 126;
-const SETGID: i32 = 181;
-const SETEGID: i32 = 182;
-const SETREGID: i32 = 127;
-const SETGROUPS: i32 = 80;
-const GETGROUPS: i32 = 79;
-const ISSETUGID: i32 = 305;
 const SAME: u64 = u32::MAX as u64;
 
 /// Returns a guest whose process has these credentials, and the process.

@@ -13,16 +13,10 @@ use super::super::Embedded;
 use super::super::testing::{Guest, kernel, o};
 use super::files::{on, rename, word};
 use crate::seeds::number;
-use kernel::Errno;
-
-const LINK: i32 = 9;
-const UNLINK: i32 = 10;
-const CHDIR: i32 = 12;
-const SYMLINK: i32 = 57;
-const CHROOT: i32 = 61;
-const MKDIR: i32 = 136;
-const RMDIR: i32 = 137;
-const POSIX_RENAME: i32 = 270;
+use kernel::{
+    Errno,
+    sys::{CHDIR, CHROOT, LINK, MKDIR, POSIX_RENAME, RMDIR, SYMLINK, UNLINK},
+};
 
 /// The longest that a round may take.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,13 +1,10 @@
 use super::super::Limits;
 use super::super::testing::{Guest, NOWHERE, kernel, kernel_with, o};
 use super::files::{mode, on, rename};
-use kernel::Errno;
-
-const UNLINK: i32 = 10;
-const CHDIR: i32 = 12;
-const CHROOT: i32 = 61;
-const MKDIR: i32 = 136;
-const RMDIR: i32 = 137;
+use kernel::{
+    Errno,
+    sys::{CHDIR, CHROOT, MKDIR, RMDIR, UNLINK},
+};
 
 /// Returns what one `getdents` reports: inode, type and name of each entry.
 fn dents(guest: &Guest, fd: u64, size: u64) -> Result<Vec<(u64, u8, String)>, Errno> {

@@ -7,11 +7,10 @@ use super::super::file::Seen;
 use super::super::testing::{Guest, NOWHERE, Pending, kernel, kernel_with, o};
 use super::super::wait::Side;
 use super::super::{Embedded, Limits};
-use kernel::Errno;
+use kernel::{Errno, sys::MKFIFO};
 
 const CAPACITY: usize = 4096;
 const SIGPIPE: i32 = 13;
-const MKFIFO: i32 = 132;
 const NAME: &str = "/tmp/fifo";
 
 fn guests<const N: usize>(kernel: &Embedded) -> [Guest; N] {

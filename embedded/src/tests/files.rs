@@ -1,6 +1,9 @@
 use super::super::testing::{Guest, NOWHERE, SIZE, kernel, kernel_with, o};
 use super::super::{Embedded, Limits};
-use kernel::{Errno, Outcome};
+use kernel::{
+    Errno, Outcome,
+    sys::{CHDIR, MKDIR, RMDIR, UNLINK},
+};
 
 pub fn mode(guest: &Guest, path: &str) -> u32 {
     guest.call(439, &[guest.string(path), guest.buffer()]).unwrap();
@@ -14,11 +17,6 @@ pub fn word(guest: &Guest, at: u64) -> i64 {
 pub fn on(guest: &Guest, number: i32, path: &str) -> Result<i64, Errno> {
     guest.call(number, &[guest.string(path), 0o777])
 }
-
-const UNLINK: i32 = 10;
-const CHDIR: i32 = 12;
-const MKDIR: i32 = 136;
-const RMDIR: i32 = 137;
 
 pub fn rename(guest: &Guest, from: &str, to: &str) -> Result<i64, Errno> {
     guest.call(128, &[guest.string(from), guest.string(to)])

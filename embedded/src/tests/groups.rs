@@ -2,15 +2,10 @@
 
 use super::super::testing::{Guest, NOWHERE, kernel};
 use super::super::{Embedded, Limits};
-use kernel::Errno;
-
-const SETPGID: i32 = 82;
-const GETPGID: i32 = 207;
-const GETPGRP: i32 = 81;
-const SETSID: i32 = 147;
-const GETSID: i32 = 286;
-const GETLOGIN: i32 = 49;
-const SETLOGIN: i32 = 50;
+use kernel::{
+    Errno,
+    sys::{GETLOGIN, GETPGID, GETPGRP, GETSID, SETLOGIN, SETPGID, SETSID},
+};
 
 fn pid(guest: &Guest) -> u64 {
     guest.process.pid() as u64

@@ -1,15 +1,11 @@
 use super::super::testing::{Guest, NOWHERE, kernel, kernel_with, o};
 use super::super::{Limits, Usage};
 use super::files::{mode, on, rename, word};
-use kernel::Errno;
+use kernel::{
+    Errno,
+    sys::{LINK, MKDIR, POSIX_RENAME, READLINK, RMDIR, SYMLINK, UNLINK},
+};
 
-const LINK: i32 = 9;
-const UNLINK: i32 = 10;
-const SYMLINK: i32 = 57;
-const READLINK: i32 = 58;
-const MKDIR: i32 = 136;
-const RMDIR: i32 = 137;
-const POSIX_RENAME: i32 = 270;
 const AT_FDCWD: u64 = -100i64 as u64;
 
 fn two(guest: &Guest, number: i32, one: &str, other: &str) -> Result<i64, Errno> {

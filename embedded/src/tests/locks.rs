@@ -2,9 +2,11 @@ use std::thread;
 
 use super::super::testing::{Guest, NOWHERE, Pending, kernel, kernel_with, o};
 use super::super::{Embedded, Limits};
-use kernel::Errno;
+use kernel::{
+    Errno,
+    sys::{FCNTL, FLOCK},
+};
 
-const FCNTL: i32 = 92;
 const GETLK: u64 = 7;
 const SETLK: u64 = 8;
 const SETLKW: u64 = 9;
@@ -13,7 +15,6 @@ const READ: i16 = 1;
 const UNLOCK: i16 = 2;
 const WRITE: i16 = 3;
 
-const FLOCK: i32 = 131;
 const SH: u64 = 1;
 const EX: u64 = 2;
 const NB: u64 = 4;

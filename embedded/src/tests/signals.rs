@@ -3,11 +3,10 @@
 use super::super::Embedded;
 use super::super::credentials::Credentials;
 use super::super::testing::{Guest, Signals, kernel};
-use kernel::Errno;
+use kernel::{Errno, sys::KILL};
 
 use std::sync::Arc;
 
-const KILL: i32 = 37;
 const SIGTERM: u64 = 15;
 const SIGCONT: u64 = 19;
 

@@ -1,11 +1,11 @@
 //! Tests of resource usage and priorities.
 
 use super::super::testing::{Guest, kernel};
-use kernel::Errno;
+use kernel::{
+    Errno,
+    sys::{GETPRIORITY, GETRUSAGE, SETPRIORITY},
+};
 
-const GETRUSAGE: i32 = 445;
-const GETPRIORITY: i32 = 100;
-const SETPRIORITY: i32 = 96;
 const PROCESS: u64 = 0;
 const GROUP: u64 = 1;
 const USER: u64 = 2;

@@ -11,18 +11,6 @@ use rumpsp::wire::{self, Class, Kind};
 use super::super::hostile::{Attacker, Met};
 use super::{call, pipe, tokens};
 
-/// Numbers of calls that only attackers make. NetBSD: `sys/kern/syscalls.master`.
-mod numbers {
-    pub const SENDMSG: i32 = 28;
-    pub const SOCKETPAIR: i32 = 135;
-    pub const TIMER_CREATE: i32 = 235;
-    pub const KQUEUE: i32 = 344;
-    /// `__setitimer50`, `__kevent50`, `__timer_settime50`
-    pub const SETITIMER: i32 = 425;
-    pub const KEVENT: i32 = 435;
-    pub const TIMER_SETTIME: i32 = 446;
-}
-
 /// Addresses in an attacker's memory: data for the kernel at the first, nothing at the second.
 const HERE: u64 = 0x1000;
 const THERE: u64 = 0x10_0000;
@@ -98,14 +86,14 @@ pub fn timers(a: &mut Attacker<'_>) -> Result<(), Met> {
     let seconds = |micros: u64| [micros / 1_000_000, micros % 1_000_000];
     let [[s, us], [is, ius]] = [seconds(first), seconds(interval)];
     let memory = words(&[is, ius, s, us, is, ius * 1000, s, us * 1000]);
-    answered(a, &mut raw, &call(numbers::SETITIMER, 1, &[0, HERE, 0]), &memory)?.result.ok();
+    answered(a, &mut raw, &call(sys::SETITIMER, 1, &[0, HERE, 0]), &memory)?.result.ok();
     for reqno in 2..10 {
-        let create = call(numbers::TIMER_CREATE, reqno, &[0, 0, THERE]);
+        let create = call(sys::TIMER_CREATE, reqno, &[0, 0, THERE]);
         let Answered { result: Ok(_), out: id } = answered(a, &mut raw, &create, &memory)? else {
             break;
         };
         let id = id.first_chunk().map_or(0, |id| u32::from_le_bytes(*id)).into();
-        let set = call(numbers::TIMER_SETTIME, reqno, &[id, 0, HERE + 32, 0]);
+        let set = call(sys::TIMER_SETTIME, reqno, &[id, 0, HERE + 32, 0]);
         answered(a, &mut raw, &set, &memory)?.result.ok();
     }
     match a.random.below(2) {
@@ -182,7 +170,7 @@ pub fn all_files(a: &mut Attacker<'_>) -> Result<(), Met> {
 pub fn files_in_flight(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     for _ in 0..30 {
-        let pair = call(numbers::SOCKETPAIR, 1, &[AF_LOCAL as u64, SOCK_STREAM as u64, 0, THERE]);
+        let pair = call(sys::SOCKETPAIR, 1, &[AF_LOCAL as u64, SOCK_STREAM as u64, 0, THERE]);
         let Answered { result: Ok(_), out: ends } = answered(a, &mut raw, &pair, &[])? else {
             break;
         };
@@ -203,7 +191,7 @@ fn fill_with_files(a: &Attacker<'_>, raw: &mut RawConnection, end: u32) -> Resul
     memory.extend(cmsghdr.iter().flat_map(|word| word.to_le_bytes()));
     (0..AT_ONCE).for_each(|_| memory.extend_from_slice(&end.to_le_bytes()));
     for reqno in 2..200 {
-        let send = call(numbers::SENDMSG, reqno, &[end.into(), HERE, MSG_DONTWAIT]);
+        let send = call(sys::SENDMSG, reqno, &[end.into(), HERE, MSG_DONTWAIT]);
         if answered(a, raw, &send, &memory)?.result.is_err() {
             break;
         }
@@ -233,12 +221,12 @@ pub fn unread_signals(a: &mut Attacker<'_>) -> Result<(), Met> {
     let mut raw = a.guest()?;
     let memory = words(&[0, 1_000_000, 0, 1_000_000]);
     for reqno in 0..64 {
-        let create = call(numbers::TIMER_CREATE, reqno, &[0, 0, THERE]);
+        let create = call(sys::TIMER_CREATE, reqno, &[0, 0, THERE]);
         let Answered { result: Ok(_), out: id } = answered(a, &mut raw, &create, &memory)? else {
             break;
         };
         let id = id.first_chunk().map_or(0, |id| u32::from_le_bytes(*id)).into();
-        let set = call(numbers::TIMER_SETTIME, reqno, &[id, 0, HERE, 0]);
+        let set = call(sys::TIMER_SETTIME, reqno, &[id, 0, HERE, 0]);
         answered(a, &mut raw, &set, &memory)?.result.ok();
     }
     a.hold_and_go(raw)
@@ -251,7 +239,7 @@ pub fn watched_child(a: &mut Attacker<'_>) -> Result<(), Met> {
     const NOTE_EXIT: u64 = 0x8000_0000;
     let mut raw = a.guest()?;
     let Answered { result: Ok([queue, _]), .. } =
-        answered(a, &mut raw, &call(numbers::KQUEUE, 1, &[]), &[])?
+        answered(a, &mut raw, &call(sys::KQUEUE, 1, &[]), &[])?
     else {
         return Err(Met::Refused);
     };
@@ -268,7 +256,7 @@ pub fn watched_child(a: &mut Attacker<'_>) -> Result<(), Met> {
     };
     // A struct kevent: ident, filter and flags, fflags, data, udata.
     let event = words(&[pid, EVFILT_PROC | EV_ADD << 32, NOTE_EXIT, 0, 0]);
-    let watch = call(numbers::KEVENT, 3, &[queue, HERE, 1, 0, 0, 0]);
+    let watch = call(sys::KEVENT, 3, &[queue, HERE, 1, 0, 0, 0]);
     answered(a, &mut raw, &watch, &event)?.result.ok();
     drop(child);
     a.hold_and_go(raw)
