@@ -27,6 +27,14 @@ impl Console {
     fn line(&self) -> MutexGuard<'_, Vec<u8>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Queues what there is of the line, under its lock.
+    fn queue_line(&self, line: &mut Vec<u8>) {
+        if !line.is_empty() {
+            self.queue.push(line);
+            line.clear();
+        }
+    }
 }
 
 /// Returns the console. From its first use on, a thread writes what is queued.
@@ -44,8 +52,7 @@ pub fn print_byte(byte: u8) {
     let mut line = console.line();
     line.push(byte);
     if byte == b'\n' || line.len() == LINE {
-        console.queue.push(&line);
-        line.clear();
+        console.queue_line(&mut line);
     }
 }
 
@@ -58,9 +65,6 @@ fn write_queued() {
 /// Waits until what is queued is written, including an unfinished line, but no longer than `most`.
 pub fn flush(most: Duration) {
     let Some(console) = CONSOLE.get() else { return };
-    let rest = std::mem::take(&mut *console.line());
-    if !rest.is_empty() {
-        console.queue.push(&rest);
-    }
+    console.queue_line(&mut console.line());
     console.queue.wait_until_written_by(THREAD, write_queued, most);
 }

@@ -47,9 +47,11 @@ impl Queue {
     }
 
     /// Hands lines to `write`, for ever, without delaying those who push. The bytes that `write` returns
-    /// as left are lost.
+    /// as left are lost. If another thread does this already, waits for ever: two could not keep lines in
+    /// order.
     pub fn write(&self, mut write: impl FnMut(&[u8]) -> Result<(), &[u8]>) {
-        self.lock().has_writer = true;
+        let others = self.changed.wait_while(self.lock(), |state| state.has_writer);
+        others.unwrap_or_else(PoisonError::into_inner).has_writer = true;
         loop {
             let (lines, lost) = self.take();
             let mut left = write(&lines).map_or_else(count, |()| 0);
@@ -145,6 +147,33 @@ mod tests {
         assert!(queue.has_writer());
         let expected = (0..100).map(|n| format!("{n}\n")).collect::<String>();
         assert_eq!(written.try_iter().collect::<String>(), format!("before\n{expected}"));
+    }
+
+    #[test]
+    fn of_two_that_would_write_one_does() {
+        let queue = Arc::new(Queue::new("stderr"));
+        let met = Arc::new(Barrier::new(2));
+        let (its, other, (sender, written)) = (queue.clone(), met.clone(), channel());
+        std::thread::spawn(move || {
+            its.write(|lines| {
+                other.wait();
+                other.wait();
+                sender.send(lines.to_vec()).unwrap();
+                Ok(())
+            });
+        });
+        queue.push(b"one\n");
+        met.wait();
+        // The first is in the middle of a line, and the second has time for the next one.
+        let second = writer(&queue, |_| false);
+        queue.push(b"two\n");
+        std::thread::sleep(Duration::from_millis(20));
+        met.wait();
+        assert_eq!(written.recv_timeout(PATIENCE).unwrap(), b"one\n");
+        met.wait();
+        met.wait();
+        assert_eq!(written.recv_timeout(PATIENCE).unwrap(), b"two\n");
+        assert!(second.try_recv().is_err());
     }
 
     #[test]
