@@ -249,16 +249,16 @@ impl RumpProcess {
     fn run_in(&self, upcalls: &Upcalls, call: &mut Call<'_>) -> Result<[i64; 2], Errno> {
         let (number, args) = indirect::direct(call.number, call.args);
         let called = Called { number, closes_many: faults::closes_many(number, args) };
-        current::with(self.owner.id(), called, call.memory, &self.sleepers, |here| {
-            for _ in 0..MOST_RESTARTS {
-                match invoke(upcalls, here, call.number, call.args) {
-                    Err(ERESTART) if !self.sleepers.are_ending() => {}
-                    Err(ERESTART) => break,
-                    result => return result,
-                }
+        for _ in 0..MOST_RESTARTS {
+            // Each run begins anew: it looks descriptors up and copies in as the first one did.
+            let run = |here: &InCall<'_>| invoke(upcalls, here, call.number, call.args);
+            match current::with(self.owner.id(), called, call.memory, &self.sleepers, run) {
+                Err(ERESTART) if !self.sleepers.are_ending() => {}
+                Err(ERESTART) => break,
+                result => return result,
             }
-            Err(Errno::EINTR)
-        })
+        }
+        Err(Errno::EINTR)
     }
 
     /// Runs a call on a thread that must not wait: only if an lwp and a CPU are free.

@@ -209,7 +209,7 @@ impl Idle {
 
     /// Frees the core of a worker that found no task. The worker waits in `parker` from here on, or is
     /// told to end. The caller then looks at the deques once more.
-    pub fn stand_up(&self, core: Core, parker: &Arc<Parker>) {
+    pub fn give_back(&self, core: Core, parker: &Arc<Parker>) {
         self.free_core(core, Some(parker));
         fence(Ordering::SeqCst);
     }

@@ -99,7 +99,7 @@ impl Model {
         while let Some(core) = given {
             let index = core.index;
             match self.run_tasks(core) {
-                Some(core) => self.idle.stand_up(core, &parker),
+                Some(core) => self.idle.give_back(core, &parker),
                 None => self.idle.add_parked(index, &parker),
             }
             if !self.deque.is_empty() {
@@ -118,7 +118,7 @@ impl Model {
 
     /// Runs tasks until there are none or the core is gone.
     fn run_tasks(self: &Arc<Model>, core: Core) -> Option<Core> {
-        self.sit_down();
+        self.note_core();
         let mut core = Some(core);
         while let Some(taken) = core.take() {
             if !self.deque.take() {
@@ -131,7 +131,7 @@ impl Model {
         None
     }
 
-    fn sit_down(&self) {
+    fn note_core(&self) {
         let with_core = self.with_core.fetch_add(1, Ordering::Relaxed) + 1;
         assert!(with_core <= self.cores, "{with_core} threads on {} cores", self.cores);
     }
@@ -174,7 +174,7 @@ fn sleeping(model: &Arc<Model>, core: Core) -> Option<Core> {
     }
     let core = model.idle.come_back(index);
     if core.is_some() {
-        model.sit_down();
+        model.note_core();
     }
     core
 }

@@ -209,7 +209,7 @@ fn thread_main<T: Task>(shared: Arc<Shared<T>>, core: Option<Core>) {
         wait_for_core(&shared, &parker)
     });
     while let Some(given) = core {
-        sit_down(given);
+        begin_on(given);
         run_tasks(&shared, &mut spin);
         rest(&shared, &parker);
         core = wait_for_core(&shared, &parker);
@@ -225,7 +225,7 @@ fn rescuer_main<T: Task>(shared: Arc<Shared<T>>) {
     loop {
         retire(&shared, &parker);
         let Some(core) = parker.wait() else { break };
-        sit_down(core);
+        begin_on(core);
         run_as_rescuer(&shared);
     }
     leave_position(&shared);
@@ -487,7 +487,7 @@ fn rest<T: Task>(shared: &Arc<Shared<T>>, parker: &Arc<Parker>) {
     T::pause(&shared.context);
     let (core, last_core) = take_core();
     match core {
-        Some(core) => shared.idle.stand_up(core, parker),
+        Some(core) => shared.idle.give_back(core, parker),
         None => shared.idle.add_parked(last_core, parker),
     }
     if shared.has_tasks() {
@@ -516,7 +516,7 @@ fn take_counted() -> Option<Sleeper> {
 }
 
 /// Takes a core, and pins the thread to its CPU.
-fn sit_down(core: Core) {
+fn begin_on(core: Core) {
     POSITION.with_borrow_mut(|position| {
         let position = position.as_mut().expect("a worker has a position");
         if position.pinned != Some(core.cpu) {
@@ -567,7 +567,7 @@ pub fn take_core_again() {
         return;
     };
     if let Some(core) = scheduler.idle().come_back(last_core) {
-        sit_down(core);
+        begin_on(core);
     }
     scheduler.wakes(sleeper.as_ref());
 }
